@@ -1,0 +1,12 @@
+"""The paper, in torch: `model(tokens, state) -> (logits, state)`, and no tensor outlives a call elsewhere.
+
+Letters used for shapes everywhere: B batch, T tokens in this call, D model width, E lru width, F mlp width,
+V vocabulary, N query heads, K key and value heads, H head width, G gate blocks, W convolution width,
+S ring slots (the attention window).
+"""
+
+from griffin.model.config import PRESETS, GriffinConfig
+from griffin.model.griffin import Griffin
+from griffin.model.state import AttentionState, RecurrentState, State
+
+__all__ = ["PRESETS", "AttentionState", "Griffin", "GriffinConfig", "RecurrentState", "State"]

@@ -1,0 +1,192 @@
+"""The whole model, Griffin and Hawk alike: the config's block types are the only difference."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from griffin import ops
+from griffin.model.attention import LocalAttentionBlock
+from griffin.model.config import BlockType, GriffinConfig
+from griffin.model.init import init_weights
+from griffin.model.layers import MLP, Embedding, Linear, RMSNorm
+from griffin.model.recurrent import RecurrentBlock
+from griffin.model.state import AttentionState, LayerState, RecurrentState, State
+
+
+class ResidualBlock(nn.Module):
+    """x + temporal block of the norm of x, then the same with the MLP. Griffin, section 2.1."""
+
+    def __init__(self, config: GriffinConfig, kind: BlockType) -> None:
+        super().__init__()
+        self.temporal_pre_norm = RMSNorm(config.width, config.rms_norm_eps)
+        self.temporal_block = RecurrentBlock(config) if kind == "recurrent" else LocalAttentionBlock(config)
+        self.channel_pre_norm = RMSNorm(config.width, config.rms_norm_eps)
+        self.mlp_block = MLP(config)
+
+    def forward(
+        self,
+        x: Tensor,
+        segment_pos: Tensor,
+        window: ops.Window | None,
+        rope: tuple[Tensor, Tensor] | None,
+        state: LayerState | None,
+    ) -> tuple[Tensor, LayerState]:
+        inner = self.temporal_pre_norm(x)
+        after: LayerState
+        if isinstance(self.temporal_block, RecurrentBlock):
+            y, after = self.temporal_block(inner, segment_pos, cast(RecurrentState | None, state))
+        else:
+            assert window is not None and rope is not None
+            y, after = self.temporal_block(inner, window, rope, cast(AttentionState | None, state))
+        x = x + y
+        return x + self.mlp_block(self.channel_pre_norm(x)), after
+
+
+class Trunk(nn.Module):
+    """Embedding, blocks and final norm, under the names that checkpoints give them."""
+
+    def __init__(self, config: GriffinConfig) -> None:
+        super().__init__()
+        self.embed_tokens = Embedding(config)
+        self.layers = nn.ModuleList(ResidualBlock(config, kind) for kind in config.block_types)
+        self.final_norm = RMSNorm(config.width, config.rms_norm_eps)
+
+
+class Griffin(nn.Module):
+    """A Griffin language model. Its state dict is a Hugging Face RecurrentGemma checkpoint.
+
+    Built with initial values as in the reference code, or without any under `torch.device("meta")`.
+    """
+
+    def __init__(self, config: GriffinConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Trunk(config)
+        if not config.tie_embeddings:
+            self.lm_head = Linear(config.width, config.vocab_size, bias=False)
+        if not self.head_weight.is_meta:
+            init_weights(self)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The (V, D) matrix that turns hidden states into logits."""
+        return self.model.embed_tokens.weight if self.config.tie_embeddings else self.lm_head.weight
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.final_norm.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.final_norm.weight.device
+
+    def forward(
+        self,
+        tokens: Tensor,
+        state: State | None = None,
+        segment_pos: Tensor | None = None,
+        *,
+        donate: bool = False,
+    ) -> tuple[Tensor, State]:
+        """Read tokens and return the logits after each of them: `trunk`, then `unembed`."""
+        hidden, state = self.trunk(tokens, state, segment_pos, donate=donate)
+        return self.unembed(hidden), state
+
+    def trunk(
+        self,
+        tokens: Tensor,
+        state: State | None = None,
+        segment_pos: Tensor | None = None,
+        *,
+        donate: bool = False,
+    ) -> tuple[Tensor, State]:
+        """Read tokens and return what the head looks at.
+
+        tokens:      (B, T) integers below V; T may differ from call to call.
+        state:       what was read before, from an earlier call; nothing if omitted.
+        segment_pos: (B, T) int64, each token's position in its document. 0 starts a document: nothing before
+                     it is seen. Negative: left padding, which leaves a row's state untouched; its hidden
+                     values mean nothing. Otherwise one more than the token before, or state.pos at the first.
+                     If omitted, the rows go on where `state` ends.
+        donate:      give `state` up; it cannot be used again.
+        Returns hidden (B, T, D) after the final norm, and the state after the last token. `state` itself is
+        never changed. Raises ValueError for ids out of range and positions that do not follow (checked where
+        the tensors are on the CPU).
+        """
+        pos, layers = self._open(tokens, state, donate)
+        if segment_pos is None:
+            steps = torch.arange(tokens.shape[1], device=tokens.device)
+            segment_pos = steps.expand_as(tokens) if pos is None else pos[:, None] + steps
+        else:
+            _check_positions(tokens, segment_pos, pos)
+        window = rope = None
+        if "attention" in self.config.block_types:
+            window = ops.plan_window(segment_pos, self.config.attention_window_size, pos)
+            rope = ops.rope_table(
+                segment_pos.clamp_min(0), self.config.rope_width, self.config.rope_theta, self.dtype
+            )
+        x = self.model.embed_tokens(tokens)
+        after: list[LayerState] = []
+        for number, block in enumerate(self.model.layers):
+            x, layer = block(x, segment_pos, window, rope, layers[number] if layers else None)
+            after.append(layer)
+        last = segment_pos[:, -1]
+        pos = torch.where(last < 0, 0 if pos is None else pos, last + 1)
+        return self.model.final_norm(x), State(pos, after)
+
+    def unembed(self, hidden: Tensor) -> Tensor:
+        """Turn hidden states (..., D) into logits (..., V), soft-capped, in float32 or wider."""
+        logits = ops.linear(hidden, self.head_weight)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if cap := self.config.logits_soft_cap:
+            logits = torch.tanh(logits / cap) * cap
+        return logits
+
+    def _open(
+        self, tokens: Tensor, state: State | None, donate: bool
+    ) -> tuple[Tensor | None, tuple[LayerState, ...] | None]:
+        if tokens.dim() != 2 or tokens.shape[1] == 0 or tokens.is_floating_point():
+            raise ValueError(
+                f"tokens must be (B, T) integers with T > 0, not {tuple(tokens.shape)} {tokens.dtype}"
+            )
+        if tokens.device.type == "cpu":
+            bad = (tokens < 0) | (tokens >= self.config.vocab_size)
+            if bad.any():
+                row, at = (int(i) for i in bad.nonzero()[0])
+                raise ValueError(
+                    f"token {int(tokens[row, at])} at row {row}, place {at} is outside the vocabulary "
+                    f"of {self.config.vocab_size}"
+                )
+        if state is None:
+            return None, None
+        if state.batch != tokens.shape[0] or len(state.layers) != self.config.num_layers:
+            raise ValueError(
+                f"a state of {state.batch} rows and {len(state.layers)} layers does not fit tokens of "
+                f"{tokens.shape[0]} rows and a model of {self.config.num_layers} layers"
+            )
+        return state.consume() if donate else (state.pos, state.layers)
+
+
+def _check_positions(tokens: Tensor, segment_pos: Tensor, pos: Tensor | None) -> None:
+    if segment_pos.shape != tokens.shape or segment_pos.dtype != torch.int64:
+        raise ValueError(
+            f"segment_pos must be int64 {tuple(tokens.shape)}, not {segment_pos.dtype} "
+            f"{tuple(segment_pos.shape)}"
+        )
+    if segment_pos.device.type != "cpu":
+        return
+    begin = segment_pos.new_zeros(segment_pos.shape[0], 1) if pos is None else pos.cpu()[:, None]
+    expected = torch.where(segment_pos < 0, begin, segment_pos + 1)
+    expected = torch.cat([begin, expected[:, :-1]], dim=1)
+    wrong = (segment_pos > 0) & (segment_pos != expected)
+    pads = segment_pos < 0
+    wrong[:, 1:] |= pads[:, 1:] & ~pads[:, :-1]
+    if wrong.any():
+        row, at = (int(i) for i in wrong.nonzero()[0])
+        raise ValueError(
+            f"segment_pos[{row}, {at}] is {int(segment_pos[row, at])}; after what came before only 0 or "
+            f"{int(expected[row, at])} can stand there (negative values only before a row's first token)"
+        )

@@ -1,0 +1,64 @@
+"""The recurrent block: two branches, one of which remembers. Griffin (arXiv:2402.19427), section 2.3."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from griffin import ops
+from griffin.model.config import GriffinConfig
+from griffin.model.layers import Linear
+from griffin.model.state import RecurrentState
+from griffin.ops.rg_lru import Gate
+
+
+class CausalConv(nn.Module):
+    """The depthwise convolution over the last W inputs."""
+
+    def __init__(self, width: int, taps: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width, 1, taps))
+        self.bias = nn.Parameter(torch.empty(width))
+
+    def forward(self, x: Tensor, segment_pos: Tensor, cache: Tensor | None) -> tuple[Tensor, Tensor]:
+        return ops.causal_conv(x, self.weight, self.bias, segment_pos, cache)
+
+
+class RGLRU(nn.Module):
+    """The real-gated linear recurrent unit."""
+
+    def __init__(self, width: int, blocks: int) -> None:
+        super().__init__()
+        size = width // blocks
+        self.recurrent_param = nn.Parameter(torch.empty(width))
+        self.input_gate_weight = nn.Parameter(torch.empty(blocks, size, size))
+        self.input_gate_bias = nn.Parameter(torch.empty(blocks, size))
+        self.recurrent_gate_weight = nn.Parameter(torch.empty(blocks, size, size))
+        self.recurrent_gate_bias = nn.Parameter(torch.empty(blocks, size))
+
+    def forward(self, x: Tensor, segment_pos: Tensor, h0: Tensor | None) -> tuple[Tensor, Tensor]:
+        input_gate = Gate(self.input_gate_weight, self.input_gate_bias)
+        recurrence_gate = Gate(self.recurrent_gate_weight, self.recurrent_gate_bias)
+        return ops.rg_lru(x, input_gate, recurrence_gate, self.recurrent_param, segment_pos, h0)
+
+
+class RecurrentBlock(nn.Module):
+    """linear_out(gelu(linear_y(x)) * rg_lru(conv(linear_x(x))))."""
+
+    def __init__(self, config: GriffinConfig) -> None:
+        super().__init__()
+        self.linear_x = Linear(config.width, config.lru_width)
+        self.linear_y = Linear(config.width, config.lru_width)
+        self.conv_1d = CausalConv(config.lru_width, config.conv_width)
+        self.rg_lru = RGLRU(config.lru_width, config.num_gate_blocks)
+        self.linear_out = Linear(config.lru_width, config.width)
+
+    def forward(
+        self, x: Tensor, segment_pos: Tensor, state: RecurrentState | None
+    ) -> tuple[Tensor, RecurrentState]:
+        conv, lru = state or (None, None)
+        u, conv = self.conv_1d(self.linear_x(x), segment_pos, conv)
+        u, lru = self.rg_lru(u, segment_pos, lru)
+        y = functional.gelu(self.linear_y(x), approximate="tanh")
+        return self.linear_out(u * y), RecurrentState(conv, lru)

@@ -1,0 +1,89 @@
+"""Attention to the tokens of a sliding window, with a ring of past keys and values."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from griffin.ops.dispatch import implementation
+
+
+class Window(NamedTuple):
+    """What a call may attend to and what its ring keeps: the same for every layer, so made once a call."""
+
+    size: int  # a query sees itself and this many tokens before it
+    segment: Tensor  # (B, T) int64  document of each token, counted from 0 = the one the ring belongs to
+    pad: Tensor  # (B, T) bool  left padding
+    position: Tensor  # (B, T) int64  position in the document
+    slot_position: Tensor  # (B, S) int64  position held by each ring slot, negative if none
+    source: Tensor  # (B, S) int64  where each slot of the next ring comes from in [ring, new]; -1: nowhere
+    fresh: bool  # the ring holds nothing and need not be looked at
+
+
+def plan_window(segment_pos: Tensor, size: int, before: Tensor | None) -> Window:
+    """Lay out the window of a call.
+
+    segment_pos: (B, T) int64; 0 starts a document, negative is left padding, otherwise each token's position
+                 is one more than that of the token before it.
+    size:        the window; also the number of ring slots S. Position p lives in slot p mod S.
+    before:      (B,) int64, tokens of the current document that the ring has seen; None: no ring yet.
+    """
+    fresh = before is None
+    rows, steps = segment_pos.shape
+    if before is None:
+        before = segment_pos.new_zeros(rows)
+    pad = segment_pos < 0
+    segment = (segment_pos == 0).cumsum(1)
+    slots = torch.arange(size, device=segment_pos.device)
+    slot_position = _latest(before[:, None] - 1, slots, size)
+
+    after = torch.where(pad[:, -1], before, segment_pos[:, -1] + 1)
+    kept = _latest(after[:, None] - 1, slots, size)
+    first_new = torch.where(segment[:, -1] > 0, 0, before)[:, None]
+    from_new = size + (steps - 1) - (after[:, None] - 1 - kept)
+    source = torch.where(kept >= first_new, from_new, slots.expand(rows, -1))
+    source = torch.where(kept >= 0, source, -1)
+    return Window(size, segment, pad, segment_pos, slot_position, source, fresh)
+
+
+def local_attention(
+    q: Tensor, k: Tensor, v: Tensor, window: Window, ring: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Attend from each token to itself and the `window.size` tokens before it in its document.
+
+    q:    (B, T, N, H), already rotated and not yet scaled.
+    k, v: (B, T, K, H), keys already rotated; N is a multiple of K.
+    ring: keys and values (B, S, K, H) of the last S tokens; None only with a window planned without one.
+    Returns (B, T, N, H) in q.dtype and the next ring, in the ring's dtype. Softmax in float32 or wider.
+    Griffin (arXiv:2402.19427), section 2.3; the window counts as in the reference code: size + 1 keys.
+    """
+    if (
+        q.shape[:2] != k.shape[:2]
+        or k.shape != v.shape
+        or q.shape[3] != k.shape[3]
+        or q.shape[2] % k.shape[2]
+    ):
+        raise ValueError(f"q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)} do not match")
+    if (ring is None) != window.fresh:
+        raise ValueError("a window planned with `before` needs its ring, and one without has none")
+    if ring is not None and ring[0].shape != (k.shape[0], window.size, *k.shape[2:]):
+        expected = (k.shape[0], window.size, *k.shape[2:])
+        raise ValueError(f"ring must be {expected}, not {tuple(ring[0].shape)}")
+    return implementation("local_attention")(q, k, v, window, ring)
+
+
+def next_ring(window: Window, k: Tensor, ring: Tensor | None) -> Tensor:
+    """Return the ring (B, S, K, H) after the new keys (or values) k (B, T, K, H)."""
+    if ring is None:
+        ring = k.new_zeros(k.shape[0], window.size, *k.shape[2:])
+    both = torch.cat([ring, k.to(ring.dtype)], dim=1)
+    index = window.source.clamp_min(0)[:, :, None, None].expand(-1, -1, *k.shape[2:])
+    kept = both.gather(1, index)
+    return kept * (window.source >= 0)[:, :, None, None]
+
+
+def _latest(last: Tensor, slots: Tensor, size: int) -> Tensor:
+    """Return the newest position up to `last` that lives in each slot; negative if there is none."""
+    return last - (last - slots) % size

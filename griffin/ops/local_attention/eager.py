@@ -1,0 +1,98 @@
+"""Local attention through torch's fused attention, long sequences in blocks of one window.
+
+A block of S queries needs only its own keys and those of the block before it, so the work is 2 S keys a query
+whatever the length; the ring stands in for the block before the first.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from griffin.ops.local_attention import Window, next_ring
+
+
+def local_attention(
+    q: Tensor, k: Tensor, v: Tensor, window: Window, ring: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    steps, size = q.shape[1], window.size
+    # Pads push a resumed row's first tokens away from its ring, past the block that would see it.
+    dense = steps <= 2 * size or (ring is not None and bool(window.pad.any()))
+    y = _dense(q, k, v, window, ring) if dense else _blocks(q, k, v, window, ring)
+    old_k, old_v = ring or (None, None)
+    return y, (next_ring(window, k, old_k), next_ring(window, v, old_v))
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """q (B, T, N, H), k and v (B, L, K, H), mask (B, T, L) bool -> (B, T, N, H)."""
+    heads = q.shape[2]
+    y = functional.scaled_dot_product_attention(
+        q.transpose(1, 2),
+        _for_each_head(k.to(q.dtype), heads),
+        _for_each_head(v.to(q.dtype), heads),
+        attn_mask=mask[:, None],
+    )
+    return y.transpose(1, 2)
+
+
+def _for_each_head(x: Tensor, heads: int) -> Tensor:
+    """(B, L, K, H) -> (B, N, L, H), without a copy where there is one key head."""
+    x = x.transpose(1, 2)
+    if x.shape[1] == 1:
+        return x.expand(-1, heads, -1, -1)
+    return x.repeat_interleave(heads // x.shape[1], dim=1)
+
+
+def _dense(q: Tensor, k: Tensor, v: Tensor, window: Window, ring: tuple[Tensor, Tensor] | None) -> Tensor:
+    index = torch.arange(q.shape[1], device=q.device)
+    back = index[:, None] - index
+    mask = (back >= 0) & (back <= window.size)
+    mask = mask & (window.segment[:, :, None] == window.segment[:, None]) & ~window.pad[:, None]
+    mask = mask | (back == 0)  # a pad sees itself, so that its softmax has something to sum
+    if ring is None:
+        return _attend(q, k, v, mask)
+    mask = torch.cat([_ring_mask(window, slice(None)), mask], dim=2)
+    keys = torch.cat([ring[0].to(k.dtype), k], dim=1)
+    values = torch.cat([ring[1].to(v.dtype), v], dim=1)
+    return _attend(q, keys, values, mask)
+
+
+def _blocks(q: Tensor, k: Tensor, v: Tensor, window: Window, ring: tuple[Tensor, Tensor] | None) -> Tensor:
+    rows, steps = q.shape[:2]
+    size = window.size
+    count = -(-steps // size)
+    short = count * size - steps
+
+    def cut(x: Tensor, value: int = 0) -> Tensor:  # (B, T, ...) -> (B, count, S, ...)
+        padded = functional.pad(x, [0, 0] * (x.dim() - 2) + [0, short], value=value)
+        return padded.unflatten(1, (count, size))
+
+    def paired(new: Tensor, old: Tensor) -> Tensor:  # each block with the one before it: (B, count, 2 S, ...)
+        return torch.cat([torch.cat([old[:, None], new[:, :-1]], dim=1), new], dim=2)
+
+    nothing = torch.zeros_like(k[:, :1]).expand(-1, size, -1, -1)
+    old_k, old_v = ring or (nothing, nothing)
+    keys = paired(cut(k), old_k.to(k.dtype))
+    values = paired(cut(v), old_v.to(v.dtype))
+
+    none = window.segment.new_full((rows, size), -1)  # a document no token belongs to
+    hidden = torch.where(window.pad, -2, window.segment)
+    key_segment = paired(cut(hidden, -3), none)
+    query_segment = cut(window.segment, -3)
+    index = torch.arange(size, device=q.device)
+    back = size + index[:, None] - torch.arange(2 * size, device=q.device)
+    mask = (query_segment[..., None] == key_segment[:, :, None]) & (back >= 0) & (back <= size)
+    mask = mask | (back == 0)
+    if ring is not None:
+        mask[:, 0, :, :size] = _ring_mask(window, slice(0, size))
+    y = _attend(cut(q).flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1), mask.flatten(0, 1))
+    return y.unflatten(0, (rows, count)).flatten(1, 2)[:, :steps]
+
+
+def _ring_mask(window: Window, queries: slice) -> Tensor:
+    """Which ring slots each query sees, (B, T, S): its own document's, not older than the window."""
+    position = window.position[:, queries, None]
+    held = window.slot_position[:, None]
+    own = (window.segment[:, queries] == 0) & ~window.pad[:, queries]
+    return own[:, :, None] & (held >= 0) & (held >= position - window.size)

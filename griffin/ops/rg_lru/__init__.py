@@ -1,0 +1,51 @@
+"""The real-gated linear recurrent unit: gates, decay and scan."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from griffin.ops.dispatch import implementation
+
+DECAY_SCALE = 8.0  # the paper's c: log a = -c * recurrence gate * softplus(recurrent_param)
+MAX_SQRT_GRADIENT = 1000.0
+
+
+class Gate(NamedTuple):
+    """A block-diagonal linear layer."""
+
+    weight: Tensor  # (G, E/G, E/G), block by input by output
+    bias: Tensor  # (G, E/G)
+
+
+def rg_lru(
+    x: Tensor,
+    input_gate: Gate,
+    recurrence_gate: Gate,
+    recurrent_param: Tensor,
+    segment_pos: Tensor,
+    h0: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Run the RG-LRU: h[t] = a[t] h[t-1] + sqrt(1 - a[t]^2) (i[t] x[t]).
+
+    x:               (B, T, E), the convolution's output.
+    gates:           i = sigmoid(input gate of x), r = sigmoid(recurrence gate of x).
+    recurrent_param: (E,); log a = -8 r softplus(recurrent_param).
+    segment_pos:     (B, T) int64. At 0 a document starts: h is forgotten and x enters unscaled. At negative
+                     positions (left padding) h stays as it is.
+    h0:              (B, E) float32, zeros if omitted.
+    Returns h (B, T, E) in x.dtype and the last h (B, E) in float32. Everything between is float32 or wider;
+    the gradient of the square root is clipped at 1000 (RecurrentGemma, section 2.3).
+    Griffin (arXiv:2402.19427), section 2.4 and appendix A.
+    """
+    blocks, size, _ = input_gate.weight.shape
+    if x.dim() != 3 or x.shape[-1] != blocks * size or recurrent_param.shape != x.shape[-1:]:
+        raise ValueError(
+            f"x {tuple(x.shape)} does not fit gates {tuple(input_gate.weight.shape)} "
+            f"and recurrent_param {tuple(recurrent_param.shape)}"
+        )
+    if segment_pos.shape != x.shape[:2]:
+        raise ValueError(f"segment_pos must be (B, T) = {tuple(x.shape[:2])}, not {tuple(segment_pos.shape)}")
+    run = implementation("rg_lru")
+    return run(x, input_gate, recurrence_gate, recurrent_param, segment_pos, h0)

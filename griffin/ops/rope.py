@@ -1,0 +1,32 @@
+"""Rotary position embedding with exact angles at any position."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def rope_table(positions: Tensor, rope_width: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return the cosines and sines of the angles at integer positions.
+
+    positions: (B, T) int64. Returns two (B, T, 1, rope_width / 2) in `dtype`, at least float32.
+    Frequencies are theta^(-2j / rope_width). Angles are formed in float64 from the integers and reduced
+    there: float32 would round the position itself from 2^24 on. Su et al. (arXiv:2104.09864).
+    """
+    wide = torch.promote_types(dtype, torch.float32)
+    j = torch.arange(0, rope_width, 2, dtype=torch.float64, device=positions.device)
+    frequencies = theta ** (-j / max(rope_width, 1))
+    angles = positions[:, :, None, None].to(torch.float64) * frequencies
+    return angles.cos().to(wide), angles.sin().to(wide)
+
+
+def apply_rope(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotate the first entries of each head, in halves: x (B, T, N, H), table from `rope_table`."""
+    cos, sin = table
+    half = cos.shape[-1]
+    if half == 0:
+        return x
+    first, second, rest = x.split([half, half, x.shape[-1] - 2 * half], dim=-1)
+    first, second = first.to(cos.dtype), second.to(cos.dtype)
+    rotated = [first * cos - second * sin, second * cos + first * sin]
+    return torch.cat([*(part.to(x.dtype) for part in rotated), rest], dim=-1)
