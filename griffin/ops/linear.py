@@ -34,5 +34,6 @@ def block_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     flat = x.reshape(rows, blocks, size).to(wide)
     if rows < (least := MIN_ROWS[wide]):
         flat = functional.pad(flat, (0, 0, 0, 0, 0, least - rows))
-    y = torch.baddbmm(bias.to(wide)[:, None], flat.transpose(0, 1), weight.to(wide))
+    with torch.autocast(x.device.type, enabled=False):  # which would round them to bfloat16
+        y = torch.baddbmm(bias.to(wide)[:, None], flat.transpose(0, 1), weight.to(wide))
     return y[:, :rows].transpose(0, 1).reshape(*x.shape[:-1], blocks * out)
