@@ -1,0 +1,21 @@
+"""Weights on disk <-> model, in any layout: Hugging Face, DeepMind's torch and Flax archives, our own."""
+
+from griffin.checkpoints.checkpoint import Checkpoint
+from griffin.checkpoints.convert import Converted, Progress, convert
+from griffin.checkpoints.errors import CheckpointError, CheckpointWarning
+from griffin.checkpoints.models import load_model, save_model
+from griffin.checkpoints.opening import open_checkpoint as open
+from griffin.checkpoints.random_weights import random_checkpoint
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "CheckpointWarning",
+    "Converted",
+    "Progress",
+    "convert",
+    "load_model",
+    "open",
+    "random_checkpoint",
+    "save_model",
+]

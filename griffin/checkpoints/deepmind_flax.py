@@ -1,0 +1,308 @@
+"""DeepMind's Flax archive: an Orbax folder, as one OCDBT database or as plain zarr arrays.
+
+Orbax flattens the tree of parameters into names joined by dots ("blocks.0" is one key, dot included) and
+stores each as a zarr array, in files `d/...` under one database (`manifest.ocdbt`) or in a folder of its own.
+tensorstore reads and writes both; JAX and Orbax are not needed.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import importlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from griffin.checkpoints.checkpoint import Checkpoint
+from griffin.checkpoints.deepmind import config_for
+from griffin.checkpoints.errors import CheckpointError
+from griffin.checkpoints.rename import rules
+from griffin.checkpoints.safetensors_files import Planned
+from griffin.model import GriffinConfig
+
+_MANIFEST = "manifest.ocdbt"
+# zarr's and zarr3's names for the types we know.
+_DTYPES = {
+    "bfloat16": torch.bfloat16,
+    "<f2": torch.float16,
+    "<f4": torch.float32,
+    "<f8": torch.float64,
+    "float16": torch.float16,
+    "float32": torch.float32,
+    "float64": torch.float64,
+}
+_ZARR_NAMES = {torch.bfloat16: "bfloat16", torch.float16: "<f2", torch.float32: "<f4", torch.float64: "<f8"}
+_FORMATS = {".zarray": "zarr", "zarr.json": "zarr3"}
+# One chunk of a written array: what is encoded, and later decoded, at a time.
+_CHUNK = 32 << 20
+# Arrays are committed together until they reach this many bytes.
+_COMMIT = 128 << 20
+
+
+def _tensorstore() -> Any:
+    try:
+        return importlib.import_module("tensorstore")
+    except ImportError:
+        raise CheckpointError(
+            "DeepMind's Flax archives are read and written with tensorstore; install it with "
+            "`pip install 'griffin-lm[flax]'`"
+        ) from None
+
+
+def find_orbax(path: Path, depth: int = 2) -> list[Path]:
+    """Return the Orbax trees at `path`, or in the folders below it (archives nest them once or twice)."""
+    if (path / _MANIFEST).is_file() or any(path.glob("*/.zarray")) or any(path.glob("*/zarr.json")):
+        return [path]
+    if depth == 0:
+        return []
+    folders = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith((".", "_")))
+    return [tree for folder in folders for tree in find_orbax(folder, depth - 1)]
+
+
+class OrbaxSource:
+    """The arrays of an Orbax folder, under dotted names without the root key `params`."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the arrays' descriptions; raises CheckpointError where one is damaged or of a strange type."""
+        self._ts = _tensorstore()
+        self._path = path
+        self._ocdbt = (path / _MANIFEST).is_file()
+        self.files = tuple(sorted(f for f in path.rglob("*") if f.is_file() and _holds_weights(f, path)))
+        self._keys: dict[str, tuple[str, str]] = {}  # name -> (folder in the store, driver)
+        self._kinds: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+        for key, driver, text in self._descriptions():
+            name = key.replace("/", ".")
+            self._keys[name] = (key, driver)
+            self._kinds[name] = self._kind(name, text)
+        if not self._keys:
+            raise CheckpointError(f"{path} holds no arrays; expected an Orbax folder with zarr arrays")
+        if all(name.startswith("params.") for name in self._keys):
+            self._keys = {name.removeprefix("params."): v for name, v in self._keys.items()}
+            self._kinds = {name.removeprefix("params."): v for name, v in self._kinds.items()}
+
+    def _descriptions(self) -> Iterator[tuple[str, str, bytes]]:
+        if not self._ocdbt:
+            for file, driver in _FORMATS.items():
+                for found in sorted(self._path.rglob(file)):
+                    yield found.parent.relative_to(self._path).as_posix(), driver, found.read_bytes()
+            return
+        try:
+            store = self._ts.KvStore.open(self._store()).result()
+            keys = [key.decode() for key in store.list().result()]
+            wanted = [key for key in keys if key.rsplit("/", 1)[-1] in _FORMATS]
+            values = [store.read(key) for key in wanted]
+            for key, value in zip(wanted, values, strict=True):
+                folder, file = key.rsplit("/", 1)
+                yield folder, _FORMATS[file], value.result().value
+        except ValueError as error:
+            raise CheckpointError(
+                f"{self._path / _MANIFEST} or its data is damaged: {_brief(error)}"
+            ) from None
+
+    def _store(self) -> dict[str, str]:
+        if self._ocdbt:
+            return {"driver": "ocdbt", "base": f"{self._path.absolute().as_uri()}/"}
+        return {"driver": "file", "path": f"{self._path.absolute()}/"}
+
+    def _kind(self, name: str, text: bytes) -> tuple[tuple[int, ...], torch.dtype]:
+        try:
+            fields = json.loads(text)
+            kind, shape = fields.get("dtype", fields.get("data_type")), tuple(fields["shape"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise CheckpointError(
+                f"{self._path}: the description of {name} is damaged: {text[:80]!r}"
+            ) from None
+        if kind not in _DTYPES:
+            raise CheckpointError(f"{self._path}: {name} has dtype {kind}; expected bfloat16 or a float")
+        return shape, _DTYPES[kind]
+
+    def names(self) -> list[str]:
+        return list(self._kinds)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._kinds[name][0]
+
+    def dtype(self, name: str) -> torch.dtype:
+        return self._kinds[name][1]
+
+    def where(self, name: str) -> Path:
+        return self._path if self._ocdbt else self._path / self._keys[name][0]
+
+    def read(self, name: str) -> Tensor:
+        """Decode an array; compressed chunks cannot be mapped. A missing chunk is an error, not zeros."""
+        key, driver = self._keys[name]
+        store = self._store()
+        store["path"] = store.get("path", "") + f"{key}/"
+        spec = {"driver": driver, "kvstore": store, "fill_missing_data_reads": False}
+        try:
+            values = self._ts.open(spec, open=True, read=True).result().read().result()
+        except ValueError as error:
+            raise CheckpointError(f"{self.where(name)}: {name} cannot be read: {_brief(error)}") from None
+        values = np.ascontiguousarray(values)
+        if self.dtype(name) == torch.bfloat16:
+            return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)
+        return torch.from_numpy(values)
+
+    def release(self) -> None:
+        """Do nothing: nothing is mapped."""
+
+
+def _holds_weights(file: Path, root: Path) -> bool:
+    """Tell weights from Orbax's notes and from tokenizer files beside them."""
+    inner = file.relative_to(root).parts
+    return file.name == _MANIFEST or (len(inner) > 1 and inner[0] != "array_metadatas")
+
+
+def _brief(error: Exception) -> str:
+    return str(error).split(" [tensorstore_spec=")[0].split(" [source locations=")[0]
+
+
+def open_deepmind_flax(
+    path: Path, config: GriffinConfig | Mapping[str, Any] | None, beside: Path | None = None
+) -> Checkpoint:
+    """Open an Orbax folder; `beside` is where tokenizer and config.json may lie, if not in it."""
+    source = OrbaxSource(path)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name in source.names():
+        shape = source.shape(name)
+        if name.endswith(".kernel"):
+            name, shape = name.removesuffix("kernel") + "weight", shape[::-1]
+        shapes[name] = shape
+    inside = beside is None or (path / "tokenizer.json").exists() or (path / "tokenizer.model").exists()
+    folder = path if inside or beside is None else beside
+    config_folder = next((f for f in (path, folder) if (f / "config.json").is_file()), path)
+    found = config_for(shapes, config, path, config_folder)
+    table = rules(found, "flax")
+    return Checkpoint(found, "deepmind-flax", lambda: OrbaxSource(path), folder, table, source)
+
+
+def write_deepmind_flax(folder: Path, plan: Mapping[str, Planned], read: Callable[[str], Tensor]) -> None:
+    """Write arrays into an empty folder as Orbax writes a tree of them, each read when its turn comes.
+
+    `orbax.checkpoint.PyTreeCheckpointer().restore` and `recurrentgemma.load_parameters` read the result.
+    The root has no `params` key, as in the released archives.
+    """
+    ts = _tensorstore()
+    store = {"driver": "ocdbt", "base": f"{folder.absolute().as_uri()}/"}
+    context = ts.Context()
+    transaction, gathered = ts.Transaction(), 0
+    pending: Any = None
+    try:
+        for name, planned in plan.items():
+            tensor = read(name)
+            assert tuple(tensor.shape) == planned.shape and tensor.dtype == planned.dtype, name
+            rows = max(1, _CHUNK // max(1, planned.size // planned.shape[0]))
+            rows = min(rows, planned.shape[0])
+            spec = {
+                "driver": "zarr",
+                "kvstore": {**store, "path": f"{name}/"},
+                "metadata": {
+                    "shape": list(planned.shape),
+                    "chunks": [rows, *planned.shape[1:]],
+                    "dtype": _ZARR_NAMES[planned.dtype],
+                    "compressor": {"id": "zstd", "level": 1},
+                    "fill_value": None,
+                    "order": "C",
+                    "dimension_separator": ".",
+                },
+            }
+            # A transaction keeps what it holds in memory: small arrays share one, large ones go without.
+            alone = planned.size > _COMMIT
+            array = ts.open(
+                spec, create=True, context=context, transaction=None if alone else transaction
+            ).result()
+            for begin in range(0, planned.shape[0], rows):
+                end = min(begin + rows, planned.shape[0])
+                pending = array[begin:end].write(_values(tensor[begin:end], ts))
+                pending.result()
+            gathered += 0 if alone else planned.size
+            if gathered > _COMMIT:
+                pending = transaction.commit_async()
+                pending.result()
+                transaction, gathered = ts.Transaction(), 0
+        pending = transaction.commit_async()
+        pending.result()
+    except ValueError as error:
+        # tensorstore reports a full disk as one of its own status codes, without a number.
+        if "No space left" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
+        raise CheckpointError(f"{folder} cannot be written: {_brief(error)}") from None
+    except BaseException:
+        # Ctrl-C leaves tensorstore's threads at work; they must be done before the folder can be removed.
+        transaction.abort()
+        if pending is not None:
+            pending.exception()
+        raise
+    for file, fields in _orbax_notes(plan).items():
+        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).write_text(json.dumps(fields))
+
+
+def _values(rows: Tensor, ts: Any) -> np.ndarray:
+    rows = rows.detach().cpu().contiguous()
+    if rows.dtype == torch.bfloat16:
+        return rows.view(torch.int16).numpy().view(ts.bfloat16.numpy_dtype)
+    return rows.numpy()
+
+
+def _keys(name: str) -> list[str]:
+    """Split a dotted name into the tree's keys: "blocks.0.conv_1d.w" -> "blocks.0", "conv_1d", "w"."""
+    parts = name.split(".")
+    return [".".join(parts[:2]), *parts[2:]] if parts[0] == "blocks" else parts
+
+
+def _orbax_notes(plan: Mapping[str, Planned]) -> dict[str, Any]:
+    """Return the files Orbax keeps beside the arrays: the tree, its handler, the shapes, the shardings."""
+    tree: dict[str, Any] = {}
+    for name, planned in plan.items():
+        keys = _keys(name)
+        tree[repr(tuple(keys))] = {
+            "key_metadata": [{"key": key, "key_type": 2} for key in keys],
+            "value_metadata": {
+                "value_type": "jax.Array",
+                "skip_deserialize": False,
+                "write_shape": list(planned.shape),
+            },
+        }
+    now = time.time_ns()
+    handler = "orbax.checkpoint._src.handlers.pytree_checkpoint_handler.PyTreeCheckpointHandler"
+    one_device = json.dumps({"sharding_type": "SingleDeviceSharding", "device_str": "cpu:0"})
+    return {
+        "_METADATA": {
+            "tree_metadata": tree,
+            "use_ocdbt": True,
+            "use_zarr3": False,
+            "store_array_data_equal_to_fill_value": True,
+            "custom_metadata": None,
+        },
+        "_CHECKPOINT_METADATA": {
+            "item_handlers": handler,
+            "metrics": {},
+            "performance_metrics": {},
+            "init_timestamp_nsecs": now,
+            "commit_timestamp_nsecs": now,
+            "custom_metadata": {},
+        },
+        "_sharding": {base64.b64encode(name.encode()).decode(): one_device for name in plan},
+        "array_metadatas/process_0": {
+            "array_metadatas": [
+                {
+                    "array_metadata": {
+                        "param_name": name,
+                        "write_shape": list(planned.shape),
+                        "chunk_shape": list(planned.shape),
+                        "ext_metadata": None,
+                    }
+                }
+                for name, planned in plan.items()
+            ]
+        },
+    }

@@ -1,0 +1,114 @@
+"""Checkpoint -> model and back."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from griffin.checkpoints.checkpoint import Checkpoint
+from griffin.checkpoints.config_json import to_config_json
+from griffin.checkpoints.errors import CheckpointError, CheckpointWarning, disk_errors
+from griffin.checkpoints.opening import open_checkpoint
+from griffin.checkpoints.safetensors_files import INDEX, Planned, write_safetensors
+from griffin.checkpoints.staging import staged_folder
+from griffin.model import Griffin, GriffinConfig
+
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def load_model(
+    path_or_repo: str | Path | Checkpoint,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str = "cpu",
+    config: GriffinConfig | Mapping[str, Any] | None = None,
+    *,
+    revision: str | None = None,
+    check: bool = False,
+) -> Griffin:
+    """Load a model from a folder, an archive, a Hub repository or an opened `Checkpoint`.
+
+    dtype:  the weights' type ("bfloat16" or torch.bfloat16); as stored if omitted.
+    config: what the files do not say, see `open`.
+    check:  read every weight now and refuse NaN and infinite values. Off, because on the CPU in the stored
+            type the weights are mapped, not read: pages arrive when the model first uses them.
+    Weights occupy memory once. Raises CheckpointError (a ValueError) for files that do not fit together.
+    """
+    checkpoint = (
+        path_or_repo
+        if isinstance(path_or_repo, Checkpoint)
+        else open_checkpoint(path_or_repo, config=config, revision=revision)
+    )
+    for note in checkpoint.notes:
+        warnings.warn(note, CheckpointWarning, stacklevel=2)
+    wanted, place = None if dtype is None else parse_dtype(dtype), torch.device(device)
+    with torch.device("meta"):
+        model = Griffin(checkpoint.config)
+    tensors: dict[str, Tensor] = {}
+    for name in checkpoint.names():
+        stays = place.type == "cpu" and wanted in (None, checkpoint.dtype(name))
+        tensor = checkpoint.read(name) if stays else checkpoint.read_apart(name)
+        if check:
+            checkpoint.check_finite(name, tensor)
+        tensors[name] = tensor if stays else tensor.to(place, wanted)
+    # Parameters are replaced, not filled: a mapped tensor stays mapped.
+    model.load_state_dict(
+        {name: nn.Parameter(tensor) for name, tensor in tensors.items()}, strict=True, assign=True
+    )
+    return model
+
+
+def save_model(model: Griffin, path: str | Path, max_shard_size: int | str = "5GB") -> None:
+    """Write a model as a Hugging Face folder: config.json and safetensors, in shards beyond `max_shard_size`.
+
+    What transformers' config cannot express (`fits_huggingface` lists it) is written with the same tensors
+    and a config.json of our own, model_type "griffin". Files of the same names in `path` are replaced, stale
+    shards removed, all else (a tokenizer) left alone. Raises OSError where the disk is full.
+    """
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder} is a file; expected a folder to save into")
+    state = model.state_dict()
+    plan = {name: Planned(tuple(tensor.shape), tensor.dtype) for name, tensor in state.items()}
+    with disk_errors(folder), staged_folder(folder) as staged:
+        write_safetensors(staged, plan, state.__getitem__, parse_size(max_shard_size))
+        fields = to_config_json(model.config, model.dtype)
+        (staged / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
+        written = {entry.name for entry in staged.iterdir()}
+    # A reader prefers an index: one left from a save of another size would send it to old shards.
+    for file in (folder / INDEX, *folder.glob("model*.safetensors")):
+        if file.name not in written and re.fullmatch(
+            r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?", file.name
+        ):
+            file.unlink(missing_ok=True)
+
+
+def parse_size(size: int | str) -> int:
+    """Return a size in bytes: a number, or a string such as "5GB" (10^9) or "512MiB" (2^20)."""
+    if isinstance(size, int):
+        number, unit = size, ""
+    else:
+        match = re.fullmatch(r"\s*(\d+)\s*([KMG]I?B)?\s*", size.upper())
+        if match is None:
+            raise ValueError(f"a size is a number of bytes or like '5GB' or '512MiB', not {size!r}")
+        number, unit = int(match[1]), match[2] or ""
+    if number < 1:
+        raise ValueError(f"a size must be at least 1 byte, not {size!r}")
+    return number * _UNITS[unit]
+
+
+def parse_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    """Return a floating-point torch.dtype from itself or its name ("bfloat16", "float32", ...)."""
+    allowed = ("bfloat16", "float32", "float16", "float64")
+    short = {"bf16": "bfloat16", "fp32": "float32", "fp16": "float16", "f32": "float32", "f16": "float16"}
+    name = str(dtype).removeprefix("torch.")
+    name = short.get(name, name)
+    if name not in allowed:
+        raise ValueError(f"dtype must be one of {', '.join(allowed)}, not {dtype!r}")
+    return getattr(torch, name)

@@ -1,0 +1,256 @@
+"""safetensors files, one or several with an index: read as mapped memory, written tensor by tensor.
+
+The format is small enough to be read here: eight bytes of length, a JSON header, the tensors one after
+another. Reading the header ourselves lets a damaged file say what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from griffin.checkpoints.errors import CheckpointError, listed
+from griffin.checkpoints.source import DTYPE_NAMES, DTYPES
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+# The format's own limit on headers; a longer one is damage or an attack.
+MAX_HEADER = 100_000_000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where one tensor lies."""
+
+    file: Path
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    offset: int  # bytes from the start of the file
+    size: int  # bytes
+
+
+class SafetensorsSource:
+    """The tensors of a folder's safetensors files, or of one file."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the headers. Raises CheckpointError for missing, truncated or malformed files."""
+        self.files, self._entries = _index(path)
+        self._mappings: dict[Path, Any] = {}
+
+    def names(self) -> list[str]:
+        return list(self._entries)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._entries[name].shape
+
+    def dtype(self, name: str) -> torch.dtype:
+        return self._entries[name].dtype
+
+    def where(self, name: str) -> Path:
+        return self._entries[name].file
+
+    def read(self, name: str) -> Tensor:
+        """Return a view of the mapped file: private memory, so writing to it never reaches the file."""
+        entry = self._entries[name]
+        if entry.size == 0:
+            return torch.empty(entry.shape, dtype=entry.dtype)
+        storage = self._mappings.get(entry.file)
+        if storage is None:
+            total = entry.file.stat().st_size
+            storage = torch.UntypedStorage.from_file(str(entry.file), shared=False, nbytes=total)
+            self._mappings[entry.file] = storage
+        raw = torch.empty(0, dtype=torch.uint8).set_(storage, entry.offset, (entry.size,))  # pyright: ignore
+        if entry.offset % entry.dtype.itemsize:
+            raw = raw.clone()  # a header of odd length: the values are not where a processor may read them
+        return raw.view(entry.dtype).view(entry.shape)
+
+    def release(self) -> None:
+        self._mappings.clear()
+
+
+def _index(path: Path) -> tuple[tuple[Path, ...], dict[str, Entry]]:
+    if path.is_file():
+        return (path,), read_header(path)
+    index = path / INDEX
+    if not index.is_file():
+        if (path / SINGLE).is_file():
+            return (path / SINGLE,), read_header(path / SINGLE)
+        loose = sorted(path.glob("*.safetensors"))
+        if len(loose) == 1:
+            return (loose[0],), read_header(loose[0])
+        raise CheckpointError(
+            f"{path} holds {len(loose)} safetensors files and no {INDEX}; expected {SINGLE}, or shards with "
+            f"their index"
+        )
+    weight_map = _weight_map(index)
+    files = tuple(path / name for name in sorted(set(weight_map.values())))
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise CheckpointError(f"{index} names shards that are not there: {listed(missing)}")
+    entries: dict[str, Entry] = {}
+    for file in files:
+        header = read_header(file)
+        promised = {name for name, shard in weight_map.items() if shard == file.name}
+        if absent := sorted(promised - set(header)):
+            raise CheckpointError(f"{file} lacks {listed(absent)}, which {INDEX} places in it")
+        if extra := sorted(set(header) - promised):
+            raise CheckpointError(f"{file} holds {listed(extra)}, which {INDEX} does not place in it")
+        entries.update(header)
+    return files, entries
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    try:
+        weight_map = json.loads(index.read_bytes())["weight_map"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{index} is not an index: expected JSON with a weight_map ({error})") from None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index}: weight_map must name at least one tensor")
+    for name, shard in weight_map.items():
+        if not isinstance(shard, str) or Path(shard).name != shard:
+            raise CheckpointError(
+                f"{index} places {name} in {shard!r}; a shard is a file name in the same folder"
+            )
+    return weight_map
+
+
+def read_header(file: Path) -> dict[str, Entry]:
+    """Read and check the header of one file; return its tensors in the order of their bytes.
+
+    Raises CheckpointError where header, sizes and file do not agree, naming what was expected and found.
+    """
+    total = file.stat().st_size
+    with file.open("rb") as stream:
+        prefix = stream.read(8)
+        if len(prefix) < 8:
+            raise CheckpointError(f"{file} is truncated: {total} bytes, expected at least 8 for its header")
+        (length,) = struct.unpack("<Q", prefix)
+        if length > MAX_HEADER:
+            raise CheckpointError(f"{file} is not a safetensors file: it claims a header of {length} bytes")
+        if 8 + length > total:
+            raise CheckpointError(
+                f"{file} is truncated: its header ends at byte {8 + length}, it has {total}"
+            )
+        text = stream.read(length)
+    try:
+        header = json.loads(text)
+    except ValueError as error:
+        raise CheckpointError(f"{file}: the header is not JSON ({error})") from None
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{file}: the header must be a JSON object, not {type(header).__name__}")
+    header.pop("__metadata__", None)
+    entries = {name: _entry(file, name, fields, 8 + length) for name, fields in header.items()}
+    entries = dict(sorted(entries.items(), key=lambda item: item[1].offset))
+    end = 8 + length
+    for name, entry in entries.items():
+        if entry.offset != end:
+            raise CheckpointError(
+                f"{file}: {name} starts at byte {entry.offset}, expected {end}, where the tensor before ends"
+            )
+        end += entry.size
+        if end > total:
+            raise CheckpointError(f"{file} is truncated: {name} ends at byte {end}, the file has {total}")
+    if end != total:
+        raise CheckpointError(f"{file}: its tensors end at byte {end}, the file has {total}")
+    return entries
+
+
+def _entry(file: Path, name: str, fields: Any, start: int) -> Entry:
+    try:
+        kind, shape, (begin, end) = fields["dtype"], tuple(fields["shape"]), fields["data_offsets"]
+        whole = all(type(n) is int and n >= 0 for n in (*shape, begin, end))
+    except (KeyError, TypeError, ValueError):
+        whole, kind, shape, begin, end = False, None, (), 0, 0
+    if not whole:
+        raise CheckpointError(f"{file}: the header's entry for {name} lacks dtype, shape or data_offsets")
+    if kind not in DTYPES:
+        raise CheckpointError(f"{file}: {name} has dtype {kind}; expected one of {', '.join(DTYPES)}")
+    expected = math.prod(shape) * DTYPES[kind].itemsize
+    if end - begin != expected:
+        raise CheckpointError(
+            f"{file}: {name} takes {end - begin} bytes, expected {expected} for {kind} {list(shape)}"
+        )
+    return Entry(file, DTYPES[kind], shape, start + begin, end - begin)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A tensor that is about to be written."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def write_safetensors(
+    folder: Path,
+    plan: Mapping[str, Planned],
+    read: Callable[[str], Tensor],
+    max_shard_size: int,
+) -> None:
+    """Write tensors into `folder` (which must exist), each read only when its turn comes.
+
+    One file if everything fits in `max_shard_size` bytes, otherwise shards with an index. A single tensor
+    larger than that gets a shard of its own.
+    """
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name, planned in plan.items():
+        if shards[-1] and filled + planned.size > max_shard_size:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += planned.size
+    if len(shards) == 1:
+        _write_file(folder / SINGLE, shards[0], plan, read)
+        return
+    weight_map: dict[str, str] = {}
+    for number, names in enumerate(shards, 1):
+        file = f"model-{number:05}-of-{len(shards):05}.safetensors"
+        _write_file(folder / file, names, plan, read)
+        weight_map |= dict.fromkeys(names, file)
+    total = sum(planned.size for planned in plan.values())
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _write_file(
+    file: Path, names: Sequence[str], plan: Mapping[str, Planned], read: Callable[[str], Tensor]
+) -> None:
+    # Widest values first, so that none of them starts at an odd address.
+    names = sorted(names, key=lambda name: -plan[name].dtype.itemsize)
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name in names:
+        planned = plan[name]
+        header[name] = {
+            "dtype": DTYPE_NAMES[planned.dtype],
+            "shape": list(planned.shape),
+            "data_offsets": [end, end + planned.size],
+        }
+        end += planned.size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-(8 + len(text)) % 64)
+    with file.open("wb") as stream:
+        stream.write(struct.pack("<Q", len(text)) + text)
+        for name in names:
+            tensor = read(name)
+            planned = plan[name]
+            assert tuple(tensor.shape) == planned.shape and tensor.dtype == planned.dtype, name
+            stream.write(tensor_bytes(tensor))
+
+
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """Return the bytes of a tensor in row-major order, without a copy where it lies so already."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return memoryview(flat.view(torch.uint8).numpy())  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,48 @@
+"""Write beside, then rename: a result appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def _beside(target: Path) -> Path:
+    target = target.absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target.with_name(f".{target.name}.partial-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+@contextmanager
+def staged_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder that becomes `target` when the block ends well, and vanishes when it does not.
+
+    If `target` holds files, those of the same names are replaced one by one, each whole, config.json last;
+    others stay. Ctrl-C and a full disk count as not ending well.
+    """
+    temporary = _beside(target)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if target.exists() and any(target.iterdir()):
+            entries = sorted(temporary.iterdir(), key=lambda entry: (entry.name == "config.json", entry.name))
+            for entry in entries:
+                entry.replace(target / entry.name)
+        else:
+            temporary.replace(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def staged_file(target: Path) -> Iterator[Path]:
+    """Yield a path beside `target` that is renamed to it when the block ends well, and removed otherwise."""
+    temporary = _beside(target)
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)

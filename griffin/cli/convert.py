@@ -1,0 +1,141 @@
+"""griffin convert: a checkpoint in another layout, or random weights of true shape."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command("convert")
+@click.argument("paths", nargs=-1, required=True, metavar="[SRC] DST")
+@click.option(
+    "--to",
+    type=click.Choice(["huggingface", "deepmind-torch", "deepmind-flax"]),
+    default="huggingface",
+    show_default=True,
+    help="Layout of the result.",
+)
+@click.option("--dtype", help="Type of the result (bfloat16, float32, ...); as stored if omitted.")
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="JSON with what SRC does not say: a config.json, or fields of GriffinConfig such as "
+    "attention_window_size, logits_soft_cap, scale_embeddings.",
+)
+@click.option("--revision", help="Branch, tag or commit, where SRC is a repository.")
+@click.option("--max-shard-size", default="5GB", show_default=True, help="Largest safetensors file.")
+@click.option(
+    "--random", "preset", metavar="PRESET", help="Write random weights of this shape; takes no SRC."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of --random.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def command(
+    paths: tuple[str, ...],
+    to: Any,
+    dtype: str | None,
+    config_file: Path | None,
+    revision: str | None,
+    max_shard_size: str,
+    preset: str | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Convert a checkpoint between Hugging Face's and DeepMind's layouts.
+
+    SRC is a folder, an archive or a repository (google/recurrentgemma-2b); DST must not exist yet. Tensors
+    are streamed: a 9B model converts in a few GB of memory. DST appears only when it is complete.
+    """
+    expected = 1 if preset else 2
+    if len(paths) != expected:
+        wants = "DST alone with --random" if preset else "SRC and DST"
+        raise click.UsageError(f"expected {wants}, got {len(paths)} paths")
+    from griffin.checkpoints import convert, random_checkpoint
+    from griffin.checkpoints.models import parse_dtype
+    from griffin.model import GriffinConfig
+
+    if preset:
+        if config_file or revision:
+            raise click.UsageError("--random takes its shape from the preset; drop --config and --revision")
+        shape = GriffinConfig.preset(preset)
+        source: Any = random_checkpoint(shape, parse_dtype(dtype or "bfloat16"), seed)
+    else:
+        source = paths[0]
+    config = None if config_file is None else _read_config(config_file)
+    with _bar() as advance:
+        made = convert(
+            source,
+            paths[-1],
+            to,
+            dtype,
+            advance,
+            config=config,
+            revision=revision,
+            max_shard_size=max_shard_size,
+        )
+    for note in made.notes:
+        click.echo(f"note: {note}", err=True)
+    if as_json:
+        fields = {
+            "path": str(made.path),
+            "layout": made.layout,
+            "tensors": made.tensors,
+            "bytes": made.nbytes,
+            "copied": list(made.copied),
+            "notes": list(made.notes),
+            "config": made.config.to_dict(),
+        }
+        click.echo(json.dumps(fields))
+        return
+    also = f", with {', '.join(made.copied)}" if made.copied else ""
+    click.echo(f"{made.path}: {made.layout}, {made.tensors} tensors, {made.nbytes / 1e9:.3f} GB{also}")
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise ValueError(f"{file} must hold a JSON object, not {type(fields).__name__}")
+    return fields
+
+
+class _bar:
+    """A progress bar on stderr that counts bytes; silent where stderr is no terminal."""
+
+    def __enter__(self) -> Any:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        console = Console(stderr=True)
+        self._progress = Progress(
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._progress.start()
+        task = self._progress.add_task("", total=None)
+
+        def advance(step: Any) -> None:
+            self._progress.update(task, completed=step.done, total=step.total, description=step.name)
+
+        return advance
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()

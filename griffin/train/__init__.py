@@ -1,0 +1,1 @@
+"""Training from scratch: recipe, corpus, tokenizer, packing, loss, optimiser, loop."""

@@ -1,0 +1,103 @@
+"""A run's folder and its data: corpus, tokenizer and encoded documents, made once and kept."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from griffin.train.bpe import open_bpe, save_bpe, train_bpe
+from griffin.train.corpus import open_corpus
+from griffin.train.packing import TokenStore, encode_documents, file_digest, open_store, write_json
+from griffin.train.recipe import Recipe
+from griffin.train.report import Reporter
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Hold the tokenizer and the encoded documents of both sides of the split."""
+
+    tokenizer: Tokenizer
+    train: TokenStore
+    held_out: TokenStore
+
+
+@contextlib.contextmanager
+def claim_folder(out: Path, recipe: Recipe) -> Iterator[bool]:
+    """Take a folder for a recipe; yield whether it already holds a run of it.
+
+    The folder becomes the recipe's (recipe.json) when the block ends without an exception, so a recipe that
+    turns out impossible can be corrected and tried again. Raises ValueError if another recipe's run is there.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "recipe.json"
+    known = path.exists()
+    if known:
+        try:
+            theirs = json.loads(path.read_text(encoding="utf-8"))
+            digest, values = theirs["digest"], dict(theirs["recipe"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is not readable ({error}); choose another --out") from error
+        if digest != recipe.digest():
+            listed = "; ".join(_differences(values, recipe.to_dict()))
+            raise ValueError(f"{out} holds a run of another recipe ({listed}); choose another --out")
+    yield known
+    write_json(path, {"digest": recipe.digest(), "recipe": recipe.to_dict()})
+
+
+def prepare_data(recipe: Recipe, out: Path, reporter: Reporter, reuse: bool) -> RunData:
+    """Return a run's data, encoding the documents the first time.
+
+    reuse: take what an earlier call left in `out`, whatever has become of the documents since: a resumed run
+    trains on what it began with. Raises ValueError if tokenizer and model do not fit.
+    """
+    folder = out / "data"
+    train, held_out, vocabulary = folder / "train.bin", folder / "held_out.bin", out / "tokenizer.json"
+    if not reuse:
+        folder.mkdir(parents=True, exist_ok=True)
+        corpus = open_corpus(recipe.data, recipe.folder)
+        reporter.say(
+            f"{len(corpus.train)} documents to train on ({corpus.train_bytes / 1e6:.1f} MB), "
+            f"{len(corpus.held_out)} held out ({corpus.held_out_bytes / 1e6:.2f} MB), "
+            f"{corpus.skipped} skipped"
+        )
+        if recipe.tokenizer.path:
+            tokenizer = open_bpe(recipe.folder / recipe.tokenizer.path)
+        else:
+            texts = (document.read() for document in corpus.train)
+            tokenizer = train_bpe(texts, recipe.model.vocab_size, recipe.tokenizer.min_frequency)
+        _check_size(tokenizer, recipe)
+        save_bpe(tokenizer, out)
+        encode_documents(corpus.train, tokenizer, train)
+        encode_documents(corpus.held_out, tokenizer, held_out)
+    tokenizer = open_bpe(vocabulary)
+    _check_size(tokenizer, recipe)
+    data = RunData(tokenizer, open_store(train), open_store(held_out))
+    tokens, size = data.train.num_pairs, data.train.num_bytes
+    reporter.say(
+        f"{tokens:,} training tokens, {size / tokens:.2f} bytes each; "
+        f"tokenizer {file_digest(vocabulary)[:12]}"
+    )
+    return data
+
+
+def _check_size(tokenizer: Tokenizer, recipe: Recipe) -> None:
+    if (size := tokenizer.get_vocab_size()) > recipe.model.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {size} entries, the model's vocabulary {recipe.model.vocab_size}; "
+            f"set model.vocab_size={size} or more"
+        )
+
+
+def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
+    return [
+        f"{section}.{key}: {theirs.get(section, {}).get(key)!r} there, {value!r} here"
+        for section, entries in ours.items()
+        for key, value in entries.items()
+        if theirs.get(section, {}).get(key) != value
+    ]

@@ -1,0 +1,108 @@
+"""Held-out documents in bits per byte: a model's, and those of gzip and xz on the same files."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from griffin.model import Griffin
+from griffin.train.corpus import Document
+from griffin.train.loss import chunked_cross_entropy
+from griffin.train.packing import Batch, TokenStore, pad_documents
+
+
+def row_nats(model: Griffin, batch: Batch, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """Return the summed nats of a batch's targets and how many there are; gradients flow from the former.
+
+    dtype is that of the matrix products; bfloat16 runs the trunk under autocast over float32 weights.
+    """
+    with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
+        hidden, _ = model.trunk(batch.tokens, segment_pos=batch.segment_pos)
+    cap = model.config.logits_soft_cap
+    return chunked_cross_entropy(hidden, model.head_weight, batch.targets, batch.mask, cap, dtype)
+
+
+@torch.no_grad()
+def bits_in_rows(
+    model: Griffin,
+    documents: Iterable[np.ndarray],
+    length: int,
+    rows: int = 16,
+    dtype: torch.dtype = torch.float32,
+) -> float:
+    """Return the bits a model needs for documents cut into rows of `length`, each read afresh.
+
+    This is how training reads. documents: ids from <bos> to <eos>; every token but <bos> is predicted.
+    rows: how many go through the model at a time.
+    """
+    batch = pad_documents(documents, length)
+    nats = 0.0
+    for at in range(0, len(batch.tokens), rows):
+        nats += float(row_nats(model, batch.rows(slice(at, at + rows), model.device), dtype)[0])
+    return nats / math.log(2)
+
+
+@torch.no_grad()
+def bits_in_streams(
+    model: Griffin,
+    documents: Iterable[np.ndarray],
+    length: int,
+    advance: Callable[[int], None] | None = None,
+) -> float:
+    """Return the bits a model needs for documents read from end to end, in float32.
+
+    This is how generation reads: the state goes from piece to piece of `length` tokens.
+    advance: called with the number of tokens after each piece.
+    """
+    cap = model.config.logits_soft_cap
+    nats = 0.0
+    for ids in documents:
+        state = None
+        document = torch.from_numpy(ids).to(model.device)
+        for at in range(0, len(ids) - 1, length):
+            targets = document[None, at + 1 : at + 1 + length]
+            tokens = document[None, at : at + targets.shape[1]]
+            hidden, state = model.trunk(tokens, state, donate=state is not None)
+            nats += float(chunked_cross_entropy(hidden, model.head_weight, targets, soft_cap=cap)[0])
+            if advance is not None:
+                advance(targets.shape[1])
+    return nats / math.log(2)
+
+
+def validation_documents(store: TokenStore, limit: int) -> tuple[list[np.ndarray], int]:
+    """Return whole documents with at most `limit` tokens together, and their bytes.
+
+    They are taken in the store's order, those that no longer fit passed over; if none fits, it is the
+    shortest alone.
+    """
+    counts = np.diff(store.starts)
+    chosen, total = [], 0
+    for index, count in enumerate(counts):
+        if total + count <= limit:
+            chosen.append(index)
+            total += int(count)
+    chosen = chosen or [int(counts.argmin())]
+    return [store.document(index) for index in chosen], sum(store.sizes[index] for index in chosen)
+
+
+def compressors(documents: Sequence[Document]) -> dict[str, dict[str, float]]:
+    """Return the bits per byte of gzip -9 and xz -9e on documents: each file alone, and all in one stream."""
+    texts = [document.file.read_bytes() for document in documents]
+    whole, size = b"".join(texts), sum(map(len, texts))
+    packers: dict[str, Callable[[bytes], bytes]] = {
+        "gzip -9": lambda data: gzip.compress(data, 9, mtime=0),
+        "xz -9e": lambda data: lzma.compress(data, preset=9 | lzma.PRESET_EXTREME),
+    }
+    return {
+        name: {
+            "each file": sum(len(pack(text)) for text in texts) * 8 / size,
+            "one stream": len(pack(whole)) * 8 / size,
+        }
+        for name, pack in packers.items()
+    }

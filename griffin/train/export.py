@@ -1,0 +1,77 @@
+"""The end of a run: a model folder that loads anywhere, and what it is worth on held-out documents."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from griffin.checkpoints import load_model, save_model
+from griffin.model import Griffin
+from griffin.train.bpe import open_bpe
+from griffin.train.corpus import open_corpus
+from griffin.train.evaluate import bits_in_rows, bits_in_streams, compressors
+from griffin.train.loop import Trainer
+from griffin.train.packing import encode_one, write_json
+from griffin.train.recipe import Recipe
+from griffin.train.report import Reporter
+
+
+def export(trainer: Trainer) -> dict[str, Any]:
+    """Write the run's model folder (bfloat16, with tokenizer) and results.json; return the results."""
+    folder = trainer.out / "model"
+    model = Griffin(trainer.recipe.model).to(torch.bfloat16)
+    model.load_state_dict(trainer.model.state_dict())
+    save_model(model, folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(trainer.out / name, folder / name)
+    trainer.reporter.say(f"the model is in {folder}; measuring it on all held-out documents")
+    results = measure(trainer.recipe, folder, trainer.reporter, str(trainer.device))
+    results["training"] = {
+        "steps": trainer.progress.step,
+        "tokens": trainer.progress.tokens,
+        "seconds": round(trainer.progress.seconds, 1),
+        "recipe": trainer.recipe.to_dict(),
+    }
+    write_json(trainer.out / "results.json", results)
+    return results
+
+
+def measure(recipe: Recipe, folder: Path, reporter: Reporter, device: str = "cpu") -> dict[str, Any]:
+    """Return the held-out bits per byte of a model folder, and of gzip and xz on the same files.
+
+    The weights are read as stored and computed with in float32. Both ways of reading are given: rows, as in
+    training, and whole documents, with the state carried through. Raises ValueError if the folder does not
+    hold a model with its tokenizer.
+    """
+    tokenizer = open_bpe(folder / "tokenizer.json")
+    model = load_model(folder, dtype=torch.float32, device=device)
+    if tokenizer.get_vocab_size() > model.config.vocab_size:
+        raise ValueError(
+            f"{folder}: the tokenizer has {tokenizer.get_vocab_size()} entries, "
+            f"the model's vocabulary {model.config.vocab_size}"
+        )
+    documents = open_corpus(recipe.data, recipe.folder).held_out
+    ids = [encode_one(document.read(), tokenizer) for document in documents]
+    size, tokens = sum(document.size for document in documents), sum(len(i) - 1 for i in ids)
+    length = recipe.train.length
+    with reporter.measuring(2 * tokens) as advance:
+        whole = bits_in_streams(model, ids, length, advance)
+        cut = bits_in_rows(model, ids, length)
+        advance(tokens)
+    return {
+        "model": str(folder),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "held_out": {"documents": len(documents), "bytes": size, "tokens": tokens},
+        "bits_per_byte": {
+            "whole documents": whole / size,
+            f"rows of {length}": cut / size,
+            **{
+                f"{name}, {how}": bits
+                for name, ways in compressors(documents).items()
+                for how, bits in ways.items()
+            },
+        },
+    }

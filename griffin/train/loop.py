@@ -1,0 +1,193 @@
+"""The training loop: recipe in, weights, log and checkpoints out."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
+
+import torch
+
+from griffin.model import Griffin
+from griffin.model.init import init_weights
+from griffin.train.checkpoint import Progress, latest_checkpoint, load_checkpoint, save_checkpoint
+from griffin.train.data import claim_folder, prepare_data
+from griffin.train.evaluate import bits_in_rows, row_nats, validation_documents
+from griffin.train.optim import learning_rate, make_optimizer
+from griffin.train.packing import Packer
+from griffin.train.recipe import Recipe
+from griffin.train.report import Reporter
+
+
+class Interrupted(Exception):
+    """A run was asked to stop and did, after writing a checkpoint. `path` is that checkpoint."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"stopped; everything so far is in {path}")
+        self.path = path
+
+
+class DivergedError(RuntimeError):
+    """The loss or the gradient is no longer a number."""
+
+
+class Trainer:
+    """Train one model by one recipe in one folder.
+
+    The folder holds recipe.json, the tokenizer, data/ (encoded documents), log.jsonl and checkpoints/. One
+    that holds a run of the same recipe is gone on with; of another recipe, it is refused with a ValueError.
+    device: "cpu", "cuda", ...; the weights are float32 wherever they are.
+    """
+
+    def __init__(
+        self, recipe: Recipe, out: Path, reporter: Reporter | None = None, device: str = "cpu"
+    ) -> None:
+        self.recipe, self.out = recipe, out
+        self.reporter = reporter or Reporter()
+        self.device = torch.device(device)
+        self.dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[recipe.train.dtype]
+        with claim_folder(out, recipe) as known:
+            self.data = prepare_data(recipe, out, self.reporter, reuse=known)
+            self.packer = Packer(self.data.train, recipe.train.length, recipe.train.seed)
+        self.model = _new_model(recipe).to(self.device)
+        self.optimizer = make_optimizer(self.model, recipe.train)
+        self.progress = Progress(recipe=recipe.digest())
+        if checkpoint := latest_checkpoint(self.checkpoints):
+            self.progress = load_checkpoint(checkpoint, self.model, self.optimizer)
+            self.reporter.say(f"going on from {checkpoint}")
+        self._validation = validation_documents(self.data.held_out, recipe.train.eval_tokens)
+        self._stop = False
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.out / "checkpoints"
+
+    def run(self) -> Progress:
+        """Train until the budget is spent, and leave a checkpoint of the end.
+
+        SIGINT and SIGTERM finish the step at hand, write a checkpoint and raise `Interrupted`; a second one
+        stops at once. Raises DivergedError when loss or gradient are no numbers, before the weights change.
+        """
+        plan = self.recipe.train
+        begun = saved = time.monotonic()
+        before = self.progress.seconds
+        with self._signals(), self._log() as log, self.reporter.training(plan, self.progress) as show:
+            while self.progress.step < plan.total_steps:
+                started = time.monotonic()
+                entry = self.step()
+                self.progress.seconds = before + time.monotonic() - begun
+                entry["tokens_per_second"] = plan.tokens_per_step / (time.monotonic() - started)
+                entry["seconds"] = self.progress.seconds
+                last = self.progress.step == plan.total_steps
+                measured = last or self.progress.step % plan.eval_every == 0
+                if measured:
+                    entry["held_out_bits_per_byte"] = self.validate()
+                if measured or self.progress.step % plan.log_every == 0:
+                    log.write(json.dumps(entry) + "\n")
+                    log.flush()
+                show(entry)
+                if self._stop or last or time.monotonic() - saved > plan.checkpoint_minutes * 60:
+                    path, saved = self.save(), time.monotonic()
+                    if self._stop and not last:
+                        raise Interrupted(path)
+        return self.progress
+
+    def step(self) -> dict[str, Any]:
+        """Do one optimiser step and return its log entry; the loss is the mean over the step's targets."""
+        plan = self.recipe.train
+        places = range(0, plan.rows * plan.accumulation, plan.rows)
+        batches = [self.packer.batch(self.progress.rows + place, plan.rows) for place in places]
+        count = sum(int(batch.mask.sum()) for batch in batches)
+        total = 0.0
+        self.optimizer.zero_grad()
+        for batch in batches:
+            nats, _ = row_nats(self.model, batch.rows(slice(None), self.device), self.dtype)
+            (nats / count).backward()  # every target of the step weighs the same, whatever its micro-batch
+            total += float(nats.detach())
+        norm = self._clip()
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            raise DivergedError(
+                f"step {self.progress.step + 1}: the loss is {total / count}, the gradient's norm {norm}; "
+                f"weights from before are in {latest_checkpoint(self.checkpoints) or 'no checkpoint yet'}. "
+                f"A lower train.learning_rate, a longer train.warmup_steps or a lower train.clip may help"
+            )
+        rate = learning_rate(self.progress.step, plan)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.progress.step += 1
+        self.progress.rows += plan.rows * plan.accumulation
+        self.progress.tokens += plan.tokens_per_step
+        return {
+            "step": self.progress.step,
+            "tokens": self.progress.tokens,
+            "epoch": self.progress.rows / self.packer.rows_per_epoch,
+            "loss": total / count,
+            "learning_rate": rate,
+            "gradient_norm": norm,
+        }
+
+    def validate(self) -> float:
+        """Return bits per byte on the first held-out documents, read in rows as in training."""
+        documents, size = self._validation
+        return bits_in_rows(self.model, documents, self.recipe.train.length, dtype=self.dtype) / size
+
+    def save(self) -> Path:
+        """Write a checkpoint of this moment and return its path."""
+        keep = self.recipe.train.keep
+        return save_checkpoint(self.checkpoints, self.model, self.optimizer, self.progress, keep)
+
+    def _clip(self) -> float:
+        """Clip the gradient in place and return its norm before that."""
+        limit = self.recipe.train.clip or math.inf
+        return float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+
+    @contextlib.contextmanager
+    def _log(self) -> Iterator[TextIO]:
+        """Open the log to append, without lines from beyond the step we start at."""
+        path = self.out / "log.jsonl"
+        if path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            whole = [line for line in lines if line.endswith("\n")]  # a crash can tear the last one
+            kept = [line for line in whole if json.loads(line)["step"] <= self.progress.step]
+            part = path.with_name(path.name + ".part")
+            part.write_text("".join(kept), encoding="utf-8")
+            part.replace(path)
+        with path.open("a", encoding="utf-8") as log:
+            yield log
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Turn the first SIGINT or SIGTERM into a request to stop, and the second into KeyboardInterrupt."""
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            if self._stop:
+                raise KeyboardInterrupt
+            self._stop = True
+            self.reporter.say("stopping after this step; once more stops at once")
+
+        self._stop = False
+        try:
+            old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # only the main thread may handle signals; elsewhere nobody asks us
+            old = {}
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+
+def _new_model(recipe: Recipe) -> Griffin:
+    """Return a model whose initial values depend on the recipe's seed alone."""
+    with torch.device("meta"):
+        model = Griffin(recipe.model)
+    model.to_empty(device="cpu")
+    init_weights(model, torch.Generator().manual_seed(recipe.train.seed))
+    return model

@@ -1,0 +1,50 @@
+"""AdamW with the paper's exceptions, and the learning rate's course."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from griffin.train.recipe import TrainRecipe
+
+
+def decays(name: str, parameter: nn.Parameter) -> bool:
+    """Say whether weight decay applies to a parameter.
+
+    It does to matrices and to the convolution's taps; not to RG-LRU parameters (RecurrentGemma,
+    arXiv:2404.07839), nor to norms, biases and embeddings, as in the authors' fine-tuning code.
+    """
+    if ".rg_lru." in name or name.endswith("embed_tokens.weight"):
+        return False
+    return parameter.ndim >= 2
+
+
+def make_optimizer(model: nn.Module, recipe: TrainRecipe) -> torch.optim.AdamW:
+    """Return AdamW over the model's trainable parameters in two groups, with and without decay, fused."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for name, p in named if decays(name, p)], "weight_decay": recipe.weight_decay},
+        {"params": [p for name, p in named if not decays(name, p)], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=recipe.learning_rate,
+        betas=(recipe.beta1, recipe.beta2),
+        eps=recipe.epsilon,
+        fused=True,
+    )
+
+
+def learning_rate(step: int, recipe: TrainRecipe) -> float:
+    """Return the rate of a step, counted from 0: a line up to the peak, then half a cosine down.
+
+    The last step's rate is `final_ratio` of the peak.
+    """
+    if step < recipe.warmup_steps:
+        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
+    left = max(1, recipe.total_steps - recipe.warmup_steps - 1)
+    progress = min(1.0, (step - recipe.warmup_steps) / left)
+    floor = recipe.final_ratio
+    return recipe.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))

@@ -1,0 +1,71 @@
+"""What a person sees while training runs: a progress bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from griffin.train.checkpoint import Progress as RunProgress
+from griffin.train.recipe import TrainRecipe
+
+_PLAIN_SECONDS = 20.0
+
+
+class Reporter:
+    """Tell a person on standard error how a run goes. quiet: say nothing at all."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+
+    def say(self, line: str) -> None:
+        """Print one line, above the progress bar if there is one."""
+        self.console.print(line, markup=False)
+
+    @contextlib.contextmanager
+    def training(
+        self, plan: TrainRecipe, progress: RunProgress
+    ) -> Iterator[Callable[[dict[str, Any]], None]]:
+        """Yield a function that takes each step's log entry and shows loss, tokens/s and time left."""
+        begun, first, speed, loss, told = time.monotonic(), progress.step, 0.0, 0.0, 0.0
+        columns = (TextColumn("training"), BarColumn(None), TextColumn("{task.fields[line]}"))
+        bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+        task = bar.add_task("training", total=plan.total_steps, completed=progress.step, line="")
+
+        def show(entry: dict[str, Any]) -> None:
+            nonlocal speed, loss, told
+            # Running means over about twenty steps: a single step says little.
+            weight = 0.05 if speed else 1.0
+            speed += weight * (entry["tokens_per_second"] - speed)
+            loss += weight * (entry["loss"] - loss)
+            done = entry["step"] - first
+            left = (time.monotonic() - begun) / done * (plan.total_steps - entry["step"])
+            place = f"{entry['step']}/{plan.total_steps}"
+            line = f"{place}  loss {loss:.3f}  {speed:,.0f} tokens/s  {_span(left)} left"
+            bar.update(task, completed=entry["step"], line=line)
+            if "held_out_bits_per_byte" in entry:
+                self.say(f"{line}  held out {entry['held_out_bits_per_byte']:.4f} bits per byte")
+                told = time.monotonic()
+            elif bar.disable and time.monotonic() - told > _PLAIN_SECONDS:
+                self.say(line)
+                told = time.monotonic()
+
+        with bar:
+            yield show
+
+    @contextlib.contextmanager
+    def measuring(self, tokens: int) -> Iterator[Callable[[int], None]]:
+        """Yield a function that moves a progress bar of `tokens` on."""
+        with Progress(console=self.console, disable=not self.console.is_terminal) as bar:
+            task = bar.add_task("measuring", total=tokens)
+            yield lambda count: bar.advance(task, count)
+
+
+def _span(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

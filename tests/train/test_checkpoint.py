@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from griffin.train import checkpoint as module
+from griffin.train.checkpoint import latest_checkpoint, load_checkpoint
+from griffin.train.loop import Trainer
+
+
+def test_everything_comes_back(trainer: Callable[..., Trainer]) -> None:
+    ours = trainer()
+    for _ in range(3):
+        ours.step()
+    path = ours.save()
+    other = trainer("other", seed=1)
+    progress = load_checkpoint(path, other.model, other.optimizer)
+    assert progress == ours.progress
+    for mine, theirs in zip(ours.model.parameters(), other.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+        for key, value in ours.optimizer.state[mine].items():
+            assert torch.equal(value, other.optimizer.state[theirs][key])
+
+
+def test_only_the_newest_stay(trainer: Callable[..., Trainer]) -> None:
+    ours = trainer(keep=2)
+    for _ in range(4):
+        ours.step()
+        ours.save()
+    assert sorted(p.name for p in ours.checkpoints.iterdir()) == ["step-0000003", "step-0000004"]
+    assert latest_checkpoint(ours.checkpoints) == ours.checkpoints / "step-0000004"
+
+
+def test_a_full_disk_leaves_the_older_checkpoint_alone(
+    trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = trainer()
+    ours.step()
+    kept = ours.save()
+    ours.step()
+    write = module.save_file
+
+    def fail_at_the_second(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        if path.name == "optimizer.safetensors":
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        write(tensors, path)
+
+    monkeypatch.setattr(module, "save_file", fail_at_the_second)
+    with pytest.raises(OSError, match="No space left"):
+        ours.save()
+    assert [p.name for p in ours.checkpoints.iterdir()] == [kept.name]
+
+
+@pytest.mark.parametrize("damage", ["weights.safetensors", "optimizer.safetensors", "progress.json"])
+def test_torn_files_are_named(trainer: Callable[..., Trainer], damage: str) -> None:
+    ours = trainer()
+    ours.step()
+    path = ours.save()
+    content = (path / damage).read_bytes()
+    (path / damage).write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"step-0000001 is not a readable checkpoint"):
+        load_checkpoint(path, ours.model, ours.optimizer)
+
+
+def test_another_shape_is_named(trainer: Callable[..., Trainer]) -> None:
+    ours = trainer()
+    ours.step()
+    path = ours.save()
+    weights = module.load_file(path / "weights.safetensors")
+    module.save_file(weights | {"model.final_norm.weight": torch.zeros(3)}, path / "weights.safetensors")
+    with pytest.raises(ValueError, match=r"final_norm\.weight should have shape \(16,\), found \(3,\)"):
+        load_checkpoint(path, ours.model, ours.optimizer)
+
+
+def test_progress_is_plain_json(trainer: Callable[..., Trainer]) -> None:
+    ours = trainer()
+    ours.step()
+    written = json.loads((ours.save() / "progress.json").read_text())
+    assert (written["step"], written["tokens"], written["rows"]) == (1, 48, 2)

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from griffin.train.loss import chunked_cross_entropy
+
+
+def _case(tokens: tuple[int, ...], vocab: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(*tokens, 6, generator=generator, dtype=dtype).mul_(3).requires_grad_()
+    weight = torch.randn(vocab, 6, generator=generator, dtype=dtype).requires_grad_()
+    targets = torch.randint(vocab, tokens, generator=generator)
+    mask = torch.rand(tokens, generator=generator) < 0.7
+    return hidden, weight, targets, mask
+
+
+def _plain(hidden: Tensor, weight: Tensor, targets: Tensor, mask: Tensor | None, cap: float) -> Tensor:
+    logits = hidden @ weight.T
+    logits = cap * torch.tanh(logits / cap) if cap else logits
+    nats = functional.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none")
+    return nats.sum() if mask is None else (nats * mask.flatten()).sum()
+
+
+@pytest.mark.parametrize("cap", [0.0, 4.0])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    ("tile", "vocab_block"), [(10**6, 10**6), (17, 10**6), (64, 10), (1, 1), (10**6, 13)]
+)
+@pytest.mark.parametrize("tokens", [(1,), (3, 5)])
+def test_equals_plain_cross_entropy(
+    cap: float, masked: bool, tile: int, vocab_block: int, tokens: tuple[int, ...]
+) -> None:
+    hidden, weight, targets, mask = _case(tokens, 37, torch.float64)
+    mask = mask if masked else None
+    nats, count = chunked_cross_entropy(
+        hidden, weight, targets, mask, cap, tile=tile, vocab_block=vocab_block
+    )
+    grads = torch.autograd.grad(nats * 0.7, (hidden, weight))
+    expected = _plain(hidden, weight, targets, mask, cap)
+    torch.testing.assert_close(nats, expected, rtol=1e-12, atol=1e-12)
+    assert int(count) == (targets.numel() if mask is None else int(mask.sum()))
+    for ours, theirs in zip(grads, torch.autograd.grad(expected * 0.7, (hidden, weight)), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("tile", "vocab_block"), [(1000, 1000), (12, 4)])
+def test_gradcheck(tile: int, vocab_block: int) -> None:
+    hidden, weight, targets, mask = _case((2, 3), 11, torch.float64)
+
+    def loss(hidden: Tensor, weight: Tensor) -> Tensor:
+        return chunked_cross_entropy(hidden, weight, targets, mask, 3.0, tile=tile, vocab_block=vocab_block)[
+            0
+        ]
+
+    assert torch.autograd.gradcheck(loss, (hidden, weight))
+
+
+def test_huge_logits_stay_finite() -> None:
+    hidden = torch.full((2, 4), 1e4, requires_grad=True)
+    weight = torch.tensor([[1.0] * 4, [-1.0] * 4, [0.5] * 4], requires_grad=True)
+    nats, _ = chunked_cross_entropy(hidden, weight, torch.tensor([0, 2]), vocab_block=2)
+    nats.backward()
+    assert nats.item() == pytest.approx(2e4)
+    assert hidden.grad is not None and hidden.grad.isfinite().all()
+
+
+def test_one_of_the_two_may_be_frozen() -> None:
+    hidden, weight, targets, _ = _case((4,), 9, torch.float64)
+    chunked_cross_entropy(hidden.detach(), weight, targets)[0].backward()
+    alone, weight.grad = weight.grad, None
+    chunked_cross_entropy(hidden, weight, targets)[0].backward()
+    assert alone is not None and weight.grad is not None
+    torch.testing.assert_close(alone, weight.grad)
+    hidden.grad = None
+    chunked_cross_entropy(hidden, weight.detach(), targets)[0].backward()
+    assert hidden.grad is not None
+    with torch.no_grad():
+        assert not chunked_cross_entropy(hidden, weight, targets)[0].requires_grad
+
+
+def test_bfloat16_products_are_close() -> None:
+    hidden, weight, targets, _ = _case((64,), 50, torch.float32)
+    exact = _plain(hidden, weight, targets, None, 30.0)
+    near = chunked_cross_entropy(hidden, weight, targets, None, 30.0, torch.bfloat16)[0]
+    assert near.dtype == torch.float32
+    assert near.item() == pytest.approx(exact.item(), rel=0.01)
+    assert near.item() != exact.item()
+
+
+class _Largest(TorchDispatchMode):
+    """Remember the most entries any tensor made under it has."""
+
+    entries = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(tensor, Tensor):
+                self.entries = max(self.entries, tensor.numel())
+        return out
+
+
+@pytest.mark.parametrize("vocab_block", [64, 4096])
+def test_no_tensor_of_all_logits_exists(vocab_block: int) -> None:
+    hidden, weight, targets, _ = _case((200,), 1000, torch.float32)
+    with _Largest() as largest:
+        nats, _ = chunked_cross_entropy(
+            hidden, weight, targets, None, 5.0, tile=2000, vocab_block=vocab_block
+        )
+        nats.backward()
+    assert largest.entries <= max(2000, weight.numel(), hidden.numel()) < 200 * 1000
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"targets": torch.tensor([0, 9])}, r"targets must lie in \[0, 9\), found 0 to 9"),
+        ({"targets": torch.tensor([-1, 0])}, r"found -1 to 0"),
+        ({"targets": torch.tensor([0])}, "do not fit"),
+        ({"weight": torch.zeros(9, 5)}, "do not fit"),
+        ({"mask": torch.ones(3, dtype=torch.bool)}, "mask"),
+    ],
+)
+def test_errors(change: dict[str, Any], message: str) -> None:
+    good = {"hidden": torch.zeros(2, 6), "weight": torch.zeros(9, 6), "targets": torch.tensor([0, 8])}
+    with pytest.raises(ValueError, match=message):
+        chunked_cross_entropy(**(good | change))
+
+
+def test_targets_that_are_masked_may_be_anything() -> None:
+    hidden, weight, targets, mask = _case((5,), 9, torch.float32)
+    strange = torch.where(mask, targets, -100)
+    ours = chunked_cross_entropy(hidden, weight, strange, mask)[0]
+    assert ours.item() == pytest.approx(_plain(hidden, weight, targets, mask, 0.0).item())
+    nothing, count = chunked_cross_entropy(hidden, weight, strange, torch.zeros_like(mask))
+    assert nothing.item() == 0.0 and int(count) == 0

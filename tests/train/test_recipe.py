@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from griffin.model import Griffin
+from griffin.train.recipe import Recipe, load_recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+MINIMAL = {"model": {"preset": "nano"}, "train": {"steps": 10}}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model": {"preset": "nano"}, "trian": {}}, r"'trian' \(did you mean 'train'\?\)"),
+        (MINIMAL | {"train": {"steps": 1, "learnig_rate": 1}}, r"did you mean 'learning_rate'"),
+        (MINIMAL | {"model": {"preset": "nano", "widht": 8}}, r"did you mean 'width'"),
+        (MINIMAL | {"model": {"preset": "nanoo"}}, r"did you mean 'nano'"),
+        (MINIMAL | {"model": {"preset": 3}}, r"preset must be a name, not 3"),
+        (MINIMAL | {"data": {"heldout": 0.1}}, r"did you mean 'held_out'"),
+        (MINIMAL | {"tokenizer": {"paht": "x"}}, r"did you mean 'path'"),
+        ({"train": {"steps": 1}}, r"lacks the section \[model\]"),
+        (MINIMAL | {"data": 3}, r"data must be a section"),
+        (MINIMAL | {"train": {}}, r"exactly one budget"),
+        (MINIMAL | {"train": {"steps": 1, "tokens": 1}}, r"exactly one budget"),
+        (MINIMAL | {"train": {"steps": "ten"}}, r"train.steps must be a whole number, not 'ten'"),
+        (MINIMAL | {"train": {"steps": True}}, r"train.steps must be a whole number"),
+        (MINIMAL | {"train": {"steps": 1, "dtype": "float16"}}, r"'float32', 'bfloat16', not 'float16'"),
+        (MINIMAL | {"train": {"steps": 1, "beta2": 1.0}}, r"train.beta2 must be at least 0"),
+        (MINIMAL | {"train": {"steps": 1, "rows": 0}}, r"train.rows must be at least 1"),
+        (MINIMAL | {"data": {"held_out": 1.0}}, r"held_out must lie between"),
+        (MINIMAL | {"data": {"include": "*.py"}}, r"data.include must be a list of strings"),
+        (MINIMAL | {"data": {"source": "web"}}, r"'stdlib', 'files', not 'web'"),
+    ],
+)
+def test_impossible_recipes_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Recipe.from_dict(values)
+
+
+def test_changes_from_the_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "r.toml"
+    file.write_text('[model]\npreset = "nano"\n[train]\ntokens = 1000\n')
+    changed = load_recipe(
+        file, ["train.steps=7", "train.dtype=bfloat16", "data.include=['*.txt']", "model.width=96"]
+    )
+    assert (changed.train.steps, changed.train.tokens, changed.train.dtype) == (7, 0, "bfloat16")
+    assert changed.data.include == ("*.txt",)
+    assert changed.model.width == 96
+    for change in ("train.steps", "steps=3", ".x=1", "train.stpes=3"):
+        with pytest.raises(ValueError, match=r"section\.key=value|did you mean 'steps'"):
+            load_recipe(file, [change])
+
+
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no recipe at"):
+        load_recipe(tmp_path / "none.toml")
+    (tmp_path / "torn.toml").write_text("[model\n")
+    with pytest.raises(ValueError, match=r"torn\.toml is not a readable TOML"):
+        load_recipe(tmp_path / "torn.toml")
+
+
+def test_round_trip_and_digest(recipe: Callable[..., Recipe]) -> None:
+    ours = recipe()
+    again = Recipe.from_dict(ours.to_dict())
+    assert again == ours
+    assert again.digest() == ours.digest() == recipe(log_every=3, keep=1, checkpoint_minutes=1).digest()
+    assert recipe(learning_rate=1e-4).digest() != ours.digest() != recipe(rows=4).digest()
+
+
+def test_budget_in_tokens() -> None:
+    plan = Recipe.from_dict(MINIMAL | {"train": {"tokens": 1000, "rows": 2, "length": 10, "accumulation": 5}})
+    assert plan.train.total_steps == 10
+    assert Recipe.from_dict(MINIMAL | {"train": {"tokens": 1}}).train.total_steps == 1
+
+
+def test_bundled_recipes_compare_equals() -> None:
+    """The transformer has nano's size, and everything but its model is nano's."""
+    ours, theirs = (load_recipe(RECIPES / name) for name in ("nano.toml", "nano-transformer.toml"))
+    sizes = []
+    for plan in (ours, theirs):
+        with torch.device("meta"):
+            sizes.append(sum(p.numel() for p in Griffin(plan.model).parameters()))
+    assert abs(sizes[1] / sizes[0] - 1) < 0.001
+    assert set(theirs.model.block_types) == {"attention"}
+    assert theirs.model.attention_window_size + 1 >= theirs.train.length  # a token sees itself too
+    texts = [tomllib.loads((RECIPES / n).read_text()) for n in ("nano.toml", "nano-transformer.toml")]
+    assert {k: v for k, v in texts[0].items() if k != "model"} == {
+        k: v for k, v in texts[1].items() if k != "model"
+    }
