@@ -117,6 +117,7 @@ class Griffin(nn.Module):
         the tensors are on the CPU).
         """
         pos, layers = self._open(tokens, state, donate)
+        runs_on = segment_pos is None
         if segment_pos is None:
             steps = torch.arange(tokens.shape[1], device=tokens.device)
             segment_pos = steps.expand_as(tokens) if pos is None else pos[:, None] + steps
@@ -124,7 +125,7 @@ class Griffin(nn.Module):
             _check_positions(tokens, segment_pos, pos)
         window = rope = None
         if "attention" in self.config.block_types:
-            window = ops.plan_window(segment_pos, self.config.attention_window_size, pos)
+            window = ops.plan_window(segment_pos, self.config.attention_window_size, pos, runs_on)
             rope = ops.rope_table(
                 segment_pos.clamp_min(0), self.config.rope_width, self.config.rope_theta, self.dtype
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from griffin import ops
 from griffin.ops.dispatch import IMPLEMENTATIONS
+from griffin.ops.linear import block_linear
 from griffin.ops.rg_lru import Gate
 
 LENGTHS = [1, 2, 3, 16, 17, 63, 257, 500, 1000]
@@ -202,13 +203,54 @@ def test_square_root_gradient_is_clipped() -> None:
         torch.testing.assert_close(grad, expected, rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(48, 80), (256, 768), (2560, 256)])
-def test_linear_rows_do_not_feel_each_other(shape: tuple[int, int], dtype: torch.dtype) -> None:
-    """Each row has the same bits whether it is computed with 0, 1, 6, 7, 30 or 199 others."""
+def test_linear_rows_do_not_feel_each_other(
+    shape: tuple[int, int], dtype: torch.dtype, threads: int, with_threads: Callable[[int], None]
+) -> None:
+    """A row has the same bits with any company."""
+    with_threads(threads)
     weight = draw(shape[1], shape[0], dtype=dtype, seed=0).detach()
     bias = draw(shape[1], dtype=dtype, seed=1).detach()
     x = draw(200, shape[0], dtype=dtype, seed=2).detach()
     whole = ops.linear(x, weight, bias)
-    for rows in (1, 2, 7, 8, 31):
+    for rows in (1, 2, 3, 5, 6, 7, 8, 9, 11, 13, 31):
         assert torch.equal(ops.linear(x[:rows], weight, bias), whole[:rows]), f"{rows} rows"
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_gate_rows_do_not_feel_each_other(threads: int, with_threads: Callable[[int], None]) -> None:
+    with_threads(threads)
+    weight = draw(3, 64, 64, dtype=torch.float32, seed=0).detach()
+    bias = draw(3, 64, dtype=torch.float32, seed=1).detach()
+    x = draw(100, 192, dtype=torch.float32, seed=2).detach()
+    whole = block_linear(x, weight, bias)
+    for rows in (1, 2, 3, 5, 7, 9, 31):
+        assert torch.equal(block_linear(x[:rows], weight, bias), whole[:rows]), f"{rows} rows"
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_attention_rows_of_one_token_do_not_feel_each_other(
+    threads: int, with_threads: Callable[[int], None]
+) -> None:
+    """Decoding: a row's attention has the same bits with any company."""
+    with_threads(threads)
+    q, k, v = (draw(5, 1, n, 64, dtype=torch.float32, seed=n).detach() for n in (3, 1, 1))
+    ring = tuple(draw(5, 512, 1, 64, dtype=torch.float32, seed=n).detach() for n in (8, 9))
+    before = torch.tensor([600, 3, 512, 0, 700])
+    window = ops.plan_window(before[:, None], 512, before)
+    together, _ = ops.local_attention(q, k, v, window, (ring[0], ring[1]))
+    for row in range(5):
+        at = slice(row, row + 1)
+        own = ops.plan_window(before[at, None], 512, before[at])
+        alone, _ = ops.local_attention(q[at], k[at], v[at], own, (ring[0][at], ring[1][at]))
+        assert torch.equal(alone[0], together[row])
+
+
+@pytest.fixture
+def with_threads() -> Iterator[Callable[[int], None]]:
+    """Set the number of torch's threads for one test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

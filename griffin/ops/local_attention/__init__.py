@@ -20,15 +20,17 @@ class Window(NamedTuple):
     slot_position: Tensor  # (B, S) int64  position held by each ring slot, negative if none
     source: Tensor  # (B, S) int64  where each slot of the next ring comes from in [ring, new]; -1: nowhere
     fresh: bool  # the ring holds nothing and need not be looked at
+    runs_on: bool  # every row goes on with the ring's document, without pads
 
 
-def plan_window(segment_pos: Tensor, size: int, before: Tensor | None) -> Window:
+def plan_window(segment_pos: Tensor, size: int, before: Tensor | None, runs_on: bool = False) -> Window:
     """Lay out the window of a call.
 
     segment_pos: (B, T) int64; 0 starts a document, negative is left padding, otherwise each token's position
                  is one more than that of the token before it.
     size:        the window; also the number of ring slots S. Position p lives in slot p mod S.
     before:      (B,) int64, tokens of the current document that the ring has seen; None: no ring yet.
+    runs_on:     the caller knows that no document starts and no row is padded, which makes decoding cheaper.
     """
     fresh = before is None
     rows, steps = segment_pos.shape
@@ -45,7 +47,7 @@ def plan_window(segment_pos: Tensor, size: int, before: Tensor | None) -> Window
     from_new = size + (steps - 1) - (after[:, None] - 1 - kept)
     source = torch.where(kept >= first_new, from_new, slots.expand(rows, -1))
     source = torch.where(kept >= 0, source, -1)
-    return Window(size, segment, pad, segment_pos, slot_position, source, fresh)
+    return Window(size, segment, pad, segment_pos, slot_position, source, fresh, runs_on)
 
 
 def local_attention(
@@ -78,6 +80,9 @@ def next_ring(window: Window, k: Tensor, ring: Tensor | None) -> Tensor:
     """Return the ring (B, S, K, H) after the new keys (or values) k (B, T, K, H)."""
     if ring is None:
         ring = k.new_zeros(k.shape[0], window.size, *k.shape[2:])
+    elif window.runs_on and k.shape[1] <= window.size:
+        slots = (window.position % window.size)[:, :, None, None].expand_as(k)
+        return ring.scatter(1, slots, k.to(ring.dtype))
     both = torch.cat([ring, k.to(ring.dtype)], dim=1)
     index = window.source.clamp_min(0)[:, :, None, None].expand(-1, -1, *k.shape[2:])
     kept = both.gather(1, index)

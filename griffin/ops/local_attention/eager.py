@@ -26,19 +26,23 @@ def local_attention(
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     """q (B, T, N, H), k and v (B, L, K, H), mask (B, T, L) bool -> (B, T, N, H)."""
-    heads = q.shape[2]
-    y = functional.scaled_dot_product_attention(
-        q.transpose(1, 2),
-        _for_each_head(k.to(q.dtype), heads),
-        _for_each_head(v.to(q.dtype), heads),
-        attn_mask=mask[:, None],
-    )
-    return y.transpose(1, 2)
+    rows, steps, heads, width = q.shape
+    k, v = (x.to(q.dtype).transpose(1, 2) for x in (k, v))
+    if steps > 1:
+        k, v = (_for_each_head(x, heads) for x in (k, v))
+        y = functional.scaled_dot_product_attention(q.transpose(1, 2), k, v, attn_mask=mask[:, None])
+        return y.transpose(1, 2)
+    # One token: the query heads of a key head stand in for its queries, so that keys are read once, not once
+    # a head; and row by row, because torch sums a row differently in company.
+    q = q.reshape(rows, k.shape[1], -1, width)
+    mask = mask[:, None].expand(-1, -1, q.shape[2], -1)
+    parts = zip(q.split(1), k.split(1), v.split(1), mask.split(1), strict=True)
+    y = [functional.scaled_dot_product_attention(q, k, v, attn_mask=m) for q, k, v, m in parts]
+    return torch.cat(y).reshape(rows, 1, heads, width)
 
 
 def _for_each_head(x: Tensor, heads: int) -> Tensor:
-    """(B, L, K, H) -> (B, N, L, H), without a copy where there is one key head."""
-    x = x.transpose(1, 2)
+    """(B, K, L, H) -> (B, N, L, H), without a copy where there is one key head."""
     if x.shape[1] == 1:
         return x.expand(-1, heads, -1, -1)
     return x.repeat_interleave(heads // x.shape[1], dim=1)

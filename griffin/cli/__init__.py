@@ -1,0 +1,113 @@
+"""The command `griffin`: one verb a file, imported when it is called."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from griffin import __version__
+
+# verb -> where its command is, and the line `griffin --help` shows (known without importing the verb)
+VERBS = {
+    "generate": ("griffin.cli.generate:command", "Continue a prompt, a file or standard input of any size."),
+    "chat": ("griffin.cli.chat:command", "Talk with a model in the terminal."),
+    "info": ("griffin.cli.info:command", "Show a model's shape, size, state and kernels."),
+    "convert": (
+        "griffin.cli.convert:command",
+        "Rewrite a checkpoint in another layout.",
+    ),
+    "train": ("griffin.cli.train:command", "Train a model as a recipe says."),
+}
+
+MISUSE, FAILURE, INTERRUPTED = 2, 1, 130
+# A bug is none of these and keeps its traceback.
+_TROUBLE = (OSError, RuntimeError, ArithmeticError, ImportError, MemoryError)
+
+
+class Verbs(click.Group):
+    """The group of verbs: loads each when it is called, and turns errors into one line and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module, _, attribute = VERBS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        if all(parameter.name != "debug" for parameter in command.params):
+            command.params.append(_debug_option())
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, line) for verb, (_, line) in VERBS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        ctx.obj = {"debug": False}
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise  # click's own; some of them are RuntimeErrors
+        except KeyboardInterrupt:
+            click.echo("", err=True)
+            ctx.exit(INTERRUPTED)
+        except BrokenPipeError:
+            # The reader (`| head`) has what it wanted. What Python would flush at exit has nowhere to go.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(FAILURE)
+        except (ValueError, *_TROUBLE) as error:
+            if ctx.obj["debug"]:
+                raise
+            _complain(error)
+            ctx.exit(MISUSE if isinstance(error, ValueError) else FAILURE)
+
+
+def _complain(error: BaseException) -> None:
+    """Print an error as one line and a hint."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, MemoryError):
+        text = f"out of memory ({text})"
+    click.secho("griffin: ", fg="red", nl=False, err=True)
+    click.echo(text, err=True)
+    if isinstance(error, ValueError):
+        click.secho("  see `griffin VERB --help`; --debug shows where this was found", dim=True, err=True)
+    else:
+        click.secho("  --debug shows where this happened", dim=True, err=True)
+
+
+def _set_debug(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.find_root().obj = {"debug": True}
+
+
+def _debug_option() -> click.Option:
+    return click.Option(
+        ["--debug"],
+        is_flag=True,
+        expose_value=False,
+        callback=_set_debug,
+        help="Show the whole traceback of an error.",
+    )
+
+
+def _no_color() -> bool | None:
+    """Return False where colours are unwanted (no-color.org), None to let click look at the terminal."""
+    return False if os.environ.get("NO_COLOR") else None
+
+
+@click.group(
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "color": _no_color(), "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="griffin")
+@click.option("--debug", is_flag=True, help="Show the whole traceback of an error.")
+@click.pass_context
+def main(ctx: click.Context, debug: bool) -> None:
+    """RecurrentGemma and Griffin language models: exact, fast, with a state of fixed size."""
+    if debug:
+        ctx.obj = {"debug": True}

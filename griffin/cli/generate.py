@@ -1,0 +1,161 @@
+"""`griffin generate`: continue a prompt, a file or standard input of any size."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+from griffin.cli.options import model_options, open_llm, sampling_from, sampling_options
+
+if TYPE_CHECKING:
+    from griffin.answer import Context, Result, Stream
+    from griffin.llm import LLM
+
+
+@click.command("generate")
+@click.argument("prompt", required=False)
+@click.option(
+    "--file",
+    "path",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Read the prompt from a file of any size, in constant memory.",
+)
+@model_options
+@sampling_options
+@click.option(
+    "--chat/--raw", default=False, help="Put the prompt into a user's turn, or go on from it as it is [raw]."
+)
+@click.option("--logprobs", type=int, metavar="N", help="With --json: N alternatives at each token.")
+@click.option("--echo", is_flag=True, help="Print the prompt too (not with --file or standard input).")
+@click.option("--stats", is_flag=True, help="Print counts and speed on standard error.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of streaming.")
+def command(
+    prompt: str | None,
+    path: Path | None,
+    model: str,
+    tokenizer: str | None,
+    revision: str | None,
+    dtype: str | None,
+    device: str | None,
+    threads: int | None,
+    chat: bool,
+    echo: bool,
+    stats: bool,
+    as_json: bool,
+    **sampling: Any,
+) -> None:
+    """Continue PROMPT and print the continuation as it comes.
+
+    Without PROMPT, or with -, the prompt is standard input, byte for byte; it may be of any size, as --file
+    may: only the model's fixed state stays in memory. (With --chat the whole text is held, to be put into a
+    turn.)
+    """
+    if prompt is not None and prompt != "-" and path is not None:
+        raise click.UsageError("give PROMPT or --file, not both")
+    if prompt is None and path is None and sys.stdin.isatty():
+        raise click.UsageError("give a PROMPT, --file FILE, or something on standard input")
+    fields = sampling_from(sampling)
+    llm = open_llm(model, tokenizer, revision, dtype, device, threads)
+    llm.params(**fields)  # a wrong flag is told before a long text is read
+    if prompt is not None and prompt != "-":
+        stream = _begin(llm, prompt, chat, fields)
+        if echo and not as_json:
+            click.echo(prompt, nl=False)
+    else:
+        with _opened(path) as (source, size):
+            if chat:
+                stream = _begin(llm, _text(source), chat, fields)
+            else:
+                stream = llm.stream(_read(llm, source, size), **fields)
+    for piece in stream:
+        if not as_json and piece.text:
+            sys.stdout.write(piece.text)
+            sys.stdout.flush()
+    if as_json:
+        click.echo(json.dumps(as_dict(stream.result, llm), ensure_ascii=False))
+    else:
+        click.echo()
+    if stats:
+        click.echo(statistics(stream.result), err=True)
+
+
+def statistics(result: Result) -> str:
+    """Return a line for people about how an answer went."""
+    return (
+        f"{result.prompt_tokens:,} tokens in, {result.generated_tokens:,} out ({result.finish_reason}); "
+        f"first after {result.first_seconds:.2f} s, then {result.decode_tokens_per_second:,.1f} tokens/s; "
+        f"seed {result.seed}"
+    )
+
+
+def as_dict(result: Result, llm: LLM) -> dict[str, Any]:
+    """Return a result as plain values for JSON."""
+
+    def token(id: int, logprob: float) -> dict[str, Any]:
+        return {"id": id, "text": llm.tokenizer.token_text(id), "logprob": logprob}
+
+    out: dict[str, Any] = {
+        "text": result.text,
+        "finish_reason": result.finish_reason,
+        "stop": result.stop,
+        "ids": list(result.ids),
+        "logprobs": list(result.logprobs),
+        "prompt_tokens": result.prompt_tokens,
+        "generated_tokens": result.generated_tokens,
+        "first_seconds": result.first_seconds,
+        "seconds": result.seconds,
+        "tokens_per_second": result.tokens_per_second,
+        "seed": result.seed,
+        "model": llm.name,
+    }
+    if any(result.alternatives):
+        out["alternatives"] = [[token(*pair) for pair in row] for row in result.alternatives]
+    return out
+
+
+def _begin(llm: LLM, prompt: str, chat: bool, fields: dict[str, Any]) -> Stream:
+    if not chat:
+        return llm.stream(prompt, **fields)
+    return llm.stream_chat([{"role": "user", "content": prompt}], **fields)
+
+
+@contextmanager
+def _opened(path: Path | None) -> Iterator[tuple[BinaryIO, int | None]]:
+    """Open a file, or standard input, with its size in bytes if it has one."""
+    if path is None:
+        yield sys.stdin.buffer, None
+    else:
+        with path.open("rb") as stream:
+            yield stream, path.stat().st_size or None
+
+
+def _text(source: BinaryIO) -> str:
+    raw = source.read()
+    text = raw.decode("utf-8", errors="replace")
+    _notice(text.count("\ufffd") - raw.count(b"\xef\xbf\xbd"))
+    return text
+
+
+def _read(llm: LLM, source: BinaryIO, size: int | None) -> Context:
+    from griffin.cli.pieces import Pieces, TextSource
+    from griffin.cli.progress import ReadingBar
+
+    with ReadingBar(size) as bar:
+        text = TextSource(source, bar.took)
+        pieces = Pieces(llm.tokenizer, iter(text))
+        context = llm.read(pieces, progress=bar.read)
+    _notice(text.replaced)
+    if cuts := pieces.hard_cuts:
+        click.echo(f"notice: at {cuts} places the ids may differ by one from those of the whole", err=True)
+    return context
+
+
+def _notice(replaced: int) -> None:
+    if replaced:
+        click.echo(f"notice: {replaced:,} places were not UTF-8 and were read as U+FFFD", err=True)

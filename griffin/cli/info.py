@@ -1,0 +1,162 @@
+"""`griffin info`: a model's shape, size, state and kernels, without reading its weights."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections import Counter
+from collections.abc import Mapping
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from griffin.model import GriffinConfig
+
+_LIBRARIES = ("torch", "numpy", "safetensors", "tokenizers", "huggingface-hub")
+
+
+@click.command("info")
+@click.argument("model", default="nano")
+@click.option("--preset", is_flag=True, help="MODEL names a shape, such as recurrentgemma-2b, not weights.")
+@click.option("--revision", help="Branch, tag or commit of a Hub repository.")
+@click.option("--tensors", is_flag=True, help="List every tensor.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(model: str, preset: bool, revision: str | None, tensors: bool, as_json: bool) -> None:
+    """Show what MODEL is: its shape, parameters, bytes of weights and of state, kernels and versions.
+
+    MODEL is a folder, an archive, a Hub repository or a bundled name [nano]; its weights are not read.
+    """
+    facts = _of_preset(model) if preset else _of_checkpoint(model, revision)
+    facts |= {"kernels": _kernels(), "versions": _versions()}
+    if as_json:
+        click.echo(json.dumps(facts))
+    else:
+        _print(facts, tensors)
+
+
+def _of_preset(name: str) -> dict[str, Any]:
+    import torch
+
+    from griffin.model import Griffin, GriffinConfig
+
+    config = GriffinConfig.preset(name)
+    with torch.device("meta"):
+        model = Griffin(config)
+    shapes = {key: list(tensor.shape) for key, tensor in model.state_dict().items()}
+    count = sum(tensor.numel() for tensor in model.state_dict().values())
+    return _facts(name, config, shapes, 2 * count, {"bfloat16": count}, "preset", [])
+
+
+def _of_checkpoint(model: str, revision: str | None) -> dict[str, Any]:
+    from griffin import checkpoints
+    from griffin.llm import bundled
+
+    source = checkpoints.open(bundled(model), revision=revision)
+    shapes = {name: list(source.shape(name)) for name in source.names()}
+    dtypes: Counter[str] = Counter()
+    for name, shape in shapes.items():
+        dtypes[str(source.dtype(name)).removeprefix("torch.")] += _product(shape)
+    facts = _facts(model, source.config, shapes, source.nbytes, dtypes, source.layout, list(source.notes))
+    return facts | {"files": [str(file) for file in source.files], "digest": source.digest()}
+
+
+def _facts(
+    name: str,
+    config: GriffinConfig,
+    shapes: Mapping[str, list[int]],
+    weight_bytes: int,
+    dtypes: Mapping[str, int],
+    layout: str,
+    notes: list[str],
+) -> dict[str, Any]:
+    total = sum(_product(shape) for shape in shapes.values())
+    embedding = _product(shapes["model.embed_tokens.weight"])
+    stored = max(dtypes, key=lambda dtype: dtypes[dtype])
+    return {
+        "model": name,
+        "layout": layout,
+        "config": config.to_dict(),
+        "parameters": {"total": total, "embedding": embedding, "other": total - embedding},
+        "weights": {"bytes": weight_bytes, "dtypes": dict(dtypes)},
+        "state": state_bytes(config, 4 if stored in ("float32", "float64") else 2),
+        "notes": notes,
+        "tensors": dict(shapes),
+    }
+
+
+def state_bytes(config: GriffinConfig, width: int) -> dict[str, int]:
+    """Return the bytes of a sequence's state, `width` bytes a value (the recurrence's are float32).
+
+    fixed:     recurrent layers, whatever the length.
+    per_token: attention layers, for each of the first `window` tokens.
+    most:      fixed + window * per_token: what it takes in memory, and what a saved one never exceeds.
+    """
+    recurrent = config.block_types.count("recurrent")
+    attention = config.block_types.count("attention")
+    fixed = recurrent * config.lru_width * (4 + (config.conv_width - 1) * width)
+    per_token = attention * 2 * config.num_kv_heads * config.head_dim * width
+    window = config.attention_window_size if attention else 0
+    return {"fixed": fixed, "per_token": per_token, "window": window, "most": fixed + window * per_token}
+
+
+def _kernels() -> dict[str, str]:
+    from griffin import ops
+
+    return ops.describe()
+
+
+def _versions() -> dict[str, str]:
+    import griffin
+
+    found = {"griffin": griffin.__version__, "python": platform.python_version()}
+    return found | {name: metadata.version(name) for name in _LIBRARIES}
+
+
+def _print(facts: dict[str, Any], tensors: bool) -> None:
+    config, state = facts["config"], facts["state"]
+    kinds = Counter(config["block_types"])
+    rows = {
+        "model": f"{facts['model']} ({facts['layout']})",
+        "layers": ", ".join(f"{count} {kind}" for kind, count in kinds.items()),
+        **{key: str(value) for key, value in config.items() if key != "block_types"},
+        "parameters": "{total:,} = {embedding:,} embedding + {other:,}".format(**facts["parameters"]),
+        "weights": f"{facts['weights']['bytes']:,} bytes, {', '.join(facts['weights']['dtypes'])}",
+        "state": f"{state['most']:,} bytes a sequence in memory",
+        "saved state": (
+            f"{state['fixed']:,} + {state['per_token']:,} x min(tokens, {state['window']:,}) bytes"
+            if state["window"]
+            else f"{state['fixed']:,} bytes"
+        ),
+        "kernels": ", ".join(f"{op}: {name}" for op, name in facts["kernels"].items()),
+        "versions": ", ".join(f"{name} {version}" for name, version in facts["versions"].items()),
+    }
+    if "digest" in facts:
+        rows["digest"] = facts["digest"]
+    for number, note in enumerate(facts["notes"]):
+        rows[f"note {number + 1}"] = note
+    for key, value in rows.items():
+        click.echo(f"{key:<24}{value}")
+    click.echo(f"\n{'shape':<24}{'count':<8}tensor")
+    for name, (shape, count) in _grouped(facts["tensors"], tensors).items():
+        click.echo(f"{' x '.join(map(str, shape)):<24}{count:<8}{name}")
+
+
+def _grouped(shapes: Mapping[str, list[int]], every: bool) -> dict[str, tuple[list[int], int]]:
+    """Return name -> (shape, count); unless `every`, tensors that differ only in their layer are one line."""
+    out: dict[str, tuple[list[int], int]] = {}
+    for name, shape in shapes.items():
+        parts = name.split(".")
+        if not every and parts[:2] == ["model", "layers"]:
+            parts[2] = "*"
+        key = ".".join(parts)
+        out[key] = (shape, out[key][1] + 1 if key in out else 1)
+    return out
+
+
+def _product(shape: list[int]) -> int:
+    product = 1
+    for size in shape:
+        product *= size
+    return product

@@ -1,0 +1,66 @@
+"""What a person sees on standard error while a long text is read."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+_PATIENCE = 2.0  # seconds before anything is shown
+_PLAIN_SECONDS = 20.0  # between two lines where there is no terminal
+
+
+class ReadingBar:
+    """Show bytes, tokens a second and the time left; nothing at all for what takes less than two seconds.
+
+    total: bytes of the whole text, None if not known (a pipe).
+    """
+
+    def __init__(self, total: int | None) -> None:
+        self.tokens = 0
+        self.bytes = 0
+        self._total = total
+        self._began = self._told = time.monotonic()
+        self._console = Console(stderr=True, highlight=False)
+        columns = (
+            TextColumn("reading"),
+            BarColumn(),
+            DownloadColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(*columns, console=self._console, transient=True)
+        self._task = self._bar.add_task("reading", total=total, speed="")
+
+    def __enter__(self) -> ReadingBar:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def took(self, count: int) -> None:
+        """Tell how many bytes have been taken so far."""
+        self.bytes = count
+        self._show()
+
+    def read(self, tokens: int) -> None:
+        """Tell how many tokens the model has read so far."""
+        self.tokens = tokens
+        self._show()
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        if now - self._began < _PATIENCE:
+            return
+        speed = f"{self.tokens / (now - self._began):,.0f} tokens/s"
+        if self._console.is_terminal:
+            self._bar.start()
+            self._bar.update(self._task, completed=self.bytes, speed=speed)
+        elif now - self._told > _PLAIN_SECONDS:
+            self._told = now
+            share = f" of {self._total:,}" if self._total else ""
+            self._console.print(f"reading: {self.bytes:,}{share} bytes, {self.tokens:,} tokens, {speed}")

@@ -1,0 +1,344 @@
+"""The one place where text, tokens, engine and checkpoint meet."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from numbers import Integral
+from pathlib import Path
+from typing import Any, cast, overload
+
+import torch
+
+from griffin import checkpoints
+from griffin.answer import Answer, Context, Piece, Result, Stream
+from griffin.engine import CHUNK, Request, check_ids, generate, read, score
+from griffin.model import Griffin, GriffinConfig
+from griffin.sampling import SamplingParams, mark_ids
+from griffin.text import Chat, Message, Tokenizer
+
+__all__ = ["LLM", "Context", "Piece", "Result", "Score", "Stream", "bundled", "load", "load_model"]
+
+Prompt = str | Sequence[int] | Context
+
+# generation_config.json -> SamplingParams
+_DEFAULTS = {
+    "temperature": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "repetition_penalty": "repetition_penalty",
+    "max_new_tokens": "max_tokens",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """How probable the model finds a text.
+
+    ids:      the ids that were scored: those of the text, without the BOS before it. Of a prompt given as ids
+              the first one has nothing before it and is left out.
+    logprobs: the natural logarithm of each id's probability given everything before it.
+    """
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+    @property
+    def total(self) -> float:
+        """The log-probability of the whole text, in nats."""
+        return sum(self.logprobs)
+
+
+class LLM:
+    """A model with its tokenizer: text in, text out. `griffin.load` makes one.
+
+    model:     the Griffin.
+    tokenizer: its Tokenizer.
+    defaults:  SamplingParams where a call does not say otherwise, from generation_config.json.
+    stop_ids:  ids that end every answer: EOS, `<end_of_turn>`, and what generation_config.json adds.
+    name:      what it was loaded from.
+    Raises ValueError if the tokenizer has more ids than the model has embeddings.
+    """
+
+    def __init__(
+        self,
+        model: Griffin,
+        tokenizer: Tokenizer,
+        *,
+        defaults: SamplingParams | None = None,
+        stop_ids: Iterable[int] = (),
+        name: str = "",
+    ) -> None:
+        if tokenizer.vocab_size > model.config.vocab_size:
+            raise ValueError(
+                f"the tokenizer has {tokenizer.vocab_size} ids, the model only {model.config.vocab_size} "
+                f"embeddings; {tokenizer.path} belongs to another model"
+            )
+        self.model = model
+        self.tokenizer = tokenizer
+        self.defaults = defaults or SamplingParams()
+        self.name = name
+        own = {tokenizer.eos_id, tokenizer.end_of_turn_id} - {None}
+        self.stop_ids = frozenset(stop_ids) | cast(set[int], own)
+
+    @cached_property
+    def chat_format(self) -> Chat:
+        """The way conversations become ids; ValueError if this is no chat model."""
+        return Chat(self.tokenizer)
+
+    def params(self, **sampling: Any) -> SamplingParams:
+        """Return the defaults with changes; an unknown or wrong one is a ValueError that names it."""
+        return self.defaults.replace(**sampling)
+
+    @overload
+    def generate(self, prompt: Prompt, **sampling: Any) -> Result: ...
+    @overload
+    def generate(self, prompt: Sequence[Prompt], **sampling: Any) -> list[Result]: ...
+    def generate(self, prompt: Prompt | Sequence[Prompt], **sampling: Any) -> Result | list[Result]:
+        """Continue a prompt, or several together.
+
+        prompt:   a string (BOS is put before it), a list of ids (taken as they are), a Context, or a list of
+                  these. `sampling` holds fields of SamplingParams; a seed counts for each prompt alone.
+        Returns a Result for one prompt and a list of them for a list, in its order. A prompt gets the same
+        answer alone and in company. Raises ValueError for an empty prompt and for ids the model lacks.
+        """
+        single = self._is_one(prompt)
+        prompts = [cast(Prompt, prompt)] if single else list(cast(Sequence[Prompt], prompt))
+        results = self._answers([self._context(p) for p in prompts], self.params(**sampling))
+        return results[0] if single else results
+
+    def stream(self, prompt: Prompt, **sampling: Any) -> Stream:
+        """Continue a prompt and give each piece of text as soon as it is final.
+
+        Returns an iterator of pieces with `.text`; after the last, its `.result` is what `generate` returns
+        and its `.context` goes on from there. Arguments and errors as for `generate`.
+        """
+        return self._stream(self._context(prompt), self.params(**sampling), self.stop_ids)
+
+    def chat(self, messages: Sequence[Message], **sampling: Any) -> Result:
+        """Answer a conversation, messages such as {"role": "user", "content": "..."}."""
+        stream = self.stream_chat(messages, **sampling)
+        for _ in stream:
+            pass
+        return stream.result
+
+    def stream_chat(self, messages: Sequence[Message], **sampling: Any) -> Stream:
+        """Answer a conversation as `stream` does a prompt."""
+        ids = self.chat_format.ids(messages)
+        stop_ids = self.stop_ids | self.chat_format.stop_ids
+        return self._stream(self._context(ids), self.params(**sampling), stop_ids)
+
+    def read(
+        self,
+        pieces: Iterable[Sequence[int]],
+        context: Context | None = None,
+        *,
+        progress: Callable[[int], object] | None = None,
+        chunk: int = CHUNK,
+    ) -> Context:
+        """Read ids that come in pieces, however many, in constant memory, and return where they led.
+
+        The last id stays pending, so that the result can be continued. `progress` is called with the number
+        of tokens read now and then. Raises ValueError if there are none.
+        """
+        vocab_size = self.model.config.vocab_size
+        before = context or Context(state=None, pending=(), seen=None, tokens=0)
+        seen = mark_ids(() if before.seen is None else before.seen, vocab_size)
+        held = list(before.pending)
+        source = iter(pieces)
+        while len(held) < 2 and (piece := next(source, None)) is not None:
+            held.extend(piece)
+        check_ids(held, vocab_size)
+        total = before.tokens - len(before.pending)
+
+        def feed() -> Iterator[Sequence[int]]:
+            nonlocal held, total
+            for piece in chain(((),), source):  # first what is held already
+                held = [*held, *piece]
+                if len(held) > 1:
+                    check_ids(held, vocab_size)
+                    seen[held[:-1]] = True
+                    total += len(held) - 1
+                    yield held[:-1]
+                    held = held[-1:]
+
+        if len(held) == 1:
+            return Context(state=before.state, pending=(held[0],), seen=before.seen, tokens=total + 1)
+        state, _ = read(self.model, feed(), before.state, chunk=chunk, progress=progress)
+        return Context(state=state, pending=(held[-1],), seen=seen, tokens=total + 1)
+
+    @overload
+    def score(self, texts: str) -> Score: ...
+    @overload
+    def score(self, texts: Sequence[int]) -> Score: ...
+    @overload
+    def score(self, texts: list[str] | tuple[str, ...] | Sequence[Sequence[int]]) -> list[Score]: ...
+    def score(
+        self, texts: str | Sequence[int] | Sequence[str] | Sequence[Sequence[int]]
+    ) -> Score | list[Score]:
+        """Return the log-probability of every token of a text, or of each of several.
+
+        Returns a Score for one text, a list of them for a list. Texts begin with BOS; ids are taken as given.
+        """
+        if self._is_one(texts):
+            ids = self._context(cast(Prompt, texts)).pending
+            return Score(ids=ids[1:], logprobs=tuple(score(self.model, ids).tolist()))
+        return [self.score(cast(str, text)) for text in texts]
+
+    def _is_one(self, prompt: Any) -> bool:
+        if isinstance(prompt, (str, Context)):
+            return True
+        if not isinstance(prompt, Iterable):
+            raise ValueError(f"a prompt is a string, a list of ids or a list of prompts, not {prompt!r}")
+        if not len(cast(Sequence[Any], prompt)):
+            raise ValueError("the prompt is empty; a model needs at least one token to go on from")
+        return isinstance(next(iter(prompt)), Integral)
+
+    def _context(self, prompt: Prompt) -> Context:
+        if isinstance(prompt, Context):
+            return prompt
+        if isinstance(prompt, str):
+            if not prompt:
+                raise ValueError(
+                    f"the prompt is empty; give some text, or [{self.tokenizer.bos_id}] (BOS) to begin freely"
+                )
+            ids = tuple(self.tokenizer.encode(prompt))
+        else:
+            for place, i in enumerate(prompt):
+                if not isinstance(i, Integral) or isinstance(i, bool):
+                    raise ValueError(
+                        f"a prompt of ids holds {i!r} at position {place}; ids are whole numbers"
+                    )
+            ids = tuple(int(i) for i in prompt)
+        return Context(state=None, pending=ids, seen=None, tokens=len(ids))
+
+    def _request(self, context: Context, params: SamplingParams, stop_ids: frozenset[int]) -> Request:
+        return Request(
+            ids=context.pending,
+            params=params,
+            stop_ids=stop_ids,
+            state=context.state,
+            seen=context.seen,
+            vocab_size=self.tokenizer.vocab_size,
+        )
+
+    def _answers(self, contexts: Sequence[Context], params: SamplingParams) -> list[Result]:
+        started = time.perf_counter()
+        generation = generate(self.model, [self._request(c, params, self.stop_ids) for c in contexts])
+        answers = [Answer(self.tokenizer, params.stop, c.tokens, started) for c in contexts]
+        for event in generation:
+            answer = answers[event.index]
+            answer.take(event)
+            if answer.finished and event.finish_reason is None:
+                generation.cancel(event.index)
+        return [answer.result(seed) for answer, seed in zip(answers, generation.seeds, strict=True)]
+
+    def _stream(self, context: Context, params: SamplingParams, stop_ids: frozenset[int]) -> Stream:
+        started = time.perf_counter()
+        request = self._request(context, params, stop_ids)
+        generation = generate(self.model, [request], keep_states=True)
+        seen = mark_ids(context.pending, self.model.config.vocab_size)
+        if context.seen is not None:
+            seen |= context.seen
+        answer = Answer(self.tokenizer, params.stop, context.tokens, started)
+        return Stream(generation, answer, context, seen)
+
+
+def load(
+    path_or_repo: str | Path,
+    *,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str | None = None,
+    config: GriffinConfig | Mapping[str, Any] | None = None,
+    tokenizer: str | Path | None = None,
+    revision: str | None = None,
+) -> LLM:
+    """Load a model with its tokenizer.
+
+    path_or_repo: "nano" (the bundled model), a folder or archive of any released layout, or a repository of
+                  the Hugging Face Hub, such as "google/recurrentgemma-2b-it".
+    dtype:        type of the weights, "bfloat16" or torch.bfloat16; as stored if omitted.
+    device:       "cpu", "cuda", ...; a GPU if there is one, if omitted.
+    config:       for DeepMind archives of unreleased shapes: what the files do not say.
+    tokenizer:    folder or file of the tokenizer; beside the weights, or in the folder above, if omitted.
+    revision:     branch, tag or commit of a repository.
+    Raises ValueError for files that are missing, torn or do not fit together, and says which.
+    """
+    source = checkpoints.open(bundled(path_or_repo), config=config, revision=revision)
+    folder = source.folder
+    text = Tokenizer.open(tokenizer if tokenizer is not None else _find_tokenizer(folder))
+    if text.vocab_size > source.config.vocab_size:
+        raise ValueError(
+            f"the tokenizer {text.path} has {text.vocab_size} ids, the model in {folder} only "
+            f"{source.config.vocab_size} embeddings; they do not belong together"
+        )
+    defaults, stop_ids = _generation_config(folder / "generation_config.json", source.config.vocab_size)
+    model = checkpoints.load_model(source, dtype=dtype, device=_device(device))
+    return LLM(model.eval(), text, defaults=defaults, stop_ids=stop_ids, name=str(path_or_repo))
+
+
+def load_model(
+    path_or_repo: str | Path,
+    *,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str | None = None,
+    config: GriffinConfig | Mapping[str, Any] | None = None,
+    revision: str | None = None,
+) -> Griffin:
+    """Load the model alone; no tokenizer is needed. Arguments as for `load`."""
+    source = checkpoints.open(bundled(path_or_repo), config=config, revision=revision)
+    return checkpoints.load_model(source, dtype=dtype, device=_device(device)).eval()
+
+
+def bundled(path_or_repo: str | Path) -> str | Path:
+    """Return the folder of a model that ships in this package if this is its name, else what was given.
+
+    A file or folder of that name in the current directory comes first.
+    """
+    if isinstance(path_or_repo, str) and path_or_repo.isidentifier() and not Path(path_or_repo).exists():
+        folder = Path(__file__).parent / "data" / path_or_repo
+        if folder.is_dir():
+            return folder
+    return path_or_repo
+
+
+def _device(device: torch.device | str | None) -> torch.device | str:
+    if device is not None:
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _find_tokenizer(folder: Path) -> Path:
+    """Return where the tokenizer lies: beside the weights, or above them as in Kaggle's archives."""
+    for place in (folder, folder.parent):
+        if any((place / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+            return place
+    raise ValueError(
+        f"{folder} has no tokenizer.json or tokenizer.model, nor has the folder above; name one with "
+        f"tokenizer=..., or use griffin.load_model for the model alone"
+    )
+
+
+def _generation_config(path: Path, vocab_size: int) -> tuple[SamplingParams, frozenset[int]]:
+    """Read sampling defaults and stop ids from generation_config.json; both empty without one."""
+    if not path.is_file():
+        return SamplingParams(), frozenset()
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(fields, dict):
+            raise ValueError("it holds no JSON object")
+        values = {ours: fields[name] for name, ours in _DEFAULTS.items() if fields.get(name) is not None}
+        if fields.get("do_sample") is False:
+            values["temperature"] = 0.0
+        stop = fields.get("eos_token_id")
+        stop_ids = [] if stop is None else stop if isinstance(stop, list) else [stop]
+        params = SamplingParams(**values)
+        params.replace(stop_ids=stop_ids).check_vocabulary(vocab_size)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return params, frozenset(stop_ids)

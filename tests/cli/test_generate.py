@@ -1,0 +1,110 @@
+"""`griffin generate`: prompts from everywhere, streaming and JSON."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import griffin
+
+PROMPT = "import json\n\n\ndef load(path):\n"
+FLAGS = ("--max-tokens", 12, "--seed", 4, "--top-k", 50)
+
+
+@pytest.fixture(scope="module")
+def llm(folder):
+    return griffin.load(folder, device="cpu")
+
+
+def expected(llm, prompt, **more):
+    return llm.generate(prompt, max_tokens=12, seed=4, top_k=50, **more)
+
+
+def test_argument_file_and_standard_input_give_the_same_text(run, folder, llm, tmp_path):
+    path = tmp_path / "prompt.txt"
+    path.write_text(PROMPT)
+    text = expected(llm, PROMPT).text + "\n"
+    assert run("generate", "--model", folder, *FLAGS, PROMPT).stdout == text
+    assert run("generate", "--model", folder, *FLAGS, "--file", path).stdout == text
+    assert run("generate", "--model", folder, *FLAGS, "-", stdin=PROMPT).stdout == text
+    assert run("generate", "--model", folder, *FLAGS, stdin=PROMPT).stdout == text
+    assert run("generate", "--model", folder, *FLAGS, "--echo", PROMPT).stdout == PROMPT + text
+
+
+def test_a_long_file_reads_as_the_whole_text_would(run, folder, llm, tmp_path):
+    text = PROMPT * 1500
+    path = tmp_path / "long.txt"
+    path.write_text(text)
+    result = run("generate", "--model", folder, *FLAGS, "--json", "--file", path)
+    out = json.loads(result.stdout)
+    assert out["prompt_tokens"] == len(llm.tokenizer.encode(text))
+    assert out["ids"] == list(expected(llm, text).ids)
+
+
+def test_json_carries_the_result(run, folder, llm):
+    result = run("generate", "--model", folder, *FLAGS, "--json", "--logprobs", 2, PROMPT)
+    out = json.loads(result.stdout)
+    same = expected(llm, PROMPT, logprobs=2)
+    assert out["text"] == same.text and out["ids"] == list(same.ids) and out["seed"] == 4
+    assert out["logprobs"] == pytest.approx(same.logprobs)
+    assert [[token["id"] for token in row] for row in out["alternatives"]] == [
+        [i for i, _ in row] for row in same.alternatives
+    ]
+    assert out["finish_reason"] == same.finish_reason and out["generated_tokens"] == len(same.ids)
+
+
+def test_chat_puts_the_prompt_into_a_turn(run, folder, llm):
+    text = llm.chat([{"role": "user", "content": "hi"}], max_tokens=12, seed=4, top_k=50).text
+    assert run("generate", "--model", folder, *FLAGS, "--chat", "hi").stdout == text + "\n"
+    assert run("generate", "--model", folder, *FLAGS, "--chat", stdin="hi").stdout == text + "\n"
+
+
+def test_sampling_flags_arrive(run, folder, llm):
+    whole = expected(llm, PROMPT)
+    stop = whole.text[len(whole.text) // 2 :][:2]
+    result = run("generate", "--model", folder, *FLAGS, "--stop", stop, PROMPT)
+    assert result.stdout == whole.text[: whole.text.index(stop)] + "\n"
+    result = run("generate", "--model", folder, "--logit-bias", "300=100", "--stop-id", 300, "--json", PROMPT)
+    assert json.loads(result.stdout)["ids"] == [300]
+    greedy = run("generate", "--model", folder, "--temperature", 0, "--max-tokens", 5, "--json", PROMPT)
+    assert json.loads(greedy.stdout)["ids"] == list(llm.generate(PROMPT, temperature=0, max_tokens=5).ids)
+
+
+def test_bytes_that_are_no_text_are_read_with_a_notice(run, folder, llm):
+    result = run("generate", "--model", folder, *FLAGS, stdin=b"abc\xff\xfedef")
+    assert result.stdout == expected(llm, "abc\ufffd\ufffddef").text + "\n"
+    assert "notice: 2 places were not UTF-8" in result.stderr
+
+
+def test_statistics_go_to_standard_error(run, folder):
+    result = run("generate", "--model", folder, *FLAGS, "--stats", PROMPT)
+    assert "12 out (length)" in result.stderr and "seed 4" in result.stderr and "seed" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("",), "the prompt is empty"),
+        (("--top-p", 2, "x"), "top_p must be a number above 0 and at most 1, not 2.0"),
+        (("--max-tokens", 0, "x"), "max_tokens must be a whole number of at least 1, not 0"),
+        (("--logit-bias", "a", "x"), "'a' is not ID=BIAS"),
+        (("--logit-bias", "512=1", "x"), "logit_bias names token 512"),
+        (("--file", "/no/such/file"), "/no/such/file"),
+        (("--dtype", "int3", "x"), "dtype must be one of"),
+    ],
+)
+def test_misuse(run, folder, arguments, message):
+    result = run("generate", "--model", folder, *arguments)
+    assert result.exit_code == 2 and message in result.stderr and result.stdout == ""
+
+
+def test_more_misuse(run, folder, tmp_path):
+    path = tmp_path / "empty"
+    path.write_text("")
+    result = run("generate", "--model", folder, "--file", path)
+    assert result.exit_code == 2 and "the prompt is empty" in result.stderr
+    result = run("generate", "--model", folder, "--file", path, "x")
+    assert result.exit_code == 2 and "not both" in result.stderr
+    result = run("generate", "--model", tmp_path / "nothing", "x")
+    assert result.exit_code == 2 and "nothing does not exist" in result.stderr

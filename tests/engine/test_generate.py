@@ -1,0 +1,189 @@
+"""The loop over rows: alone or in company, stopping row by row, going on from a state."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from griffin.engine import Request, generate
+from griffin.model import Griffin, GriffinConfig
+from griffin.sampling import SamplingParams
+
+V = 64
+
+
+@pytest.fixture(scope="module")
+def model() -> Griffin:
+    torch.manual_seed(0)
+    config = GriffinConfig(
+        vocab_size=V,
+        width=64,
+        mlp_width=128,
+        lru_width=64,
+        num_heads=4,
+        num_gate_blocks=4,
+        block_types=("recurrent", "attention", "recurrent"),
+        attention_window_size=8,
+        logits_soft_cap=30.0,
+        scale_embeddings=True,
+    )
+    model = Griffin(config).eval()
+    with torch.no_grad():  # sharper than the initial values, so that a wrong state changes what is chosen
+        for parameter in model.parameters():
+            parameter.mul_(2).add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def rows(generation, count):
+    out = [[] for _ in range(count)]
+    for event in generation:
+        out[event.index].append(event)
+    return out
+
+
+def requests() -> list[Request]:
+    made = []
+    for n, length in enumerate([1, 3, 5, 13, 40]):
+        ids = torch.randint(V, (length,), generator=torch.Generator().manual_seed(n)).tolist()
+        params = SamplingParams(seed=n, max_tokens=5 + 4 * n, logprobs=2, top_k=20, repetition_penalty=1.2)
+        made.append(Request(ids=ids, params=params))
+    return made
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_row_is_bit_equal_alone_and_in_company(model, dtype):
+    model = copy.deepcopy(model).to(dtype)
+    together = rows(generate(model, requests()), 5)
+    squeezed = rows(generate(model, requests(), max_rows=2), 5)
+    for n, request in enumerate(requests()):
+        alone = rows(generate(model, [request]), 1)[0]
+        plain = [(e.id, e.logprob, e.alternatives, e.finish_reason) for e in alone]
+        for company in (together, squeezed):
+            assert [(e.id, e.logprob, e.alternatives, e.finish_reason) for e in company[n]] == plain
+        assert len(alone) == 5 + 4 * n
+
+
+def test_greedy_equals_one_long_forward(model):
+    ids = [5, 9, 2, 33]
+    events = rows(
+        generate(model, [Request(ids=ids, params=SamplingParams(temperature=0, max_tokens=30))]), 1
+    )[0]
+    answer = [e.id for e in events]
+    with torch.no_grad():
+        logits, _ = model(torch.tensor([ids + answer]))
+    logprobs = logits[0, len(ids) - 1 : -1].log_softmax(-1)
+    assert answer == logprobs.argmax(-1).tolist()
+    exact = logprobs.gather(1, torch.tensor(answer)[:, None]).squeeze(1)
+    assert torch.allclose(torch.tensor([e.logprob for e in events]), exact, atol=1e-4)
+    assert len(set(answer)) > 3, "the toy model repeats itself; this test would not see a wrong state"
+
+
+def test_rows_stop_one_by_one(model):
+    plain = SamplingParams(temperature=0, max_tokens=12)
+    full = [e.id for e in rows(generate(model, [Request(ids=[7, 8], params=plain)]), 1)[0]]
+    stop = full[4]
+    first = full.index(stop)
+    batch = [
+        Request(ids=[7, 8], params=plain),
+        Request(ids=[7, 8], params=plain, stop_ids=frozenset({stop})),
+        Request(ids=[7, 8], params=plain.replace(stop_ids=(stop,))),
+        Request(ids=[7, 8], params=plain.replace(max_tokens=1)),
+    ]
+    generation = generate(model, batch)
+    done: dict[int, str] = {}
+    sizes = []
+    ids = [[], [], [], []]
+    for event in generation:
+        assert event.index not in done
+        ids[event.index].append(event.id)
+        if event.finish_reason:
+            done[event.index] = event.finish_reason
+        sizes.append(len(generation._rows))
+    assert ids == [full, full[: first + 1], full[: first + 1], full[:1]]
+    assert done == {0: "length", 1: "stop", 2: "stop", 3: "length"}
+    assert sizes[-1] == 0 and 1 in sizes
+
+
+def test_an_answer_goes_on_from_a_state_and_leaves_it_as_it_was(model):
+    ids = list(range(20))
+    whole = rows(generate(model, [Request(ids=ids, params=SamplingParams(seed=3, max_tokens=9))]), 1)[0]
+    with torch.no_grad():
+        _, state = model.trunk(torch.tensor([ids[:11]]))
+    before = state.clone()
+    request = Request(ids=ids[11:], params=SamplingParams(seed=3, max_tokens=9), state=state)
+    for _ in range(2):
+        again = rows(generate(model, [request]), 1)[0]
+        assert [e.id for e in again] == [e.id for e in whole]
+    assert torch.equal(state.pos, before.pos)
+    for layer, old in zip(state.layers, before.layers, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(layer, old, strict=True))
+
+
+def test_kept_states_have_read_all_but_the_last_token(model):
+    generation = generate(model, requests(), keep_states=True)
+    answers = rows(generation, 5)
+    for n, request in enumerate(requests()):
+        answer = [e.id for e in answers[n]]
+        state = generation.state(n)
+        assert state.pos.tolist() == [len(request.ids) + len(answer) - 1]
+        with torch.no_grad():
+            a, _ = model(torch.tensor([[answer[-1]]]), state)
+            b, _ = model(torch.tensor([list(request.ids) + answer]))
+        assert torch.allclose(a[0, -1], b[0, -1], atol=1e-4)
+
+
+def test_cancelled_rows_fall_silent_and_the_others_do_not_notice(model):
+    alone = [e.id for e in rows(generate(model, [requests()[4]]), 1)[0]]
+    generation = generate(model, requests(), keep_states=True)
+    seen = [[] for _ in range(5)]
+    for event in generation:
+        seen[event.index].append(event.id)
+        if event.index == 3 and len(seen[3]) == 2:
+            generation.cancel(3)
+            generation.cancel(0)
+    assert seen[4] == alone and len(seen[3]) == 2 and len(seen[0]) <= 3
+    assert generation.state(3).pos.tolist() == [13 + 2 - 1]
+
+
+def test_the_repetition_penalty_knows_what_a_state_has_read(model):
+    seen = torch.zeros(V, dtype=torch.bool)
+    plain = SamplingParams(temperature=0, max_tokens=1)
+    best = next(generate(model, [Request(ids=[1], params=plain)])).id
+    seen[best] = True
+    harsh = plain.replace(repetition_penalty=100.0)
+    assert next(generate(model, [Request(ids=[1], params=harsh, seen=seen)])).id != best
+
+
+def test_fresh_seeds_are_reported(model):
+    request = Request(ids=[4], params=SamplingParams(max_tokens=12))
+    generation = generate(model, [request, request])
+    first, second = rows(generation, 2)
+    assert generation.seeds[0] != generation.seeds[1]
+    replay = Request(ids=[4], params=SamplingParams(max_tokens=12, seed=generation.seeds[1]))
+    again = rows(generate(model, [replay]), 1)[0]
+    assert [e.id for e in again] == [e.id for e in second] != [e.id for e in first]
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (Request(ids=[]), "the prompt is empty"),
+        (Request(ids=[1, V, 2]), f"id {V} at position 1; the vocabulary has ids 0 to {V - 1}"),
+        (Request(ids=[1, 2, -1]), "id -1 at position 2"),
+        (Request(ids=[1], params=SamplingParams(stop_ids=(V,))), f"stop_ids names token {V}"),
+    ],
+)
+def test_bad_requests_are_refused_before_anything_runs(model, request_, message):
+    with pytest.raises(ValueError, match=message):
+        generate(model, [request_])
+    with pytest.raises(ValueError, match="prompt 1"):
+        generate(model, [Request(ids=[1]), Request(ids=[])])
+
+
+def test_a_state_of_two_rows_is_refused(model):
+    with torch.no_grad():
+        _, state = model.trunk(torch.tensor([[1], [2]]))
+    with pytest.raises(ValueError, match="has 2 rows"):
+        generate(model, [Request(ids=[1], state=state)])

@@ -1,0 +1,111 @@
+"""Which room may know which: the table of docs, read off the imports of every file."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import griffin
+
+ROOT = Path(griffin.__file__).parent
+
+# room -> rooms it may import, besides itself; a name with a dot allows that file alone
+ALLOWED: dict[str, set[str]] = {
+    "__init__": {"llm", "answer", "model", "ops", "sampling"},
+    "ops": set(),
+    "model": {"ops"},
+    "quant": {"model", "ops"},
+    "checkpoints": {"model", "quant"},
+    "text": set(),
+    "sampling": set(),
+    "engine": {"model", "sampling"},
+    "answer": {"engine", "model", "text"},
+    "llm": {"answer", "engine", "sampling", "model", "checkpoints", "quant", "text"},
+    "sessions": {"model", "engine"},
+    "server": {"llm", "answer", "engine", "sampling", "sessions", "text"},
+    "train": {"model", "checkpoints", "text", "ops"},
+    "evals": {"llm", "answer", "model"},
+    "bench": {"llm", "answer", "model", "ops"},
+    "cli": {
+        *("__init__", "llm", "answer", "text", "checkpoints", "model", "ops", "quant"),
+        *("sessions", "server", "train", "evals", "bench"),
+    },
+}
+NO_TORCH = ("text", "server.protocol", "cli.__init__", "cli.options", "cli.pieces", "__init__")
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    """Return every file of the package by its dotted name, parsed."""
+    found = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        found[name] = ast.parse(path.read_text(encoding="utf-8"))
+    return found
+
+
+def imports(tree: ast.AST) -> set[str]:
+    """Return the dotted names a file imports, wherever in it."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are written in full"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def room_of(name: str) -> str:
+    """Return the room that an import such as griffin.model.state.State reaches."""
+    parts = name.split(".")
+    if len(parts) == 1:
+        return "__init__"
+    return parts[1] if (ROOT / parts[1]).is_dir() or (ROOT / f"{parts[1]}.py").is_file() else "__init__"
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_a_room_imports_only_what_it_may(name):
+    room = name.split(".")[0]
+    assert room in ALLOWED, f"{name} is in a room that the table does not know"
+    for imported in imports(modules()[name]):
+        if imported.split(".")[0] == "griffin":
+            reached = room_of(imported)
+            # The command line needs griffin.__version__ and griffin.load; nobody else needs the package.
+            assert reached == room or reached in ALLOWED[room], f"griffin.{name} imports {imported}"
+
+
+@pytest.mark.parametrize("room", NO_TORCH)
+def test_rooms_without_torch(room):
+    found = [n for n in modules() if n == room or n.startswith(f"{room}.")]
+    for name in found:
+        heavy = {i for i in imports(modules()[name]) if i.split(".")[0] in ("torch", "transformers")}
+        if name == "cli.options":
+            heavy = {i for i in top_level_imports(modules()[name]) if i.startswith("torch")}
+        assert not heavy, f"griffin.{name} imports {heavy}"
+
+
+def top_level_imports(tree: ast.Module) -> set[str]:
+    """Return what importing a file imports: not what its functions do, nor what only type checkers see."""
+    names: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names |= imports(node)
+    return names
+
+
+@pytest.mark.parametrize("name", [n for n in modules() if n.startswith("cli.")])
+def test_verbs_import_heavy_things_when_they_run(name):
+    """`griffin VERB --help` is instant, whichever the verb."""
+    if name in ("cli.progress",):  # imported by a verb while it runs
+        return
+    heavy = ("torch", "rich", "numpy", "tokenizers")
+    rooms = ("llm", "answer", "engine", "model", "ops", "checkpoints", "train", "server", "text")
+    for imported in top_level_imports(modules()[name]):
+        top = imported.split(".")[0]
+        assert top not in heavy, f"griffin.{name} imports {imported} at its top"
+        if top == "griffin" and name != "cli.pieces":
+            assert room_of(imported) not in rooms, f"griffin.{name} imports {imported} at its top"
