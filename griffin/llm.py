@@ -257,6 +257,7 @@ def load(
     config: GriffinConfig | Mapping[str, Any] | None = None,
     tokenizer: str | Path | None = None,
     revision: str | None = None,
+    quantize: str | None = None,
 ) -> LLM:
     """Load a model with its tokenizer.
 
@@ -267,18 +268,20 @@ def load(
     config:       for DeepMind archives of unreleased shapes: what the files do not say.
     tokenizer:    folder or file of the tokenizer; beside the weights, or in the folder above, if omitted.
     revision:     branch, tag or commit of a repository.
+    quantize:     "int8" or "int4": round the weights while loading. What `griffin quantize` wrote needs no
+                  such word.
     Raises ValueError for files that are missing, torn or do not fit together, and says which.
     """
     source = checkpoints.open(bundled(path_or_repo), config=config, revision=revision)
     folder = source.folder
-    text = Tokenizer.open(tokenizer if tokenizer is not None else _find_tokenizer(folder))
+    text = Tokenizer.open(tokenizer if tokenizer is not None else find_tokenizer(folder))
     if text.vocab_size > source.config.vocab_size:
         raise ValueError(
             f"the tokenizer {text.path} has {text.vocab_size} ids, the model in {folder} only "
             f"{source.config.vocab_size} embeddings; they do not belong together"
         )
     defaults, stop_ids = _generation_config(folder / "generation_config.json", source.config.vocab_size)
-    model = checkpoints.load_model(source, dtype=dtype, device=_device(device))
+    model = checkpoints.load_model(source, dtype=dtype, device=_device(device), quantize=quantize)
     return LLM(model.eval(), text, defaults=defaults, stop_ids=stop_ids, name=str(path_or_repo))
 
 
@@ -289,10 +292,11 @@ def load_model(
     device: torch.device | str | None = None,
     config: GriffinConfig | Mapping[str, Any] | None = None,
     revision: str | None = None,
+    quantize: str | None = None,
 ) -> Griffin:
     """Load the model alone; no tokenizer is needed. Arguments as for `load`."""
     source = checkpoints.open(bundled(path_or_repo), config=config, revision=revision)
-    return checkpoints.load_model(source, dtype=dtype, device=_device(device)).eval()
+    return checkpoints.load_model(source, dtype=dtype, device=_device(device), quantize=quantize).eval()
 
 
 def bundled(path_or_repo: str | Path) -> str | Path:
@@ -313,7 +317,7 @@ def _device(device: torch.device | str | None) -> torch.device | str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _find_tokenizer(folder: Path) -> Path:
+def find_tokenizer(folder: Path) -> Path:
     """Return where the tokenizer lies: beside the weights, or above them as in Kaggle's archives."""
     for place in (folder, folder.parent):
         if any((place / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):

@@ -5,6 +5,8 @@ from griffin.checkpoints.convert import Converted, Progress, convert
 from griffin.checkpoints.errors import CheckpointError, CheckpointWarning
 from griffin.checkpoints.models import load_model, save_model
 from griffin.checkpoints.opening import open_checkpoint as open
+from griffin.checkpoints.quantization_config import Quantization
+from griffin.checkpoints.quantize import quantize
 from griffin.checkpoints.random_weights import random_checkpoint
 
 __all__ = [
@@ -13,9 +15,11 @@ __all__ = [
     "CheckpointWarning",
     "Converted",
     "Progress",
+    "Quantization",
     "convert",
     "load_model",
     "open",
+    "quantize",
     "random_checkpoint",
     "save_model",
 ]

@@ -13,9 +13,12 @@ from torch import Tensor
 
 from griffin.checkpoints.errors import CheckpointError, listed
 from griffin.checkpoints.names import EMBEDDING, HEAD, tensor_shapes
+from griffin.checkpoints.quantization_config import Quantization
+from griffin.checkpoints.quantized import QuantizedSource
 from griffin.checkpoints.rename import COPY, Rule
 from griffin.checkpoints.source import DTYPES, Source
 from griffin.model import GriffinConfig
+from griffin.quant.storage import Packed
 
 Layout = Literal["huggingface", "deepmind-torch", "deepmind-flax", "random"]
 
@@ -87,8 +90,22 @@ class Checkpoint:
     def shape(self, name: str) -> tuple[int, ...]:
         return self._shapes[name]
 
+    @property
+    def quantization(self) -> Quantization | None:
+        """How the matrices are quantized; None if they are not. `read` unpacks them, `packed` does not."""
+        return self._source.quantization if isinstance(self._source, QuantizedSource) else None
+
+    def is_packed(self, name: str) -> bool:
+        """Return whether a tensor is a quantized matrix."""
+        return isinstance(self._source, QuantizedSource) and self._source.is_packed(name)
+
+    def packed(self, name: str) -> Packed:
+        """Return a matrix of a quantized checkpoint as it lies on disk, mapped."""
+        assert isinstance(self._source, QuantizedSource), "only a quantized checkpoint holds packed matrices"
+        return self._source.packed(name)
+
     def dtype(self, name: str) -> torch.dtype:
-        """Return the type a tensor is stored in."""
+        """Return the type a tensor is stored in; that of the norms for a quantized matrix."""
         return self._source.dtype(self._origins[name].rule.deepmind)
 
     def where(self, name: str) -> Path:
@@ -98,6 +115,8 @@ class Checkpoint:
     @property
     def nbytes(self) -> int:
         """The size of all weights as stored, in bytes."""
+        if isinstance(self._source, QuantizedSource):
+            return sum(map(self._source.nbytes, self._shapes))
         return sum(
             self.dtype(name).itemsize * torch.Size(shape).numel() for name, shape in self._shapes.items()
         )

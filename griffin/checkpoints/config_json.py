@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from griffin.checkpoints.errors import CheckpointError
+from griffin.checkpoints.quantization_config import KEY, parse_quantization
 from griffin.model import GriffinConfig
 from griffin.model.config import check_keys
 
@@ -130,11 +131,12 @@ def read_config(path: Path) -> tuple[GriffinConfig, bool]:
 def parse_config(fields: Mapping[str, Any], where: str) -> tuple[GriffinConfig, bool]:
     """Do as `read_config` for fields already read; `where` opens every message."""
     kind = fields.get("model_type")
+    parse_quantization(fields, where)
     try:
         if kind == HUGGINGFACE:
             return _from_huggingface(fields)
         if kind == OURS:
-            own = {key: value for key, value in fields.items() if key not in _HARMLESS | {"model_type"}}
+            own = {key: value for key, value in fields.items() if key not in _HARMLESS | {"model_type", KEY}}
             return GriffinConfig.from_dict(own), "tie_embeddings" in fields
     except CheckpointError:
         raise
@@ -144,7 +146,7 @@ def parse_config(fields: Mapping[str, Any], where: str) -> tuple[GriffinConfig, 
 
 
 def _from_huggingface(fields: Mapping[str, Any]) -> tuple[GriffinConfig, bool]:
-    check_keys(fields, _MEANT | _HARMLESS, "a recurrent_gemma config")
+    check_keys(fields, _MEANT | _HARMLESS | {KEY}, "a recurrent_gemma config")
     if missing := [key for key in _REQUIRED if fields.get(key) is None]:
         raise ValueError(f"lacks {', '.join(missing)}")
 

@@ -109,7 +109,7 @@ def convert(
         done += plan[name].size
         return tensor
 
-    _check_room(target, total)
+    check_room(target, total)
     copied: tuple[str, ...] = ()
     if as_file:
         with disk_errors(target), staged_file(target) as staged:
@@ -126,7 +126,7 @@ def convert(
             fields = to_config_json(source.config, main)
             (staged / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
             if source.layout != "random":
-                copied = _copy_companions(source.folder, staged)
+                copied = copy_companions(source.folder, staged)
     if progress is not None:
         progress(Progress(total, total, ""))
     notes = source.notes
@@ -171,7 +171,7 @@ def _plan(
     return plan, readers
 
 
-def _check_room(target: Path, total: int) -> None:
+def check_room(target: Path, total: int) -> None:
     existing = next(parent for parent in (target.absolute(), *target.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < total:
@@ -182,7 +182,7 @@ def _check_room(target: Path, total: int) -> None:
         )
 
 
-def _copy_companions(folder: Path, staged: Path) -> tuple[str, ...]:
+def copy_companions(folder: Path, staged: Path) -> tuple[str, ...]:
     copied = tuple(name for name in COMPANIONS if (folder / name).is_file())
     for name in copied:
         shutil.copyfile(folder / name, staged / name)

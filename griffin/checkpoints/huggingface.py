@@ -10,7 +10,10 @@ from griffin.checkpoints.checkpoint import Checkpoint, same_values
 from griffin.checkpoints.config_json import read_config
 from griffin.checkpoints.errors import CheckpointError
 from griffin.checkpoints.names import EMBEDDING, HEAD
+from griffin.checkpoints.quantization_config import read_quantization
+from griffin.checkpoints.quantized import QuantizedSource
 from griffin.checkpoints.safetensors_files import SafetensorsSource
+from griffin.checkpoints.source import Source
 from griffin.model import GriffinConfig
 
 
@@ -31,6 +34,14 @@ def open_huggingface(path: Path, config: GriffinConfig | Mapping[str, Any] | Non
         if config:
             parsed = parsed.replace(**config)
             says_tied = says_tied or "tie_embeddings" in config
+    config_json = folder / "config.json"
+    if config_json.is_file() and (quantization := read_quantization(config_json)):
+        shape = parsed
+
+        def reopen() -> Source:
+            return QuantizedSource(SafetensorsSource(path), shape, quantization)
+
+        return Checkpoint(parsed, "huggingface", reopen, folder)
     if parsed.tie_embeddings and HEAD in source.names():
         if source.shape(HEAD) != source.shape(EMBEDDING):
             raise CheckpointError(

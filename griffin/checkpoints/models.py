@@ -15,10 +15,15 @@ from torch import Tensor, nn
 from griffin.checkpoints.checkpoint import Checkpoint
 from griffin.checkpoints.config_json import to_config_json
 from griffin.checkpoints.errors import CheckpointError, CheckpointWarning, disk_errors
+from griffin.checkpoints.names import matrix_names
 from griffin.checkpoints.opening import open_checkpoint
+from griffin.checkpoints.quantization_config import KEY, Quantization
 from griffin.checkpoints.safetensors_files import INDEX, Planned, write_safetensors
 from griffin.checkpoints.staging import staged_folder
 from griffin.model import Griffin, GriffinConfig
+from griffin.model.packed import install, packed_format
+from griffin.quant import get_format
+from griffin.quant.storage import Packed, split, unpack
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -31,6 +36,7 @@ def load_model(
     *,
     revision: str | None = None,
     check: bool = False,
+    quantize: str | None = None,
 ) -> Griffin:
     """Load a model from a folder, an archive, a Hub repository or an opened `Checkpoint`.
 
@@ -38,6 +44,9 @@ def load_model(
     config: what the files do not say, see `open`.
     check:  read every weight now and refuse NaN and infinite values. Off, because on the CPU in the stored
             type the weights are mapped, not read: pages arrive when the model first uses them.
+    quantize: a format of griffin.quant.FORMATS, "int8" or "int4": every matrix is rounded to it as it is
+            read. A checkpoint that is quantized already needs no such word, and takes none but its own.
+    dtype of a quantized checkpoint: that of everything else, and of what goes from layer to layer.
     Weights occupy memory once. Raises CheckpointError (a ValueError) for files that do not fit together.
     """
     checkpoint = (
@@ -48,10 +57,21 @@ def load_model(
     for note in checkpoint.notes:
         warnings.warn(note, CheckpointWarning, stacklevel=2)
     wanted, place = None if dtype is None else parse_dtype(dtype), torch.device(device)
+    format = packing(checkpoint, quantize)
+    matrices = matrix_names(checkpoint.config) if format is not None else []
     with torch.device("meta"):
         model = Griffin(checkpoint.config)
-    tensors: dict[str, Tensor] = {}
+    norms = wanted or checkpoint.dtype("model.final_norm.weight")
+    packed: dict[str, Tensor] = {}
+    for name in matrices:
+        assert format is not None
+        matrix = read_packed(checkpoint, name, format, check).to(place)
+        install(model, name.removesuffix(".weight"), matrix, norms)
+        packed |= {name + part: tensor for part, tensor in split(matrix).items()}
+    tensors = dict(packed)
     for name in checkpoint.names():
+        if name in matrices:
+            continue
         stays = place.type == "cpu" and wanted in (None, checkpoint.dtype(name))
         tensor = checkpoint.read(name) if stays else checkpoint.read_apart(name)
         if check:
@@ -59,26 +79,63 @@ def load_model(
         tensors[name] = tensor if stays else tensor.to(place, wanted)
     # Parameters are replaced, not filled: a mapped tensor stays mapped.
     model.load_state_dict(
-        {name: nn.Parameter(tensor) for name, tensor in tensors.items()}, strict=True, assign=True
+        {name: tensor if name in packed else nn.Parameter(tensor) for name, tensor in tensors.items()},
+        strict=True,
+        assign=True,
     )
     return model
 
 
-def save_model(model: Griffin, path: str | Path, max_shard_size: int | str = "5GB") -> None:
+def packing(checkpoint: Checkpoint, quantize: str | None) -> str | None:
+    """Return the format that a model's matrices will have: the checkpoint's own, or the one asked for.
+
+    Raises ValueError for a format that does not exist, and for one other than the checkpoint's.
+    """
+    if quantize is not None:
+        get_format(quantize)
+    own = checkpoint.quantization.format if checkpoint.quantization else None
+    if own and quantize not in (None, own):
+        raise CheckpointError(
+            f"{checkpoint.folder} is {own} already; for {quantize} quantize the original weights"
+        )
+    return own or quantize
+
+
+def read_packed(checkpoint: Checkpoint, name: str, format: str, check: bool) -> Packed:
+    """Return a matrix in a format: as it lies, or rounded now. check: refuse NaN and infinite values.
+
+    What is rounded now is always checked: one NaN would spoil its whole group unseen.
+    """
+    if checkpoint.quantization:
+        packed = checkpoint.packed(name)
+        if check:
+            checkpoint.check_finite(name, unpack(packed, torch.bfloat16))
+        return packed
+    tensor = checkpoint.read_apart(name)
+    checkpoint.check_finite(name, tensor)
+    return get_format(format).quantize(tensor)
+
+
+def save_model(
+    model: Griffin, path: str | Path, max_shard_size: int | str = "5GB", *, calibrated: bool = False
+) -> None:
     """Write a model as a Hugging Face folder: config.json and safetensors, in shards beyond `max_shard_size`.
 
     What transformers' config cannot express (`fits_huggingface` lists it) is written with the same tensors
-    and a config.json of our own, model_type "griffin". Files of the same names in `path` are replaced, stale
-    shards removed, all else (a tokenizer) left alone. Raises OSError where the disk is full.
+    and a config.json of our own, model_type "griffin"; a quantized model is written packed, as it is. Files
+    of the same names in `path` are replaced, stale shards removed, all else (a tokenizer) left alone.
+    calibrated: what a quantized model's config.json shall say. Raises OSError where the disk is full.
     """
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder} is a file; expected a folder to save into")
-    state = model.state_dict()
+    state, format = model.state_dict(), packed_format(model)
     plan = {name: Planned(tuple(tensor.shape), tensor.dtype) for name, tensor in state.items()}
     with disk_errors(folder), staged_folder(folder) as staged:
         write_safetensors(staged, plan, state.__getitem__, parse_size(max_shard_size))
         fields = to_config_json(model.config, model.dtype)
+        if format:
+            fields[KEY] = Quantization(format, calibrated).to_json()
         (staged / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
         written = {entry.name for entry in staged.iterdir()}
     # A reader prefers an index: one left from a save of another size would send it to old shards.

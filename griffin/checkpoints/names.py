@@ -48,3 +48,10 @@ def tensor_shapes(config: GriffinConfig) -> dict[str, tuple[int, ...]]:
     if not config.tie_embeddings:
         shapes[HEAD] = (config.vocab_size, width)
     return shapes
+
+
+def matrix_names(config: GriffinConfig) -> list[str]:
+    """Return the names of what quantization packs: the weights of every linear layer, embedding and head."""
+    return [
+        name for name, shape in tensor_shapes(config).items() if len(shape) == 2 and name.endswith(".weight")
+    ]

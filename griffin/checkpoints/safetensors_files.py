@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from griffin.checkpoints.errors import CheckpointError, listed
-from griffin.checkpoints.source import DTYPE_NAMES, DTYPES
+from griffin.checkpoints.source import DTYPE_NAMES, STORED
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -170,14 +170,14 @@ def _entry(file: Path, name: str, fields: Any, start: int) -> Entry:
         whole, kind, shape, begin, end = False, None, (), 0, 0
     if not whole:
         raise CheckpointError(f"{file}: the header's entry for {name} lacks dtype, shape or data_offsets")
-    if kind not in DTYPES:
-        raise CheckpointError(f"{file}: {name} has dtype {kind}; expected one of {', '.join(DTYPES)}")
-    expected = math.prod(shape) * DTYPES[kind].itemsize
+    if kind not in STORED:
+        raise CheckpointError(f"{file}: {name} has dtype {kind}; expected one of {', '.join(STORED)}")
+    expected = math.prod(shape) * STORED[kind].itemsize
     if end - begin != expected:
         raise CheckpointError(
             f"{file}: {name} takes {end - begin} bytes, expected {expected} for {kind} {list(shape)}"
         )
-    return Entry(file, DTYPES[kind], shape, start + begin, end - begin)
+    return Entry(file, STORED[kind], shape, start + begin, end - begin)
 
 
 @dataclass(frozen=True)
@@ -227,8 +227,9 @@ def write_safetensors(
 def _write_file(
     file: Path, names: Sequence[str], plan: Mapping[str, Planned], read: Callable[[str], Tensor]
 ) -> None:
-    # Widest values first, so that none of them starts at an odd address.
-    names = sorted(names, key=lambda name: -plan[name].dtype.itemsize)
+    # What fills whole cache lines first: packed weights start on one. Then the widest values, so that none of
+    # them starts at an odd address.
+    names = sorted(names, key=lambda name: -plan[name].dtype.itemsize if plan[name].size % 64 else -64)
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name in names:

@@ -15,7 +15,9 @@ DTYPES: dict[str, torch.dtype] = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
 }
-DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+# What a file may hold: a checkpoint's types, and the bytes of packed weights.
+STORED: dict[str, torch.dtype] = DTYPES | {"U8": torch.uint8}
+DTYPE_NAMES = {dtype: name for name, dtype in STORED.items()}
 
 
 class Source(Protocol):

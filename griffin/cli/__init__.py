@@ -20,7 +20,9 @@ VERBS = {
         "griffin.cli.convert:command",
         "Rewrite a checkpoint in another layout.",
     ),
+    "quantize": ("griffin.cli.quantize:command", "Write a checkpoint in int8 or int4."),
     "train": ("griffin.cli.train:command", "Train a model as a recipe says."),
+    "bench": ("griffin.cli.bench:command", "Measure speed and memory, each beside its limit."),
 }
 
 MISUSE, FAILURE, INTERRUPTED = 2, 1, 130

@@ -38,6 +38,7 @@ def command(
     tokenizer: str | None,
     revision: str | None,
     dtype: str | None,
+    quantize: str | None,
     device: str | None,
     threads: int | None,
     system: str | None,
@@ -49,7 +50,7 @@ def command(
     Each turn reads only what is new: what was said before is in the model's state, of fixed size.
     """
     fields = sampling_from(sampling)
-    llm = open_llm(model, tokenizer, revision, dtype, device, threads)
+    llm = open_llm(model, tokenizer, revision, dtype, quantize, device, threads)
     llm.params(**fields)
     talk = Conversation(llm, system, fields)
     if sys.stdin.isatty():

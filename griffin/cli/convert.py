@@ -55,6 +55,7 @@ def command(
         raise click.UsageError(f"expected {wants}, got {len(paths)} paths")
     from griffin.checkpoints import convert, random_checkpoint
     from griffin.checkpoints.models import parse_dtype
+    from griffin.cli.progress import WorkBar
     from griffin.model import GriffinConfig
 
     if preset:
@@ -65,7 +66,7 @@ def command(
     else:
         source = paths[0]
     config = None if config_file is None else _read_config(config_file)
-    with _bar() as advance:
+    with WorkBar() as advance:
         made = convert(
             source,
             paths[-1],
@@ -102,40 +103,3 @@ def _read_config(file: Path) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise ValueError(f"{file} must hold a JSON object, not {type(fields).__name__}")
     return fields
-
-
-class _bar:
-    """A progress bar on stderr that counts bytes; silent where stderr is no terminal."""
-
-    def __enter__(self) -> Any:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
-
-        console = Console(stderr=True)
-        self._progress = Progress(
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._progress.start()
-        task = self._progress.add_task("", total=None)
-
-        def advance(step: Any) -> None:
-            self._progress.update(task, completed=step.done, total=step.total, description=step.name)
-
-        return advance
-
-    def __exit__(self, *error: object) -> None:
-        self._progress.stop()

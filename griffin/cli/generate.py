@@ -42,6 +42,7 @@ def command(
     tokenizer: str | None,
     revision: str | None,
     dtype: str | None,
+    quantize: str | None,
     device: str | None,
     threads: int | None,
     chat: bool,
@@ -61,7 +62,7 @@ def command(
     if prompt is None and path is None and sys.stdin.isatty():
         raise click.UsageError("give a PROMPT, --file FILE, or something on standard input")
     fields = sampling_from(sampling)
-    llm = open_llm(model, tokenizer, revision, dtype, device, threads)
+    llm = open_llm(model, tokenizer, revision, dtype, quantize, device, threads)
     llm.params(**fields)  # a wrong flag is told before a long text is read
     if prompt is not None and prompt != "-":
         stream = _begin(llm, prompt, chat, fields)

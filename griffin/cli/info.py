@@ -57,7 +57,8 @@ def _of_checkpoint(model: str, revision: str | None) -> dict[str, Any]:
     shapes = {name: list(source.shape(name)) for name in source.names()}
     dtypes: Counter[str] = Counter()
     for name, shape in shapes.items():
-        dtypes[str(source.dtype(name)).removeprefix("torch.")] += _product(shape)
+        packed = source.quantization if source.is_packed(name) else None
+        dtypes[packed.format if packed else str(source.dtype(name)).removeprefix("torch.")] += _product(shape)
     facts = _facts(model, source.config, shapes, source.nbytes, dtypes, source.layout, list(source.notes))
     return facts | {"files": [str(file) for file in source.files], "digest": source.digest()}
 

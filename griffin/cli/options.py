@@ -19,6 +19,7 @@ _MODEL = (
     click.option("--tokenizer", metavar="PATH", help="Tokenizer, where it does not lie beside the weights."),
     click.option("--revision", help="Branch, tag or commit of a Hub repository."),
     click.option("--dtype", help="bfloat16, float32, ... [default: as stored]."),
+    click.option("--quantize", help="Round the weights to int8 or int4 while loading."),
     click.option("--device", help="cpu, cuda, ... [default: a GPU if there is one]."),
     click.option("--threads", type=click.IntRange(1), help="CPU threads [default: torch's choice]."),
 )
@@ -42,7 +43,7 @@ _SAMPLING = (
 
 
 def model_options(function: F) -> F:
-    """Add --model, --tokenizer, --revision, --dtype, --device and --threads to a command."""
+    """Add --model, --tokenizer, --revision, --dtype, --quantize, --device and --threads to a command."""
     return _add(_MODEL, function)
 
 
@@ -64,6 +65,7 @@ def open_llm(
     tokenizer: str | None,
     revision: str | None,
     dtype: str | None,
+    quantize: str | None,
     device: str | None,
     threads: int | None,
 ) -> LLM:
@@ -71,7 +73,9 @@ def open_llm(
     import griffin
 
     set_threads(threads)
-    return griffin.load(model, tokenizer=tokenizer, revision=revision, dtype=dtype, device=device)
+    return griffin.load(
+        model, tokenizer=tokenizer, revision=revision, dtype=dtype, device=device, quantize=quantize
+    )
 
 
 def set_threads(threads: int | None) -> None:

@@ -1,12 +1,22 @@
-"""What a person sees on standard error while a long text is read."""
+"""What a person sees on standard error while a long text is read or a checkpoint written."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from griffin.checkpoints import Progress as Step
 
 _PATIENCE = 2.0  # seconds before anything is shown
 _PLAIN_SECONDS = 20.0  # between two lines where there is no terminal
@@ -64,3 +74,34 @@ class ReadingBar:
             self._told = now
             share = f" of {self._total:,}" if self._total else ""
             self._console.print(f"reading: {self.bytes:,}{share} bytes, {self.tokens:,} tokens, {speed}")
+
+
+class WorkBar:
+    """A progress bar for what writes a checkpoint; silent where standard error is no terminal.
+
+    in_bytes: the steps count bytes; otherwise they are only parts of a whole.
+    """
+
+    def __init__(self, in_bytes: bool = True) -> None:
+        console = Console(stderr=True)
+        columns = (
+            BarColumn(),
+            *((DownloadColumn(), TransferSpeedColumn()) if in_bytes else ()),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+        )
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+    def __enter__(self) -> Callable[[Step], None]:
+        self._bar.start()
+        task = self._bar.add_task("", total=None)
+
+        def advance(step: Step) -> None:
+            self._bar.update(task, completed=step.done, total=step.total, description=step.name)
+
+        return advance
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()

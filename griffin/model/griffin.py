@@ -140,7 +140,8 @@ class Griffin(nn.Module):
 
     def unembed(self, hidden: Tensor) -> Tensor:
         """Turn hidden states (..., D) into logits (..., V), soft-capped, in float32 or wider."""
-        logits = ops.linear(hidden, self.head_weight)
+        tied = self.config.tie_embeddings
+        logits = self.model.embed_tokens.unembed(hidden) if tied else self.lm_head(hidden)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if cap := self.config.logits_soft_cap:
             logits = torch.tanh(logits / cap) * cap

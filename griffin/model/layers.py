@@ -36,6 +36,10 @@ class Embedding(nn.Embedding):
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(input) * self.scale
 
+    def unembed(self, hidden: Tensor) -> Tensor:
+        """Multiply hidden states (..., D) by the embedding, as a tied head does: (..., V)."""
+        return ops.linear(hidden, self.weight)
+
 
 class RMSNorm(nn.Module):
     """Normalise to a root mean square of one, times (1 + weight)."""

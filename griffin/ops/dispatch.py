@@ -8,13 +8,21 @@ from contextvars import ContextVar
 from importlib import import_module
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from griffin.ops import native
+
 # op -> the implementations it has, the fastest first; each is `griffin.ops.<op>.<implementation>.<op>`.
 IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
-    "linear_scan": ("eager", "reference"),
-    "causal_conv": ("eager", "reference"),
-    "rg_lru": ("eager", "reference"),
-    "local_attention": ("eager", "reference"),
+    "linear_scan": ("native", "eager", "reference"),
+    "causal_conv": ("native", "eager", "reference"),
+    "rg_lru": ("native", "eager", "reference"),
+    "local_attention": ("native", "eager", "reference"),
+    "packed_linear": ("native", "eager", "reference"),
 }
+# What the native kernels are chosen for; they also run in float64, where being slower is no matter.
+_NATIVE_TYPES = (torch.float32, torch.bfloat16)
 
 _forced: ContextVar[str | None] = ContextVar("griffin_ops_forced", default=None)
 _loaded: dict[tuple[str, str], Callable[..., Any]] = {}
@@ -36,17 +44,40 @@ def use(implementation: str) -> Iterator[None]:
         _forced.reset(token)
 
 
-def implementation(op: str) -> Callable[..., Any]:
-    """Return the function that computes `op` now."""
-    name = _forced.get() or IMPLEMENTATIONS[op][0]
+def implementation(op: str, x: Tensor) -> Callable[..., Any]:
+    """Return the function that computes `op` now, for inputs of the kind of `x`.
+
+    torch.compile keeps the choice made when it traced.
+    """
+    return _loaded[_choice(op, x.device.type, x.dtype)]
+
+
+@torch.compiler.assume_constant_result
+def _choice(op: str, device: str, dtype: torch.dtype) -> tuple[str, str]:
+    """Return (op, implementation), a key of the loaded functions."""
+    if not _loaded:  # all at once, because a compiler looks at the table only once
+        for op_name, names in IMPLEMENTATIONS.items():
+            for each in names:
+                loaded = import_module(f"griffin.ops.{op_name}.{each}")
+                _loaded[op_name, each] = getattr(loaded, op_name)
+    name = _forced.get() or _choose(op, device, dtype)
     if name not in IMPLEMENTATIONS[op]:
         raise ValueError(f"{op} has no implementation {name!r}; it has {', '.join(IMPLEMENTATIONS[op])}")
-    key = (op, name)
-    if key not in _loaded:
-        _loaded[key] = getattr(import_module(f"griffin.ops.{op}.{name}"), op)
-    return _loaded[key]
+    return op, name
+
+
+def _choose(op: str, device: str, dtype: torch.dtype) -> str:
+    for name in IMPLEMENTATIONS[op]:
+        if name == "native" and not (native.built() and device == "cpu" and dtype in _NATIVE_TYPES):
+            continue
+        return name
+    raise AssertionError(f"{op} has no implementation that runs everywhere")
 
 
 def describe() -> dict[str, str]:
-    """Return op -> the implementation that runs it now, for `griffin info`."""
-    return {op: _forced.get() or names[0] for op, names in IMPLEMENTATIONS.items()}
+    """Return op -> the implementation that runs it now on the CPU, and a line about the native kernels.
+
+    For `griffin info`.
+    """
+    ops = {op: _forced.get() or _choose(op, "cpu", torch.float32) for op in IMPLEMENTATIONS}
+    return ops | {"native kernels": native.describe()}

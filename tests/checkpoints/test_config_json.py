@@ -78,7 +78,7 @@ def test_inexpressible(change: dict[str, Any], message: str) -> None:
     ("change", "message"),
     [
         ({"atention_bias": True}, "'atention_bias' (did you mean 'attention_bias'?)"),
-        ({"quantization_config": {}}, "'quantization_config'"),
+        ({"quantization_config": {}}, "quantization_config has quant_method None"),
         ({"block_types": ["attention"]}, "contradicts itself: block_types"),
         ({"rope_parameters": {"rope_theta": 5.0}}, "contradicts itself: rope_theta=10000.0"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "rope_type 'yarn'"),

@@ -35,4 +35,4 @@ def causal_conv(
         raise ValueError(
             f"cache must be (B, W-1, E) = {(x.shape[0], width - 1, x.shape[2])}, not {tuple(cache.shape)}"
         )
-    return implementation("causal_conv")(x, weight, bias, segment_pos, cache)
+    return implementation("causal_conv", x)(x, weight, bias, segment_pos, cache)

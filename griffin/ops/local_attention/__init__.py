@@ -73,7 +73,7 @@ def local_attention(
     if ring is not None and ring[0].shape != (k.shape[0], window.size, *k.shape[2:]):
         expected = (k.shape[0], window.size, *k.shape[2:])
         raise ValueError(f"ring must be {expected}, not {tuple(ring[0].shape)}")
-    return implementation("local_attention")(q, k, v, window, ring)
+    return implementation("local_attention", q)(q, k, v, window, ring)
 
 
 def next_ring(window: Window, k: Tensor, ring: Tensor | None) -> Tensor:

@@ -47,5 +47,5 @@ def rg_lru(
         )
     if segment_pos.shape != x.shape[:2]:
         raise ValueError(f"segment_pos must be (B, T) = {tuple(x.shape[:2])}, not {tuple(segment_pos.shape)}")
-    run = implementation("rg_lru")
+    run = implementation("rg_lru", x)
     return run(x, input_gate, recurrence_gate, recurrent_param, segment_pos, h0)

@@ -1,0 +1,31 @@
+#!/bin/sh
+# Measure everything that docs/benchmarks says about the CPU.
+#
+#   griffin convert --random recurrentgemma-2b random-2b
+#   sh benchmarks/cpu.sh random-2b GGUF_FOLDER
+#
+# Needs a machine with nothing else to do, 24 GB of memory, and the rivals: transformers, recurrentgemma,
+# llama-cpp-python and gguf. Takes about two hours, most of it on the way to long contexts.
+set -eu
+model=$1
+gguf=$2
+out=docs/benchmarks
+mkdir -p "$out"
+small="--format int8 --format int4"
+
+griffin bench kernels --model "$model" --out "$out/kernels.json"
+griffin bench load --model "$model" --context 2048 --against transformers --out "$out/load.json"
+griffin bench decode --model "$model" --format bf16-packed --against transformers --out "$out/decode-bf16.json"
+griffin bench decode --model "$model" $small --against transformers --out "$out/decode-small.json"
+griffin bench decode --model "$model" --context 32 --tokens 4 --against recurrentgemma \
+    --out "$out/decode-recurrentgemma.json"
+griffin bench decode --model "$model" $small --context 2048 \
+    --against llama.cpp --gguf "$gguf" --out "$out/decode-llama.cpp.json"
+griffin bench batch --model "$model" --format int8 --batch 1 --batch 8 --out "$out/batch.json"
+griffin bench prefill --model "$model" --format bf16-packed --format int8 --length 512 --length 2048 \
+    --against transformers --out "$out/prefill.json"
+griffin bench context --model "$model" --format int4 --context 512 --context 2048 --context 8192 \
+    --context 16384 --context 65536 --against llama.cpp --gguf "$gguf" --patience 900 \
+    --out "$out/context.json" --plot "$out/context.png"
+griffin bench context --model "$model" --format int4 --context 2048 --context 16000 --context 100000 \
+    --out "$out/context-long.json"

@@ -1,0 +1,204 @@
+"""A run: the programs and the machine's probe, each in a process of its own, asked one at a time."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from griffin.bench.measurement import Measurement, Report, measured
+from griffin.bench.process import Stopped, Worker
+from griffin.bench.programs import PROGRAMS
+
+# The matrix product that bounds a format; that of 8-bit integers for the smaller ones.
+_PRODUCTS = {"float32": "float32", "bf16": "bfloat16", "bf16-packed": "bfloat16"}
+
+
+@dataclass(kw_only=True)
+class Plan:
+    """What a suite needs to know.
+
+    model:    the checkpoint. formats: of its weights, each a program of its own.
+    against:  names of rivals. gguf: folder of the files llama.cpp reads, of the shape gguf_shape.
+    chunk:    tokens of a prompt a call reads. rounds, tokens: of each program, and steps in a round.
+    buffer:   bytes of the buffer that reads are measured on; probe: seconds of a probe.
+    patience: seconds a rival gets for one answer before it is given up.
+    """
+
+    model: str
+    report: Report
+    formats: Sequence[str] = ("stored",)
+    threads: int = 1
+    against: Sequence[str] = ()
+    gguf: Path | None = None
+    gguf_shape: str = "gemma-2b"
+    chunk: int = 512
+    rounds: int = 3
+    tokens: int = 16
+    buffer: int = 1 << 30
+    probe: float = 0.4
+    patience: float = 600.0
+
+
+@dataclass
+class Runner:
+    """A program that is running."""
+
+    worker: Worker
+    program: str
+    facts: dict[str, Any]
+    patience: float | None
+    samples: list[float] = field(default_factory=list)
+
+    def ask(self, call: str, **arguments: Any) -> Any:
+        return self.worker.ask(call, **arguments)
+
+
+class Bench:
+    """Programs and the machine's probe, all in processes of their own, for the length of a `with` block."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.runners: list[Runner] = []
+        self.shapes: list[tuple[int, int, int]] = []
+        self._config: dict[str, Any] = {}
+        self._stack = ExitStack()
+        self._machine: Worker | None = None
+        self._rates: dict[str, list[float]] = {}
+
+    def __enter__(self) -> Bench:
+        try:
+            self._start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stack.close()
+        self.plan.report.rates = {name: statistics.median(found) for name, found in self._rates.items()}
+
+    def _start(self) -> None:
+        plan = self.plan
+        self._machine = self._stack.enter_context(Worker("the machine's probe"))
+        for name in plan.formats:
+            self._add("griffin", plan.model, name)
+        known = self.runners[0].ask("config")
+        self._config, self.shapes = known["config"], [tuple(shape) for shape in known["shapes"]]
+        for rival in plan.against:
+            for name in self._formats_of(rival):
+                self._add(rival, self._gguf(name) if rival == "llama.cpp" else plan.model, name)
+
+    def _formats_of(self, rival: str) -> list[str]:
+        """Return the formats of ours that a rival has; "stored" is what our own program found."""
+        ours = dict.fromkeys(
+            r.facts["format"].removesuffix("-packed") for r in self.runners if r.program == "griffin"
+        )
+        found = [name for name in ours if name in PROGRAMS[rival][2]]
+        if not found and rival != "llama.cpp":
+            found = ["bf16"]  # it has nothing smaller: what its user would run instead
+        if not found:
+            raise ValueError(
+                f"{rival} has none of the formats {', '.join(ours)}; choose --format bf16, int8 or int4"
+            )
+        return found
+
+    def _gguf(self, format: str) -> str:
+        if self.plan.gguf is None:
+            raise ValueError("llama.cpp needs a folder for its GGUF files (Plan.gguf)")
+        try:
+            from griffin.bench.gemma_gguf import find_or_write
+        except ModuleNotFoundError as error:
+            raise ValueError(f"llama.cpp's file cannot be written: {error}; pip install gguf") from error
+        return str(find_or_write(self.plan.gguf, self.plan.gguf_shape, format))
+
+    def _add(self, program: str, model: str, format: str) -> None:
+        plan = self.plan
+        worker = self._stack.enter_context(Worker(program))
+        config = None if program in ("griffin", "llama.cpp") else self._config
+        options = {"model": model, "format": format, "threads": plan.threads, "chunk": plan.chunk}
+        facts = worker.ask("start", program=program, **options, config=config)
+        patience = None if program == "griffin" else plan.patience
+        self.runners.append(Runner(worker, program, facts, patience))
+
+    def attempt(self, runner: Runner, call: str, **arguments: Any) -> Any:
+        """Ask a program; if its patience runs out, drop it, say so in the report and return None."""
+        try:
+            return runner.worker.ask(call, runner.patience, **arguments)
+        except Stopped as stopped:
+            told = ", ".join(f"{key} {value}" for key, value in arguments.items())
+            self.runners.remove(runner)
+            self.plan.report.notes.append(f"{stopped} ({told})")
+            return None
+
+    def read_rate(self, threads: int | None = None) -> float:
+        """Measure the machine's sequential read, bytes a second."""
+        assert self._machine is not None
+        plan = self.plan
+        threads = plan.threads if threads is None else threads
+        rate = self._machine.ask("read_rate", threads=threads, nbytes=plan.buffer, seconds=plan.probe)
+        self._rates.setdefault(f"read, {threads} threads", []).append(rate)
+        return rate
+
+    def matrix_rate(self, rows: int, dtype: str) -> float:
+        """Measure torch's matrix product at the model's shapes, operations a second."""
+        assert self._machine is not None
+        plan = self.plan
+        rate = self._machine.ask(
+            "matrix_rate",
+            shapes=self.shapes,
+            rows=rows,
+            dtype=dtype,
+            threads=plan.threads,
+            seconds=plan.probe,
+        )
+        self._rates.setdefault(f"{dtype} product, {rows} rows", []).append(rate)
+        return rate
+
+    def rate(self, name: str) -> float | None:
+        """Return the median of what was measured so far under a name, None if nothing was."""
+        found = self._rates.get(name)
+        return statistics.median(found) if found else None
+
+    def place(self, runner: Runner, batch: int, context: int) -> dict[str, Any]:
+        return {
+            "program": runner.program,
+            "model": runner.facts["model"],
+            "format": runner.facts["format"],
+            "threads": self.plan.threads,
+            "batch": batch,
+            "context": context,
+        }
+
+    def finish(
+        self,
+        what: str,
+        runner: Runner,
+        batch: int,
+        context: int,
+        work: dict[str, float],
+        rows: int | None = None,
+    ) -> Measurement:
+        """Put a runner's samples together with the rates of the run, and forget the samples.
+
+        rows: of the matrix product that bounds it; None where the bytes alone do.
+        """
+        read = self.rate(f"read, {self.plan.threads} threads")
+        product = None
+        if rows is not None:
+            dtype = product_of(runner.facts["format"])
+            product = self.rate(f"{dtype} product, {rows} rows")
+        samples, runner.samples = runner.samples, []
+        memory = runner.ask("memory", forget=True)
+        place = self.place(runner, batch, context)
+        found = measured(what, place, samples, work, read, product, memory)
+        self.plan.report.measurements.append(found)
+        return found
+
+
+def product_of(format: str) -> str:
+    """Return the matrix product whose rate bounds a format: of 8-bit integers for the small ones."""
+    return _PRODUCTS.get(format, "int8")

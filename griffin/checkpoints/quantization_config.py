@@ -1,0 +1,67 @@
+"""What a config.json says about quantization."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from griffin.checkpoints.errors import CheckpointError
+from griffin.model.config import check_keys
+from griffin.quant import FORMATS
+
+KEY = "quantization_config"
+METHOD, VERSION = "griffin", 1
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What `quantization_config` says. calibrated: sample text decided the rounding."""
+
+    format: str
+    calibrated: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields of `quantization_config`."""
+        return {
+            "quant_method": METHOD,
+            "version": VERSION,
+            "format": self.format,
+            "calibrated": self.calibrated,
+        }
+
+
+def read_quantization(path: Path) -> Quantization | None:
+    """Return what a config.json that is known to be one says about quantization; None if nothing."""
+    return parse_quantization(json.loads(path.read_bytes()), str(path))
+
+
+def parse_quantization(fields: Mapping[str, Any], where: str) -> Quantization | None:
+    """Return what the fields of a config.json say about quantization; None if nothing.
+
+    Raises CheckpointError, opened by `where`, for another method, version or format than ours.
+    """
+    found = fields.get(KEY)
+    if found is None:
+        return None
+    where = f"{where}: {KEY}"
+    if not isinstance(found, Mapping):
+        raise CheckpointError(f"{where} must be an object, not {found!r}")
+    if (method := found.get("quant_method")) != METHOD:
+        raise CheckpointError(
+            f"{where} has quant_method {method!r}; expected {METHOD!r} (quantize the original weights with "
+            f"`griffin quantize`)"
+        )
+    if (version := found.get("version")) != VERSION:
+        raise CheckpointError(f"{where} has version {version!r}; this griffin reads {VERSION}")
+    try:
+        check_keys(found, {"quant_method", "version", "format", "calibrated"}, KEY)
+    except ValueError as error:
+        raise CheckpointError(f"{where}: {error}") from None
+    if (format := found.get("format")) not in FORMATS:
+        raise CheckpointError(f"{where} has format {format!r}; expected one of {', '.join(FORMATS)}")
+    if not isinstance(calibrated := found.get("calibrated", False), bool):
+        raise CheckpointError(f"{where}: calibrated must be true or false, not {calibrated!r}")
+    return Quantization(format, calibrated)

@@ -1,0 +1,113 @@
+"""`griffin quantize`: a checkpoint in int8 or int4, with or without sample text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from griffin.checkpoints import Checkpoint
+
+
+@click.command("quantize")
+@click.argument("src")
+@click.argument("dst", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["int8", "int4", "bf16"]),
+    required=True,
+    help="int8: 8 bits, a scale an output row. int4: 4.5 bits, a scale for 32 inputs. bf16: only packed.",
+)
+@click.option(
+    "--calibrate",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="TEXT",
+    help="Round so that the model changes least on the text in this file, typical of what it will read.",
+)
+@click.option(
+    "--calibrate-tokens",
+    type=click.IntRange(256),
+    default=32_768,
+    show_default=True,
+    help="Read at most this many tokens of TEXT.",
+)
+@click.option("--tokenizer", metavar="PATH", help="Tokenizer, where it does not lie beside the weights.")
+@click.option("--revision", help="Branch, tag or commit, where SRC is a repository.")
+@click.option("--max-shard-size", default="5GB", show_default=True, help="Largest safetensors file.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads [default: torch's choice].")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def command(
+    src: str,
+    dst: Path,
+    kind: str,
+    calibrate: Path | None,
+    calibrate_tokens: int,
+    tokenizer: str | None,
+    revision: str | None,
+    max_shard_size: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Write SRC in smaller weights to DST, which must not exist yet.
+
+    SRC is a folder, an archive, a repository or a bundled name. Every linear layer, the embedding and the
+    head are rounded; RG-LRU parameters, norms, the convolution and biases stay. The result loads like any
+    other checkpoint; DST appears only when it is complete.
+    """
+    from griffin import checkpoints
+    from griffin.cli.options import set_threads
+    from griffin.cli.progress import WorkBar
+    from griffin.llm import bundled
+
+    if calibrate is not None and kind == "bf16":
+        raise click.UsageError("bf16 has nothing to calibrate; drop --calibrate")
+    set_threads(threads)
+    source = checkpoints.open(bundled(src), revision=revision)
+    sample = None if calibrate is None else _sample(source, tokenizer, calibrate, calibrate_tokens)
+    with WorkBar(in_bytes=sample is None) as advance:
+        made = checkpoints.quantize(source, dst, kind, sample, advance, max_shard_size=max_shard_size)
+    for note in made.notes:
+        click.echo(f"note: {note}", err=True)
+    before = source.nbytes
+    if as_json:
+        fields: dict[str, Any] = {
+            "path": str(made.path),
+            "format": kind,
+            "calibrated_on": 0 if sample is None else sample.numel(),
+            "tensors": made.tensors,
+            "bytes": made.nbytes,
+            "bytes_before": before,
+            "copied": list(made.copied),
+            "notes": list(made.notes),
+        }
+        click.echo(json.dumps(fields))
+        return
+    how = "" if sample is None else f", calibrated on {sample.numel():,} tokens"
+    share = made.nbytes / before
+    click.echo(f"{made.path}: {kind}{how}, {made.nbytes / 1e9:.3f} GB, {share:.0%} of {before / 1e9:.3f} GB")
+
+
+def _sample(source: Checkpoint, tokenizer: str | None, file: Path, limit: int) -> Tensor:
+    """Return (R, T) ids of the text's beginning, each row with BOS before it."""
+    import torch
+
+    from griffin.llm import find_tokenizer
+    from griffin.text import Tokenizer
+
+    text = Tokenizer.open(tokenizer if tokenizer is not None else find_tokenizer(source.folder))
+    # More characters than that make no difference: a token is rarely longer than 16 bytes of text.
+    with file.open("rb") as stream:
+        data = stream.read(16 * limit)
+    ids = text.encode(data.decode("utf-8", errors="replace"), bos=False)[:limit]
+    length = min(1023, len(ids))
+    if length < 255:
+        raise ValueError(f"{file} has {len(ids)} tokens; calibration needs 255, better ten thousand")
+    rows = len(ids) // length
+    body = torch.tensor(ids[: rows * length]).view(rows, length)
+    return torch.cat([torch.full((rows, 1), text.bos_id), body], dim=1)

@@ -1,0 +1,138 @@
+"""Layers whose weights lie packed for the kernels: what stands in for Linear and Embedding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from griffin import ops
+from griffin.model.layers import Embedding, Linear
+
+_PANEL = 16  # output rows that lie side by side in packed weights
+_LOOKUPS = 512  # tokens looked up at once: their panels are unpacked whole, 16 rows for each
+
+
+class PackedWeight(nn.Module):
+    """Packed weights as buffers: `weight_packed` and, where the format has them, `weight_scale`.
+
+    They move with `.to(device)`; `.to(dtype)` changes what goes in and out, never them.
+    """
+
+    weight_packed: Tensor
+    weight_scale: Tensor | None
+
+    def __init__(self, packed: ops.Packed) -> None:
+        super().__init__()
+        self.format = packed.format
+        self.out_features = packed.out_features
+        self.in_features = packed.in_features
+        self.register_buffer("weight_packed", packed.data)
+        self.register_buffer("weight_scale", packed.scale)
+
+    @property
+    def packed(self) -> ops.Packed:
+        return ops.Packed(
+            self.weight_packed, self.weight_scale, self.format, self.out_features, self.in_features
+        )
+
+    @property
+    def weight(self) -> Tensor:
+        """The (O, I) matrix in float32, unpacked anew each time: for tools and tests, not for speed."""
+        return ops.unpack(self.packed)
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, format={self.format!r}"
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        scale = self.weight_scale
+        super()._apply(fn, recurse)
+        if scale is not None and self.weight_scale is not None and self.weight_scale.dtype != scale.dtype:
+            self.weight_scale = scale.to(self.weight_scale.device)
+        return self
+
+
+class PackedLinear(PackedWeight):
+    """x W^T + b with packed W. wide: return float32 whatever x is, as logits want it."""
+
+    def __init__(self, packed: ops.Packed, bias: nn.Parameter | None, wide: bool = False) -> None:
+        super().__init__(packed)
+        self.bias = bias
+        self.wide = wide
+
+    def forward(self, input: Tensor) -> Tensor:
+        out = torch.promote_types(input.dtype, torch.float32) if self.wide else input.dtype
+        return ops.packed_linear(input, self.packed, self.bias, out)
+
+
+class PackedEmbedding(PackedWeight):
+    """Token embeddings from packed rows, times `scale`; as a tied head, the same bytes turned into logits."""
+
+    like: Tensor
+
+    def __init__(self, packed: ops.Packed, scale: float, dtype: torch.dtype) -> None:
+        super().__init__(packed)
+        self.scale = scale
+        # Nothing but a dtype: it follows `.to(dtype)`, as what comes out of a lookup should.
+        self.register_buffer("like", torch.empty(0, dtype=dtype, device=packed.data.device), persistent=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        rows = torch.cat([self._rows(ids) for ids in input.reshape(-1).split(_LOOKUPS)])
+        return rows.unflatten(0, input.shape) * self.scale
+
+    def unembed(self, hidden: Tensor) -> Tensor:
+        """Multiply hidden states (..., D) by the embedding: (..., V) in float32 or wider."""
+        return ops.packed_linear(hidden, self.packed, None, torch.promote_types(hidden.dtype, torch.float32))
+
+    def _rows(self, ids: Tensor) -> Tensor:
+        panels = ids // _PANEL
+        scale = self.weight_scale
+        some = ops.Packed(
+            self.weight_packed[panels],
+            None if scale is None else scale.view(-1, _PANEL)[panels].flatten(),
+            self.format,
+            _PANEL * len(ids),
+            self.in_features,
+        )
+        each = torch.arange(len(ids), device=ids.device)
+        return ops.unpack(some, self.like.dtype)[each * _PANEL + ids % _PANEL]
+
+
+def install(model: nn.Module, name: str, packed: ops.Packed, dtype: torch.dtype) -> None:
+    """Replace the Linear or Embedding called `name` by one that holds `packed`; a bias stays the same object.
+
+    dtype: the model's, of what a lookup returns. Raises ValueError for a shape that is not the layer's.
+    """
+    layer = model.get_submodule(name)
+    if not isinstance(layer, (Linear, Embedding)):
+        raise ValueError(f"{name} is a {type(layer).__name__}; only Linear and Embedding have packed twins")
+    if tuple(layer.weight.shape) != (packed.out_features, packed.in_features):
+        raise ValueError(
+            f"{name} is {tuple(layer.weight.shape)}, the packed weights are "
+            f"({packed.out_features}, {packed.in_features})"
+        )
+    if isinstance(layer, Embedding):
+        twin: nn.Module = PackedEmbedding(packed, layer.scale, dtype)
+    else:
+        twin = PackedLinear(packed, layer.bias, wide=name == "lm_head")
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, twin.train(layer.training))
+
+
+def packable(model: nn.Module) -> list[str]:
+    """Return the names of the layers that have packed twins, in the order of the model."""
+    return [name for name, layer in model.named_modules() if isinstance(layer, (Linear, Embedding))]
+
+
+def packed_format(model: nn.Module) -> str | None:
+    """Return the format of a model's packed layers, None if it has none.
+
+    Raises ValueError for a model of several formats, which no file of ours holds.
+    """
+    formats = {layer.format for layer in model.modules() if isinstance(layer, PackedWeight)}
+    if len(formats) > 1:
+        raise ValueError(
+            f"the model's layers are packed as {', '.join(sorted(formats))}; expected one format"
+        )
+    return formats.pop() if formats else None

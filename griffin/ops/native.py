@@ -1,0 +1,107 @@
+"""The compiled kernels: whether they are there, which instruction set runs, and how fast memory is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MODULE = "griffin._native"
+# As in native/kernels.h and native/sequence.h: numbers of the types, and what the kernels have room for.
+LARGEST_GATE = 4096
+MOST_TAPS = 16
+MOST_QUERIES = 64
+LARGEST_HEAD = 1024
+TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
+
+
+@cache
+def built() -> bool:
+    """Return whether the package was installed with its compiled module (it needs a C++17 compiler)."""
+    return find_spec(MODULE) is not None
+
+
+@cache
+def module() -> Any:
+    """Return the compiled module. Raises RuntimeError, with the remedy, where there is none."""
+    if not built():
+        raise RuntimeError(
+            "the native kernels are not built; install a C++17 compiler and reinstall griffin-lm, "
+            "or leave the choice of implementation to griffin.ops"
+        )
+    return import_module(MODULE)
+
+
+def through_torch(*inputs: Tensor) -> bool:
+    """Return whether a call has to be a torch operator: for a gradient or a compiler.
+
+    Otherwise the kernel is called at once, because an operator costs more than a small kernel takes.
+    """
+    return torch.compiler.is_compiling() or (torch.is_grad_enabled() and any(t.requires_grad for t in inputs))
+
+
+def type_of(op: str, *inputs: Tensor) -> int:
+    """Return the kernels' number of the inputs' type.
+
+    Raises ValueError if the inputs differ in it or the kernels do not know it.
+    """
+    first = inputs[0]
+    for t in inputs:
+        if t.dtype != first.dtype or t.dtype not in TYPES or t.device.type != "cpu":
+            found = ", ".join(f"{t.dtype} on {t.device}" for t in inputs)
+            raise ValueError(
+                f"native {op} takes float32, bfloat16 or float64 on the CPU, one type for all; not {found}"
+            )
+    return TYPES[first.dtype]
+
+
+def addresses(*tensors: Tensor) -> list[int]:
+    """Return where the values of contiguous tensors begin; 0 for empty ones."""
+    return [t.data_ptr() for t in tensors]
+
+
+def instruction_sets() -> list[str]:
+    """Return the instruction sets whose kernels this machine can run, the fastest first."""
+    return module().instruction_sets() if built() else []
+
+
+@contextmanager
+def instruction_set(name: str) -> Iterator[None]:
+    """Run the kernels of one instruction set, in all threads, inside a `with` block; for tests.
+
+    Raises ValueError for one that this machine does not have.
+    """
+    before = module().instruction_set()
+    if name not in instruction_sets():
+        raise ValueError(f"no kernels for {name!r} here; there are {', '.join(instruction_sets())}")
+    module().use_instruction_set(name)
+    try:
+        yield
+    finally:
+        module().use_instruction_set(before)
+
+
+def read_rate(buffer: Tensor, threads: int) -> float:
+    """Return the bytes per second at which `threads` threads read a contiguous tensor once, in sequence.
+
+    Each thread reads its own share from front to back, as the products with packed weights do. For the rate
+    of memory the buffer has to be several times larger than the last cache, and written before.
+    """
+    if not buffer.is_contiguous() or buffer.device.type != "cpu" or buffer.nbytes < 8:
+        raise ValueError("read_rate needs a contiguous CPU tensor of at least 8 bytes")
+    bytes_read = buffer.nbytes // 8 * 8
+    return bytes_read / module().read_seconds(buffer.data_ptr(), bytes_read, threads)
+
+
+def describe() -> str:
+    """Return one line about the kernels of this installation, for `griffin info`."""
+    if not built():
+        return "not built: running on torch alone (install a C++17 compiler and reinstall for the fast path)"
+    others = ", ".join(instruction_sets()[1:])
+    return f"{module().instruction_set()} (also here: {others})"

@@ -1,0 +1,54 @@
+"""A product with packed weights of 16, 8 or 4 bits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from griffin.ops.dispatch import implementation
+from griffin.ops.packed_linear.packed import (
+    FORMATS,
+    Packed,
+    pack,
+    pack_bf16,
+    pack_int4,
+    pack_int8,
+    panel_bytes,
+    round_int4,
+    round_int8,
+    unpack,
+)
+
+__all__ = [
+    "FORMATS",
+    "Packed",
+    "pack",
+    "pack_bf16",
+    "pack_int4",
+    "pack_int8",
+    "packed_linear",
+    "panel_bytes",
+    "round_int4",
+    "round_int8",
+    "unpack",
+]
+
+
+def packed_linear(
+    x: Tensor, packed: Packed, bias: Tensor | None = None, out_dtype: torch.dtype | None = None
+) -> Tensor:
+    """Return x W^T + bias for packed weights W (O, I).
+
+    x:         (..., I) float32, bfloat16 (other types where no native kernel is needed).
+    bias:      (O,).
+    out_dtype: of the result, x.dtype if omitted; sums are float32 and rounded once.
+    Returns (..., O). A row has the same bits whatever the number of rows and threads. With bf16 weights
+    activations are taken as they are; with int8 and int4 the native kernels round them to 16 bits, in steps
+    of the row's largest magnitude / 32512, and sum exactly. The gradient reaches x and bias.
+    Raises ValueError for shapes that do not match.
+    """
+    if x.shape[-1] != packed.in_features:
+        raise ValueError(f"x {tuple(x.shape)} does not fit weights of {packed.in_features} inputs")
+    if bias is not None and bias.shape != (packed.out_features,):
+        raise ValueError(f"bias must be ({packed.out_features},), not {tuple(bias.shape)}")
+    return implementation("packed_linear", x)(x, packed, bias, out_dtype or x.dtype)

@@ -1,0 +1,102 @@
+"""The product in C++: one pass over the weights, for any number of rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from griffin.ops import native
+from griffin.ops.packed_linear.packed import FORMATS, Packed, panel_bytes, unpack
+
+_NUMBER = {format: number for number, format in enumerate(FORMATS)}
+
+
+def packed_linear(x: Tensor, packed: Packed, bias: Tensor | None, out_dtype: torch.dtype) -> Tensor:
+    data, scale, format, out_features, in_features = packed
+    wanted = torch.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad))
+    # A custom op costs more than a small product, so only those who need one go through it.
+    run = torch.ops.griffin.packed_linear if wanted or torch.compiler.is_compiling() else _run
+    return run(x, data, scale, bias, format, out_features, in_features, out_dtype)
+
+
+def _run(
+    x: Tensor,
+    data: Tensor,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    format: str,
+    out_features: int,
+    in_features: int,
+    out_dtype: torch.dtype,
+) -> Tensor:
+    size = panel_bytes(format, in_features)
+    if data.shape != (-(-out_features // 16), size) or not data.is_contiguous():
+        raise ValueError(
+            f"{format} weights ({out_features}, {in_features}) are contiguous bytes "
+            f"{(-(-out_features // 16), size)}, not {tuple(data.shape)}"
+        )
+    for name, tensor in (("x", x), ("bias", bias)):
+        if tensor is not None and (tensor.dtype not in _TYPES or tensor.device.type != "cpu"):
+            raise ValueError(
+                f"the native product takes {name} as float32 or bfloat16 on the CPU, not {tensor.dtype} "
+                f"on {tensor.device}"
+            )
+    if out_dtype not in _TYPES:
+        raise ValueError(f"the native product returns float32 or bfloat16, not {out_dtype}")
+    if (format == "int8") != (scale is not None) or (scale is not None and len(scale) != 16 * len(data)):
+        raise ValueError("int8 weights, and no others, come with one scale for each packed output row")
+    x = x.contiguous()
+    y = torch.empty(*x.shape[:-1], out_features, dtype=out_dtype)
+    if not y.numel():
+        return y
+    bias = bias if bias is None else bias.contiguous()
+    native.module().packed_linear(
+        _NUMBER[format],
+        data.data_ptr(),
+        0 if scale is None else scale.data_ptr(),
+        out_features,
+        in_features,
+        size,
+        x.data_ptr(),
+        _TYPES[x.dtype],
+        x.numel() // in_features,
+        0 if bias is None else bias.data_ptr(),
+        0 if bias is None else _TYPES[bias.dtype],
+        y.data_ptr(),
+        _TYPES[out_dtype],
+        torch.get_num_threads(),
+    )
+    return y
+
+
+_TYPES = {dtype: native.TYPES[dtype] for dtype in (torch.float32, torch.bfloat16)}
+
+_op = torch.library.custom_op("griffin::packed_linear", _run, mutates_args=())
+
+
+@_op.register_fake
+def _(x: Tensor, data: Tensor, scale: Any, bias: Any, format: str, out: int, _: int, dtype: Any) -> Tensor:
+    return x.new_empty(*x.shape[:-1], out, dtype=dtype)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, data, scale, bias, format, out_features, in_features, _ = inputs
+    ctx.save_for_backward(data, scale)
+    ctx.like = (x.dtype, None if bias is None else bias.dtype, format, out_features, in_features)
+
+
+def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    data, scale = ctx.saved_tensors
+    x_dtype, bias_dtype, *shape = ctx.like
+    dx = dbias = None
+    if ctx.needs_input_grad[0]:
+        weight = unpack(Packed(data, scale, *shape), x_dtype)
+        dx = dy.to(x_dtype) @ weight
+    if ctx.needs_input_grad[3]:
+        dbias = dy.flatten(0, -2).float().sum(0).to(bias_dtype)
+    return dx, None, None, dbias, None, None, None, None
+
+
+_op.register_autograd(_backward, setup_context=_keep)

@@ -1,0 +1,142 @@
+"""The RG-LRU in C++: gates, decay and scan in one pass; in training from gates that torch computes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from griffin.ops import native
+from griffin.ops.linear import block_linear
+from griffin.ops.rg_lru import Gate
+
+
+def rg_lru(
+    x: Tensor,
+    input_gate: Gate,
+    recurrence_gate: Gate,
+    recurrent_param: Tensor,
+    segment_pos: Tensor,
+    h0: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    wide = torch.promote_types(x.dtype, torch.float32)
+    h0 = x.new_zeros(x.shape[0], x.shape[2], dtype=wide) if h0 is None else h0.to(wide)
+    gates = (input_gate.weight, input_gate.bias, recurrence_gate.weight, recurrence_gate.bias)
+    weights = (*gates, recurrent_param)
+    trains = torch.is_grad_enabled() and any(t.requires_grad for t in (x, h0, *weights))
+    alike = all(t.dtype == x.dtype for t in weights)
+    if trains or not alike or input_gate.weight.shape[1] > native.LARGEST_GATE:
+        gate_i, gate_r = block_linear(x, *input_gate), block_linear(x, *recurrence_gate)
+        unit = torch.ops.griffin.rg_lru_of_gates
+        h, last, _ = unit(x, gate_i, gate_r, recurrent_param.to(wide), segment_pos, h0)
+        return h, last
+    run = torch.ops.griffin.rg_lru if native.through_torch(x) else _run
+    return run(x, *weights, segment_pos, h0)
+
+
+def _run(
+    x: Tensor,
+    input_weight: Tensor,
+    input_bias: Tensor,
+    recurrence_weight: Tensor,
+    recurrence_bias: Tensor,
+    recurrent_param: Tensor,
+    segment_pos: Tensor,
+    h0: Tensor,
+) -> tuple[Tensor, Tensor]:
+    weights = (input_weight, input_bias, recurrence_weight, recurrence_bias, recurrent_param)
+    kind = native.type_of("rg_lru", x, *weights)
+    inputs = [t.contiguous() for t in (x, *weights, segment_pos, h0)]
+    h, last = torch.empty_like(inputs[0]), torch.empty_like(inputs[-1])
+    native.module().unit(
+        kind,
+        *x.shape,
+        input_weight.shape[0],
+        *native.addresses(*inputs, h, last),
+        torch.get_num_threads(),
+    )
+    return h, last
+
+
+def _run_of_gates(
+    x: Tensor, gate_i: Tensor, gate_r: Tensor, param: Tensor, segment_pos: Tensor, h0: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return h, the last h, and every h in the wide type."""
+    kind = native.type_of("rg_lru", x)
+    inputs = [t.contiguous() for t in (x, gate_i, gate_r, param, segment_pos, h0)]
+    h, last = torch.empty_like(inputs[0]), torch.empty_like(inputs[-1])
+    every = torch.empty_like(inputs[0], dtype=h0.dtype)
+    native.module().unit_of_gates(
+        kind, *x.shape, *native.addresses(*inputs, h, last, every), torch.get_num_threads()
+    )
+    return h, last, every
+
+
+def _run_backward(
+    x: Tensor,
+    dh: Tensor,
+    gate_i: Tensor,
+    gate_r: Tensor,
+    every: Tensor,
+    param: Tensor,
+    segment_pos: Tensor,
+    h0: Tensor,
+    dlast: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of x, gate_i and gate_r (B, T, E), of softplus(param) (B, E) and of h0."""
+    kind = native.type_of("rg_lru", x, dh)
+    inputs = [t.contiguous() for t in (x, dh, gate_i, gate_r, every, param, segment_pos, h0, dlast)]
+    dx, dgate_i, dgate_r = (torch.empty_like(inputs[4]) for _ in range(3))
+    drate, dh0 = torch.empty_like(inputs[-1]), torch.empty_like(inputs[-1])
+    native.module().unit_gradient(
+        kind,
+        *x.shape,
+        *native.addresses(*inputs, dx, dgate_i, dgate_r, drate, dh0),
+        torch.get_num_threads(),
+    )
+    return dx, dgate_i, dgate_r, drate, dh0
+
+
+_op = torch.library.custom_op("griffin::rg_lru", _run, mutates_args=())
+_gates_op = torch.library.custom_op("griffin::rg_lru_of_gates", _run_of_gates, mutates_args=())
+_backward_op = torch.library.custom_op("griffin::rg_lru_backward", _run_backward, mutates_args=())
+
+
+@_op.register_fake
+def _(x: Tensor, wi: Tensor, bi: Tensor, wr: Tensor, br: Tensor, p: Tensor, pos: Tensor, h0: Tensor) -> Any:
+    return x.new_empty(x.shape), h0.new_empty(h0.shape)
+
+
+@_gates_op.register_fake
+def _(x: Tensor, gate_i: Tensor, gate_r: Tensor, param: Tensor, segment_pos: Tensor, h0: Tensor) -> Any:
+    return x.new_empty(x.shape), h0.new_empty(h0.shape), h0.new_empty(x.shape)
+
+
+@_backward_op.register_fake
+def _(
+    x: Tensor,
+    dh: Tensor,
+    gate_i: Tensor,
+    gate_r: Tensor,
+    every: Tensor,
+    param: Tensor,
+    segment_pos: Tensor,
+    h0: Tensor,
+    dlast: Tensor,
+) -> Any:
+    return *(every.new_empty(every.shape) for _ in range(3)), *(h0.new_empty(h0.shape) for _ in range(2))
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*inputs, output[2])
+
+
+def _backward(ctx: Any, dh: Tensor, dlast: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    x, gate_i, gate_r, param, segment_pos, h0, every = ctx.saved_tensors
+    run = torch.ops.griffin.rg_lru_backward
+    dx, dgate_i, dgate_r, drate, dh0 = run(x, dh, gate_i, gate_r, every, param, segment_pos, h0, dlast)
+    return dx.to(x.dtype), dgate_i, dgate_r, drate.sum(0) * torch.sigmoid(param), None, dh0
+
+
+_gates_op.register_autograd(_backward, setup_context=_keep)

@@ -1,0 +1,9 @@
+"""Smaller weights: the table FORMATS, one file a format; rounding with and without sample text; storage."""
+
+from griffin.quant.calibrate import calibrate
+from griffin.quant.format import Format, Grid
+from griffin.quant.formats import FORMATS, get_format
+from griffin.quant.gptq import gptq
+from griffin.quant.quantize import quantize_model
+
+__all__ = ["FORMATS", "Format", "Grid", "calibrate", "get_format", "gptq", "quantize_model"]

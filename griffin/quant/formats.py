@@ -1,0 +1,18 @@
+"""The table of formats."""
+
+from __future__ import annotations
+
+from griffin.quant.bf16 import BF16
+from griffin.quant.format import Format
+from griffin.quant.int4 import INT4
+from griffin.quant.int8 import INT8
+
+FORMATS: dict[str, Format] = {format.name: format for format in (INT8, INT4, BF16)}
+
+
+def get_format(name: str) -> Format:
+    """Return a format by its name; an unknown one is a ValueError that lists those there are."""
+    if name not in FORMATS:
+        known = "; ".join(f"{format.name} ({format.description})" for format in FORMATS.values())
+        raise ValueError(f"no format {name!r}; there are {known}")
+    return FORMATS[name]

@@ -1,0 +1,67 @@
+// The kernels of one instruction set, as a table of functions; every set is compiled into the module.
+#pragma once
+
+#include <cstdint>
+
+namespace griffin {
+
+enum class Type : int { f32 = 0, bf16 = 1, f64 = 2 };
+enum class Format : int { bf16 = 0, int8 = 1, int4 = 2, int4_min = 3 };
+
+constexpr int kPanel = 16;       // output rows stored together
+constexpr int kTogether = 4;     // most panels that a block of many rows is multiplied with at once
+constexpr int kBlock4 = 64;      // inputs in a block of an int4 panel: two groups of 32
+constexpr int kLargest = 32512;  // of a quantised activation: 127 * 256, so that two signed bytes hold it
+
+// A product of few or many rows with a packed matrix.
+struct Product {
+  Format format;
+  const uint8_t* data;     // panels of 16 output rows, one after the other
+  const float* scale;      // int8: one an output row, padded to whole panels
+  int64_t out, in;         // as the caller sees them
+  int64_t in_padded;       // as they are stored
+  int64_t panel_bytes;
+  const void* x;           // (rows, in), rows `in` apart
+  Type x_type;
+  const void* bias;        // (out,) of bias_type, or null
+  Type bias_type;
+  void* y;                 // (rows, out)
+  Type y_type;
+  int64_t rows;
+  bool pairs;              // x and weights are bfloat16 and the kernels multiply pairs of them
+  // What `prepare` makes of x, each row `row_bytes` after the last.
+  uint8_t* prepared;
+  int64_t row_bytes;
+  float* row_scale;        // (rows,) step of the quantised activations
+  int64_t* row_sum;        // (rows,) sum of the quantised activations
+  float* group_sum;        // (rows, in_padded / 32) the same for each group, for int4
+};
+
+struct Sequences;  // sequence.h
+
+struct Kernels {
+  const char* name;
+  void (*prepare)(const Product&, int64_t first_row, int64_t last_row);
+  void (*panels)(const Product&, int64_t first_panel, int64_t last_panel);
+  const Sequences* sequences;
+  bool pairs;  // has instructions for pairs of bfloat16
+  uint64_t (*read)(const uint64_t* from, int64_t count);  // their sum: to measure how fast memory is read
+};
+
+extern const Kernels portable_kernels;
+#if defined(GRIFFIN_X86)
+extern const Kernels avx2_kernels;
+extern const Kernels avx512_kernels;
+extern const Kernels avx512_bf16_kernels;
+#endif
+#if defined(GRIFFIN_ARM)
+extern const Kernels neon_kernels;
+#endif
+
+// The tables this machine can run, the fastest first; their number.
+int available(const Kernels* const** tables);
+const Kernels& active();
+// Use the named table from now on; false if this machine has none of that name.
+bool force(const char* name);
+
+}  // namespace griffin

@@ -1,0 +1,177 @@
+// Products with packed weights, for AVX2 with FMA: two 32-byte vectors hold what AVX-512 has in one.
+#include <immintrin.h>
+
+#include "kernels.h"
+#include "sequence.h"
+
+namespace griffin {
+namespace {
+
+#include "rows.h"
+
+inline const int16_t* quantised(const Product& p, int64_t row) {
+  return reinterpret_cast<const int16_t*>(p.prepared + row * p.row_bytes);
+}
+
+inline __m256i four(const int16_t* q) {  // four inputs, for four outputs
+  int64_t bits;
+  __builtin_memcpy(&bits, q, 8);
+  return _mm256_set1_epi64x(bits);
+}
+
+inline __m256i bytes(const uint8_t* from) {  // 16 bytes = 4 inputs of 4 outputs, as int16
+  return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+}
+
+// Lanes are sums of two inputs, two to an output: add each output's and put the outputs in order.
+inline void add_pairs(const __m256i sums[4], int32_t out[16]) {
+  for (int v = 0; v < 4; ++v) {
+    alignas(32) int32_t lane[8];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(lane), sums[v]);
+    for (int o = 0; o < 4; ++o) out[4 * v + o] = lane[2 * o] + lane[2 * o + 1];
+  }
+}
+
+template <int R, int P>
+struct Bf16 {
+  static void run(const Product& p, int64_t panel, int64_t row) {
+    const uint8_t* w = p.data + panel * p.panel_bytes;
+    const float* x[R];
+    __m256 even[R][2], odd[R][2];
+    for (int r = 0; r < R; ++r) {
+      x[r] = reinterpret_cast<const float*>(p.prepared + (row + r) * p.row_bytes);
+      for (int v = 0; v < 2; ++v) even[r][v] = odd[r][v] = _mm256_setzero_ps();
+    }
+    const __m256i high = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
+    for (int64_t k = 0; k < p.in_padded; k += 2, w += 64) {
+#pragma GCC unroll 2
+      for (int v = 0; v < 2; ++v) {
+        const __m256i pair = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + 32 * v));
+        const __m256 first = _mm256_castsi256_ps(_mm256_slli_epi32(pair, 16));
+        const __m256 second = _mm256_castsi256_ps(_mm256_and_si256(pair, high));
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r) {
+          even[r][v] = _mm256_fmadd_ps(first, _mm256_set1_ps(x[r][k]), even[r][v]);
+          odd[r][v] = _mm256_fmadd_ps(second, _mm256_set1_ps(x[r][k + 1]), odd[r][v]);
+        }
+      }
+    }
+    for (int r = 0; r < R; ++r) {
+      float sums[kPanel];
+      for (int v = 0; v < 2; ++v) _mm256_storeu_ps(sums + 8 * v, _mm256_add_ps(even[r][v], odd[r][v]));
+      write(p, row + r, panel, sums);
+    }
+  }
+};
+
+template <int R, int P>
+struct Int8 {
+  static void run(const Product& p, int64_t panel, int64_t row) {
+    const uint8_t* w = p.data + panel * p.panel_bytes;
+    const __m256i offset = _mm256_set1_epi16(128);
+    int64_t totals[R][kPanel] = {};
+    for (int64_t at = 0; at < p.in_padded; at += 256) {  // what an int32 lane can hold
+      const int64_t end = p.in_padded - at < 256 ? p.in_padded : at + 256;
+      __m256i sums[R][4];
+      for (int r = 0; r < R; ++r) {
+        for (int v = 0; v < 4; ++v) sums[r][v] = _mm256_setzero_si256();
+      }
+      for (int64_t k = at; k < end; k += 4, w += 64) {
+#pragma GCC unroll 4
+        for (int v = 0; v < 4; ++v) {
+          const __m256i weights = _mm256_sub_epi16(bytes(w + 16 * v), offset);
+#pragma GCC unroll 2
+          for (int r = 0; r < R; ++r) {
+            const __m256i product = _mm256_madd_epi16(weights, four(quantised(p, row + r) + k));
+            sums[r][v] = _mm256_add_epi32(sums[r][v], product);
+          }
+        }
+      }
+      for (int r = 0; r < R; ++r) {
+        int32_t part[kPanel];
+        add_pairs(sums[r], part);
+        for (int o = 0; o < kPanel; ++o) totals[r][o] += part[o];
+      }
+    }
+    for (int r = 0; r < R; ++r) write_int8(p, row + r, panel, totals[r]);
+  }
+};
+
+template <int R, bool Min>
+struct Int4Block {
+  static void run(const Product& p, int64_t panel, int64_t row) {
+    const uint8_t* w = p.data + panel * p.panel_bytes;
+    const __m128i nibble = _mm_set1_epi8(15);
+    __m256 total[R][2];
+    for (int r = 0; r < R; ++r) total[r][0] = total[r][1] = _mm256_setzero_ps();
+    for (int64_t block = 0; block < p.in_padded / kBlock4; ++block) {
+      for (int half = 0; half < 2; ++half) {
+        __m256i sums[R][4];
+        for (int r = 0; r < R; ++r) {
+          for (int v = 0; v < 4; ++v) sums[r][v] = _mm256_setzero_si256();
+        }
+        for (int j = 0; j < 4; ++j) {
+          const uint8_t* from = w + half * 256 + j * 64;
+          const int64_t k = block * kBlock4 + half * 32 + 8 * j;
+#pragma GCC unroll 4
+          for (int v = 0; v < 4; ++v) {
+            const __m128i both = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 16 * v));
+            const __m256i first = _mm256_cvtepu8_epi16(_mm_and_si128(both, nibble));
+            const __m256i second = _mm256_cvtepu8_epi16(_mm_and_si128(_mm_srli_epi16(both, 4), nibble));
+#pragma GCC unroll 2
+            for (int r = 0; r < R; ++r) {
+              const int16_t* q = quantised(p, row + r) + k;
+              sums[r][v] = _mm256_add_epi32(sums[r][v], _mm256_madd_epi16(first, four(q)));
+              sums[r][v] = _mm256_add_epi32(sums[r][v], _mm256_madd_epi16(second, four(q + 4)));
+            }
+          }
+        }
+        for (int r = 0; r < R; ++r) {
+          int32_t part[kPanel];
+          add_pairs(sums[r], part);
+          const float group = p.group_sum[(row + r) * (p.in_padded / 32) + 2 * block + half];
+          const __m256 all = _mm256_set1_ps(group);
+          for (int v = 0; v < 2; ++v) {
+            const __m256 sum = _mm256_cvtepi32_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(part + 8 * v)));
+            const __m128i* halves = reinterpret_cast<const __m128i*>(w + 512 + half * 32 + 16 * v);
+            const __m256 scale = _mm256_cvtph_ps(_mm_loadu_si128(halves));
+            if constexpr (Min) {
+              const __m256 least = _mm256_cvtph_ps(_mm_loadu_si128(halves + 4));
+              total[r][v] = _mm256_fmadd_ps(least, all, total[r][v]);
+              total[r][v] = _mm256_fmadd_ps(scale, sum, total[r][v]);
+            } else {
+              const __m256 centred = _mm256_fnmadd_ps(all, _mm256_set1_ps(8), sum);
+              total[r][v] = _mm256_fmadd_ps(scale, centred, total[r][v]);
+            }
+          }
+        }
+      }
+      w += Min ? 640 : 576;
+    }
+    for (int r = 0; r < R; ++r) {
+      float totals[kPanel];
+      for (int v = 0; v < 2; ++v) _mm256_storeu_ps(totals + 8 * v, total[r][v]);
+      write_int4(p, row + r, panel, totals);
+    }
+  }
+};
+
+template <int R, int P>
+using Int4 = Int4Block<R, false>;
+template <int R, int P>
+using Int4Min = Int4Block<R, true>;
+
+void panels(const Product& p, int64_t first, int64_t last) {
+  switch (p.format) {
+    case Format::bf16: return Each<Bf16, 3, 3, 1>::run(p, first, last);
+    case Format::int8: return Each<Int8, 2, 2, 1>::run(p, first, last);
+    case Format::int4: return Each<Int4, 2, 2, 1>::run(p, first, last);
+    case Format::int4_min: return Each<Int4Min, 2, 2, 1>::run(p, first, last);
+  }
+}
+
+}  // namespace
+
+const Kernels avx2_kernels = {"avx2", prepare_rows<false>, panels, &avx2_sequences, false, read_words};
+
+}  // namespace griffin

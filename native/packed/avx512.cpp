@@ -1,0 +1,225 @@
+// Products with packed weights, for AVX-512 with VNNI: one 64-byte load holds the same inputs of 16 outputs.
+#include <immintrin.h>
+
+#include "kernels.h"
+#include "sequence.h"
+
+namespace griffin {
+namespace {
+
+#include "rows.h"
+
+inline __m512i four(const void* bytes) {  // the same four bytes for all 16 outputs
+  int32_t bits;
+  __builtin_memcpy(&bits, bytes, 4);
+  return _mm512_set1_epi32(bits);
+}
+
+// bf16 weights, float32 activations: pairs of inputs in a lane, so two accumulators.
+template <int R, int P>
+struct Bf16 {
+  static void run(const Product& p, int64_t panel, int64_t row) {
+    static_assert(P == 1);
+    const uint8_t* w = p.data + panel * p.panel_bytes;
+    const float* x[R];
+    __m512 even[R], odd[R];
+    for (int r = 0; r < R; ++r) {
+      x[r] = reinterpret_cast<const float*>(p.prepared + (row + r) * p.row_bytes);
+      even[r] = odd[r] = _mm512_setzero_ps();
+    }
+    const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+    for (int64_t k = 0; k < p.in_padded; k += 2, w += 64) {
+      const __m512i pair = _mm512_loadu_si512(w);
+      const __m512 first = _mm512_castsi512_ps(_mm512_slli_epi32(pair, 16));
+      const __m512 second = _mm512_castsi512_ps(_mm512_and_si512(pair, high));
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+        even[r] = _mm512_fmadd_ps(first, _mm512_set1_ps(x[r][k]), even[r]);
+        odd[r] = _mm512_fmadd_ps(second, _mm512_set1_ps(x[r][k + 1]), odd[r]);
+      }
+    }
+    for (int r = 0; r < R; ++r) {
+      float sums[kPanel];
+      _mm512_storeu_ps(sums, _mm512_add_ps(even[r], odd[r]));
+      write(p, row + r, panel, sums);
+    }
+  }
+};
+
+#if defined(__AVX512BF16__)
+// bf16 weights and activations: one instruction multiplies and adds a pair of inputs of 16 outputs.
+template <int R, int P>
+struct Bf16Pairs {
+  static void run(const Product& p, int64_t panel, int64_t row) {
+    const uint8_t* w = p.data + panel * p.panel_bytes;
+    const uint8_t* x = p.prepared + row * p.row_bytes;
+    __m512 sum[R][P];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+      for (int n = 0; n < P; ++n) sum[r][n] = _mm512_setzero_ps();
+    }
+    for (int64_t k = 0; k < p.in_padded; k += 2, w += 64, x += 4) {
+      __m512bh weights[P];
+#pragma GCC unroll 4
+      for (int n = 0; n < P; ++n) {
+        weights[n] = reinterpret_cast<__m512bh>(_mm512_loadu_si512(w + n * p.panel_bytes));
+      }
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        const __m512bh pair = reinterpret_cast<__m512bh>(four(x + r * p.row_bytes));
+#pragma GCC unroll 4
+        for (int n = 0; n < P; ++n) sum[r][n] = _mm512_dpbf16_ps(sum[r][n], weights[n], pair);
+      }
+    }
+    alignas(64) float sums[R][P][kPanel];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+      for (int n = 0; n < P; ++n) _mm512_store_ps(sums[r][n], sum[r][n]);
+    }
+    for (int n = 0; n < P; ++n) {
+      for (int r = 0; r < R; ++r) write(p, row + r, panel + n, sums[r][n]);
+    }
+  }
+};
+#endif
+
+// int8 weights, stored with 128 added because VNNI multiplies unsigned by signed bytes.
+template <int R, int P>
+struct Int8 {
+  static void run(const Product& p, int64_t panel, int64_t row) {
+    const uint8_t* w = p.data + panel * p.panel_bytes;
+    const uint8_t *high = p.prepared + row * p.row_bytes, *low = high + p.in_padded;
+    __m512i highs[R][P], lows[R][P];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+      for (int n = 0; n < P; ++n) highs[r][n] = lows[r][n] = _mm512_setzero_si512();
+    }
+    for (int64_t k = 0; k < p.in_padded; k += 4, w += 64, high += 4, low += 4) {
+      __m512i weights[P];
+#pragma GCC unroll 4
+      for (int n = 0; n < P; ++n) weights[n] = _mm512_loadu_si512(w + n * p.panel_bytes);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        const __m512i upper = four(high + r * p.row_bytes), lower = four(low + r * p.row_bytes);
+#pragma GCC unroll 4
+        for (int n = 0; n < P; ++n) {
+          highs[r][n] = _mm512_dpbusd_epi32(highs[r][n], weights[n], upper);
+          lows[r][n] = _mm512_dpbusd_epi32(lows[r][n], weights[n], lower);
+        }
+      }
+    }
+    // Out of the registers first: loops that end in more than a store are not unrolled, and an array that is
+    // indexed by a loop lives in memory.
+    alignas(64) int32_t h[R][P][kPanel], l[R][P][kPanel];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+      for (int n = 0; n < P; ++n) {
+        _mm512_store_si512(h[r][n], highs[r][n]);
+        _mm512_store_si512(l[r][n], lows[r][n]);
+      }
+    }
+    for (int n = 0; n < P; ++n) {
+      for (int r = 0; r < R; ++r) {
+        int64_t totals[kPanel];
+        const int64_t offset = 128 * p.row_sum[row + r];
+        for (int o = 0; o < kPanel; ++o) totals[o] = int64_t{256} * h[r][n][o] + l[r][n][o] - offset;
+        write_int8(p, row + r, panel + n, totals);
+      }
+    }
+  }
+};
+
+// int4 weights: blocks of 64 inputs = 8 vectors of nibbles (a group of 32 in each half), the 2 x 16 scales in
+// half precision and, with `Min`, as many smallest values.
+template <int R, bool Min>
+struct Int4Block {
+  static void run(const Product& p, int64_t panel, int64_t row) {
+    const uint8_t* w = p.data + panel * p.panel_bytes;
+    const int8_t *high[R], *low[R];
+    const float* group[R];
+    __m512 total[R];
+    for (int r = 0; r < R; ++r) {
+      high[r] = reinterpret_cast<const int8_t*>(p.prepared + (row + r) * p.row_bytes);
+      low[r] = high[r] + p.in_padded;
+      group[r] = p.group_sum + (row + r) * (p.in_padded / 32);
+      total[r] = _mm512_setzero_ps();
+    }
+    const __m512i nibble = _mm512_set1_epi8(15);
+    for (int64_t block = 0; block < p.in_padded / kBlock4; ++block) {
+      for (int half = 0; half < 2; ++half) {
+        const int64_t k = block * kBlock4 + half * 32;
+        const uint8_t* v = w + half * 256;
+        __m512i highs[R], lows[R];
+        for (int r = 0; r < R; ++r) highs[r] = lows[r] = _mm512_setzero_si512();
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) {
+          const __m512i both = _mm512_loadu_si512(v + j * 64);
+          const __m512i first = _mm512_and_si512(both, nibble);
+          const __m512i second = _mm512_and_si512(_mm512_srli_epi16(both, 4), nibble);
+#pragma GCC unroll 8
+          for (int r = 0; r < R; ++r) {
+            highs[r] = _mm512_dpbusd_epi32(highs[r], first, four(high[r] + k + 8 * j));
+            lows[r] = _mm512_dpbusd_epi32(lows[r], first, four(low[r] + k + 8 * j));
+            highs[r] = _mm512_dpbusd_epi32(highs[r], second, four(high[r] + k + 8 * j + 4));
+            lows[r] = _mm512_dpbusd_epi32(lows[r], second, four(low[r] + k + 8 * j + 4));
+          }
+        }
+        const __m512 scale =
+            _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + 512 + half * 32)));
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+          // Below 2^24 in magnitude, so the conversion is exact.
+          const __m512i sum = _mm512_add_epi32(_mm512_slli_epi32(highs[r], 8), lows[r]);
+          const __m512 all = _mm512_set1_ps(group[r][2 * block + half]);
+          if constexpr (Min) {
+            const __m512 least =
+                _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + 576 + half * 32)));
+            total[r] = _mm512_fmadd_ps(least, all, total[r]);
+            total[r] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(sum), total[r]);
+          } else {
+            const __m512 centred = _mm512_fnmadd_ps(all, _mm512_set1_ps(8), _mm512_cvtepi32_ps(sum));
+            total[r] = _mm512_fmadd_ps(scale, centred, total[r]);
+          }
+        }
+      }
+      w += Min ? 640 : 576;
+    }
+    for (int r = 0; r < R; ++r) {
+      float totals[kPanel];
+      _mm512_storeu_ps(totals, total[r]);
+      write_int4(p, row + r, panel, totals);
+    }
+  }
+};
+
+template <int R, int P>
+using Int4 = Int4Block<R, false>;
+template <int R, int P>
+using Int4Min = Int4Block<R, true>;
+
+void panels(const Product& p, int64_t first, int64_t last) {
+  switch (p.format) {
+    case Format::bf16:
+#if defined(__AVX512BF16__)
+      if (p.pairs) return Each<Bf16Pairs, 8, 6, 4>::run(p, first, last);
+#endif
+      return Each<Bf16, 12, 12, 1>::run(p, first, last);
+    case Format::int8: return Each<Int8, 8, 6, 2>::run(p, first, last);
+    case Format::int4: return Each<Int4, 8, 8, 1>::run(p, first, last);
+    case Format::int4_min: return Each<Int4Min, 8, 8, 1>::run(p, first, last);
+  }
+}
+
+}  // namespace
+
+#if defined(__AVX512BF16__)
+const Kernels avx512_bf16_kernels = {"avx512_bf16", prepare_rows<true>, panels, &avx512_sequences, true, read_words};
+#else
+const Kernels avx512_kernels = {"avx512", prepare_rows<true>, panels, &avx512_sequences, false, read_words};
+#endif
+
+}  // namespace griffin

@@ -1,0 +1,163 @@
+// Products with packed weights, for NEON with the dot product instructions: four vectors hold a step of 16
+// outputs.
+#include <arm_neon.h>
+
+#include "kernels.h"
+#include "sequence.h"
+
+namespace griffin {
+namespace {
+
+#include "rows.h"
+
+inline int8x16_t four(const int8_t* digits) {  // four inputs, for four outputs
+  int32_t bits;
+  __builtin_memcpy(&bits, digits, 4);
+  return vreinterpretq_s8_s32(vdupq_n_s32(bits));
+}
+
+inline float32x4_t halves(const uint8_t* from) {
+  uint16x4_t bits;
+  __builtin_memcpy(&bits, from, 8);
+  return vcvt_f32_f16(vreinterpret_f16_u16(bits));
+}
+
+template <int R, int P>
+struct Bf16 {
+  static void run(const Product& p, int64_t panel, int64_t row) {
+    const uint8_t* w = p.data + panel * p.panel_bytes;
+    const float* x[R];
+    float32x4_t even[R][4], odd[R][4];
+    for (int r = 0; r < R; ++r) {
+      x[r] = reinterpret_cast<const float*>(p.prepared + (row + r) * p.row_bytes);
+      for (int v = 0; v < 4; ++v) even[r][v] = odd[r][v] = vdupq_n_f32(0);
+    }
+    const uint32x4_t high = vdupq_n_u32(0xffff0000u);
+    for (int64_t k = 0; k < p.in_padded; k += 2, w += 64) {
+      for (int v = 0; v < 4; ++v) {
+        const uint32x4_t pair = vreinterpretq_u32_u8(vld1q_u8(w + 16 * v));
+        const float32x4_t first = vreinterpretq_f32_u32(vshlq_n_u32(pair, 16));
+        const float32x4_t second = vreinterpretq_f32_u32(vandq_u32(pair, high));
+        for (int r = 0; r < R; ++r) {
+          even[r][v] = vfmaq_n_f32(even[r][v], first, x[r][k]);
+          odd[r][v] = vfmaq_n_f32(odd[r][v], second, x[r][k + 1]);
+        }
+      }
+    }
+    for (int r = 0; r < R; ++r) {
+      float sums[kPanel];
+      for (int v = 0; v < 4; ++v) vst1q_f32(sums + 4 * v, vaddq_f32(even[r][v], odd[r][v]));
+      write(p, row + r, panel, sums);
+    }
+  }
+};
+
+template <int R, int P>
+struct Int8 {
+  static void run(const Product& p, int64_t panel, int64_t row) {
+    const uint8_t* w = p.data + panel * p.panel_bytes;
+    const int8_t *high[R], *low[R];
+    int32x4_t highs[R][4], lows[R][4];
+    for (int r = 0; r < R; ++r) {
+      high[r] = reinterpret_cast<const int8_t*>(p.prepared + (row + r) * p.row_bytes);
+      low[r] = high[r] + p.in_padded;
+      for (int v = 0; v < 4; ++v) highs[r][v] = lows[r][v] = vdupq_n_s32(0);
+    }
+    const uint8x16_t offset = vdupq_n_u8(128);  // flipping the top bit takes away the 128 that was added
+    for (int64_t k = 0; k < p.in_padded; k += 4, w += 64) {
+      for (int v = 0; v < 4; ++v) {
+        const int8x16_t weights = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(w + 16 * v), offset));
+        for (int r = 0; r < R; ++r) {
+          highs[r][v] = vdotq_s32(highs[r][v], weights, four(high[r] + k));
+          lows[r][v] = vdotq_s32(lows[r][v], weights, four(low[r] + k));
+        }
+      }
+    }
+    for (int r = 0; r < R; ++r) {
+      int32_t h[kPanel], l[kPanel];
+      int64_t totals[kPanel];
+      for (int v = 0; v < 4; ++v) {
+        vst1q_s32(h + 4 * v, highs[r][v]);
+        vst1q_s32(l + 4 * v, lows[r][v]);
+      }
+      for (int o = 0; o < kPanel; ++o) totals[o] = int64_t{256} * h[o] + l[o];
+      write_int8(p, row + r, panel, totals);
+    }
+  }
+};
+
+template <int R, bool Min>
+struct Int4Block {
+  static void run(const Product& p, int64_t panel, int64_t row) {
+    const uint8_t* w = p.data + panel * p.panel_bytes;
+    const int8_t *high[R], *low[R];
+    float32x4_t total[R][4];
+    for (int r = 0; r < R; ++r) {
+      high[r] = reinterpret_cast<const int8_t*>(p.prepared + (row + r) * p.row_bytes);
+      low[r] = high[r] + p.in_padded;
+      for (int v = 0; v < 4; ++v) total[r][v] = vdupq_n_f32(0);
+    }
+    const uint8x16_t nibble = vdupq_n_u8(15);
+    for (int64_t block = 0; block < p.in_padded / kBlock4; ++block) {
+      for (int half = 0; half < 2; ++half) {
+        const int64_t k = block * kBlock4 + half * 32;
+        int32x4_t highs[R][4], lows[R][4];
+        for (int r = 0; r < R; ++r) {
+          for (int v = 0; v < 4; ++v) highs[r][v] = lows[r][v] = vdupq_n_s32(0);
+        }
+        for (int j = 0; j < 4; ++j) {
+          for (int v = 0; v < 4; ++v) {
+            const uint8x16_t both = vld1q_u8(w + half * 256 + j * 64 + 16 * v);
+            const int8x16_t first = vreinterpretq_s8_u8(vandq_u8(both, nibble));
+            const int8x16_t second = vreinterpretq_s8_u8(vshrq_n_u8(both, 4));
+            for (int r = 0; r < R; ++r) {
+              highs[r][v] = vdotq_s32(highs[r][v], first, four(high[r] + k + 8 * j));
+              lows[r][v] = vdotq_s32(lows[r][v], first, four(low[r] + k + 8 * j));
+              highs[r][v] = vdotq_s32(highs[r][v], second, four(high[r] + k + 8 * j + 4));
+              lows[r][v] = vdotq_s32(lows[r][v], second, four(low[r] + k + 8 * j + 4));
+            }
+          }
+        }
+        for (int r = 0; r < R; ++r) {
+          const float all = p.group_sum[(row + r) * (p.in_padded / 32) + 2 * block + half];
+          for (int v = 0; v < 4; ++v) {
+            const float32x4_t sum = vcvtq_f32_s32(vaddq_s32(vshlq_n_s32(highs[r][v], 8), lows[r][v]));
+            const float32x4_t scale = halves(w + 512 + half * 32 + 8 * v);
+            if constexpr (Min) {
+              total[r][v] = vfmaq_n_f32(total[r][v], halves(w + 576 + half * 32 + 8 * v), all);
+              total[r][v] = vfmaq_f32(total[r][v], scale, sum);
+            } else {
+              total[r][v] = vfmaq_f32(total[r][v], scale, vfmsq_n_f32(sum, vdupq_n_f32(8), all));
+            }
+          }
+        }
+      }
+      w += Min ? 640 : 576;
+    }
+    for (int r = 0; r < R; ++r) {
+      float totals[kPanel];
+      for (int v = 0; v < 4; ++v) vst1q_f32(totals + 4 * v, total[r][v]);
+      write_int4(p, row + r, panel, totals);
+    }
+  }
+};
+
+template <int R, int P>
+using Int4 = Int4Block<R, false>;
+template <int R, int P>
+using Int4Min = Int4Block<R, true>;
+
+void panels(const Product& p, int64_t first, int64_t last) {
+  switch (p.format) {
+    case Format::bf16: return Each<Bf16, 3, 3, 1>::run(p, first, last);
+    case Format::int8: return Each<Int8, 3, 3, 1>::run(p, first, last);
+    case Format::int4: return Each<Int4, 2, 2, 1>::run(p, first, last);
+    case Format::int4_min: return Each<Int4Min, 2, 2, 1>::run(p, first, last);
+  }
+}
+
+}  // namespace
+
+const Kernels neon_kernels = {"neon", prepare_rows<true>, panels, &neon_sequences, false, read_words};
+
+}  // namespace griffin

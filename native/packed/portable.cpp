@@ -1,0 +1,121 @@
+// Products with packed weights in plain C++: what runs where no other set does, and the plainest to read.
+#include "kernels.h"
+#include "sequence.h"
+
+namespace griffin {
+namespace {
+
+#include "rows.h"
+
+inline float from_half(uint16_t bits) {
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000) << 16;
+  const uint32_t exponent = bits >> 10 & 31, fraction = bits & 1023;
+  float out;
+  if (exponent == 0) {
+    out = static_cast<float>(fraction) * (1.0f / 16777216.0f);
+    return sign ? -out : out;
+  }
+  const uint32_t wide = sign | (exponent == 31 ? 255u : exponent + 112) << 23 | fraction << 13;
+  __builtin_memcpy(&out, &wide, 4);
+  return out;
+}
+
+inline const int16_t* quantised(const Product& p, int64_t row) {
+  return reinterpret_cast<const int16_t*>(p.prepared + row * p.row_bytes);
+}
+
+template <int R, int P>
+struct Bf16 {
+  static void run(const Product& p, int64_t panel, int64_t row) {
+    static_assert(R == 1);
+    const uint8_t* w = p.data + panel * p.panel_bytes;
+    const float* x = reinterpret_cast<const float*>(p.prepared + row * p.row_bytes);
+    float even[kPanel] = {}, odd[kPanel] = {};
+    for (int64_t k = 0; k < p.in_padded; k += 2, w += 64) {
+      uint32_t pair[kPanel];
+      __builtin_memcpy(pair, w, 64);
+      for (int o = 0; o < kPanel; ++o) even[o] += from_bf16(static_cast<uint16_t>(pair[o])) * x[k];
+      for (int o = 0; o < kPanel; ++o) odd[o] += from_bf16(static_cast<uint16_t>(pair[o] >> 16)) * x[k + 1];
+    }
+    for (int o = 0; o < kPanel; ++o) even[o] += odd[o];
+    write(p, row, panel, even);
+  }
+};
+
+template <int R, int P>
+struct Int8 {
+  static void run(const Product& p, int64_t panel, int64_t row) {
+    static_assert(R == 1);
+    const uint8_t* w = p.data + panel * p.panel_bytes;
+    const int16_t* q = quantised(p, row);
+    int64_t totals[kPanel] = {};
+    for (int64_t at = 0; at < p.in_padded; at += 256) {  // an int32 holds 256 products of a byte and an int16
+      const int64_t end = p.in_padded - at < 256 ? p.in_padded : at + 256;
+      int32_t sums[kPanel] = {};
+      for (int64_t k = at; k < end; k += 4, w += 64) {
+        for (int o = 0; o < kPanel; ++o) {
+          for (int b = 0; b < 4; ++b) sums[o] += (static_cast<int32_t>(w[4 * o + b]) - 128) * q[k + b];
+        }
+      }
+      for (int o = 0; o < kPanel; ++o) totals[o] += sums[o];
+    }
+    write_int8(p, row, panel, totals);
+  }
+};
+
+template <int R, bool Min>
+struct Int4Block {
+  static void run(const Product& p, int64_t panel, int64_t row) {
+    static_assert(R == 1);
+    const uint8_t* w = p.data + panel * p.panel_bytes;
+    const int16_t* q = quantised(p, row);
+    const float* group = p.group_sum + row * (p.in_padded / 32);
+    float totals[kPanel] = {};
+    for (int64_t block = 0; block < p.in_padded / kBlock4; ++block) {
+      for (int half = 0; half < 2; ++half, q += 32, ++group) {
+        int32_t sums[kPanel] = {};
+        for (int j = 0; j < 4; ++j) {
+          const uint8_t* v = w + half * 256 + j * 64;
+          for (int o = 0; o < kPanel; ++o) {
+            for (int b = 0; b < 4; ++b) {
+              sums[o] += (v[4 * o + b] & 15) * q[8 * j + b] + (v[4 * o + b] >> 4) * q[8 * j + 4 + b];
+            }
+          }
+        }
+        uint16_t scale[kPanel], least[kPanel];
+        __builtin_memcpy(scale, w + 512 + half * 32, 32);
+        if constexpr (Min) __builtin_memcpy(least, w + 576 + half * 32, 32);
+        for (int o = 0; o < kPanel; ++o) {
+          if constexpr (Min) {
+            totals[o] += from_half(least[o]) * *group;
+            totals[o] += from_half(scale[o]) * static_cast<float>(sums[o]);
+          } else {
+            totals[o] += from_half(scale[o]) * (static_cast<float>(sums[o]) - 8 * *group);
+          }
+        }
+      }
+      w += Min ? 640 : 576;
+    }
+    write_int4(p, row, panel, totals);
+  }
+};
+
+template <int R, int P>
+using Int4 = Int4Block<R, false>;
+template <int R, int P>
+using Int4Min = Int4Block<R, true>;
+
+void panels(const Product& p, int64_t first, int64_t last) {
+  switch (p.format) {
+    case Format::bf16: return Each<Bf16, 1, 1, 1>::run(p, first, last);
+    case Format::int8: return Each<Int8, 1, 1, 1>::run(p, first, last);
+    case Format::int4: return Each<Int4, 1, 1, 1>::run(p, first, last);
+    case Format::int4_min: return Each<Int4Min, 1, 1, 1>::run(p, first, last);
+  }
+}
+
+}  // namespace
+
+const Kernels portable_kernels = {"portable", prepare_rows<false>, panels, &portable_sequences, false, read_words};
+
+}  // namespace griffin

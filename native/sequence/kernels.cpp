@@ -1,0 +1,47 @@
+// Compiled once for each instruction set, with its flags and GRIFFIN_TABLE as the name of its table.
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#include "sequence.h"
+
+namespace griffin {
+namespace {
+
+#include "vector.h"
+
+#include "scan.h"
+
+#include "attention.h"
+#include "convolution.h"
+#include "unit.h"
+
+template <class Job, void (*Float)(const Job&, int64_t, int64_t), void (*Half)(const Job&, int64_t, int64_t),
+          void (*Double)(const Job&, int64_t, int64_t)>
+void by_type(const Job& job, int64_t first, int64_t last) {
+  switch (job.type) {
+    case Type::f32: return Float(job, first, last);
+    case Type::bf16: return Half(job, first, last);
+    case Type::f64: return Double(job, first, last);
+  }
+}
+
+template <class X>
+void unit_or_gates(const Unit& u, int64_t first, int64_t last) {
+  u.gate_i ? unit_of_gates<X>(u, first, last) : unit<X>(u, first, last);
+}
+
+}  // namespace
+
+const Sequences GRIFFIN_TABLE = {
+    kLanes<float>,
+    by_type<Scan, scan<float>, scan<Bf16>, scan<double>>,
+    by_type<ScanGradient, scan_gradient<float>, scan_gradient<Bf16>, scan_gradient<double>>,
+    by_type<Unit, unit_or_gates<float>, unit_or_gates<Bf16>, unit_or_gates<double>>,
+    by_type<UnitGradient, unit_gradient<float>, unit_gradient<Bf16>, unit_gradient<double>>,
+    by_type<Convolution, convolution<float>, convolution<Bf16>, convolution<double>>,
+    by_type<Attention, attention<float>, attention<Bf16>, attention<double>>,
+    by_type<Attention, attention_end<float>, attention_end<Bf16>, attention_end<double>>,
+};
+
+}  // namespace griffin

@@ -1,0 +1,59 @@
+// The linear scan and its gradient: one pass over memory each, channels side by side.
+
+// Pieces first..last-1 as runs of channels within one row: fn(row, first channel, channels).
+template <class Fn>
+inline void for_runs(int64_t first, int64_t last, int64_t width, int64_t lanes, const Fn& fn) {
+  const int64_t chunks = (width + lanes - 1) / lanes;
+  while (first < last) {
+    const int64_t row = first / chunks, chunk = first % chunks;
+    const int64_t count = last - first < chunks - chunk ? last - first : chunks - chunk;
+    const int64_t end = (chunk + count) * lanes < width ? (chunk + count) * lanes : width;
+    fn(row, chunk * lanes, end - chunk * lanes);
+    first += count;
+  }
+}
+
+template <class X>
+inline void scan(const Scan& s, int64_t first, int64_t last) {
+  using T = Wide<X>;
+  constexpr int W = kWidth<T>;
+  for_runs(first, last, s.width, kLanes<float>, [&](int64_t row, int64_t at, int64_t count) {
+    T* h = static_cast<T*>(s.last) + row * s.width + at;  // the running value lives where the last one goes
+    __builtin_memcpy(h, static_cast<const T*>(s.h0) + row * s.width + at, sizeof(T) * count);
+    for (int64_t t = 0; t < s.steps; ++t) {
+      const int64_t from = (row * s.steps + t) * s.width + at;
+      const X *x = static_cast<const X*>(s.x) + from, *a = static_cast<const X*>(s.a) + from;
+      X* to = static_cast<X*>(s.h) + from;
+      T* every = s.every ? static_cast<T*>(s.every) + from : nullptr;
+      for (int64_t c = 0; c < count; c += W) {
+        const Vec<T> value = load(a + c, count - c) * load(h + c, count - c) + load(x + c, count - c);
+        store(h + c, value, count - c);
+        store(to + c, value, count - c);
+        if (every) store(every + c, value, count - c);
+      }
+    }
+  });
+}
+
+template <class X>
+inline void scan_gradient(const ScanGradient& s, int64_t first, int64_t last) {
+  using T = Wide<X>;
+  constexpr int W = kWidth<T>;
+  for_runs(first, last, s.width, kLanes<float>, [&](int64_t row, int64_t at, int64_t count) {
+    T* carry = static_cast<T*>(s.dh0) + row * s.width + at;  // what reaches h[t] from later steps
+    __builtin_memcpy(carry, static_cast<const T*>(s.dlast) + row * s.width + at, sizeof(T) * count);
+    for (int64_t t = s.steps - 1; t >= 0; --t) {
+      const int64_t from = (row * s.steps + t) * s.width + at;
+      const X *a = static_cast<const X*>(s.a) + from, *dh = static_cast<const X*>(s.dh) + from;
+      const T* before = t ? static_cast<const T*>(s.every) + from - s.width
+                          : static_cast<const T*>(s.h0) + row * s.width + at;
+      X *dx = static_cast<X*>(s.dx) + from, *da = static_cast<X*>(s.da) + from;
+      for (int64_t c = 0; c < count; c += W) {
+        const Vec<T> g = load(dh + c, count - c) + load(carry + c, count - c);
+        store(dx + c, g, count - c);
+        store(da + c, g * load(before + c, count - c), count - c);
+        store(carry + c, g * load(a + c, count - c), count - c);
+      }
+    }
+  });
+}

@@ -1,0 +1,224 @@
+"""Packed weights: what packing keeps, and every implementation and instruction set against the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from griffin import ops
+from griffin.ops import native
+from griffin.ops.packed_linear import FORMATS, pack, pack_int4, pack_int8, panel_bytes, unpack
+from griffin.ops.packed_linear.packed import LONGEST
+
+needs_native = pytest.mark.skipif(not native.built(), reason="the native kernels are not built")
+SHAPES = [(1, 1), (16, 64), (17, 33), (40, 128), (63, 500), (5, 1000)]
+SETS = native.instruction_sets()
+# Error of a product relative to its largest value: rounding of activations to 16 bits, of sums to float32.
+CLOSE = 1e-4
+
+
+def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_bf16_packs_exactly(shape: tuple[int, int]) -> None:
+    weight = draw(*shape, dtype=torch.bfloat16)
+    assert torch.equal(unpack(pack(weight, "bf16"), torch.bfloat16), weight)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("format", ["int8", "int4", "int4_min"])
+def test_integers_are_within_half_a_step(format: str, shape: tuple[int, int]) -> None:
+    weight = draw(*shape)
+    error = (unpack(pack(weight, format)) - weight).abs()
+    if format == "int8":
+        step = weight.abs().amax(1, keepdim=True) / 127
+    else:
+        groups = torch.nn.functional.pad(weight, (0, -shape[1] % 32)).unflatten(1, (-1, 32))
+        # The symmetric format reaches 7 steps on one side, so its far end can be a whole step off.
+        step = groups.abs().amax(2) / 4 if format == "int4" else (groups.amax(2) - groups.amin(2)) / 15
+        step = step.repeat_interleave(32, 1)[:, : shape[1]]
+    assert (error <= step * 0.51 + 1e-3 * weight.abs().max()).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_int4_keeps_every_value(shape: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(3)
+    values = torch.randint(16, shape, generator=generator, dtype=torch.uint8)
+    groups = (shape[0], -(-shape[1] // 32))
+    scale = (torch.rand(groups, generator=generator) + 0.5).half()
+    least = torch.randn(groups, generator=generator).half()
+
+    def wide(t: Tensor) -> Tensor:
+        return t.float().repeat_interleave(32, 1)[:, : shape[1]]
+
+    assert torch.equal(unpack(pack_int4(values, scale)), (values.float() - 8) * wide(scale))
+    assert torch.equal(unpack(pack_int4(values, scale, least)), values.float() * wide(scale) + wide(least))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("implementation", ["eager", *(f"native {name}" for name in SETS)])
+def test_twins(format: str, shape: tuple[int, int], dtype: torch.dtype, implementation: str) -> None:
+    packed, bias = pack(draw(*shape), format), draw(shape[0], seed=2, dtype=dtype)
+    x = draw(19, shape[1], seed=1, dtype=dtype)
+    x[3] = 0
+    x[4] *= 1e4
+    with ops.use("reference"):
+        want = ops.packed_linear(x, packed, bias, torch.float32)
+    name, _, chosen = implementation.partition(" ")
+    with ops.use(name):
+        if chosen:
+            with native.instruction_set(chosen):
+                got = ops.packed_linear(x, packed, bias, torch.float32)
+                rounded = ops.packed_linear(x, packed, bias)
+        else:
+            got = ops.packed_linear(x, packed, bias, torch.float32)
+            rounded = ops.packed_linear(x, packed, bias)
+    scale = x.float().abs().amax(1, keepdim=True) * unpack(packed).abs().sum(1) + 1
+    close = 1e-2 if name == "eager" and dtype == torch.bfloat16 else CLOSE  # torch rounds weights and sums
+    assert ((got - want).abs() <= close * scale).all()
+    if name == "native":
+        assert torch.equal(rounded, got.to(dtype))
+
+
+@needs_native
+@pytest.mark.parametrize("format", ["int8", "int4", "int4_min"])
+def test_activations_keep_sixteen_bits(format: str) -> None:
+    """Without outliers the product is as good as with float32 activations, to 1e-4 of its typical size."""
+    packed, x = pack(draw(64, 512), format), draw(4, 512, seed=1)
+    with ops.use("reference"):
+        want = ops.packed_linear(x, packed)
+    error = (ops.packed_linear(x, packed) - want).square().mean().sqrt() / want.square().mean().sqrt()
+    assert error < 1e-4
+
+
+@needs_native
+@pytest.mark.parametrize("chosen", SETS)
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_rows_and_threads_do_not_change_a_bit(
+    format: str, chosen: str, dtype: torch.dtype, threads: None
+) -> None:
+    packed, bias, x = pack(draw(200, 192), format), draw(200, seed=1), draw(40, 192, seed=2, dtype=dtype)
+    with native.instruction_set(chosen):
+        torch.set_num_threads(1)
+        whole = ops.packed_linear(x, packed, bias)
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            for rows in (*range(1, 20), 40):
+                assert torch.equal(ops.packed_linear(x[:rows], packed, bias), whole[:rows]), (count, rows)
+            assert torch.equal(ops.packed_linear(x[7], packed, bias), whole[7])
+
+
+@needs_native
+def test_int8_is_equal_in_every_instruction_set() -> None:
+    """Integer sums are exact, so where they are taken does not matter."""
+    packed, x = pack(draw(50, 1000), "int8"), draw(5, 1000, seed=2)
+    results = []
+    for name in SETS:
+        with native.instruction_set(name):
+            results.append(ops.packed_linear(x, packed))
+    assert all(torch.equal(result, results[0]) for result in results)
+
+
+@needs_native
+def test_largest_sums_do_not_overflow() -> None:
+    """All weights and all activations at their largest, over the most inputs the format takes."""
+    inputs = LONGEST
+    for sign in (1, -1):
+        packed = pack_int8(torch.full((2, inputs), sign * 127, dtype=torch.int8), torch.ones(2))
+        for name in SETS:
+            with native.instruction_set(name):
+                got = ops.packed_linear(torch.full((1, inputs), 3.0), packed)
+            torch.testing.assert_close(got, torch.full((1, 2), sign * 127 * 3.0 * inputs), rtol=1e-6, atol=0)
+
+
+@needs_native
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_is_not_finite_stays_so(format: str) -> None:
+    packed, x = pack(draw(20, 70), format), draw(3, 70)
+    x[1, 5] = float("nan")
+    y = ops.packed_linear(x, packed)
+    assert torch.isnan(y[1]).all()
+    assert torch.isfinite(y[[0, 2]]).all()
+    x[1, 5] = float("inf")
+    assert not torch.isfinite(ops.packed_linear(x, packed)[1]).any()
+
+
+@needs_native
+def test_it_reads_no_uninitialised_output(threads: None) -> None:
+    torch.set_num_threads(3)
+    packed, x = pack(draw(33, 64), "int8"), draw(2, 64)
+    want = ops.packed_linear(x, packed)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.equal(ops.packed_linear(x, packed), want)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_gradients(format: str) -> None:
+    packed = pack(draw(24, 40), format)
+    x, bias = draw(2, 3, 40, seed=1).requires_grad_(), draw(24, seed=2).requires_grad_()
+    dy = draw(2, 3, 24, seed=4)
+    dx, dbias = torch.autograd.grad(ops.packed_linear(x, packed, bias), (x, bias), dy)
+    torch.testing.assert_close(dx, dy @ unpack(packed), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(dbias, dy.sum((0, 1)))
+
+
+@needs_native
+def test_custom_op_is_well_formed() -> None:
+    packed = pack(draw(24, 40), "int8")
+    args = (draw(3, 40), packed.data, packed.scale, draw(24), "int8", 24, 40, torch.float32)
+    torch.library.opcheck(torch.ops.griffin.packed_linear.default, args)
+
+
+def test_strided_and_empty_inputs() -> None:
+    packed, x = pack(draw(24, 40), "int4"), draw(6, 80)
+    strided = x[:, ::2]
+    assert torch.equal(ops.packed_linear(strided, packed), ops.packed_linear(strided.contiguous(), packed))
+    assert ops.packed_linear(x[:0, :40], packed).shape == (0, 24)
+
+
+def test_refusals_say_why() -> None:
+    packed = pack(draw(24, 40), "int8")
+    with pytest.raises(ValueError, match="40 inputs"):
+        ops.packed_linear(draw(2, 41), packed)
+    with pytest.raises(ValueError, match="bias must be \\(24,\\)"):
+        ops.packed_linear(draw(2, 40), packed, draw(23))
+    with pytest.raises(ValueError, match="bf16, int8, int4"):
+        pack(draw(24, 40), "int3")
+    with pytest.raises(ValueError, match="0\\.\\.15"):
+        pack_int4(torch.full((16, 32), 16, dtype=torch.uint8), torch.ones(16, 1))
+    with pytest.raises(ValueError, match="matrix"):
+        pack(draw(24), "int8")
+    assert panel_bytes("int4", 65) == 2 * 576
+
+
+@needs_native
+def test_torn_weights_are_refused_before_they_are_read() -> None:
+    packed = pack(draw(24, 40), "int8")
+    for broken in (
+        packed._replace(data=packed.data[:1]),
+        packed._replace(data=packed.data[:, :-1]),
+        packed._replace(scale=None),
+        packed._replace(out_features=40),
+        packed._replace(format="int4"),
+    ):
+        with pytest.raises(ValueError):
+            ops.packed_linear(draw(2, 40), broken)

@@ -1,0 +1,82 @@
+"""The laws of tests/laws with packed weights. Widths are multiples of 64, as in every real model.
+
+Activations are rounded to 16 bits for int8 and int4, so a difference in the last bit of a sum can become one
+step: where something sums in another order (attention, cut into chunks), 1e-5 becomes 1e-3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from griffin.model import Griffin
+from griffin.ops import native
+from griffin.quant import FORMATS, quantize_model
+from tests.conftest import make_model, make_tokens
+from tests.laws.test_laws import cut, read
+from tests.toy import CONFIG
+
+W = 16
+SHAPES = {
+    "griffin": CONFIG.replace(attention_window_size=W),
+    "hawk": CONFIG.replace(block_types=("recurrent",) * 3),
+}
+
+
+@pytest.fixture(params=[f"{shape}-{format}" for shape in SHAPES for format in FORMATS])
+def model(request: pytest.FixtureRequest) -> Iterator[Griffin]:
+    shape, format = request.param.split("-")
+    with torch.no_grad():
+        yield quantize_model(make_model(SHAPES[shape]), format)
+
+
+def assert_near(found: torch.Tensor, wanted: torch.Tensor) -> None:
+    worst = float((found - wanted).abs().max() / wanted.std())
+    assert worst < 1e-3, f"off by {worst:.3g} of the deviation"
+
+
+@pytest.mark.parametrize("size", [1, 7, W, 2 * W + 1])
+def test_chunk(model: Griffin, size: int) -> None:
+    """Reading in pieces equals reading at once; without attention, bit for bit on the native path."""
+    tokens = make_tokens(model.config, 2, 3 * W + 5)
+    whole, _ = model(tokens)
+    pieces, _ = read(model, tokens, cut(3 * W + 5, size))
+    if native.built() and "attention" not in model.config.block_types:
+        assert torch.equal(pieces, whole)
+    else:
+        assert_near(pieces, whole)
+
+
+@pytest.mark.parametrize("steps", [1, 2, W + 1])
+def test_batch(model: Griffin, steps: int) -> None:
+    """A row alone equals the same row in company, bit for bit."""
+    tokens = make_tokens(model.config, 9, steps)
+    logits, _ = model(tokens)
+    for row in (0, 4, 8):
+        assert torch.equal(model(tokens[row : row + 1])[0][0], logits[row])
+
+
+@pytest.mark.skipif(not native.built(), reason="a promise of the native kernels")
+def test_threads(model: Griffin) -> None:
+    """The number of threads changes no bit."""
+    tokens = make_tokens(model.config, 2, 3 * W)
+    one, _ = model(tokens)
+    before = torch.get_num_threads()
+    try:
+        for threads in (2, 3):
+            torch.set_num_threads(threads)
+            assert torch.equal(model(tokens)[0], one)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_packing(model: Griffin) -> None:
+    """Documents packed equal documents alone, and what comes before leaves no trace."""
+    one, other = make_tokens(model.config, 1, 20, seed=2), make_tokens(model.config, 1, 30, seed=3)
+    positions = torch.cat([torch.arange(20), torch.arange(30)])[None]
+    packed, _ = model(torch.cat([one, other], 1), segment_pos=positions)
+    assert_near(packed[:, 20:], model(other)[0])
+    changed, _ = model(torch.cat([(one + 1) % 480, other], 1), segment_pos=positions)
+    assert torch.equal(changed[:, 20:], packed[:, 20:])
