@@ -9,7 +9,8 @@ READY  := $(VENV)/.ready
 .PHONY: demo test test-slow lint sanitize clean
 
 demo: $(READY)
-	$(BIN)/griffin generate --model nano --max-tokens 120 --temperature 0 "def read_lines(path):"
+	@$(BIN)/griffin generate --model nano --max-tokens 90 --temperature 0.5 --frequency-penalty 0.3 --seed 2 \
+	    --echo --stats "$$(printf 'def factorial(n):\n    """Return')"
 
 test: $(READY) lint
 	$(BIN)/python -m pytest -m "not slow" -n 2

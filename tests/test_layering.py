@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
         *("sessions", "server", "train", "evals", "bench"),
     },
 }
-NO_TORCH = ("text", "server.protocol", "cli.__init__", "cli.options", "cli.pieces", "__init__")
+NO_TORCH = ("text", "server.protocol", "cli.__init__", "cli.options", "__init__")
 
 
 @cache
@@ -107,5 +107,5 @@ def test_verbs_import_heavy_things_when_they_run(name):
     for imported in top_level_imports(modules()[name]):
         top = imported.split(".")[0]
         assert top not in heavy, f"griffin.{name} imports {imported} at its top"
-        if top == "griffin" and name != "cli.pieces":
+        if top == "griffin":
             assert room_of(imported) not in rooms, f"griffin.{name} imports {imported} at its top"

@@ -144,8 +144,8 @@ def _text(source: BinaryIO) -> str:
 
 
 def _read(llm: LLM, source: BinaryIO, size: int | None) -> Context:
-    from griffin.cli.pieces import Pieces, TextSource
     from griffin.cli.progress import ReadingBar
+    from griffin.text.pieces import Pieces, TextSource
 
     with ReadingBar(size) as bar:
         text = TextSource(source, bar.took)

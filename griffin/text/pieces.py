@@ -14,7 +14,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from griffin.text import Tokenizer
+from griffin.text.tokenizer import Tokenizer
 
 BLOCK = 1 << 16  # bytes read at a time
 _LEAST = 1 << 14  # characters encoded at a time, at least

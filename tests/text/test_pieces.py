@@ -15,15 +15,16 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, normalizers, trainers
 
-from griffin.cli import pieces as module
-from griffin.cli.pieces import Cutter, Pieces, TextSource
 from griffin.text import Tokenizer
+from griffin.text import pieces as module
+from griffin.text.pieces import Cutter, Pieces, TextSource
 from griffin.train.bpe import CONTROL_TOKENS
+from tests.toy import write_toy
 
 
 @pytest.fixture(scope="module")
-def ours(folder) -> Tokenizer:
-    return Tokenizer.open(folder)
+def ours(tmp_path_factory) -> Tokenizer:
+    return Tokenizer.open(write_toy(tmp_path_factory.mktemp("ours") / "toy"))
 
 
 @pytest.fixture(scope="module")
