@@ -79,6 +79,8 @@ def make_flax(folder: Path) -> None:
     generator = torch.Generator().manual_seed(6)
     params = jax.tree.map(lambda x: jnp.asarray(shake(torch.tensor(x.tolist()), generator).numpy()), params)
     orbax.checkpoint.PyTreeCheckpointer().save(folder.absolute() / "toy", params)
+    # Orbax notes the folder it wrote to, which is nobody else's business.
+    (folder / "toy" / "commit_success.txt").write_text("Checkpoint commit was successful\n")
     logits, _ = model.apply({"params": params}, tokens, positions)
     keep(folder, torch.tensor(logits.tolist()))
 
