@@ -16,6 +16,7 @@ from griffin.checkpoints.rename import deepmind_shapes
 from griffin.model import PRESETS, GriffinConfig
 from tests.checkpoints.toys import DEEPMIND, UNTOLD, same
 from tests.conftest import make_model, make_tokens
+from tests.parity.rivals import official_config
 
 # Orbax notes that it takes the shardings from the file, which is what is wanted.
 pytestmark = pytest.mark.filterwarnings("ignore:Sharding info not provided")
@@ -78,19 +79,8 @@ def saved(tmp_path: Path) -> Path:
 
 
 def official(config: GriffinConfig) -> Any:
-    common = pytest.importorskip("recurrentgemma.common")
-    kinds = {"recurrent": common.TemporalBlockType.RECURRENT, "attention": common.TemporalBlockType.ATTENTION}
-    return common.GriffinConfig(
-        vocab_size=config.vocab_size,
-        width=config.width,
-        mlp_expanded_width=config.mlp_width,
-        num_heads=config.num_heads,
-        block_types=tuple(kinds[kind] for kind in config.block_types),
-        embeddings_scale_by_sqrt_dim=config.scale_embeddings,
-        attention_window_size=config.attention_window_size,
-        logits_soft_cap=config.logits_soft_cap,
-        lru_width=config.lru_width,
-    )
+    pytest.importorskip("recurrentgemma")
+    return official_config(config)
 
 
 def test_their_torch_code_reads_ours(saved: Path, tmp_path: Path) -> None:

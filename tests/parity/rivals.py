@@ -31,11 +31,10 @@ TOY = GriffinConfig(
 def official_torch(model: Griffin, folder: Path, dtype: torch.dtype = torch.float32) -> Any:
     """Return recurrentgemma's torch model with our weights, through a DeepMind .pt archive."""
     import recurrentgemma.torch as official
-    from recurrentgemma import common
 
     save_model(model, folder / "ours")
     convert(folder / "ours", folder / "official.pt", to="deepmind-torch")
-    theirs = official.Griffin(_official_config(model.config, common), device="cpu", dtype=dtype)
+    theirs = official.Griffin(official_config(model.config), device="cpu", dtype=dtype)
     theirs.load_state_dict(torch.load(folder / "official.pt", weights_only=True), strict=True)
     return theirs.requires_grad_(False)
 
@@ -56,14 +55,13 @@ def official_flax_logits(model: Griffin, folder: Path, tokens: Tensor) -> Tensor
     import jax.numpy as jnp
     import orbax.checkpoint
     import recurrentgemma.jax as official
-    from recurrentgemma import common
 
     save_model(model, folder / "ours")
     convert(folder / "ours", folder / "orbax", to="deepmind-flax")
     # What official.load_parameters does; itself it fails with the orbax of today (a change in its metadata).
     archive = next((folder / "orbax").glob("**/_METADATA")).parent
     params = orbax.checkpoint.PyTreeCheckpointer().restore(archive)
-    theirs = official.Griffin(_official_config(model.config, common), dtype=jnp.float32)
+    theirs = official.Griffin(official_config(model.config), dtype=jnp.float32)
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
     logits, _ = theirs.apply({"params": params}, jnp.asarray(tokens.numpy()), positions)
     return torch.tensor(jnp.asarray(logits, jnp.float32).tolist())
@@ -83,7 +81,10 @@ def transformers_steps(model: Griffin, folder: Path, prompt: Tensor, rest: Tenso
         yield out.logits
 
 
-def _official_config(config: GriffinConfig, common: Any) -> Any:
+def official_config(config: GriffinConfig) -> Any:
+    """Return recurrentgemma's config of the same shape."""
+    from recurrentgemma import common
+
     kinds = {"recurrent": common.TemporalBlockType.RECURRENT, "attention": common.TemporalBlockType.ATTENTION}
     return common.GriffinConfig(
         vocab_size=config.vocab_size,
