@@ -11,95 +11,42 @@
 #include <string>
 #include <vector>
 
+#include "attention.h"
 #include "kernels.h"
 #include "pool.h"
+#include "product.h"
 #include "sequence.h"
+#include "trunk.h"
 
 namespace nb = nanobind;
 
 namespace griffin {
 namespace {
 
-// Memory a thread keeps between calls, so that a small product allocates nothing.
-class Scratch {
- public:
-  ~Scratch() { std::free(held_); }
-
-  uint8_t* get(size_t bytes) {
-    if (bytes > size_) {
-      std::free(held_);
-      size_ = (bytes + 4095) / 4096 * 4096;
-      held_ = static_cast<uint8_t*>(std::aligned_alloc(4096, size_));
-      if (!held_) {
-        size_ = 0;
-        throw std::bad_alloc();
-      }
-    }
-    return held_;
-  }
-
- private:
-  uint8_t* held_ = nullptr;
-  size_t size_ = 0;
-};
+#include "scratch.h"
 
 const void* at(uint64_t address) { return reinterpret_cast<const void*>(static_cast<uintptr_t>(address)); }
 
-int64_t round_up(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
+Matrix matrix(int format, uint64_t data, uint64_t scale, int64_t outputs, int64_t inputs, int64_t panel_bytes,
+              uint64_t bias, int bias_type) {
+  return {static_cast<Format>(format), static_cast<const uint8_t*>(at(data)), static_cast<const float*>(at(scale)),
+          outputs, inputs, panel_bytes, at(bias), static_cast<Type>(bias_type)};
+}
 
-void packed_linear(int format, uint64_t data, uint64_t scale, int64_t outputs, int64_t inputs, int64_t panel_bytes,
-                   uint64_t x, int x_type, int64_t rows, uint64_t bias, int bias_type, uint64_t y, int y_type,
-                   int threads) {
+void packed_linear(const Matrix& m, uint64_t x, int x_type, int64_t rows, uint64_t y, int y_type, int threads) {
   nb::gil_scoped_release release;
-  Product p{};
-  p.format = static_cast<Format>(format);
-  p.data = static_cast<const uint8_t*>(at(data));
-  p.scale = static_cast<const float*>(at(scale));
-  p.out = outputs;
-  p.in = inputs;
-  const bool four = p.format == Format::int4 || p.format == Format::int4_min;
-  p.in_padded = round_up(inputs, four ? kBlock4 : p.format == Format::int8 ? 4 : 2);
-  p.panel_bytes = panel_bytes;
-  p.x = at(x);
-  p.x_type = static_cast<Type>(x_type);
-  p.bias = at(bias);
-  p.bias_type = static_cast<Type>(bias_type);
-  p.y = const_cast<void*>(at(y));
-  p.y_type = static_cast<Type>(y_type);
-  p.rows = rows;
-  const Kernels& kernels = active();
-  p.pairs = kernels.pairs && p.format == Format::bf16 && p.x_type == Type::bf16;
-  p.row_bytes = round_up(p.in_padded * (p.format == Format::bf16 && !p.pairs ? 4 : 2), 64);
-
-  const int64_t groups = four ? p.in_padded / 32 : 0;
   static thread_local Scratch scratch;
-  const int64_t prepared = p.row_bytes * rows;
-  uint8_t* memory = scratch.get(static_cast<size_t>(prepared + rows * (8 + 4 + 4 * groups)));
-  p.prepared = memory;
-  p.row_sum = reinterpret_cast<int64_t*>(memory + prepared);
-  p.row_scale = reinterpret_cast<float*>(memory + prepared + 8 * rows);
-  p.group_sum = groups ? p.row_scale + rows : nullptr;
+  const Results results{const_cast<void*>(at(y)), static_cast<Type>(y_type)};
+  multiply(&m, &results, 1, at(x), static_cast<Type>(x_type), rows, scratch.get(product_bytes(m, rows)), threads);
+}
 
-  parallel(rows < 4 ? 1 : threads, rows, 4,
-           [&](int64_t first, int64_t last) { kernels.prepare(p, first, last); });
-  // Few rows: pieces small enough to even out the threads. Many: as many panels as stay in a core's cache
-  // while all rows go past them.
-  const int64_t count = round_up(outputs, kPanel) / kPanel, unit = rows <= 16 ? 1 : kTogether;
-  const int64_t bytes = unit * panel_bytes, piece = rows <= 16 ? 128 << 10 : 384 << 10;
-  parallel(threads, round_up(count, unit) / unit, bytes < piece ? piece / bytes : 1,
-           [&](int64_t first, int64_t last) {
-             kernels.panels(p, first * unit, last * unit < count ? last * unit : count);
-           });
+void look_up_rows(const Matrix& m, uint64_t ids, int64_t count, float scale, int type, uint64_t y) {
+  nb::gil_scoped_release release;
+  look_up(m, static_cast<const int64_t*>(at(ids)), count, scale, static_cast<Type>(type), const_cast<void*>(at(y)));
 }
 
 void* out(uint64_t address) { return const_cast<void*>(at(address)); }
 const int64_t* numbers(uint64_t address) { return static_cast<const int64_t*>(at(address)); }
-
-// Fewer threads where there is little to do: waking one costs as much as this many operations on a value.
-int enough(int threads, int64_t values) {
-  const int64_t most = values / 4096 + 1;
-  return most < threads ? static_cast<int>(most) : threads;
-}
 
 // Runs of channels: as long as the shares of the threads allow, so that memory is read in long pieces.
 int64_t share(int64_t pieces, int threads) { return (pieces + threads - 1) / threads; }
@@ -176,21 +123,76 @@ void convolution(int type, int64_t rows, int64_t steps, int64_t width, int64_t t
            [&](int64_t first, int64_t end) { kernels.convolution(v, first, end); });
 }
 
-void attention(int type, int64_t rows, int64_t heads, int64_t kv_heads, int64_t width, int64_t slots, uint64_t q,
-               uint64_t k, uint64_t v, uint64_t ring_k, uint64_t ring_v, uint64_t held, uint64_t position,
-               uint64_t segment, uint64_t pad, uint64_t y, int threads) {
+void attention(int type, int64_t rows, int64_t steps, int64_t heads, int64_t kv_heads, int64_t width, int64_t slots,
+               uint64_t q, uint64_t k, uint64_t v, uint64_t ring_k, uint64_t ring_v, uint64_t position, uint64_t y,
+               int threads) {
   nb::gil_scoped_release release;
-  static thread_local Scratch scratch;
-  const int64_t pieces = rows * kv_heads * ((slots + kSlots - 1) / kSlots + 1);
-  const int64_t bytes = pieces * (heads / kv_heads) * (width + 2) * (static_cast<Type>(type) == Type::f64 ? 8 : 4);
-  const Attention n{static_cast<Type>(type), rows, heads, kv_heads, width, slots, at(q), at(k), at(v),
-                    at(ring_k), at(ring_v), numbers(held), numbers(position), numbers(segment),
-                    static_cast<const bool*>(at(pad)), out(y), scratch.get(static_cast<size_t>(bytes))};
+  Attention n{};
+  n.type = static_cast<Type>(type);
+  n.rows = rows;
+  n.steps = steps;
+  n.heads = heads;
+  n.kv_heads = kv_heads;
+  n.width = width;
+  n.slots = slots;
+  n.q = at(q);
+  n.k = at(k);
+  n.v = at(v);
+  n.ring_k = at(ring_k);
+  n.ring_v = at(ring_v);
+  n.y = out(y);
+  attend(n, numbers(position), threads);
+}
+
+void norm(int type, int64_t rows, int64_t width, uint64_t x, uint64_t weight, double eps, uint64_t y, int threads) {
+  nb::gil_scoped_release release;
+  const Norm n{static_cast<Type>(type), rows, width, at(x), nullptr, at(weight), eps, nullptr, out(y)};
   const Sequences& kernels = *active().sequences;
-  threads = enough(threads, rows * heads * slots * width / 8);
-  parallel(threads, pieces, 1, [&](int64_t first, int64_t end) { kernels.attention(n, first, end); });
-  parallel(enough(threads, rows * heads * width), rows * kv_heads, 1,
-           [&](int64_t first, int64_t end) { kernels.attention_end(n, first, end); });
+  parallel(enough(threads, rows * width), rows, 4, [&](int64_t first, int64_t end) { kernels.norm(n, first, end); });
+}
+
+void gated(int type, int64_t count, uint64_t gate, uint64_t x, uint64_t y, int threads) {
+  nb::gil_scoped_release release;
+  const Gated g{static_cast<Type>(type), count, at(gate), at(x), out(y)};
+  const Sequences& kernels = *active().sequences;
+  parallel(enough(threads, count * 4), (count + kRun - 1) / kRun, 1,
+           [&](int64_t first, int64_t end) { kernels.gated(g, first, end); });
+}
+
+void rope(int type, int64_t tokens, int64_t heads, int64_t width, int64_t half, uint64_t x, uint64_t cos, uint64_t sin,
+          int threads) {
+  nb::gil_scoped_release release;
+  const Rope r{static_cast<Type>(type), tokens, heads, width, half, out(x), at(cos), at(sin)};
+  const Sequences& kernels = *active().sequences;
+  parallel(enough(threads, tokens * heads * half), tokens, 4,
+           [&](int64_t first, int64_t end) { kernels.rope(r, first, end); });
+}
+
+void cosines(int type, uint64_t position, int64_t tokens, uint64_t frequency, int64_t half, uint64_t cos, uint64_t sin) {
+  nb::gil_scoped_release release;
+  rope_table(static_cast<Type>(type), numbers(position), tokens, static_cast<const double*>(at(frequency)), half,
+             out(cos), out(sin));
+}
+
+void soft_cap(uint64_t x, int64_t count, float cap, int threads) {
+  nb::gil_scoped_release release;
+  const SoftCap s{count, cap, static_cast<float*>(out(x))};
+  const Sequences& kernels = *active().sequences;
+  parallel(enough(threads, count), (count + kRun - 1) / kRun, 8,
+           [&](int64_t first, int64_t end) { kernels.soft_cap(s, first, end); });
+}
+
+// Read tokens through a whole model; Ctrl-C is heard between two layers of a long reading.
+void run_trunk(const Trunk& trunk, uint64_t tokens, int64_t rows, int64_t steps, uint64_t before,
+               const std::vector<uint64_t>& state, uint64_t hidden, int threads) {
+  nb::gil_scoped_release release;
+  std::vector<void*> tensors;
+  for (const uint64_t address : state) tensors.push_back(out(address));
+  trunk.run(numbers(tokens), rows, steps, numbers(before), tensors, out(hidden), threads, [&] {
+    if (rows * steps <= 16) return;
+    nb::gil_scoped_acquire hold;
+    if (PyErr_CheckSignals() != 0) throw nb::python_error();
+  });
 }
 
 // Seconds to read `bytes` at `address` once, from first to last, each thread its own share.
@@ -236,7 +238,36 @@ NB_MODULE(_native, m) {
   m.attr("most_taps") = kMostTaps;
   m.attr("most_queries") = kMostQueries;
   m.attr("largest_head") = kLargestHead;
+  nb::class_<Matrix>(m, "Matrix", "A packed matrix and its bias; whoever makes one keeps their memory.")
+      .def("__init__",
+           [](Matrix* self, int format, uint64_t data, uint64_t scale, int64_t outputs, int64_t inputs,
+              int64_t panel_bytes, uint64_t bias, int bias_type) {
+             new (self) Matrix(matrix(format, data, scale, outputs, inputs, panel_bytes, bias, bias_type));
+           });
+  nb::class_<Trunk>(m, "Trunk", "A model's blocks, for reading without gradients.")
+      .def("__init__",
+           [](Trunk* self, int type, const std::vector<int64_t>& sizes, double eps,
+              const std::vector<double>& frequencies, const Matrix& embedding, float scale, uint64_t final_norm) {
+             new (self) Trunk(static_cast<Type>(type), sizes, eps, frequencies, embedding, scale, at(final_norm));
+           })
+      .def("add_recurrent",
+           [](Trunk& self, uint64_t norm, const std::vector<Matrix>& matrices, const std::vector<uint64_t>& tensors) {
+             std::vector<const void*> pointers;
+             for (const uint64_t address : tensors) pointers.push_back(at(address));
+             self.add_recurrent(at(norm), matrices, pointers);
+           })
+      .def("add_attention", [](Trunk& self, uint64_t norm,
+                               const std::vector<Matrix>& matrices) { self.add_attention(at(norm), matrices); })
+      .def("add_mlp", [](Trunk& self, uint64_t norm,
+                         const std::vector<Matrix>& matrices) { self.add_mlp(at(norm), matrices); })
+      .def("run", &run_trunk);
   m.def("packed_linear", &packed_linear);
+  m.def("look_up", &look_up_rows);
+  m.def("norm", &norm);
+  m.def("gated", &gated);
+  m.def("rope", &rope);
+  m.def("rope_table", &cosines);
+  m.def("soft_cap", &soft_cap);
   m.def("scan", &scan);
   m.def("scan_gradient", &scan_gradient);
   m.def("unit", &unit);

@@ -145,8 +145,10 @@ Pool& the_pool() {
 void parallel(int threads, int64_t pieces, int64_t grain, Task task, const void* job) {
   if (pieces <= 0) return;
   if (threads > pieces) threads = static_cast<int>(pieces);
-  if (threads <= 1) {
-    task(job, 0, pieces);
+  if (threads <= 1) {  // also alone a grain at a time: it is what stays in the cache
+    for (int64_t first = 0; first < pieces; first += grain) {
+      task(job, first, first + grain < pieces ? first + grain : pieces);
+    }
     return;
   }
   the_pool().run(threads, pieces, grain, task, job);

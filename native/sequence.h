@@ -72,22 +72,65 @@ struct Convolution {
 
 constexpr int64_t kMostTaps = 16;
 
-// One new token against the ring. Slots are read in pieces of kSlots, whatever the number of threads.
+// Tokens of one row and one document that follow each other, and the position of the first. They see `blocks`
+// blocks of keys and are taken in `groups` groups; so many blocks and groups of other segments come before.
+struct Segment {
+  int64_t row, step, count, position;
+  int64_t oldest, blocks, blocks_before, groups, groups_before;  // oldest: the first position seen
+};
+
+// Attention of every token to itself and the `slots` tokens before it in its document. Keys are taken in blocks
+// of kKeys positions, counted from the document's beginning, and blocks are summed in order: neither the cut of
+// the calls nor the number of threads changes a bit.
 struct Attention {
   Type type;
-  int64_t rows, heads, kv_heads, width, slots;
-  const void *q, *k, *v;     // (B, N, H), (B, K, H)
-  const void *ring_k, *ring_v;  // (B, S, K, H)
-  const int64_t* held;       // (B, S) position in each slot, negative if none
-  const int64_t* position;   // (B,)
-  const int64_t* segment;    // (B,) not 0: the ring belongs to another document
-  const bool* pad;           // (B,)
-  void* y;                   // (B, N, H)
-  void* partial;             // wide: (B, K, pieces + 1, N/K, H + 2) largest score, sum, weighted values
+  int64_t rows, steps, heads, kv_heads, width, slots;
+  const void *q, *k, *v;        // (B, T, N, H), (B, T, K, H), (B, T, K, H)
+  const void *ring_k, *ring_v;  // (B, S, K, H): position p in slot p mod S; null if no document goes on
+  void* y;                      // (B, T, N, H)
+  const Segment* segments;
+  int64_t segment_count, blocks, groups;  // blocks and groups of all segments
+  int64_t together;             // steps in a group: their queries pass a block of keys together
+  uint8_t* memory;              // attention_bytes of them
 };
-constexpr int64_t kSlots = 128;
+constexpr int64_t kKeys = 128;
 constexpr int64_t kMostQueries = 64;   // query heads to a key head
 constexpr int64_t kLargestHead = 1024;
+
+// y = (x + add) normalised, times 1 + weight; x + add, rounded, goes to `sum`.
+struct Norm {
+  Type type;
+  int64_t rows, width;
+  const void *x, *add;       // (rows, width); add may be null
+  const void* weight;        // (width,)
+  double eps;
+  void *sum, *y;             // sum may be x itself; null without add
+};
+
+// y = gelu(gate) * x, with the tanh of the paper; all of one length.
+struct Gated {
+  Type type;
+  int64_t count;
+  const void *gate, *x;
+  void* y;
+};
+
+// Rotate the first 2 * half entries of each head, in place.
+struct Rope {
+  Type type;
+  int64_t tokens, heads, width, half;
+  void* x;                   // (tokens, heads, width)
+  const void *cos, *sin;     // (tokens, half) wide
+};
+
+// x = cap * tanh(x / cap), in place, float32.
+struct SoftCap {
+  int64_t count;
+  float cap;
+  float* x;
+};
+
+constexpr int64_t kRun = 2048;  // values in a piece of Gated and SoftCap
 
 struct Sequences {
   int64_t lanes;  // channels in a piece
@@ -96,13 +139,24 @@ struct Sequences {
   void (*unit)(const Unit&, int64_t first, int64_t last);            // pieces of B * G * channels of a block
   void (*unit_gradient)(const UnitGradient&, int64_t first, int64_t last);
   void (*convolution)(const Convolution&, int64_t first, int64_t last);  // pieces of B * T
-  void (*attention)(const Attention&, int64_t first, int64_t last);  // pieces of B * K * slots
-  void (*attention_end)(const Attention&, int64_t first, int64_t last);  // pieces of B * K
+  int64_t (*attention_bytes)(const Attention&);
+  // One token a row: scores, then weighted values of each block of keys (pieces: K * blocks), then their sums
+  // (K * segments). Several tokens: keys and values are laid out (K * blocks), then queries go past (K * groups).
+  void (*attention_scores)(const Attention&, int64_t first, int64_t last);
+  void (*attention_values)(const Attention&, int64_t first, int64_t last);
+  void (*attention_sums)(const Attention&, int64_t first, int64_t last);
+  void (*attention_layout)(const Attention&, int64_t first, int64_t last);
+  void (*attention_groups)(const Attention&, int64_t first, int64_t last);
+  void (*norm)(const Norm&, int64_t first, int64_t last);            // pieces: rows
+  void (*gated)(const Gated&, int64_t first, int64_t last);          // pieces: runs of kRun
+  void (*rope)(const Rope&, int64_t first, int64_t last);            // pieces: tokens
+  void (*soft_cap)(const SoftCap&, int64_t first, int64_t last);     // pieces: runs of kRun
 };
 
 extern const Sequences portable_sequences;
 extern const Sequences avx2_sequences;
 extern const Sequences avx512_sequences;
+extern const Sequences avx512_bf16_sequences;
 extern const Sequences neon_sequences;
 
 }  // namespace griffin

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from griffin import ops
 from griffin.model.attention import LocalAttentionBlock
 from griffin.model.config import BlockType, GriffinConfig
+from griffin.model.fast_trunk import FastTrunk, build
 from griffin.model.init import init_weights
 from griffin.model.layers import MLP, Embedding, Linear, RMSNorm
 from griffin.model.recurrent import RecurrentBlock
@@ -69,6 +70,7 @@ class Griffin(nn.Module):
             self.lm_head = Linear(config.width, config.vocab_size, bias=False)
         if not self.head_weight.is_meta:
             init_weights(self)
+        self._fast: FastTrunk | None = None
 
     @property
     def head_weight(self) -> Tensor:
@@ -116,8 +118,12 @@ class Griffin(nn.Module):
         never changed. Raises ValueError for ids out of range and positions that do not follow (checked where
         the tensors are on the CPU).
         """
-        pos, layers = self._open(tokens, state, donate)
+        self._check(tokens, state)
         runs_on = segment_pos is None
+        if runs_on and (fast := self._fast_trunk()) is not None and fast.fits(state):
+            state = self._own(state, tokens.shape[0], donate)
+            return fast(tokens, state), State(state.pos + tokens.shape[1], state.layers)
+        pos, layers = (None, None) if state is None else state.consume() if donate else (state.pos, state.layers)
         if segment_pos is None:
             steps = torch.arange(tokens.shape[1], device=tokens.device)
             segment_pos = steps.expand_as(tokens) if pos is None else pos[:, None] + steps
@@ -144,12 +150,24 @@ class Griffin(nn.Module):
         logits = self.model.embed_tokens.unembed(hidden) if tied else self.lm_head(hidden)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if cap := self.config.logits_soft_cap:
-            logits = torch.tanh(logits / cap) * cap
+            logits = ops.soft_cap(logits, cap)
         return logits
 
-    def _open(
-        self, tokens: Tensor, state: State | None, donate: bool
-    ) -> tuple[Tensor | None, tuple[LayerState, ...] | None]:
+    def _fast_trunk(self) -> FastTrunk | None:
+        """Return the native path through the whole trunk, where it gives what the ops one by one would."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or not ops.unforced():
+            return None
+        if self._fast is None or not self._fast.current():
+            self._fast = build(self)
+        return self._fast
+
+    def _own(self, state: State | None, rows: int, donate: bool) -> State:
+        """Return a state that may be changed in place."""
+        if state is None:
+            return State.zeros(self.config, rows, dtype=self.dtype)
+        return State(*state.consume()) if donate else state.clone()
+
+    def _check(self, tokens: Tensor, state: State | None) -> None:
         if tokens.dim() != 2 or tokens.shape[1] == 0 or tokens.is_floating_point():
             raise ValueError(
                 f"tokens must be (B, T) integers with T > 0, not {tuple(tokens.shape)} {tokens.dtype}"
@@ -162,14 +180,13 @@ class Griffin(nn.Module):
                     f"token {int(tokens[row, at])} at row {row}, place {at} is outside the vocabulary "
                     f"of {self.config.vocab_size}"
                 )
-        if state is None:
-            return None, None
-        if state.batch != tokens.shape[0] or len(state.layers) != self.config.num_layers:
+        if state is not None and (
+            state.batch != tokens.shape[0] or len(state.layers) != self.config.num_layers
+        ):
             raise ValueError(
                 f"a state of {state.batch} rows and {len(state.layers)} layers does not fit tokens of "
                 f"{tokens.shape[0]} rows and a model of {self.config.num_layers} layers"
             )
-        return state.consume() if donate else (state.pos, state.layers)
 
 
 def _check_positions(tokens: Tensor, segment_pos: Tensor, pos: Tensor | None) -> None:

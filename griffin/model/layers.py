@@ -6,7 +6,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from griffin import ops
 from griffin.model.config import GriffinConfig
@@ -63,4 +62,4 @@ class MLP(nn.Module):
         self.down_proj = Linear(config.mlp_width, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(functional.gelu(self.gate_proj(x), approximate="tanh") * self.up_proj(x))
+        return self.down_proj(ops.gated_gelu(self.gate_proj(x), self.up_proj(x)))

@@ -10,9 +10,6 @@ from torch import Tensor, nn
 from griffin import ops
 from griffin.model.layers import Embedding, Linear
 
-_PANEL = 16  # output rows that lie side by side in packed weights
-_LOOKUPS = 512  # tokens looked up at once: their panels are unpacked whole, 16 rows for each
-
 
 class PackedWeight(nn.Module):
     """Packed weights as buffers: `weight_packed` and, where the format has them, `weight_scale`.
@@ -41,6 +38,12 @@ class PackedWeight(nn.Module):
     def weight(self) -> Tensor:
         """The (O, I) matrix in float32, unpacked anew each time: for tools and tests, not for speed."""
         return ops.unpack(self.packed)
+
+    bias: nn.Parameter | None
+
+    def matrix(self) -> Any:
+        """Return the native module's view of weights and bias; it does not keep them alive."""
+        return ops.packed_matrix(self.packed, self.bias)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, format={self.format!r}"
@@ -73,30 +76,18 @@ class PackedEmbedding(PackedWeight):
 
     def __init__(self, packed: ops.Packed, scale: float, dtype: torch.dtype) -> None:
         super().__init__(packed)
+        self.bias = None
         self.scale = scale
         # Nothing but a dtype: it follows `.to(dtype)`, as what comes out of a lookup should.
         self.register_buffer("like", torch.empty(0, dtype=dtype, device=packed.data.device), persistent=False)
 
     def forward(self, input: Tensor) -> Tensor:
-        rows = torch.cat([self._rows(ids) for ids in input.reshape(-1).split(_LOOKUPS)])
-        return rows.unflatten(0, input.shape) * self.scale
+        rows = ops.look_up(self.packed, input.reshape(-1), self.scale, self.like.dtype)
+        return rows.unflatten(0, input.shape)
 
     def unembed(self, hidden: Tensor) -> Tensor:
         """Multiply hidden states (..., D) by the embedding: (..., V) in float32 or wider."""
         return ops.packed_linear(hidden, self.packed, None, torch.promote_types(hidden.dtype, torch.float32))
-
-    def _rows(self, ids: Tensor) -> Tensor:
-        panels = ids // _PANEL
-        scale = self.weight_scale
-        some = ops.Packed(
-            self.weight_packed[panels],
-            None if scale is None else scale.view(-1, _PANEL)[panels].flatten(),
-            self.format,
-            _PANEL * len(ids),
-            self.in_features,
-        )
-        each = torch.arange(len(ids), device=ids.device)
-        return ops.unpack(some, self.like.dtype)[each * _PANEL + ids % _PANEL]
 
 
 def install(model: nn.Module, name: str, packed: ops.Packed, dtype: torch.dtype) -> None:

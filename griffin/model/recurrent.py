@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from griffin import ops
 from griffin.model.config import GriffinConfig
@@ -60,5 +59,4 @@ class RecurrentBlock(nn.Module):
         conv, lru = state or (None, None)
         u, conv = self.conv_1d(self.linear_x(x), segment_pos, conv)
         u, lru = self.rg_lru(u, segment_pos, lru)
-        y = functional.gelu(self.linear_y(x), approximate="tanh")
-        return self.linear_out(u * y), RecurrentState(conv, lru)
+        return self.linear_out(ops.gated_gelu(self.linear_y(x), u)), RecurrentState(conv, lru)

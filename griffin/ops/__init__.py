@@ -6,14 +6,16 @@ on the CPU. One place, `dispatch`, chooses.
 """
 
 from griffin.ops.causal_conv import causal_conv
-from griffin.ops.dispatch import describe, use
+from griffin.ops.dispatch import describe, natively, unforced, use
+from griffin.ops.gated_gelu import gated_gelu
 from griffin.ops.linear import linear
 from griffin.ops.linear_scan import linear_scan
 from griffin.ops.local_attention import Window, local_attention, plan_window
-from griffin.ops.packed_linear import Packed, pack, packed_linear, unpack
+from griffin.ops.packed_linear import Packed, look_up, pack, packed_linear, packed_matrix, unpack
 from griffin.ops.rg_lru import rg_lru
 from griffin.ops.rms_norm import rms_norm
-from griffin.ops.rope import apply_rope, rope_table
+from griffin.ops.rope import apply_rope, rope_frequencies, rope_table
+from griffin.ops.soft_cap import soft_cap
 
 __all__ = [
     "Packed",
@@ -21,15 +23,22 @@ __all__ = [
     "apply_rope",
     "causal_conv",
     "describe",
+    "gated_gelu",
     "linear",
     "linear_scan",
     "local_attention",
+    "look_up",
+    "natively",
     "pack",
     "packed_linear",
+    "packed_matrix",
     "plan_window",
     "rg_lru",
     "rms_norm",
+    "rope_frequencies",
     "rope_table",
+    "soft_cap",
+    "unforced",
     "unpack",
     "use",
 ]

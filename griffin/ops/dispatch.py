@@ -52,6 +52,26 @@ def implementation(op: str, x: Tensor) -> Callable[..., Any]:
     return _loaded[_choice(op, x.device.type, x.dtype)]
 
 
+def natively(*inputs: Tensor) -> bool:
+    """Return whether a small elementwise op runs in C++ now; otherwise its torch formula does.
+
+    Where nothing needs a gradient or is being compiled, and the inputs are of one type that the kernels have.
+    """
+    first = inputs[0]
+    if torch.compiler.is_compiling() or any(t.dtype != first.dtype for t in inputs):
+        return False
+    if torch.is_grad_enabled() and any(t.requires_grad for t in inputs):
+        return False
+    forced = _forced.get()
+    types = native.TYPES if forced == "native" else _NATIVE_TYPES
+    return forced in (None, "native") and native.built() and first.is_cpu and first.dtype in types
+
+
+def unforced() -> bool:
+    """Return whether no `use` is in force, so that a path over several ops may stand in for them."""
+    return _forced.get() is None
+
+
 @torch.compiler.assume_constant_result
 def _choice(op: str, device: str, dtype: torch.dtype) -> tuple[str, str]:
     """Return (op, implementation), a key of the loaded functions."""

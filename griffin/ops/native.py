@@ -66,6 +66,20 @@ def addresses(*tensors: Tensor) -> list[int]:
     return [t.data_ptr() for t in tensors]
 
 
+def matrix(number: int, data: Tensor, scale: Tensor | None, out: int, inputs: int, bias: Tensor | None) -> Any:
+    """Return the kernels' view of a packed (out, inputs) matrix; the caller keeps the tensors alive."""
+    return module().Matrix(
+        number,
+        data.data_ptr(),
+        0 if scale is None else scale.data_ptr(),
+        out,
+        inputs,
+        data.shape[1],
+        0 if bias is None else bias.data_ptr(),
+        0 if bias is None else TYPES[bias.dtype],
+    )
+
+
 def instruction_sets() -> list[str]:
     """Return the instruction sets whose kernels this machine can run, the fastest first."""
     return module().instruction_sets() if built() else []

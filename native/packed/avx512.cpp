@@ -217,7 +217,7 @@ void panels(const Product& p, int64_t first, int64_t last) {
 }  // namespace
 
 #if defined(__AVX512BF16__)
-const Kernels avx512_bf16_kernels = {"avx512_bf16", prepare_rows<true>, panels, &avx512_sequences, true, read_words};
+const Kernels avx512_bf16_kernels = {"avx512_bf16", prepare_rows<true>, panels, &avx512_bf16_sequences, true, read_words};
 #else
 const Kernels avx512_kernels = {"avx512", prepare_rows<true>, panels, &avx512_sequences, false, read_words};
 #endif

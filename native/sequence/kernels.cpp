@@ -3,13 +3,18 @@
 #include <immintrin.h>
 #endif
 
+#include <cstdlib>
+#include <new>
+
 #include "sequence.h"
 
 namespace griffin {
 namespace {
 
+#include "scratch.h"
 #include "vector.h"
 
+#include "elementwise.h"
 #include "scan.h"
 
 #include "attention.h"
@@ -40,8 +45,16 @@ const Sequences GRIFFIN_TABLE = {
     by_type<Unit, unit_or_gates<float>, unit_or_gates<Bf16>, unit_or_gates<double>>,
     by_type<UnitGradient, unit_gradient<float>, unit_gradient<Bf16>, unit_gradient<double>>,
     by_type<Convolution, convolution<float>, convolution<Bf16>, convolution<double>>,
-    by_type<Attention, attention<float>, attention<Bf16>, attention<double>>,
-    by_type<Attention, attention_end<float>, attention_end<Bf16>, attention_end<double>>,
+    attention_bytes,
+    attention_scores,
+    attention_values,
+    attention_sums,
+    attention_layout,
+    attention_groups,
+    by_type<Norm, norm<float>, norm<Bf16>, norm<double>>,
+    by_type<Gated, gated<float>, gated<Bf16>, gated<double>>,
+    by_type<Rope, rope<float>, rope<Bf16>, rope<double>>,
+    soft_cap,
 };
 
 }  // namespace griffin

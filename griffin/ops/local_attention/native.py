@@ -1,4 +1,4 @@
-"""One new token's attention in C++, straight from the ring; whole sequences through the torch path."""
+"""Attention in C++, keys in blocks of positions, so that the cut of the calls does not change a bit."""
 
 from __future__ import annotations
 
@@ -12,46 +12,48 @@ from griffin.ops.local_attention import Window, eager, next_ring
 def local_attention(
     q: Tensor, k: Tensor, v: Tensor, window: Window, ring: tuple[Tensor, Tensor] | None
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    if ring is None or not _one_token(q, k, v, *ring):
+    if not _covered(q, k, v, *(ring or ())):
         return eager.local_attention(q, k, v, window, ring)
+    old_k, old_v = ring or (None, None)
     run = torch.ops.griffin.window_attention if native.through_torch(q) else _run
-    held, position, segment, pad = window.slot_position, window.position, window.segment, window.pad
-    y = run(q, k, v, *ring, held, position, segment, pad)
-    return y, (next_ring(window, k, ring[0]), next_ring(window, v, ring[1]))
+    y = run(q, k, v, old_k, old_v, window.position, window.size)
+    return y, (next_ring(window, k, old_k), next_ring(window, v, old_v))
 
 
-def _one_token(q: Tensor, *others: Tensor) -> bool:
-    """Return whether the kernel covers a call: a token a row, one type, no gradient, heads of usual size."""
-    if q.shape[1] != 1 or any(t.dtype != q.dtype for t in others):
+def _covered(q: Tensor, k: Tensor, *others: Tensor) -> bool:
+    """Return whether the kernel covers a call: one type, no gradient, heads of usual size and number."""
+    if any(t.dtype != q.dtype for t in (k, *others)):
         return False
-    if torch.is_grad_enabled() and any(t.requires_grad for t in (q, *others)):
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, *others)):
         return False
-    group = q.shape[2] // others[0].shape[2]
-    return group <= native.MOST_QUERIES and q.shape[3] <= native.LARGEST_HEAD
+    return q.shape[2] // k.shape[2] <= native.MOST_QUERIES and q.shape[3] <= native.LARGEST_HEAD
 
 
 def _run(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    ring_k: Tensor,
-    ring_v: Tensor,
-    held: Tensor,
+    ring_k: Tensor | None,
+    ring_v: Tensor | None,
     position: Tensor,
-    segment: Tensor,
-    pad: Tensor,
+    size: int,
 ) -> Tensor:
-    kind = native.type_of("local_attention", q, k, v, ring_k, ring_v)
-    inputs = [t.contiguous() for t in (q, k, v, ring_k, ring_v, held, position, segment, pad)]
-    y = torch.empty_like(inputs[0])
+    ring = () if ring_k is None or ring_v is None else (ring_k, ring_v)
+    kind = native.type_of("local_attention", q, k, v, *ring)
+    q, k, v, position, *ring = (t.contiguous() for t in (q, k, v, position, *ring))
+    y = torch.empty_like(q)
+    rows, steps, heads, width = q.shape
     native.module().attention(
         kind,
-        q.shape[0],
-        q.shape[2],
+        rows,
+        steps,
+        heads,
         k.shape[2],
-        q.shape[3],
-        ring_k.shape[1],
-        *native.addresses(*inputs, y),
+        width,
+        size,
+        *native.addresses(q, k, v),
+        *(native.addresses(*ring) or (0, 0)),
+        *native.addresses(position, y),
         torch.get_num_threads(),
     )
     return y
@@ -65,11 +67,9 @@ def _(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    ring_k: Tensor,
-    ring_v: Tensor,
-    held: Tensor,
+    ring_k: Tensor | None,
+    ring_v: Tensor | None,
     position: Tensor,
-    segment: Tensor,
-    pad: Tensor,
+    size: int,
 ) -> Tensor:
     return q.new_empty(q.shape)

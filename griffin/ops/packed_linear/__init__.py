@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from griffin.ops.dispatch import implementation
+from griffin.ops.packed_linear.embedding import look_up, packed_matrix
 from griffin.ops.packed_linear.packed import (
     FORMATS,
     Packed,
@@ -22,11 +23,13 @@ from griffin.ops.packed_linear.packed import (
 __all__ = [
     "FORMATS",
     "Packed",
+    "look_up",
     "pack",
     "pack_bf16",
     "pack_int4",
     "pack_int8",
     "packed_linear",
+    "packed_matrix",
     "panel_bytes",
     "round_int4",
     "round_int8",

@@ -10,8 +10,6 @@ from torch import Tensor
 from griffin.ops import native
 from griffin.ops.packed_linear.packed import FORMATS, Packed, panel_bytes, unpack
 
-_NUMBER = {format: number for number, format in enumerate(FORMATS)}
-
 
 def packed_linear(x: Tensor, packed: Packed, bias: Tensor | None, out_dtype: torch.dtype) -> Tensor:
     data, scale, format, out_features, in_features = packed
@@ -53,17 +51,10 @@ def _run(
         return y
     bias = bias if bias is None else bias.contiguous()
     native.module().packed_linear(
-        _NUMBER[format],
-        data.data_ptr(),
-        0 if scale is None else scale.data_ptr(),
-        out_features,
-        in_features,
-        size,
+        native.matrix(FORMATS.index(format), data, scale, out_features, in_features, bias),
         x.data_ptr(),
         _TYPES[x.dtype],
         x.numel() // in_features,
-        0 if bias is None else bias.data_ptr(),
-        0 if bias is None else _TYPES[bias.dtype],
         y.data_ptr(),
         _TYPES[out_dtype],
         torch.get_num_threads(),

@@ -1,0 +1,28 @@
+"""The gate of the MLP and of the recurrent block."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from griffin.ops import native
+from griffin.ops.dispatch import natively
+
+
+def gated_gelu(gate: Tensor, x: Tensor) -> Tensor:
+    """Return gelu(gate) * x, with the tanh approximation that the released models were trained with.
+
+    gate, x: of one shape and type. The native kernel rounds once, torch after the gelu too.
+    Griffin (arXiv:2402.19427), sections 2.2 and 2.3.
+    """
+    if gate.shape != x.shape:
+        raise ValueError(f"gate {tuple(gate.shape)} and x {tuple(x.shape)} do not match")
+    if natively(gate, x):
+        gate, x = gate.contiguous(), x.contiguous()
+        y = torch.empty_like(x)
+        native.module().gated(
+            native.TYPES[x.dtype], x.numel(), *native.addresses(gate, x, y), torch.get_num_threads()
+        )
+        return y
+    return functional.gelu(gate, approximate="tanh") * x

@@ -1,0 +1,139 @@
+#include "product.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "pool.h"
+
+namespace griffin {
+namespace {
+
+int64_t round_up(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
+
+bool four_bits(Format format) { return format == Format::int4 || format == Format::int4_min; }
+
+int64_t padded(const Matrix& m) {
+  return round_up(m.in, four_bits(m.format) ? kBlock4 : m.format == Format::int8 ? 4 : 2);
+}
+
+float half_to_float(const uint8_t* from) {
+  uint16_t bits;
+  std::memcpy(&bits, from, 2);
+  const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+  float value;
+  if (exponent == 31) {
+    value = fraction ? NAN : INFINITY;
+  } else if (exponent) {
+    value = std::ldexp(static_cast<float>(fraction + 1024), exponent - 25);
+  } else {
+    value = std::ldexp(static_cast<float>(fraction), -24);
+  }
+  return bits & 0x8000 ? -value : value;
+}
+
+float bf16_to_float(uint16_t bits) {
+  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
+  float out;
+  std::memcpy(&out, &wide, 4);
+  return out;
+}
+
+uint16_t float_to_bf16(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(bits >> 16 | 0x40);
+  return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
+}
+
+// Weight k of output row `row`, as griffin/ops/packed_linear/packed.py lays it down.
+float weight(const Matrix& m, int64_t row, int64_t k) {
+  const int64_t lane = row % kPanel;
+  const uint8_t* panel = m.data + row / kPanel * m.panel_bytes;
+  if (m.format == Format::bf16) {
+    uint16_t bits;
+    std::memcpy(&bits, panel + k / 2 * 64 + lane * 4 + k % 2 * 2, 2);
+    return bf16_to_float(bits);
+  }
+  if (m.format == Format::int8) return (panel[k / 4 * 64 + lane * 4 + k % 4] - 128.0f) * m.scale[row];
+  const uint8_t* block = panel + k / kBlock4 * (m.format == Format::int4 ? 576 : 640);
+  const int64_t group = k % kBlock4 / 32, inner = k % 32;
+  const uint8_t both = block[group * 256 + inner / 8 * 64 + lane * 4 + inner % 4];
+  const float value = static_cast<float>(inner % 8 < 4 ? both & 15 : both >> 4);
+  const float scale = half_to_float(block + 512 + group * 32 + lane * 2);
+  if (m.format == Format::int4) return (value - 8) * scale;
+  const float scaled = value * scale;
+  return scaled + half_to_float(block + 576 + group * 32 + lane * 2);
+}
+
+}  // namespace
+
+int64_t product_bytes(const Matrix& m, int64_t rows) {
+  const int64_t wide = m.format == Format::bf16 ? 4 : 2;
+  return round_up(padded(m) * wide, 64) * rows + rows * (8 + 4 + 4 * (padded(m) / 32 + 1));
+}
+
+void multiply(const Matrix* matrices, const Results* results, int count, const void* x, Type x_type, int64_t rows,
+              uint8_t* memory, int threads) {
+  const Kernels& kernels = active();
+  constexpr int kMost = 4;
+  Product products[kMost];
+  int64_t pieces[kMost + 1] = {};
+  // Few rows: pieces small enough to even out the threads. Many: as many panels as stay in a core's cache
+  // while all rows go past them.
+  const int64_t unit = rows <= 16 ? 1 : kTogether, piece = rows <= 16 ? 128 << 10 : 384 << 10;
+  for (int n = 0; n < count; ++n) {
+    const Matrix& m = matrices[n];
+    Product& p = products[n];
+    p = Product{};
+    p.format = m.format;
+    p.data = m.data;
+    p.scale = m.scale;
+    p.out = m.out;
+    p.in = m.in;
+    p.in_padded = padded(m);
+    p.panel_bytes = m.panel_bytes;
+    p.x = x;
+    p.x_type = x_type;
+    p.bias = m.bias;
+    p.bias_type = m.bias_type;
+    p.y = results[n].y;
+    p.y_type = results[n].type;
+    p.rows = rows;
+    p.pairs = kernels.pairs && p.format == Format::bf16 && x_type == Type::bf16;
+    p.row_bytes = round_up(p.in_padded * (p.format == Format::bf16 && !p.pairs ? 4 : 2), 64);
+    p.prepared = memory;
+    p.row_sum = reinterpret_cast<int64_t*>(memory + p.row_bytes * rows);
+    p.row_scale = reinterpret_cast<float*>(p.row_sum + rows);
+    p.group_sum = four_bits(p.format) ? p.row_scale + rows : nullptr;
+    pieces[n + 1] = pieces[n] + (round_up(m.out, kPanel) / kPanel + unit - 1) / unit;
+  }
+  const Product& first_product = products[0];
+  parallel(rows < 4 ? 1 : threads, rows, 4,
+           [&](int64_t first, int64_t last) { kernels.prepare(first_product, first, last); });
+  const int64_t bytes = unit * matrices[0].panel_bytes;
+  parallel(threads, pieces[count], bytes < piece ? piece / bytes : 1, [&](int64_t first, int64_t last) {
+    for (int n = 0; n < count; ++n) {
+      const int64_t begin = (first > pieces[n] ? first : pieces[n]) - pieces[n];
+      const int64_t end = (last < pieces[n + 1] ? last : pieces[n + 1]) - pieces[n];
+      if (begin >= end) continue;
+      const int64_t panels = round_up(matrices[n].out, kPanel) / kPanel;
+      kernels.panels(products[n], begin * unit, end * unit < panels ? end * unit : panels);
+    }
+  });
+}
+
+void look_up(const Matrix& m, const int64_t* ids, int64_t count, float scale, Type type, void* out) {
+  for (int64_t n = 0; n < count; ++n) {
+    for (int64_t k = 0; k < m.in; ++k) {
+      const float value = weight(m, ids[n], k);
+      if (type == Type::bf16) {
+        const float rounded = bf16_to_float(float_to_bf16(value));
+        static_cast<uint16_t*>(out)[n * m.in + k] = float_to_bf16(rounded * scale);
+      } else {
+        static_cast<float*>(out)[n * m.in + k] = value * scale;
+      }
+    }
+  }
+}
+
+}  // namespace griffin

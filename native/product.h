@@ -1,0 +1,36 @@
+// Products of rows with packed matrices, shared out among threads.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels.h"
+
+namespace griffin {
+
+// A packed (out, in) matrix and its bias, as a layer holds them.
+struct Matrix {
+  Format format;
+  const uint8_t* data;
+  const float* scale;
+  int64_t out, in, panel_bytes;
+  const void* bias;
+  Type bias_type;
+};
+
+// What a product needs besides its weights: `bytes(...)` of memory that the caller keeps between calls.
+struct Results {
+  void* y;
+  Type type;
+};
+
+int64_t product_bytes(const Matrix& matrix, int64_t rows);
+
+// y[n] = x W[n]^T + b[n] for `count` matrices of one format and one number of inputs: x is prepared once.
+// memory: product_bytes of them. A row has the same bits whatever the number of rows, matrices and threads.
+void multiply(const Matrix* matrices, const Results* results, int count, const void* x, Type x_type, int64_t rows,
+              uint8_t* memory, int threads);
+
+// Rows `ids` of the matrix in `type`, each value rounded to it, times `scale`, and rounded again.
+void look_up(const Matrix& matrix, const int64_t* ids, int64_t count, float scale, Type type, void* out);
+
+}  // namespace griffin
