@@ -18,6 +18,7 @@ from griffin import checkpoints
 from griffin.answer import Answer, Context, Piece, Result, Stream
 from griffin.engine import CHUNK, Request, check_ids, generate, read, score
 from griffin.model import Griffin, GriffinConfig
+from griffin.quant import fastest_layout
 from griffin.sampling import SamplingParams, mark_ids
 from griffin.text import Chat, Message, Tokenizer
 
@@ -269,7 +270,8 @@ def load(
     tokenizer:    folder or file of the tokenizer; beside the weights, or in the folder above, if omitted.
     revision:     branch, tag or commit of a repository.
     quantize:     "int8" or "int4": round the weights while loading. What `griffin quantize` wrote needs no
-                  such word.
+                  such word. If omitted, bfloat16 weights on the CPU are laid out for the native kernels, with
+                  their values as they are ("bf16"); `load_model` leaves them where they lie.
     Raises ValueError for files that are missing, torn or do not fit together, and says which.
     """
     source = checkpoints.open(bundled(path_or_repo), config=config, revision=revision)
@@ -281,7 +283,11 @@ def load(
             f"{source.config.vocab_size} embeddings; they do not belong together"
         )
     defaults, stop_ids = _generation_config(folder / "generation_config.json", source.config.vocab_size)
-    model = checkpoints.load_model(source, dtype=dtype, device=_device(device), quantize=quantize)
+    place = _device(device)
+    if quantize is None and source.quantization is None:
+        stored = source.dtype("model.embed_tokens.weight")
+        quantize = fastest_layout(stored if dtype is None else checkpoints.parse_dtype(dtype), place)
+    model = checkpoints.load_model(source, dtype=dtype, device=place, quantize=quantize)
     return LLM(model.eval(), text, defaults=defaults, stop_ids=stop_ids, name=str(path_or_repo))
 
 

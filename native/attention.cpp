@@ -74,7 +74,7 @@ void attend(Attention n, const int64_t* position, int threads) {
   if (n.steps == 1) {
     phase(n.blocks, kernels.attention_scores);
     phase(n.blocks, kernels.attention_values);
-    phase(n.segment_count, kernels.attention_sums);
+    phase(n.segment_count * group, kernels.attention_sums);
   } else {
     phase(n.blocks, kernels.attention_layout);
     phase(n.groups, kernels.attention_groups);

@@ -45,6 +45,12 @@ void look_up_rows(const Matrix& m, uint64_t ids, int64_t count, float scale, int
   look_up(m, static_cast<const int64_t*>(at(ids)), count, scale, static_cast<Type>(type), const_cast<void*>(at(y)));
 }
 
+void pack(uint64_t from, int64_t rows, int64_t inputs, uint64_t to, int threads) {
+  nb::gil_scoped_release release;
+  pack_pairs(static_cast<const uint16_t*>(at(from)), rows, inputs,
+             static_cast<uint32_t*>(const_cast<void*>(at(to))), threads);
+}
+
 void* out(uint64_t address) { return const_cast<void*>(at(address)); }
 const int64_t* numbers(uint64_t address) { return static_cast<const int64_t*>(at(address)); }
 
@@ -263,6 +269,7 @@ NB_MODULE(_native, m) {
       .def("run", &run_trunk);
   m.def("packed_linear", &packed_linear);
   m.def("look_up", &look_up_rows);
+  m.def("pack_pairs", &pack);
   m.def("norm", &norm);
   m.def("gated", &gated);
   m.def("rope", &rope);

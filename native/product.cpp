@@ -136,4 +136,26 @@ void look_up(const Matrix& m, const int64_t* ids, int64_t count, float scale, Ty
   }
 }
 
+void pack_pairs(const uint16_t* from, int64_t rows, int64_t inputs, uint32_t* to, int threads) {
+  const int64_t pairs = (inputs + 1) / 2, whole = inputs / 2, panels = (rows + kPanel - 1) / kPanel;
+  parallel(threads, panels, 8, [&](int64_t first, int64_t last) {
+    for (int64_t panel = first; panel < last; ++panel) {
+      uint32_t* out = to + panel * pairs * kPanel;
+      for (int64_t begin = 0; begin < pairs; begin += kPanel) {  // a cache line of each row at a time
+        const int64_t end = begin + kPanel < whole ? begin + kPanel : whole;
+        for (int64_t lane = 0; lane < kPanel; ++lane) {
+          const int64_t row = panel * kPanel + lane;
+          const uint16_t* weights = from + row * inputs;
+          const int64_t stop = row < rows ? end : begin;
+          for (int64_t k = begin; k < stop; ++k) std::memcpy(&out[k * kPanel + lane], weights + 2 * k, 4);
+          for (int64_t k = stop; k < begin + kPanel && k < pairs; ++k) {
+            // Of an odd number the last one with a zero; zeros for rows there are not.
+            out[k * kPanel + lane] = row < rows ? weights[inputs - 1] : 0;
+          }
+        }
+      }
+    }
+  });
+}
+
 }  // namespace griffin

@@ -33,4 +33,7 @@ void multiply(const Matrix* matrices, const Results* results, int count, const v
 // Rows `ids` of the matrix in `type`, each value rounded to it, times `scale`, and rounded again.
 void look_up(const Matrix& matrix, const int64_t* ids, int64_t count, float scale, Type type, void* out);
 
+// Lay a bfloat16 (rows, inputs) matrix into panels: pairs of inputs of 16 rows side by side, zeros for the padding.
+void pack_pairs(const uint16_t* from, int64_t rows, int64_t inputs, uint32_t* to, int threads);
+
 }  // namespace griffin

@@ -141,7 +141,7 @@ struct Sequences {
   void (*convolution)(const Convolution&, int64_t first, int64_t last);  // pieces of B * T
   int64_t (*attention_bytes)(const Attention&);
   // One token a row: scores, then weighted values of each block of keys (pieces: K * blocks), then their sums
-  // (K * segments). Several tokens: keys and values are laid out (K * blocks), then queries go past (K * groups).
+  // (heads * segments). Several tokens: keys and values are laid out (K * blocks), then queries go past (K * groups).
   void (*attention_scores)(const Attention&, int64_t first, int64_t last);
   void (*attention_values)(const Attention&, int64_t first, int64_t last);
   void (*attention_sums)(const Attention&, int64_t first, int64_t last);

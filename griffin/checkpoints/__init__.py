@@ -3,7 +3,7 @@
 from griffin.checkpoints.checkpoint import Checkpoint
 from griffin.checkpoints.convert import Converted, Progress, convert
 from griffin.checkpoints.errors import CheckpointError, CheckpointWarning
-from griffin.checkpoints.models import load_model, save_model
+from griffin.checkpoints.models import load_model, parse_dtype, save_model
 from griffin.checkpoints.opening import open_checkpoint as open
 from griffin.checkpoints.quantization_config import Quantization
 from griffin.checkpoints.quantize import quantize
@@ -19,6 +19,7 @@ __all__ = [
     "convert",
     "load_model",
     "open",
+    "parse_dtype",
     "quantize",
     "random_checkpoint",
     "save_model",

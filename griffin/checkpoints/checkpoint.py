@@ -192,6 +192,10 @@ class Checkpoint:
                     f"one of {', '.join(str(d) for d in DTYPES.values())}"
                 )
 
+    def release(self) -> None:
+        """Forget mapped memory. Tensors already handed out stay valid, and keep theirs."""
+        self._source.release()
+
     def check_finite(self, name: str, tensor: Tensor) -> None:
         """Raise CheckpointError that names tensor and file if a value is NaN or infinite."""
         for block in tensor.reshape(-1).split(BLOCK):

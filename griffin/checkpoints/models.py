@@ -65,18 +65,24 @@ def load_model(
     packed: dict[str, Tensor] = {}
     for name in matrices:
         assert format is not None
-        matrix = read_packed(checkpoint, name, format, check).to(place)
+        matrix = read_packed(checkpoint, name, format, check)
+        if checkpoint.quantization and place.type == "cpu":
+            matrix = matrix.settled()
+            checkpoint.release()
+        matrix = matrix.to(place)
         install(model, name.removesuffix(".weight"), matrix, norms)
         packed |= {name + part: tensor for part, tensor in split(matrix).items()}
     tensors = dict(packed)
     for name in checkpoint.names():
         if name in matrices:
             continue
-        stays = place.type == "cpu" and wanted in (None, checkpoint.dtype(name))
+        # Beside packed matrices there is little: no reason to keep a whole file mapped for it.
+        stays = format is None and place.type == "cpu" and wanted in (None, checkpoint.dtype(name))
         tensor = checkpoint.read(name) if stays else checkpoint.read_apart(name)
         if check:
             checkpoint.check_finite(name, tensor)
         tensors[name] = tensor if stays else tensor.to(place, wanted)
+    checkpoint.release()
     # Parameters are replaced, not filled: a mapped tensor stays mapped.
     model.load_state_dict(
         {name: tensor if name in packed else nn.Parameter(tensor) for name, tensor in tensors.items()},
@@ -104,7 +110,7 @@ def packing(checkpoint: Checkpoint, quantize: str | None) -> str | None:
 def read_packed(checkpoint: Checkpoint, name: str, format: str, check: bool) -> Packed:
     """Return a matrix in a format: as it lies, or rounded now. check: refuse NaN and infinite values.
 
-    What is rounded now is always checked: one NaN would spoil its whole group unseen.
+    What is rounded now to a grid is always checked: one NaN would spoil its whole group unseen.
     """
     if checkpoint.quantization:
         packed = checkpoint.packed(name)
@@ -112,7 +118,8 @@ def read_packed(checkpoint: Checkpoint, name: str, format: str, check: bool) -> 
             checkpoint.check_finite(name, unpack(packed, torch.bfloat16))
         return packed
     tensor = checkpoint.read_apart(name)
-    checkpoint.check_finite(name, tensor)
+    if check or get_format(format).grid is not None:
+        checkpoint.check_finite(name, tensor)
     return get_format(format).quantize(tensor)
 
 

@@ -1,4 +1,4 @@
-"""The trunk of a packed model in one call of the native module: the same bits, and no time lost between ops."""
+"""The trunk of a packed model in one call of the native module: the ops' bits, and no time lost between."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class FastTrunk:
 
 
 def build(model: Any) -> FastTrunk | None:
-    """Return the trunk of a Griffin for the native module, or None where the ops have to be called one by one.
+    """Return the trunk of a Griffin for the native module, or None where ops have to be called one by one.
 
     It takes models on the CPU whose matrices are all packed and whose other weights are of one type, float32
     or bfloat16, with gates, heads and convolutions of the sizes the kernels have room for.
@@ -99,9 +99,8 @@ def build(model: Any) -> FastTrunk | None:
     if not (alike and placed and isinstance(embedding, PackedEmbedding) and embedding.like.dtype == dtype):
         return None
     recurrent, attention = "recurrent" in config.block_types, "attention" in config.block_types
-    if recurrent and (
-        config.lru_width // config.num_gate_blocks > native.LARGEST_GATE or config.conv_width > native.MOST_TAPS
-    ):
+    gate = config.lru_width // config.num_gate_blocks
+    if recurrent and (gate > native.LARGEST_GATE or config.conv_width > native.MOST_TAPS):
         return None
     if attention and (
         config.num_heads // config.num_kv_heads > native.MOST_QUERIES or config.head_dim > native.LARGEST_HEAD

@@ -123,7 +123,9 @@ class Griffin(nn.Module):
         if runs_on and (fast := self._fast_trunk()) is not None and fast.fits(state):
             state = self._own(state, tokens.shape[0], donate)
             return fast(tokens, state), State(state.pos + tokens.shape[1], state.layers)
-        pos, layers = (None, None) if state is None else state.consume() if donate else (state.pos, state.layers)
+        pos, layers = (
+            (None, None) if state is None else state.consume() if donate else (state.pos, state.layers)
+        )
         if segment_pos is None:
             steps = torch.arange(tokens.shape[1], device=tokens.device)
             segment_pos = steps.expand_as(tokens) if pos is None else pos[:, None] + steps
@@ -159,7 +161,8 @@ class Griffin(nn.Module):
             return None
         if self._fast is None or not self._fast.current():
             self._fast = build(self)
-        return self._fast
+        # A new one may be no better: somebody watches a layer, who would see nothing of it.
+        return self._fast if self._fast is not None and self._fast.current() else None
 
     def _own(self, state: State | None, rows: int, donate: bool) -> State:
         """Return a state that may be changed in place."""

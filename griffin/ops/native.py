@@ -66,7 +66,9 @@ def addresses(*tensors: Tensor) -> list[int]:
     return [t.data_ptr() for t in tensors]
 
 
-def matrix(number: int, data: Tensor, scale: Tensor | None, out: int, inputs: int, bias: Tensor | None) -> Any:
+def matrix(
+    number: int, data: Tensor, scale: Tensor | None, out: int, inputs: int, bias: Tensor | None
+) -> Any:
     """Return the kernels' view of a packed (out, inputs) matrix; the caller keeps the tensors alive."""
     return module().Matrix(
         number,

@@ -2,8 +2,8 @@
 
 from griffin.quant.calibrate import calibrate
 from griffin.quant.format import Format, Grid
-from griffin.quant.formats import FORMATS, get_format
+from griffin.quant.formats import FORMATS, fastest_layout, get_format
 from griffin.quant.gptq import gptq
 from griffin.quant.quantize import quantize_model
 
-__all__ = ["FORMATS", "Format", "Grid", "calibrate", "get_format", "gptq", "quantize_model"]
+__all__ = ["FORMATS", "Format", "Grid", "calibrate", "fastest_layout", "get_format", "gptq", "quantize_model"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import torch
+
+from griffin.ops import native
 from griffin.quant.bf16 import BF16
 from griffin.quant.format import Format
 from griffin.quant.int4 import INT4
@@ -16,3 +19,9 @@ def get_format(name: str) -> Format:
         known = "; ".join(f"{format.name} ({format.description})" for format in FORMATS.values())
         raise ValueError(f"no format {name!r}; there are {known}")
     return FORMATS[name]
+
+
+def fastest_layout(dtype: torch.dtype, device: torch.device | str) -> str | None:
+    """Return the format that changes no weight of this type and is read fastest there; None: as they are."""
+    packs = dtype == torch.bfloat16 and torch.device(device).type == "cpu" and native.built()
+    return "bf16" if packs else None

@@ -73,7 +73,7 @@ struct Plain {
 // bfloat16 numbers, which together keep 16 bits of them.
 struct Pairs {
   using T = float;
-  static constexpr int kTileRows = 6;
+  static constexpr int kTileRows = 12;  // by two vectors: 24 sums, and keys and weights read once for 10 heads
 
   static bool fits(int64_t width) { return width % 32 == 0; }
   static int64_t key_bytes(int64_t width) { return kKeys * width * 2; }
@@ -157,29 +157,25 @@ struct Pairs {
       const Bf16* q = static_cast<const Bf16*>(queries) + row * width;
       for_count<kTileRows>(static_cast<int>(rows - row < kTileRows ? rows - row : kTileRows), [&](auto r) {
         constexpr int R = decltype(r)::value;
-        for (int64_t s = 0; s < kKeys; s += 64) {
+        for (int64_t s = 0; s < kKeys; s += 32) {
           const uint32_t* k = static_cast<const uint32_t*>(keys) + s;
-          __m512 sums[R][4];
-#pragma GCC unroll 6
-          for (int n = 0; n < R; ++n) {
-#pragma GCC unroll 4
-            for (int c = 0; c < 4; ++c) sums[n][c] = _mm512_setzero_ps();
-          }
+          __m512 sums[R][2];
+#pragma GCC unroll 12
+          for (int n = 0; n < R; ++n) sums[n][0] = sums[n][1] = _mm512_setzero_ps();
           for (int64_t i = 0; i < width; i += 2, k += kKeys) {
-            __m512bh key[4];
-#pragma GCC unroll 4
-            for (int c = 0; c < 4; ++c) key[c] = reinterpret_cast<__m512bh>(_mm512_loadu_si512(k + 16 * c));
-#pragma GCC unroll 6
+            const __m512bh left = reinterpret_cast<__m512bh>(_mm512_loadu_si512(k));
+            const __m512bh right = reinterpret_cast<__m512bh>(_mm512_loadu_si512(k + 16));
+#pragma GCC unroll 12
             for (int n = 0; n < R; ++n) {
               const __m512bh x = pair(q + n * width + i);
-#pragma GCC unroll 4
-              for (int c = 0; c < 4; ++c) sums[n][c] = _mm512_dpbf16_ps(sums[n][c], key[c], x);
+              sums[n][0] = _mm512_dpbf16_ps(sums[n][0], left, x);
+              sums[n][1] = _mm512_dpbf16_ps(sums[n][1], right, x);
             }
           }
-#pragma GCC unroll 6
+#pragma GCC unroll 12
           for (int n = 0; n < R; ++n) {
-#pragma GCC unroll 4
-            for (int c = 0; c < 4; ++c) _mm512_storeu_ps(scores + (row + n) * step + s + 16 * c, sums[n][c]);
+            _mm512_storeu_ps(scores + (row + n) * step + s, sums[n][0]);
+            _mm512_storeu_ps(scores + (row + n) * step + s + 16, sums[n][1]);
           }
         }
       });
@@ -210,13 +206,13 @@ struct Pairs {
         const float* w = weights + row * step;
         for (int64_t c = 0; c < width; c += 32) {
           __m512 sums[R][2];
-#pragma GCC unroll 6
+#pragma GCC unroll 12
           for (int n = 0; n < R; ++n) sums[n][0] = sums[n][1] = _mm512_setzero_ps();
           for (int64_t u = first / 2; u < (last + 1) / 2; ++u) {
             const uint32_t* v = static_cast<const uint32_t*>(values) + u * width + c;
             const __m512bh left = reinterpret_cast<__m512bh>(_mm512_loadu_si512(v));
             const __m512bh right = reinterpret_cast<__m512bh>(_mm512_loadu_si512(v + 16));
-#pragma GCC unroll 6
+#pragma GCC unroll 12
             for (int n = 0; n < R; ++n) {
               const __m512bh high = pair(w + n * step + u), low = pair(w + n * step + 64 + u);
               sums[n][0] = _mm512_dpbf16_ps(sums[n][0], left, high);
@@ -225,7 +221,7 @@ struct Pairs {
               sums[n][1] = _mm512_dpbf16_ps(sums[n][1], right, low);
             }
           }
-#pragma GCC unroll 6
+#pragma GCC unroll 12
           for (int n = 0; n < R; ++n) {
             _mm512_storeu_ps(out + (row + n) * width + c, sums[n][0]);
             _mm512_storeu_ps(out + (row + n) * width + c + 16, sums[n][1]);
@@ -316,16 +312,12 @@ inline void gather(const Attention& n, int64_t row, int64_t step, int64_t head, 
   for (int64_t g = 0; g < group; ++g) How::query(q + g * n.width, n.width, to + g * How::query_bytes(n.width));
 }
 
-template <class X, class How>
-inline void finish(const Attention& n, int64_t row, int64_t step, int64_t head, const Wide<X>* sums,
-                   const Wide<X>* totals) {
-  constexpr int W = kWidth<Wide<X>>;
-  const int64_t group = n.heads / n.kv_heads;
-  X* y = static_cast<X*>(n.y) + ((row * n.steps + step) * n.heads + head * group) * n.width;
-  for (int64_t g = 0; g < group; ++g) {
-    for (int64_t c = 0; c < n.width; c += W) {
-      store(y + g * n.width + c, load(sums + g * n.width + c, n.width - c) / totals[g], n.width - c);
-    }
+// What one query of one head comes to.
+template <class X>
+inline void finish(const Attention& n, int64_t row, int64_t step, int64_t head, const Wide<X>* sums, Wide<X> total) {
+  X* y = static_cast<X*>(n.y) + ((row * n.steps + step) * n.heads + head) * n.width;
+  for (int64_t c = 0; c < n.width; c += kWidth<Wide<X>>) {
+    store(y + c, load(sums + c, n.width - c) / total, n.width - c);
   }
 }
 
@@ -411,14 +403,15 @@ inline void one_sums(const Attention& n, int64_t first, int64_t last) {
   using T = Wide<X>;
   const int64_t group = n.heads / n.kv_heads;
   for (int64_t piece = first; piece < last; ++piece) {
-    const int64_t head = piece / n.segment_count;
-    const Segment& s = n.segments[piece % n.segment_count];
+    const int64_t head = piece / group / n.segment_count, query = piece % group;
+    const Segment& s = n.segments[piece / group % n.segment_count];
     const One<T> one(n, s, head);
+    T *sums = one.sums + query * n.width, *total = one.totals + query;
     for (int64_t k = 1; k < s.blocks; ++k) {
-      join(one.sums, one.sums + k * group * n.width, group * n.width);
-      for (int64_t g = 0; g < group; ++g) one.totals[g] += one.totals[k * group + g];
+      join(sums, sums + k * group * n.width, n.width);
+      *total += total[k * group];
     }
-    finish<X, How>(n, s.row, s.step, head, one.sums, one.totals);
+    finish<X>(n, s.row, s.step, head * group + query, sums, *total);
   }
 }
 
@@ -484,8 +477,8 @@ inline void groups(const Attention& n, int64_t first, int64_t last) {
                  k ? more : sums);
       if (k) join(sums, more, rows * n.width);
     }
-    for (int64_t t = 0; t < steps; ++t) {
-      finish<X, How>(n, s.row, s.step + begin + t, head, sums + t * group * n.width, totals + t * group);
+    for (int64_t r = 0; r < rows; ++r) {
+      finish<X>(n, s.row, s.step + begin + r / group, head * group + r % group, sums + r * n.width, totals[r]);
     }
   }
 }

@@ -25,50 +25,86 @@ inline Vec<T> advance(Vec<T> h, Vec<T> x, const Decay<T>& d, int64_t position) {
   return d.a * h + square_root<T>(d.rest) * input;
 }
 
+// One channel vector of one step: from the gates' sums to h.
+template <class X>
+inline Vec<Wide<X>> unit_step(const Unit& u, int64_t step, int64_t channel, int64_t count, Vec<Wide<X>> h,
+                              Vec<Wide<X>> gate_i, Vec<Wide<X>> gate_r, const X* x) {
+  using T = Wide<X>;
+  const Vec<T> rate = softplus(load(static_cast<const X*>(u.param) + channel, count));
+  const Decay<T> decay(gate_i + load(static_cast<const X*>(u.bi) + channel, count),
+                       gate_r + load(static_cast<const X*>(u.br) + channel, count), rate);
+  h = advance<T>(h, load(x, count), decay, u.position[step]);
+  store(static_cast<X*>(u.h) + step * u.width + channel, h, count);
+  return h;
+}
+
+// One token of one row, a whole block's channels at a time: the gates' weights are read in one stream.
+template <class X>
+inline void unit_of_one(const Unit& u, int64_t block, int64_t size) {
+  using T = Wide<X>;
+  constexpr int W = kWidth<T>;
+  const X *wi = static_cast<const X*>(u.wi) + block * size * size, *wr = static_cast<const X*>(u.wr) + block * size * size;
+  const X* x = static_cast<const X*>(u.x) + block * size;
+  T wide[kLargestGate];
+  for (int64_t n = 0; n < size; ++n) wide[n] = widen(x[n]);
+  for (int64_t inner = 0; inner < size; inner += kWideColumns * W) {
+    Vec<T> gate_i[kWideColumns], gate_r[kWideColumns];
+    wide_tile<X>(wide, wi + inner, size, size, gate_i);
+    wide_tile<X>(wide, wr + inner, size, size, gate_r);
+    for (int c = 0; c < kWideColumns; ++c) {
+      const int64_t at = inner + c * W, channel = block * size + at;
+      const Vec<T> h = load(static_cast<const T*>(u.h0) + channel, W);
+      store(static_cast<T*>(u.last) + channel, unit_step<X>(u, 0, channel, W, h, gate_i[c], gate_r[c], x + at), W);
+    }
+  }
+}
+
+// Pieces of blocks and, within them, of kLanes channels; of rows too, unless each has one step: then rows go
+// past the gates' weights together.
 template <class X>
 inline void unit(const Unit& u, int64_t first, int64_t last) {
   using T = Wide<X>;
   constexpr int W = kWidth<T>;
   constexpr int64_t L = kLanes<T>;
   const int64_t size = u.width / u.blocks, chunks = (size + L - 1) / L;
+  if (u.rows == 1 && u.steps == 1 && size % (kWideColumns * W) == 0) {
+    // Whoever has a block's first piece does it all.
+    for (int64_t piece = first; piece < last; ++piece) {
+      if (piece % chunks == 0) unit_of_one<X>(u, piece / chunks, size);
+    }
+    return;
+  }
+  const bool together = u.steps == 1;
+  const int64_t items = together ? u.rows : u.steps;
   for (int64_t piece = first; piece < last; ++piece) {
-    const int64_t row = piece / (u.blocks * chunks), block = piece / chunks % u.blocks;
+    const int64_t from = together ? 0 : piece / (u.blocks * chunks), block = piece / chunks % u.blocks;
+    if (together && piece >= u.blocks * chunks) return;
     const int64_t inner = piece % chunks * L, channel = block * size + inner;
     const int64_t lanes = size - inner < L ? size - inner : L;
     const X *wi = static_cast<const X*>(u.wi) + block * size * size + inner;
     const X *wr = static_cast<const X*>(u.wr) + block * size * size + inner;
-    Vec<T> rate[kColumns], bi[kColumns], br[kColumns], h[kColumns];
-    for (int c = 0; c < kColumns; ++c) {
-      const int64_t count = lanes - c * W;
-      rate[c] = softplus(load(static_cast<const X*>(u.param) + channel + c * W, count));
-      bi[c] = load(static_cast<const X*>(u.bi) + channel + c * W, count);
-      br[c] = load(static_cast<const X*>(u.br) + channel + c * W, count);
-      h[c] = load(static_cast<const T*>(u.h0) + row * u.width + channel + c * W, count);
-    }
+    Vec<T> h[kColumns];
     T wide[kRows * kLargestGate];
-    for (int64_t t = 0; t < u.steps; t += kRows) {
-      const int rows = static_cast<int>(u.steps - t < kRows ? u.steps - t : kRows);
+    for (int64_t t = 0; t < items; t += kRows) {
+      const int rows = static_cast<int>(items - t < kRows ? items - t : kRows);
       for (int k = 0; k < rows; ++k) {
-        const X* x = static_cast<const X*>(u.x) + (row * u.steps + t + k) * u.width + block * size;
+        const X* x = static_cast<const X*>(u.x) + (from * u.steps + t + k) * u.width + block * size;
         for (int64_t n = 0; n < size; ++n) wide[k * size + n] = widen(x[n]);
       }
       Vec<T> gate_i[kRows][kColumns], gate_r[kRows][kColumns];
       tiles<X>(rows, wide, size, wi, size, size, lanes, gate_i);
       tiles<X>(rows, wide, size, wr, size, size, lanes, gate_r);
       for (int k = 0; k < rows; ++k) {
-        const int64_t step = row * u.steps + t + k;
+        const int64_t step = from * u.steps + t + k, row = together ? t + k : from;
+        const X* x = static_cast<const X*>(u.x) + step * u.width + channel;
         for (int c = 0; c < kColumns; ++c) {
-          const int64_t count = lanes - c * W;
+          const int64_t count = lanes - c * W, at = row * u.width + channel + c * W;
           if (count <= 0) break;
-          const Vec<T> x = load(wide + k * size + inner + c * W, count);
-          const Decay<T> decay(gate_i[k][c] + bi[c], gate_r[k][c] + br[c], rate[c]);
-          h[c] = advance<T>(h[c], x, decay, u.position[step]);
-          store(static_cast<X*>(u.h) + step * u.width + channel + c * W, h[c], count);
+          if (together || t + k == 0) h[c] = load(static_cast<const T*>(u.h0) + at, count);
+          h[c] = unit_step<X>(u, step, channel + c * W, count, h[c], gate_i[k][c], gate_r[k][c], x + c * W);
+          if (together || t + k == u.steps - 1) store(static_cast<T*>(u.last) + at, h[c], count);
         }
       }
-    }
-    for (int c = 0; c < kColumns; ++c) {
-      store(static_cast<T*>(u.last) + row * u.width + channel + c * W, h[c], lanes - c * W);
     }
   }
 }

@@ -15,6 +15,13 @@ constexpr int kBytes = 16;
 constexpr int kRows = 3;
 #endif
 constexpr int kColumns = 4;
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kWideColumns = 16;  // of a tile of one row, so that it reads long pieces
+#elif defined(__AVX2__)
+constexpr int kWideColumns = 8;
+#else
+constexpr int kWideColumns = 4;
+#endif
 
 using Bf16 = uint16_t;
 
@@ -217,6 +224,18 @@ inline void tile(const Wide<X>* x, int64_t x_step, const X* w, int64_t w_step, i
   for (int r = 0; r < R; ++r) {
     for (int c = 0; c < kColumns; ++c) sums[r][c] = sum[r][c];
   }
+}
+
+// The same for one row and more columns.
+template <class X>
+inline void wide_tile(const Wide<X>* x, const X* w, int64_t w_step, int64_t count, Vec<Wide<X>>* sums) {
+  using T = Wide<X>;
+  Vec<T> sum[kWideColumns] = {};
+  for (int64_t i = 0; i < count; ++i, w += w_step) {
+#pragma GCC unroll 16
+    for (int c = 0; c < kWideColumns; ++c) sum[c] += load(w + c * kWidth<T>, kWidth<T>) * x[i];
+  }
+  for (int c = 0; c < kWideColumns; ++c) sums[c] = sum[c];
 }
 
 template <int R>

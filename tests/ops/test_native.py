@@ -117,37 +117,75 @@ def test_cuts_threads_and_company_do_not_change_a_bit(op: str, chosen: str, thre
             assert torch.equal(last[0], end[row])
 
 
-def attend(rows: int, heads: int, kv: int, width: int, size: int, dtype: torch.dtype) -> Tensor:
-    q = draw(rows, 1, heads, width, seed=0, dtype=dtype)
-    k, v = (draw(rows, 1, kv, width, seed=n, dtype=dtype) for n in (1, 2))
-    ring_k, ring_v = (draw(rows, size, kv, width, seed=n, dtype=dtype) for n in (3, 4))
-    before = torch.tensor([size + 7, 3, 0, size, 5])[:rows]
-    segment_pos = before[:, None].clone()
-    segment_pos[-1] = 0 if rows > 2 else segment_pos[-1]  # a document that starts sees nothing of the ring
-    window = ops.plan_window(segment_pos, size, before)
-    return ops.local_attention(q, k, v, window, (ring_k, ring_v))[0]
+class Attention:
+    """Tokens of some rows with a ring behind them, which may be read in any cut."""
+
+    def __init__(self, steps: int, heads: int, kv: int, width: int, size: int, dtype: torch.dtype) -> None:
+        rows = 5
+        self.size = size
+        self.q = draw(rows, steps, heads, width, seed=0, dtype=dtype)
+        self.k, self.v = (draw(rows, steps, kv, width, seed=n, dtype=dtype) for n in (1, 2))
+        self.ring = tuple(draw(rows, size, kv, width, seed=n, dtype=dtype) for n in (3, 4))
+        self.before = torch.tensor([size + 7, 3, 0, size, 5])
+        self.position = self.before[:, None] + torch.arange(steps)
+        self.position[4] = torch.arange(steps)  # a document that starts sees nothing of the ring
+        if steps > 4:
+            self.position[1] = torch.tensor([3, 4, *range(steps - 2)])  # one ends, another begins
+
+    def __call__(self, first: int = 0, last: int | None = None, cut: int = 10**6) -> Tensor:
+        ring, before, parts = self.ring, self.before, []
+        end = self.q.shape[1] if last is None else last
+        for at in range(first, end, cut):
+            piece = slice(at, min(at + cut, end))
+            segment_pos = self.position[:, piece]
+            window = ops.plan_window(segment_pos, self.size, before)
+            new = self.q[:, piece], self.k[:, piece], self.v[:, piece]
+            y, ring = ops.local_attention(*new, window, ring)
+            before = segment_pos[:, -1] + 1
+            parts.append(y)
+        return torch.cat(parts, 1)
+
+
+# (N, K, H, S); the third is laid out in pairs of bfloat16 where the machine multiplies them.
+HEADS = [(2, 1, 8, 5), (4, 4, 6, 16), (10, 1, 64, 300), (7, 1, 33, 129), (12, 2, 20, 40), (13, 1, 32, 256)]
 
 
 @pytest.mark.parametrize("chosen", SETS)
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize(
-    "shape", [(2, 1, 8, 5), (4, 4, 6, 16), (10, 1, 64, 300), (7, 1, 33, 129), (12, 2, 20, 40)]
-)
-def test_one_token_attends_as_the_reference(shape: tuple[int, ...], dtype: torch.dtype, chosen: str) -> None:
-    heads, kv, width, size = shape
-    with ops.use("reference"):
-        want = attend(5, heads, kv, width, size, dtype)
+@pytest.mark.parametrize("shape", HEADS)
+def test_attention_equals_the_reference(shape: tuple[int, ...], dtype: torch.dtype, chosen: str) -> None:
+    for steps in (1, 2, 9, 40):
+        attend = Attention(steps, *shape, dtype)
+        with ops.use("reference"):
+            want = attend()
+        with ops.use("native"), native.instruction_set(chosen):
+            assert_close(attend(), want, f"attention of {steps} steps")
+
+
+@pytest.mark.parametrize("chosen", SETS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", HEADS)
+def test_attention_does_not_feel_cuts_and_threads(
+    shape: tuple[int, ...], dtype: torch.dtype, chosen: str, threads: None
+) -> None:
+    attend = Attention(150, *shape, dtype)
     with ops.use("native"), native.instruction_set(chosen):
-        assert_close(attend(5, heads, kv, width, size, dtype), want, "attention")
+        torch.set_num_threads(1)
+        whole = attend()
+        for count, cut in ((2, 1), (3, 4), (2, 31), (3, 10**6)):
+            torch.set_num_threads(count)
+            assert torch.equal(attend(cut=cut), whole), (count, cut)
 
 
-def test_attention_does_not_change_with_threads(threads: None) -> None:
+def test_attention_of_pads_and_of_many_documents() -> None:
+    q, k, v = (draw(2, 12, n, 32, seed=n) for n in (4, 1, 1))
+    position = torch.tensor([[-3, -2, -1, *range(9)], [0, 0, 1, 0, 1, 2, 0, 1, 2, 3, 0, 0]])
+    window = ops.plan_window(position, 4, None)
     results = []
-    for count in (1, 2, 3):
-        torch.set_num_threads(count)
-        results.append(attend(5, 10, 1, 64, 700, torch.bfloat16))
-    assert torch.equal(results[0], results[1])
-    assert torch.equal(results[0], results[2])
+    for name in ("reference", "native"):
+        with ops.use(name):
+            results.append(ops.local_attention(q, k, v, window)[0])
+    assert_close(results[1], results[0], "attention")
 
 
 def test_largest_scores_do_not_overflow() -> None:

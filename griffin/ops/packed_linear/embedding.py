@@ -11,7 +11,6 @@ from griffin.ops import native
 from griffin.ops.dispatch import natively
 from griffin.ops.packed_linear.packed import FORMATS, PANEL, Packed, unpack
 
-
 _LOOKUPS = 512  # rows unpacked at once: their panels are unpacked whole, 16 rows for each
 
 
