@@ -12,6 +12,7 @@ from typing import Any
 import numpy
 import torch
 
+from griffin import ops
 from griffin.ops import native
 
 # A read is repeated over a buffer that no cache holds.
@@ -29,7 +30,10 @@ class Reader:
     """
 
     def __init__(self, nbytes: int = BUFFER_BYTES) -> None:
-        self._words = numpy.ones(nbytes // 8, dtype=numpy.uint64)  # written, so that it has pages of its own
+        memory = ops.packed_room((nbytes // 8 * 8,)).fill_(
+            1
+        )  # as weights lie; written, so that its pages exist
+        self._words = memory.numpy().view(numpy.uint64)
         self._floats = torch.from_numpy(self._words.view(numpy.float32))
         self._best: dict[int, Callable[[int], float]] = {}
 

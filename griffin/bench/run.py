@@ -52,6 +52,7 @@ class Runner:
     facts: dict[str, Any]
     patience: float | None
     samples: list[float] = field(default_factory=list)
+    reads: list[float] = field(default_factory=list)  # the machine's read rate around each sample
 
     def ask(self, call: str, **arguments: Any) -> Any:
         return self.worker.ask(call, **arguments)
@@ -187,11 +188,13 @@ class Bench:
         rows: of the matrix product that bounds it; None where the bytes alone do.
         """
         read = self.rate(f"read, {self.plan.threads} threads")
+        if runner.reads:  # what it was while this program ran: on a shared machine it comes and goes
+            read = statistics.median(runner.reads)
         product = None
         if rows is not None:
             dtype = product_of(runner.facts["format"])
             product = self.rate(f"{dtype} product, {rows} rows")
-        samples, runner.samples = runner.samples, []
+        samples, runner.samples, runner.reads = runner.samples, [], []
         memory = runner.ask("memory", forget=True)
         place = self.place(runner, batch, context)
         found = measured(what, place, samples, work, read, product, memory)

@@ -39,12 +39,13 @@ def _decoding(bench: Bench, what: str, count: int, context: int) -> Iterator[Mea
             bench.attempt(runner, "decode", count=_WARM_TOKENS)
     dtypes = {product_of(r.facts["format"]) for r in bench.runners} if count > 1 else set()
     for _ in range(plan.rounds):
-        bench.read_rate()
         for dtype in sorted(dtypes):
             bench.matrix_rate(plan.chunk, dtype)
         for runner in list(bench.runners):
+            before = bench.read_rate()
             if (took := bench.attempt(runner, "decode", count=plan.tokens)) is not None:
                 runner.samples.append(count * len(took["seconds"]) / sum(took["seconds"]))
+                runner.reads += [before, bench.read_rate()]
     for runner in bench.runners:
         work = runner.ask("decode_work", context=context, batch=count)
         yield bench.finish(what, runner, count, context, work, plan.chunk if count > 1 else None)
