@@ -1,18 +1,32 @@
 """Many sequences, one model, ids only: no text, no files."""
 
+from griffin.engine.engine import Engine
 from griffin.engine.generate import Generation, generate
+from griffin.engine.plan import Plan, plan
 from griffin.engine.read import CHUNK, read
-from griffin.engine.request import Event, FinishReason, Request, check_ids
+from griffin.engine.request import End, EndReason, Event, FinishReason, Refused, Request, check_ids
 from griffin.engine.score import score
+from griffin.engine.slots import Slots
+from griffin.engine.stats import Stats
+from griffin.engine.ticket import Ticket
 
 __all__ = [
     "CHUNK",
+    "End",
+    "EndReason",
+    "Engine",
     "Event",
     "FinishReason",
     "Generation",
+    "Plan",
+    "Refused",
     "Request",
+    "Slots",
+    "Stats",
+    "Ticket",
     "check_ids",
     "generate",
+    "plan",
     "read",
     "score",
 ]

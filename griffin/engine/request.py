@@ -1,17 +1,37 @@
-"""What the engine is asked, and what it answers."""
+"""What the engine is asked, what it answers, and what it says when it cannot."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Literal
 
+import torch
 from torch import Tensor
 
-from griffin.model import State
+from griffin.model import GriffinConfig, State
 from griffin.sampling import SamplingParams
 
 FinishReason = Literal["stop", "length"]
+EndReason = Literal["cancelled", "deadline", "error"]
+Code = Literal["bad_request", "prompt_too_long", "too_many_choices", "queue_full", "no_room", "closed"]
+
+
+class Refused(ValueError):
+    """A request that is not taken, and why.
+
+    code:  the same in one word, for programs.
+    retry: the same request may be taken later; False where it never will.
+    """
+
+    def __init__(self, reason: str, code: Code = "bad_request") -> None:
+        super().__init__(reason)
+        self.code: Code = code
+
+    @property
+    def retry(self) -> bool:
+        return self.code in ("queue_full", "no_room")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,16 +54,21 @@ class Request:
     seen: Tensor | None = None
     vocab_size: int | None = None
 
+    def choices(self, config: GriffinConfig) -> int:
+        """Return how many ids an answer is chosen from: those below it."""
+        return min(self.vocab_size or config.vocab_size, config.vocab_size)
+
 
 @dataclass(frozen=True)
 class Event:
     """A generated token.
 
-    index:         which request, counted from 0.
+    index:         which request, counted from 0 in the order they were given.
     id:            the token.
     logprob:       its log-probability under the model, before any sampling filter.
     alternatives:  the most probable tokens there, as (id, log-probability), as many as were asked for.
     finish_reason: None while the row goes on; "stop" after a stop id, "length" after max_tokens.
+    choice:        which of the request's answers, counted from 0.
     """
 
     index: int
@@ -51,13 +76,60 @@ class Event:
     logprob: float
     alternatives: tuple[tuple[int, float], ...]
     finish_reason: FinishReason | None
+    choice: int = 0
+
+
+@dataclass(frozen=True)
+class End:
+    """The end of an answer that no token brought.
+
+    finish_reason: "cancelled", "deadline", or "error", and then `error` is the exception.
+    """
+
+    index: int
+    choice: int
+    finish_reason: EndReason
+    error: BaseException | None = None
 
 
 def check_ids(ids: Sequence[int], vocab_size: int, what: str = "the prompt") -> None:
     """Raise ValueError if there are no ids, or one is outside the vocabulary (named with its position)."""
     if not len(ids):
-        raise ValueError(f"{what} is empty; a model needs at least one token to go on from")
+        raise Refused(f"{what} is empty; a model needs at least one token to go on from")
+    if wrong := [kind.__name__ for kind in set(map(type, ids)) if not issubclass(kind, Integral)]:
+        raise Refused(f"{what} holds {' and '.join(wrong)}; ids are whole numbers")
     if min(ids) >= 0 and max(ids) < vocab_size:
         return
     at, bad = next((n, i) for n, i in enumerate(ids) if not 0 <= i < vocab_size)
-    raise ValueError(f"{what} has id {bad} at position {at}; the vocabulary has ids 0 to {vocab_size - 1}")
+    raise Refused(f"{what} has id {bad} at position {at}; the vocabulary has ids 0 to {vocab_size - 1}")
+
+
+def check_request(
+    request: Request, config: GriffinConfig, dtype: torch.dtype, what: str = "the prompt"
+) -> None:
+    """Raise Refused if a model of this shape and type cannot answer a request. Nothing is allocated."""
+    check_ids(request.ids, config.vocab_size, what)
+    if request.vocab_size is not None and request.vocab_size < 1:
+        raise Refused(f"vocab_size of {what} is {request.vocab_size}; there must be an id to choose")
+    if request.seen is not None and request.seen.shape != (config.vocab_size,):
+        raise Refused(
+            f"seen of {what} has shape {tuple(request.seen.shape)}; it marks the {config.vocab_size} ids"
+        )
+    try:
+        request.params.check_vocabulary(request.choices(config))
+    except ValueError as error:
+        raise Refused(str(error)) from error
+    if request.state is not None:
+        _check_state(request.state, config, dtype, what)
+
+
+def _check_state(state: State, config: GriffinConfig, dtype: torch.dtype, what: str) -> None:
+    if state.batch != 1:
+        raise Refused(f"the state of {what} has {state.batch} rows; it must have one")
+    own = State.zeros(config, 1, dtype=dtype, device="meta")
+    kinds = [[(t.shape, t.dtype) for t in layer] for layer in own.layers]
+    given = [[(t.shape, t.dtype) for t in layer] for layer in state.layers]
+    if kinds != given:
+        layer = next((n for n, (a, b) in enumerate(zip(kinds, given, strict=False)) if a != b), None)
+        where = "another number of layers" if layer is None else f"layer {layer} is another"
+        raise Refused(f"the state of {what} is not of this model and type ({dtype}): {where}")

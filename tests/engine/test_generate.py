@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from griffin.engine import Request, generate
-from griffin.model import Griffin, GriffinConfig
+from griffin.model import Griffin, GriffinConfig, State
 from griffin.sampling import SamplingParams
 
 V = 64
@@ -100,7 +100,7 @@ def test_rows_stop_one_by_one(model):
         ids[event.index].append(event.id)
         if event.finish_reason:
             done[event.index] = event.finish_reason
-        sizes.append(len(generation._rows))
+        sizes.append(generation.running)
     assert ids == [full, full[: first + 1], full[: first + 1], full[:1]]
     assert done == {0: "length", 1: "stop", 2: "stop", 3: "length"}
     assert sizes[-1] == 0 and 1 in sizes
@@ -187,3 +187,48 @@ def test_a_state_of_two_rows_is_refused(model):
         _, state = model.trunk(torch.tensor([[1], [2]]))
     with pytest.raises(ValueError, match="has 2 rows"):
         generate(model, [Request(ids=[1], state=state)])
+
+
+def test_an_error_of_one_request_is_raised_and_the_others_go_on(model):
+    broken = State.zeros(model.config)
+    broken.layers[0].lru.fill_(torch.nan)
+    broken.pos.fill_(5)
+    generation = generate(model, [Request(ids=[1], state=broken), requests()[4]])
+    with pytest.raises(FloatingPointError, match="not finite"):
+        while True:
+            assert next(generation).index == 1
+    rest = [e.id for e in generation]
+    alone = [e.id for e in generate(model, [requests()[4]])]
+    assert rest == alone[len(alone) - len(rest) :]
+
+
+def test_ctrl_c_in_the_middle_of_a_step_ends_the_generation(model, monkeypatch):
+    generation = generate(model, requests(), keep_states=True)
+    said = [next(generation) for _ in range(9)]
+    trunk = model.trunk
+
+    def torn(*rest, **more):
+        trunk(*rest, **more)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model, "trunk", torn)
+    with pytest.raises(KeyboardInterrupt):
+        said.extend(generation)
+    monkeypatch.undo()
+    assert next(generation, None) is None
+    going = next(n for n in range(5) if not any(e.index == n and e.finish_reason for e in said))
+    with pytest.raises(ValueError, match=f"no state of request {going}"):
+        generation.state(going)
+
+
+def test_nothing_to_do_is_done_at_once(model):
+    assert list(generate(model, [])) == []
+    with pytest.raises(ValueError, match="max_rows must be at least 1"):
+        generate(model, requests(), max_rows=0)
+
+
+def test_memory_of_the_slots_is_given_back_at_the_end(model):
+    generation = generate(model, requests())
+    engine = generation._engine
+    list(generation)
+    assert engine.stats().slot_bytes == 0
