@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "checkpoints": {"model", "quant"},
     "text": set(),
     "sampling": set(),
-    "engine": {"model", "sampling"},
+    "engine": {"model", "ops", "sampling"},
     "answer": {"engine", "model", "text"},
     "llm": {"answer", "engine", "sampling", "model", "checkpoints", "quant", "text"},
     "sessions": {"model", "engine"},

@@ -1,0 +1,366 @@
+"""The engine without its thread: rows enter slots, read, run, fork, leave. One caller at a time."""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from griffin.engine.batch import Batch
+from griffin.engine.request import End, EndReason, Event, FinishReason
+from griffin.engine.row import Kept, Row
+from griffin.engine.scheduler import Line, Room, next_reader
+from griffin.engine.slots import Slots
+from griffin.engine.ticket import Ticket
+from griffin.model import Griffin, State
+from griffin.sampling import Sampler, mark_ids
+
+if TYPE_CHECKING:
+    from griffin.engine.prefix_cache import PrefixCache
+
+
+class Core:
+    """Rows, where their states lie, and what one does with them.
+
+    Events gather in `out`, in the order in which they happened.
+    admitted: tickets that do not wait any more, ended ones included.
+    """
+
+    def __init__(
+        self, model: Griffin, slots: int, *, chunk: int, room: Room, cache: PrefixCache | None
+    ) -> None:
+        self.batch = Batch(Slots(model.config, slots, dtype=model.dtype, device=model.device))
+        self.line = Line()
+        self.room = room
+        self.cache = cache
+        self.live: dict[int, tuple[Ticket, list[Row]]] = {}
+        self.out: deque[tuple[Ticket, Event | End]] = deque()
+        self.admitted = self.tokens_read = self.tokens_reused = self.tokens_generated = self.steps = 0
+        self._model = model
+        self._chunk = chunk
+        self._pieces = 0
+
+    # What callers ask for.
+
+    def add(self, ticket: Ticket) -> None:
+        """Let a ticket wait for a slot."""
+        row = Row(ticket)
+        self.live[ticket.number] = ticket, [row]
+        self.line.add(row)
+
+    def cancel(self, ticket: Ticket, choice: int | None = None, reason: EndReason = "cancelled") -> None:
+        """End a ticket, or one choice of it; what has ended already stays as it is."""
+        for row in list(self._rows(ticket)):
+            if row.sampler is None and choice is not None:
+                self._end_unforked(row, choice, reason)
+            elif choice is None or row.choice == choice:
+                self._end(row, End(ticket.number, row.choice, reason))
+
+    def pause(self, ticket: Ticket) -> None:
+        """Set a ticket aside in the places reserved for it; those it does not need are given back."""
+        places, ticket.places = ticket.places, 0
+        for row in list(self._rows(ticket)):
+            if row.phase == "waiting":
+                self.line.remove(row)
+            elif row.read:
+                try:
+                    row.kept = Kept(self.batch.take(row))
+                except Exception as error:  # there was a place for it, but no memory
+                    self._end(row, End(ticket.number, row.choice, "error", error), lost=True)
+                    continue
+                places -= 1
+            if row.phase in ("reading", "running"):
+                self.batch.leave(row)
+            self._unreserve(row)
+            row.phase = "paused"
+        self.room.free(places)
+
+    def resume(self, ticket: Ticket) -> None:
+        """Let a paused ticket wait for slots, in the place in the line that it had from the beginning."""
+        for row in self._rows(ticket):
+            if row.phase == "paused":
+                row.phase = "waiting"
+                self.line.add(row)
+
+    def _rows(self, ticket: Ticket) -> list[Row]:
+        """Return the rows of a ticket that have not ended; none if it is over, or another engine's."""
+        owner, rows = self.live.get(ticket.number, (None, []))
+        return rows if owner is ticket else []
+
+    # What a turn consists of.
+
+    def expire(self, now: float) -> None:
+        """End what has reached its deadline, wherever it is."""
+        for ticket, _ in list(self.live.values()):
+            if ticket.deadline is not None and now >= ticket.deadline:
+                self.cancel(ticket, reason="deadline")
+
+    def admit(self) -> None:
+        """Give free slots to those that wait."""
+        while self.batch.free and (row := self.line.next(self._fits)) is not None:
+            try:
+                self._place(row)
+            except Exception as error:
+                self._end(row, End(row.ticket.number, row.choice, "error", error))
+
+    def decode(self) -> None:
+        """Let every running row read its last token and choose the next."""
+        rows = list(self.batch.running)
+        tokens = torch.tensor([[row.chosen[-1]] for row in rows], device=self._model.device)
+        try:
+            logits = self._model.unembed(self._call(0, tokens))
+        except Exception as error:
+            # Which row it was, and how far the states were changed, nobody knows.
+            for row in rows:
+                self._end(row, End(row.ticket.number, row.choice, "error", error), lost=True)
+            return
+        self.steps += 1
+        events = [self._choose(row, line) for row, line in zip(rows, logits, strict=True)]
+        for row, event in zip(rows, events, strict=True):
+            if event.finish_reason is None:
+                self.out.append((row.ticket, event))
+            else:
+                self._end(row, event)
+
+    def read_piece(self) -> None:
+        """Read a piece of a prompt, and let its choices begin if that was the last one."""
+        row = next_reader(self.batch.reading, self._pieces)
+        self._pieces += 1
+        try:
+            self._read(row)
+        except Exception as error:
+            self._end(row, End(row.ticket.number, row.choice, "error", error), lost=True)
+
+    def abandon(self, reason: EndReason, error: BaseException | None) -> None:
+        """End everything at once, without states; for when something was torn in the middle."""
+        self.batch.empty()
+        self.line = Line()
+        self.room.reset()
+        for ticket, _ in list(self.live.values()):
+            ticket.places = 0
+            for choice, ended in enumerate(ticket.finish_reasons):
+                if ended is None:
+                    self._finish(ticket, End(ticket.number, choice, reason, error), None, ())
+
+    def release(self) -> None:
+        """Give the memory of the slots back."""
+        model = self._model
+        self.batch = Batch(Slots(model.config, 0, dtype=model.dtype, device=model.device))
+
+    # Entering.
+
+    def _fits(self, row: Row) -> bool:
+        """Return whether a row may take a slot now; forks need a place for those who find none."""
+        if row.sampler is None and row.ticket.n > 1:
+            row.reserved = row.kept is not None or self.room.reserve()
+            return row.reserved
+        return True
+
+    def _place(self, row: Row) -> None:
+        ticket = row.ticket
+        if ticket.queue_seconds is None:
+            ticket.queue_seconds = time.perf_counter() - ticket.submitted
+            self.admitted += 1
+        if row.kept is not None:
+            state = row.kept.state
+            self._drop(row, keep_place=row.reserved)
+        elif ticket.request.state is not None:
+            state = ticket.request.state
+            ticket.cached_tokens, ticket.cache_reason = 0, "the request brings a state of its own"
+        else:
+            state = self._known(row)
+        self.batch.enter(row, state)
+        if row.sampler is not None:
+            self.batch.start(row)
+
+    def _known(self, row: Row) -> State | None:
+        """Return the state of the longest beginning of a prompt that the cache knows."""
+        ticket = row.ticket
+        ticket.cached_tokens = 0
+        if self.cache is None or not ticket.use_cache:
+            ticket.cache_reason = (
+                "there is no cache" if self.cache is None else "the cache was not to be used"
+            )
+            return None
+        hit = self.cache.find(ticket.ids, ticket.namespace)
+        row.read = ticket.cached_tokens = hit.tokens
+        ticket.cache_reason = hit.reason
+        self.tokens_reused += hit.tokens
+        return hit.state
+
+    # Reading and choosing.
+
+    def _call(self, slot: int, tokens: Tensor) -> Tensor:
+        """Let the model read tokens (rows, T) in neighbouring slots; return the last hidden values."""
+        slots = self.batch.slots
+        hidden, state = self._model.trunk(tokens, slots.view(slot, len(tokens)), donate=True)
+        slots.store(slot, state)
+        return hidden[:, -1]
+
+    def _read(self, row: Row) -> None:
+        ticket, slot = row.ticket, self.batch.slot(row)
+        ids = row.next_ids(self._chunk)
+        hidden = self._call(slot, torch.tensor([ids], dtype=torch.int64, device=self._model.device))
+        row.read += len(ids)
+        self.tokens_read += len(ids)
+        cache = self._cache_for(ticket)
+        if cache is not None and (row.left == 0 or row.read % cache.every == 0):
+            cache.put(ticket.ids[: row.read], self.batch.slots.view(slot), ticket.namespace)
+        if row.left == 0:
+            self._fork(row, self._model.unembed(hidden)[0])
+
+    def _cache_for(self, ticket: Ticket) -> PrefixCache | None:
+        """Return the cache if a request may use it: one that brings a state has a beginning nobody knows."""
+        return self.cache if ticket.use_cache and ticket.request.state is None else None
+
+    def _fork(self, reader: Row, logits: Tensor) -> None:
+        """Choose the first token of every choice, and let those that go on run from the reader's state."""
+        ticket = reader.ticket
+        ticket.prefill_seconds = time.perf_counter() - ticket.submitted - (ticket.queue_seconds or 0.0)
+        alive = [n for n, reason in enumerate(ticket.finish_reasons) if reason is None]
+        rows = [Row(ticket, choice, self._sampler(ticket, choice)) for choice in alive]
+        going: list[Row] = []
+        ended: list[tuple[Row, Event | End]] = []
+        for row in rows:
+            event = self._choose(row, logits)
+            if event.finish_reason is None:
+                going.append(row)
+                self.out.append((ticket, event))
+            else:
+                ended.append((row, event))
+        self.live[ticket.number][1][:] = going
+        for row, event in ended:
+            row.phase = "ended"
+            state = self.batch.take(reader) if ticket.keep_state else None
+            self._finish(ticket, event, state, row.pending)
+        if not going:
+            self.batch.leave(reader)
+            self._unreserve(reader)
+            reader.phase = "ended"
+            return
+        first, *others = going
+        self.batch.replace(reader, first)
+        self.batch.start(first)
+        kept: Kept | None = None
+        for row in others:
+            if self.batch.free:
+                self.batch.fork(first, row)
+                continue
+            if kept is None:
+                kept, reader.reserved = Kept(self.batch.take(first)), False  # the place is its own now
+                kept.users = 0
+            kept.users += 1
+            row.kept = kept
+            self.line.add(row)
+        self._unreserve(reader)
+
+    def _sampler(self, ticket: Ticket, choice: int) -> Sampler:
+        request, vocab_size = ticket.request, self._model.config.vocab_size
+        limit = request.choices(self._model.config)
+        marks: Tensor | tuple[int, ...] = ()
+        if request.params.repetition_penalty != 1:
+            marks = mark_ids(ticket.ids, vocab_size)
+            if request.seen is not None:
+                marks |= mark_ids(request.seen, vocab_size)
+            marks = marks[:limit]
+        return Sampler(request.params.replace(seed=ticket.seeds[choice]), limit, marks)
+
+    def _choose(self, row: Row, logits: Tensor) -> Event | End:
+        """Choose a row's next token from logits (V,); where that fails it ends, and no other row."""
+        ticket, sampler = row.ticket, row.sampler
+        assert sampler is not None
+        try:
+            sample = sampler.sample(logits[: sampler.vocab_size])
+        except Exception as error:
+            return End(ticket.number, row.choice, "error", error)
+        row.chosen.append(sample.id)
+        self.tokens_generated += 1
+        params = ticket.request.params
+        reason: FinishReason | None = None
+        if sample.id in ticket.request.stop_ids or sample.id in params.stop_ids:
+            reason = "stop"
+        elif len(row.chosen) == params.max_tokens:
+            reason = "length"
+        return Event(ticket.number, *sample, reason, row.choice)
+
+    # Leaving.
+
+    def _end(self, row: Row, event: Event | End, lost: bool = False) -> None:
+        """Take a row out, wherever it is, with the event that ends it; its state if that is wanted."""
+        ticket = row.ticket
+        cache = self._cache_for(ticket)
+        if cache is not None and row.phase == "running" and not lost and len(row.chosen) > 1:
+            ids = ticket.ids + array("i", row.chosen[:-1])
+            view = self.batch.slots.view(self.batch.slot(row))
+            try:
+                cache.put(ids, view, ticket.namespace)
+            except Exception as error:
+                event = End(ticket.number, row.choice, "error", error)
+        choices: Sequence[int] = [row.choice]
+        if row.sampler is None:  # it reads for all of them
+            choices = [n for n, reason in enumerate(ticket.finish_reasons) if reason is None]
+        states = [self._state_of(row) if ticket.keep_state and not lost else None for _ in choices]
+        if row.phase in ("reading", "running"):
+            self.batch.leave(row)
+        elif row.phase == "waiting" and row in self.line:
+            self.line.remove(row)
+        self._drop(row)
+        self._unreserve(row)
+        row.phase = "ended"
+        self.live[ticket.number][1].remove(row)
+        for choice, state in zip(choices, states, strict=True):
+            own = event if choice == event.choice else End(ticket.number, choice, *_reason(event))
+            self._finish(ticket, own, state, row.pending)
+
+    def _end_unforked(self, row: Row, choice: int, reason: EndReason) -> None:
+        """End one choice of a prompt that is still read; the row goes on for the others."""
+        ticket = row.ticket
+        others = [n for n, ended in enumerate(ticket.finish_reasons) if ended is None and n != choice]
+        if ticket.finish_reasons[choice] is not None:
+            return
+        if not others:
+            self._end(row, End(ticket.number, choice, reason))
+            return
+        state = self._state_of(row) if ticket.keep_state else None
+        self._finish(ticket, End(ticket.number, choice, reason), state, row.pending)
+
+    def _finish(
+        self, ticket: Ticket, event: Event | End, state: State | None, pending: tuple[int, ...]
+    ) -> None:
+        ticket.finish_reasons[event.choice] = event.finish_reason
+        if ticket.keep_state:
+            ticket.states[event.choice], ticket.pending[event.choice] = state, pending
+        self.out.append((ticket, event))
+        if None not in ticket.finish_reasons:
+            del self.live[ticket.number]
+            if ticket.queue_seconds is None:
+                self.admitted += 1
+
+    def _state_of(self, row: Row) -> State | None:
+        """Return a copy of a row's state; the request's own where nothing was read."""
+        if row.phase in ("reading", "running"):
+            return self.batch.take(row)
+        return row.ticket.request.state if row.kept is None else row.kept.state.clone()
+
+    def _drop(self, row: Row, keep_place: bool = False) -> None:
+        """Let go of a row's state outside the slots."""
+        if row.kept is not None:
+            row.kept.users -= 1
+            if row.kept.users == 0 and not keep_place:
+                self.room.free()
+            row.kept = None
+
+    def _unreserve(self, row: Row) -> None:
+        if row.reserved:
+            row.reserved = False
+            self.room.free()
+
+
+def _reason(event: Event | End) -> tuple[EndReason, BaseException | None]:
+    assert isinstance(event, End), "only an End concerns several choices"
+    return event.finish_reason, event.error

@@ -1,0 +1,244 @@
+"""What fits, and how fast it can be at most: arithmetic, before anything is loaded.
+
+With a state of fixed size the memory of an engine is known to the byte: weights, so many slots of the full
+window, a bound for the prefix cache. What the process itself and the values inside a call take is estimated
+generously and named apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from griffin.engine.slots import Slots
+from griffin.model import Griffin, GriffinConfig, State
+from griffin.model.packed import packable
+from griffin.ops.packed_linear import FORMATS, panel_bytes
+
+RUNTIME_BYTES = 400 << 20  # Python, torch and this package, resident without a model
+STATE_HEADER = 4096  # of a saved state: names, shapes and metadata before its tensors
+_PANEL = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How the memory of a machine is divided. All in bytes but `slots` and `kept`.
+
+    slots, kept:         sequences in an engine's slots, and states outside of them; arguments of Engine.
+    slot_bytes:          of each, the window filled.
+    weight_bytes:        of the model in its format.
+    runtime_bytes:       of the process without a model.
+    working_bytes:       values inside a call, logits, and one state on its way in or out (an upper estimate).
+    prefix_cache_bytes:  the bound of the prefix cache.
+    """
+
+    config: GriffinConfig
+    dtype: torch.dtype
+    format: str | None
+    ram_bytes: int
+    slots: int
+    kept: int
+    slot_bytes: int
+    weight_bytes: int
+    runtime_bytes: int
+    working_bytes: int
+    prefix_cache_bytes: int
+
+    @property
+    def live_bytes(self) -> int:
+        """Bytes of all live sequences: what `Engine(slots=..., kept=...)` may take for states."""
+        return (self.slots + self.kept) * self.slot_bytes
+
+    @property
+    def total_bytes(self) -> int:
+        return (
+            self.weight_bytes
+            + self.runtime_bytes
+            + self.working_bytes
+            + self.prefix_cache_bytes
+            + self.live_bytes
+        )
+
+    @property
+    def spare_bytes(self) -> int:
+        """What remains, less than one more sequence needs if `slots` was left to the plan."""
+        return self.ram_bytes - self.total_bytes
+
+    @property
+    def session_bytes(self) -> int:
+        """Bytes of a saved conversation that has filled the window."""
+        return self.slot_bytes + STATE_HEADER
+
+    @property
+    def turn_bytes(self) -> tuple[int, int]:
+        """Bytes that undoing a turn costs on disk: fixed, and for each token of the turn."""
+        fixed, token = parts(self.config, self.dtype)
+        return fixed + STATE_HEADER, token
+
+    def sessions_on_disk(self, disk_bytes: int = 10**9) -> int:
+        """Return how many saved conversations fit on so many bytes of disk, a gigabyte if omitted."""
+        return disk_bytes // self.session_bytes
+
+    def step_bytes(self, rows: int = 1, context: int = 0) -> int:
+        """Return the bytes that one step of `rows` sequences moves at least, after `context` tokens each.
+
+        Every weight once (of an embedding that is no head a row for each sequence), and of each state the
+        recurrent part read and written, the slots of the window that hold something read and one written.
+        """
+        config = self.config
+        weights = self.weight_bytes
+        if not config.tie_embeddings:
+            table = _matrix_bytes(config.vocab_size, config.width, self.dtype, self.format)
+            weights += table // config.vocab_size * rows - table
+        fixed, token = parts(config, self.dtype)
+        seen = min(context, config.attention_window_size)
+        return weights + rows * (2 * fixed + token * (seen + 1))
+
+    def tokens_per_second(
+        self,
+        read_rate: float,
+        rows: int = 1,
+        context: int = 0,
+        operation_rate: float | None = None,
+    ) -> float:
+        """Return the most tokens a second that `rows` sequences together can be continued with.
+
+        read_rate:      bytes a second that memory gives (`griffin bench decode` measures it).
+        operation_rate: operations a second of matrix products, two for a multiply and add; if given, the
+                        slower of the two bounds counts.
+        A bound, not a promise: docs/benchmarks holds what was reached of it.
+        """
+        seconds = self.step_bytes(rows, context) / read_rate
+        if operation_rate is not None:
+            seconds = max(seconds, rows * step_operations(self.config) / operation_rate)
+        return rows / seconds
+
+
+def plan(
+    config: GriffinConfig,
+    *,
+    ram_bytes: int,
+    dtype: torch.dtype = torch.bfloat16,
+    format: str | None = None,
+    slots: int | None = None,
+    kept: int | None = None,
+    chunk: int = 64,
+    prefix_cache_bytes: int = 0,
+    weight_bytes: int | None = None,
+    runtime_bytes: int = RUNTIME_BYTES,
+) -> Plan:
+    """Divide memory among weights, cache and live sequences.
+
+    ram_bytes:          what all of it together may take.
+    dtype, format:      the model's type, and the packed format of its matrices ("int8", ...; None: plain).
+    slots:              sequences that are wanted; as many as fit if omitted.
+    kept:               states outside the slots; a quarter of the slots if omitted, as in Engine.
+    chunk:              tokens of a prompt that a call reads.
+    weight_bytes:       of the weights, where they are known better than by arithmetic.
+    Raises ValueError if the slots that are wanted, or even one, do not fit; it says what would.
+    """
+    weights = model_bytes(config, dtype, format) if weight_bytes is None else weight_bytes
+    slot = Slots.bytes(config, dtype)
+
+    def divide(count: int) -> Plan:
+        return Plan(
+            config=config,
+            dtype=dtype,
+            format=format,
+            ram_bytes=ram_bytes,
+            slots=count,
+            kept=-(-count // 4) if kept is None else kept,
+            slot_bytes=slot,
+            weight_bytes=weights,
+            runtime_bytes=runtime_bytes,
+            working_bytes=working_bytes(config, dtype, count, chunk) + slot,
+            prefix_cache_bytes=prefix_cache_bytes,
+        )
+
+    wanted = 1 if slots is None else slots
+    if wanted < 1:
+        raise ValueError(f"slots must be at least 1, not {slots}")
+    if divide(wanted).spare_bytes < 0:
+        most, needed = 0, divide(wanted)
+        if wanted > 1 and divide(1).spare_bytes >= 0:
+            most = _most(lambda count: divide(count).spare_bytes >= 0, wanted)
+        raise ValueError(
+            f"{wanted} live sequences need {needed.total_bytes:,} bytes, {needed.weight_bytes:,} of them "
+            f"weights; there are {ram_bytes:,}, "
+            + (f"enough for {most} of them" if most else "less than the model with one of them takes")
+        )
+    if slots is None:
+        wanted = _most(lambda count: divide(count).spare_bytes >= 0, 2 + ram_bytes // slot)
+    return divide(wanted)
+
+
+def parts(config: GriffinConfig, dtype: torch.dtype) -> tuple[int, int]:
+    """Return the bytes of a state's recurrent part with its position, and of one token of its window.
+
+    S(n) = R E 4 + R (W - 1) E b + A 2 K H b min(n, S), with R recurrent and A attention layers, b bytes a
+    value: 460,800 and 8,192 bytes for 2B in bfloat16, and 8 more for the position.
+    """
+    row = State.zeros(config, 1, dtype=dtype, device="meta")
+    fixed, window = row.pos.nbytes, 0
+    for layer, kind in zip(row.layers, config.block_types, strict=True):
+        if kind == "recurrent":
+            fixed += sum(t.nbytes for t in layer)
+        else:
+            window += sum(t.nbytes for t in layer)
+    return fixed, window // config.attention_window_size
+
+
+def model_bytes(config: GriffinConfig, dtype: torch.dtype, format: str | None = None) -> int:
+    """Return the bytes of a model's weights, its matrices packed in a format or plain in `dtype`."""
+    if format is not None and format not in FORMATS:
+        raise ValueError(f"no format {format!r}; there are {', '.join(FORMATS)}, and None for plain weights")
+    with torch.device("meta"):
+        model = Griffin(config)
+    matrices = {f"{name}.weight" for name in packable(model)}
+    total = 0
+    for name, parameter in model.named_parameters():
+        if name in matrices:
+            total += _matrix_bytes(parameter.shape[0], parameter.shape[1], dtype, format)
+        else:
+            total += parameter.numel() * dtype.itemsize
+    return total
+
+
+def working_bytes(config: GriffinConfig, dtype: torch.dtype, rows: int, chunk: int) -> int:
+    """Return about what the values inside a call take at most: a piece of a prompt, or a step's logits."""
+    wide = 4
+    keys = config.attention_window_size + chunk if "attention" in config.block_types else 0
+    kv = config.num_kv_heads * config.head_dim
+    piece = chunk * (3 * config.mlp_width + 8 * config.width + 6 * config.lru_width) * wide
+    piece += 2 * config.num_heads * chunk * keys * wide + 4 * keys * kv * dtype.itemsize
+    logits = 3 * rows * config.vocab_size * wide + 6 * config.vocab_size * 8  # the rows', and one sampler's
+    return piece + logits
+
+
+def step_operations(config: GriffinConfig) -> int:
+    """Return the operations of one token: two for each weight of a matrix, the head included."""
+    with torch.device("meta"):
+        model = Griffin(config)
+    names = set(packable(model)) - (set() if config.tie_embeddings else {"model.embed_tokens"})
+    matrices = sum(model.get_parameter(f"{name}.weight").numel() for name in names)
+    gates = 2 * config.lru_width**2 // config.num_gate_blocks * config.block_types.count("recurrent")
+    return 2 * (matrices + gates)
+
+
+def _matrix_bytes(rows: int, inputs: int, dtype: torch.dtype, format: str | None) -> int:
+    if format is None:
+        return rows * inputs * dtype.itemsize
+    panels = -(-rows // _PANEL)
+    scales = panels * _PANEL * 4 if format == "int8" else 0
+    return panels * panel_bytes(format, inputs) + scales
+
+
+def _most(fits: Callable[[int], bool], limit: int) -> int:
+    """Return the most sequences that fit, of 1 (which do) up to below `limit` (which do not)."""
+    low, high = 1, limit
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low

@@ -1,0 +1,121 @@
+"""The engine on a thread of its own: submit from anywhere, wait, close."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from griffin import ops
+from griffin.engine import End, Engine, Refused
+from tests.engine.toy import CHUNK, alone, ask, plain
+
+
+def test_many_threads_each_get_their_own_answers(engine_model):
+    failures = []
+
+    def client(number: int) -> None:
+        for turn in range(3):
+            request = ask(3 + 7 * number, seed=10 * number + turn)
+            events = list(engine.submit(request).events(seconds=30))
+            if plain(events) != alone(engine_model, request) or events[-1].finish_reason != "length":
+                failures.append((number, turn))
+
+    with Engine(engine_model, 3, chunk=CHUNK) as engine:
+        clients = [threading.Thread(target=client, args=(n,)) for n in range(4)]
+        for each in clients:
+            each.start()
+        for each in clients:
+            each.join(30)
+    assert not failures
+    assert engine.stats().busy == 0
+
+
+def test_the_thread_sleeps_when_there_is_nothing_to_do_and_wakes_for_a_deadline(engine_model, monkeypatch):
+    with Engine(engine_model, 1, chunk=CHUNK) as engine:
+        steps = []
+        step = engine.step
+        monkeypatch.setattr(engine, "step", lambda: steps.append(0) or step())
+        ticket = engine.submit(ask(3, max_tokens=10_000), deadline=0.2)
+        first = next(ticket.events(30))
+        assert first.finish_reason is None
+        engine.pause(ticket)
+        while engine.stats().kept != 1 or engine.stats().busy:
+            time.sleep(0.001)
+        time.sleep(0.02)
+        before = len(steps)
+        time.sleep(0.05)
+        assert len(steps) - before <= 2, "it spins"
+        assert ticket.wait(30) and ticket.finish_reasons == ["deadline"]
+
+
+def test_events_time_out_where_nothing_comes(engine_model):
+    engine = Engine(engine_model, 1, chunk=CHUNK)
+    with pytest.raises(TimeoutError, match=r"no event of request 0 in 0\.01 seconds"):
+        next(engine.submit(ask(3)).events(seconds=0.01))
+
+
+@pytest.mark.parametrize("drain", [False, True])
+def test_close_ends_or_waits(engine_model, drain):
+    engine = Engine(engine_model, 2, chunk=CHUNK, kept=2).start()
+    tickets = [engine.submit(ask(4, seed=n, max_tokens=40), keep_state=True) for n in range(5)]
+    held = engine.submit(ask(4, seed=9, max_tokens=40))
+    engine.pause(held)
+    engine.close(drain=drain)
+    expected = "length" if drain else "cancelled"
+    assert [t.finish_reasons for t in tickets] == [[expected]] * 5 and all(t.done for t in tickets)
+    assert held.finish_reasons == ["cancelled"]
+    if drain:
+        for ticket in tickets:
+            assert plain(ticket.events(1)) == alone(engine_model, ticket.request)
+    with pytest.raises(Refused, match="it was closed"):
+        engine.submit(ask(3))
+
+
+def test_who_owns_the_loop(engine_model):
+    with Engine(engine_model, 1, chunk=CHUNK) as engine:
+        with pytest.raises(RuntimeError, match="thread of its own"):
+            engine.step()
+        with pytest.raises(RuntimeError, match="runs already"):
+            engine.start()
+    with pytest.raises(RuntimeError, match="is closed"):
+        engine.start()
+
+
+def test_a_sink_may_close_the_engine(engine_model):
+    engine = Engine(engine_model, 1, chunk=CHUNK).start()
+    ticket = engine.submit(ask(3), sink=lambda _: engine.close())
+    assert ticket.wait(30) and ticket.finish_reasons == ["cancelled"] and ticket.sink_error is None
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_broken_thread_tells_everyone(engine_model, monkeypatch):
+    engine = Engine(engine_model, 1, chunk=CHUNK)
+    tickets = [engine.submit(ask(3, seed=n)) for n in range(2)]
+    calls = []
+
+    def decode():
+        calls.append(0)
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(engine._core, "decode", decode)
+    engine.start()
+    for ticket in tickets:
+        assert ticket.wait(30)
+        last = list(ticket.events(1))[-1]
+        assert isinstance(last, End) and last.finish_reason == "error"
+        assert isinstance(last.error, ZeroDivisionError)
+    with pytest.raises(Refused, match="its thread broke: ZeroDivisionError") as refused:
+        engine.submit(ask(3))
+    assert refused.value.code == "closed" and len(calls) == 1
+    engine.close()
+
+
+def test_the_choice_of_implementations_comes_along(engine_model, monkeypatch):
+    seen = []
+    trunk = engine_model.trunk
+    monkeypatch.setattr(engine_model, "trunk", lambda *a, **k: seen.append(ops.describe()) or trunk(*a, **k))
+    with ops.use("reference"), Engine(engine_model, 1, chunk=CHUNK) as engine:
+        assert engine.submit(ask(3, max_tokens=2)).wait(30)
+    assert seen and all(each["rg_lru"] == "reference" for each in seen)
