@@ -1,0 +1,172 @@
+"""The server's OpenAPI 3.1 document, made of the Structs that the bodies are read into and written from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from griffin.server import errors
+from griffin.server.errors import ErrorBody
+from griffin.server.limits import Limits
+from griffin.server.protocol.bounds import NAME_PATTERN
+from griffin.server.protocol.chat import ChatBody
+from griffin.server.protocol.completions import CompletionBody
+from griffin.server.protocol.operations import OPERATIONS, Operation
+from griffin.server.protocol.policy import Policy
+from griffin.server.protocol.responses import ResponseBody
+from griffin.server.protocol.sessions import MAX_PAGE, AppendBody, StateBody
+from griffin.server.protocol.tokens import DetokenizeBody, TemplateBody, TokenizeBody
+
+_REF = "#/components/schemas/{name}"
+_COMMON = (errors.BAD_KEY, errors.FORBIDDEN, errors.TOO_MANY, errors.BUG, errors.NOT_READY)
+
+# Struct -> field -> what the Limits say of it. The same is checked where the body is read.
+_LIMITED: dict[type[msgspec.Struct], dict[str, tuple[str, str]]] = {
+    ChatBody: {
+        "messages": ("maxItems", "max_messages"),
+        "n": ("maximum", "max_choices"),
+        "max_tokens": ("maximum", "max_tokens"),
+        "max_completion_tokens": ("maximum", "max_tokens"),
+        "top_logprobs": ("maximum", "max_logprobs"),
+        "tools": ("maxItems", "max_tools"),
+    },
+    CompletionBody: {
+        "n": ("maximum", "max_choices"),
+        "max_tokens": ("maximum", "max_tokens"),
+        "logprobs": ("maximum", "max_logprobs"),
+    },
+    ResponseBody: {
+        "input": ("maxItems", "max_messages"),
+        "max_output_tokens": ("maximum", "max_tokens"),
+        "top_logprobs": ("maximum", "max_logprobs"),
+        "tools": ("maxItems", "max_tools"),
+    },
+    AppendBody: {"tokens": ("maxItems", "max_prompt_tokens"), "messages": ("maxItems", "max_messages")},
+    StateBody: {"tokens": ("maxItems", "max_prompt_tokens"), "messages": ("maxItems", "max_messages")},
+    TokenizeBody: {"messages": ("maxItems", "max_messages")},
+    TemplateBody: {"messages": ("maxItems", "max_messages")},
+    DetokenizeBody: {"tokens": ("maxItems", "max_prompt_tokens")},
+}
+_GENERATING_LIMITS = {
+    "logit_bias": ("maxProperties", "max_logit_bias"),
+    "stop": ("maxItems", "max_stop"),
+    "stop_token_ids": ("maxItems", "max_stop_ids"),
+}
+
+
+def openapi(limits: Limits | None = None, version: str = "1") -> dict[str, Any]:
+    """Return the document as plain values. limits: the server's own, written into the schemas."""
+    limits = limits or Limits()
+    kinds = {kind for op in OPERATIONS for kind in (op.body, op.reply, op.chunk) if kind is not None}
+    ordered = sorted(kinds | {ErrorBody}, key=lambda kind: kind.__name__)
+    schemas = msgspec.json.schema_components(ordered, ref_template=_REF)[1]
+    for kind, fields in _LIMITED.items():
+        known = schemas[kind.__name__]["properties"]
+        shared = _GENERATING_LIMITS if "logit_bias" in known else {}
+        for field, (word, name) in (fields | shared).items():
+            _limit(known[field], word, getattr(limits, name))
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "griffin",
+            "version": version,
+            "description": "OpenAI's interface in front of a Griffin model, and sessions that stay. Fields "
+            "that this server does not know are passed over and named in the header x-griffin-ignored.",
+        },
+        "security": [{"key": []}],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _limit(schema: dict[str, Any], word: str, most: int) -> None:
+    """Write a limit into the member of a union that it is about."""
+    kind = {"maximum": "integer", "maxItems": "array", "maxProperties": "object"}[word]
+    for member in schema.get("anyOf", [schema]):
+        if member.get("type") == kind:
+            member[word] = min(most, member.get(word, most))
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "operationId": _id(operation),
+        "summary": operation.summary,
+        "responses": _responses(operation),
+    }
+    if operation.policy is not None:
+        described["description"] = _description(operation.policy)
+    if parameters := _parameters(operation):
+        described["parameters"] = parameters
+    if operation.body is not None:
+        described["requestBody"] = {
+            "required": not operation.empty,
+            "content": {"application/json": {"schema": _ref(operation.body)}},
+        }
+    if operation.public:
+        described["security"] = []
+    return described
+
+
+def _responses(operation: Operation) -> dict[str, Any]:
+    if operation.reply is None:
+        content: dict[str, Any] = {"text/plain": {"schema": {"type": "string"}}}
+    else:
+        content = {"application/json": {"schema": _ref(operation.reply)}}
+    if operation.streams:
+        # One event's data; OpenAPI has no word for a stream of them.
+        event = {"type": "object"} if operation.chunk is None else _ref(operation.chunk)
+        content["text/event-stream"] = {"schema": event}
+    responses: dict[str, Any] = {"200": {"description": "Done.", "content": content}}
+    common = (errors.BUG, errors.NOT_READY) if operation.public else _COMMON
+    if operation.path == "/ready":
+        responses["503"] = {"description": "Loading or draining.", "content": content}
+        common = (errors.BUG,)
+    by_status: dict[int, list[str]] = {}
+    for case in dict.fromkeys((*operation.cases, *common)):
+        by_status.setdefault(case.status, []).append(case.code or "a bug")
+    for status in sorted(by_status):
+        responses[str(status)] = {
+            "description": f"{HTTPStatus(status).phrase}: {', '.join(by_status[status])}.",
+            "content": {"application/json": {"schema": _ref(ErrorBody)}},
+        }
+    return responses
+
+
+def _parameters(operation: Operation) -> list[dict[str, Any]]:
+    parameters: list[dict[str, Any]] = []
+    for name in re.findall(r"{(\w+)}", operation.path):
+        schema = {"type": "string", "pattern": NAME_PATTERN} if name == "name" else {"type": "string"}
+        parameters.append({"name": name, "in": "path", "required": True, "schema": schema})
+    if operation.paged:
+        queries: Sequence[tuple[str, dict[str, Any]]] = (
+            ("limit", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 20}),
+            ("after", {"type": "string", "minLength": 1, "maxLength": 128}),
+            ("order", {"enum": ["asc", "desc"], "default": "desc"}),
+        )
+        parameters += [{"name": name, "in": "query", "schema": schema} for name, schema in queries]
+    return parameters
+
+
+def _description(fields: Policy) -> str:
+    refused = "; ".join(f"`{place}` ({refusal.why})" for place, refusal in sorted(fields.refused.items()))
+    ignored = ", ".join(f"`{place}`" for place in sorted(fields.ignored))
+    return f"Accepted without effect: {ignored}. Refused unless they ask for nothing: {refused}."
+
+
+def _id(operation: Operation) -> str:
+    words = re.findall(r"\w+", operation.path.removeprefix("/v1"))
+    return "_".join([operation.method.lower(), *words]).replace("-", "_")
+
+
+def _ref(kind: type[msgspec.Struct]) -> dict[str, str]:
+    return {"$ref": _REF.format(name=kind.__name__)}

@@ -1,0 +1,146 @@
+"""/v1/chat/completions: the request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from griffin.server.errors import INVALID, UNSUPPORTED, ApiError
+from griffin.server.limits import Limits
+from griffin.server.protocol import policy
+from griffin.server.protocol.body import read_body
+from griffin.server.protocol.bounds import Count, CountOrZero, ModelName, check_most
+from griffin.server.protocol.formats import FormatBody, JsonFormat, read_format
+from griffin.server.protocol.identity import Identity, identify
+from griffin.server.protocol.messages import Message, MessageBody, read_messages
+from griffin.server.protocol.sampling import GeneratingBody, most_tokens, sampling_arguments
+from griffin.server.protocol.tools import Tool, ToolBody, ToolChoice, ToolChoiceBody, read_tools
+
+# Templates of other models ask for these; this one has no thinking to turn on or off.
+_TEMPLATE_ARGUMENTS = ("enable_thinking", "thinking")
+
+
+class StreamOptions(msgspec.Struct, kw_only=True):
+    """`stream_options`: whether a last chunk tells the usage."""
+
+    include_usage: bool | None = None
+
+
+class ChatBody(GeneratingBody, kw_only=True):
+    """The body of POST /v1/chat/completions."""
+
+    messages: Annotated[list[MessageBody], Meta(min_length=1)]
+    model: ModelName | None = None
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+    n: Count | None = None
+    logprobs: bool | None = None
+    top_logprobs: CountOrZero | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    response_format: FormatBody | None = None
+    tools: list[ToolBody] | None = None
+    tool_choice: ToolChoiceBody | None = None
+    parallel_tool_calls: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatRequest:
+    """A chat that is ready to run.
+
+    messages:   the conversation. `protocol.turns` gives it as griffin.text.Chat takes it.
+    sampling:   keyword arguments of SamplingParams; "logprobs" is in it if they were asked for.
+    n:          answers. stream: as events. include_usage: with a last chunk that tells the usage.
+    format:     the form the answer must have, None for free text.
+    tools, tool_choice, parallel_tool_calls: functions that may be called, whether, and whether several.
+    state:      a saved state that the prompt follows. Which session: `identity(headers)`.
+    ignored:    fields that were passed over and must be named in the response (`ignored_header`).
+    """
+
+    model: str | None
+    messages: tuple[Message, ...]
+    sampling: dict[str, Any]
+    n: int
+    stream: bool
+    include_usage: bool
+    format: JsonFormat | None
+    tools: tuple[Tool, ...]
+    tool_choice: ToolChoice
+    parallel_tool_calls: bool
+    session_id: str | None
+    state: str | None
+    prompt_cache_key: str | None
+    ignored: tuple[str, ...]
+
+    def identity(self, headers: Mapping[str, str]) -> Identity:
+        """Return which conversation this goes on with; see `identify`."""
+        return identify(
+            headers,
+            session_id=self.session_id,
+            prompt_cache_key=self.prompt_cache_key,
+            answers=self.n,
+        )
+
+
+def parse_chat(body: bytes, limits: Limits) -> ChatRequest:
+    """Read the body of POST /v1/chat/completions; ApiError for anything that cannot be done as asked."""
+    read, ignored = read_body(body, ChatBody, policy.CHAT, limits)
+    n = 1 if read.n is None else read.n
+    check_most(n, f"n is {n}", limits, "max_choices", "n")
+    tools, choice = read_tools(read.tools, read.tool_choice, limits)
+    for name in read.chat_template_kwargs or {}:
+        if name not in _TEMPLATE_ARGUMENTS:
+            raise ApiError(
+                UNSUPPORTED,
+                f"chat_template_kwargs has {name[:64]!r}; a template takes no arguments from requests",
+                "chat_template_kwargs",
+            )
+    sampling = sampling_arguments(read, limits)
+    sampling["max_tokens"] = _max_tokens(read, limits)
+    if (alternatives := _alternatives(read, limits)) is not None:
+        sampling["logprobs"] = alternatives
+    options = read.stream_options
+    return ChatRequest(
+        model=read.model,
+        messages=read_messages(read.messages, limits),
+        sampling=sampling,
+        n=n,
+        stream=bool(read.stream),
+        include_usage=options is not None and bool(options.include_usage),
+        format=read_format(read.response_format, limits, "response_format"),
+        tools=tools,
+        tool_choice=choice,
+        parallel_tool_calls=read.parallel_tool_calls is not False,
+        session_id=read.session_id,
+        state=read.state,
+        prompt_cache_key=read.prompt_cache_key,
+        ignored=ignored,
+    )
+
+
+def _max_tokens(body: ChatBody, limits: Limits) -> int:
+    old, new = body.max_tokens, body.max_completion_tokens
+    if old is not None and new is not None and old != new:
+        raise ApiError(
+            INVALID,
+            f"max_tokens is {old} and max_completion_tokens {new}; they mean the same, send one",
+            "max_tokens",
+        )
+    if new is not None:
+        return most_tokens(new, limits, "max_completion_tokens")
+    return most_tokens(old, limits, "max_tokens")
+
+
+def _alternatives(body: ChatBody, limits: Limits) -> int | None:
+    top = body.top_logprobs
+    if top and not body.logprobs:
+        raise ApiError(INVALID, f"top_logprobs is {top}, but logprobs is not true", "top_logprobs")
+    if not body.logprobs:
+        return None
+    check_most(top or 0, f"top_logprobs is {top}", limits, "max_logprobs", "top_logprobs")
+    return top or 0

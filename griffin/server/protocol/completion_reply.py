@@ -1,0 +1,158 @@
+"""/v1/completions: the answer, whole or in chunks, with the log-probabilities that evaluations read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from griffin.server.protocol.reply import Extras, Head, Scored, Usage, clamp
+
+CompletionEnd = Literal["stop", "length"]
+
+
+class CompletionLogprobs(msgspec.Struct, kw_only=True):
+    """Tokens side by side. The first token of an echoed prompt has null for its two numbers.
+
+    tokens:      a token whose bytes are no text alone is written "bytes:\\xe2\\x80".
+    text_offset: where each begins among the characters of the text.
+    """
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
+
+
+class CompletionChoice(msgspec.Struct, kw_only=True):
+    """One answer to one prompt. In a stream: what is added to it."""
+
+    text: str
+    index: int
+    logprobs: CompletionLogprobs | None
+    finish_reason: CompletionEnd | None
+
+
+class Completion(msgspec.Struct, kw_only=True):
+    """The answer of /v1/completions, and every event of a streamed one."""
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[CompletionChoice]
+    object: Literal["text_completion"] = "text_completion"
+    usage: Usage | UnsetType | None = UNSET
+    griffin: Extras | UnsetType = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletionAnswer:
+    """One finished answer, the prompt before it if it is echoed: in `text` and in `tokens`.
+
+    tokens: None if log-probabilities were not asked for.
+    """
+
+    text: str
+    finish_reason: CompletionEnd
+    tokens: Sequence[Scored] | None = None
+
+
+def completion(
+    head: Head, answers: Sequence[CompletionAnswer], used: Usage, extras: Extras | None = None
+) -> Completion:
+    """Make the body of a completion that is not streamed; `answers` in the order of their indices."""
+    choices = [
+        CompletionChoice(
+            text=answer.text,
+            index=index,
+            logprobs=completion_logprobs(answer.tokens),
+            finish_reason=answer.finish_reason,
+        )
+        for index, answer in enumerate(answers)
+    ]
+    return _completion(head, choices, used, extras)
+
+
+class CompletionChunks:
+    """Make the chunks of one streamed completion: `text` as often as there is some, `finish`, `usage`.
+
+    One `finish` a choice, one `usage` after all. include_usage: as for chats.
+    """
+
+    def __init__(self, head: Head, include_usage: bool) -> None:
+        self.head = head
+        self.include_usage = include_usage
+
+    def text(self, text: str, tokens: Sequence[Scored] | None = None, index: int = 0) -> Completion:
+        """Add text, and the tokens that became final with it if log-probabilities were asked for."""
+        return self._chunk(text, index, completion_logprobs(tokens), None)
+
+    def finish(self, reason: CompletionEnd, index: int = 0) -> Completion:
+        """End an answer."""
+        return self._chunk("", index, None, reason)
+
+    def usage(self, used: Usage, extras: Extras | None = None) -> Completion:
+        """End the stream with what it cost. Only for clients that asked."""
+        return _completion(self.head, [], used, extras)
+
+    def _chunk(
+        self, text: str, index: int, logprobs: CompletionLogprobs | None, reason: CompletionEnd | None
+    ) -> Completion:
+        choice = CompletionChoice(text=text, index=index, logprobs=logprobs, finish_reason=reason)
+        return _completion(self.head, [choice], None if self.include_usage else UNSET, None)
+
+
+def completion_logprobs(tokens: Sequence[Scored] | None) -> CompletionLogprobs | None:
+    """Return tokens as /v1/completions shows them.
+
+    The token itself is always among its `top_logprobs`, so it is the likeliest exactly if none there is above
+    it: that is how lm-eval finds out whether a text is what greedy decoding gives.
+    """
+    if tokens is None:
+        return None
+    return CompletionLogprobs(
+        tokens=[_written(token.text, token.bytes) for token in tokens],
+        token_logprobs=[None if token.logprob is None else clamp(token.logprob) for token in tokens],
+        top_logprobs=[_top(token) for token in tokens],
+        text_offset=[token.offset for token in tokens],
+    )
+
+
+def _top(token: Scored) -> dict[str, float] | None:
+    if token.logprob is None:
+        return None
+    top: dict[str, float] = {}
+    for other in token.alternatives:
+        key = _written(other.text, other.bytes)
+        top[key] = max(top.get(key, clamp(None)), clamp(other.logprob))
+    own = _written(token.text, token.bytes)
+    top[own] = max(top.get(own, clamp(None)), clamp(token.logprob))
+    return top
+
+
+def _written(text: str, bytes: bytes) -> str:
+    """Return a key for a token: its text, or its bytes where the text would be U+FFFD."""
+    if "\ufffd" not in text or text.encode("utf-8") == bytes:
+        return text
+    return "bytes:" + "".join(f"\\x{byte:02x}" for byte in bytes)
+
+
+def _completion(
+    head: Head,
+    choices: list[CompletionChoice],
+    used: Usage | UnsetType | None,
+    extras: Extras | None,
+) -> Completion:
+    return Completion(
+        id=head.id,
+        created=head.created,
+        model=head.model,
+        system_fingerprint=head.system_fingerprint,
+        choices=choices,
+        usage=used,
+        griffin=UNSET if extras is None else extras,
+    )

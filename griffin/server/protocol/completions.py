@@ -1,0 +1,135 @@
+"""/v1/completions: the request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from griffin.server.errors import INVALID, ApiError
+from griffin.server.limits import Limits
+from griffin.server.protocol import policy
+from griffin.server.protocol.body import read_body, show
+from griffin.server.protocol.bounds import Count, CountOrZero, ModelName, TokenId, check_ids, check_most
+from griffin.server.protocol.chat import StreamOptions
+from griffin.server.protocol.identity import Identity, identify
+from griffin.server.protocol.sampling import GeneratingBody, most_tokens, sampling_arguments
+
+DEFAULT_MAX_TOKENS = 16  # this endpoint's own, wherever it is spoken
+
+
+class CompletionBody(GeneratingBody, kw_only=True):
+    """The body of POST /v1/completions."""
+
+    prompt: str | Annotated[list[str | TokenId | list[TokenId]], Meta(min_length=1)]
+    model: ModelName | None = None
+    max_tokens: CountOrZero | None = None
+    n: Count | None = None
+    echo: bool | None = None
+    logprobs: CountOrZero | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletionRequest:
+    """Prompts that are ready to run.
+
+    prompts:    each a string ("" is a text with nothing in it: begin with BOS) or a tuple of ids.
+    sampling:   keyword arguments of SamplingParams. Without "max_tokens" where 0 were asked for: then the
+                prompt is only read.
+    max_tokens: how many to generate, 0 included.
+    echo:       put the prompt before each answer; with "logprobs" in `sampling`, its log-probabilities too.
+    n:          answers to each prompt; choice i of prompt p has the index p * n + i.
+    The rest is as in ChatRequest.
+    """
+
+    model: str | None
+    prompts: tuple[str | tuple[int, ...], ...]
+    sampling: dict[str, Any]
+    max_tokens: int
+    n: int
+    echo: bool
+    stream: bool
+    include_usage: bool
+    session_id: str | None
+    state: str | None
+    prompt_cache_key: str | None
+    ignored: tuple[str, ...]
+
+    def identity(self, headers: Mapping[str, str]) -> Identity:
+        """Return which conversation this goes on with; see `identify`."""
+        return identify(
+            headers,
+            session_id=self.session_id,
+            prompt_cache_key=self.prompt_cache_key,
+            answers=len(self.prompts) * self.n,
+        )
+
+
+def parse_completion(body: bytes, limits: Limits) -> CompletionRequest:
+    """Read the body of POST /v1/completions; ApiError for anything that cannot be done as asked."""
+    read, ignored = read_body(body, CompletionBody, policy.COMPLETION, limits)
+    prompts = _prompts(read.prompt, limits)
+    n = 1 if read.n is None else read.n
+    check_most(n, f"n is {n}", limits, "max_choices", "n")
+    rows = len(prompts) * n
+    check_most(rows, f"{len(prompts)} prompts with n={n} are {rows} answers", limits, "max_rows", "n")
+    sampling = sampling_arguments(read, limits)
+    asked = min(DEFAULT_MAX_TOKENS, limits.max_tokens) if read.max_tokens is None else read.max_tokens
+    max_tokens = most_tokens(asked, limits, "max_tokens")
+    if max_tokens:
+        sampling["max_tokens"] = max_tokens
+    if read.logprobs is not None:
+        check_most(read.logprobs, f"logprobs is {read.logprobs}", limits, "max_logprobs", "logprobs")
+        sampling["logprobs"] = read.logprobs
+    options = read.stream_options
+    return CompletionRequest(
+        model=read.model,
+        prompts=prompts,
+        sampling=sampling,
+        max_tokens=max_tokens,
+        n=n,
+        echo=bool(read.echo),
+        stream=bool(read.stream),
+        include_usage=options is not None and bool(options.include_usage),
+        session_id=read.session_id,
+        state=read.state,
+        prompt_cache_key=read.prompt_cache_key,
+        ignored=ignored,
+    )
+
+
+def _prompts(prompt: str | list[str | int | list[int]], limits: Limits) -> tuple[str | tuple[int, ...], ...]:
+    if isinstance(prompt, str):
+        return (prompt,)
+    if isinstance(prompt[0], int):
+        return (_ids(prompt, limits, "prompt"),)
+    check_most(len(prompt), f"prompt has {len(prompt)} entries", limits, "max_prompts", "prompt")
+    prompts: list[str | tuple[int, ...]] = []
+    for index, one in enumerate(prompt):
+        param = f"prompt[{index}]"
+        if isinstance(one, int) or isinstance(one, str) is not isinstance(prompt[0], str):
+            raise ApiError(
+                INVALID,
+                f"{param} is {show(one)}, prompt[0] is {show(prompt[0])}; a prompt is a string, a list of "
+                "ids, or a list of several of one kind",
+                param,
+            )
+        prompts.append(one if isinstance(one, str) else _ids(one, limits, param))
+    return tuple(prompts)
+
+
+def _ids(ids: list[Any], limits: Limits, param: str) -> tuple[int, ...]:
+    if not ids:
+        raise ApiError(INVALID, f"{param} is an empty list of ids; give at least one", param)
+    check_most(len(ids), f"{param} has {len(ids)} ids", limits, "max_prompt_tokens", param)
+    for index, id in enumerate(ids):
+        if not isinstance(id, int):
+            raise ApiError(
+                INVALID, f"{param}[{index}] is {show(id)}; ids are whole numbers", f"{param}[{index}]"
+            )
+    check_ids(ids, limits, param)
+    return tuple(ids)

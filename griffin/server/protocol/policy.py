@@ -1,0 +1,163 @@
+"""What becomes of fields: USED are those of the Structs, IGNORED change nothing, REFUSED would be missed.
+
+A field in none of them is passed over, and the response names it in `x-griffin-ignored`. Places inside a body
+are written like "messages[].audio". A refused field is let through where its value asks for nothing: null,
+and what `harmless` lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Refusal(NamedTuple):
+    """Why a field is refused, and with which values it is not."""
+
+    why: str
+    harmless: tuple[Any, ...] = ()
+
+    def is_harmless(self, value: Any) -> bool:
+        """Return whether this value asks for nothing. True is not taken for 1, nor false for 0."""
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return any(value == other for other in self.harmless if not isinstance(other, bool))
+        return any(type(value) is type(other) and value == other for other in self.harmless)
+
+
+class Policy(NamedTuple):
+    """What one endpoint does with the fields that its Struct does not have."""
+
+    ignored: frozenset[str]
+    refused: Mapping[str, Refusal]
+
+
+_TEXT = Refusal("this model reads and writes text only")
+_ONLY_JSON = "constrain the answer with response_format (json_object or json_schema)"
+_TOOLS = "use tools and tool_choice"
+
+# Who asks, what it is billed as, how it is cached elsewhere: nothing that a token depends on.
+_HARMLESS = frozenset(
+    {
+        *("user", "safety_identifier", "service_tier", "access_programs"),
+        *("prompt_cache_options", "prompt_cache_retention"),
+    }
+)
+_STREAMING = frozenset({"stream_options.include_obfuscation", "stream_options.continuous_usage_stats"})
+
+# Options of other servers that this one does not have, and that an answer would show the lack of.
+_VENDORS = {
+    "ignore_eos": Refusal("an answer ends where the model ends it", (False,)),
+    "min_tokens": Refusal("an answer ends where the model ends it", (0,)),
+    "length_penalty": Refusal("there is no beam search", (1,)),
+    "use_beam_search": Refusal("there is no beam search", (False,)),
+    "repeat_penalty": Refusal("call it repetition_penalty", (1,)),
+    "typical_p": Refusal("use top_p, top_k or min_p", (1,)),
+    "tfs_z": Refusal("use top_p, top_k or min_p", (1,)),
+    "top_a": Refusal("use top_p, top_k or min_p", (0,)),
+    "mirostat": Refusal("use top_p, top_k or min_p", (0,)),
+    "xtc_probability": Refusal("use top_p, top_k or min_p", (0,)),
+    "dry_multiplier": Refusal("use repetition_penalty or frequency_penalty", (0,)),
+    "bad_words": Refusal("use logit_bias with -100", ([],)),
+    "allowed_token_ids": Refusal("use logit_bias, or response_format"),
+    "logits_processors": Refusal("use logit_bias", ([],)),
+    "prompt_logprobs": Refusal("use /v1/completions with echo and logprobs"),
+    "prompt_embeds": Refusal("this server reads text and token ids"),
+    "truncate_prompt_tokens": Refusal("prompts are read whole; send the part that matters"),
+    "include_stop_str_in_output": Refusal("a stop string is never part of the answer", (False,)),
+    "skip_special_tokens": Refusal("control tokens are never part of an answer's text", (True,)),
+    "guided_json": Refusal(_ONLY_JSON),
+    "guided_regex": Refusal(_ONLY_JSON),
+    "guided_choice": Refusal(_ONLY_JSON),
+    "guided_grammar": Refusal(_ONLY_JSON),
+    "structured_outputs": Refusal(_ONLY_JSON),
+    "grammar": Refusal(_ONLY_JSON),
+    "json_schema": Refusal(_ONLY_JSON),
+    "chat_template": Refusal("the server renders conversations with the model's own template"),
+    "documents": Refusal("put documents into a message"),
+    "add_generation_prompt": Refusal("the answer begins a turn of its own", (True,)),
+    "continue_final_message": Refusal("use /v1/completions to continue a text", (False,)),
+    "moderation": Refusal("this server moderates nothing"),
+}
+
+CHAT = Policy(
+    ignored=_HARMLESS
+    | _STREAMING
+    | {
+        *("metadata", "verbosity", "reasoning_effort"),
+        *("messages[].annotations", "messages[].tool_calls[].index"),
+        *("messages[].content[].annotations", "messages[].content[].cache_control"),
+        "messages[].content[].prompt_cache_breakpoint",
+        "tools[].cache_control",
+    },
+    refused=_VENDORS
+    | {
+        "audio": _TEXT,
+        "modalities": Refusal(_TEXT.why, (["text"], [])),
+        "prediction": Refusal("there is no predicted output; leave it out, the answer is the same"),
+        "web_search_options": Refusal("this server searches nothing"),
+        "functions": Refusal(_TOOLS, ([],)),
+        "function_call": Refusal(_TOOLS, ("none", "auto")),
+        "store": Refusal("completions are not stored; use session_id, or /v1/responses", (False,)),
+        "best_of": Refusal("use n", (1,)),
+        "suffix": Refusal("the model only continues text", ("",)),
+        "echo": Refusal("use /v1/completions", (False,)),
+        "messages[].audio": _TEXT,
+        "messages[].function_call": Refusal("use tool_calls, and answer with the role tool"),
+        "messages[].prefix": Refusal("use /v1/completions to continue a text", (False,)),
+        "messages[].content[].image_url": _TEXT,
+        "messages[].content[].input_audio": _TEXT,
+        "messages[].content[].video_url": _TEXT,
+        "messages[].content[].file": _TEXT,
+        "messages[].tool_calls[].custom": Refusal("only functions can be called"),
+        "tools[].custom": Refusal("only functions can be called"),
+        "tool_choice.allowed_tools": Refusal("send only the tools that are allowed"),
+        "tool_choice.custom": Refusal("only functions can be called"),
+    },
+)
+
+COMPLETION = Policy(
+    ignored=_HARMLESS | _STREAMING | {"metadata"},
+    refused={
+        **_VENDORS,
+        "best_of": Refusal("use n", (1,)),
+        "suffix": Refusal("the model only continues text", ("",)),
+        "messages": Refusal("use /v1/chat/completions"),
+        "response_format": Refusal("use /v1/chat/completions", ({"type": "text"},)),
+        "tools": Refusal("use /v1/chat/completions", ([],)),
+    },
+)
+
+RESPONSE = Policy(
+    ignored=_HARMLESS
+    | {
+        *("reasoning", "truncation", "max_tool_calls", "text.verbosity", "context_management"),
+        *("background_options", "stream_options"),
+        *("input[].id", "input[].status", "input[].phase", "input[].summary", "input[].encrypted_content"),
+        *("input[].caller", "input[].namespace", "input[].async"),
+        *("input[].content[].annotations", "input[].content[].logprobs"),
+        "input[].content[].prompt_cache_breakpoint",
+    },
+    refused=_VENDORS
+    | {
+        "background": Refusal("ask with stream instead of polling", (False,)),
+        "prompt": Refusal("there are no stored prompts; send instructions and input"),
+        "image": _TEXT,
+        "n": Refusal("a response has one answer; use /v1/chat/completions", (1,)),
+        "messages": Refusal("use input, or /v1/chat/completions"),
+        "max_tokens": Refusal("call it max_output_tokens"),
+        "response_format": Refusal("use text.format"),
+        "input[].tools": Refusal("use tools"),
+        "input[].content[].image_url": _TEXT,
+        "input[].content[].file_id": _TEXT,
+        "input[].content[].file_data": _TEXT,
+        "input[].content[].file_url": _TEXT,
+        "input[].content[].input_audio": _TEXT,
+    },
+)
+
+# Our own endpoints: what they do not know is named, and nothing of it is refused.
+OWN = Policy(
+    ignored=frozenset({"messages[].annotations", "messages[].tool_calls[].index"}),
+    refused={place: refusal for place, refusal in CHAT.refused.items() if place.startswith("messages[]")}
+    | {"chat_template": _VENDORS["chat_template"]},
+)

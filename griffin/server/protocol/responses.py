@@ -1,0 +1,206 @@
+"""/v1/responses: the request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from griffin.server.errors import INVALID, UNSUPPORTED, ApiError
+from griffin.server.limits import Limits
+from griffin.server.protocol import policy
+from griffin.server.protocol.body import read_body, show
+from griffin.server.protocol.bounds import Count, CountOrZero, Id, ModelName, Name, check_most
+from griffin.server.protocol.formats import JsonFormat, TextBody, read_format
+from griffin.server.protocol.identity import Identity, identify
+from griffin.server.protocol.messages import Content, Message, ToolCall, read_content
+from griffin.server.protocol.sampling import GeneratingBody, most_tokens, sampling_arguments
+from griffin.server.protocol.tools import FlatToolBody, Tool, ToolChoice, ToolChoiceBody, read_tools
+
+_LOGPROBS = "message.output_text.logprobs"
+
+
+class ItemBody(msgspec.Struct, kw_only=True):
+    """An item of `input`: a message, a function call made earlier, or a function's output."""
+
+    type: Annotated[str, Meta(max_length=64)] | None = None
+    role: Literal["system", "developer", "user", "assistant"] | None = None
+    content: Content | None = None
+    call_id: Id | None = None
+    name: Id | None = None
+    arguments: str | None = None
+    output: Content | None = None
+
+
+class ConversationBody(msgspec.Struct, kw_only=True):
+    """`conversation` written as an object."""
+
+    id: Name
+
+
+class ResponseBody(GeneratingBody, kw_only=True):
+    """The body of POST /v1/responses."""
+
+    input: str | Annotated[list[ItemBody], Meta(min_length=1)]
+    model: ModelName | None = None
+    instructions: str | None = None
+    max_output_tokens: Count | None = None
+    previous_response_id: Id | None = None
+    conversation: Name | ConversationBody | None = None
+    store: bool | None = None
+    stream: bool | None = None
+    include: list[Annotated[str, Meta(max_length=128)]] | None = None
+    top_logprobs: CountOrZero | None = None
+    text: TextBody | None = None
+    tools: list[FlatToolBody] | None = None
+    tool_choice: ToolChoiceBody | None = None
+    parallel_tool_calls: bool | None = None
+    metadata: (
+        Annotated[
+            dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]],
+            Meta(max_length=16),
+        ]
+        | None
+    ) = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResponseRequest:
+    """A response that is ready to run.
+
+    input:        the new messages. instructions: the system message, which an earlier response's does not
+                  outlive. previous_response_id, conversation, session_id: what they follow (`identity`).
+    sampling:     keyword arguments of SamplingParams; "logprobs" is in it if they were asked for.
+    store:        whether a later request may go on from this response.
+    metadata:     given back as it came.
+    The rest is as in ChatRequest.
+    """
+
+    model: str | None
+    input: tuple[Message, ...]
+    instructions: str | None
+    sampling: dict[str, Any]
+    stream: bool
+    store: bool
+    format: JsonFormat | None
+    tools: tuple[Tool, ...]
+    tool_choice: ToolChoice
+    parallel_tool_calls: bool
+    previous_response_id: str | None
+    conversation: str | None
+    session_id: str | None
+    state: str | None
+    prompt_cache_key: str | None
+    metadata: dict[str, str]
+    ignored: tuple[str, ...]
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The instructions, if any, and the input."""
+        first = () if self.instructions is None else (Message("system", self.instructions),)
+        return (*first, *self.input)
+
+    def identity(self, headers: Mapping[str, str]) -> Identity:
+        """Return which conversation this goes on with; see `identify`."""
+        return identify(
+            headers,
+            session_id=self.session_id,
+            previous_response_id=self.previous_response_id,
+            conversation=self.conversation,
+            prompt_cache_key=self.prompt_cache_key,
+        )
+
+
+def parse_response(body: bytes, limits: Limits) -> ResponseRequest:
+    """Read the body of POST /v1/responses; ApiError for anything that cannot be done as asked."""
+    read, ignored = read_body(body, ResponseBody, policy.RESPONSE, limits)
+    conversation = (
+        read.conversation.id if isinstance(read.conversation, ConversationBody) else read.conversation
+    )
+    if conversation is not None and read.previous_response_id is not None:
+        raise ApiError(
+            INVALID,
+            "conversation and previous_response_id both say what to go on from; send one",
+            "conversation",
+        )
+    tools, choice = read_tools(read.tools, read.tool_choice, limits)
+    sampling = sampling_arguments(read, limits)
+    sampling["max_tokens"] = most_tokens(read.max_output_tokens, limits, "max_output_tokens")
+    include = read.include or []
+    if read.top_logprobs is not None or _LOGPROBS in include:
+        top = read.top_logprobs or 0
+        check_most(top, f"top_logprobs is {top}", limits, "max_logprobs", "top_logprobs")
+        sampling["logprobs"] = top
+    if any(what != _LOGPROBS for what in include):
+        ignored = (*ignored, "include[]")
+    return ResponseRequest(
+        model=read.model,
+        input=_input(read.input, limits),
+        instructions=read.instructions,
+        sampling=sampling,
+        stream=bool(read.stream),
+        store=read.store is not False,
+        format=read_format(read.text.format if read.text else None, limits, "text.format"),
+        tools=tools,
+        tool_choice=choice,
+        parallel_tool_calls=read.parallel_tool_calls is not False,
+        previous_response_id=read.previous_response_id,
+        conversation=conversation,
+        session_id=read.session_id,
+        state=read.state,
+        prompt_cache_key=read.prompt_cache_key,
+        metadata=read.metadata or {},
+        ignored=ignored,
+    )
+
+
+def _input(items: str | Sequence[ItemBody], limits: Limits) -> tuple[Message, ...]:
+    if isinstance(items, str):
+        return (Message("user", items),)
+    check_most(len(items), f"input has {len(items)} entries", limits, "max_messages", "input")
+    messages: list[Message] = []
+    for index, item in enumerate(items):
+        param = f"input[{index}]"
+        if item.type in (None, "message"):
+            messages.append(_message(item, param))
+        elif item.type == "function_call":
+            call = ToolCall(
+                _needed(item.call_id, f"{param}.call_id"),
+                _needed(item.name, f"{param}.name"),
+                _needed(item.arguments, f"{param}.arguments"),
+            )
+            # What the model said and what it called in one turn are one message.
+            last = messages[-1] if messages and messages[-1].role == "assistant" else None
+            if last is None:
+                messages.append(Message("assistant", "", tool_calls=(call,)))
+            else:
+                messages[-1] = replace(last, tool_calls=(*last.tool_calls, call))
+        elif item.type == "function_call_output":
+            text = read_content(_needed(item.output, f"{param}.output"), f"{param}.output")
+            id = _needed(item.call_id, f"{param}.call_id")
+            messages.append(Message("tool", text, tool_call_id=id))
+        elif item.type != "reasoning":  # this model has none; what another one thought says nothing here
+            raise ApiError(
+                UNSUPPORTED,
+                f"{param} is of type {show(item.type)}; this server takes message, function_call and "
+                "function_call_output",
+                f"{param}.type",
+            )
+    if not messages:
+        raise ApiError(INVALID, "input holds no message", "input")
+    return tuple(messages)
+
+
+def _message(item: ItemBody, param: str) -> Message:
+    role = _needed(item.role, f"{param}.role")
+    content = read_content(_needed(item.content, f"{param}.content"), f"{param}.content")
+    return Message("system" if role == "developer" else role, content)
+
+
+def _needed(value: Any, param: str) -> Any:
+    if value is None:
+        raise ApiError(INVALID, f"{param} is missing", param)
+    return value

@@ -1,0 +1,108 @@
+"""What every generating endpoint shares: how tokens are chosen, and what the prompt goes on from."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from griffin.server.errors import INVALID, ApiError
+from griffin.server.limits import Limits
+from griffin.server.protocol.bounds import CacheKey, Name, TokenId, check_ids, check_most
+
+_TOKEN = re.compile(r"0|[1-9][0-9]{0,9}")
+
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+
+
+class GeneratingBody(msgspec.Struct, kw_only=True):
+    """Fields of any request that generates; null and absent are the same: the model's defaults.
+
+    session_id: a session, made if there is none of that name. state: a saved state that the prompt follows.
+    prompt_cache_key: requests with the same one are likely to begin alike; a hint, never a name.
+    """
+
+    temperature: Annotated[float, Meta(ge=0, le=100)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Meta(ge=0.01, le=100)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    stop: str | list[str] | None = None
+    stop_token_ids: list[TokenId] | None = None
+    session_id: Name | None = None
+    state: Name | None = None
+    prompt_cache_key: CacheKey | None = None
+
+
+def sampling_arguments(body: GeneratingBody, limits: Limits) -> dict[str, Any]:
+    """Return keyword arguments for griffin.sampling.SamplingParams, only those that the request sets.
+
+    `top_p` 0 is the one most probable token, as elsewhere; `top_k` -1 keeps all, as elsewhere; a negative
+    seed is the one that is equal modulo 2^63. Raises ApiError with `param` for what is over the limits.
+    """
+    arguments: dict[str, Any] = {}
+    for name in (
+        *("temperature", "min_p", "repetition_penalty"),
+        *("presence_penalty", "frequency_penalty"),
+    ):
+        if (value := getattr(body, name)) is not None:
+            arguments[name] = value
+    if body.top_k is not None:
+        arguments["top_k"] = max(body.top_k, 0)
+    if body.top_p == 0:
+        arguments["top_k"] = 1
+    elif body.top_p is not None:
+        arguments["top_p"] = body.top_p
+    if body.seed is not None:
+        arguments["seed"] = body.seed % 2**63
+    if body.logit_bias:
+        arguments["logit_bias"] = _bias(body.logit_bias, limits)
+    if body.stop:
+        arguments["stop"] = _stop(body.stop, limits)
+    elif body.stop == "":
+        raise ApiError(INVALID, "stop is an empty string; give some text, or leave it out", "stop")
+    if body.stop_token_ids:
+        ids = body.stop_token_ids
+        check_most(
+            len(ids), f"stop_token_ids has {len(ids)} entries", limits, "max_stop_ids", "stop_token_ids"
+        )
+        check_ids(ids, limits, "stop_token_ids")
+        arguments["stop_ids"] = tuple(ids)
+    return arguments
+
+
+def most_tokens(asked: int | None, limits: Limits, param: str) -> int:
+    """Return how many tokens to generate at most; ApiError if more were asked for than the server gives."""
+    if asked is None:
+        return limits.default_max_tokens
+    check_most(asked, f"{param} is {asked}", limits, "max_tokens", param)
+    return asked
+
+
+def _bias(bias: dict[str, float], limits: Limits) -> dict[int, float]:
+    check_most(len(bias), f"logit_bias has {len(bias)} entries", limits, "max_logit_bias", "logit_bias")
+    for key in bias:
+        if not _TOKEN.fullmatch(key) or int(key) >= limits.vocab_size:
+            raise ApiError(
+                INVALID,
+                f"logit_bias has the key {key[:32]!r}; keys are token ids from 0 to {limits.vocab_size - 1}",
+                "logit_bias",
+            )
+    return {int(key): value for key, value in bias.items()}
+
+
+def _stop(stop: str | list[str], limits: Limits) -> tuple[str, ...]:
+    texts = (stop,) if isinstance(stop, str) else tuple(stop)
+    check_most(len(texts), f"stop has {len(texts)} strings", limits, "max_stop", "stop")
+    for index, text in enumerate(texts):
+        param = "stop" if isinstance(stop, str) else f"stop[{index}]"
+        if not text:
+            raise ApiError(INVALID, f"{param} is an empty string; give some text, or leave it out", param)
+        check_most(len(text), f"{param} has {len(text)} characters", limits, "max_stop_chars", param)
+    return texts

@@ -1,0 +1,116 @@
+"""Functions that the model may call, and whether it must."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from griffin.server.errors import INVALID, ApiError
+from griffin.server.limits import Limits
+from griffin.server.protocol.bounds import FUNCTION_PATTERN, check_most
+from griffin.server.protocol.formats import check_schema
+
+FunctionName = Annotated[str, Meta(pattern=FUNCTION_PATTERN)]
+_DESCRIPTION = Meta(max_length=16_384)
+
+
+class FunctionBody(msgspec.Struct, kw_only=True):
+    """A function as /v1/chat/completions describes it; `parameters` is a JSON schema."""
+
+    name: FunctionName
+    description: Annotated[str, _DESCRIPTION] | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class ToolBody(msgspec.Struct, kw_only=True):
+    """A tool of /v1/chat/completions."""
+
+    function: FunctionBody
+    type: Literal["function"] = "function"
+
+
+class FlatToolBody(FunctionBody, kw_only=True):
+    """A tool of /v1/responses: the same without the wrapping."""
+
+    type: Literal["function"]
+
+
+class ChosenFunction(msgspec.Struct, kw_only=True):
+    """The function that must be called."""
+
+    name: FunctionName
+
+
+class ChosenTool(msgspec.Struct, kw_only=True):
+    """{"type": "function", "function": {"name": ...}}, or flat as /v1/responses writes it."""
+
+    type: Literal["function"]
+    function: ChosenFunction | None = None
+    name: FunctionName | None = None
+
+
+ToolChoiceBody = Literal["none", "auto", "required", "any"] | ChosenTool
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A function that the model may call. `parameters` is a JSON schema, {} for none."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+    strict: bool
+
+
+@dataclass(frozen=True)
+class ToolChoice:
+    """Whether a function is called: never, as the model likes, or always; `name` is the one that must be."""
+
+    mode: Literal["none", "auto", "required"]
+    name: str | None = None
+
+
+def read_tools(
+    tools: Sequence[ToolBody | FlatToolBody] | None, choice: ToolChoiceBody | None, limits: Limits
+) -> tuple[tuple[Tool, ...], ToolChoice]:
+    """Return the tools and the choice; "any" is "required". ApiError with the path of what is wrong."""
+    bodies = tools or []
+    check_most(len(bodies), f"tools has {len(bodies)} entries", limits, "max_tools", "tools")
+    read: list[Tool] = []
+    seen: set[str] = set()
+    for index, body in enumerate(bodies):
+        flat = isinstance(body, FlatToolBody)
+        function = body if flat else body.function
+        where = f"tools[{index}]" if flat else f"tools[{index}].function"
+        if function.name in seen:
+            raise ApiError(INVALID, f"{where}.name {function.name!r} is there twice", f"{where}.name")
+        seen.add(function.name)
+        schema = function.parameters or {}
+        check_schema(schema, limits, f"{where}.parameters")
+        read.append(Tool(function.name, function.description or "", schema, bool(function.strict)))
+    return tuple(read), _choice(choice, seen)
+
+
+def _choice(choice: ToolChoiceBody | None, names: set[str]) -> ToolChoice:
+    if choice is None:
+        return ToolChoice("auto" if names else "none")
+    if isinstance(choice, ChosenTool):
+        name = choice.function.name if choice.function is not None else choice.name
+        if name is None:
+            raise ApiError(INVALID, "tool_choice names no function", "tool_choice")
+        if name not in names:
+            raise ApiError(
+                INVALID,
+                f"tool_choice names {name!r}; tools has {', '.join(sorted(names)) or 'none'}",
+                "tool_choice",
+            )
+        return ToolChoice("required", name)
+    mode = "required" if choice == "any" else choice
+    if mode == "required" and not names:
+        raise ApiError(INVALID, "tool_choice requires a call, but tools is empty", "tool_choice")
+    return ToolChoice(mode if names else "none")
