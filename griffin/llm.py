@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -63,6 +64,7 @@ class LLM:
     defaults:  SamplingParams where a call does not say otherwise, from generation_config.json.
     stop_ids:  ids that end every answer: EOS, `<end_of_turn>`, and what generation_config.json adds.
     name:      what it was loaded from.
+    weights:   gives a digest of the weights' files, for `weights_digest`; None where there are none.
     Raises ValueError if the tokenizer has more ids than the model has embeddings.
     """
 
@@ -74,6 +76,7 @@ class LLM:
         defaults: SamplingParams | None = None,
         stop_ids: Iterable[int] = (),
         name: str = "",
+        weights: Callable[[], str] | None = None,
     ) -> None:
         if tokenizer.vocab_size > model.config.vocab_size:
             raise ValueError(
@@ -84,6 +87,7 @@ class LLM:
         self.tokenizer = tokenizer
         self.defaults = defaults or SamplingParams()
         self.name = name
+        self._weights = weights
         own = {tokenizer.eos_id, tokenizer.end_of_turn_id} - {None}
         self.stop_ids = frozenset(stop_ids) | cast(set[int], own)
 
@@ -91,6 +95,20 @@ class LLM:
     def chat_format(self) -> Chat:
         """The way conversations become ids; ValueError if this is no chat model."""
         return Chat(self.tokenizer)
+
+    @cached_property
+    def weights_digest(self) -> str:
+        """A digest of the weights: of their files, `Checkpoint.digest`, or of the tensors if there are none.
+
+        Taken when it is first asked for: about a second for gigabytes.
+        """
+        if self._weights is not None:
+            return self._weights()
+        digest = hashlib.blake2b(digest_size=16)
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
 
     def params(self, **sampling: Any) -> SamplingParams:
         """Return the defaults with changes; an unknown or wrong one is a ValueError that names it."""
@@ -288,7 +306,18 @@ def load(
         stored = source.dtype("model.embed_tokens.weight")
         quantize = fastest_layout(stored if dtype is None else checkpoints.parse_dtype(dtype), place)
     model = checkpoints.load_model(source, dtype=dtype, device=place, quantize=quantize)
-    return LLM(model.eval(), text, defaults=defaults, stop_ids=stop_ids, name=str(path_or_repo))
+
+    def weights() -> str:  # opened anew: nothing stays mapped for a digest that may never be asked for
+        return checkpoints.open(bundled(path_or_repo), config=config, revision=revision).digest()
+
+    return LLM(
+        model.eval(),
+        text,
+        defaults=defaults,
+        stop_ids=stop_ids,
+        name=str(path_or_repo),
+        weights=weights,
+    )
 
 
 def load_model(

@@ -1,37 +1,40 @@
-"""`griffin chat`: talk with a model in the terminal. The conversation lives as long as the program."""
+"""`griffin chat`: talk with a model in the terminal, on a conversation that outlives the program."""
 
 from __future__ import annotations
 
-import signal
-import sys
-from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from griffin.cli.generate import statistics
 from griffin.cli.options import model_options, open_llm, sampling_from, sampling_options
+from griffin.cli.stores import open_store, store_option
 
 if TYPE_CHECKING:
-    from griffin.answer import Context
+    from griffin.conversation import Conversation, Thread
     from griffin.llm import LLM
+    from griffin.sessions import Store
 
-_FENCE = '"""'
-_HELP = """\
-  /system TEXT     say how the model should behave; begins a new conversation
-  /set NAME VALUE  change a sampling parameter, such as /set temperature 0.7; /set shows them all
-  /tokens          show how long the conversation is and how fast the last answer came
-  /clear           forget the conversation
-  /bye             leave, as Ctrl-D does
-  \"\"\"              begin and end a message of several lines
-  Ctrl-C           stop the answer"""
+LONGEST = 1 << 17  # tokens of a message, unless the user says otherwise
 
 
 @click.command("chat")
 @model_options
 @sampling_options
-@click.option("--system", metavar="TEXT", help="How the model should behave.")
+@click.option("--system", metavar="TEXT", help="How the model should behave; begins a new conversation.")
+@click.option("--new", is_flag=True, help="Begin a new conversation instead of the last one.")
+@click.option("--session", "name", metavar="NAME", help="Go on with this conversation, or begin it.")
+@click.option("--state", metavar="FILE|NAME", help="Begin from a state file, or from a copy of a session.")
+@click.option("--no-persist", is_flag=True, help="Keep nothing on the disk.")
+@store_option
+@click.option(
+    "--max-message-tokens",
+    type=click.IntRange(1),
+    default=LONGEST,
+    show_default=True,
+    help="The longest message.",
+)
 @click.option("--stats", is_flag=True, help="Print counts and speed after each answer.")
 def command(
     model: str,
@@ -42,201 +45,160 @@ def command(
     device: str | None,
     threads: int | None,
     system: str | None,
+    new: bool,
+    name: str | None,
+    state: str | None,
+    no_persist: bool,
+    folder: Path | None,
+    max_message_tokens: int,
     stats: bool,
     **sampling: Any,
 ) -> None:
     """Talk with a model. /help lists what can be typed besides messages.
 
-    Each turn reads only what is new: what was said before is in the model's state, of fixed size.
+    The last conversation with this model is gone on with, without reading it again: what was said is in the
+    model's state, of fixed size, kept in a file after each answer. Leave at any time, however you like.
     """
+    if no_persist and name is not None:
+        raise click.UsageError("--session names a conversation that is kept; --no-persist keeps none")
+    if new and name is not None:
+        raise click.UsageError("give --new or --session; a session that is not there yet is begun")
     fields = sampling_from(sampling)
     llm = open_llm(model, tokenizer, revision, dtype, quantize, device, threads)
     llm.params(**fields)
-    talk = Conversation(llm, system, fields)
-    if sys.stdin.isatty():
-        import readline  # noqa: F401  importing it gives input() a history and editing
+    _ = llm.chat_format  # ValueError now if the model knows no turns
+    opened: list[Store] = []
 
-        click.secho(f"{llm.name}: /help for help, Ctrl-D to leave", dim=True, err=True)
-    while (message := _message()) is not None:
-        if message.startswith("/"):
-            if not _obey(talk, message):
-                break
-        elif message.strip():
-            _answer(talk, message, stats)
+    def store() -> Store:  # with --no-persist only /save and /load want one
+        if not opened:
+            opened.append(open_store(folder))
+        return opened[0]
 
+    from griffin.cli.chat_commands import Commands
+    from griffin.cli.repl import run
+    from griffin.conversation import Conversation
 
-class Conversation:
-    """A conversation in memory: a context that each turn extends by what is new.
-
-    context: None before the first turn. report: a line about the last answer.
-    """
-
-    def __init__(self, llm: LLM, system: str | None, sampling: dict[str, Any]) -> None:
-        self.llm = llm
-        self.system = system
-        self.sampling = sampling
-        self.context: Context | None = None
-        self.report = ""
-        self._chat = llm.chat_format  # ValueError now if the model knows no turns
-
-    def clear(self) -> None:
-        """Forget what was said; the system text stays."""
-        self.context = None
-
-    def set(self, name: str, value: Any) -> None:
-        """Change a sampling parameter; ValueError if there is none of that name or the value is wrong."""
-        changed = self.sampling | {name: value}
-        self.llm.params(**changed)
-        self.sampling = changed
-
-    def prompt(self, message: str) -> Context:
-        """Return the context after a new user message, up to the model's turn."""
-        from griffin.answer import Context
-
-        turn = {"role": "user", "content": message}
-        if self.context is None:
-            before = [] if self.system is None else [{"role": "system", "content": self.system}]
-            ids = self._chat.ids([*before, turn])
-            return Context(state=None, pending=tuple(ids), seen=None, tokens=len(ids))
-        last = self.context.pending[-1]
-        if last == self.llm.tokenizer.eos_id:
-            # The model ended its turn with EOS; the turn's own end, which comes next, takes its place.
-            ids = self._chat.turn_ids(turn)
-            return Context(
-                state=self.context.state,
-                pending=tuple(ids),
-                seen=self.context.seen,
-                tokens=self.context.tokens - 1 + len(ids),
-            )
-        return self.context.then(self._chat.turn_ids(turn, closed=last in self._chat.stop_ids))
-
-    def say(self, message: str) -> Generator[str, None, None]:
-        """Answer a message piece by piece; what was said when the caller stops listening stays said.
-
-        An answer that is stopped before its first token, or torn by an exception, leaves the conversation as
-        it was.
-        """
-        llm = self.llm
-        stops = sorted(self._chat.stop_ids | set(self.sampling.get("stop_ids", ())))
-        stream = llm.stream(self.prompt(message), **self.sampling | {"stop_ids": stops})
-        with suppress(GeneratorExit):
-            for piece in stream:
-                yield piece.text
-        # Not reached if a step was torn by an exception: then there is no state to go on from.
-        stream.close()
-        if stream.result.ids:
-            self.context = stream.context
-        self.report = statistics(stream.result)
-
-
-def _answer(talk: Conversation, message: str, stats: bool) -> None:
     try:
-        with _interruptible() as stopped, closing(talk.say(message)) as pieces:
-            for text in pieces:
-                sys.stdout.write(text)
-                sys.stdout.flush()
-                if stopped:
-                    break
-    except KeyboardInterrupt:
-        click.echo("\nstopped in the middle of a step; this message is forgotten", err=True)
-        return
-    click.echo()
-    if stats:
-        click.secho(talk.report, dim=True, err=True)
-
-
-@contextmanager
-def _interruptible() -> Iterator[list[bool]]:
-    """Note Ctrl-C in the list instead of raising, so that no step is torn; the second one raises.
-
-    A step that was torn has used up its state; stopping between two steps keeps the conversation whole.
-    """
-    stopped: list[bool] = []
-
-    def note(_signal: int, _frame: object) -> None:
-        if stopped:
-            raise KeyboardInterrupt
-        stopped.append(True)
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield stopped
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _message() -> str | None:
-    """Read a message from the terminal; None when there are no more."""
-    prompt = ">>> " if sys.stdin.isatty() else ""
-    try:
-        line = input(prompt)
-        if not line.startswith(_FENCE):
-            return line.rstrip()
-        lines = [line.removeprefix(_FENCE)]
-        while not lines[-1].rstrip().endswith(_FENCE):
-            lines.append(input("... " if prompt else ""))
-    except EOFError:
-        if prompt:
-            click.echo()
-        return None
-    except KeyboardInterrupt:
-        if not prompt:
-            raise
-        click.echo()
-        return ""
-    return "\n".join(lines).rstrip().removesuffix(_FENCE).strip("\n")
-
-
-def _obey(talk: Conversation, line: str) -> bool:
-    """Do what a line that begins with / says; return whether to go on."""
-    verb, _, rest = line.partition(" ")
-    rest = rest.strip()
-    if verb in ("/bye", "/exit", "/quit"):
-        return False
-    if verb == "/help":
-        click.echo(_HELP)
-    elif verb == "/clear":
-        talk.clear()
-        click.echo("a new conversation")
-    elif verb == "/system":
-        talk.system = rest or None
-        talk.clear()
-        click.echo("a new conversation" + (" with this system text" if rest else " without system text"))
-    elif verb == "/tokens":
-        count = 0 if talk.context is None else talk.context.tokens
-        click.echo(f"{count:,} tokens in the conversation")
-        if talk.report:
-            click.echo(f"last answer: {talk.report}")
-    elif verb == "/set":
-        _set(talk, rest)
-    else:
-        click.echo(f"no command {verb}; /help lists them (begin with a space to say it to the model)")
-    return True
-
-
-def _set(talk: Conversation, rest: str) -> None:
-    name, _, text = rest.partition(" ")
-    name = name.replace("-", "_")
-    if name:
-        value: Any = (text.strip(),) if name == "stop" else _parsed(text.strip())
+        thread, notice = _thread(llm, store, name, state, system, new or system is not None, no_persist)
         try:
-            talk.set(name, value)
+            talk = Conversation(llm, thread, sampling=fields, max_message_tokens=max_message_tokens)
         except ValueError as error:
-            click.echo(str(error))
-            return
-    params = talk.llm.params(**talk.sampling)
-    for field, value in vars(params).items():
-        if not name or field == name:
-            click.echo(f"{field} = {dict(value) if field == 'logit_bias' else value}")
-
-
-def _parsed(text: str) -> Any:
-    """Return a number where the text is one, None for "none" and "off", else the text."""
-    if text.lower() in ("none", "off"):
-        return None
-    for kind in (int, float):
+            thread.close()
+            if new or name is not None or state is not None:
+                raise
+            raise ValueError(f"{error}; `griffin chat --new` begins another conversation") from error
         try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+            notice = f"{notice}: {resumed(talk)}" if talk.tokens else notice
+            history = None if no_persist else store().folder / "history"
+            run(Commands(talk, store), notice=notice, stats=stats, history=history)
+        finally:
+            talk.close()
+            forget_if_empty(talk.thread, opened)
+    finally:
+        for each in opened:
+            each.close()
+
+
+def resumed(talk: Conversation) -> str:
+    """Return a line about what was just taken up."""
+    found = talk.resumed
+    return f"{found.tokens:,} tokens in {found.nbytes:,} bytes, {1000 * found.seconds:,.1f} ms"
+
+
+def _thread(
+    llm: LLM,
+    store: Callable[[], Store],
+    name: str | None,
+    state: str | None,
+    system: str | None,
+    new: bool,
+    no_persist: bool,
+) -> tuple[Thread, str]:
+    """Open or begin the conversation that the options mean; return it and how it came about."""
+    from griffin.conversation import fingerprint_of, new_thread
+    from griffin.sessions import SessionBusy, UnknownSession
+
+    fingerprint = fingerprint_of(llm)
+    if state is not None:
+        return begin_from(llm, None if no_persist else store(), store, state, name, system)
+    if no_persist:
+        return new_thread(llm, None, system=system), "a conversation that is not kept"
+    if name is not None:
+        try:
+            session = store().open(name, fingerprint)
+        except UnknownSession:
+            return new_thread(llm, store(), name, system), f"began {name}"
+        if system is not None and session.head is not None and session.settings.get("system") != system:
+            session.close()
+            raise click.UsageError(
+                f"the conversation {name} has begun with another system text; leave --system out, or use "
+                "/system there"
+            )
+        if system is not None:
+            session.update(settings=session.settings | {"system": system})
+        return session, f"resumed {name}"
+    if not new:
+        # Those of other models are left alone.
+        latest = next((info for info in store().list() if info.fingerprint == fingerprint), None)
+        if latest is not None:
+            try:
+                return store().open(latest.name, fingerprint), f"resumed {latest.name}"
+            except SessionBusy as error:
+                session = new_thread(llm, store(), system=system)
+                return session, f"{error}. Began {session.name} instead"
+    session = new_thread(llm, store(), system=system)
+    return session, f"began {session.name}"
+
+
+def begin_from(
+    llm: LLM,
+    kept: Store | None,
+    store: Callable[[], Store],
+    what: str,
+    name: str | None,
+    system: str | None = None,
+) -> tuple[Thread, str]:
+    """Begin a conversation from a state file or a session, which stay as they are.
+
+    kept:  where it is kept; None for memory. store: where a session of that name is looked for.
+    what:  a file, with or without its ending .state, or a session's name.
+    """
+    from griffin.conversation import Memory, fingerprint_of
+
+    fingerprint = fingerprint_of(llm)
+    path = state_file(what)
+    if path is None:
+        if kept is None:
+            raise click.UsageError(
+                f"there is no state file {what}; with --no-persist a conversation begins from a file"
+            )
+        with store().open(what, fingerprint) as original:
+            name = original.fork(name)
+    elif kept is None:
+        memory = Memory.from_file(path, fingerprint)
+        memory.update(settings={} if system is None else {"system": system})
+        return memory, f"began from {path}, kept nowhere"
+    else:
+        name = kept.import_(path, name, fingerprint=fingerprint).name
+    session = kept.open(name, fingerprint)
+    if system is not None:
+        session.update(settings=session.settings | {"system": system})
+    return session, f"began {name} from {what}"
+
+
+def state_file(what: str) -> Path | None:
+    """Return the file that is meant: of this name, or with .state after it; None if there is neither."""
+    for path in (Path(what), Path(f"{what}.state")):
+        if path.is_file():
+            return path
+    if "/" in what or what.endswith((".state", ".safetensors")):
+        raise ValueError(f"there is no state file {what}")
+    return None
+
+
+def forget_if_empty(thread: Thread, stores: list[Store]) -> None:
+    """Remove a closed session in which nothing was ever said."""
+    from griffin.sessions import Session
+
+    if isinstance(thread, Session) and not thread.tree():
+        stores[0].delete(thread.name)

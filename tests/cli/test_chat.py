@@ -1,14 +1,25 @@
-"""`griffin chat`: turns that read only what is new, and the small commands."""
+"""`griffin chat`: the terminal's side. What a conversation does is tested in tests/conversation."""
 
 from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 import griffin
-from griffin.cli import chat
-from griffin.cli.chat import Conversation
+from griffin.cli import repl
+from griffin.cli.chat_commands import parse
+from griffin.conversation import Conversation, new_thread
+from griffin.sessions import Store
 
 FIELDS = {"temperature": 0, "max_tokens": 9}
+OPTIONS = ("--temperature", 0, "--max-tokens", 9)
 
 
 @pytest.fixture(scope="module")
@@ -16,96 +27,43 @@ def llm(folder):
     return griffin.load(folder, device="cpu")
 
 
-def said(talk, message):
-    return "".join(talk.say(message))
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """No test writes to the user's own folders."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    return tmp_path / "data" / "griffin" / "sessions"
 
 
-def watch_reads(llm, monkeypatch):
-    """Return a list that collects how many tokens each call of the model reads."""
-    sizes: list[int] = []
-    trunk = llm.model.trunk
-    monkeypatch.setattr(llm.model, "trunk", lambda t, *a, **k: sizes.append(t.shape[1]) or trunk(t, *a, **k))
-    return sizes
+@pytest.fixture
+def chat(run, folder):
+    def call(*lines, options=()):
+        return run("chat", "--model", folder, *OPTIONS, *options, stdin="".join(f"{x}\n" for x in lines))
+
+    return call
 
 
-def test_turns_equal_the_whole_conversation(llm, monkeypatch):
-    talk = Conversation(llm, "Be brief.", FIELDS)
-    first = said(talk, "one")
-    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "one"}]
-    assert first == llm.chat(messages, **FIELDS).text
-    answer = list(llm.chat(messages, **FIELDS).ids)
-    sizes = watch_reads(llm, monkeypatch)
-    second = said(talk, "two")
-    monkeypatch.undo()
-    new = llm.chat_format.turn_ids({"role": "user", "content": "two"})
-    assert sizes[0] == 1 + len(new), "only the last token of the answer and the new turn are read"
-    whole = llm.chat_format.ids(messages) + answer + new
-    assert second == llm.generate(whole, **FIELDS).text
-    assert talk.context.tokens == len(whole) + 9
+def alone(llm, *messages, system=None):
+    """Return the answers of one uninterrupted conversation, and where it ends."""
+    talk = Conversation(llm, new_thread(llm, None, system=system), sampling=dict(FIELDS))
+    return ["".join(talk.say(message)) for message in messages], talk
 
 
-@pytest.mark.parametrize("which", ["eos_id", "end_of_turn_id"])
-def test_a_turn_that_the_model_ended_is_not_ended_twice(llm, which):
-    stop = getattr(llm.tokenizer, which)
-    talk = Conversation(llm, None, {"logit_bias": {stop: 100.0}})
-    assert said(talk, "one") == ""
-    talk.set("logit_bias", {})
-    talk.set("max_tokens", 4)
-    talk.set("temperature", 0)
-    answer = said(talk, "two")
-    end = llm.tokenizer.end_of_turn_id
-    turn = {"role": "user", "content": "one"}
-    whole = [*llm.chat_format.ids([turn]), end]
-    whole += llm.chat_format.turn_ids({"role": "user", "content": "two"}, closed=True)
-    assert answer == llm.generate(whole, temperature=0, max_tokens=4).text
-    assert talk.context.tokens == len(whole) + 4
-
-
-def test_an_answer_that_is_stopped_stays_said(llm):
-    talk = Conversation(llm, None, FIELDS)
-    pieces = talk.say("one")
-    for _ in range(3):
-        next(pieces)
-    pieces.close()
-    start = llm.chat_format.ids([{"role": "user", "content": "one"}])
-    assert talk.context.tokens == len(start) + 3 and "cancelled" in talk.report
-    part = list(llm.generate(start, temperature=0, max_tokens=3).ids)
-    new = llm.chat_format.turn_ids({"role": "user", "content": "two"})
-    assert said(talk, "two") == llm.generate(start + part + new, **FIELDS).text
-
-
-def test_an_interrupted_step_leaves_the_conversation_as_it_was(llm, monkeypatch):
-    talk = Conversation(llm, None, FIELDS)
-    said(talk, "one")
-    before = talk.context
-
-    def torn(*_arguments, **_options):
-        raise KeyboardInterrupt
-
-    pieces = talk.say("two")
-    next(pieces)
-    monkeypatch.setattr(llm.model, "trunk", torn)
-    with pytest.raises(KeyboardInterrupt):
-        list(pieces)
-    monkeypatch.undo()
-    assert talk.context is before
-    fresh = Conversation(llm, None, FIELDS)
-    said(fresh, "one")
-    assert said(talk, "three") == said(fresh, "three")
-
-
-def test_the_terminal(run, folder, llm):
-    script = (
-        "one\n"
-        '"""two\nlines"""\n'
-        "/tokens\n/set temperature 0.5\n/set top_p 7\n/set temprature 1\n/nothing\n"
-        "/clear\n/tokens\n/system Be kind.\none\n/help\n/bye\nnever said\n"
+def test_the_terminal(chat, llm, home):
+    result = chat(
+        *(
+            "one",
+            '"""two',
+            'lines"""',
+            "/tokens",
+            "/set temperature 0.5",
+            "/set top_p 7",
+            "/set temprature 1",
+        ),
+        *("/nothing", "/clear", "/tokens", "/system Be kind.", "one", "/help", "/bye", "never said"),
     )
-    result = run("chat", "--model", folder, "--temperature", 0, "--max-tokens", 9, stdin=script)
     assert result.exit_code == 0, result.output
-    talk = Conversation(llm, None, FIELDS)
-    first, second = said(talk, "one"), said(talk, "two\nlines")
-    count = talk.context.tokens
+    (first, second), talk = alone(llm, "one", "two\nlines")
+    count = talk.tokens
     assert result.stdout.startswith(f"{first}\n{second}\n{count:,} tokens in the conversation\n")
     for line in (
         "temperature = 0.5\n",
@@ -114,34 +72,226 @@ def test_the_terminal(run, folder, llm):
         "no command /nothing",
         "a new conversation\n0 tokens in the conversation\n",
         "a new conversation with this system text\n",
-        "/system TEXT",
+        "/system [TEXT]",
     ):
         assert line in result.stdout
-    assert result.stdout.rstrip().endswith("stop the answer")
+    assert result.stdout.rstrip().endswith("what was said stays said")
+    assert re.search(r"began session-[0-9a-f]{8}\n", result.stderr)
+    with Store(home) as store:
+        assert [info.turns for info in store.list()] == [3]
+        assert store.list()[0].settings == {"sampling": {"temperature": 0.5}, "system": "Be kind."}
 
 
-def test_set_reads_values(llm):
-    assert [chat._parsed(text) for text in ("3", "0.5", "none", "word")] == [3, 0.5, None, "word"]
+def test_quit_and_resume_equals_going_on(chat, llm):
+    answers, talk = alone(llm, "one", "two")
+    assert chat("one").stdout == f"{answers[0]}\n"
+    again = chat("two", "/tokens")
+    assert again.stdout.startswith(f"{answers[1]}\n{talk.tokens:,} tokens")
+    found = re.search(r"resumed (session-\w+): ([\d,]+) tokens in ([\d,]+) bytes, [\d.]+ ms", again.stderr)
+    assert found, again.stderr
+    _, first = alone(llm, "one")
+    assert found[2] == f"{first.tokens:,}" and found[3] == f"{first.context.state.nbytes:,}"
 
 
-def test_ctrl_c_stops_the_answer_and_not_the_program(llm, monkeypatch, capsys):
-    talk = Conversation(llm, None, {"temperature": 0, "max_tokens": 500})
+def test_new_and_named_conversations(chat, home):
+    chat("one", options=("--session", "kitchen"))
+    chat("two", options=("--new",))
+    assert "resumed kitchen: " in chat("three", options=("--session", "kitchen")).stderr
+    assert "resumed kitchen: " in chat(options=()).stderr, "the one used last"
+    with Store(home) as store:
+        assert [info.turns for info in store.list()] == [2, 1]
+
+
+def test_a_conversation_without_a_word_leaves_nothing(chat, home):
+    chat()
+    chat("/load x", "/help", options=("--session", "x"))
+    with Store(home) as store:
+        assert store.list() == ()
+
+
+def test_no_persist_writes_nothing(chat, home, llm):
+    answers, _ = alone(llm, "one", "two", "two")
+    result = chat("one", "/undo", "one", "two", options=("--no-persist",))
+    assert result.stdout.startswith(f"{answers[0]}\nbefore the first turn\n{answers[0]}\n{answers[1]}\n")
+    assert "not kept" in result.stderr and not home.exists()
+
+
+def test_going_back_and_elsewhere(chat, llm):
+    answers, _ = alone(llm, "one", "two", "three")
+    (_, other), _ = alone(llm, "one", "four")
+    result = chat(
+        "one", "two", "/undo", "four", "/goto 2", "three", "/branches", "/goto 7", "/undo x", "/undo 9"
+    )
+    lines = result.stdout
+    assert f"{answers[1]}\nat turn 1: > one" in lines and f"\n{other}\nat turn 2: > two" in lines
+    assert f"ms)\n{answers[2]}\n  to turn 3 (2 turns, 1 of them on the way here): > four" in lines
+    assert "* to turn 4 (3 turns, 3 of them on the way here): > three" in lines
+    assert "you are at turn 4\n" in lines and "the session has no turn 7" in lines
+    assert "'x' is not a number" in lines and "3 turns here; 9 cannot be undone" in lines
+
+
+def test_fork_save_and_load(chat, home):
+    options = ("--session", "kitchen")
+    result = chat(
+        "one", "/fork cellar", "two", "/load kitchen", "/show", "/save attic", "/save", options=options
+    )
+    assert "on in cellar; kitchen stays as it is\n" in result.stdout
+    assert "in kitchen: " in result.stdout and "turns:        1 here, 1 on all branches" in result.stdout
+    assert "saved as attic; you are still in kitchen\n" in result.stdout and "/save NAME" in result.stdout
+    with Store(home) as store:
+        assert {info.name: info.turns for info in store.list()} == {"kitchen": 1, "cellar": 2, "attic": 1}
+    kept = chat("one", "/save loft", "two", options=("--no-persist",))
+    assert "saved as loft\n" in kept.stdout
+    with Store(home) as store:
+        assert [turn.text.split("\n")[0] for turn in store.turns("loft")] == ["> one", "> two"]
+
+
+def test_regen_makes_another_answer_on_a_branch(chat, llm):
+    (first,), _ = alone(llm, "one")
+    result = chat("/regen", "one", "/regen", "/branches")
+    assert result.stdout.startswith(
+        f"there is no answer to make anew; say something first\n{first}\n{first}\n"
+    )
+    assert "  to turn 1 (" in result.stdout and "* to turn 2 (1 turn, 1 of" in result.stdout
+
+
+def test_a_file_goes_before_the_next_message(chat, llm, tmp_path):
+    (tmp_path / "text").write_text("a text\n")
+    (tmp_path / "bytes").write_bytes(b"a\0b")
+    (answer,), _ = alone(llm, "a text\n\nwhat?")
+    result = chat(*(f"/file {tmp_path / name}" for name in ("none", "bytes", "text")), "what?", "/show 1")
+    lines = result.stdout.splitlines()
+    assert "No such file" in lines[0] and "holds zero bytes" in lines[1]
+    assert re.fullmatch(r"7 bytes, \d+ tokens, go before your next message", lines[2])
+    assert result.stdout.endswith(f"\n{answer}\n> a text\n> \n> what?\n\n{answer}\n")
+
+
+def test_state_says_what_is_remembered(chat):
+    result = chat("/state", "one", "two", "/state")
+    assert "nothing has been read yet" in result.stdout
+    assert re.search(r"bytes: the gist of \d\d tokens; the last 32 verbatim\nkept as session-", result.stdout)
+
+
+def test_wrong_options_are_one_line(chat, folder, tmp_path, home):
+    chat("one", options=("--session", "x", "--system", "Be kind."))
+    for options, line in (
+        (("--session", "a/b"), "'a/b' cannot name a session"),
+        (("--session", "x", "--no-persist"), "--no-persist keeps none"),
+        (("--session", "x", "--new"), "--new or --session"),
+        (("--session", "x", "--system", "Else."), "another system text"),
+        (("--state", tmp_path / "none.state"), "there is no state file"),
+        (("--state", "none"), "there is no session 'none'"),
+    ):
+        result = chat("hello", options=options)
+        assert result.exit_code == 2 and line in result.stderr and not result.stdout, (options, result.output)
+        assert "Traceback" not in result.output
+    with Store(home) as store:
+        assert [info.name for info in store.list()] == ["x"]
+
+
+def test_a_message_that_is_too_long(chat, llm):
+    (answer,), _ = alone(llm, "short")
+    result = chat("long " * 200, "short", options=("--max-message-tokens", 40))
+    assert "this chat takes 40 (raise it with --max-message-tokens" in result.stdout
+    assert result.stdout.endswith(f"\n{answer}\n")
+
+
+def test_two_chats_on_one_conversation(chat, llm, home):
+    chat("one", options=("--session", "x"))
+    from griffin.conversation import fingerprint_of
+
+    with Store(home) as store, store.open("x", fingerprint_of(llm)):
+        result = chat("two", options=("--session", "x"))
+        assert result.exit_code == 2 and "'x' is in use by process" in result.stderr
+        assert len(result.stderr.splitlines()) == 2
+        by_default = chat("two")
+        assert by_default.exit_code == 0
+        assert re.search(r"'x' is in use by process .* Began session-\w+ instead", by_default.stderr)
+
+
+def test_a_torn_file_is_named(chat, home):
+    chat("one", "two", options=("--session", "x"))
+    blobs = sorted((home / "blobs").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    raw = bytearray(blobs[-1].read_bytes())
+    raw[-5] ^= 1
+    blobs[-1].write_bytes(raw)
+    result = chat("three")
+    assert result.exit_code == 2 and blobs[-1].name in result.stderr and "chat --new" in result.stderr
+    assert blobs[-1].read_bytes() == raw and chat("one", options=("--new",)).exit_code == 0
+
+
+def test_another_models_conversation_is_left_alone(chat, run, folder, tmp_path):
+    from tests.toy import write_toy
+
+    chat("one", options=("--session", "x"))
+    other = write_toy(tmp_path / "other", vocab_size=520)
+    result = run("chat", "--model", other, *OPTIONS, "--session", "x", stdin="two\n")
+    assert result.exit_code == 2 and "belongs to another model (config: " in result.stderr
+    result = run("chat", "--model", other, *OPTIONS, stdin="two\n")
+    assert result.exit_code == 0 and "began session-" in result.stderr
+
+
+def test_a_full_disk_is_told_and_the_talk_goes_on(chat, llm, monkeypatch, home):
+    answers, talk = alone(llm, "one", "two", "three")
+    chat("one", options=("--session", "x"))
+    with monkeypatch.context() as patch:
+
+        def full(*_arguments):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        patch.setattr(os, "fsync", full)
+        result = chat("two", "three", "/tokens", "/undo", "/state", options=("--stats",))
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith(f"{answers[1]}\n{answers[2]}\n{talk.tokens:,} tokens")
+    assert result.stderr.count("not kept: no room to write") == 1
+    assert "kept in memory only: no room" in result.stdout and "at turn 2: > two" in result.stdout
+    with Store(home) as store:
+        assert len(store.turns("x")) == 1 and store.check() == ()
+    assert chat("two").stdout == f"{answers[1]}\n"
+
+
+def test_parse_reads_values():
+    assert [parse(text) for text in ("3", "0.5", "none", "word")] == [3, 0.5, None, "word"]
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_program(llm, capsys):
+    talk = Conversation(llm, new_thread(llm, None), sampling={"temperature": 0, "max_tokens": 500})
     count = 0
-    say = talk.say
 
-    def press(message):
+    def press():
         nonlocal count
-        for text in say(message):
+        for text in talk.say("one"):
             yield text
             count += 1
             if count == 4:
-                import signal
-
                 signal.raise_signal(signal.SIGINT)
 
-    assert count == 0
-    pieces = press("one")
-    monkeypatch.setattr(talk, "say", lambda _message: pieces)
-    chat._answer(talk, "one", stats=False)
-    assert 4 <= count <= 6
+    repl.answer(talk, press(), stats=False)
+    assert 4 <= count <= 6 and talk.result.generated_tokens in (4, 5)
     assert capsys.readouterr().out.endswith("\n")
+    assert len(talk.thread.turns()) == 1
+
+
+def test_killed_in_an_answer_the_last_finished_turn_is_resumed(chat, llm, folder, home):
+    answers, _ = alone(llm, "one", "two")
+    chat("one", options=("--session", "x"))
+    program = "import sys; sys.argv[0] = 'griffin'; from griffin.cli import main; main()"
+    arguments = ("chat", "--model", str(folder), "--temperature", "0", "--max-tokens", "100000")
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(griffin.__file__).parent.parent,
+        env=os.environ | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"},
+    )
+    assert process.stdin and process.stdout
+    process.stdin.write(b"a question\n")
+    process.stdin.flush()
+    assert process.stdout.read(20), "it is answering"
+    process.kill()
+    process.wait()
+    process.stdin.close()
+    process.stdout.close()
+    with Store(home) as store:
+        assert len(store.turns("x")) == 1 and store.check() == ()
+    assert chat("two").stdout == f"{answers[1]}\n"

@@ -1,0 +1,200 @@
+"""`griffin ask`: read a text once, answer many questions about it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+import click
+
+from griffin.cli.document import Document, TextOnly, answers, notice, wants_turns
+from griffin.cli.options import model_options, open_llm, sampling_from, sampling_options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from griffin.answer import Result
+
+
+@click.command("ask")
+@click.option(
+    "--file",
+    "path",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+    help="The text, of any size; - is standard input.",
+)
+@click.option("--question", "-q", "asked", multiple=True, metavar="TEXT", help="A question. Repeatable.")
+@click.option(
+    "--questions",
+    "list_path",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A file of more questions, one a line.",
+)
+@click.option(
+    "--chat/--raw",
+    default=None,
+    help="Put text and question into a user's turn, or leave them as they are "
+    "[chat for models with a chat template or called ...-it, else raw].",
+)
+@model_options
+@sampling_options
+@click.option("--stats", is_flag=True, help="Print counts and speed on standard error.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a question.")
+def command(
+    path: Path,
+    asked: tuple[str, ...],
+    list_path: Path | None,
+    chat: bool | None,
+    model: str,
+    tokenizer: str | None,
+    revision: str | None,
+    dtype: str | None,
+    quantize: str | None,
+    device: str | None,
+    threads: int | None,
+    stats: bool,
+    as_json: bool,
+    **sampling: Any,
+) -> None:
+    """Read a text once and answer each question on a copy of the state that reading left.
+
+    The text may be of any size: only the model's fixed state stays in memory. All questions are answered
+    together, each as if it had been asked alone.
+
+    For a chat model, text and question are one turn of the user: the text, a blank line, the question. For a
+    base model (--raw) they are the same without a turn; write the question so that the answer is what comes
+    next, such as "The author's name is".
+    """
+    questions = _questions(asked, list_path)
+    fields = sampling_from(sampling)
+    llm = open_llm(model, tokenizer, revision, dtype, quantize, device, threads)
+    params = llm.params(**fields)  # a wrong flag is told before a long text is read
+    params.check_vocabulary(llm.model.config.vocab_size)
+    document = Document(llm, chat=wants_turns(llm, chat))
+    began = time.perf_counter()
+    prompts, shared = _read(document, path, questions)
+    read = time.perf_counter()
+    printer = Printer(questions, shared, llm.name, as_json)
+    for which, text, result in answers(llm, prompts, params, document.stop_ids):
+        printer.take(which, text, result)
+    if stats:
+        spent = time.perf_counter() - read
+        click.echo(
+            f"{shared:,} tokens read once in {read - began:.2f} s, {printer.generated:,} tokens of "
+            f"{len(questions)} answers in {spent:.2f} s: {printer.generated / spent:,.1f} tokens/s together",
+            err=True,
+        )
+
+
+class Printer:
+    """Print answers that come at the same time one after another, each as early as its place allows.
+
+    generated: tokens of all answers that have ended.
+    """
+
+    def __init__(self, questions: Sequence[str], shared: int, model: str, as_json: bool) -> None:
+        self.generated = 0
+        self._questions = questions
+        self._shared = shared
+        self._model = model
+        self._as_json = as_json
+        self._turn = 0  # whose answer is being printed
+        self._early = [""] * len(questions)  # text of those whose turn has not come
+        self._results: dict[int, Result] = {}
+        self._head()
+
+    def take(self, which: int, text: str, result: Result | None) -> None:
+        """Take a piece of an answer, and its result if it was the last one."""
+        if which == self._turn:
+            self._write(text)
+        else:
+            self._early[which] += text
+        if result is not None:
+            self._results[which] = result
+            self.generated += result.generated_tokens
+        while self._turn in self._results:
+            self._foot(self._results[self._turn])
+            self._turn += 1
+            if self._turn < len(self._questions):
+                self._head()
+                self._write(self._early[self._turn])
+
+    def _head(self) -> None:
+        if not self._as_json:
+            click.secho(self._questions[self._turn], bold=True)
+
+    def _write(self, text: str) -> None:
+        if text and not self._as_json:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+    def _foot(self, result: Result) -> None:
+        if self._as_json:
+            fields = as_dict(self._questions[self._turn], result, self._shared) | {"model": self._model}
+            click.echo(json.dumps(fields, ensure_ascii=False))
+        else:
+            click.echo("" if self._turn == len(self._questions) - 1 else "\n")
+
+
+def as_dict(question: str, result: Result, shared: int) -> dict[str, Any]:
+    """Return a question and its answer as plain values for JSON.
+
+    cached_tokens are those of the text that were read once for all questions; the seconds do not count them.
+    """
+    return {
+        "question": question,
+        "answer": result.text,
+        "finish_reason": result.finish_reason,
+        "prompt_tokens": result.prompt_tokens,
+        "cached_tokens": shared,
+        "generated_tokens": result.generated_tokens,
+        "first_seconds": result.first_seconds,
+        "seconds": result.seconds,
+        "seed": result.seed,
+    }
+
+
+def _questions(asked: tuple[str, ...], path: Path | None) -> list[str]:
+    questions = list(asked)
+    if path is not None:
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{path} is no UTF-8 text (byte {error.start}); expected a question a line"
+            ) from None
+        questions += [line.strip() for line in lines if line.strip()]
+    if not questions:
+        raise click.UsageError("give a question with -q, or a file of them with --questions")
+    for number, question in enumerate(questions, 1):
+        if not question.strip():
+            raise ValueError(f"question {number} is empty; write what you want to know")
+    return questions
+
+
+def _read(document: Document, path: Path, questions: Sequence[str]) -> tuple[list[Any], int]:
+    """Read the text, with a bar; return what `Document.prompts` does."""
+    from griffin.cli.progress import ReadingBar
+    from griffin.text.pieces import TextSource
+
+    with _opened(path) as (stream, size), ReadingBar(size) as bar:
+        text = TextSource(cast(BinaryIO, TextOnly(stream, str(path))), bar.took)
+        document.read(text, bar.read)
+        prompts = document.prompts(questions, bar.read)
+    notice(text.replaced, document.hard_cuts)
+    return prompts
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[BinaryIO, int | None]]:
+    """Open a file, or standard input for -, with its size in bytes if it has one."""
+    if str(path) == "-":
+        yield sys.stdin.buffer, None
+    else:
+        with path.open("rb") as stream:
+            yield stream, path.stat().st_size or None

@@ -1,0 +1,227 @@
+"""What can be typed in a chat besides messages: lines that begin with /."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from griffin.cli.chat import begin_from, forget_if_empty, resumed, state_file
+from griffin.cli.generate import statistics
+from griffin.cli.stores import gist
+
+if TYPE_CHECKING:
+    from griffin.conversation import Conversation
+    from griffin.sessions import Store, Turn
+
+Pieces = Generator[str, None, None]
+
+HELP = """\
+  /system [TEXT]   say how the model should behave; begins again
+  /set NAME VALUE  change a sampling parameter, such as /set temperature 0.7; /set shows them all
+  /show [N]        show the conversation's data, or what was said in turn N
+  /undo [N]        go back N turns; /redo [N] goes forward again
+  /regen           another answer to the last message, beside the one there is
+  /branches        show the ways the conversation has taken; /goto N goes to turn N, 0 is the beginning
+  /fork [NAME]     go on in a copy and leave this conversation as it is
+  /save NAME       keep a copy under a name; /load NAME goes to one, or begins from a state file
+  /file PATH       put a text file before the next message
+  /tokens          show how long the conversation is and how fast the last answer came
+  /state           show what the model remembers, and where it is kept
+  /clear           begin again; what was said stays a branch
+  /bye             leave, as Ctrl-D does
+  \"\"\"              begin and end a message of several lines
+  Ctrl-C           stop the answer; what was said stays said"""
+
+
+class Commands:
+    """Obey lines that begin with /.
+
+    store: opens the folder of kept conversations. over: the user wants to leave.
+    """
+
+    def __init__(self, talk: Conversation, store: Callable[[], Store]) -> None:
+        self.talk = talk
+        self.over = False
+        self._store = store
+        self._table: dict[str, Callable[[str], Pieces | None]] = {
+            "/help": lambda _: click.echo(HELP),
+            "/system": self._system,
+            "/set": self._set,
+            "/show": self._show,
+            "/undo": lambda rest: self._stand(self.talk.undo(_count(rest))),
+            "/redo": lambda rest: self._stand(self.talk.redo(_count(rest))),
+            "/goto": lambda rest: self._stand(self.talk.goto(_number(rest))),
+            "/regen": lambda _: self.talk.regenerate(),
+            "/branches": self._branches,
+            "/fork": self._fork,
+            "/save": self._save,
+            "/load": self._load,
+            "/file": self._file,
+            "/tokens": self._tokens,
+            "/state": self._state,
+            "/clear": self._clear,
+            **dict.fromkeys(("/bye", "/exit", "/quit"), self._bye),
+        }
+
+    def obey(self, line: str) -> Pieces | None:
+        """Do what a line says; return the pieces of an answer if it makes one. ValueError if it cannot."""
+        verb, _, rest = line.partition(" ")
+        if verb not in self._table:
+            raise ValueError(
+                f"no command {verb}; /help lists them (begin with a space to say it to the model)"
+            )
+        return self._table[verb](rest.strip())
+
+    def _bye(self, _rest: str) -> None:
+        self.over = True
+
+    def _system(self, rest: str) -> None:
+        self.talk.instruct(rest or None)
+        click.echo("a new conversation" + (" with this system text" if rest else " without system text"))
+
+    def _clear(self, _rest: str) -> None:
+        self.talk.clear()
+        click.echo("a new conversation")
+
+    def _set(self, rest: str) -> None:
+        name, _, text = rest.partition(" ")
+        name = name.replace("-", "_")
+        if name:
+            text = text.strip()
+            self.talk.set(name, (text,) if name == "stop" else parse(text))
+        params = self.talk.llm.params(**self.talk.sampling)
+        for field, value in vars(params).items():
+            if not name or field == name:
+                click.echo(f"{field} = {dict(value) if field == 'logit_bias' else value}")
+
+    def _show(self, rest: str) -> None:
+        talk, thread = self.talk, self.talk.thread
+        if rest:
+            number = _number(rest)
+            turn = next((turn for turn in thread.tree() if turn.number == number), None)
+            if turn is None:
+                raise ValueError(f"there is no turn {number}; /branches shows which there are")
+            click.echo(turn.text if turn.text is not None else f"({turn.role}, its text is not kept)")
+            return
+        click.echo(f"conversation: {thread.name or 'in memory'}")
+        click.echo(f"model:        {talk.llm.name}")
+        click.echo(f"system text:  {talk.system or 'none'}")
+        click.echo(f"turns:        {len(thread.turns())} here, {len(thread.tree())} on all branches")
+        click.echo(f"tokens:       {talk.tokens:,}")
+        changed = ", ".join(f"{name} = {value}" for name, value in talk.sampling.items())
+        click.echo(f"sampling:     {changed or 'as the model says'}")
+
+    def _stand(self, turn: Turn | None) -> None:
+        where = "before the first turn" if turn is None else f"at turn {turn.number}: {excerpt(turn)}"
+        click.echo(f"{where} ({resumed(self.talk)})" if turn is not None else where)
+
+    def _branches(self, _rest: str) -> None:
+        branches = self.talk.thread.branches()
+        if not branches:
+            click.echo("nothing has been said yet")
+        for branch in branches:
+            mark = "*" if branch.current else " "
+            length = f"{branch.turns} turn{'s' * (branch.turns > 1)}, {branch.shared} of them on the way here"
+            click.echo(f"{mark} to turn {branch.tip.number} ({length}): {excerpt(branch.tip)}")
+        head = self.talk.thread.head
+        if branches:
+            click.echo(f"you are at turn {head.number}" if head else "you are before the first turn")
+
+    def _fork(self, rest: str) -> None:
+        before = self.talk.thread.name
+        self.talk.fork(self._store(), rest or None)
+        click.echo(f"on in {self.talk.thread.name}" + (f"; {before} stays as it is" if before else ""))
+
+    def _save(self, rest: str) -> None:
+        if not rest:
+            raise ValueError("/save NAME: say under which name")
+        kept = self.talk.kept
+        name = self.talk.save(self._store(), rest)
+        click.echo(f"saved as {name}" + (f"; you are still in {self.talk.thread.name}" if kept else ""))
+
+    def _load(self, rest: str) -> None:
+        if not rest:
+            names = ", ".join(info.name for info in self._store().list()[:20])
+            raise ValueError(f"/load NAME: say which; there are {names or 'none yet'}")
+        talk, store = self.talk, self._store()
+        if state_file(rest) is not None:
+            thread, _ = begin_from(talk.llm, store if talk.kept else None, self._store, rest, None)
+        elif rest == talk.thread.name:
+            raise ValueError(f"you are in {rest}")
+        else:
+            thread = store.open(rest, talk.thread.fingerprint)
+        left = talk.thread
+        try:
+            talk.switch(thread)
+        except ValueError:
+            thread.close()
+            raise
+        forget_if_empty(left, [store])
+        click.echo(f"in {talk.thread.name or rest}: {resumed(talk)}")
+
+    def _file(self, rest: str) -> None:
+        if not rest:
+            raise ValueError("/file PATH: say which file")
+        raw = Path(rest).expanduser().read_bytes()
+        if b"\0" in raw:
+            raise ValueError(f"{rest} is not a text: it holds zero bytes")
+        text = raw.decode("utf-8", errors="replace")
+        replaced = text.count("\ufffd") - raw.count(b"\xef\xbf\xbd")
+        tokens = self.talk.attach(text.strip("\n"))
+        note = f" ({replaced:,} places were not UTF-8 and are read as U+FFFD)" if replaced else ""
+        click.echo(f"{len(raw):,} bytes, {tokens:,} tokens, go before your next message{note}")
+
+    def _tokens(self, _rest: str) -> None:
+        click.echo(f"{self.talk.tokens:,} tokens in the conversation")
+        if self.talk.result is not None:
+            click.echo(f"last answer: {statistics(self.talk.result)}")
+
+    def _state(self, _rest: str) -> None:
+        talk, thread = self.talk, self.talk.thread
+        state = talk.context.state
+        if state is None:
+            click.echo("nothing has been read yet")
+        else:
+            click.echo(f"{state.nbytes:,} bytes: {gist(talk.tokens, talk.llm.model.config)}")
+        if talk.kept:
+            head = thread.head
+            took = f"; the last turn took {head.nbytes:,} bytes" if head else ""
+            click.echo(f"kept as {thread.name}{took}")
+        else:
+            click.echo("kept in memory only" + (f": {talk.trouble}" if talk.trouble else ""))
+
+
+def excerpt(turn: Turn, width: int = 60) -> str:
+    """Return the beginning of what was said in a turn, on one line."""
+    if turn.text is None:
+        return f"({turn.role})"
+    line = " ".join(turn.text.split())
+    return line if len(line) <= width else line[: width - 3] + "..."
+
+
+def parse(text: str) -> Any:
+    """Return a number where the text is one, None for "none" and "off", else the text."""
+    if text.lower() in ("none", "off"):
+        return None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _count(rest: str) -> int:
+    count = _number(rest or "1")
+    if count < 1:
+        raise ValueError(f"{count} turns make no sense; give 1 or more")
+    return count
+
+
+def _number(rest: str) -> int:
+    if not rest.isdecimal():
+        raise ValueError(f"{rest!r} is not a number of turns or of a turn, such as 3")
+    return int(rest)

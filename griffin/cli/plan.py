@@ -1,0 +1,248 @@
+"""`griffin plan`: what fits into a machine's memory, and how fast it can be, before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from griffin.cli.options import set_threads
+from griffin.cli.sizes import Size, binary
+
+if TYPE_CHECKING:
+    import torch
+
+    from griffin.engine import Plan
+    from griffin.model import GriffinConfig
+
+_BUFFER = 512 << 20  # bytes that are read to find the rate of memory
+_SECONDS = 0.3  # of each of the two measurements, after their trials
+_CACHE = 1 << 30  # the prefix cache's bytes if not given, where an eighth of the memory is not less
+
+
+@click.command("plan")
+@click.option(
+    "--model",
+    required=True,
+    help="Folder, archive or bundled name, or a released shape such as recurrentgemma-2b, of which nothing "
+    "need be here.",
+)
+@click.option("--ram", required=True, type=Size(), help="Memory for everything, such as 16G.")
+@click.option("--disk", type=Size(), help="Disk for saved conversations, such as 100G.")
+@click.option("--revision", help="Branch, tag or commit of a Hub repository.")
+@click.option("--dtype", help="bfloat16, float32, ... [default: as stored; bfloat16 for a shape].")
+@click.option("--quantize", help="Plan for int8 or int4.")
+@click.option("--slots", type=click.IntRange(1), help="Sequences at once [default: as many as fit].")
+@click.option(
+    "--kept", type=click.IntRange(0), help="States beside the slots, of paused ones [default: slots / 4]."
+)
+@click.option(
+    "--prefix-cache", type=Size(), help="Bound of the prefix cache [default: 1G, at most an eighth of --ram]."
+)
+@click.option("--no-prefix-cache", is_flag=True, help="Plan without a prefix cache.")
+@click.option("--read-rate", type=Size(), help="Bytes a second that memory gives, such as 40GB.")
+@click.option(
+    "--product-rate", type=click.FloatRange(0, min_open=True), help="Operations a second of matrix products."
+)
+@click.option(
+    "--measure/--no-measure",
+    default=True,
+    help="Measure both rates on this machine where --read-rate is not given, in a few seconds [measure].",
+)
+@click.option(
+    "--threads", type=click.IntRange(1), help="CPU threads to measure with [default: torch's choice]."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(
+    model: str,
+    ram: int,
+    disk: int | None,
+    revision: str | None,
+    dtype: str | None,
+    quantize: str | None,
+    slots: int | None,
+    kept: int | None,
+    prefix_cache: int | None,
+    no_prefix_cache: bool,
+    read_rate: int | None,
+    product_rate: float | None,
+    measure: bool,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Divide memory among weights, prefix cache and live conversations, and say how fast they can be.
+
+    A conversation's state has a fixed size, so all of it is arithmetic; no weights are read. Weights and
+    states are exact, what the process and the values inside a call take is an upper estimate. The speeds are
+    bounds, what memory and processor allow; `griffin bench` measures what is reached.
+
+    Sizes are written 16G (2^30), 16GB (10^9), 500M or in bytes.
+    """
+    from griffin.engine import plan
+
+    if no_prefix_cache and prefix_cache is not None:
+        raise click.UsageError("give --prefix-cache or --no-prefix-cache, not both")
+    if product_rate is not None and read_rate is None:
+        raise click.UsageError("--product-rate goes with --read-rate; without both, both are measured")
+    subject = _subject(model, revision, dtype, quantize)
+    if prefix_cache is None:
+        prefix_cache = 0 if no_prefix_cache else min(_CACHE, ram // 8)
+    made = plan(
+        subject.config,
+        ram_bytes=ram,
+        dtype=subject.dtype,
+        format=subject.format,
+        slots=slots,
+        kept=kept,
+        prefix_cache_bytes=prefix_cache,
+    )
+    rates: dict[str, float] = {}
+    if read_rate is not None:
+        rates = {"read": float(read_rate)} | ({} if product_rate is None else {"product": product_rate})
+    elif measure:
+        set_threads(threads)
+        rates = measured_rates(subject.config, subject.dtype, subject.format)
+    facts = as_dict(made, subject.name, disk, rates)
+    if as_json:
+        click.echo(json.dumps(facts))
+    else:
+        _print(facts)
+
+
+class Subject(NamedTuple):
+    """What is planned for: a name for people, the shape, the type, and the packed format of the matrices."""
+
+    name: str
+    config: GriffinConfig
+    dtype: torch.dtype
+    format: str | None
+
+
+def _subject(model: str, revision: str | None, dtype: str | None, quantize: str | None) -> Subject:
+    """Find out what `griffin.load` would make of a model; of a released one the shape is enough."""
+    from griffin import checkpoints
+    from griffin.llm import bundled
+    from griffin.model import GriffinConfig
+    from griffin.model.config import PRESETS
+    from griffin.quant import fastest_layout, get_format
+
+    if quantize is not None:
+        get_format(quantize)  # ValueError for a name that is none
+    place = bundled(model)
+    here = isinstance(place, Path) or Path(model).expanduser().exists()
+    shape = model.rpartition("/")[2].removesuffix("-it")
+    if not here and (shape in PRESETS or "/" not in model):
+        try:
+            config = GriffinConfig.preset(shape)
+        except ValueError as error:
+            raise ValueError(f"{model} is neither here nor a released shape: {error}") from None
+        chosen = checkpoints.parse_dtype(dtype or "bfloat16")
+        return Subject(f"the shape {shape}", config, chosen, quantize or fastest_layout(chosen, "cpu"))
+    source = checkpoints.open(place, revision=revision)
+    chosen = checkpoints.parse_dtype(dtype or source.dtype("model.final_norm.weight"))
+    if source.quantization is not None:
+        if quantize is not None:
+            raise ValueError(f"{model} is {source.quantization.format} already; leave --quantize out")
+        return Subject(model, source.config, chosen, source.quantization.format)
+    return Subject(model, source.config, chosen, quantize or fastest_layout(chosen, "cpu"))
+
+
+def measured_rates(config: GriffinConfig, dtype: torch.dtype, format: str | None) -> dict[str, float]:
+    """Measure bytes a second of reading and operations a second of products, with torch's threads.
+
+    Products are torch's at the shape of the model's largest matrix with 64 rows, in the weights' type, and of
+    8-bit integers for int8 and int4, as in `griffin bench`.
+    """
+    import torch
+
+    from griffin.bench.rates import Reader, matrix_rate
+
+    kind = "int8" if format in ("int8", "int4") else str(dtype).removeprefix("torch.")
+    read = Reader(_BUFFER).rate(torch.get_num_threads(), _SECONDS)
+    product = matrix_rate([(config.mlp_width, config.width, 1)], 64, kind, _SECONDS)
+    return {"read": read, "product": product}
+
+
+def as_dict(made: Plan, name: str, disk: int | None, rates: Mapping[str, float]) -> dict[str, Any]:
+    """Return a plan as plain values for JSON; speeds are None without rates."""
+    from griffin.engine.plan import parts
+    from griffin.engine.prefix_cache import EVERY
+
+    fixed, token = parts(made.config, made.dtype)
+    turn_fixed, turn_token = made.turn_bytes
+    window = made.config.attention_window_size if token else 0
+    speeds: dict[str, float] | None = None
+    if rates:
+        product = rates.get("product")
+        speeds = {
+            # For one sequence memory alone is the bound: products of a matrix and a vector.
+            str(rows): made.tokens_per_second(rates["read"], rows, window, product if rows > 1 else None)
+            for rows in sorted({1, min(8, made.slots), made.slots})
+        }
+    return {
+        "model": name,
+        "format": made.format,
+        "dtype": str(made.dtype).removeprefix("torch."),
+        "ram_bytes": made.ram_bytes,
+        "weight_bytes": made.weight_bytes,
+        "runtime_bytes": made.runtime_bytes,
+        "working_bytes": made.working_bytes,
+        "prefix_cache_bytes": made.prefix_cache_bytes,
+        "prefix_cache_tokens": made.prefix_cache_bytes * EVERY // (fixed + token * EVERY),
+        "slot_bytes": made.slot_bytes,
+        "slots": made.slots,
+        "kept": made.kept,
+        "live_bytes": made.live_bytes,
+        "spare_bytes": made.spare_bytes,
+        "session_bytes": made.session_bytes,
+        "turn_bytes": {"fixed": turn_fixed, "per_token": turn_token},
+        "disk_bytes": disk,
+        "sessions_on_disk": None if disk is None else made.sessions_on_disk(disk),
+        "sessions_per_gigabyte": made.sessions_on_disk(),
+        "read_bytes_per_second": rates.get("read"),
+        "operations_per_second": rates.get("product"),
+        "context": window,
+        "limit_tokens_per_second": speeds,
+    }
+
+
+def _print(facts: Mapping[str, Any]) -> None:
+    def row(what: str, count: int, note: str = "") -> None:
+        click.echo(f"{what:<16}{count:>20,}  {binary(count):>12}  {note}".rstrip())
+
+    slots, kept, each = facts["slots"], facts["kept"], facts["slot_bytes"]
+    layout = "plain" if facts["format"] is None else facts["format"]
+    click.echo(f"{facts['model']}: {layout} weights, values in {facts['dtype']}\n")
+    click.echo(f"{'memory':<16}{'bytes':>20}")
+    row("weights", facts["weight_bytes"])
+    row("process", facts["runtime_bytes"], "Python and torch (estimate)")
+    row("inside a call", facts["working_bytes"], "values and logits (estimate)")
+    row("prefix cache", facts["prefix_cache_bytes"], f"about {facts['prefix_cache_tokens']:,} tokens")
+    row("a slot", each, "a live conversation, its window full")
+    row(f"{slots:,} slots", slots * each, "answered at the same time")
+    row(f"{kept:,} kept", kept * each, "paused, or waiting forks")
+    row("spare", facts["spare_bytes"])
+    row("together", facts["ram_bytes"])
+    click.echo()
+    if facts["disk_bytes"] is None:
+        saved = f"{facts['sessions_per_gigabyte']:,} saved conversations on a gigabyte"
+    else:
+        saved = f"{facts['sessions_on_disk']:,} saved conversations on {facts['disk_bytes']:,} bytes"
+    turn = facts["turn_bytes"]
+    click.echo(f"disk            {saved}, {facts['session_bytes']:,} bytes each at most;")
+    click.echo(f"                a turn to undo: {turn['fixed']:,} bytes and {turn['per_token']:,} a token")
+    if (speeds := facts["limit_tokens_per_second"]) is None:
+        click.echo("speed           not known; give --read-rate, or let it be measured")
+        return
+    rates = f"{facts['read_bytes_per_second'] / 1e9:,.1f} GB/s"
+    if facts["operations_per_second"] is not None:
+        rates += f" and {facts['operations_per_second'] / 1e9:,.0f} billion operations/s"
+    after = f" after {facts['context']:,} tokens" if facts["context"] else ""
+    click.echo(f"speed           at most, with {rates}{after}:")
+    for rows, speed in speeds.items():
+        click.echo(
+            f"{int(rows):>16,} {'at once' if int(rows) > 1 else 'alone':<8}{speed:>14,.1f} tokens/s together"
+        )

@@ -1,0 +1,53 @@
+"""Where conversations are kept, unless `--store` says otherwise, and words for them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from griffin.model import GriffinConfig
+    from griffin.sessions import Store
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def default_store() -> Path:
+    """Return the folder of the user's own conversations: below $XDG_DATA_HOME, ~/.local/share if unset."""
+    data = os.environ.get("XDG_DATA_HOME")
+    base = Path(data) if data and Path(data).is_absolute() else Path.home() / ".local" / "share"
+    return base / "griffin" / "sessions"
+
+
+def store_option(function: F) -> F:
+    """Add --store to a command."""
+    return click.option(
+        "--store",
+        "folder",
+        type=click.Path(file_okay=False, path_type=Path),
+        metavar="DIR",
+        help="Folder of kept conversations [default: griffin/sessions in the user's data folder].",
+    )(function)
+
+
+def open_store(folder: Path | None) -> Store:
+    """Open the store in a folder, the user's own if None is given."""
+    from griffin.sessions import Store
+
+    return Store(default_store() if folder is None else folder)
+
+
+def when(seconds: float) -> str:
+    """Return a time for people, of the local clock."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def gist(tokens: int, config: GriffinConfig) -> str:
+    """Say what is left of so many tokens in a model's state."""
+    window = config.attention_window_size if "attention" in config.block_types else 0
+    return f"the gist of {tokens:,} tokens; the last {min(tokens, window):,} verbatim"

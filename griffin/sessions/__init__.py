@@ -1,0 +1,62 @@
+"""Conversations that outlive a process: state files, an index, undo, fork. Ids and states; no text is made.
+
+store = Store(folder)
+with store.create("kitchen", fingerprint=fingerprint, config=model.config) as session:
+    session.commit(role="user", ids=ids, state=state, pending=ids[-1:], text="...")
+with store.open("kitchen", fingerprint) as session:
+    resumed = session.resume()      # the state before its last token, and that token
+"""
+
+from griffin.sessions.errors import (
+    InvalidName,
+    SessionBusy,
+    SessionError,
+    SessionExists,
+    StateMismatch,
+    StateTorn,
+    StorageFull,
+    UnknownSession,
+    UnknownTurn,
+)
+from griffin.sessions.fingerprint import Fingerprint, config_digest, json_digest
+from griffin.sessions.session import Resumed, Session
+from griffin.sessions.session_info import SessionInfo, Usage
+from griffin.sessions.state_file import (
+    StateInfo,
+    TurnRecord,
+    load_state_file,
+    read_state_info,
+    save_state_file,
+)
+from griffin.sessions.store import Store
+from griffin.sessions.tokens import NOTHING, extend_chain
+from griffin.sessions.turn import Branch, Turn
+
+__all__ = [
+    "NOTHING",
+    "Branch",
+    "Fingerprint",
+    "InvalidName",
+    "Resumed",
+    "Session",
+    "SessionBusy",
+    "SessionError",
+    "SessionExists",
+    "SessionInfo",
+    "StateInfo",
+    "StateMismatch",
+    "StateTorn",
+    "StorageFull",
+    "Store",
+    "Turn",
+    "TurnRecord",
+    "UnknownSession",
+    "UnknownTurn",
+    "Usage",
+    "config_digest",
+    "extend_chain",
+    "json_digest",
+    "load_state_file",
+    "read_state_info",
+    "save_state_file",
+]

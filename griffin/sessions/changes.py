@@ -1,0 +1,152 @@
+"""Changes to the index, each inside a transaction of its caller's."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from griffin.model import GriffinConfig
+from griffin.sessions.errors import SessionExists, StorageFull
+from griffin.sessions.fingerprint import Fingerprint
+from griffin.sessions.names import plain_json
+from griffin.sessions.turn import Blob
+
+_ROW = 256  # bytes a turn's row takes beside what is in it, roughly
+
+
+def insert_session(
+    index: sqlite3.Connection,
+    *,
+    key: str,
+    namespace: str,
+    name: str,
+    title: str,
+    fingerprint: Fingerprint,
+    config: GriffinConfig,
+    settings: Mapping[str, Any],
+    parent: int | None = None,
+) -> int:
+    """Add a session without turns and return its row's id. SessionExists if the name is taken."""
+    check_free(index, namespace, name)
+    now = time.time()
+    values = (
+        *(key, namespace, name, title, parent),
+        *(
+            json.dumps(fingerprint.to_dict()),
+            json.dumps(config.to_dict()),
+            plain_json(settings, "the settings"),
+        ),
+        *(now, now),
+    )
+    cursor = index.execute(
+        "INSERT INTO session "
+        "(key, namespace, name, title, parent, fingerprint, config, settings, created, used) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        values,
+    )
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
+
+
+def check_free(index: sqlite3.Connection, namespace: str, name: str) -> None:
+    """Raise SessionExists if a session of the namespace has this name."""
+    query = "SELECT 1 FROM session WHERE namespace = ? AND name = ?"
+    if index.execute(query, (namespace, name)).fetchone():
+        raise SessionExists(f"there is a session {name!r} already; choose another name, or delete that one")
+
+
+def insert_turn(
+    index: sqlite3.Connection,
+    session: int,
+    parent: int | None,
+    *,
+    role: str,
+    text: str | None,
+    ids: bytes,
+    tokens: int,
+    chain: str,
+    pending: bytes,
+    blob: Blob | None,
+    nbytes: int,
+    stats: str,
+    created: float,
+) -> int:
+    """Add a turn after `parent`, make it the session's head, and return its row's id.
+
+    blob:   where its state is; None for a turn known as text only.
+    nbytes: as `turn_bytes` counts them.
+    """
+    placed = (None, None, None, None) if blob is None else (blob.pos, blob.start, blob.name, blob.digest)
+    cursor = index.execute(
+        "INSERT INTO turn (parent, role, text, ids, tokens, chain, pending, pos, start, file, digest, "
+        "nbytes, stats, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (parent, role, text, ids, tokens, chain, pending, *placed, nbytes, stats, created),
+    )
+    turn = cursor.lastrowid
+    assert turn is not None
+    index.execute(
+        "INSERT INTO member (session, turn, number) "
+        "SELECT :session, :turn, 1 + coalesce(max(number), 0) FROM member WHERE session = :session",
+        {"session": session, "turn": turn},
+    )
+    index.execute(
+        "UPDATE session SET head = :turn, tip = :turn, used = :now WHERE id = :session",
+        {"turn": turn, "now": time.time(), "session": session},
+    )
+    return turn
+
+
+def turn_bytes(file: int, ids: bytes, text: str | None, stats: str) -> int:
+    """Return the bytes a turn takes on the disk: its file and, closely enough, its row."""
+    return file + len(ids) + len((text or "").encode()) + len(stats) + _ROW
+
+
+def check_quota(index: sqlite3.Connection, quota: int | None, more: int) -> None:
+    """Raise StorageFull if all turns of the store and `more` bytes exceed the quota."""
+    used = index.execute("SELECT coalesce(sum(nbytes), 0) FROM turn").fetchone()[0]
+    if quota is not None and used + more > quota:
+        raise StorageFull(
+            f"the store holds {used:,} of {quota:,} bytes allowed, and {more:,} more are needed; "
+            "delete a session, or raise the quota"
+        )
+
+
+def move_head(index: sqlite3.Connection, session: int, head: int | None, tip: int | None) -> None:
+    """Let a session stand at `head`, and redo lead to `tip`."""
+    index.execute("UPDATE session SET head = ?, tip = ? WHERE id = ?", (head, tip, session))
+
+
+def touch(index: sqlite3.Connection, session: int) -> None:
+    """Note that a session is being used."""
+    index.execute("UPDATE session SET used = ? WHERE id = ?", (time.time(), session))
+
+
+def copy_line(index: sqlite3.Connection, session: int, target: int, turn: int | None) -> None:
+    """Give the session `target` the way to a turn of `session`, same numbers, and put its head there."""
+    index.execute(
+        "WITH RECURSIVE line (id, parent) AS ("
+        " SELECT id, parent FROM turn WHERE id = :turn"
+        " UNION ALL SELECT turn.id, turn.parent FROM turn JOIN line ON turn.id = line.parent) "
+        "INSERT INTO member (session, turn, number) "
+        "SELECT :target, turn, number FROM member WHERE session = :session AND turn IN (SELECT id FROM line)",
+        {"turn": turn, "target": target, "session": session},
+    )
+    move_head(index, target, turn, turn)
+
+
+def remove_session(index: sqlite3.Connection, session: int) -> list[str]:
+    """Remove a session and the turns that no other has; return the names of files that nobody needs now."""
+    # Youngest first: a turn's row is younger than its parent's, which it refers to.
+    own = index.execute(
+        "SELECT turn.id, turn.file FROM member JOIN turn ON turn.id = member.turn "
+        "WHERE member.session = :session AND NOT EXISTS ("
+        " SELECT 1 FROM member AS other WHERE other.turn = turn.id AND other.session <> :session) "
+        "ORDER BY turn.id DESC",
+        {"session": session},
+    ).fetchall()
+    index.execute("DELETE FROM session WHERE id = ?", (session,))
+    index.executemany("DELETE FROM turn WHERE id = ?", [(turn,) for turn, _ in own])
+    return [file for _, file in own if file is not None]

@@ -1,0 +1,189 @@
+"""The index: one sqlite file that says which sessions there are, which turns they have and where those led.
+
+Everything is true or false with one transaction; files are written before the row that names them and removed
+after it is gone. So a killed process leaves at worst files that no row names.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from griffin.sessions.errors import SessionBusy, StateTorn, StorageFull
+
+SCHEMA_VERSION = 1
+_APPLICATION = 0x67726966  # "grif": what `file` and others see in the header
+_PATIENCE = 10.0  # seconds to wait for another process's transaction; ours take milliseconds
+
+_SCHEMA = """
+CREATE TABLE turn (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    parent INTEGER REFERENCES turn (id),
+    role TEXT NOT NULL,
+    text TEXT,
+    ids BLOB NOT NULL,
+    tokens INTEGER NOT NULL,
+    chain TEXT NOT NULL,
+    pending BLOB NOT NULL,
+    pos INTEGER,                            -- NULL: known as text only, its state was never here
+    start INTEGER,
+    file TEXT UNIQUE,                       -- NULL: nothing read yet, or no state
+    digest TEXT,
+    nbytes INTEGER NOT NULL,
+    stats TEXT NOT NULL,
+    created REAL NOT NULL
+);
+CREATE INDEX turn_parent ON turn (parent);
+CREATE TABLE session (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    key TEXT NOT NULL UNIQUE,               -- names its lock file
+    namespace TEXT NOT NULL,
+    name TEXT NOT NULL,
+    title TEXT NOT NULL,
+    parent INTEGER REFERENCES session (id) ON DELETE SET NULL,  -- the one it was forked from
+    fingerprint TEXT NOT NULL,
+    config TEXT NOT NULL,
+    settings TEXT NOT NULL,
+    head INTEGER REFERENCES turn (id),      -- NULL: before the first turn
+    tip INTEGER REFERENCES turn (id),       -- where redo leads
+    created REAL NOT NULL,
+    used REAL NOT NULL,
+    UNIQUE (namespace, name)
+);
+CREATE TABLE member (                       -- a session's turns: its own and, of a fork, those it began with
+    session INTEGER NOT NULL REFERENCES session (id) ON DELETE CASCADE,
+    turn INTEGER NOT NULL REFERENCES turn (id),
+    number INTEGER NOT NULL,
+    PRIMARY KEY (session, turn),
+    UNIQUE (session, number)
+) WITHOUT ROWID;
+CREATE INDEX member_turn ON member (turn);
+"""
+
+# Turns of a session as `turn_of` reads them; more conditions may follow.
+TURNS = """
+SELECT turn.*, member.number, above.number AS parent_number
+FROM member JOIN turn ON turn.id = member.turn
+LEFT JOIN member AS above ON above.session = member.session AND above.turn = turn.parent
+WHERE member.session = :session
+"""
+
+# A turn and those before it, newest first.
+_LINE = """
+WITH RECURSIVE line (id, parent, start) AS (
+    SELECT id, parent, start FROM turn WHERE id = :turn
+    UNION ALL
+    SELECT turn.id, turn.parent, turn.start FROM turn JOIN line ON turn.id = line.parent {condition}
+)
+"""
+# The whole way to a turn, oldest first (a turn's row is younger than its parent's).
+LINE = _LINE.format(condition="") + TURNS + " AND turn.id IN (SELECT id FROM line) ORDER BY turn.id"
+# The files a state needs: back to the one whose keys and values begin at position :first or before it.
+FILES = (
+    _LINE.format(condition="WHERE line.start > :first")
+    + "SELECT turn.* FROM turn JOIN line ON turn.id = line.id ORDER BY turn.id DESC"
+)
+
+
+class Index:
+    """A connection to the sqlite file, for one process and any of its threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, or make it. Raises StateTorn for what is not an index, or one of a later version."""
+        self.path = path
+        self._lock = threading.RLock()
+        # sqlite gives its companion files (-wal, -shm) the mode that the file itself has.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+        with self._translated():
+            self._connection = sqlite3.connect(
+                path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+            )
+        try:
+            with self._translated():
+                self._prepare()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _prepare(self) -> None:
+        run = self._connection.execute
+        self._connection.row_factory = sqlite3.Row
+        # Looked at before anything is changed: it may be somebody else's.
+        version = run("PRAGMA user_version").fetchone()[0]
+        fresh = version == 0 and not run("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        ours = version == SCHEMA_VERSION and run("PRAGMA application_id").fetchone()[0] == _APPLICATION
+        if not fresh and not ours:
+            raise StateTorn(
+                f"{self.path} is an index of version {version}, this griffin keeps version {SCHEMA_VERSION}; "
+                "use the griffin that wrote it, or another folder"
+            )
+        run("PRAGMA journal_mode = WAL")
+        run("PRAGMA synchronous = FULL")  # a commit is on the disk when it returns
+        run("PRAGMA foreign_keys = ON")
+        run("PRAGMA secure_delete = ON")  # what is deleted is overwritten, not only forgotten
+        if fresh:
+            with self.transaction():
+                for statement in _SCHEMA.split(";"):
+                    run(statement)
+                run(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                run(f"PRAGMA application_id = {_APPLICATION}")
+
+    def close(self) -> None:
+        self._connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Hold the index for a block of changes: all of them happen, or none."""
+        with self._lock, self._translated():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def rows(self, query: str, values: Mapping[str, Any] | None = None) -> list[sqlite3.Row]:
+        """Return what a query finds, all of it as of one moment."""
+        with self._lock, self._translated():
+            return self._connection.execute(query, values or {}).fetchall()
+
+    def row(self, query: str, values: Mapping[str, Any] | None = None) -> sqlite3.Row | None:
+        """Return the first row of what a query finds."""
+        found = self.rows(query, values)
+        return found[0] if found else None
+
+    def forget(self) -> None:
+        """Empty the journal, where what was deleted is still to be read, unless others are reading it."""
+        self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn sqlite's errors into this room's."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            name = getattr(error, "sqlite_errorname", "") or ""
+            if name in ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC", "SQLITE_IOERR_SHMSIZE"):
+                raise StorageFull(
+                    f"no room to write {self.path} ({error}); nothing kept before is lost. "
+                    "Free some space and try again"
+                ) from error
+            if name.startswith("SQLITE_BUSY"):
+                raise SessionBusy(
+                    f"{self.path} has been in use by another process for {_PATIENCE:.0f} s; try again"
+                ) from error
+            if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+                raise StateTorn(
+                    f"{self.path} is torn or no index of ours ({error}); restore it from a copy, or move it "
+                    "away and import exported states"
+                ) from error
+            if name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
+                raise OSError(f"{self.path} cannot be read or written: {error}") from error
+            raise

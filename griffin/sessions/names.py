@@ -1,0 +1,52 @@
+"""Names of sessions and namespaces, never part of a path, and the other words that the index keeps."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from griffin.sessions.errors import InvalidName
+
+_ALLOWED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def check_name(name: str) -> str:
+    """Return the name, or raise InvalidName: 1 to 128 of A-Z a-z 0-9 . _ -, a letter or digit first."""
+    if not isinstance(name, str) or not _ALLOWED.fullmatch(name):
+        raise InvalidName(
+            f"{name!r:.200} cannot name a session; a name has 1 to 128 of the characters A-Z a-z 0-9 . _ - "
+            "and begins with a letter or a digit"
+        )
+    return name
+
+
+def check_namespace(namespace: str) -> str:
+    """Return the namespace, a name or "" (the one of whoever runs the program); InvalidName otherwise."""
+    return namespace if namespace == "" else check_name(namespace)
+
+
+def new_name() -> str:
+    """Return a name for who gave none."""
+    return f"session-{secrets.token_hex(4)}"
+
+
+def check_text(text: str, what: str) -> str:
+    """Return a text, or raise ValueError if it is none or cannot be written as UTF-8."""
+    if not isinstance(text, str):
+        raise ValueError(f"{what} is {text!r:.80}, not a string")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{what} cannot be written as UTF-8: {error.reason}") from None
+    return text
+
+
+def plain_json(values: Mapping[str, Any] | None, what: str) -> str:
+    """Return plain values (strings, numbers, lists, ... by name) as JSON; ValueError for others."""
+    try:
+        return json.dumps(dict(values or {}))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{what} must be plain values, such as JSON can hold: {error}") from None

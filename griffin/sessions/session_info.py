@@ -1,0 +1,70 @@
+"""What a list of sessions shows, without opening any."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+from griffin.sessions.fingerprint import Fingerprint
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionInfo:
+    """What a list shows of a session.
+
+    parent:  name of the session it was forked from; "" if it was not, or that one is gone.
+    turns:   how many it has, on all branches.
+    tokens:  up to its head, those pending included.
+    nbytes:  on the disk, those it shares with forks included.
+    created, used: seconds since 1970.
+    """
+
+    name: str
+    title: str
+    parent: str
+    fingerprint: Fingerprint
+    settings: dict[str, Any]
+    turns: int
+    tokens: int
+    nbytes: int
+    created: float
+    used: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """What a store holds, all namespaces together; what several sessions share counts once."""
+
+    sessions: int
+    turns: int
+    nbytes: int
+
+
+# Conditions follow.
+INFOS = """
+SELECT session.*, head.tokens, above.name AS parent_name,
+    (SELECT count(*) FROM member WHERE member.session = session.id) AS turns,
+    (SELECT sum(nbytes) FROM member JOIN turn ON turn.id = member.turn
+     WHERE member.session = session.id) AS nbytes
+FROM session LEFT JOIN turn AS head ON head.id = session.head
+LEFT JOIN session AS above ON above.id = session.parent
+"""
+USAGE = "SELECT (SELECT count(*) FROM session), count(*), coalesce(sum(nbytes), 0) FROM turn"
+
+
+def info_of(row: sqlite3.Row) -> SessionInfo:
+    """Read a row of `INFOS`."""
+    return SessionInfo(
+        name=row["name"],
+        title=row["title"],
+        parent=row["parent_name"] or "",
+        fingerprint=Fingerprint.from_dict(json.loads(row["fingerprint"])),
+        settings=json.loads(row["settings"]),
+        turns=row["turns"],
+        tokens=row["tokens"] or 0,
+        nbytes=row["nbytes"] or 0,
+        created=row["created"],
+        used=row["used"],
+    )

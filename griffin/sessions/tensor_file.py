@@ -1,0 +1,224 @@
+"""Safetensors files that know whether they are whole: a crc32 for every tensor, a digest for the header.
+
+Any safetensors library reads them. Ours reads the parts it is asked for, and believes nothing it has not
+checked: state files come from other people too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from griffin.sessions.errors import StateTorn
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_BLANK = "0" * 32  # stands for the digest while the header is hashed
+_LONGEST_HEADER = 64 << 20  # bytes; a transcript of a million words is a tenth of it
+
+
+class Spec(NamedTuple):
+    """What a tensor must be."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+
+class Packed(NamedTuple):
+    """A file ready to be written."""
+
+    chunks: Sequence[bytes | memoryview]
+    nbytes: int
+    digest: str  # of all of it: the header holds the crc32 of every tensor
+
+
+def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Packed:
+    """Lay tensors out as a safetensors file, copying none that lies contiguous on the CPU.
+
+    metadata: strings; the names "crc32" and "digest" are ours.
+    """
+    # Widest types first, so that every tensor begins at a multiple of its own width.
+    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    header: dict[str, Any] = {}
+    data: list[memoryview] = []
+    crcs: dict[str, int] = {}
+    end = 0
+    for name in order:
+        tensor = tensors[name].detach().cpu().contiguous()
+        view = memory_of(tensor)
+        start, end = end, end + len(view)
+        header[name] = {
+            "dtype": _NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+        crcs[name] = zlib.crc32(view)
+        data.append(view)
+    header["__metadata__"] = {**metadata, "crc32": json.dumps(crcs), "digest": _BLANK}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    digest = hashlib.blake2b(text, digest_size=16).hexdigest()
+    text = text.replace(_quoted(_BLANK), _quoted(digest))
+    return Packed([len(text).to_bytes(8, "little"), text, *data], 8 + len(text) + end, digest)
+
+
+class TensorFile:
+    """A file that `pack` laid out, open for reading. Its header is checked now, a tensor when it is read.
+
+    path:     where it is.
+    metadata: the strings given to `pack`.
+    digest:   what `pack` returned.
+    nbytes:   its size.
+    Use it in a `with` block. Raises StateTorn, naming the file, for whatever is wrong with it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            # Not waiting: a pipe has no size and is refused, instead of held on to for ever.
+            self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError:
+            raise StateTorn(f"{path} is missing") from None
+        except OSError as error:
+            raise StateTorn(f"{path} cannot be opened: {error.strerror}") from error
+        try:
+            self._read_header()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> TensorFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+    @property
+    def specs(self) -> dict[str, Spec]:
+        """Every tensor's type and shape."""
+        return {name: spec for name, (spec, _) in self._entries.items()}
+
+    def require(self, specs: Mapping[str, Spec]) -> None:
+        """Raise StateTorn unless the file holds exactly these tensors."""
+        found = self.specs
+        if unlike := sorted(found.keys() ^ specs.keys()):
+            raise self.torn(f"the tensors {', '.join(unlike)[:200]} are missing or not wanted")
+        for name, spec in specs.items():
+            if found[name] != spec:
+                raise self.torn(
+                    f"{name} is {found[name].shape} {found[name].dtype}; expected {spec.shape} {spec.dtype}"
+                )
+
+    def read(self, name: str) -> Tensor:
+        """Return a tensor in memory of its own; StateTorn if a bit of it has changed."""
+        spec, _ = self._entries[name]
+        tensor = torch.empty(spec.shape, dtype=spec.dtype)
+        self.read_into(name, [memory_of(tensor)])
+        return tensor
+
+    def read_into(self, name: str, places: Sequence[memoryview]) -> None:
+        """Read a tensor's bytes into places in memory, one after another; StateTorn as for `read`.
+
+        Raises ValueError unless the places together are as large as the tensor.
+        """
+        spec, start = self._entries[name]
+        size = math.prod(spec.shape) * spec.dtype.itemsize
+        if sum(map(len, places)) != size:
+            raise ValueError(f"{name} has {size} bytes, the room for it {sum(map(len, places))}")
+        if (count := os.preadv(self._handle, places, start)) != size:
+            raise self.torn(f"only {count} of {name}'s {size} bytes could be read")
+        crc = 0
+        for place in places:
+            crc = zlib.crc32(place, crc)
+        if crc != self._crcs[name]:
+            raise self.torn(f"{name} is not what was written: its crc32 differs")
+
+    def torn(self, reason: str) -> StateTorn:
+        """Return the exception that says so."""
+        return StateTorn(f"{self.path} is torn or not a state of ours: {reason}")
+
+    def _read_header(self) -> None:
+        size = os.fstat(self._handle).st_size
+        try:
+            length = int.from_bytes(os.pread(self._handle, 8, 0), "little")
+            if not 2 <= length <= min(size - 8, _LONGEST_HEADER):
+                raise self.torn(f"it has {size} bytes, of which {length} should be its header")
+            text = os.pread(self._handle, length, 8)
+            header = json.loads(text)
+        except OSError as error:
+            raise self.torn(f"it cannot be read: {error.strerror}") from error
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, StateTorn):
+                raise
+            raise self.torn("its header is not JSON") from error
+        metadata = header.get("__metadata__") if isinstance(header, dict) else None
+        if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+            raise self.torn("its header is not that of a safetensors file with metadata")
+        if "digest" not in metadata or "crc32" not in metadata:
+            raise self.torn(f"its format is {metadata.get('format', 'unknown')!r:.100}, without checksums")
+        self.digest: str = metadata["digest"]
+        self.nbytes = size
+        try:
+            whole = text.replace(_quoted(self.digest), _quoted(_BLANK))
+            if hashlib.blake2b(whole, digest_size=16).hexdigest() != self.digest:
+                raise self.torn("its header is not what was written: the digest differs")
+            self._crcs: dict[str, int] = json.loads(metadata["crc32"])
+            self._entries = {
+                name: _entry(entry, 8 + length) for name, entry in header.items() if name != "__metadata__"
+            }
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            if isinstance(error, StateTorn):
+                raise
+            raise self.torn(f"its header makes no sense ({error!s:.200})") from error
+        if not isinstance(self._crcs, dict) or self._crcs.keys() != self._entries.keys():
+            raise self.torn("its checksums are those of other tensors")
+        end = 8 + length
+        for spec, start in sorted(self._entries.values(), key=lambda entry: entry[1]):
+            if start != end:
+                raise self.torn("its tensors overlap or leave gaps")
+            end += math.prod(spec.shape) * spec.dtype.itemsize
+        if end != size:
+            raise self.torn(f"it has {size} bytes instead of {end}")
+        self.metadata: dict[str, str] = {k: v for k, v in metadata.items() if k not in ("crc32", "digest")}
+
+
+def _entry(entry: Any, offset: int) -> tuple[Spec, int]:
+    """Return a tensor's spec and where it begins in the file; ValueError for what cannot be."""
+    shape, (start, end) = tuple(entry["shape"]), entry["data_offsets"]
+    if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in (*shape, start, end)):
+        raise ValueError("a shape or an offset is not a whole number")
+    spec = Spec(_DTYPES[entry["dtype"]], shape)
+    if end - start != math.prod(shape) * spec.dtype.itemsize:
+        raise ValueError(f"a tensor of shape {shape} does not fill its {end - start} bytes")
+    return spec, offset + start
+
+
+def _quoted(digest: str) -> bytes:
+    """Return the digest as it stands in a header; in no string of it could these quotes stand unescaped."""
+    return f'"digest":"{digest}"'.encode()
+
+
+def memory_of(tensor: Tensor) -> memoryview:
+    """Return the bytes of a contiguous CPU tensor, not a copy of them."""
+    return memoryview(cast(Any, tensor.reshape(-1).view(torch.uint8).numpy()))

@@ -1,0 +1,40 @@
+"""Token ids as bytes, and the hash chain that tells two readings apart at any length."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable
+
+NOTHING = bytes(16)  # the chain before the first token
+
+
+def pack_ids(ids: Iterable[int]) -> bytes:
+    """Return ids as 32-bit integers, least significant byte first."""
+    ids = tuple(ids)
+    return struct.pack(f"<{len(ids)}i", *ids)
+
+
+def unpack_ids(packed: bytes) -> tuple[int, ...]:
+    """Return the ids that `pack_ids` packed."""
+    return struct.unpack(f"<{len(packed) // 4}i", packed)
+
+
+def extend_chain(chain: bytes, ids: Iterable[int]) -> bytes:
+    """Return the chain, 16 bytes, after more tokens.
+
+    One hash a token (half a microsecond), so that it depends on the tokens alone and not on where turns or
+    calls end, and can be gone on with without the tokens before.
+    """
+    for i in ids:
+        chain = hashlib.blake2b(chain + i.to_bytes(4, "little"), digest_size=16).digest()
+    return chain
+
+
+def check_ids(ids: Iterable[int], vocab_size: int, what: str) -> tuple[int, ...]:
+    """Return ids as a tuple; ValueError if one is not a whole number below the vocabulary's size."""
+    found = tuple(ids)
+    for place, i in enumerate(found):
+        if not isinstance(i, int) or isinstance(i, bool) or not 0 <= i < vocab_size:
+            raise ValueError(f"{what} hold {i!r} at place {place}; ids are whole numbers below {vocab_size}")
+    return found
