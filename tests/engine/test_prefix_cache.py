@@ -22,7 +22,7 @@ def test_finds_what_an_oracle_finds(every: int, count: int) -> None:
     cache = make_cache(every=every)
     put: set[bytes] = set()
     begun: set[bytes] = set()
-    for number, (ids, ends) in enumerate(prompts(count)):
+    for number, (ids, ends) in enumerate(prompts(count, longest=32)):
         data = array("i", ids).tobytes()
         longest = next((n for n in range(len(ids) - 1, 0, -1) if data[: 4 * n] in put), 0)
         common = next((n for n in range(len(ids), 0, -1) if data[: 4 * n] in begun), 0)
