@@ -276,13 +276,15 @@ def test_processes_want_one_session(tmp_path):
         with Store(folder) as store, pytest.raises(SessionBusy, match=f"in use by process {pid} on"):
             store.open("a", fingerprint())
 
-    others = [child(want) for _ in range(2)]
-    assert [os.waitpid(other, 0)[1] for other in others] == [0, 0]
-    want()
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    os.close(reading)
-    os.close(writing)
+    try:
+        others = [child(want) for _ in range(2)]
+        assert [os.waitpid(other, 0)[1] for other in others] == [0, 0]
+        want()
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(reading)
+        os.close(writing)
     with Store(folder) as store, store.open("a", fingerprint()) as session:
         assert holds(session, tokens_after(len(session.turns())))
 

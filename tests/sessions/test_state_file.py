@@ -275,8 +275,9 @@ def test_a_session_travels(tmp_path):
             ]
             with pytest.raises(UnknownTurn, match="turn 2 came with an imported state as text only"):
                 session.undo()
-            with pytest.raises(UnknownTurn, match="text only"):
-                session.fork("c", at=1)
+            for use in (lambda: session.fork("c", at=1), lambda: session.export(tmp_path / "c", at=1)):
+                with pytest.raises(UnknownTurn, match="text only"):
+                    use()
             say(session, [8] * 5)
             assert holds(session, [*tokens, *[8] * 5])
             session.undo()

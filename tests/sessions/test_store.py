@@ -414,3 +414,14 @@ def test_an_index_that_means_other_tokens_is_told_apart(store):
         index.execute("UPDATE turn SET chain = ?", ("0" * 32,))
     with store.open("a", fingerprint()) as session, pytest.raises(StateTorn, match="not the file that was"):
         session.resume()
+
+
+def test_an_index_that_lost_a_turn_is_told_apart(store):
+    with begin(store, "a") as session:
+        for ids in ([1, 2], [3, 4], [5, 6]):
+            say(session, ids)
+        with store.index.transaction() as index:
+            index.execute("UPDATE turn SET parent = 1 WHERE id = 3")
+        with pytest.raises(StateTorn, match="lacks turns"):
+            session.resume()
+        assert any("turn 3" in problem for problem in store.check())

@@ -142,6 +142,16 @@ def test_headers_that_lie(tmp_path, header):
             read_all(path)
 
 
+def test_tensors_that_share_their_bytes(tmp_path):
+    """The sizes add up, and the second tensor's bytes are nobody's."""
+    meta = {"crc32": json.dumps({"a": 558161692, "b": 558161692}), "digest": "0" * 32}
+    header = json.dumps({"__metadata__": meta, "a": A, "b": A}).replace('"digest": ', '"digest":').encode()
+    digest = hashlib.blake2b(header, digest_size=16).hexdigest()
+    (tmp_path / "f").write_bytes(framed(header.replace(b"0" * 32, digest.encode()), bytes(8)))
+    with pytest.raises(StateTorn, match="overlap"):
+        read_all(tmp_path / "f")
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> tuple[Path, bytes]:
     path = tmp_path_factory.mktemp("whole") / "f"
