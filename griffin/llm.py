@@ -128,8 +128,9 @@ class LLM:
         """
         single = self._is_one(prompt)
         prompts = [cast(Prompt, prompt)] if single else list(cast(Sequence[Prompt], prompt))
-        results = self._answers([self._context(p) for p in prompts], self.params(**sampling))
-        return results[0] if single else results
+        pieces = self.stream_all(prompts, **sampling)
+        results = {which: result for which, _, result in pieces if result is not None}
+        return results[0] if single else [results[which] for which in range(len(prompts))]
 
     def stream(self, prompt: Prompt, **sampling: Any) -> Stream:
         """Continue a prompt and give each piece of text as soon as it is final.
@@ -138,6 +139,26 @@ class LLM:
         and its `.context` goes on from there. Arguments and errors as for `generate`.
         """
         return self._stream(self._context(prompt), self.params(**sampling), self.stop_ids)
+
+    def stream_all(
+        self, prompts: Sequence[Prompt], **sampling: Any
+    ) -> Iterator[tuple[int, Piece, Result | None]]:
+        """Continue several prompts together and give the pieces of all answers as they come.
+
+        Yields which prompt, counted from 0, a piece of its answer, and its result if that was the last piece.
+        Each prompt gets the answer that it gets alone. Arguments and errors as for `generate`.
+        """
+        params = self.params(**sampling)
+        contexts = [self._context(prompt) for prompt in prompts]
+        started = time.perf_counter()
+        generation = generate(self.model, [self._request(c, params, self.stop_ids) for c in contexts])
+        answers = [Answer(self.tokenizer, params.stop, c.tokens, started) for c in contexts]
+        for event in generation:
+            which, answer = event.index, answers[event.index]
+            piece = answer.take(event)
+            if answer.finished and event.finish_reason is None:
+                generation.cancel(which)  # a stop string, of which the engine knows nothing
+            yield which, piece, answer.result(generation.seeds[which]) if answer.finished else None
 
     def chat(self, messages: Sequence[Message], **sampling: Any) -> Result:
         """Answer a conversation, messages such as {"role": "user", "content": "..."}."""
@@ -245,17 +266,6 @@ class LLM:
             seen=context.seen,
             vocab_size=self.tokenizer.vocab_size,
         )
-
-    def _answers(self, contexts: Sequence[Context], params: SamplingParams) -> list[Result]:
-        started = time.perf_counter()
-        generation = generate(self.model, [self._request(c, params, self.stop_ids) for c in contexts])
-        answers = [Answer(self.tokenizer, params.stop, c.tokens, started) for c in contexts]
-        for event in generation:
-            answer = answers[event.index]
-            answer.take(event)
-            if answer.finished and event.finish_reason is None:
-                generation.cancel(event.index)
-        return [answer.result(seed) for answer, seed in zip(answers, generation.seeds, strict=True)]
 
     def _stream(self, context: Context, params: SamplingParams, stop_ids: frozenset[int]) -> Stream:
         started = time.perf_counter()

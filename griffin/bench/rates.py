@@ -30,9 +30,8 @@ class Reader:
     """
 
     def __init__(self, nbytes: int = BUFFER_BYTES) -> None:
-        memory = ops.packed_room((nbytes // 8 * 8,)).fill_(
-            1
-        )  # as weights lie; written, so that its pages exist
+        # Where weights would lie, and written, so that its pages exist.
+        memory = ops.packed_room((nbytes // 8 * 8,)).fill_(1)
         self._words = memory.numpy().view(numpy.uint64)
         self._floats = torch.from_numpy(self._words.view(numpy.float32))
         self._best: dict[int, Callable[[int], float]] = {}

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import click
 
-from griffin.cli.document import Document, TextOnly, answers, notice, wants_turns
+from griffin.cli.document import Document, TextOnly, wants_turns
 from griffin.cli.options import model_options, open_llm, sampling_from, sampling_options
+from griffin.cli.reading import notice, opened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from griffin.answer import Result
 
@@ -73,15 +73,15 @@ def command(
     questions = _questions(asked, list_path)
     fields = sampling_from(sampling)
     llm = open_llm(model, tokenizer, revision, dtype, quantize, device, threads)
-    params = llm.params(**fields)  # a wrong flag is told before a long text is read
-    params.check_vocabulary(llm.model.config.vocab_size)
+    # A wrong flag is told before a long text is read.
+    llm.params(**fields).check_vocabulary(llm.model.config.vocab_size)
     document = Document(llm, chat=wants_turns(llm, chat))
     began = time.perf_counter()
     prompts, shared = _read(document, path, questions)
     read = time.perf_counter()
     printer = Printer(questions, shared, llm.name, as_json)
-    for which, text, result in answers(llm, prompts, params, document.stop_ids):
-        printer.take(which, text, result)
+    for which, piece, result in llm.stream_all(prompts, **document.sampling(fields)):
+        printer.take(which, piece.text, result)
     if stats:
         spent = time.perf_counter() - read
         click.echo(
@@ -182,19 +182,9 @@ def _read(document: Document, path: Path, questions: Sequence[str]) -> tuple[lis
     from griffin.cli.progress import ReadingBar
     from griffin.text.pieces import TextSource
 
-    with _opened(path) as (stream, size), ReadingBar(size) as bar:
+    with opened(path) as (stream, size), ReadingBar(size) as bar:
         text = TextSource(cast(BinaryIO, TextOnly(stream, str(path))), bar.took)
         document.read(text, bar.read)
         prompts = document.prompts(questions, bar.read)
     notice(text.replaced, document.hard_cuts)
     return prompts
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[BinaryIO, int | None]]:
-    """Open a file, or standard input for -, with its size in bytes if it has one."""
-    if str(path) == "-":
-        yield sys.stdin.buffer, None
-    else:
-        with path.open("rb") as stream:
-            yield stream, path.stat().st_size or None

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, takewhile
-from typing import TYPE_CHECKING, BinaryIO
-
-import click
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
-    from griffin.answer import Context, Result
+    from griffin.answer import Context
     from griffin.llm import LLM
-    from griffin.sampling import SamplingParams
     from griffin.text.pieces import Cutter
 
 _LEAST = 1 << 12  # characters that are held before a part of them is read
@@ -75,10 +72,10 @@ class Document:
             return 0
         return self.tokens + len(self._opening) + len(self._llm.tokenizer.encode(self._held, bos=False))
 
-    @property
-    def stop_ids(self) -> frozenset[int]:
-        """Ids that end an answer."""
-        return self._llm.stop_ids | (self._chat.stop_ids if self._chat is not None else frozenset())
+    def sampling(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return sampling fields with the ids that end a turn among those that end an answer."""
+        turns = self._chat.stop_ids if self._chat is not None else frozenset[int]()
+        return fields | {"stop_ids": sorted(turns.union(fields.get("stop_ids", ())))}
 
     def read(self, blocks: Iterable[str], progress: Callable[[int], object] | None = None) -> None:
         """Take text in blocks of any size; most of it is read at once, the end is held.
@@ -166,37 +163,6 @@ class Document:
         return [*opening, *self._llm.tokenizer.encode(text, bos=False)]
 
 
-def answers(
-    llm: LLM, prompts: Sequence[Context], params: SamplingParams, stop_ids: frozenset[int]
-) -> Iterator[tuple[int, str, Result | None]]:
-    """Answer all prompts together: give (which, piece of text, its result if this was the last piece).
-
-    Each gets the answer that it gets alone.
-    """
-    import time
-
-    from griffin.answer import Answer
-    from griffin.engine import Request, generate
-
-    size = llm.tokenizer.vocab_size
-    requests = [
-        Request(ids=p.pending, params=params, stop_ids=stop_ids, state=p.state, seen=p.seen, vocab_size=size)
-        for p in prompts
-    ]
-    started = time.perf_counter()
-    generation = generate(llm.model, requests)
-    collected = [Answer(llm.tokenizer, params.stop, p.tokens, started) for p in prompts]
-    for event in generation:
-        which = event.index
-        piece = collected[which].take(event)
-        if not collected[which].finished:
-            yield which, piece.text, None
-            continue
-        if event.finish_reason is None:  # a stop string, of which the engine knows nothing
-            generation.cancel(which)
-        yield which, piece.text, collected[which].result(generation.seeds[which])
-
-
 def wants_turns(llm: LLM, chat: bool | None) -> bool:
     """Return whether text and question go into a turn, where the command line does not say: for chat models.
 
@@ -230,16 +196,6 @@ class TextOnly:
                 raise ValueError(f"{self._name} is no UTF-8 text: {bad:,} of its first {len(block):,} bytes")
             self._name = None
         return block
-
-
-def notice(replaced: int, hard_cuts: int) -> None:
-    """Tell on standard error where what was read is not exactly what was given."""
-    if replaced:
-        click.echo(f"notice: {replaced:,} places were not UTF-8 and were read as U+FFFD", err=True)
-    if hard_cuts:
-        click.echo(
-            f"notice: at {hard_cuts} places the ids may differ by one from those of the whole", err=True
-        )
 
 
 def _common(lists: Sequence[Sequence[int]]) -> list[int]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
 from griffin.cli.options import model_options, open_llm, sampling_from, sampling_options
+from griffin.cli.reading import notice, opened, read_text
 
 if TYPE_CHECKING:
-    from griffin.answer import Context, Result, Stream
+    from griffin.answer import Result, Stream
     from griffin.llm import LLM
 
 
@@ -69,11 +68,11 @@ def command(
         if echo and not as_json:
             click.echo(prompt, nl=False)
     else:
-        with _opened(path) as (source, size):
+        with opened("-" if path is None else path) as (source, size):
             if chat:
                 stream = _begin(llm, _text(source), chat, fields)
             else:
-                stream = llm.stream(_read(llm, source, size), **fields)
+                stream = llm.stream(read_text(llm, source, size), **fields)
     for piece in stream:
         if not as_json and piece.text:
             sys.stdout.write(piece.text)
@@ -126,37 +125,8 @@ def _begin(llm: LLM, prompt: str, chat: bool, fields: dict[str, Any]) -> Stream:
     return llm.stream_chat([{"role": "user", "content": prompt}], **fields)
 
 
-@contextmanager
-def _opened(path: Path | None) -> Iterator[tuple[BinaryIO, int | None]]:
-    """Open a file, or standard input, with its size in bytes if it has one."""
-    if path is None:
-        yield sys.stdin.buffer, None
-    else:
-        with path.open("rb") as stream:
-            yield stream, path.stat().st_size or None
-
-
 def _text(source: BinaryIO) -> str:
     raw = source.read()
     text = raw.decode("utf-8", errors="replace")
-    _notice(text.count("\ufffd") - raw.count(b"\xef\xbf\xbd"))
+    notice(text.count("\ufffd") - raw.count(b"\xef\xbf\xbd"))
     return text
-
-
-def _read(llm: LLM, source: BinaryIO, size: int | None) -> Context:
-    from griffin.cli.progress import ReadingBar
-    from griffin.text.pieces import Pieces, TextSource
-
-    with ReadingBar(size) as bar:
-        text = TextSource(source, bar.took)
-        pieces = Pieces(llm.tokenizer, iter(text))
-        context = llm.read(pieces, progress=bar.read)
-    _notice(text.replaced)
-    if cuts := pieces.hard_cuts:
-        click.echo(f"notice: at {cuts} places the ids may differ by one from those of the whole", err=True)
-    return context
-
-
-def _notice(replaced: int) -> None:
-    if replaced:
-        click.echo(f"notice: {replaced:,} places were not UTF-8 and were read as U+FFFD", err=True)

@@ -50,7 +50,8 @@ class ReadingBar:
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if self._bar.live.is_started:  # stopping what never began prints an empty line
+            self._bar.stop()
 
     def took(self, count: int) -> None:
         """Tell how many bytes have been taken so far."""

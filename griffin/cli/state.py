@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from griffin.cli.options import model_options, open_llm
-from griffin.cli.stores import gist, open_store, store_option, when
+from griffin.cli.stores import gist, open_store, store_option, verbatim, when
 
 if TYPE_CHECKING:
-    from griffin.model import GriffinConfig, State
+    from collections.abc import Sequence
+
+    from griffin.model import State
     from griffin.sessions import SessionInfo, StateInfo, Store, Turn, TurnRecord
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -56,7 +58,8 @@ def build(
     `griffin chat --state FILE` goes on from there in an instant. The model then has the gist of the whole and
     the last tokens, as many as its window has, word for word.
     """
-    from griffin.cli.reading import opened, read_ids
+    from griffin.cli.reading import opened, read_text
+    from griffin.sessions import NOTHING, StateInfo, extend_chain, save_state_file
 
     if output.exists() and not force:
         raise click.UsageError(f"{output} is there already; --force replaces it")
@@ -64,17 +67,22 @@ def build(
         raise click.UsageError(f"there is no folder {output.resolve().parent} to write {output.name} to")
     with opened(source) as (stream, size):
         llm = open_llm(model, tokenizer, revision, dtype, quantize, device, threads)
-        context, chain = read_ids(llm, stream, size)
+        chain = NOTHING
+
+        def keep(ids: Sequence[int]) -> None:
+            nonlocal chain
+            chain = extend_chain(chain, ids)
+
+        context = read_text(llm, stream, size, keep)
 
     from griffin.conversation import fingerprint_of
-    from griffin.sessions import StateInfo, save_state_file
 
     state = context.state
     info = StateInfo(
         fingerprint=fingerprint_of(llm),
         config=llm.model.config,
         tokens=context.tokens,
-        chain=chain,
+        chain=chain.hex(),
         pending=context.pending,
         title=title if title is not None else "standard input" if source == "-" else Path(source).name,
     )
@@ -311,7 +319,7 @@ def _about_file(info: StateInfo) -> dict[str, Any]:
     return {
         "title": info.title,
         "tokens": info.tokens,
-        "verbatim": min(info.tokens, _window(info.config)),
+        "verbatim": verbatim(info.tokens, info.config),
         "chain": info.chain,
         "created": info.created,
         "fingerprint": info.fingerprint.to_dict(),
@@ -332,10 +340,6 @@ def _beginning(store: Store, name: str) -> str:
 
     turns = store.turns(name)
     return excerpt(turns[0], 40) if turns else ""
-
-
-def _window(config: GriffinConfig) -> int:
-    return config.attention_window_size if "attention" in config.block_types else 0
 
 
 def _short(word: str) -> str:

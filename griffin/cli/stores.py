@@ -47,7 +47,13 @@ def when(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
+def verbatim(tokens: int, config: GriffinConfig) -> int:
+    """Return how many of so many tokens lie in a model's window, word for word."""
+    from griffin.engine.pieces import window
+
+    return len(window(config, tokens))
+
+
 def gist(tokens: int, config: GriffinConfig) -> str:
     """Say what is left of so many tokens in a model's state."""
-    window = config.attention_window_size if "attention" in config.block_types else 0
-    return f"the gist of {tokens:,} tokens; the last {min(tokens, window):,} verbatim"
+    return f"the gist of {tokens:,} tokens; the last {verbatim(tokens, config):,} verbatim"

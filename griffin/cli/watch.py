@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from griffin.cli.ask import as_dict
-from griffin.cli.document import Document, TextOnly, answers, notice, wants_turns
+from griffin.cli.document import Document, TextOnly, wants_turns
 from griffin.cli.options import model_options, open_llm, sampling_from, sampling_options
+from griffin.cli.reading import notice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from griffin.llm import LLM
-    from griffin.sampling import SamplingParams
 
 _LINE = 1 << 16  # bytes of a line that are taken at a time
 _BATCH = 1 << 12  # characters that are gathered before the model reads them
@@ -80,10 +80,9 @@ def command(
         raise click.UsageError("--follow needs a FILE; standard input is read until it ends anyway")
     fields = sampling_from(sampling)
     llm = open_llm(model, tokenizer, revision, dtype, quantize, device, threads)
-    params = llm.params(**fields)
-    params.check_vocabulary(llm.model.config.vocab_size)
+    llm.params(**fields).check_vocabulary(llm.model.config.vocab_size)
     watch = Watch(Document(llm, chat=wants_turns(llm, chat), whole=False), every)
-    asking = Asking(llm, params, question, as_json)
+    asking = Asking(llm, fields, question, as_json)
     interrupted = False
     try:
         watch.run(followed(path) if follow else _plain(path), asking.answer)
@@ -161,10 +160,10 @@ class Watch:
 class Asking:
     """The standing question, and how its answers are printed. count: of answers."""
 
-    def __init__(self, llm: LLM, params: SamplingParams, question: str, as_json: bool) -> None:
+    def __init__(self, llm: LLM, fields: dict[str, Any], question: str, as_json: bool) -> None:
         self.count = 0
         self._llm = llm
-        self._params = params
+        self._fields = fields
         self._question = question
         self._as_json = as_json
 
@@ -173,9 +172,9 @@ class Asking:
         prompts, shared = watch.document.prompts([self._question])
         if not self._as_json:
             click.secho(f"line {watch.lines:,}: ", bold=True, nl=False)
-        for _, text, result in answers(self._llm, prompts, self._params, watch.document.stop_ids):
-            if not self._as_json and text:
-                sys.stdout.write(text)
+        for _, piece, result in self._llm.stream_all(prompts, **watch.document.sampling(self._fields)):
+            if not self._as_json and piece.text:
+                sys.stdout.write(piece.text)
                 sys.stdout.flush()
             if result is not None and self._as_json:
                 fields = {"line": watch.lines, **as_dict(self._question, result, shared)}

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 
 import torch
 
+from griffin.engine.pieces import recurrent_bytes, span_bytes
 from griffin.engine.slots import Slots
-from griffin.model import Griffin, GriffinConfig, State
+from griffin.model import Griffin, GriffinConfig
 from griffin.model.packed import packable
 from griffin.ops.packed_linear import FORMATS, panel_bytes
+from griffin.ops.packed_linear.packed import PANEL
 
 RUNTIME_BYTES = 400 << 20  # Python, torch and this package, resident without a model
 STATE_HEADER = 4096  # of a saved state: names, shapes and metadata before its tensors
-_PANEL = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,14 +181,7 @@ def parts(config: GriffinConfig, dtype: torch.dtype) -> tuple[int, int]:
     S(n) = R E 4 + R (W - 1) E b + A 2 K H b min(n, S), with R recurrent and A attention layers, b bytes a
     value: 460,800 and 8,192 bytes for 2B in bfloat16, and 8 more for the position.
     """
-    row = State.zeros(config, 1, dtype=dtype, device="meta")
-    fixed, window = row.pos.nbytes, 0
-    for layer, kind in zip(row.layers, config.block_types, strict=True):
-        if kind == "recurrent":
-            fixed += sum(t.nbytes for t in layer)
-        else:
-            window += sum(t.nbytes for t in layer)
-    return fixed, window // config.attention_window_size
+    return recurrent_bytes(config, dtype) + torch.int64.itemsize, span_bytes(config, dtype)
 
 
 def model_bytes(config: GriffinConfig, dtype: torch.dtype, format: str | None = None) -> int:
@@ -230,8 +224,8 @@ def step_operations(config: GriffinConfig) -> int:
 def _matrix_bytes(rows: int, inputs: int, dtype: torch.dtype, format: str | None) -> int:
     if format is None:
         return rows * inputs * dtype.itemsize
-    panels = -(-rows // _PANEL)
-    scales = panels * _PANEL * 4 if format == "int8" else 0
+    panels = -(-rows // PANEL)
+    scales = panels * PANEL * 4 if format == "int8" else 0
     return panels * panel_bytes(format, inputs) + scales
 
 

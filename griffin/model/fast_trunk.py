@@ -89,14 +89,15 @@ def build(model: Any) -> FastTrunk | None:
     It takes models on the CPU whose matrices are all packed and whose other weights are of one type, float32
     or bfloat16, with gates, heads and convolutions of the sizes the kernels have room for.
     """
-    config, dtype = model.config, model.dtype
-    trunk = model.model
-    if not native.built() or dtype not in (torch.float32, torch.bfloat16):
+    config, dtype, trunk = model.config, model.dtype, model.model
+    embedding = trunk.embed_tokens
+    if not native.built() or not isinstance(embedding, PackedEmbedding):  # asked before every call of the ops
+        return None
+    if dtype not in (torch.float32, torch.bfloat16) or embedding.like.dtype != dtype:
         return None
     alike = all(t.dtype == dtype and t.is_contiguous() for t in trunk.parameters())
     placed = all(t.device.type == "cpu" for t in (*trunk.parameters(), *trunk.buffers()))
-    embedding = trunk.embed_tokens
-    if not (alike and placed and isinstance(embedding, PackedEmbedding) and embedding.like.dtype == dtype):
+    if not (alike and placed):
         return None
     recurrent, attention = "recurrent" in config.block_types, "attention" in config.block_types
     gate = config.lru_width // config.num_gate_blocks

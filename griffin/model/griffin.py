@@ -160,9 +160,10 @@ class Griffin(nn.Module):
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or not ops.unforced():
             return None
         if self._fast is None or not self._fast.current():
-            self._fast = build(self)
-        # A new one may be no better: somebody watches a layer, who would see nothing of it.
-        return self._fast if self._fast is not None and self._fast.current() else None
+            fast = build(self)
+            # A new one may be no better: somebody watches a layer, who would see nothing of it.
+            self._fast = fast if fast is not None and fast.current() else None
+        return self._fast
 
     def _own(self, state: State | None, rows: int, donate: bool) -> State:
         """Return a state that may be changed in place."""

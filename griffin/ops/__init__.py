@@ -6,7 +6,7 @@ on the CPU. One place, `dispatch`, chooses.
 """
 
 from griffin.ops.causal_conv import causal_conv
-from griffin.ops.dispatch import describe, natively, unforced, use
+from griffin.ops.dispatch import describe, unforced, use
 from griffin.ops.gated_gelu import gated_gelu
 from griffin.ops.linear import linear
 from griffin.ops.linear_scan import linear_scan
@@ -29,7 +29,6 @@ __all__ = [
     "linear_scan",
     "local_attention",
     "look_up",
-    "natively",
     "pack",
     "packed_linear",
     "packed_matrix",

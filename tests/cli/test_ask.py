@@ -10,7 +10,7 @@ import pytest
 import griffin
 from griffin.cli import document as document_file
 from griffin.cli.ask import Printer
-from griffin.cli.document import Document, TextOnly, answers, wants_turns
+from griffin.cli.document import Document, TextOnly, wants_turns
 from griffin.text.pieces import Cutter, TextSource
 
 LINES = "".join(
@@ -113,7 +113,7 @@ def test_questions_leave_the_document_as_it_was(llm):
         document.settle()
     asked.prompts(["What?"])
     prompts, _ = asked.prompts(["What?"])
-    list(answers(llm, prompts, llm.params(**FIELDS), asked.stop_ids))
+    list(llm.stream_all(prompts, **asked.sampling(FIELDS)))
     for document in (asked, quiet):
         document.read([LINES[9000:]])
     one, other = (document.prompts(["Well?"])[0][0] for document in (asked, quiet))
@@ -130,9 +130,9 @@ def test_a_stop_string_ends_one_answer_and_not_the_others(llm):
     document = Document(llm, chat=False)
     document.read([LINES])
     prompts, _ = document.prompts(QUESTIONS)
-    free = ended(answers(llm, prompts, llm.params(**FIELDS), document.stop_ids))
+    free = ended(llm.stream_all(prompts, **document.sampling(FIELDS)))
     stop = next(c for c in free[0].text if c not in free[1].text)
-    cut = ended(answers(llm, prompts, llm.params(**FIELDS, stop=(stop,)), document.stop_ids))
+    cut = ended(llm.stream_all(prompts, **document.sampling({**FIELDS, "stop": (stop,)})))
     assert cut[0].text == free[0].text.partition(stop)[0] and cut[0].finish_reason == "stop"
     assert cut[1].text == free[1].text and cut[1].ids == free[1].ids
 

@@ -8,32 +8,14 @@ import pytest
 import torch
 
 from griffin.engine import Request, generate
-from griffin.model import Griffin, GriffinConfig, State
+from griffin.model import Griffin, State
 from griffin.sampling import SamplingParams
-
-V = 64
+from tests.engine.toy import V, make_model
 
 
 @pytest.fixture(scope="module")
 def model() -> Griffin:
-    torch.manual_seed(0)
-    config = GriffinConfig(
-        vocab_size=V,
-        width=64,
-        mlp_width=128,
-        lru_width=64,
-        num_heads=4,
-        num_gate_blocks=4,
-        block_types=("recurrent", "attention", "recurrent"),
-        attention_window_size=8,
-        logits_soft_cap=30.0,
-        scale_embeddings=True,
-    )
-    model = Griffin(config).eval()
-    with torch.no_grad():  # sharper than the initial values, so that a wrong state changes what is chosen
-        for parameter in model.parameters():
-            parameter.mul_(2).add_(0.05 * torch.randn_like(parameter))
-    return model
+    return make_model()
 
 
 def rows(generation, count):

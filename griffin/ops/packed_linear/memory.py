@@ -22,10 +22,8 @@ def room(shape: Sequence[int]) -> Tensor:
     advice = getattr(mmap, "MADV_HUGEPAGE", None)
     if advice is None or size < _LEAST:
         return torch.empty(*shape, dtype=torch.uint8)
-    private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    memory = mmap.mmap(
-        -1, size + _PAGE, flags=private
-    )  # one page more, so that it can begin with a whole one
+    # One page more than needed, so that it can begin with a whole one.
+    memory = mmap.mmap(-1, size + _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(advice)
     whole = torch.frombuffer(memory, dtype=torch.uint8)  # keeps `memory` alive
     first = -whole.data_ptr() % _PAGE
