@@ -14,7 +14,8 @@ from griffin.conversation.memory import Memory
 from griffin.llm import LLM
 from griffin.model import State
 from griffin.sampling import mark_ids
-from griffin.sessions import Resumed, Session, SessionError, StateInfo, Store, Turn, TurnRecord
+from griffin.sessions import Resumed, Session, SessionError, Store, Turn
+from griffin.sessions.state_file import info_of
 
 Thread = Session | Memory
 
@@ -316,20 +317,7 @@ def _in_memory(session: Session, context: Context) -> Memory:
     memory = Memory(session.fingerprint, session.config, session.settings)
     memory.title = session.title
     if session.head is not None:
-        turns = [
-            TurnRecord(role=t.role, text=t.text, ids=t.ids, tokens=t.tokens, chain=t.chain, created=t.created)
-            for t in session.turns()
-        ]
-        head = session.head
-        info = StateInfo(
-            fingerprint=session.fingerprint,
-            config=session.config,
-            tokens=head.tokens,
-            chain=head.chain,
-            pending=head.pending,
-            turns=tuple(turns),
-            title=session.title,
-        )
+        info = info_of(session.turns(), session.fingerprint, session.config, session.title)
         memory.begin(info, _on_cpu(context.state))
     return memory
 

@@ -27,7 +27,9 @@ from griffin.sessions import (
     load_state_file,
     save_state_file,
 )
+from griffin.sessions.state_file import info_of
 from griffin.sessions.tokens import pack_ids
+from griffin.sessions.tree import branches, line_to, youngest
 from griffin.sessions.turn_file import check_finite, check_state, first_kept
 
 
@@ -67,13 +69,10 @@ class Memory:
 
     def begin(self, info: StateInfo, state: State | None) -> None:
         """Take what led to a state as the first turns; only the last can be gone back to."""
-        bare = TurnRecord(
-            role="state", text=None, ids=(), tokens=info.tokens, chain=info.chain, created=info.created
-        )
-        records = info.turns or (bare,)
-        for record in records[:-1]:
+        *before, last = info.records
+        for record in before:
             self._add(record, (), None, 0, {}, restorable=False)
-        self._add(records[-1], info.pending, state, 0, {}, restorable=True)
+        self._add(last, info.pending, state, 0, {}, restorable=True)
 
     @property
     def tokens(self) -> int:
@@ -147,10 +146,7 @@ class Memory:
         turn = self._kept[number - 1].turn
         tip = self._tip
         if turn not in self._line(tip):
-            children = {kept.turn.parent: kept.turn for kept in self._kept}  # the youngest of each parent
-            tip = turn
-            while tip.number in children:
-                tip = children[tip.number]
+            tip = youngest(self.tree(), turn)
         return self._move(turn, tip)
 
     def turns(self) -> list[Turn]:
@@ -163,14 +159,7 @@ class Memory:
 
     def branches(self) -> list[Branch]:
         """Return all ways through the tree, in the order their last turns were made."""
-        inner = {kept.turn.parent for kept in self._kept}
-        here = {turn.number for turn in self.turns()}
-        found: list[Branch] = []
-        for tip in (kept.turn for kept in self._kept if kept.turn.number not in inner):
-            way = [turn.number for turn in self._line(tip)]
-            current = self.head is not None and self.head.number in way
-            found.append(Branch(tip=tip, turns=len(way), shared=len(here.intersection(way)), current=current))
-        return found
+        return branches(self.tree(), self.head)
 
     def update(self, *, title: str | None = None, settings: Mapping[str, Any] | None = None) -> None:
         """Change the title, or the plain values kept beside the conversation; None leaves them."""
@@ -181,22 +170,7 @@ class Memory:
         """Return what a state file of the head says of itself; ValueError before the first turn."""
         if self.head is None:
             raise ValueError("nothing has been said yet; there is no state to keep")
-        line = self.turns()
-        return StateInfo(
-            fingerprint=self.fingerprint,
-            config=self.config,
-            tokens=self.head.tokens,
-            chain=self.head.chain,
-            pending=self.head.pending,
-            turns=tuple(
-                TurnRecord(
-                    role=t.role, text=t.text, ids=t.ids, tokens=t.tokens, chain=t.chain, created=t.created
-                )
-                for t in line
-            ),
-            parent=line[-2].chain if len(line) > 1 else "",
-            title=self.title,
-        )
+        return info_of(self.turns(), self.fingerprint, self.config, self.title)
 
     def export(self, path: str | Path) -> int:
         """Write the head as a state file and return its bytes."""
@@ -257,11 +231,7 @@ class Memory:
         return join(self.config, head.pos, head.parts[0], spans, self.fingerprint.torch_dtype)
 
     def _line(self, turn: Turn | None) -> list[Turn]:
-        way: list[Turn] = []
-        while turn is not None:
-            way.append(turn)
-            turn = self._kept[turn.parent - 1].turn if turn.parent is not None else None
-        return way[::-1]
+        return line_to(self.tree(), turn)
 
     def _depth(self, turn: Turn | None) -> int:
         return len(self._line(turn))

@@ -10,7 +10,7 @@ from griffin.model import GriffinConfig
 from griffin.sessions import history
 from griffin.sessions.changes import insert_session, insert_turn, turn_bytes
 from griffin.sessions.fingerprint import Fingerprint
-from griffin.sessions.state_file import StateInfo, TurnRecord, load_state_file, save_state_file
+from griffin.sessions.state_file import info_of, load_state_file, save_state_file
 from griffin.sessions.tokens import pack_ids
 from griffin.sessions.turn import Blob, Turn
 from griffin.sessions.turn_file import first_kept, pack_turn, pieces
@@ -33,19 +33,7 @@ def export_turn(
         raise ValueError("nothing has been said yet; there is no state to export")
     state = history.state_after(store.index, store.blobs, turn, config, fingerprint)
     line = history.line(store.index, session, turn.key)
-    info = StateInfo(
-        fingerprint=fingerprint,
-        config=config,
-        tokens=turn.tokens,
-        chain=turn.chain,
-        pending=turn.pending,
-        turns=tuple(
-            TurnRecord(role=t.role, text=t.text, ids=t.ids, tokens=t.tokens, chain=t.chain, created=t.created)
-            for t in line
-        ),
-        parent=line[-2].chain if len(line) > 1 else "",
-        title=title,
-    )
+    info = info_of(line, fingerprint, config, title)
     return save_state_file(path, info, state)
 
 
@@ -54,10 +42,7 @@ def import_state(
 ) -> None:
     """Begin a session from a state file, its turns as text and the last one's state."""
     info, state = load_state_file(path, fingerprint)
-    bare = TurnRecord(
-        role="state", text=None, ids=(), tokens=info.tokens, chain=info.chain, created=info.created
-    )
-    records = info.turns or (bare,)
+    records = info.records
     pos = int(state.pos[0]) if state is not None else 0
     start = first_kept(info.config, pos, 0)
     packed = pack_turn(pieces(state, start), start, pos, info.chain) if state is not None else None

@@ -20,6 +20,7 @@ from griffin.sessions.fingerprint import Fingerprint
 from griffin.sessions.lease import Lease
 from griffin.sessions.names import check_name, check_text, new_name, plain_json
 from griffin.sessions.tokens import NOTHING, check_ids, extend_chain, pack_ids
+from griffin.sessions.tree import branches, youngest
 from griffin.sessions.turn import Blob, Branch, Turn
 from griffin.sessions.turn_file import check_state, first_kept, pack_turn, pieces
 
@@ -207,11 +208,7 @@ class Session:
         index, tip = self._store.index, self._tip
         turn = None if number is None else history.turn(index, self._row, number=number)
         if turn is not None and turn.key not in {other.key for other in history.line(index, self._row, tip)}:
-            children = {other.parent: other for other in self.tree()}  # the youngest of each parent
-            last = turn
-            while last.number in children:
-                last = children[last.number]
-            tip = last.key
+            tip = youngest(self.tree(), turn).key
         return self._move(turn, tip)
 
     def fork(self, name: str | None = None, *, at: int | None = None, title: str | None = None) -> str:
@@ -257,20 +254,7 @@ class Session:
 
     def branches(self) -> list[Branch]:
         """Return all ways through the tree, in the order their last turns were made."""
-        tree = {turn.number: turn for turn in self.tree()}
-        inner = {turn.parent for turn in tree.values()}
-        on_head = {turn.number for turn in self.turns()}
-        found: list[Branch] = []
-        for tip in tree.values():
-            if tip.number in inner:
-                continue
-            way = [tip.number]
-            while (parent := tree[way[-1]].parent) is not None:
-                way.append(parent)
-            shared = len(on_head.intersection(way))
-            current = self.head is not None and self.head.number in way
-            found.append(Branch(tip=tip, turns=len(way), shared=shared, current=current))
-        return found
+        return branches(self.tree(), self.head)
 
     def update(self, *, title: str | None = None, settings: Mapping[str, Any] | None = None) -> None:
         """Change the title, or the plain values kept beside the conversation; None leaves them."""

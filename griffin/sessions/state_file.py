@@ -27,6 +27,7 @@ from griffin.sessions.fingerprint import Fingerprint, config_digest
 from griffin.sessions.names import check_text
 from griffin.sessions.tensor_file import Spec, TensorFile, pack
 from griffin.sessions.tokens import NOTHING, check_ids, extend_chain
+from griffin.sessions.turn import Turn
 from griffin.sessions.turn_file import check_finite, check_state
 
 FORMAT = "griffin-portable-state"
@@ -89,6 +90,33 @@ class StateInfo:
         check_text(self.parent, "the parent")
         _check_chain(self.chain)
         _check_turns(self)
+
+    @property
+    def records(self) -> tuple[TurnRecord, ...]:
+        """The turns; where there are none, one that stands for all that was read."""
+        bare = TurnRecord(
+            role="state", text=None, ids=(), tokens=self.tokens, chain=self.chain, created=self.created
+        )
+        return self.turns or (bare,)
+
+
+def info_of(line: Sequence[Turn], fingerprint: Fingerprint, config: GriffinConfig, title: str) -> StateInfo:
+    """Return what a state file says of the last of these turns, which follow each other from a first one."""
+    turn = line[-1]
+    records = (
+        TurnRecord(role=t.role, text=t.text, ids=t.ids, tokens=t.tokens, chain=t.chain, created=t.created)
+        for t in line
+    )
+    return StateInfo(
+        fingerprint=fingerprint,
+        config=config,
+        tokens=turn.tokens,
+        chain=turn.chain,
+        pending=turn.pending,
+        turns=tuple(records),
+        parent=line[-2].chain if len(line) > 1 else "",
+        title=title,
+    )
 
 
 def save_state_file(path: str | Path, info: StateInfo, state: State | None) -> int:

@@ -1,0 +1,42 @@
+"""The tree that turns form, whoever keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from griffin.sessions.turn import Branch, Turn
+
+
+def line_to(tree: Sequence[Turn], turn: Turn | None) -> list[Turn]:
+    """Return the turns from a first one to this one, oldest first; none for None."""
+    by_number = {each.number: each for each in tree}
+    way: list[Turn] = []
+    while turn is not None:
+        way.append(turn)
+        turn = by_number[turn.parent] if turn.parent is not None else None
+    return way[::-1]
+
+
+def youngest(tree: Sequence[Turn], turn: Turn) -> Turn:
+    """Return where the youngest of the turns that follow this one lead; itself if none follows.
+
+    tree: in the order the turns were made.
+    """
+    children = {each.parent: each for each in tree}  # the youngest of each parent
+    while turn.number in children:
+        turn = children[turn.number]
+    return turn
+
+
+def branches(tree: Sequence[Turn], head: Turn | None) -> list[Branch]:
+    """Return all ways through the tree, in the order their last turns were made."""
+    inner = {turn.parent for turn in tree}
+    on_head = {turn.number for turn in line_to(tree, head)}
+    found: list[Branch] = []
+    for tip in tree:
+        if tip.number in inner:
+            continue
+        way = {turn.number for turn in line_to(tree, tip)}
+        current = head is not None and head.number in way
+        found.append(Branch(tip=tip, turns=len(way), shared=len(on_head & way), current=current))
+    return found
