@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "pool.h"
+#include "run.h"
 
 namespace griffin {
 namespace {
@@ -14,8 +15,6 @@ namespace {
 
 // Rows of queries that pass a block of keys together: as many as keep their scores in the second-level cache.
 constexpr int64_t kQueries = 60;
-
-int64_t size_of(Type type) { return type == Type::f64 ? 8 : type == Type::f32 ? 4 : 2; }
 
 // What a pad reads: its own value, for every head; nobody looks at it.
 void read_itself(const Attention& n, int64_t row, int64_t step) {

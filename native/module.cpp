@@ -15,6 +15,7 @@
 #include "kernels.h"
 #include "pool.h"
 #include "product.h"
+#include "run.h"
 #include "sequence.h"
 #include "trunk.h"
 
@@ -54,17 +55,11 @@ void pack(uint64_t from, int64_t rows, int64_t inputs, uint64_t to, int threads)
 void* out(uint64_t address) { return const_cast<void*>(at(address)); }
 const int64_t* numbers(uint64_t address) { return static_cast<const int64_t*>(at(address)); }
 
-// Runs of channels: as long as the shares of the threads allow, so that memory is read in long pieces.
-int64_t share(int64_t pieces, int threads) { return (pieces + threads - 1) / threads; }
-
 void scan(int type, int64_t rows, int64_t steps, int64_t width, uint64_t x, uint64_t a, uint64_t h0, uint64_t h,
           uint64_t last, uint64_t every, int threads) {
   nb::gil_scoped_release release;
   const Scan s{static_cast<Type>(type), rows, steps, width, at(x), at(a), at(h0), out(h), out(last), out(every)};
-  const Sequences& kernels = *active().sequences;
-  const int64_t pieces = rows * ((width + kernels.lanes - 1) / kernels.lanes);
-  threads = enough(threads, rows * steps * width);
-  parallel(threads, pieces, share(pieces, threads), [&](int64_t first, int64_t end) { kernels.scan(s, first, end); });
+  run(s, threads);
 }
 
 void scan_gradient(int type, int64_t rows, int64_t steps, int64_t width, uint64_t a, uint64_t dh, uint64_t every,
@@ -72,11 +67,7 @@ void scan_gradient(int type, int64_t rows, int64_t steps, int64_t width, uint64_
   nb::gil_scoped_release release;
   const ScanGradient s{static_cast<Type>(type), rows, steps, width, at(a), at(dh), at(every), at(h0), at(dlast),
                        out(dx), out(da), out(dh0)};
-  const Sequences& kernels = *active().sequences;
-  const int64_t pieces = rows * ((width + kernels.lanes - 1) / kernels.lanes);
-  threads = enough(threads, rows * steps * width);
-  parallel(threads, pieces, share(pieces, threads),
-           [&](int64_t first, int64_t end) { kernels.scan_gradient(s, first, end); });
+  run(s, threads);
 }
 
 void unit(int type, int64_t rows, int64_t steps, int64_t width, int64_t blocks, uint64_t x, uint64_t wi,
@@ -85,11 +76,7 @@ void unit(int type, int64_t rows, int64_t steps, int64_t width, int64_t blocks, 
   nb::gil_scoped_release release;
   const Unit u{static_cast<Type>(type), rows, steps, width, blocks, at(x), at(wi), at(bi), at(wr), at(br),
                at(param), numbers(position), at(h0), out(h), out(last), nullptr, nullptr, nullptr};
-  const Sequences& kernels = *active().sequences;
-  const int64_t lanes = u.type == Type::f64 ? kernels.lanes / 2 : kernels.lanes;
-  const int64_t pieces = rows * blocks * ((width / blocks + lanes - 1) / lanes);
-  parallel(enough(threads, rows * steps * width * (width / blocks) / 8), pieces, 1,
-           [&](int64_t first, int64_t end) { kernels.unit(u, first, end); });
+  run(u, threads);
 }
 
 void unit_of_gates(int type, int64_t rows, int64_t steps, int64_t width, uint64_t x, uint64_t gate_i,
@@ -98,10 +85,7 @@ void unit_of_gates(int type, int64_t rows, int64_t steps, int64_t width, uint64_
   nb::gil_scoped_release release;
   const Unit u{static_cast<Type>(type), rows, steps, width, 1, at(x), nullptr, nullptr, nullptr, nullptr,
                at(param), numbers(position), at(h0), out(h), out(last), at(gate_i), at(gate_r), out(every)};
-  const Sequences& kernels = *active().sequences;
-  const int64_t pieces = rows * ((width + kernels.lanes - 1) / kernels.lanes);
-  threads = enough(threads, rows * steps * width);
-  parallel(threads, pieces, share(pieces, threads), [&](int64_t first, int64_t end) { kernels.unit(u, first, end); });
+  run(u, threads);
 }
 
 void unit_gradient(int type, int64_t rows, int64_t steps, int64_t width, uint64_t x, uint64_t dh,
@@ -112,11 +96,7 @@ void unit_gradient(int type, int64_t rows, int64_t steps, int64_t width, uint64_
   const UnitGradient u{static_cast<Type>(type), rows, steps, width, at(x), at(dh), at(gate_i), at(gate_r),
                        at(every), at(param), numbers(position), at(h0), at(dlast), out(dx), out(dgate_i),
                        out(dgate_r), out(drate), out(dh0)};
-  const Sequences& kernels = *active().sequences;
-  const int64_t pieces = rows * ((width + kernels.lanes - 1) / kernels.lanes);
-  threads = enough(threads, rows * steps * width);
-  parallel(threads, pieces, share(pieces, threads),
-           [&](int64_t first, int64_t end) { kernels.unit_gradient(u, first, end); });
+  run(u, threads);
 }
 
 void convolution(int type, int64_t rows, int64_t steps, int64_t width, int64_t taps, uint64_t x, uint64_t weight,
@@ -124,9 +104,7 @@ void convolution(int type, int64_t rows, int64_t steps, int64_t width, int64_t t
   nb::gil_scoped_release release;
   const Convolution v{static_cast<Type>(type), rows, steps, width, taps, at(x), at(weight), at(bias),
                       numbers(position), at(cache), out(y), out(left)};
-  const Sequences& kernels = *active().sequences;
-  parallel(enough(threads, rows * steps * width * taps / 4), rows * steps, 64,
-           [&](int64_t first, int64_t end) { kernels.convolution(v, first, end); });
+  run(v, threads);
 }
 
 void attention(int type, int64_t rows, int64_t steps, int64_t heads, int64_t kv_heads, int64_t width, int64_t slots,
@@ -153,25 +131,20 @@ void attention(int type, int64_t rows, int64_t steps, int64_t heads, int64_t kv_
 void norm(int type, int64_t rows, int64_t width, uint64_t x, uint64_t weight, double eps, uint64_t y, int threads) {
   nb::gil_scoped_release release;
   const Norm n{static_cast<Type>(type), rows, width, at(x), nullptr, at(weight), eps, nullptr, out(y)};
-  const Sequences& kernels = *active().sequences;
-  parallel(enough(threads, rows * width), rows, 4, [&](int64_t first, int64_t end) { kernels.norm(n, first, end); });
+  run(n, threads);
 }
 
 void gated(int type, int64_t count, uint64_t gate, uint64_t x, uint64_t y, int threads) {
   nb::gil_scoped_release release;
   const Gated g{static_cast<Type>(type), count, at(gate), at(x), out(y)};
-  const Sequences& kernels = *active().sequences;
-  parallel(enough(threads, count * 4), (count + kRun - 1) / kRun, 1,
-           [&](int64_t first, int64_t end) { kernels.gated(g, first, end); });
+  run(g, threads);
 }
 
 void rope(int type, int64_t tokens, int64_t heads, int64_t width, int64_t half, uint64_t x, uint64_t cos, uint64_t sin,
           int threads) {
   nb::gil_scoped_release release;
   const Rope r{static_cast<Type>(type), tokens, heads, width, half, out(x), at(cos), at(sin)};
-  const Sequences& kernels = *active().sequences;
-  parallel(enough(threads, tokens * heads * half), tokens, 4,
-           [&](int64_t first, int64_t end) { kernels.rope(r, first, end); });
+  run(r, threads);
 }
 
 void cosines(int type, uint64_t position, int64_t tokens, uint64_t frequency, int64_t half, uint64_t cos, uint64_t sin) {
@@ -183,9 +156,7 @@ void cosines(int type, uint64_t position, int64_t tokens, uint64_t frequency, in
 void soft_cap(uint64_t x, int64_t count, float cap, int threads) {
   nb::gil_scoped_release release;
   const SoftCap s{count, cap, static_cast<float*>(out(x))};
-  const Sequences& kernels = *active().sequences;
-  parallel(enough(threads, count), (count + kRun - 1) / kRun, 8,
-           [&](int64_t first, int64_t end) { kernels.soft_cap(s, first, end); });
+  run(s, threads);
 }
 
 // Read tokens through a whole model; Ctrl-C is heard between two layers of a long reading.

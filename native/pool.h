@@ -22,10 +22,4 @@ void parallel(int threads, int64_t pieces, int64_t grain, const Job& job) {
       &job);
 }
 
-// Fewer threads where there is little to do: waking one costs as much as this many operations on a value.
-inline int enough(int threads, int64_t values) {
-  const int64_t most = values / 4096 + 1;
-  return most < threads ? static_cast<int>(most) : threads;
-}
-
 }  // namespace griffin

@@ -8,6 +8,8 @@
 namespace griffin {
 namespace {
 
+#include "packed/rows.h"
+
 int64_t round_up(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
 
 bool four_bits(Format format) { return format == Format::int4 || format == Format::int4_min; }
@@ -31,20 +33,6 @@ float half_to_float(const uint8_t* from) {
   return bits & 0x8000 ? -value : value;
 }
 
-float bf16_to_float(uint16_t bits) {
-  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
-  float out;
-  std::memcpy(&out, &wide, 4);
-  return out;
-}
-
-uint16_t float_to_bf16(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(bits >> 16 | 0x40);
-  return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
-}
-
 // Weight k of output row `row`, as griffin/ops/packed_linear/packed.py lays it down.
 float weight(const Matrix& m, int64_t row, int64_t k) {
   const int64_t lane = row % kPanel;
@@ -52,7 +40,7 @@ float weight(const Matrix& m, int64_t row, int64_t k) {
   if (m.format == Format::bf16) {
     uint16_t bits;
     std::memcpy(&bits, panel + k / 2 * 64 + lane * 4 + k % 2 * 2, 2);
-    return bf16_to_float(bits);
+    return from_bf16(bits);
   }
   if (m.format == Format::int8) return (panel[k / 4 * 64 + lane * 4 + k % 4] - 128.0f) * m.scale[row];
   const uint8_t* block = panel + k / kBlock4 * (m.format == Format::int4 ? 576 : 640);
@@ -127,8 +115,8 @@ void look_up(const Matrix& m, const int64_t* ids, int64_t count, float scale, Ty
     for (int64_t k = 0; k < m.in; ++k) {
       const float value = weight(m, ids[n], k);
       if (type == Type::bf16) {
-        const float rounded = bf16_to_float(float_to_bf16(value));
-        static_cast<uint16_t*>(out)[n * m.in + k] = float_to_bf16(rounded * scale);
+        const float rounded = from_bf16(to_bf16(value));
+        static_cast<uint16_t*>(out)[n * m.in + k] = to_bf16(rounded * scale);
       } else {
         static_cast<float*>(out)[n * m.in + k] = value * scale;
       }

@@ -8,14 +8,12 @@
 
 #include "attention.h"
 #include "pool.h"
-#include "sequence.h"
+#include "run.h"
 
 namespace griffin {
 namespace {
 
 #include "scratch.h"
-
-int64_t size_of(Type type) { return type == Type::f64 ? 8 : type == Type::f32 ? 4 : 2; }
 
 // Takes pieces of memory, each at the beginning of a cache line; first without any, to count them.
 struct Carver {
@@ -73,7 +71,6 @@ struct Trunk::Call {
   const Trunk& trunk;
   int64_t rows, steps, tokens;
   int threads;
-  const Sequences& kernels;
   int64_t *position = nullptr;
   void *cos = nullptr, *sin = nullptr;
   void *x = nullptr, *inner = nullptr, *out = nullptr;    // (tokens, D)
@@ -110,23 +107,18 @@ struct Trunk::Call {
   // inner = norm(x), or x += out first.
   void norm(const void* weight, bool add, void* to) {
     const Norm n{trunk.type_, tokens, trunk.width_, x, add ? out : nullptr, weight, trunk.eps_, add ? x : nullptr, to};
-    parallel(enough(threads, tokens * trunk.width_), tokens, 4,
-             [&](int64_t first, int64_t last) { kernels.norm(n, first, last); });
+    griffin::run(n, threads);
   }
 
   // to = gelu(gate) * value
   void gated(const void* gate, const void* value, int64_t width, void* to) {
-    const Gated g{trunk.type_, tokens * width, gate, value, to};
-    parallel(enough(threads, g.count * 4), (g.count + kRun - 1) / kRun, 1,
-             [&](int64_t first, int64_t last) { kernels.gated(g, first, last); });
+    griffin::run(Gated{trunk.type_, tokens * width, gate, value, to}, threads);
   }
 
   void rotate(void* heads, int64_t count) {
     const Rope r{trunk.type_, tokens, count, trunk.head_width_, static_cast<int64_t>(trunk.frequencies_.size()), heads,
                  cos, sin};
-    if (r.half == 0) return;
-    parallel(enough(threads, tokens * count * r.half), tokens, 4,
-             [&](int64_t first, int64_t last) { kernels.rope(r, first, last); });
+    if (r.half) griffin::run(r, threads);
   }
 };
 
@@ -134,16 +126,13 @@ void Trunk::recur(const Layer& layer, Call& call, void* conv, void* lru) const {
   call.multiply(layer.matrices.data(), {call.a, call.b}, call.inner);
   const Convolution v{type_, call.rows, call.steps, lru_width_, taps_, call.a, layer.tensors[0], layer.tensors[1],
                       call.position, conv, call.c, call.left};
-  parallel(enough(call.threads, call.tokens * lru_width_ * taps_ / 4), call.tokens, 64,
-           [&](int64_t first, int64_t last) { call.kernels.convolution(v, first, last); });
+  griffin::run(v, call.threads);
   std::memcpy(conv, call.left, static_cast<size_t>(call.rows * (taps_ - 1) * lru_width_ * size_of(type_)));
 
   const auto& t = layer.tensors;
   const Unit u{type_, call.rows, call.steps, lru_width_, gate_blocks_, call.c, t[2], t[3], t[4], t[5], t[6],
                call.position, lru, call.a, lru, nullptr, nullptr, nullptr};
-  const int64_t size = lru_width_ / gate_blocks_, chunks = (size + call.kernels.lanes - 1) / call.kernels.lanes;
-  parallel(enough(call.threads, call.tokens * lru_width_ * size / 8), call.rows * gate_blocks_ * chunks, 1,
-           [&](int64_t first, int64_t last) { call.kernels.unit(u, first, last); });
+  griffin::run(u, call.threads);
   call.gated(call.b, call.a, lru_width_, call.c);
   call.multiply(&layer.matrices[2], {call.out}, call.c);
 }
@@ -184,7 +173,7 @@ void Trunk::attend(const Layer& layer, Call& call, void* ring_k, void* ring_v) c
 void Trunk::run(const int64_t* tokens, int64_t rows, int64_t steps, const int64_t* before,
                 const std::vector<void*>& state, void* hidden, int threads,
                 const std::function<void()>& between) const {
-  Call call{*this, rows, steps, rows * steps, threads, *active().sequences};
+  Call call{*this, rows, steps, rows * steps, threads};
   static thread_local Scratch scratch;
   Carver counter;
   call.carve(counter);
@@ -196,7 +185,7 @@ void Trunk::run(const int64_t* tokens, int64_t rows, int64_t steps, const int64_
   }
   rope_table(type_, call.position, call.tokens, frequencies_.data(), static_cast<int64_t>(frequencies_.size()),
              call.cos, call.sin);
-  parallel(enough(threads, call.tokens * width_), call.tokens, 1, [&](int64_t first, int64_t last) {
+  parallel(threads, call.tokens, 16, [&](int64_t first, int64_t last) {
     look_up(embedding_, tokens + first, last - first, scale_, type_,
             static_cast<uint8_t*>(call.x) + first * width_ * size_of(type_));
   });

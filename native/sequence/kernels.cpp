@@ -14,6 +14,7 @@ namespace {
 #include "scratch.h"
 #include "vector.h"
 
+#include "blocks.h"
 #include "elementwise.h"
 #include "scan.h"
 

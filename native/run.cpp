@@ -1,0 +1,67 @@
+#include "run.h"
+
+#include "pool.h"
+
+namespace griffin {
+namespace {
+
+// Fewer threads where there is little to do: waking one costs as much as this many operations on a value.
+int enough(int threads, int64_t values) {
+  const int64_t most = values / 4096 + 1;
+  return most < threads ? static_cast<int>(most) : threads;
+}
+
+const Sequences& kernels() { return *active().sequences; }
+
+// Every thread has a run of channels as long as its share, so that memory is read in long pieces.
+template <class Job>
+void by_channels(const Job& job, void (*kernel)(const Job&, int64_t, int64_t), int threads) {
+  const int64_t pieces = job.rows * ((job.width + kernels().lanes - 1) / kernels().lanes);
+  threads = enough(threads, job.rows * job.steps * job.width);
+  parallel(threads, pieces, (pieces + threads - 1) / threads,
+           [&](int64_t first, int64_t last) { kernel(job, first, last); });
+}
+
+template <class Job>
+void by_pieces(const Job& job, void (*kernel)(const Job&, int64_t, int64_t), int64_t pieces, int64_t grain,
+               int threads) {
+  parallel(threads, pieces, grain, [&](int64_t first, int64_t last) { kernel(job, first, last); });
+}
+
+}  // namespace
+
+void run(const Scan& s, int threads) { by_channels(s, kernels().scan, threads); }
+
+void run(const ScanGradient& s, int threads) { by_channels(s, kernels().scan_gradient, threads); }
+
+void run(const Unit& u, int threads) {
+  if (u.gate_i) return by_channels(u, kernels().unit, threads);
+  const int64_t lanes = u.type == Type::f64 ? kernels().lanes / 2 : kernels().lanes, size = u.width / u.blocks;
+  by_pieces(u, kernels().unit, u.rows * u.blocks * ((size + lanes - 1) / lanes), 1,
+            enough(threads, u.rows * u.steps * u.width * size / 8));
+}
+
+void run(const UnitGradient& u, int threads) { by_channels(u, kernels().unit_gradient, threads); }
+
+void run(const Convolution& v, int threads) {
+  by_pieces(v, kernels().convolution, v.rows * v.steps, 64,
+            enough(threads, v.rows * v.steps * v.width * v.taps / 4));
+}
+
+void run(const Norm& n, int threads) {
+  by_pieces(n, kernels().norm, n.rows, 4, enough(threads, n.rows * n.width));
+}
+
+void run(const Gated& g, int threads) {
+  by_pieces(g, kernels().gated, (g.count + kRun - 1) / kRun, 1, enough(threads, g.count * 4));
+}
+
+void run(const Rope& r, int threads) {
+  by_pieces(r, kernels().rope, r.tokens, 4, enough(threads, r.tokens * r.heads * r.half));
+}
+
+void run(const SoftCap& s, int threads) {
+  by_pieces(s, kernels().soft_cap, (s.count + kRun - 1) / kRun, 8, enough(threads, s.count));
+}
+
+}  // namespace griffin
