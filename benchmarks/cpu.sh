@@ -11,21 +11,21 @@ model=$1
 gguf=$2
 out=docs/benchmarks
 mkdir -p "$out"
-small="--format int8 --format int4"
 
-griffin bench kernels --model "$model" --out "$out/kernels.json"
-griffin bench load --model "$model" --context 2048 --against transformers --out "$out/load.json"
-griffin bench decode --model "$model" --format bf16-packed --against transformers --out "$out/decode-bf16.json"
-griffin bench decode --model "$model" $small --against transformers --out "$out/decode-small.json"
+griffin bench kernels --model "$model" --format int4 --length 512 --out "$out/kernels.json"
+griffin bench load --model "$model" --context 2048 --format stored --format bf16-packed --rounds 2 \
+    --out "$out/load.json"
+griffin bench decode --model "$model" --format bf16-packed --format int8 --format int4 --context 512 \
+    --against transformers --out "$out/decode.json"
 griffin bench decode --model "$model" --context 32 --tokens 4 --against recurrentgemma \
     --out "$out/decode-recurrentgemma.json"
-griffin bench decode --model "$model" $small --context 2048 \
+griffin bench decode --model "$model" --format int8 --format int4 --context 2048 \
     --against llama.cpp --gguf "$gguf" --out "$out/decode-llama.cpp.json"
-griffin bench batch --model "$model" --format int8 --batch 1 --batch 8 --out "$out/batch.json"
+griffin bench batch --model "$model" --format int8 --batch 1 --batch 8 --context 512 --out "$out/batch.json"
 griffin bench prefill --model "$model" --format bf16-packed --format int8 --length 512 --length 2048 \
-    --against transformers --out "$out/prefill.json"
+    --rounds 2 --against transformers --out "$out/prefill.json"
 griffin bench context --model "$model" --format int4 --context 512 --context 2048 --context 8192 \
-    --context 16384 --context 65536 --against llama.cpp --gguf "$gguf" --patience 900 \
+    --context 16384 --rounds 3 --tokens 8 --against llama.cpp --gguf "$gguf" --patience 700 \
     --out "$out/context.json" --plot "$out/context.png"
-griffin bench context --model "$model" --format int4 --context 2048 --context 16000 --context 100000 \
-    --out "$out/context-long.json"
+griffin bench context --model "$model" --format int4 --context 2048 --context 16000 --context 65536 \
+    --context 100000 --out "$out/context-long.json"

@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-TESTS = ("tests/ops/test_native.py", "tests/ops/test_packed_linear.py", "tests/ops/test_twins.py")
+TESTS = (
+    "tests/model/test_fast_trunk.py",
+    "tests/ops/test_native.py",
+    "tests/ops/test_packed_linear.py",
+    "tests/ops/test_twins.py",
+)
 
 
 def main() -> int:
