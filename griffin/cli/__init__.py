@@ -15,6 +15,7 @@ from griffin import __version__
 VERBS = {
     "generate": ("griffin.cli.generate:command", "Continue a prompt, a file or standard input of any size."),
     "chat": ("griffin.cli.chat:command", "Talk with a model in the terminal."),
+    "serve": ("griffin.cli.serve:command", "Serve a model over HTTP, as OpenAI's interface and a chat page."),
     "state": ("griffin.cli.state:command", "Keep, show, copy and compare what a model has read."),
     "ask": ("griffin.cli.ask:command", "Read a text once, answer many questions about it."),
     "watch": ("griffin.cli.watch:command", "Read a stream without end, answer every so many lines."),

@@ -1,0 +1,177 @@
+"""The application: pure ASGI, so that nothing between the socket and a route hides that a client has left."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import NamedTuple
+
+from griffin.server import errors
+from griffin.server.errors import BAD_METHOD, FORBIDDEN, ApiError, Case
+from griffin.server.exchange import Exchange, Reply
+from griffin.server.hosts import cors, preflight
+from griffin.server.protocol.operations import OPERATIONS, Operation
+from griffin.server.receive import Gone, Receive, Scope, Send
+from griffin.server.routes import HANDLERS, Handler
+from griffin.server.routes.server import document, no_route
+from griffin.server.service import Service, log
+from griffin.server.static import read_page
+from griffin.server.trouble import where
+
+_HEADERS = Case(431, "invalid_request_error", "request_too_large", False)
+
+
+class Route(NamedTuple):
+    """One method of one path, and who answers it."""
+
+    method: str
+    pattern: re.Pattern[str]
+    name: str
+    public: bool
+    handler: Handler
+
+
+class App:
+    """Answer requests for a Service. An ASGI application; its lifespan starts and ends the engine.
+
+    The order: headers not too large, Host and Origin, the path, the key, then the route. What a route raises
+    becomes one JSON error; an exception that nobody meant is logged without anybody's words and answered with
+    500 and the request's id.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.routes = [_route(operation) for operation in OPERATIONS]
+        self.routes.append(Route("GET", re.compile(r"/openapi\.json"), "GET /openapi.json", False, document))
+        self.page = read_page()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http":
+            await self._http(Exchange(scope, receive, send, send_seconds=self.service.settings.send_seconds))
+        else:  # there are no web sockets here
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        self.service.open()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.service.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _http(self, exchange: Exchange) -> None:
+        begun = time.perf_counter()
+        name, code = "other", ""
+        try:
+            try:
+                route = self._admit(exchange)
+                if route is None:
+                    name = "page"
+                else:
+                    name = route.name
+                    reply = await route.handler(self.service, exchange)
+                    if reply is not None:
+                        await exchange.answer(reply)
+                    code = exchange.extra.get("x-griffin-failed", "")
+                if route is None:
+                    await self._page(exchange)
+            except ApiError as error:
+                code = error.code or "bug"
+                await self._refuse(exchange, error)
+            except Gone:
+                raise
+            except Exception as error:
+                log.error("%s failed: %s", exchange.id, where(error))
+                code = "bug"
+                if exchange.status:  # in the middle of an answer: only closing the connection can tell
+                    raise Gone from None
+                await self._refuse(exchange, errors.bug(exchange.id))
+        except Gone:
+            code = code or "client_gone"
+            if exchange.status:
+                _abort(exchange)
+        finally:
+            exchange.close()
+            self._note(exchange, name, code, time.perf_counter() - begun)
+
+    def _admit(self, exchange: Exchange) -> Route | None:
+        """Return the route of a request that may have one, None for the page's files; ApiError otherwise."""
+        service, scope = self.service, exchange.scope
+        size = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+        if size + len(scope.get("raw_path", b"")) + len(scope.get("query_string", b"")) > (
+            most := service.settings.max_header_bytes
+        ):
+            raise ApiError(_HEADERS, f"the headers have more than {most} bytes; send fewer")
+        origin = service.hosts.check(exchange.method, scope.get("scheme", "http"), exchange.headers)
+        if origin is not None:
+            exchange.extra |= cors(origin)
+        path, method = scope["path"], "GET" if exchange.method == "HEAD" else exchange.method
+        if path in self.page:
+            return None
+        found = [
+            (route, match) for route in self.routes if (match := route.pattern.fullmatch(path)) is not None
+        ]
+        route, match = next(((r, m) for r, m in found if r.method == method), (None, None))
+        if route is None or match is None:
+            if method == "OPTIONS" and origin is not None and found:
+                return Route("OPTIONS", found[0][0].pattern, "preflight", True, _preflight)
+            service.keys.namespace(exchange.headers.get("authorization"))  # who has no key learns nothing
+            if not found:
+                raise no_route(exchange)
+            allowed = ", ".join(sorted({r.method for r, _ in found}))
+            raise ApiError(
+                BAD_METHOD,
+                f"{method[:16]} is not for this path; it takes {allowed}",
+                headers={"allow": allowed},
+            )
+        if not route.public:
+            exchange.namespace = service.keys.namespace(exchange.headers.get("authorization"))
+        exchange.params = match.groupdict()
+        return route
+
+    async def _page(self, exchange: Exchange) -> None:
+        file = self.page[exchange.scope["path"]]
+        status, headers, body = file.reply(exchange.method, exchange.headers.get("if-none-match"))
+        await exchange.answer_plain(status, headers, body)
+
+    async def _refuse(self, exchange: Exchange, error: ApiError) -> None:
+        await exchange.answer(Reply(error.body(), error.headers, error.status))
+
+    def _note(self, exchange: Exchange, name: str, code: str, seconds: float) -> None:
+        """Count and log a request: what kind it was and how it went, no name and no word of anybody's."""
+        kind = "error" if code else "ok"
+        self.service.metrics.requests.labels(name, kind, code or "none").inc()
+        tokens = ""
+        if exchange.tokens is not None:
+            tokens = " prompt={} cached={} generated={}".format(*exchange.tokens)
+        log.info(
+            "%s %s %d %s%.1fms%s",
+            *(exchange.id, name, exchange.status, f"{code} " if code else "", 1000 * seconds, tokens),
+        )
+
+
+async def _preflight(service: Service, exchange: Exchange) -> Reply:
+    origin = exchange.headers.get("origin")
+    if origin is None:
+        raise ApiError(FORBIDDEN, "a preflight names an origin")
+    return Reply(b"", preflight(origin), 204)
+
+
+def _abort(exchange: Exchange) -> None:
+    abort = exchange.scope.get("state", {}).get("abort")
+    if abort is not None:
+        abort()
+
+
+def _route(operation: Operation) -> Route:
+    """Return the route of an operation. A name is one segment of a path; a model's may hold slashes."""
+    parts = re.split(r"{(\w+)}", operation.path)
+    pattern = "".join(
+        (f"(?P<{part}>{'.+' if part == 'model' else '[^/]+'})" if place % 2 else re.escape(part))
+        for place, part in enumerate(parts)
+    )
+    handler = HANDLERS[operation.route]
+    return Route(operation.method, re.compile(pattern), operation.route, operation.public, handler)

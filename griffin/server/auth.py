@@ -1,0 +1,68 @@
+"""Who may ask: API keys, compared in constant time, each a namespace of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+from pathlib import Path
+
+from griffin.server.errors import BAD_KEY, ApiError
+
+_SHORTEST = 16
+
+
+class Keys:
+    """The keys of one server. Without any, everybody may ask, in the one namespace "".
+
+    Only digests are kept. A key's namespace is made of its digest: what is kept for one key (sessions,
+    states, cached prefixes) is not seen by another.
+    """
+
+    def __init__(self, keys: Iterable[str] = ()) -> None:
+        """Take the keys; ValueError for one that is short or could not be sent in a header."""
+        self._digests: list[bytes] = []
+        for number, key in enumerate(keys, start=1):
+            if len(key) < _SHORTEST or not key.isascii() or not key.isprintable() or " " in key:
+                raise ValueError(
+                    f"API key {number} cannot be used: a key has at least {_SHORTEST} printable ASCII "
+                    f"characters and no spaces (`openssl rand -hex 24` makes one)"
+                )
+            self._digests.append(_digest(key))
+
+    def __bool__(self) -> bool:
+        return bool(self._digests)
+
+    @classmethod
+    def read(cls, path: Path) -> Keys:
+        """Read a file of one key a line; empty lines and those that begin with # are passed over.
+
+        ValueError for a file that others may read, and for one without a key.
+        """
+        if path.stat().st_mode & 0o077:
+            raise ValueError(f"others may read {path}; close it first: chmod 600 {path}")
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        found = [line for line in lines if line and not line.startswith("#")]
+        if not found:
+            raise ValueError(f"{path} holds no key; write one a line")
+        return cls(found)
+
+    def namespace(self, authorization: str | None) -> str:
+        """Return the namespace of who asks; ApiError (401) if the Authorization header has no key of ours.
+
+        All keys are compared, whichever fits, so the time tells nothing.
+        """
+        if not self._digests:
+            return ""
+        scheme, _, key = (authorization or "").partition(" ")
+        given = _digest(key.strip())
+        found = [digest for digest in self._digests if hmac.compare_digest(digest, given)]
+        if scheme.lower() != "bearer" or not key or not found:
+            what = "a wrong API key" if key else "no API key"
+            raise ApiError(BAD_KEY, f"{what} was sent; send one as Authorization: Bearer KEY")
+        # Hashed once more: what lies on the disk under this name must not be what keys are compared with.
+        return "key-" + hashlib.sha256(b"griffin namespace" + found[0]).hexdigest()[:32]
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

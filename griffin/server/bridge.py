@@ -1,0 +1,170 @@
+"""Between the engine's thread and the event loop: requests go over, pieces come back in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from griffin.engine import End, Engine, Event, Request, Ticket
+from griffin.server.writer import Piece, Writer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One prompt and who writes its answers, one writer a choice."""
+
+    request: Request
+    writers: Sequence[Writer]
+
+
+class Bridge:
+    """Carry pieces from the engine's thread to the loop: one wake-up for all that happened in a step."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.runs: set[Run] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._outbox: deque[tuple[Run, Piece | None]] = deque()
+        self._scheduled = False
+
+    def bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Say which loop the pieces go to."""
+        self._loop = loop
+
+    def post(self, run: Run, piece: Piece | None) -> None:
+        """Hand over a piece, from any thread; None says only that something ended."""
+        assert self._loop is not None
+        self._outbox.append((run, piece))
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        self._scheduled = False  # before the box is emptied: what comes now schedules anew
+        woken: dict[Run, None] = {}
+        while self._outbox:
+            run, piece = self._outbox.popleft()
+            if piece is not None:
+                run.pieces.append(piece)
+            woken[run] = None
+        for run in woken:
+            run.wake()
+
+
+class Run:
+    """Some prompts under way for one client. Everything but the sinks runs on the loop.
+
+    tickets: one a job, in order. settled: the engine has ended every answer, and its states are there.
+    why:     what `cancel` was told.
+    """
+
+    def __init__(self, bridge: Bridge, jobs: Sequence[Job]) -> None:
+        self.jobs = jobs
+        self.tickets: list[Ticket] = []
+        self.pieces: list[Piece] = []
+        self.why = ""
+        self.started = time.perf_counter()
+        self._bridge = bridge
+        self._lock = threading.Lock()  # a sink may be called before `submit` has returned its ticket
+        self._waiter: asyncio.Future[None] | None = None
+        self._unsettled = sum(len(job.writers) for job in jobs)
+
+    def submit(self, *, namespace: str, deadline: float | None, keep_state: bool = False) -> None:
+        """Give all jobs to the engine, or none: Refused says why."""
+        self._bridge.runs.add(self)
+        try:
+            for number, job in enumerate(self.jobs):
+                with self._lock:
+                    ticket = self._bridge.engine.submit(
+                        job.request,
+                        n=len(job.writers),
+                        deadline=deadline,
+                        namespace=namespace,
+                        sink=_Sink(self, number),
+                        keep_state=keep_state,
+                    )
+                    self.tickets.append(ticket)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def settled(self) -> bool:
+        return self._unsettled == 0
+
+    @property
+    def writers(self) -> list[Writer]:
+        return [writer for job in self.jobs for writer in job.writers]
+
+    def cancel(self, why: str = "") -> None:
+        """End what is under way, within a step."""
+        self.why = self.why or why
+        for ticket in self.tickets:
+            if not ticket.done:
+                self._bridge.engine.cancel(ticket)
+
+    def close(self) -> None:
+        """End the run, whatever became of it."""
+        self.cancel()
+        self._bridge.runs.discard(self)
+
+    async def next(self, seconds: float | None = None) -> list[Piece]:
+        """Return what has come since the last call, waiting until something does; nothing after the time."""
+        if not self.pieces and not await self._woken(seconds):
+            return []
+        pieces, self.pieces = self.pieces, []
+        return pieces
+
+    async def settle(self) -> None:
+        """Wait until the engine has let go of everything; at most a step after the last piece."""
+        while not self.settled:
+            await self._woken(None)
+
+    async def _woken(self, seconds: float | None) -> bool:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._waiter
+        except TimeoutError:
+            return False
+        finally:
+            self._waiter = None
+        return True
+
+    def wake(self) -> None:
+        """Let who waits for pieces look."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def take(self, number: int, event: Event | End) -> None:
+        """Write an event of a job, on the engine's thread. A stop string ends its answer here and now."""
+        writer = self.jobs[number].writers[event.choice]
+        try:
+            piece = writer.take(event)
+        except Exception as error:  # of this answer alone: it ends, and its client is told
+            writer.ended = True
+            end = End(event.index, event.choice, "error", error)
+            piece = Piece(writer.choice, "", None, 0, None, end)
+        if writer.ended and event.finish_reason is None:
+            with self._lock:
+                ticket = self.tickets[number]
+            self._bridge.engine.cancel(ticket, event.choice)
+        if event.finish_reason is not None:
+            self._unsettled -= 1
+        if piece is not None or event.finish_reason is not None:
+            self._bridge.post(self, piece)
+
+
+class _Sink:
+    """Where the engine puts the events of one job."""
+
+    def __init__(self, run: Run, number: int) -> None:
+        self._run = run
+        self._number = number
+
+    def __call__(self, event: Event | End) -> None:
+        self._run.take(self._number, event)

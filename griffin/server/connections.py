@@ -1,0 +1,64 @@
+"""uvicorn's HTTP connections, with an end to patience: how many, and how long headers may take."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+
+def bounded_protocol(most: int, header_seconds: float) -> type[asyncio.Protocol]:
+    """Return the protocol for `uvicorn.Config(http=...)`.
+
+    most:           connections at a time; one more is closed at once.
+    header_seconds: what a client has for the headers of a request, from connecting or from their first byte.
+    The application finds `abort` in scope["state"]: it closes the connection and drops what was not sent.
+    """
+
+    class BoundedProtocol(H11Protocol):
+        _late: asyncio.TimerHandle | None = None
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.access_log = False  # it would write paths, and these hold names of sessions
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+            super().connection_made(transport)
+            if len(self.connections) > most:
+                transport.abort()
+                return
+            self.app_state = {**self.app_state, "abort": transport.abort}
+            self._expect()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._arrived()
+            super().connection_lost(exc)
+
+        def handle_events(self) -> None:
+            super().handle_events()
+            # IDLE: no request has begun, so what came is a part of its headers.
+            if self.conn.their_state is h11.IDLE and any(self.conn.trailing_data):
+                self._expect()
+            elif self.conn.their_state is not h11.IDLE:
+                self._arrived()
+
+        def _expect(self) -> None:
+            if self._late is None:
+                self._late = self.loop.call_later(header_seconds, self._give_up)
+
+        def _arrived(self) -> None:
+            if self._late is not None:
+                self._late.cancel()
+                self._late = None
+
+        def _give_up(self) -> None:
+            self._late = None
+            self.transport.abort()
+
+        def __repr__(self) -> str:
+            return f"<connection {self.client}>"
+
+    kind: Any = BoundedProtocol
+    return kind

@@ -1,0 +1,144 @@
+"""One request and its answer on the wire."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+
+from griffin.server import protocol as p
+from griffin.server import sse
+from griffin.server.limits import Limits
+from griffin.server.receive import Budget, Gone, Receive, Scope, Send, read_body
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer that is not streamed."""
+
+    body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+    status: int = 200
+    media: str = "application/json"
+
+
+class Exchange:
+    """A request, from its headers to the last byte of its answer.
+
+    headers:    by lower-case names. query: the query's values. params: the path's, by the operation's names.
+    namespace:  of who asks. id: in x-request-id of the answer and in the log.
+    extra:      headers that every answer gets.
+    status:     of the answer, 0 before it began. streaming: it began as a stream of events.
+    tokens:     (prompt, cached, generated) for the log.
+    gone:       the client went away.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, *, send_seconds: float) -> None:
+        self.scope = scope
+        self.method: str = scope["method"]
+        self.headers: dict[str, str] = {
+            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
+        }
+        self.id = p.request_id(self.headers.get("x-request-id"))
+        self.namespace = ""
+        self.params: dict[str, str] = {}
+        self.extra: dict[str, str] = {"x-request-id": self.id}
+        self.status = 0
+        self.streaming = False
+        self.tokens: tuple[int, int, int] | None = None
+        self.gone = False
+        self._receive = receive
+        self._send = send
+        self._send_seconds = send_seconds
+        self._on_gone: list[Callable[[], object]] = []
+        self._watcher: asyncio.Task[None] | None = None
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query's values; of two with one name the last."""
+        text = self.scope.get("query_string", b"").decode("latin-1")
+        return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=32))
+
+    async def body(self, limits: Limits, budget: Budget, seconds: float) -> bytes:
+        """Read the body, and from then on watch for the client going away."""
+        body = await read_body(self._receive, self.headers, limits, budget, seconds)
+        self._watcher = asyncio.create_task(self._watch())
+        return body
+
+    def on_gone(self, call: Callable[[], object]) -> None:
+        """Have something called, at once, when the client goes away; now if it has."""
+        if self.gone:
+            call()
+        else:
+            self._on_gone.append(call)
+
+    def check_here(self) -> None:
+        """Raise Gone if the client went away."""
+        if self.gone:
+            raise Gone
+
+    async def answer(self, reply: Reply) -> None:
+        """Send a whole answer."""
+        headers = {
+            "content-type": reply.media,
+            "content-length": str(len(reply.body)),
+            "x-content-type-options": "nosniff",
+            "cache-control": "no-store",
+        }
+        await self._begin(reply.status, headers | self.extra | reply.headers)
+        await self._put({"type": "http.response.body", "body": reply.body})
+
+    async def answer_plain(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """Send an answer whose headers are settled already."""
+        await self._begin(status, {**headers, "x-request-id": self.id})
+        await self._put({"type": "http.response.body", "body": body})
+
+    async def begin_stream(self, headers: dict[str, str]) -> None:
+        """Send the headers of a stream of events."""
+        self.streaming = True
+        await self._begin(200, sse.HEADERS | {"x-content-type-options": "nosniff"} | self.extra | headers)
+
+    async def write(self, data: bytes) -> None:
+        """Send some of the stream; Gone if the client does not take it in time."""
+        await self._put({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end_stream(self) -> None:
+        """End the stream."""
+        await self._put({"type": "http.response.body", "body": b""})
+
+    def close(self) -> None:
+        """Stop watching."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    async def _begin(self, status: int, headers: dict[str, str]) -> None:
+        self.status = status
+        pairs = [
+            (name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers.items()
+        ]
+        await self._put({"type": "http.response.start", "status": status, "headers": pairs})
+
+    async def _put(self, message: dict[str, Any]) -> None:
+        self.check_here()
+        try:
+            async with asyncio.timeout(self._send_seconds):
+                await self._send(message)
+        except TimeoutError:  # it reads nothing: what lies in its buffers goes with the connection
+            abort = self.scope.get("state", {}).get("abort")
+            if abort is not None:
+                abort()
+            self._left()
+            raise Gone from None
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._left()
+
+    def _left(self) -> None:
+        self.gone = True
+        calls, self._on_gone = self._on_gone, []
+        for call in calls:
+            call()

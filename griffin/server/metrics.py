@@ -1,0 +1,75 @@
+"""Counters for Prometheus. No label ever holds a key, a session, a prompt or a path that a client chose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from griffin.engine import Engine
+
+_LONG = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+
+
+class Metrics:
+    """What a server counts. Names are like other servers', so that dashboards are easily changed over."""
+
+    def __init__(self, engine: Engine, version: str, model: str) -> None:
+        self.registry = CollectorRegistry()
+        make = {"registry": self.registry, "namespace": "griffin"}
+        self.requests = Counter(
+            "requests", "Requests by endpoint and outcome.", ["endpoint", "finish_reason", "code"], **make
+        )
+        self.prompt_tokens = Counter("prompt_tokens", "Tokens of prompts.", **make)
+        self.cached_tokens = Counter("cached_prompt_tokens", "Of which so many were not read again.", **make)
+        self.generated_tokens = Counter("generation_tokens", "Tokens generated.", **make)
+        self.cancelled = Counter("cancelled", "Requests whose client went away.", **make)
+        self.state_hits = Counter("state_hits", "Where an answer went on from.", ["source"], **make)
+        self.restore = Histogram(
+            "state_restore_seconds", "Reading a session's state.", buckets=_SHORT, **make
+        )
+        self.first_token = Histogram(
+            "time_to_first_token_seconds", "From the request to its first token.", buckets=_LONG, **make
+        )
+        self.between = Histogram(
+            "inter_token_seconds", "Between tokens of an answer, on average.", buckets=_SHORT, **make
+        )
+        self.queue = Histogram("queue_seconds", "Waiting for a slot.", buckets=_LONG, **make)
+        self.whole = Histogram("request_seconds", "From the request to its end.", buckets=_LONG, **make)
+        self.registry.register(_EngineGauges(engine, version, model))
+
+    def text(self) -> bytes:
+        """Return everything as Prometheus reads it."""
+        return generate_latest(self.registry)
+
+
+class _EngineGauges(Collector):
+    """Look at the engine when asked."""
+
+    def __init__(self, engine: Engine, version: str, model: str) -> None:
+        self._engine = engine
+        self._version = version
+        self._model = model
+
+    def collect(self) -> Iterator[Metric]:
+        stats = self._engine.stats()
+        for name, help, value in (
+            ("requests_running", "Rows that read or write.", stats.busy),
+            ("requests_waiting", "Requests without a slot.", stats.waiting),
+            ("requests_paused", "Requests set aside.", stats.paused),
+        ):
+            yield GaugeMetricFamily(f"griffin_{name}", help, value=value)
+        slots = GaugeMetricFamily("griffin_slots", "Rows of the engine.", labels=["state"])
+        slots.add_metric(["total"], stats.slots)
+        slots.add_metric(["busy"], stats.busy)
+        yield slots
+        size = GaugeMetricFamily("griffin_state_bytes", "Bytes of states.", labels=["tier"])
+        size.add_metric(["device"], stats.slot_bytes + stats.kept_bytes)
+        size.add_metric(["cache"], stats.cache_bytes)
+        yield size
+        info = GaugeMetricFamily("griffin_build_info", "What runs.", labels=["version", "model"])
+        info.add_metric([self._version, self._model], 1)
+        yield info

@@ -1,0 +1,106 @@
+"""Bodies in: bounded in size, in time, and all together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+
+from griffin.server import protocol as p
+from griffin.server.errors import BAD_MEDIA, INVALID, NOT_READY, SLOW_BODY, ApiError
+from griffin.server.limits import Limits
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_CLOSE = {"connection": "close"}  # what is left of the body will not be read
+
+
+class Gone(Exception):
+    """The client went away; there is nobody to answer."""
+
+
+class Budget:
+    """Bytes of bodies that may be held at a time, of all requests together."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.held = 0
+
+    def take(self, count: int) -> None:
+        """Count some bytes, or raise ApiError (503, worth another try)."""
+        if self.held + count > self.most:
+            raise ApiError(
+                NOT_READY,
+                "too many large bodies are on their way; try again",
+                retry_after=1.0,
+                headers=_CLOSE,
+            )
+        self.held += count
+
+    def give(self, count: int) -> None:
+        self.held -= count
+
+
+async def read_body(
+    receive: Receive, headers: Mapping[str, str], limits: Limits, budget: Budget, seconds: float
+) -> bytes:
+    """Read a request's body, which must be JSON; empty if there is none.
+
+    A body that says it is too large is refused unread, one that becomes so while it comes. ApiError: 413,
+    415, 408 for one that is not there after so many seconds. Gone if the client left.
+    """
+    check_media(headers)
+    declared = headers.get("content-length", "0")
+    if not (declared.isascii() and declared.isdigit() and len(declared) <= 15):
+        raise ApiError(INVALID, "content-length is no number", headers=_CLOSE)
+    if int(declared) > limits.max_body_bytes:
+        raise _closing(p.too_large(int(declared), limits))
+    pieces: list[bytes] = []
+    length = 0
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Gone
+                piece = message.get("body", b"")
+                if length + len(piece) > limits.max_body_bytes:
+                    raise _closing(p.too_large(length + len(piece), limits))
+                budget.take(len(piece))
+                length += len(piece)
+                pieces.append(piece)
+                if not message.get("more_body", False):
+                    break
+    except TimeoutError:
+        raise ApiError(
+            SLOW_BODY, f"the body was not there after {seconds:g} seconds; send it faster", headers=_CLOSE
+        ) from None
+    finally:
+        budget.give(length)
+    return b"".join(pieces)
+
+
+def check_media(headers: Mapping[str, str]) -> None:
+    """Raise ApiError (415) for a body that is not plain JSON. A page elsewhere cannot send that unasked."""
+    empty = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+    media, _, rest = headers.get("content-type", "").partition(";")
+    charset = rest.strip().lower().replace('"', "")
+    if empty and not media:
+        return
+    if media.strip().lower() != "application/json" or charset not in ("", "charset=utf-8"):
+        raise ApiError(
+            BAD_MEDIA,
+            f"the body is {media.strip()[:64] or 'of no type'}; send content-type: application/json",
+            headers=_CLOSE,
+        )
+    if (coding := headers.get("content-encoding", "identity")) != "identity":
+        raise ApiError(
+            BAD_MEDIA, f"the body is in {coding[:32]!r} encoding; send it as it is", headers=_CLOSE
+        )
+
+
+def _closing(error: ApiError) -> ApiError:
+    return ApiError(error.case, error.message, error.param, headers=_CLOSE)

@@ -1,0 +1,159 @@
+"""/v1/sessions: conversations that stay."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+from griffin.server import protocol as p
+from griffin.server.exchange import Exchange, Reply
+from griffin.server.keeping import open_held, refusals, sessions
+from griffin.server.protocol import listing
+from griffin.server.service import Service
+from griffin.server.shelf import head_of, line_to, page_of, read_into, session_object, turn_object
+from griffin.sessions import Store
+
+
+async def listed(service: Service, exchange: Exchange) -> Reply:
+    """List the sessions of who asks."""
+    page = p.parse_page(exchange.query)
+    store = sessions(service, exchange.namespace)
+
+    def do() -> listing.SessionList:
+        found = [session_object(service, store, info) for info in store.list()]
+        return listing.session_list(*page_of(found, page, lambda one: one.last_used))
+
+    return Reply(p.encode(await service.disk(lambda: refusals(do))))
+
+
+async def create(service: Service, exchange: Exchange) -> Reply:
+    """Create a session, empty or going on from a saved state."""
+    body = await service.body(exchange)
+    asked, ignored = p.parse_session_create(body, service.limits)
+    store = sessions(service, exchange.namespace)
+    states = sessions(service, exchange.namespace, "states")
+
+    def do() -> str:
+        if asked.state is not None:
+            return copied(service, states, asked.state, store, asked.name, asked.title)
+        config = service.llm.model.config
+        made = store.create(
+            asked.name, fingerprint=service.fingerprint, config=config, title=asked.title or ""
+        )
+        made.close()
+        return made.name
+
+    return await _shown(service, store, do, ignored)
+
+
+async def show(service: Service, exchange: Exchange) -> Reply:
+    """Show a session."""
+    store, name = _named(service, exchange)
+    return await _shown(service, store, lambda: name)
+
+
+async def change(service: Service, exchange: Exchange) -> Reply:
+    """Give a session another name or title."""
+    body = await service.body(exchange)
+    asked, ignored = p.parse_session_change(body, service.limits)
+    store, name = _named(service, exchange)
+
+    def do() -> str:
+        if asked.title is not None:
+            with store.open(name, service.fingerprint) as session:
+                session.update(title=asked.title)
+        if asked.name is not None and asked.name != name:
+            store.rename(name, asked.name)
+            return asked.name
+        return name
+
+    return await _shown(service, store, do, ignored)
+
+
+async def delete(service: Service, exchange: Exchange) -> Reply:
+    """Delete a session for good."""
+    store, name = _named(service, exchange)
+    await service.disk(lambda: refusals(lambda: store.delete(name)))
+    return Reply(p.encode(listing.Deleted(id=name, object="session.deleted")))
+
+
+async def turns(service: Service, exchange: Exchange) -> Reply:
+    """List a session's turns, those of all branches."""
+    store, name = _named(service, exchange)
+
+    def do() -> listing.TurnList:
+        head = head_of(store, name)  # before the turns: one that is added in between is then in the list
+        found = store.turns(name)
+        line = line_to(found, head)
+        return listing.TurnList(data=[turn_object(turn, line) for turn in found])
+
+    return Reply(p.encode(await service.disk(lambda: refusals(do))))
+
+
+async def fork(service: Service, exchange: Exchange) -> Reply:
+    """Go on from a session in two ways; both share what came before."""
+    body = await service.body(exchange)
+    asked, ignored = p.parse_fork(body, service.limits)
+    store, name = _named(service, exchange)
+
+    def do() -> str:
+        with store.open(name, service.fingerprint) as session:
+            return session.fork(asked.name, at=asked.at, title=asked.title)
+
+    return await _shown(service, store, do, ignored)
+
+
+async def rewind(service: Service, exchange: Exchange) -> Reply:
+    """Undo turns, or go to one of any branch."""
+    body = await service.body(exchange)
+    asked, ignored = p.parse_rewind(body, service.limits)
+    store, name = _named(service, exchange)
+
+    def do() -> str:
+        with store.open(name, service.fingerprint) as session:
+            if asked.to is not None:
+                session.goto(asked.to)
+            else:
+                session.undo(asked.turns or 1)
+        return name
+
+    return await _shown(service, store, do, ignored)
+
+
+async def append(service: Service, exchange: Exchange) -> Reply:
+    """Read on without answering."""
+    body = await service.body(exchange)
+    reading, ignored = await service.think(len(body), lambda: p.parse_append(body, service.limits))
+    service.check_ready()
+    store, name = _named(service, exchange)
+    async with open_held(service, store, lambda: store.open(name, service.fingerprint)) as session:
+        count = await read_into(service, exchange, session, reading, size=len(body))
+        done = listing.Appended(id=name, tokens_read=count, tokens_seen=session.tokens)
+    return Reply(p.encode(done), p.ignored_header(ignored))
+
+
+def copied(
+    service: Service, source: Store, name: str, target: Store, new: str | None, title: str | None
+) -> str:
+    """Carry where a session or state of one shelf stands to another, and return its name there."""
+    source.show(name)
+    beside = target.folder / f".{secrets.token_hex(8)}.carried"
+    try:
+        source.export(name, beside)
+        made = target.import_(beside, new, fingerprint=service.fingerprint, title=title)
+    finally:
+        beside.unlink(missing_ok=True)
+    return made.name
+
+
+def _named(service: Service, exchange: Exchange) -> tuple[Store, str]:
+    name = p.check_name(exchange.params["name"], "name")
+    return sessions(service, exchange.namespace), name
+
+
+async def _shown(
+    service: Service, store: Store, do: Callable[[], str], ignored: tuple[str, ...] = ()
+) -> Reply:
+    """Do something that gives a session's name, and answer with that session."""
+    shown = await service.disk(lambda: refusals(lambda: session_object(service, store, store.show(do()))))
+    return Reply(p.encode(shown), p.ignored_header(ignored))

@@ -1,0 +1,114 @@
+"""/v1/states: what was read once, for many to go on from."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import suppress
+
+from griffin.server import protocol as p
+from griffin.server.exchange import Exchange, Reply
+from griffin.server.keeping import open_held, refusals, sessions
+from griffin.server.protocol import listing
+from griffin.server.routes.sessions import copied
+from griffin.server.service import Service
+from griffin.server.shelf import page_of, read_into, session_object, state_object
+from griffin.sessions import Session, SessionError, SessionExists, Store
+
+
+async def listed(service: Service, exchange: Exchange) -> Reply:
+    """List the saved states of who asks."""
+    page = p.parse_page(exchange.query)
+    store = sessions(service, exchange.namespace, "states")
+
+    def do() -> listing.StateList:
+        found = [state_object(info) for info in store.list() if not info.name.startswith(_UNFINISHED)]
+        return listing.state_list(*page_of(found, page, lambda one: one.created))
+
+    return Reply(p.encode(await service.disk(lambda: refusals(do))))
+
+
+async def create(service: Service, exchange: Exchange) -> Reply:
+    """Save a state: by reading something, or of a session as it is at a turn."""
+    body = await service.body(exchange)
+    asked, ignored = await service.think(len(body), lambda: p.parse_state_create(body, service.limits))
+    service.check_ready()
+    store = sessions(service, exchange.namespace, "states")
+    if asked.reading is None:
+        source = sessions(service, exchange.namespace)
+        await service.disk(lambda: refusals(lambda: _of_session(service, source, store, asked)))
+    else:
+        await _by_reading(service, exchange, store, asked, asked.reading, len(body))
+    made = await service.disk(lambda: refusals(lambda: state_object(store.show(asked.name))))
+    return Reply(p.encode(made), p.ignored_header(ignored))
+
+
+async def show(service: Service, exchange: Exchange) -> Reply:
+    """Show a saved state."""
+    store, name = _named(service, exchange)
+    shown = await service.disk(lambda: refusals(lambda: state_object(store.show(name))))
+    return Reply(p.encode(shown))
+
+
+async def delete(service: Service, exchange: Exchange) -> Reply:
+    """Delete a saved state for good; sessions that began from it stay."""
+    store, name = _named(service, exchange)
+    await service.disk(lambda: refusals(lambda: store.delete(name)))
+    return Reply(p.encode(listing.Deleted(id=name, object="state.deleted")))
+
+
+async def fork(service: Service, exchange: Exchange) -> Reply:
+    """Begin a session from a saved state."""
+    body = await service.body(exchange)
+    asked, ignored = p.parse_fork(body, service.limits)
+    states, name = _named(service, exchange)
+    store = sessions(service, exchange.namespace)
+
+    def do() -> listing.SessionObject:
+        made = copied(service, states, name, store, asked.name, asked.title)
+        return session_object(service, store, store.show(made))
+
+    return Reply(p.encode(await service.disk(lambda: refusals(do))), p.ignored_header(ignored))
+
+
+_UNFINISHED = "unfinished-"
+
+
+async def _by_reading(
+    service: Service, exchange: Exchange, store: Store, asked: p.StateCreate, reading: p.Reading, size: int
+) -> None:
+    # Under another name until it is whole, so that nobody goes on from half a state.
+    name = _UNFINISHED + secrets.token_hex(8)
+
+    def begin() -> Session:
+        if asked.name in {info.name for info in store.list()}:  # said before anything long is read
+            raise SessionExists(f"there is a state {asked.name!r} already; delete it, or choose another name")
+        return store.create(
+            name,
+            fingerprint=service.fingerprint,
+            config=service.llm.model.config,
+            title=asked.title or "",
+        )
+
+    try:
+        async with open_held(service, store, begin) as session:
+            await read_into(service, exchange, session, reading, size=size, role="state")
+        await service.disk(lambda: refusals(lambda: store.rename(name, asked.name)))
+    except BaseException:
+        with suppress(SessionError):
+            await service.disk(lambda: store.delete(name))
+        raise
+
+
+def _of_session(service: Service, source: Store, store: Store, asked: p.StateCreate) -> None:
+    assert asked.session is not None
+    source.show(asked.session)
+    beside = store.folder / f".{secrets.token_hex(8)}.carried"
+    try:
+        source.export(asked.session, beside, at=asked.at)
+        store.import_(beside, asked.name, fingerprint=service.fingerprint, title=asked.title)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _named(service: Service, exchange: Exchange) -> tuple[Store, str]:
+    return sessions(service, exchange.namespace, "states"), p.check_name(exchange.params["name"], "name")

@@ -1,0 +1,67 @@
+"""/tokenize, /detokenize, /apply-template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from griffin.server import errors
+from griffin.server import protocol as p
+from griffin.server.exchange import Exchange, Reply
+from griffin.server.prompts import text_ids
+from griffin.server.protocol import Message, listing
+from griffin.server.service import Service
+from griffin.server.tool_text import with_tools
+
+
+async def tokenize(service: Service, exchange: Exchange) -> Reply:
+    """Turn a text or a conversation into ids."""
+    body = await service.body(exchange)
+
+    def do() -> Reply:
+        asked = p.parse_tokenize(body, service.limits)
+        service.check_model(asked.model)
+        if asked.messages is not None:
+            ids: Sequence[int] = _conversation(service, asked.messages, asked.add_generation_prompt)
+        else:
+            assert asked.text is not None
+            ids = text_ids(service, asked.text)
+            ids = ids if asked.bos else ids[1:]
+        tokenizer = service.llm.tokenizer
+        pieces = [tokenizer.token_text(id) for id in ids] if asked.pieces else None
+        return Reply(p.encode(listing.tokens(ids, pieces)), p.ignored_header(asked.ignored))
+
+    return await service.think(len(body), do)
+
+
+async def detokenize(service: Service, exchange: Exchange) -> Reply:
+    """Turn ids into text; control tokens are left out."""
+    body = await service.body(exchange)
+
+    def do() -> Reply:
+        asked = p.parse_detokenize(body, service.limits)
+        service.check_model(asked.model)
+        text = service.llm.tokenizer.decode(asked.tokens)
+        return Reply(p.encode(listing.Text(prompt=text, content=text)), p.ignored_header(asked.ignored))
+
+    return await service.think(len(body), do)
+
+
+async def apply_template(service: Service, exchange: Exchange) -> Reply:
+    """Show what the model reads of a conversation."""
+    body = await service.body(exchange)
+
+    def do() -> Reply:
+        asked = p.parse_template(body, service.limits)
+        service.check_model(asked.model)
+        ids = _conversation(service, asked.messages, asked.add_generation_prompt)
+        text = service.llm.tokenizer.decode(ids, skip_control=False)
+        return Reply(p.encode(listing.Rendered(prompt=text)), p.ignored_header(asked.ignored))
+
+    return await service.think(len(body), do)
+
+
+def _conversation(service: Service, messages: Sequence[Message], open_: bool) -> list[int]:
+    try:
+        return service.llm.chat_format.ids(p.turns(with_tools(messages, ())), add_generation_prompt=open_)
+    except ValueError as error:
+        raise errors.of_value_error(error, "messages") from None

@@ -1,0 +1,55 @@
+"""Log-probabilities of a prompt's own tokens, for `echo`: a pass of its own beside the engine."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from griffin.llm import LLM
+
+CHUNK = 256  # tokens, and rows of logits, at a time
+
+
+class Cancelled(Exception):
+    """Nobody waits for the scores any more."""
+
+
+class TokenScore(NamedTuple):
+    """What a model makes of a token: its log-probability, and the most probable ones there."""
+
+    logprob: float
+    alternatives: tuple[tuple[int, float], ...]
+
+
+def score_prompt(
+    llm: LLM, ids: Sequence[int], alternatives: int, stop: threading.Event
+) -> list[TokenScore | None]:
+    """Return the scores of a prompt's tokens, None for the first, which nothing precedes.
+
+    alternatives: how many of the most probable tokens beside each. stop: set, it raises Cancelled before the
+    next chunk. Log-probabilities are over the tokenizer's ids, as the engine's are.
+    """
+    model, size = llm.model, llm.tokenizer.vocab_size
+    scores: list[TokenScore | None] = [None]
+    state = None
+    with torch.no_grad():
+        for start in range(0, len(ids) - 1, CHUNK):
+            if stop.is_set():
+                raise Cancelled
+            tokens = torch.tensor([ids[start : start + CHUNK + 1]], device=model.device)
+            hidden, state = model.trunk(tokens[:, :-1], state, donate=state is not None)
+            logprobs = model.unembed(hidden[0])[:, :size].float().log_softmax(1)
+            chosen = logprobs.gather(1, tokens[0, 1:, None]).squeeze(1).tolist()
+            if alternatives:
+                best = logprobs.topk(min(alternatives, size))
+                rows = [
+                    tuple(zip(i, v, strict=True))
+                    for i, v in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+                ]
+            else:
+                rows = [()] * len(chosen)
+            scores += [TokenScore(value, row) for value, row in zip(chosen, rows, strict=True)]
+    return scores

@@ -1,0 +1,259 @@
+"""What the routes share: the model, the engine, the limits, who may ask, what is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+
+from griffin.engine import Engine, Refused
+from griffin.llm import LLM
+from griffin.server import errors
+from griffin.server import protocol as p
+from griffin.server.auth import Keys
+from griffin.server.bridge import Bridge, Job, Run
+from griffin.server.errors import ApiError
+from griffin.server.exchange import Exchange
+from griffin.server.hosts import Hosts
+from griffin.server.limits import Limits
+from griffin.server.metrics import Metrics
+from griffin.server.receive import Budget
+from griffin.sessions import Fingerprint, Store
+
+T = TypeVar("T")
+
+log = logging.getLogger("griffin.server")
+_SMALL = 2048  # bytes of a body that is read on the loop; more costs others their milliseconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Patience and room. Seconds, bytes and counts.
+
+    deadline_seconds:  for a request, from its body to its last token.
+    body_seconds:      for a body to arrive. header_seconds: for the headers.
+    send_seconds:      for a client to take what is sent.
+    patience_seconds:  how long a stream waits for its first token before it begins, so that what fails at
+                       once fails with a status.
+    keepalive_seconds: between comments in a stream that has nothing to say yet.
+    drain_seconds:     for requests under way when the server is told to stop.
+    max_header_bytes, max_buffered_bytes: of one request's headers; of all bodies together.
+    max_connections:   at a time. max_requests_per_key: of one key that generate at a time.
+    """
+
+    deadline_seconds: float = 600.0
+    body_seconds: float = 30.0
+    header_seconds: float = 10.0
+    send_seconds: float = 60.0
+    patience_seconds: float = 1.0
+    keepalive_seconds: float = 10.0
+    drain_seconds: float = 30.0
+    max_header_bytes: int = 32 << 10
+    max_buffered_bytes: int = 256 << 20
+    max_connections: int = 1024
+    max_requests_per_key: int = 256
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)!r}")
+
+
+class Service:
+    """Everything behind the routes.
+
+    llm, engine: the model, and its engine; `open` starts the engine's thread.
+    name:        what clients call the model.
+    fingerprint: of the model, for sessions. store: where those are kept; None keeps none.
+    """
+
+    def __init__(
+        self,
+        llm: LLM,
+        engine: Engine,
+        *,
+        name: str,
+        fingerprint: Fingerprint,
+        version: str,
+        limits: Limits | None = None,
+        keys: Keys | None = None,
+        hosts: Hosts | None = None,
+        settings: Settings | None = None,
+        store: Store | None = None,
+    ) -> None:
+        self.llm = llm
+        self.engine = engine
+        self.name = name
+        self.fingerprint = fingerprint
+        self.version = version
+        self.limits = limits or Limits(vocab_size=llm.tokenizer.vocab_size)
+        self.keys = keys or Keys()
+        self.hosts = hosts or Hosts()
+        self.settings = settings or Settings()
+        self.store = store
+        self.system_fingerprint = p.fingerprint(fingerprint.digest, version)
+        self.metrics = Metrics(engine, version, name)
+        self.bridge = Bridge(engine)
+        self.budget = Budget(self.settings.max_buffered_bytes)
+        self.created = int(time.time())
+        self.started = time.monotonic()
+        self.draining = False
+        self.held: set[tuple[str, str]] = set()  # (namespace, name) of sessions that are answering
+        self._running: Counter[str] = Counter()
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="griffin-text")
+        self._disk = ThreadPoolExecutor(4, thread_name_prefix="griffin-disk")
+        self._scorer = ThreadPoolExecutor(1, thread_name_prefix="griffin-score")
+        self._scoring = 0
+
+    def open(self) -> None:
+        """Begin to work, on the running loop."""
+        self.bridge.bind(asyncio.get_running_loop())
+        self.engine.start()
+
+    async def close(self) -> None:
+        """End what is under way and let everything go."""
+        self.draining = True
+        self.abort("the server stopped")
+        await asyncio.get_running_loop().run_in_executor(None, self.engine.close)
+        for pool in (self._pool, self._disk, self._scorer):
+            pool.shutdown(wait=True)
+
+    @cached_property
+    def parameters(self) -> int:
+        """How many the model has, however they are packed."""
+        with torch.device("meta"):
+            bare = type(self.llm.model)(self.llm.model.config)
+        return sum(parameter.numel() for parameter in bare.parameters())
+
+    @property
+    def plain_template(self) -> bool:
+        """Whether conversations are rendered in microseconds, by the built-in turns."""
+        try:
+            return self.llm.chat_format.native
+        except ValueError:  # no chat model; that is said where it matters
+            return True
+
+    def abort(self, why: str) -> None:
+        """End every request under way."""
+        for run in list(self.bridge.runs):
+            run.cancel(why)
+
+    # What routes do.
+
+    def check_ready(self) -> None:
+        """Raise ApiError (503) where no new work is taken."""
+        if self.draining:
+            raise ApiError(errors.NOT_READY, "the server is shutting down; ask another", retry_after=2.0)
+
+    async def body(self, exchange: Exchange) -> bytes:
+        """Read a request's body."""
+        return await exchange.body(self.limits, self.budget, self.settings.body_seconds)
+
+    async def think(self, size: int, do: Callable[[], T]) -> T:
+        """Do some work on text: on the loop if its size is small, else beside it."""
+        if size <= _SMALL:
+            return do()
+        return await asyncio.get_running_loop().run_in_executor(self._pool, do)
+
+    async def disk(self, do: Callable[[], T]) -> T:
+        """Do something that waits for the disk, beside the loop, to its end even if the client leaves."""
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._disk, do))
+
+    async def score(self, exchange: Exchange, do: Callable[[threading.Event], T]) -> T:
+        """Do a pass of the model beside the engine; others wait. `do` gets the word to stop."""
+        self.check_ready()
+        if self._scoring > self.engine.max_waiting:
+            raise ApiError(
+                errors.QUEUE_FULL,
+                f"{self._scoring} prompts wait to be measured; come back later",
+                retry_after=1.0,
+            )
+        stop = threading.Event()
+        exchange.on_gone(stop.set)
+        self._scoring += 1
+        try:
+            async with asyncio.timeout(self.settings.deadline_seconds):
+                return await asyncio.get_running_loop().run_in_executor(self._scorer, do, stop)
+        except TimeoutError:
+            raise ApiError(errors.TIMEOUT, "the prompt was not measured in time", retry=False) from None
+        finally:
+            stop.set()
+            self._scoring -= 1
+
+    def check_model(self, asked: str | None) -> str:
+        """Return the model's name; ApiError (404) if another was asked for."""
+        return p.check_model(asked, [self.name])
+
+    def check_prompt(self, ids: Sequence[int], param: str) -> None:
+        """Raise ApiError for a prompt over the limit."""
+        if len(ids) > self.limits.max_prompt_tokens:
+            raise ApiError(
+                errors.TOO_LONG,
+                f"the prompt has {len(ids)} tokens; this server accepts {self.limits.max_prompt_tokens} "
+                f"(raise it with {Limits.flag('max_prompt_tokens')})",
+                param,
+            )
+
+    def params(self, sampling: dict[str, Any]) -> Any:
+        """Return SamplingParams; ApiError for what the model cannot do."""
+        try:
+            return self.llm.params(**sampling)
+        except ValueError as error:
+            raise errors.of_value_error(error) from None
+
+    def start(self, exchange: Exchange, jobs: Sequence[Job], *, keep_state: bool = False) -> Run:
+        """Give prompts to the engine, or raise ApiError; the run ends when the client goes away.
+
+        Call `finish` when it is over.
+        """
+        self.check_ready()
+        exchange.check_here()
+        running, most = self._running[exchange.namespace], self.settings.max_requests_per_key
+        if running >= most:
+            raise ApiError(
+                errors.TOO_MANY, f"{running} requests of this key are under way; {most} may", retry_after=1.0
+            )
+        run = Run(self.bridge, jobs)
+        try:
+            run.submit(
+                namespace=exchange.namespace,
+                deadline=self.settings.deadline_seconds,
+                keep_state=keep_state,
+            )
+        except Refused as refused:
+            retry_after = 1.0 if refused.retry else None
+            raise errors.of_code(refused.code, str(refused), retry_after=retry_after) from None
+        self._running[exchange.namespace] += 1
+        exchange.on_gone(run.cancel)
+        return run
+
+    def finish(self, exchange: Exchange, run: Run) -> None:
+        """Count a run that is over."""
+        run.close()
+        self._running[exchange.namespace] -= 1
+        if not self._running[exchange.namespace]:
+            del self._running[exchange.namespace]
+        prompt = sum(ticket.prompt_tokens for ticket in run.tickets)
+        cached = sum(ticket.cached_tokens or 0 for ticket in run.tickets)
+        generated = sum(len(writer.ids) for writer in run.writers)
+        exchange.tokens = (prompt, cached, generated)
+        metrics = self.metrics
+        metrics.prompt_tokens.inc(prompt)
+        metrics.cached_tokens.inc(cached)
+        metrics.generated_tokens.inc(generated)
+        for ticket in run.tickets:
+            if ticket.queue_seconds is not None:
+                metrics.queue.observe(ticket.queue_seconds)
+        seconds = time.perf_counter() - run.started
+        metrics.whole.observe(seconds)
+        if exchange.gone:
+            metrics.cancelled.inc()

@@ -1,0 +1,169 @@
+"""Sessions and states as the lists show them, and what is read into them without an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from griffin.engine import Request
+from griffin.sampling import SamplingParams
+from griffin.server import errors
+from griffin.server import protocol as p
+from griffin.server.bridge import Job
+from griffin.server.errors import ApiError
+from griffin.server.exchange import Exchange
+from griffin.server.generating import Clock, collect
+from griffin.server.keeping import refusals, resumed, without_bos
+from griffin.server.prompts import text_ids
+from griffin.server.protocol import Page, Reading, listing
+from griffin.server.service import Service
+from griffin.server.writer import Writer
+from griffin.sessions import Session, SessionInfo, Store, Turn
+
+S = TypeVar("S", listing.SessionObject, listing.StateObject)
+
+READING = "text"  # role of a turn that was read and not answered
+
+# Where a session stands, for a list: looked up without opening it, which would take it from whoever has it.
+_HEAD = """
+SELECT member.number FROM session JOIN member ON member.session = session.id AND member.turn = session.head
+WHERE session.namespace = :namespace AND session.name = :name
+"""
+
+
+def head_of(store: Store, name: str) -> int | None:
+    """Return the number of the turn a session stands at, None before its first."""
+    row = store.index.row(_HEAD, {"namespace": store.namespace, "name": name})
+    return None if row is None else row["number"]
+
+
+def session_object(service: Service, store: Store, info: SessionInfo) -> listing.SessionObject:
+    """Return a session as clients see it."""
+    return listing.SessionObject(
+        id=info.name,
+        created=int(info.created),
+        last_used=int(info.used),
+        title=info.title,
+        tokens=info.tokens,
+        turns=info.turns,
+        bytes=info.nbytes,
+        head=head_of(store, info.name),
+        parent=info.parent or None,
+        busy=(store.namespace, info.name) in service.held,
+    )
+
+
+def state_object(info: SessionInfo) -> listing.StateObject:
+    """Return a saved state as clients see it."""
+    return listing.StateObject(
+        id=info.name,
+        created=int(info.created),
+        title=info.title,
+        tokens=info.tokens,
+        bytes=info.nbytes,
+        parent=info.settings.get("parent"),
+    )
+
+
+def turn_object(turn: Turn, line: set[int]) -> listing.TurnObject:
+    """Return a turn as clients see it. line: the turns up to where the session stands."""
+    return listing.TurnObject(
+        id=turn.number,
+        parent=turn.parent,
+        role=turn.role,
+        text=turn.text,
+        tokens=turn.tokens,
+        created=int(turn.created),
+        current=turn.number in line,
+    )
+
+
+def line_to(turns: Sequence[Turn], head: int | None) -> set[int]:
+    """Return the numbers of the turns that lead to a head."""
+    above = {turn.number: turn.parent for turn in turns}
+    line: set[int] = set()
+    while head is not None:
+        line.add(head)
+        head = above[head]
+    return line
+
+
+def page_of(objects: Sequence[S], page: Page, when: Callable[[S], int]) -> tuple[list[S], bool]:
+    """Return a page of a list and whether there is more; ApiError if `after` is not in it."""
+    ordered = sorted(objects, key=lambda one: (when(one), one.id), reverse=page.newest)
+    if page.after is not None:
+        ids = [one.id for one in ordered]
+        if page.after not in ids:
+            raise ApiError(errors.INVALID, f"after is {page.after!r}, which is not in the list", "after")
+        ordered = ordered[ids.index(page.after) + 1 :]
+    return ordered[: page.limit], len(ordered) > page.limit
+
+
+def reading_ids(service: Service, reading: Reading) -> Sequence[int]:
+    """Return what is to be read, BOS first if it is text or a conversation."""
+    if reading.tokens is not None:
+        return reading.tokens
+    if reading.text is not None:
+        return text_ids(service, reading.text, "text")
+    try:
+        assert reading.messages is not None
+        return service.llm.chat_format.ids(p.turns(reading.messages), add_generation_prompt=False)
+    except ValueError as error:
+        raise errors.of_value_error(error, "messages") from None
+
+
+async def read_into(
+    service: Service,
+    exchange: Exchange,
+    session: Session,
+    reading: Reading,
+    *,
+    size: int,
+    role: str = READING,
+) -> int:
+    """Read something after a session's head and keep where it led; return how many tokens that were.
+
+    It goes through the engine as prompts do. The last token stays pending, so that one can go on from there.
+    """
+    ids = await service.think(size, lambda: reading_ids(service, reading))
+    if session.head is not None and reading.tokens is None:
+        ids = without_bos(service, ids)
+    if not ids:
+        raise ApiError(errors.INVALID, "there is nothing in it to read", "text")
+    service.check_prompt(ids, "text")
+    start = await service.disk(lambda: refusals(lambda: resumed(service, session, ids, False)))
+    *unread, last = start.ids
+    state = start.state
+    if unread:
+        # The engine always chooses a token. It is not read, and thrown away.
+        request = Request(
+            ids=unread,
+            params=SamplingParams(max_tokens=1, temperature=0),
+            state=start.state,
+            vocab_size=service.llm.tokenizer.vocab_size,
+        )
+        run = service.start(
+            exchange, [Job(request=request, writers=[Writer(service.llm.tokenizer, 0, ())])], keep_state=True
+        )
+        try:
+            await collect(service, exchange, run, Clock())
+            await run.settle()
+            state = run.tickets[0].states[0]
+        finally:
+            service.finish(exchange, run)
+        exchange.tokens = (len(ids), run.tickets[0].cached_tokens or 0, 0)
+
+    def commit() -> None:
+        kept = None if state is None else state.map(lambda tensor: tensor.cpu())
+        session.commit(role=role, ids=ids, state=kept, pending=[last], text=_text(reading))
+
+    await service.disk(lambda: refusals(commit))
+    return len(ids)
+
+
+def _text(reading: Reading) -> str | None:
+    if reading.text is not None:
+        return reading.text
+    if reading.messages is not None:
+        return "\n\n".join(f"{message.role}: {message.content}" for message in reading.messages)
+    return None

@@ -1,0 +1,92 @@
+"""`griffin serve` as a process: it says where it is, answers, and ends without an error when told to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+
+import httpx2
+import pytest
+
+
+def start(folder, tmp_path, *arguments, **environment):
+    command = [
+        sys.executable,
+        "-c",
+        "import griffin.cli as c; c.main()",
+        "serve",
+        "--model",
+        folder,
+        "--store",
+        tmp_path / "kept",
+    ]
+    process = subprocess.Popen(
+        [str(part) for part in (*command, "--slots", "2", *arguments)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )
+    line = process.stderr.readline()
+    assert line.startswith("griffin serves toy at "), line + process.stderr.read()
+    return process, line.split()[4].rstrip(",")
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
+def test_it_serves_and_ends_well(folder, tmp_path, sig):
+    process, url = start(folder, tmp_path, "--port", "0")
+    try:
+        body = {
+            "messages": [{"role": "user", "content": "my secret owl"}],
+            "max_tokens": 3,
+            "session_id": "s",
+        }
+        answer = httpx2.post(f"{url}/v1/chat/completions", json=body, timeout=20)
+        assert answer.status_code == 200 and answer.json()["usage"]["completion_tokens"] <= 3
+        body |= {"max_tokens": 400, "stream": True}
+        with httpx2.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=20) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            process.send_signal(sig)
+            assert list(lines)[-2] == "data: [DONE]"  # who is served is served to the end
+        assert process.wait(20) == 0
+        log = process.stderr.read()
+    finally:
+        process.kill()
+    assert "POST /v1/chat/completions 200" in log and "owl" not in log and "Traceback" not in log
+
+
+def test_keys_from_the_environment_and_a_unix_socket(folder, tmp_path):
+    path = tmp_path / "door"
+    key = "a-key-of-some-length"
+    process, where = start(folder, tmp_path, "--uds", path, "--key-env", "OUR_KEYS", OUR_KEYS=key)
+    try:
+        assert where == f"unix:{path}" and stat.S_IMODE(path.stat().st_mode) == 0o600
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(10)
+            sock.connect(str(path))
+            head = f"GET /v1/models HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n"
+            sock.sendall(f"{head}connection: close\r\n\r\n".encode())
+            assert b"200 OK" in sock.recv(65536)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+
+
+def test_misuse_is_told_before_the_model_is_loaded(run, tmp_path):
+    begun = time.monotonic()
+    for arguments, words in (
+        (["--store", tmp_path, "--no-store"], "contradict"),
+        (["--key-env", "NOBODY_SETS_THIS"], "holds no key"),
+        (["--allow-origin", "*"], "no wildcards"),
+        (["--host", "0.0.0.0"], "no API key"),
+        (["--max-tokens", "0"], "max-tokens"),
+    ):
+        done = run("serve", "--model", "/nowhere", *arguments)
+        assert done.exit_code == 2 and words in done.output, done.output
+    assert time.monotonic() - begun < 5

@@ -1,0 +1,94 @@
+"""A real server in a thread of the test's own process, on a free port, with the toy model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from openai import OpenAI
+
+from griffin.cli.serve import build
+from griffin.llm import LLM
+from griffin.server.run import Server
+from griffin.server.service import Service
+
+NAME = "toy"
+
+
+class Live:
+    """A server that runs. url: where. service: what is behind it."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.service: Service = server.service
+        host, port = server.address
+        self.host, self.port = host, port
+        self.url = f"http://{host}:{port}"
+
+    def openai(self, key: str = "none", **options: Any) -> OpenAI:
+        return OpenAI(api_key=key, base_url=f"{self.url}/v1", max_retries=0, timeout=30, **options)
+
+    def http(self, **options: Any) -> httpx2.Client:
+        return httpx2.Client(base_url=self.url, timeout=30, **options)
+
+    def raw(self, data: bytes, buffer: int | None = None) -> socket.socket:
+        """Connect and send some bytes. buffer: bytes that may come unread."""
+        connected = socket.socket()
+        connected.settimeout(10)
+        if buffer is not None:
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        connected.connect((self.host, self.port))
+        connected.sendall(data)
+        return connected
+
+    def post(self, path: str, body: dict[str, Any]) -> socket.socket:
+        """Send a request and read nothing."""
+        content = json.dumps(body).encode()
+        head = f"POST {path} HTTP/1.1\r\nhost: {self.host}\r\ncontent-type: application/json\r\n"
+        return self.raw(head.encode() + b"content-length: %d\r\n\r\n" % len(content) + content)
+
+    def busy(self, seconds: float = 5.0) -> bool:
+        """Return whether something runs within so many seconds."""
+        until = time.monotonic() + seconds
+        while not self.service.engine.stats().busy and time.monotonic() < until:
+            time.sleep(0.002)
+        return self.service.engine.stats().busy > 0
+
+    def idle(self, seconds: float = 5.0) -> bool:
+        """Return whether every slot is given back within so many seconds."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            stats = self.service.engine.stats()
+            if stats.busy == stats.waiting == 0 and not self.service.bridge.runs:
+                return True
+            time.sleep(0.01)
+        return False
+
+
+@contextmanager
+def serving(llm: LLM, store: Path | None = None, **options: Any) -> Iterator[Live]:
+    """Run a server for a block. options: of griffin.cli.serve.build."""
+    service = build(
+        llm, name=NAME, store=store, **{"slots": 4, "chunk": 16, "cache_bytes": 8 << 20} | options
+    )
+    server = Server(service, port=0)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
+    thread.start()
+    until = time.monotonic() + 20
+    while not server.started:
+        assert thread.is_alive() and time.monotonic() < until, "the server did not start"
+        time.sleep(0.005)
+    try:
+        yield Live(server)
+    finally:
+        server.stop()
+        thread.join(20)
+        assert not thread.is_alive(), "the server did not stop"

@@ -1,0 +1,342 @@
+"""A server without a model, for the page: sessions in memory, answers by what the message says.
+
+Its requests go through the protocol's parsers and its answers through the protocol's builders, so the page is
+tried against the shapes that the real server has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Mount, Route
+
+from griffin.server import errors, sse
+from griffin.server import protocol as p
+from griffin.server.errors import ApiError
+from griffin.server.limits import Limits
+from griffin.server.protocol import listing
+from griffin.server.static import Page
+
+T = TypeVar("T")
+
+LIMITS = Limits(vocab_size=1000)
+STATE_BYTES = 17_238_016
+FIXED, PER_TOKEN = 460_800, 8_192
+
+RICH = """## What a state is
+
+A Griffin model keeps **one state of fixed size**, *whatever* it has read. Each token changes it:
+
+```python
+def step(h, x, a):
+    return a * h + (1 - a**2) ** 0.5 * x
+```
+
+1. read a token,
+2. update the state,
+   - the recurrent part,
+   - the window,
+3. predict.
+
+| part | bytes at 2B | grows |
+|:--|--:|:-:|
+| recurrent | 460,800 | no |
+| window | 16,777,216 | up to 2,048 tokens |
+
+> It never holds more than that. See [the paper](https://arxiv.org/abs/2402.19427), or `griffin plan`.
+"""
+EVIL = (
+    '<img src=x onerror="document.title=1"> ![x](http://elsewhere.test/x.png) [go](javascript:alert(1)) '
+    "<script>document.title = 1</script>"
+)
+
+
+@dataclass
+class Talk:
+    """A session: its turns, and the number of the one it stands at."""
+
+    id: str
+    title: str
+    turns: list[listing.TurnObject] = field(default_factory=list)
+    head: int | None = None
+    parent: str | None = None
+    last_used: float = field(default_factory=time.time)
+    busy: bool = False
+
+    def path(self) -> list[listing.TurnObject]:
+        found: list[listing.TurnObject] = []
+        at = self.head
+        while at is not None:
+            found.insert(0, self.turns[at - 1])
+            at = self.turns[at - 1].parent
+        return found
+
+    def add(self, role: str, text: str) -> None:
+        tokens = (self.path()[-1].tokens if self.head else 0) + len(text.split()) + 4
+        number, now = len(self.turns) + 1, int(time.time())
+        turn = listing.TurnObject(
+            id=number, parent=self.head, role=role, text=text, tokens=tokens, created=now
+        )
+        self.turns.append(turn)
+        self.head, self.last_used = number, time.time()
+
+    def object(self) -> listing.SessionObject:
+        path = self.path()
+        tokens = path[-1].tokens if path else 0
+        return listing.SessionObject(
+            id=self.id,
+            created=1,
+            last_used=int(self.last_used),
+            title=self.title,
+            tokens=tokens,
+            turns=len(path),
+            bytes=min(STATE_BYTES, FIXED + PER_TOKEN * tokens) if tokens else 0,
+            head=self.head,
+            parent=self.parent,
+            busy=self.busy,
+        )
+
+
+class Site:
+    """The server. `keep` False has it keep no sessions; `key` is asked for if set.
+
+    talks: by name. bodies: of all chat requests. one_turn: a message and its answer are one turn.
+    """
+
+    def __init__(self, *, keep: bool = True, one_turn: bool = False) -> None:
+        self.keep = keep
+        self.key: str | None = None
+        self.one_turn = one_turn
+        self.talks: dict[str, Talk] = {}
+        self.bodies: list[p.ChatRequest] = []
+        self._server: uvicorn.Server | None = None
+        self.url = ""
+
+    def start(self) -> None:
+        """Serve on a free port of this machine."""
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        config = uvicorn.Config(self.app(), log_level="error", lifespan="off", timeout_graceful_shutdown=1)
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, args=([listener],), daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        assert self._server is not None
+        self._server.should_exit = True
+        self._thread.join(5)
+
+    def app(self) -> Starlette:
+        one, name = "/v1/sessions", "/v1/sessions/{name}"
+        kept = [
+            (one, "GET", self._list),
+            (one, "POST", self._create),
+            (name, "GET", self._show),
+            (name, "PATCH", self._change),
+            (name, "DELETE", self._delete),
+            (f"{name}/turns", "GET", self._turns),
+            (f"{name}/fork", "POST", self._fork),
+            (f"{name}/rewind", "POST", self._rewind),
+        ]
+        always = [
+            ("/v1/models", "GET", self._models),
+            ("/v1/server", "GET", self._about),
+            ("/v1/chat/completions", "POST", self._chat),
+        ]
+        routes = [
+            Route(path, self._guarded(do), methods=[method])
+            for path, method, do in (always + kept if self.keep else always)
+        ]
+        return Starlette(routes=[*routes, Mount("/", Page())])
+
+    def _guarded(
+        self, do: Callable[[Request], Awaitable[Response]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        async def guarded(request: Request) -> Response:
+            try:
+                given = request.headers.get("authorization")
+                if self.key is not None and given != f"Bearer {self.key}":
+                    raise ApiError(
+                        errors.BAD_KEY, "a wrong API key was sent" if given else "no API key was sent"
+                    )
+                return await do(request)
+            except ApiError as error:
+                return Response(error.body(), error.status, error.headers)
+
+        return guarded
+
+    def _talk(self, request: Request) -> Talk:
+        name = p.check_name(request.path_params["name"], "name")
+        if name not in self.talks:
+            raise ApiError(errors.NO_STATE, f"there is no session {name!r}")
+        return self.talks[name]
+
+    def _new(self, title: str | None) -> Talk:
+        talk = Talk(p.new_id("s")[:12], title or "")
+        self.talks[talk.id] = talk
+        return talk
+
+    async def _models(self, request: Request) -> Response:
+        extras = listing.ModelExtras(
+            parameters=2_680_000_000, weights="int8", state_bytes=STATE_BYTES, window=2048, chat=True
+        )
+        return _json(listing.ModelList(data=[listing.ModelObject(id="toy-2b-it", created=1, griffin=extras)]))
+
+    async def _about(self, request: Request) -> Response:
+        return _json(
+            listing.ServerObject(
+                version="0.1.0",
+                model="toy-2b-it",
+                system_fingerprint=p.fingerprint("toy"),
+                slots=listing.Slots(total=8, busy=0),
+                waiting=0,
+                running=0,
+                paused=0,
+                bytes={"weights": 2_700_000_000},
+                uptime_seconds=1.0,
+                limits=listing.limits_object(LIMITS),
+            )
+        )
+
+    async def _list(self, request: Request) -> Response:
+        page = p.parse_page(request.query_params)
+        talks = sorted(self.talks.values(), key=lambda talk: -talk.last_used)
+        names = [talk.id for talk in talks]
+        first = names.index(page.after) + 1 if page.after else 0
+        found = [talk.object() for talk in talks[first : first + page.limit]]
+        return _json(listing.session_list(found, len(talks) > first + page.limit))
+
+    async def _create(self, request: Request) -> Response:
+        asked, _ = p.parse_session_create(await request.body(), LIMITS)
+        return _json(self._new(asked.title).object())
+
+    async def _show(self, request: Request) -> Response:
+        return _json(self._talk(request).object())
+
+    async def _change(self, request: Request) -> Response:
+        talk = self._talk(request)
+        asked, _ = p.parse_session_change(await request.body(), LIMITS)
+        talk.title = asked.title or talk.title
+        return _json(talk.object())
+
+    async def _delete(self, request: Request) -> Response:
+        talk = self.talks.pop(self._talk(request).id)
+        return _json(listing.Deleted(id=talk.id, object="session.deleted"))
+
+    async def _turns(self, request: Request) -> Response:
+        talk = self._talk(request)
+        current = {turn.id for turn in talk.path()}
+        for turn in talk.turns:
+            turn.current = turn.id in current
+        return _json(listing.TurnList(data=talk.turns))
+
+    async def _fork(self, request: Request) -> Response:
+        talk = self._talk(request)
+        asked, _ = p.parse_fork(await request.body(), LIMITS)
+        self._check_turn(talk, asked.at)
+        made = self._new(asked.title or talk.title)
+        made.parent = talk.id
+        here, talk.head = talk.head, asked.at or talk.head
+        for turn in talk.path():
+            made.add(turn.role, turn.text or "")
+        talk.head = here
+        return _json(made.object())
+
+    async def _rewind(self, request: Request) -> Response:
+        talk = self._talk(request)
+        asked, _ = p.parse_rewind(await request.body(), LIMITS)
+        self._check_turn(talk, asked.to)
+        if asked.to is not None:
+            talk.head = asked.to
+        for _ in range(asked.turns or 0):
+            if talk.head is None:
+                raise ApiError(errors.NO_TURN, "there are not so many turns", "turns")
+            talk.head = talk.turns[talk.head - 1].parent
+        return _json(talk.object())
+
+    def _check_turn(self, talk: Talk, turn: int | None) -> None:
+        if turn is not None and turn > len(talk.turns):
+            raise ApiError(errors.NO_TURN, f"there is no turn {turn}")
+
+    async def _chat(self, request: Request) -> Response:
+        asked = p.parse_chat(await request.body(), LIMITS)
+        self.bodies.append(asked)
+        who = asked.identity(request.headers)
+        if who.kind == "session" and who.value not in self.talks:
+            raise ApiError(errors.NO_STATE, f"there is no session {who.value!r}")
+        talk = self.talks[who.value] if who.kind == "session" else None
+        text = asked.messages[-1].content
+        if text == "refuse":
+            raise ApiError(errors.QUEUE_FULL, "8 requests wait already", retry_after=3)
+        return StreamingResponse(self._events(asked, talk, text), headers=sse.HEADERS)
+
+    async def _events(self, asked: p.ChatRequest, talk: Talk | None, text: str) -> AsyncIterator[bytes]:
+        chunks = p.ChatChunks(p.Head.new("chatcmpl-", "toy-2b-it", p.fingerprint("toy")), asked.include_usage)
+        before = talk.object().tokens if talk is not None else 0
+        given, ended = "", False
+        if talk is not None:
+            talk.busy = True
+        try:
+            yield sse.KEEPALIVE
+            yield sse.data(chunks.role())
+            if text == "never":
+                await asyncio.sleep(30)
+            for number, piece in enumerate(
+                pieces_of(text, len(talk.path()) if talk else len(asked.messages))
+            ):
+                if text == "break" and number == 3:
+                    ended = True  # and nothing is kept
+                    given = ""
+                    yield sse.error(errors.bug("req_1"))
+                    return
+                await asyncio.sleep(0.02 if text == "slow" else 0)
+                given += piece
+                yield sse.data(chunks.text(piece))
+            ended = True
+            self._keep(talk, text, given)
+            yield sse.data(chunks.finish("length" if text == "long" else "stop"))
+            read = len(text.split()) + 4
+            if asked.include_usage:
+                used = p.usage(before + read, len(given.split()), before)
+                yield sse.data(chunks.usage(used, p.Extras(state_bytes=STATE_BYTES, tokens_per_second=41.5)))
+            yield sse.DONE
+        finally:
+            if talk is not None:
+                talk.busy = False
+            if not ended and given:  # the client left: what was said until then stays said
+                self._keep(talk, text, given)
+
+    def _keep(self, talk: Talk | None, text: str, answer: str) -> None:
+        if talk is None:
+            return
+        if self.one_turn:
+            quoted = "\n".join(f"> {line}" for line in text.split("\n"))
+            talk.add("exchange", f"{quoted}\n\n{answer}")
+        else:
+            talk.add("user", text)
+            talk.add("assistant", answer)
+
+
+def pieces_of(text: str, before: int) -> list[str]:
+    """Return the answer to a message, in pieces. before: turns that came before it."""
+    answers = {
+        "rich": RICH,
+        "slow": "word " * 400,
+        "evil": EVIL,
+    }
+    answer = answers.get(text, f"You said **{text}** after {before} turns.")
+    return [answer[at : at + 5] for at in range(0, len(answer), 5)]
+
+
+def _json(value: Any) -> Response:
+    return Response(p.encode(value), media_type="application/json")

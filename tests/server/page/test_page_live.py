@@ -1,0 +1,106 @@
+"""The page in front of the real server, with the toy model."""
+
+from __future__ import annotations
+
+import pytest
+
+import griffin
+from tests.server.live import serving
+from tests.toy import write_toy
+
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+from playwright.sync_api import expect
+
+from tests.server.page.steps import say, texts
+
+
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory):
+    return griffin.load(write_toy(tmp_path_factory.mktemp("page") / "toy"), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def live(llm, tmp_path_factory):
+    with serving(llm, tmp_path_factory.mktemp("page") / "store") as live:
+        yield live
+
+
+def most(page, tokens):
+    page.locator("#options").evaluate("options => { options.open = true; }")
+    page.get_by_label("Most tokens").fill(str(tokens))
+
+
+def said(live):
+    """Return what was said on the way to where each session stands, by title."""
+    http, found = live.http(), {}
+    for session in http.get("/v1/sessions").json()["data"]:
+        turns = http.get(f"/v1/sessions/{session['id']}/turns").json()["data"]
+        found[session["title"]] = [t["text"].split("\n")[0] for t in turns if t["current"]]
+    return found
+
+
+def test_a_conversation_with_the_real_server(visit, live):
+    page = visit(live)
+    most(page, 8)
+    say(page, "one")
+    say(page, "two")
+    assert said(live) == {"one": ["> one", "> two"]}
+    page.reload()
+    expect(page.locator("#messages > li")).to_have_count(4)
+    most(page, 8)
+    before = texts(page)
+    with page.expect_response("**/v1/chat/completions"):
+        page.get_by_role("button", name="Regenerate").click()
+    expect(page.get_by_role("button", name="Regenerate")).to_be_enabled()
+    assert len(turns(live)) == 3
+    assert texts(page)[:3] == before[:3]
+    page.get_by_role("button", name="Edit", exact=True).nth(1).click()
+    page.get_by_label("Edit your message").fill("three")
+    with page.expect_response("**/v1/chat/completions"):
+        page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Undo")).to_be_enabled()
+    expect(page.get_by_role("heading", name="one (edited)")).to_be_visible()
+    assert said(live) == {"one": ["> one", "> two"], "one (edited)": ["> one", "> three"]}
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator("#messages > li")).to_have_count(2)
+    assert said(live) == {"one": ["> one", "> two"], "one (edited)": ["> one"]}
+    # What was read before is not read again.
+    say(page, "four")
+    cached = page.locator("[data-meter=prompt] dd").inner_text().split()
+    assert int(cached[0].replace(",", "")) > 10, cached
+
+
+def test_stop_keeps_what_was_said_and_frees_the_slot(visit, live, llm):
+    # Something that the toy goes on about without end.
+    endless = next(
+        word
+        for word in ("go", "class", "import", "def", "return", "x", "0", "if")
+        if len(llm.chat([{"role": "user", "content": word}], temperature=0, max_tokens=400).ids) == 400
+    )
+    page = visit(live)
+    most(page, 20000)
+    page.get_by_label("Temperature").fill("0")
+    say(page, endless, done=False)
+    page.locator(".assistant[aria-busy] .text > div:not(:empty)").first.wait_for()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Send", exact=True)).to_be_visible()
+    expect(page.locator("#live")).to_have_text("Stopped.")
+    assert live.idle()
+    assert said(live)[endless] == [f"> {endless}"]
+    assert len(texts(page)) == 2
+
+
+def test_a_real_server_that_keeps_nothing(visit, llm):
+    with serving(llm) as bare:
+        page = visit(bare)
+        expect(page.locator("#server")).to_contain_text("conversations end with this page")
+        most(page, 4)
+        say(page, "one")
+        say(page, "two")
+        assert len(texts(page)) == 4
+        page.faults.clear()  # the browser notes the 400 for /v1/sessions
+
+
+def turns(live):
+    (session,) = live.http().get("/v1/sessions").json()["data"]
+    return live.http().get(f"/v1/sessions/{session['id']}/turns").json()["data"]

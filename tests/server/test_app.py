@@ -1,0 +1,373 @@
+"""The server as its clients find it: the official client, sync and async, in front of a live one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+
+import openai
+import pytest
+import torch
+from openai import AsyncOpenAI
+
+import griffin
+from griffin.server.protocol.operations import OPERATIONS
+from griffin.server.routes import HANDLERS
+from tests.server.live import NAME, serving
+from tests.toy import write_toy
+
+HI = [{"role": "user", "content": "Hi there"}]
+LONG = "import json\nclass Decoder:\n    pass\n" * 40
+
+
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory):
+    return griffin.load(write_toy(tmp_path_factory.mktemp("app") / "toy"), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def live(llm, tmp_path_factory):
+    with serving(llm, tmp_path_factory.mktemp("app") / "store") as live:
+        yield live
+
+
+@pytest.fixture(scope="module")
+def client(live):
+    return live.openai()
+
+
+def ask(client, **fields):
+    return client.chat.completions.create(
+        **{"model": NAME, "messages": HI, "max_tokens": 8, "seed": 1} | fields
+    )
+
+
+def endless(llm):
+    """Return the bias that keeps an answer from ending by itself."""
+    return {"logit_bias": {str(id): -100 for id in llm.stop_ids}}
+
+
+def text(chunks):
+    return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+
+
+def test_every_operation_has_its_route():
+    assert set(HANDLERS) == {operation.route for operation in OPERATIONS}
+
+
+def test_models(live, client, llm):
+    (only,) = client.models.list().data
+    assert only.id == NAME and client.models.retrieve(NAME) == only
+    assert only.griffin["parameters"] == sum(p.numel() for p in llm.model.parameters())
+    assert only.griffin["state_bytes"] > 0 and only.griffin["chat"] is True
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.models.retrieve("google/other")
+    assert caught.value.code == "model_not_found"
+
+
+def test_the_answer_is_the_models(client, llm):
+    alone = llm.chat(HI, seed=1, max_tokens=8)
+    answer = ask(client)
+    assert answer.choices[0].message.content == alone.text
+    assert answer.choices[0].finish_reason == alone.finish_reason == "length"
+    assert answer.usage.completion_tokens == 8 and answer.usage.prompt_tokens == alone.prompt_tokens
+    assert answer.griffin["seeds"] == [1]
+
+
+def test_streaming_says_the_same(client):
+    whole = ask(client).choices[0].message.content
+    chunks = list(ask(client, stream=True))
+    assert text(chunks) == whole
+    assert chunks[0].choices[0].delta.role == "assistant" and chunks[-1].choices[0].finish_reason == "length"
+    assert len({chunk.id for chunk in chunks}) == 1 and not any("usage" in c.model_fields_set for c in chunks)
+    with_usage = list(ask(client, stream=True, stream_options={"include_usage": True}))
+    assert with_usage[-1].choices == [] and with_usage[-1].usage.completion_tokens == 8
+    assert all(chunk.usage is None for chunk in with_usage[:-1])
+
+
+def test_several_answers(client):
+    answer = ask(client, n=3)
+    texts = [choice.message.content for choice in answer.choices]
+    assert len(set(texts)) > 1 and answer.usage.completion_tokens == 24
+    alone = [ask(client, seed=1 + number).choices[0].message.content for number in range(3)]
+    assert texts == alone
+    streamed = ["", "", ""]
+    for chunk in ask(client, n=3, stream=True):
+        streamed[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
+    assert streamed == texts
+
+
+def test_a_stop_string_ends_the_answer(live, client):
+    whole = ask(client, max_tokens=40).choices[0].message.content
+    stop = whole[5:8]
+    answer = ask(client, max_tokens=40, stop=stop)
+    assert answer.choices[0].message.content == whole[: whole.index(stop)]
+    assert answer.choices[0].finish_reason == "stop" and answer.usage.completion_tokens < 40
+    assert text(ask(client, max_tokens=40, stop=stop, stream=True)) == whole[: whole.index(stop)]
+    assert live.idle()
+
+
+def test_logprobs(client, llm):
+    answer = ask(client, logprobs=True, top_logprobs=2, max_tokens=5)
+    alone = llm.chat(HI, seed=1, max_tokens=5, logprobs=2)
+    content = answer.choices[0].logprobs.content
+    assert [token.logprob for token in content] == list(alone.logprobs)
+    assert [[t.logprob for t in token.top_logprobs] for token in content] == [
+        [logprob for _, logprob in row] for row in alone.alternatives
+    ]
+    assert b"".join(bytes(token.bytes) for token in content).decode("utf-8", "replace") == alone.text
+    streamed = [
+        token
+        for chunk in ask(client, logprobs=True, top_logprobs=2, max_tokens=5, stream=True)
+        if chunk.choices[0].logprobs
+        for token in chunk.choices[0].logprobs.content
+    ]
+    assert streamed == content
+
+
+def test_completions(client, llm):
+    several = client.completions.create(model=NAME, prompt=["def f(", "x"], max_tokens=6, n=2, seed=3)
+    assert [choice.index for choice in several.choices] == [0, 1, 2, 3]
+    for choice, (prompt, seed) in zip(
+        several.choices, [("def f(", 3), ("def f(", 4), ("x", 3), ("x", 4)], strict=True
+    ):
+        assert choice.text == llm.generate(prompt, seed=seed, max_tokens=6).text
+    ids = llm.tokenizer.encode("def f(")
+    same = client.completions.create(model=NAME, prompt=ids, max_tokens=6, seed=3)
+    assert same.choices[0].text == several.choices[0].text
+    chunks = client.completions.create(
+        model=NAME, prompt="def f(", max_tokens=6, seed=3, echo=True, stream=True
+    )
+    assert "".join(chunk.choices[0].text for chunk in chunks) == "def f(" + several.choices[0].text
+    empty = client.completions.create(model=NAME, prompt="", max_tokens=2, seed=3)
+    assert empty.usage.prompt_tokens == 1
+
+
+def test_echo_measures_the_prompt(client, llm):
+    """What evaluations ask for: the log-probability of each token of a text, and the likeliest there."""
+    given = "class Decoder:"
+    measured = client.completions.create(model=NAME, prompt=given, max_tokens=0, echo=True, logprobs=2)
+    ids = llm.tokenizer.encode(given)
+    with torch.no_grad():  # over the tokenizer's ids: the toy has more embeddings than those
+        logits = llm.model(torch.tensor([ids]))[0][0, :-1, : llm.tokenizer.vocab_size]
+    score = logits.log_softmax(1).gather(1, torch.tensor(ids[1:])[:, None]).squeeze(1).tolist()
+    shown = measured.choices[0].logprobs
+    assert measured.choices[0].text == given == "".join(shown.tokens)
+    assert shown.token_logprobs == pytest.approx(score, abs=1e-4)
+    assert shown.text_offset[0] == 0 and all(len(top) >= 2 for top in shown.top_logprobs)
+    assert measured.usage.completion_tokens == 0
+    given_ids = client.completions.create(model=NAME, prompt=ids, max_tokens=1, echo=True, logprobs=1)
+    logprobs = given_ids.choices[0].logprobs
+    assert logprobs.token_logprobs[0] is None and len(logprobs.tokens) == len(score) + 2
+    assert logprobs.token_logprobs[1:-1] == pytest.approx(score, abs=1e-4)
+
+
+def test_what_was_read_is_not_read_again(live, client):
+    before = ask(client, messages=[{"role": "user", "content": LONG}])
+    raw = client.chat.completions.with_raw_response.create(
+        model=NAME, messages=[{"role": "user", "content": LONG}], max_tokens=8, seed=1
+    )
+    again = raw.parse()
+    cached = again.usage.prompt_tokens_details.cached_tokens
+    assert cached >= again.usage.prompt_tokens - 64 > 0
+    assert raw.headers["x-griffin-state"] == f"prefix; cached={cached}"
+    assert again.choices[0].message.content == before.choices[0].message.content
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "code", "param"),
+    [
+        ({"model": "other"}, 404, "model_not_found", "model"),
+        ({"temperature": -1}, 400, "invalid_value", "temperature"),
+        ({"n": 999}, 400, "invalid_value", "n"),
+        ({"response_format": {"type": "json_object"}}, 400, "unsupported_parameter", "response_format"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, 400, "invalid_value", "messages"),
+        ({"extra_body": {"prediction": {}}}, 400, "unsupported_parameter", "prediction"),
+        ({"extra_body": {"state": "nothing"}}, 404, "state_not_found", None),
+        ({"extra_body": {"session_id": "../x"}}, 400, "invalid_value", "session_id"),
+    ],
+)
+def test_refusals(client, fields, status, code, param):
+    for stream in (False, True):
+        with pytest.raises(openai.APIStatusError) as caught:
+            ask(client, stream=stream, **fields)
+        error = caught.value
+        assert (error.status_code, error.code, error.param) == (status, code, param)
+        assert error.response.headers["x-request-id"] and error.response.headers["x-should-retry"] == "false"
+
+
+def test_fields_that_were_passed_over_are_named(client):
+    raw = client.chat.completions.with_raw_response.create(
+        model=NAME, messages=HI, max_tokens=2, extra_body={"owl": 1}, extra_headers={"x-request-id": "mine-7"}
+    )
+    assert raw.headers["x-griffin-ignored"] == "owl" and raw.headers["x-request-id"] == "mine-7"
+
+
+def test_tools_as_text(live, client, llm, monkeypatch):
+    """The toy calls nothing by itself; it is made to say a call, byte by byte."""
+    call = '<tool_call>{"name": "look", "arguments": {"at": "owl"}}</tool_call>'
+    tools = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
+    said = iter(llm.tokenizer.encode(call, bos=False) * 2)
+    from griffin.engine import core
+
+    class Saying(core.Sampler):
+        def sample(self, logits):
+            return super().sample(logits)._replace(id=next(said))
+
+    monkeypatch.setattr(core, "Sampler", Saying)
+    count = len(llm.tokenizer.encode(call, bos=False))
+    answer = ask(client, tools=tools, max_tokens=count).choices[0]
+    assert answer.finish_reason == "tool_calls" and answer.message.content is None
+    assert json.loads(answer.message.tool_calls[0].function.arguments) == {"at": "owl"}
+    chunks = list(ask(client, tools=tools, max_tokens=count, stream=True))
+    deltas = [d for c in chunks for d in (c.choices[0].delta.tool_calls or [])]
+    assert deltas[0].function.name == "look" and deltas[1].function.arguments == '{"at":"owl"}'
+    assert text(chunks) == "" and chunks[-1].choices[0].finish_reason == "tool_calls"
+
+
+def test_tokens(live, llm):
+    with live.http() as http:
+        ids = http.post("/tokenize", json={"prompt": "def f("}).json()["tokens"]
+        assert ids == llm.tokenizer.encode("def f(")
+        assert http.post("/detokenize", json={"tokens": ids}).json()["prompt"] == "def f("
+        shown = http.post("/apply-template", json={"messages": HI}).json()["prompt"]
+        assert shown == "<bos><start_of_turn>user\nHi there<end_of_turn>\n<start_of_turn>model\n"
+
+
+def test_the_server_about_itself(live):
+    with live.http() as http:
+        assert http.get("/health").json() == http.get("/ready").json() == {"status": "ok"}
+        about = http.get("/v1/server").json()
+        assert about["slots"] == {"total": 4, "busy": 0} and about["bytes"]["weights"] > 0
+        assert about["limits"]["max_choices"] == 4
+        assert http.get("/").status_code == 200 and "/v1/chat" in http.get("/openapi.json").text
+        metrics = http.get("/metrics").text
+        assert "griffin_generation_tokens_total" in metrics and 'griffin_slots{state="busy"} 0.0' in metrics
+        assert http.get("/v1/nothing").json()["error"]["code"] == "not_found"
+        wrong = http.get("/v1/chat/completions")
+        assert wrong.status_code == 405 and wrong.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("content", ["Hi", LONG * 20])
+def test_a_client_that_leaves_frees_its_slot(live, llm, stream, content):
+    """In the middle of an answer, and in the middle of a prompt, streaming or not."""
+    messages = [{"role": "user", "content": content}]
+    body = {"messages": messages, "max_tokens": 20_000, "stream": stream, **endless(llm)}
+    with live.post("/v1/chat/completions", body):
+        assert live.busy()
+        if content != "Hi":
+            assert live.service.engine.stats().reading == 1
+    assert live.idle(1)
+
+
+def test_stopping_to_read_a_stream_frees_its_slot(live, client, llm):
+    with ask(client, max_tokens=20_000, stream=True, **endless(llm)) as stream:
+        next(iter(stream))
+        assert live.service.engine.stats().busy == 1
+    assert live.idle(2)
+
+
+def test_a_full_queue_is_tried_again(llm):
+    with serving(llm, slots=1, max_waiting=1) as live:
+        busy = [ask(live.openai(), max_tokens=20_000, stream=True, **endless(llm)) for _ in range(2)]
+        with pytest.raises(openai.RateLimitError) as caught:
+            ask(live.openai())
+        assert caught.value.code == "queue_full" and caught.value.response.headers["retry-after"] == "1"
+        assert "x-should-retry" not in caught.value.response.headers
+        threading.Timer(0.3, lambda: [stream.close() for stream in busy]).start()
+        patient = live.openai().with_options(max_retries=3)
+        assert ask(patient).usage.completion_tokens == 8
+
+
+def test_a_deadline(llm):
+    from griffin.server.service import Settings
+
+    with serving(llm, settings=Settings(deadline_seconds=0.2)) as live:
+        with pytest.raises(openai.InternalServerError) as caught:
+            ask(live.openai(), max_tokens=30_000, **endless(llm))
+        assert caught.value.code == "timeout" and caught.value.response.headers["x-should-retry"] == "false"
+        with pytest.raises(openai.APIError, match="whole time"):
+            list(ask(live.openai(), max_tokens=30_000, stream=True, **endless(llm)))
+        assert live.idle()
+
+
+def test_a_long_prompt_keeps_the_connection_alive(llm):
+    from griffin.server.service import Settings
+
+    settings = Settings(patience_seconds=0.01, keepalive_seconds=0.02)
+    with serving(llm, settings=settings) as live, live.http() as http:
+        body = {"messages": [{"role": "user", "content": LONG * 8}], "max_tokens": 1, "stream": True}
+        lines = http.post("/v1/chat/completions", json=body).text.split("\n\n")
+    assert lines[0].startswith("data: ") and ": keepalive" in lines and lines[-2] == "data: [DONE]"
+
+
+def test_a_failure_in_the_engine(live, client, monkeypatch, caplog):
+    """A bug shows its request's id, and its log nobody's words."""
+
+    def broken(self, *_):
+        raise RuntimeError("the prompt was: Hi there")
+
+    from griffin.server.writer import Writer
+
+    monkeypatch.setattr(Writer, "_piece", broken)
+    with pytest.raises(openai.InternalServerError) as caught:
+        ask(client)
+    assert caught.value.response.headers["x-request-id"] in str(caught.value)
+    assert "Hi there" not in caplog.text and "test_app.py" in caplog.text
+    assert live.idle()
+
+
+def test_shutting_down(llm):
+    """Who is served is served to the end; who comes is sent away; what takes too long is told so."""
+    from griffin.server.service import Settings
+
+    with serving(llm, settings=Settings(drain_seconds=0.6)) as live:
+        client = live.openai()
+        long = ask(client, max_tokens=30_000, stream=True, **endless(llm))
+        next(iter(long))
+        short = ask(client, max_tokens=100, stream=True, **endless(llm))
+        next(iter(short))
+        live.service.draining = True
+        with pytest.raises(openai.InternalServerError) as caught:
+            ask(client)
+        assert caught.value.status_code == 503 and caught.value.code == "not_ready"
+        with live.http() as http:
+            assert http.get("/ready").status_code == 503 and http.get("/health").status_code == 200
+        begun = time.monotonic()
+        live.server.stop()
+        assert list(short)[-1].choices[0].finish_reason == "length"
+        with pytest.raises(openai.APIError, match="shutting down"):
+            list(long)
+        assert time.monotonic() - begun < 3
+
+
+def test_the_async_client_alone_and_in_company(live, llm):
+    """A few dozen ragged clients, some of which leave; each answer is the one it gets alone."""
+    prompts = [("def f(" + "x, " * (7 * n % 40), n, 3 + 5 * n % 17) for n in range(32)]
+
+    async def one(client, prompt, seed, count):
+        messages = [{"role": "user", "content": prompt}]
+        fields = {"model": NAME, "messages": messages, "seed": seed}
+        if seed % 4 == 3:  # it leaves
+            stream = await client.chat.completions.create(**fields, max_tokens=5000, stream=True)
+            async for _ in stream:
+                await stream.close()
+                return None
+        if seed % 2:
+            stream = await client.chat.completions.create(**fields, max_tokens=count, stream=True)
+            return "".join([c.choices[0].delta.content or "" async for c in stream])
+        return (await client.chat.completions.create(**fields, max_tokens=count)).choices[0].message.content
+
+    async def all_():
+        async with AsyncOpenAI(api_key="none", base_url=f"{live.url}/v1", max_retries=8) as client:
+            return await asyncio.gather(*(one(client, *prompt) for prompt in prompts))
+
+    answers = asyncio.run(all_())
+    for (prompt, seed, count), answer in zip(prompts, answers, strict=True):
+        if answer is not None:
+            alone = llm.chat([{"role": "user", "content": prompt}], seed=seed, max_tokens=count)
+            assert answer == alone.text
+    assert live.idle()
