@@ -11,7 +11,9 @@ enum class Format : int { bf16 = 0, int8 = 1, int4 = 2, int4_min = 3 };
 constexpr int kPanel = 16;       // output rows stored together
 constexpr int kTogether = 4;     // most panels that a block of many rows is multiplied with at once
 constexpr int kBlock4 = 64;      // inputs in a block of an int4 panel: two groups of 32
-constexpr int kLargest = 32512;  // of a quantised activation: 127 * 256, so that two signed bytes hold it
+constexpr int kGroup4 = 32;      // inputs that share a scale there, of the weights and of the activations
+constexpr int kLargest = 32512;  // of an activation for int8: 127 * 256, so that two signed bytes hold it
+constexpr int kLargest4 = 127;   // of an activation for int4: one signed byte
 
 // A product of few or many rows with a packed matrix.
 struct Product {
@@ -32,9 +34,11 @@ struct Product {
   // What `prepare` makes of x, each row `row_bytes` after the last.
   uint8_t* prepared;
   int64_t row_bytes;
-  float* row_scale;        // (rows,) step of the quantised activations
-  int64_t* row_sum;        // (rows,) sum of the quantised activations
-  float* group_sum;        // (rows, in_padded / 32) the same for each group, for int4
+  float* row_scale;        // int8: (rows,) step of the quantised activations
+  int64_t* row_sum;        // int8: (rows,) their sum
+  float* group_scale;      // int4: (rows, in_padded / 32) step of the quantised activations of each group
+  int32_t* group_offset;   // int4: the same shape, -8 times the sum of the group's quantised activations
+  float* group_sum;        // int4_min: the same shape, that sum times its step
 };
 
 struct Sequences;  // sequence.h

@@ -57,7 +57,7 @@ float weight(const Matrix& m, int64_t row, int64_t k) {
 
 int64_t product_bytes(const Matrix& m, int64_t rows) {
   const int64_t wide = m.format == Format::bf16 ? 4 : 2;
-  return round_up(padded(m) * wide, 64) * rows + rows * (8 + 4 + 4 * (padded(m) / 32 + 1));
+  return round_up(padded(m) * wide, 64) * rows + rows * (8 + 4 + 12 * (padded(m) / kGroup4));
 }
 
 void multiply(const Matrix* matrices, const Results* results, int count, const void* x, Type x_type, int64_t rows,
@@ -88,11 +88,14 @@ void multiply(const Matrix* matrices, const Results* results, int count, const v
     p.y_type = results[n].type;
     p.rows = rows;
     p.pairs = kernels.pairs && p.format == Format::bf16 && x_type == Type::bf16;
-    p.row_bytes = round_up(p.in_padded * (p.format == Format::bf16 && !p.pairs ? 4 : 2), 64);
+    const int wide = four_bits(p.format) ? 1 : p.format == Format::bf16 && !p.pairs ? 4 : 2;
+    p.row_bytes = round_up(p.in_padded * wide, 64);
     p.prepared = memory;
     p.row_sum = reinterpret_cast<int64_t*>(memory + p.row_bytes * rows);
     p.row_scale = reinterpret_cast<float*>(p.row_sum + rows);
-    p.group_sum = four_bits(p.format) ? p.row_scale + rows : nullptr;
+    p.group_scale = p.row_scale + rows;
+    p.group_offset = reinterpret_cast<int32_t*>(p.group_scale + rows * (p.in_padded / kGroup4));
+    p.group_sum = reinterpret_cast<float*>(p.group_offset + rows * (p.in_padded / kGroup4));
     pieces[n + 1] = pieces[n] + (round_up(m.out, kPanel) / kPanel + unit - 1) / unit;
   }
   const Product& first_product = products[0];

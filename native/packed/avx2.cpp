@@ -19,6 +19,12 @@ inline __m256i four(const int16_t* q) {  // four inputs, for four outputs
   return _mm256_set1_epi64x(bits);
 }
 
+inline __m256i four_bytes(const uint8_t* from) {  // four inputs, for eight outputs
+  int32_t bits;
+  __builtin_memcpy(&bits, from, 4);
+  return _mm256_set1_epi32(bits);
+}
+
 inline __m256i bytes(const uint8_t* from) {  // 16 bytes = 4 inputs of 4 outputs, as int16
   return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
 }
@@ -101,57 +107,52 @@ template <int R, bool Min>
 struct Int4Block {
   static void run(const Product& p, int64_t panel, int64_t row) {
     const uint8_t* w = p.data + panel * p.panel_bytes;
-    const __m128i nibble = _mm_set1_epi8(15);
+    const int64_t groups = p.in_padded / kGroup4;
+    const __m256i nibble = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
     __m256 total[R][2];
     for (int r = 0; r < R; ++r) total[r][0] = total[r][1] = _mm256_setzero_ps();
-    for (int64_t block = 0; block < p.in_padded / kBlock4; ++block) {
-      for (int half = 0; half < 2; ++half) {
-        __m256i sums[R][4];
-        for (int r = 0; r < R; ++r) {
-          for (int v = 0; v < 4; ++v) sums[r][v] = _mm256_setzero_si256();
-        }
-        for (int j = 0; j < 4; ++j) {
-          const uint8_t* from = w + half * 256 + j * 64;
-          const int64_t k = block * kBlock4 + half * 32 + 8 * j;
+    for (int64_t group = 0; group < groups; ++group) {
+      const uint8_t *v = w + group % 2 * 256, *scales = w + 512 + group % 2 * 32;
+      // Two products of 15 and 127 in an int16, and eight of those: 30,480 at most, so nothing saturates.
+      __m256i sums[R][2];
+      for (int r = 0; r < R; ++r) sums[r][0] = sums[r][1] = _mm256_setzero_si256();
 #pragma GCC unroll 4
-          for (int v = 0; v < 4; ++v) {
-            const __m128i both = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 16 * v));
-            const __m256i first = _mm256_cvtepu8_epi16(_mm_and_si128(both, nibble));
-            const __m256i second = _mm256_cvtepu8_epi16(_mm_and_si128(_mm_srli_epi16(both, 4), nibble));
+      for (int j = 0; j < 4; ++j) {
 #pragma GCC unroll 2
-            for (int r = 0; r < R; ++r) {
-              const int16_t* q = quantised(p, row + r) + k;
-              sums[r][v] = _mm256_add_epi32(sums[r][v], _mm256_madd_epi16(first, four(q)));
-              sums[r][v] = _mm256_add_epi32(sums[r][v], _mm256_madd_epi16(second, four(q + 4)));
-            }
-          }
-        }
-        for (int r = 0; r < R; ++r) {
-          int32_t part[kPanel];
-          add_pairs(sums[r], part);
-          const float group = p.group_sum[(row + r) * (p.in_padded / 32) + 2 * block + half];
-          const __m256 all = _mm256_set1_ps(group);
-          for (int v = 0; v < 2; ++v) {
-            const __m256 sum = _mm256_cvtepi32_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(part + 8 * v)));
-            const __m128i* halves = reinterpret_cast<const __m128i*>(w + 512 + half * 32 + 16 * v);
-            const __m256 scale = _mm256_cvtph_ps(_mm_loadu_si128(halves));
-            if constexpr (Min) {
-              const __m256 least = _mm256_cvtph_ps(_mm_loadu_si128(halves + 4));
-              total[r][v] = _mm256_fmadd_ps(least, all, total[r][v]);
-              total[r][v] = _mm256_fmadd_ps(scale, sum, total[r][v]);
-            } else {
-              const __m256 centred = _mm256_fnmadd_ps(all, _mm256_set1_ps(8), sum);
-              total[r][v] = _mm256_fmadd_ps(scale, centred, total[r][v]);
-            }
+        for (int h = 0; h < 2; ++h) {
+          const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(v + j * 64 + h * 32));
+          const __m256i first = _mm256_and_si256(both, nibble);
+          const __m256i second = _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble);
+#pragma GCC unroll 2
+          for (int r = 0; r < R; ++r) {
+            const uint8_t* x = p.prepared + (row + r) * p.row_bytes + group * kGroup4 + 8 * j;
+            sums[r][h] = _mm256_add_epi16(sums[r][h], _mm256_maddubs_epi16(first, four_bytes(x)));
+            sums[r][h] = _mm256_add_epi16(sums[r][h], _mm256_maddubs_epi16(second, four_bytes(x + 4)));
           }
         }
       }
-      w += Min ? 640 : 576;
+      for (int r = 0; r < R; ++r) {
+        const int64_t at = (row + r) * groups + group;
+#pragma GCC unroll 2
+        for (int h = 0; h < 2; ++h) {
+          __m256i whole = _mm256_madd_epi16(sums[r][h], ones);
+          if constexpr (!Min) whole = _mm256_add_epi32(whole, _mm256_set1_epi32(p.group_offset[at]));
+          const __m128i* halves = reinterpret_cast<const __m128i*>(scales + 16 * h);
+          if constexpr (Min) {
+            const __m256 least = _mm256_cvtph_ps(_mm_loadu_si128(halves + 4));
+            total[r][h] = _mm256_fmadd_ps(least, _mm256_set1_ps(p.group_sum[at]), total[r][h]);
+          }
+          const __m256 scale = _mm256_cvtph_ps(_mm_loadu_si128(halves));
+          const __m256 step = _mm256_mul_ps(scale, _mm256_set1_ps(p.group_scale[at]));
+          total[r][h] = _mm256_fmadd_ps(step, _mm256_cvtepi32_ps(whole), total[r][h]);
+        }
+      }
+      if (group % 2) w += Min ? 640 : 576;
     }
     for (int r = 0; r < R; ++r) {
       float totals[kPanel];
-      for (int v = 0; v < 2; ++v) _mm256_storeu_ps(totals + 8 * v, total[r][v]);
-      write_int4(p, row + r, panel, totals);
+      for (int h = 0; h < 2; ++h) _mm256_storeu_ps(totals + 8 * h, total[r][h]);
+      write(p, row + r, panel, totals);
     }
   }
 };

@@ -149,72 +149,92 @@ struct Int8 {
 
 // int4 weights: blocks of 64 inputs = 8 vectors of nibbles (a group of 32 in each half), the 2 x 16 scales in
 // half precision and, with `Min`, as many smallest values.
-template <int R, bool Min>
+template <int R, int P, bool Min>
 struct Int4Block {
+  // With few rows the high nibbles stay where they are, 16 times too large, and are summed apart: a shift less
+  // for each vector, and half as long a chain of sums that wait for each other.
+  static constexpr bool kApart = R * P <= 2;
+
   static void run(const Product& p, int64_t panel, int64_t row) {
     const uint8_t* w = p.data + panel * p.panel_bytes;
-    const int8_t *high[R], *low[R];
-    const float* group[R];
-    __m512 total[R];
-    for (int r = 0; r < R; ++r) {
-      high[r] = reinterpret_cast<const int8_t*>(p.prepared + (row + r) * p.row_bytes);
-      low[r] = high[r] + p.in_padded;
-      group[r] = p.group_sum + (row + r) * (p.in_padded / 32);
-      total[r] = _mm512_setzero_ps();
-    }
-    const __m512i nibble = _mm512_set1_epi8(15);
-    for (int64_t block = 0; block < p.in_padded / kBlock4; ++block) {
-      for (int half = 0; half < 2; ++half) {
-        const int64_t k = block * kBlock4 + half * 32;
-        const uint8_t* v = w + half * 256;
-        __m512i highs[R], lows[R];
-        for (int r = 0; r < R; ++r) highs[r] = lows[r] = _mm512_setzero_si512();
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; ++j) {
-          const __m512i both = _mm512_loadu_si512(v + j * 64);
-          ahead<R, 1>(v + j * 64);
-          const __m512i first = _mm512_and_si512(both, nibble);
-          const __m512i second = _mm512_and_si512(_mm512_srli_epi16(both, 4), nibble);
+    const int64_t groups = p.in_padded / kGroup4;
+    const uint8_t* x = p.prepared + row * p.row_bytes;
+    __m512 total[R][P];
 #pragma GCC unroll 8
-          for (int r = 0; r < R; ++r) {
-            highs[r] = _mm512_dpbusd_epi32(highs[r], first, four(high[r] + k + 8 * j));
-            lows[r] = _mm512_dpbusd_epi32(lows[r], first, four(low[r] + k + 8 * j));
-            highs[r] = _mm512_dpbusd_epi32(highs[r], second, four(high[r] + k + 8 * j + 4));
-            lows[r] = _mm512_dpbusd_epi32(lows[r], second, four(low[r] + k + 8 * j + 4));
-          }
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+      for (int n = 0; n < P; ++n) total[r][n] = _mm512_setzero_ps();
+    }
+    const __m512i nibble = _mm512_set1_epi8(15), upper = _mm512_set1_epi8(static_cast<char>(0xf0));
+    for (int64_t group = 0; group < groups; ++group, x += kGroup4) {
+      const uint8_t* v = w + group % 2 * 256;
+      const int64_t at = row * groups + group;
+      __m512i sum[R][P], highs[R][P];
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+        for (int n = 0; n < P; ++n) {
+          sum[r][n] = Min ? _mm512_setzero_si512() : _mm512_set1_epi32(p.group_offset[at + r * groups]);
+          if constexpr (kApart) highs[r][n] = _mm512_setzero_si512();
         }
-        const __m512 scale =
-            _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + 512 + half * 32)));
+      }
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) {
+        __m512i first[P], second[P];
+#pragma GCC unroll 4
+        for (int n = 0; n < P; ++n) {
+          const __m512i both = _mm512_loadu_si512(v + n * p.panel_bytes + j * 64);
+          ahead<R, P>(v + j * 64);
+          first[n] = _mm512_and_si512(both, nibble);
+          second[n] = kApart ? _mm512_and_si512(both, upper) : _mm512_and_si512(_mm512_srli_epi16(both, 4), nibble);
+        }
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
-          // Below 2^24 in magnitude, so the conversion is exact.
-          const __m512i sum = _mm512_add_epi32(_mm512_slli_epi32(highs[r], 8), lows[r]);
-          const __m512 all = _mm512_set1_ps(group[r][2 * block + half]);
-          if constexpr (Min) {
-            const __m512 least =
-                _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + 576 + half * 32)));
-            total[r] = _mm512_fmadd_ps(least, all, total[r]);
-            total[r] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(sum), total[r]);
-          } else {
-            const __m512 centred = _mm512_fnmadd_ps(all, _mm512_set1_ps(8), _mm512_cvtepi32_ps(sum));
-            total[r] = _mm512_fmadd_ps(scale, centred, total[r]);
+          const uint8_t* from = x + r * p.row_bytes + 8 * j;
+          const __m512i four_low = four(from), four_high = four(from + 4);
+#pragma GCC unroll 4
+          for (int n = 0; n < P; ++n) {
+            sum[r][n] = _mm512_dpbusd_epi32(sum[r][n], first[n], four_low);
+            __m512i& other = kApart ? highs[r][n] : sum[r][n];
+            other = _mm512_dpbusd_epi32(other, second[n], four_high);
           }
         }
       }
-      w += Min ? 640 : 576;
+#pragma GCC unroll 4
+      for (int n = 0; n < P; ++n) {
+        const uint8_t* scales = w + n * p.panel_bytes + 512 + group % 2 * 32;
+        const __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(scales)));
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+          __m512i whole = sum[r][n];
+          if constexpr (kApart) whole = _mm512_add_epi32(whole, _mm512_srai_epi32(highs[r][n], 4));
+          if constexpr (Min) {
+            const __m512 least = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(scales + 64)));
+            total[r][n] = _mm512_fmadd_ps(least, _mm512_set1_ps(p.group_sum[at + r * groups]), total[r][n]);
+          }
+          // Below 2^24 in magnitude, so the conversion is exact.
+          const __m512 step = _mm512_mul_ps(scale, _mm512_set1_ps(p.group_scale[at + r * groups]));
+          total[r][n] = _mm512_fmadd_ps(step, _mm512_cvtepi32_ps(whole), total[r][n]);
+        }
+      }
+      if (group % 2) w += Min ? 640 : 576;
     }
+    alignas(64) float totals[R][P][kPanel];
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      float totals[kPanel];
-      _mm512_storeu_ps(totals, total[r]);
-      write_int4(p, row + r, panel, totals);
+#pragma GCC unroll 4
+      for (int n = 0; n < P; ++n) _mm512_store_ps(totals[r][n], total[r][n]);
+    }
+    for (int n = 0; n < P; ++n) {
+      for (int r = 0; r < R; ++r) write(p, row + r, panel + n, totals[r][n]);
     }
   }
 };
 
 template <int R, int P>
-using Int4 = Int4Block<R, false>;
+using Int4 = Int4Block<R, P, false>;
 template <int R, int P>
-using Int4Min = Int4Block<R, true>;
+using Int4Min = Int4Block<R, P, true>;
 
 void panels(const Product& p, int64_t first, int64_t last) {
   switch (p.format) {
@@ -224,8 +244,8 @@ void panels(const Product& p, int64_t first, int64_t last) {
 #endif
       return Each<Bf16, 12, 12, 1>::run(p, first, last);
     case Format::int8: return Each<Int8, 8, 6, 2>::run(p, first, last);
-    case Format::int4: return Each<Int4, 8, 8, 1>::run(p, first, last);
-    case Format::int4_min: return Each<Int4Min, 8, 8, 1>::run(p, first, last);
+    case Format::int4: return Each<Int4, 8, 4, 2>::run(p, first, last);
+    case Format::int4_min: return Each<Int4Min, 8, 4, 2>::run(p, first, last);
   }
 }
 

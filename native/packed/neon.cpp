@@ -90,54 +90,48 @@ template <int R, bool Min>
 struct Int4Block {
   static void run(const Product& p, int64_t panel, int64_t row) {
     const uint8_t* w = p.data + panel * p.panel_bytes;
-    const int8_t *high[R], *low[R];
+    const int64_t groups = p.in_padded / kGroup4;
     float32x4_t total[R][4];
     for (int r = 0; r < R; ++r) {
-      high[r] = reinterpret_cast<const int8_t*>(p.prepared + (row + r) * p.row_bytes);
-      low[r] = high[r] + p.in_padded;
       for (int v = 0; v < 4; ++v) total[r][v] = vdupq_n_f32(0);
     }
     const uint8x16_t nibble = vdupq_n_u8(15);
-    for (int64_t block = 0; block < p.in_padded / kBlock4; ++block) {
-      for (int half = 0; half < 2; ++half) {
-        const int64_t k = block * kBlock4 + half * 32;
-        int32x4_t highs[R][4], lows[R][4];
-        for (int r = 0; r < R; ++r) {
-          for (int v = 0; v < 4; ++v) highs[r][v] = lows[r][v] = vdupq_n_s32(0);
-        }
-        for (int j = 0; j < 4; ++j) {
-          for (int v = 0; v < 4; ++v) {
-            const uint8x16_t both = vld1q_u8(w + half * 256 + j * 64 + 16 * v);
-            const int8x16_t first = vreinterpretq_s8_u8(vandq_u8(both, nibble));
-            const int8x16_t second = vreinterpretq_s8_u8(vshrq_n_u8(both, 4));
-            for (int r = 0; r < R; ++r) {
-              highs[r][v] = vdotq_s32(highs[r][v], first, four(high[r] + k + 8 * j));
-              lows[r][v] = vdotq_s32(lows[r][v], first, four(low[r] + k + 8 * j));
-              highs[r][v] = vdotq_s32(highs[r][v], second, four(high[r] + k + 8 * j + 4));
-              lows[r][v] = vdotq_s32(lows[r][v], second, four(low[r] + k + 8 * j + 4));
-            }
-          }
-        }
-        for (int r = 0; r < R; ++r) {
-          const float all = p.group_sum[(row + r) * (p.in_padded / 32) + 2 * block + half];
-          for (int v = 0; v < 4; ++v) {
-            const float32x4_t sum = vcvtq_f32_s32(vaddq_s32(vshlq_n_s32(highs[r][v], 8), lows[r][v]));
-            const float32x4_t scale = halves(w + 512 + half * 32 + 8 * v);
-            if constexpr (Min) {
-              total[r][v] = vfmaq_n_f32(total[r][v], halves(w + 576 + half * 32 + 8 * v), all);
-              total[r][v] = vfmaq_f32(total[r][v], scale, sum);
-            } else {
-              total[r][v] = vfmaq_f32(total[r][v], scale, vfmsq_n_f32(sum, vdupq_n_f32(8), all));
-            }
+    for (int64_t group = 0; group < groups; ++group) {
+      const uint8_t* scales = w + 512 + group % 2 * 32;
+      int32x4_t sums[R][4];
+      for (int r = 0; r < R; ++r) {
+        const int32_t offset = Min ? 0 : p.group_offset[(row + r) * groups + group];
+        for (int v = 0; v < 4; ++v) sums[r][v] = vdupq_n_s32(offset);
+      }
+      for (int j = 0; j < 4; ++j) {
+        for (int v = 0; v < 4; ++v) {
+          const uint8x16_t both = vld1q_u8(w + group % 2 * 256 + j * 64 + 16 * v);
+          const int8x16_t first = vreinterpretq_s8_u8(vandq_u8(both, nibble));
+          const int8x16_t second = vreinterpretq_s8_u8(vshrq_n_u8(both, 4));
+          for (int r = 0; r < R; ++r) {
+            const uint8_t* prepared = p.prepared + (row + r) * p.row_bytes + group * kGroup4 + 8 * j;
+            const int8_t* x = reinterpret_cast<const int8_t*>(prepared);
+            sums[r][v] = vdotq_s32(sums[r][v], first, four(x));
+            sums[r][v] = vdotq_s32(sums[r][v], second, four(x + 4));
           }
         }
       }
-      w += Min ? 640 : 576;
+      for (int r = 0; r < R; ++r) {
+        const int64_t at = (row + r) * groups + group;
+        for (int v = 0; v < 4; ++v) {
+          if constexpr (Min) {
+            total[r][v] = vfmaq_n_f32(total[r][v], halves(scales + 64 + 8 * v), p.group_sum[at]);
+          }
+          const float32x4_t step = vmulq_n_f32(halves(scales + 8 * v), p.group_scale[at]);
+          total[r][v] = vfmaq_f32(total[r][v], step, vcvtq_f32_s32(sums[r][v]));
+        }
+      }
+      if (group % 2) w += Min ? 640 : 576;
     }
     for (int r = 0; r < R; ++r) {
       float totals[kPanel];
       for (int v = 0; v < 4; ++v) vst1q_f32(totals + 4 * v, total[r][v]);
-      write_int4(p, row + r, panel, totals);
+      write(p, row + r, panel, totals);
     }
   }
 };

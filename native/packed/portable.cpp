@@ -68,35 +68,31 @@ struct Int4Block {
   static void run(const Product& p, int64_t panel, int64_t row) {
     static_assert(R == 1);
     const uint8_t* w = p.data + panel * p.panel_bytes;
-    const int16_t* q = quantised(p, row);
-    const float* group = p.group_sum + row * (p.in_padded / 32);
+    const int64_t groups = p.in_padded / kGroup4;
+    const int8_t* q = reinterpret_cast<const int8_t*>(p.prepared + row * p.row_bytes);
     float totals[kPanel] = {};
-    for (int64_t block = 0; block < p.in_padded / kBlock4; ++block) {
-      for (int half = 0; half < 2; ++half, q += 32, ++group) {
-        int32_t sums[kPanel] = {};
-        for (int j = 0; j < 4; ++j) {
-          const uint8_t* v = w + half * 256 + j * 64;
-          for (int o = 0; o < kPanel; ++o) {
-            for (int b = 0; b < 4; ++b) {
-              sums[o] += (v[4 * o + b] & 15) * q[8 * j + b] + (v[4 * o + b] >> 4) * q[8 * j + 4 + b];
-            }
-          }
-        }
-        uint16_t scale[kPanel], least[kPanel];
-        __builtin_memcpy(scale, w + 512 + half * 32, 32);
-        if constexpr (Min) __builtin_memcpy(least, w + 576 + half * 32, 32);
+    for (int64_t group = 0; group < groups; ++group, q += kGroup4) {
+      const int64_t at = row * groups + group;
+      int32_t sums[kPanel];
+      for (int o = 0; o < kPanel; ++o) sums[o] = Min ? 0 : p.group_offset[at];
+      for (int j = 0; j < 4; ++j) {
+        const uint8_t* v = w + group % 2 * 256 + j * 64;
         for (int o = 0; o < kPanel; ++o) {
-          if constexpr (Min) {
-            totals[o] += from_half(least[o]) * *group;
-            totals[o] += from_half(scale[o]) * static_cast<float>(sums[o]);
-          } else {
-            totals[o] += from_half(scale[o]) * (static_cast<float>(sums[o]) - 8 * *group);
+          for (int b = 0; b < 4; ++b) {
+            sums[o] += (v[4 * o + b] & 15) * q[8 * j + b] + (v[4 * o + b] >> 4) * q[8 * j + 4 + b];
           }
         }
       }
-      w += Min ? 640 : 576;
+      uint16_t scale[kPanel], least[kPanel];
+      __builtin_memcpy(scale, w + 512 + group % 2 * 32, 32);
+      if constexpr (Min) __builtin_memcpy(least, w + 576 + group % 2 * 32, 32);
+      for (int o = 0; o < kPanel; ++o) {
+        if constexpr (Min) totals[o] += from_half(least[o]) * p.group_sum[at];
+        totals[o] += from_half(scale[o]) * p.group_scale[at] * static_cast<float>(sums[o]);
+      }
+      if (group % 2) w += Min ? 640 : 576;
     }
-    write_int4(p, row, panel, totals);
+    write(p, row, panel, totals);
   }
 };
 

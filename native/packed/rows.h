@@ -18,10 +18,10 @@ inline uint16_t to_bf16(float value) {
 inline float number(float value) { return value; }
 inline float number(uint16_t bits) { return from_bf16(bits); }
 
-// One step for the whole row, from its largest magnitude; its inverse is 0 where that is 0. What is not
-// finite makes the step NaN, and with it the row's results.
+// The step in which `count` numbers are rounded to whole ones up to `top`, from their largest magnitude; its
+// inverse is 0 where that is 0. What is not finite makes the step NaN, and with it the row's results.
 template <class X>
-inline float step_of(const X* x, int64_t count, float& inverse) {
+inline float step_of(const X* x, int64_t count, int top, float& inverse) {
   int32_t most = 0;
   for (int64_t k = 0; k < count; ++k) {
     const float value = number(x[k]);
@@ -35,8 +35,8 @@ inline float step_of(const X* x, int64_t count, float& inverse) {
   inverse = 0;
   if (most >= 0x7f800000) return __builtin_nanf("");
   if (largest < 1e-30f) return 0;
-  inverse = static_cast<float>(kLargest) / largest;
-  return largest / static_cast<float>(kLargest);
+  inverse = static_cast<float>(top) / largest;
+  return largest / static_cast<float>(top);
 }
 
 // Adding 1.5 * 2^23 rounds to the nearest integer, ties to even, and leaves it in the low bits.
@@ -57,7 +57,7 @@ inline void quantise_row(const Product& p, int64_t row) {
   int8_t* low = high + p.in_padded;
   int16_t* whole = reinterpret_cast<int16_t*>(to);
   float inverse;
-  p.row_scale[row] = step_of(x, p.in, inverse);
+  p.row_scale[row] = step_of(x, p.in, kLargest, inverse);
   int64_t total = 0;
   for (int64_t at = 0; at < p.in_padded; at += 32) {
     int32_t q[32] = {};
@@ -77,10 +77,33 @@ inline void quantise_row(const Product& p, int64_t row) {
         whole[at + k] = static_cast<int16_t>(q[k]);
       }
     }
-    if (p.group_sum) p.group_sum[row * (p.in_padded / 32) + at / 32] = static_cast<float>(sum);
     total += sum;
   }
   p.row_sum[row] = total;
+}
+
+// Quantise a row for 4-bit weights: one signed byte an input, in steps of its group's largest magnitude / 127.
+template <class X>
+inline void quantise_groups(const Product& p, int64_t row) {
+  const X* x = static_cast<const X*>(p.x) + row * p.in;
+  int8_t* to = reinterpret_cast<int8_t*>(p.prepared + row * p.row_bytes);
+  int64_t group = row * (p.in_padded / kGroup4);
+  for (int64_t at = 0; at < p.in_padded; at += kGroup4, ++group) {
+    const int64_t left = p.in - at, given = left < 0 ? 0 : left < kGroup4 ? left : kGroup4;
+    int32_t q[kGroup4] = {}, sum = 0;
+    float inverse;
+    const float step = step_of(x + at, given, kLargest4, inverse);
+    if (inverse != 0) {
+      for (int64_t k = 0; k < given; ++k) q[k] = round_to_int(number(x[at + k]) * inverse);
+    }
+    for (int k = 0; k < kGroup4; ++k) {
+      to[at + k] = static_cast<int8_t>(q[k]);
+      sum += q[k];
+    }
+    p.group_scale[group] = step;
+    p.group_offset[group] = -8 * sum;
+    p.group_sum[group] = static_cast<float>(sum) * step;
+  }
 }
 
 template <class X>
@@ -101,10 +124,11 @@ inline void copy_row(const Product& p, int64_t row) {
 
 template <bool Digits, class X>
 inline void prepare_row(const Product& p, int64_t row) {
-  if (p.format == Format::bf16) {
-    p.pairs ? copy_row(p, row) : widen_row<X>(p, row);
-  } else {
-    quantise_row<Digits, X>(p, row);
+  switch (p.format) {
+    case Format::bf16: return p.pairs ? copy_row(p, row) : widen_row<X>(p, row);
+    case Format::int8: return quantise_row<Digits, X>(p, row);
+    case Format::int4:
+    case Format::int4_min: return quantise_groups<X>(p, row);
   }
 }
 
@@ -144,13 +168,6 @@ inline void write_int8(const Product& p, int64_t row, int64_t panel, const int64
   for (int k = 0; k < kPanel; ++k) {
     sums[k] = static_cast<float>(static_cast<double>(totals[k]) * (step * p.scale[panel * kPanel + k]));
   }
-  write(p, row, panel, sums);
-}
-
-// int4: sums are in units of the row's step.
-inline void write_int4(const Product& p, int64_t row, int64_t panel, const float* totals) {
-  float sums[kPanel];
-  for (int k = 0; k < kPanel; ++k) sums[k] = totals[k] * p.row_scale[row];
   write(p, row, panel, sums);
 }
 

@@ -13,24 +13,31 @@ inline void for_runs(int64_t first, int64_t last, int64_t width, int64_t lanes, 
   }
 }
 
+// One step of a run of channels: h = a * h + x, written to `to` and, if it is wanted in the wide type, to `every`.
+template <class X>
+inline void scan_step(const X* x, const X* a, Wide<X>* h, X* to, Wide<X>* every, int64_t count) {
+  constexpr int W = kWidth<Wide<X>>;
+  const auto one = [&](int64_t c, int64_t left) {
+    const auto value = load(a + c, left) * load(h + c, left) + load(x + c, left);
+    store(h + c, value, left);
+    store(to + c, value, left);
+    if (every) store(every + c, value, left);
+  };
+  const int64_t whole = count / W * W;
+  for (int64_t c = 0; c < whole; c += W) one(c, W);
+  if (whole < count) one(whole, count - whole);
+}
+
 template <class X>
 inline void scan(const Scan& s, int64_t first, int64_t last) {
   using T = Wide<X>;
-  constexpr int W = kWidth<T>;
   for_runs(first, last, s.width, kLanes<float>, [&](int64_t row, int64_t at, int64_t count) {
     T* h = static_cast<T*>(s.last) + row * s.width + at;  // the running value lives where the last one goes
     __builtin_memcpy(h, static_cast<const T*>(s.h0) + row * s.width + at, sizeof(T) * count);
     for (int64_t t = 0; t < s.steps; ++t) {
       const int64_t from = (row * s.steps + t) * s.width + at;
-      const X *x = static_cast<const X*>(s.x) + from, *a = static_cast<const X*>(s.a) + from;
-      X* to = static_cast<X*>(s.h) + from;
-      T* every = s.every ? static_cast<T*>(s.every) + from : nullptr;
-      for (int64_t c = 0; c < count; c += W) {
-        const Vec<T> value = load(a + c, count - c) * load(h + c, count - c) + load(x + c, count - c);
-        store(h + c, value, count - c);
-        store(to + c, value, count - c);
-        if (every) store(every + c, value, count - c);
-      }
+      scan_step(static_cast<const X*>(s.x) + from, static_cast<const X*>(s.a) + from, h,
+                static_cast<X*>(s.h) + from, s.every ? static_cast<T*>(s.every) + from : nullptr, count);
     }
   });
 }

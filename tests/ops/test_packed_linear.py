@@ -16,7 +16,7 @@ from griffin.ops.packed_linear.packed import LONGEST
 needs_native = pytest.mark.skipif(not native.built(), reason="the native kernels are not built")
 SHAPES = [(1, 1), (16, 64), (17, 33), (40, 128), (63, 500), (5, 1000)]
 SETS = native.instruction_sets()
-# Error of a product relative to its largest value: rounding of activations to 16 bits, of sums to float32.
+# Error of a product relative to its largest value: int8's activations have 16 bits, sums are float32.
 CLOSE = 1e-4
 
 
@@ -95,14 +95,42 @@ def test_twins(format: str, shape: tuple[int, int], dtype: torch.dtype, implemen
 
 
 @needs_native
-@pytest.mark.parametrize("format", ["int8", "int4", "int4_min"])
-def test_activations_keep_sixteen_bits(format: str) -> None:
+def test_int8_activations_keep_sixteen_bits() -> None:
     """Without outliers the product is as good as with float32 activations, to 1e-4 of its typical size."""
-    packed, x = pack(draw(64, 512), format), draw(4, 512, seed=1)
-    with ops.use("reference"):
-        want = ops.packed_linear(x, packed)
+    packed, x = pack(draw(64, 512), "int8"), draw(4, 512, seed=1)
+    want = x @ unpack(packed).T
     error = (ops.packed_linear(x, packed) - want).square().mean().sqrt() / want.square().mean().sqrt()
     assert error < 1e-4
+
+
+@pytest.mark.parametrize("implementation", ["reference", "eager", *(["native"] if native.built() else [])])
+@pytest.mark.parametrize("format", ["int4", "int4_min"])
+def test_int4_activations_keep_eight_bits_of_their_group(format: str, implementation: str) -> None:
+    """An outlier costs its own group its precision and no other; each value is within half a step."""
+    weight = torch.zeros(16, 96)
+    weight[:, 0:96:32] = 8  # of each group only the first input counts, and int4 holds it exactly
+    x = draw(1, 96)
+    x[0, 40] = 1000
+    x[0, ::32] = torch.tensor([0.111, 0.111, 0.111])
+    with ops.use(implementation):
+        got = [
+            float(
+                ops.packed_linear(torch.where(torch.arange(96) // 32 == g, x, 0), pack(weight, format))[0, 0]
+            )
+            for g in range(3)
+        ]
+    steps = x.unflatten(1, (3, 32)).abs().amax(2)[0] / 127
+    for value, step in zip(got, steps.tolist(), strict=True):
+        assert value == pytest.approx(8 * step * round(0.111 / step), rel=1e-3)
+    assert got[1] == 0, "next to 1000, a tenth is nothing"
+
+
+@pytest.mark.parametrize("implementation", ["reference", "eager", *(["native"] if native.built() else [])])
+def test_gradients_pass_through_rounded_activations(implementation: str) -> None:
+    packed, x = pack(draw(24, 64), "int4"), draw(3, 64, seed=1).requires_grad_()
+    with ops.use(implementation):
+        (dx,) = torch.autograd.grad(ops.packed_linear(x, packed).sum(), x)
+    torch.testing.assert_close(dx, unpack(packed).sum(0).expand(3, 64))
 
 
 @needs_native

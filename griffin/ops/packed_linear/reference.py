@@ -1,16 +1,17 @@
-"""The product with the unpacked weights, in float32 or wider."""
+"""The product of what the formats keep of activations and weights, in float32 or wider."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from griffin.ops.packed_linear.activations import met
 from griffin.ops.packed_linear.packed import Packed, unpack
 
 
 def packed_linear(x: Tensor, packed: Packed, bias: Tensor | None, out_dtype: torch.dtype) -> Tensor:
     wide = torch.promote_types(x.dtype, torch.float32)
-    y = x.to(wide) @ unpack(packed, wide).T
+    y = met(x.to(wide), packed.format) @ unpack(packed, wide).T
     if bias is not None:
         y = y + bias.to(wide)
     return y.to(out_dtype)

@@ -1,0 +1,32 @@
+"""How activations meet 4-bit weights: a signed byte each, in steps of their group's largest magnitude."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from griffin.ops.packed_linear.packed import GROUP
+
+_LARGEST = 127
+_LEAST = 1e-30  # below it a group counts as zeros, so that no step is too small to divide by
+
+
+def met(x: Tensor, format: str) -> Tensor:
+    """Return activations (..., I) as a product with weights of `format` takes them, in x's type.
+
+    int4, int4_min: each group of 32 inputs rounded to whole steps of its largest magnitude / 127, computed in
+                    float32; something that is not finite makes its group NaN. The gradient passes through.
+    others:         as they are. (The native int8 kernels round to 15 bits and a sign, which is not told apart
+                    from float32 sums here.)
+    """
+    if not format.startswith("int4"):
+        return x
+    inputs = x.shape[-1]
+    groups = functional.pad(x.detach().float(), (0, -inputs % GROUP)).unflatten(-1, (-1, GROUP))
+    largest = groups.abs().amax(-1, keepdim=True)
+    inverse = torch.where(largest < _LEAST, 0, _LARGEST / largest)
+    step = torch.where(largest < _LEAST, 0, largest / _LARGEST)
+    step = torch.where(largest.isfinite(), step, torch.nan)
+    rounded = ((groups * inverse).round() * step).flatten(-2)[..., :inputs].to(x.dtype)
+    return x + (rounded - x).detach() if x.requires_grad else rounded
