@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from griffin import ops
     from griffin.answer import Context, Piece, Result, Stream
+    from griffin.grammar import Grammar
     from griffin.llm import LLM, Score, load, load_model
     from griffin.model import Griffin, GriffinConfig, State
     from griffin.sampling import SamplingParams
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LLM",
     "Context",
+    "Grammar",
     "Griffin",
     "GriffinConfig",
     "Piece",
@@ -36,6 +38,7 @@ __all__ = [
 
 _WHERE = {
     "Context": "griffin.answer",
+    "Grammar": "griffin.grammar",
     "Griffin": "griffin.model",
     "GriffinConfig": "griffin.model",
     "LLM": "griffin.llm",

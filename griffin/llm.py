@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from numbers import Integral
 from pathlib import Path
@@ -18,6 +18,7 @@ import torch
 from griffin import checkpoints
 from griffin.answer import Answer, Context, Piece, Result, Stream
 from griffin.engine import CHUNK, Request, check_ids, generate, read, score
+from griffin.grammar import Grammar, Grammars
 from griffin.model import Griffin, GriffinConfig
 from griffin.quant import fastest_layout
 from griffin.sampling import SamplingParams, mark_ids
@@ -97,6 +98,11 @@ class LLM:
         return Chat(self.tokenizer)
 
     @cached_property
+    def grammars(self) -> Grammars:
+        """Grammars in this tokenizer's ids."""
+        return Grammars(self.tokenizer)
+
+    @cached_property
     def weights_digest(self) -> str:
         """A digest of the weights: of their files, `Checkpoint.digest`, or of the tensors if there are none.
 
@@ -115,33 +121,40 @@ class LLM:
         return self.defaults.replace(**sampling)
 
     @overload
-    def generate(self, prompt: Prompt, **sampling: Any) -> Result: ...
+    def generate(self, prompt: Prompt, *, grammar: Grammar | None = None, **sampling: Any) -> Result: ...
     @overload
-    def generate(self, prompt: Sequence[Prompt], **sampling: Any) -> list[Result]: ...
-    def generate(self, prompt: Prompt | Sequence[Prompt], **sampling: Any) -> Result | list[Result]:
+    def generate(
+        self, prompt: Sequence[Prompt], *, grammar: Grammar | None = None, **sampling: Any
+    ) -> list[Result]: ...
+    def generate(
+        self, prompt: Prompt | Sequence[Prompt], *, grammar: Grammar | None = None, **sampling: Any
+    ) -> Result | list[Result]:
         """Continue a prompt, or several together.
 
         prompt:   a string (BOS is put before it), a list of ids (taken as they are), a Context, or a list of
                   these. `sampling` holds fields of SamplingParams; a seed counts for each prompt alone.
+        grammar:  what an answer must look like, such as Grammar.json_schema({...}) or Grammar.choice("yes",
+                  "no"); one that max_tokens cuts short is only the beginning of that.
         Returns a Result for one prompt and a list of them for a list, in its order. A prompt gets the same
-        answer alone and in company. Raises ValueError for an empty prompt and for ids the model lacks.
+        answer alone and in company. Raises ValueError for an empty prompt, for ids the model lacks and for a
+        grammar that cannot be held to.
         """
         single = self._is_one(prompt)
         prompts = [cast(Prompt, prompt)] if single else list(cast(Sequence[Prompt], prompt))
-        pieces = self.stream_all(prompts, **sampling)
+        pieces = self.stream_all(prompts, grammar=grammar, **sampling)
         results = {which: result for which, _, result in pieces if result is not None}
         return results[0] if single else [results[which] for which in range(len(prompts))]
 
-    def stream(self, prompt: Prompt, **sampling: Any) -> Stream:
+    def stream(self, prompt: Prompt, *, grammar: Grammar | None = None, **sampling: Any) -> Stream:
         """Continue a prompt and give each piece of text as soon as it is final.
 
         Returns an iterator of pieces with `.text`; after the last, its `.result` is what `generate` returns
         and its `.context` goes on from there. Arguments and errors as for `generate`.
         """
-        return self._stream(self._context(prompt), self.params(**sampling), self.stop_ids)
+        return self._stream(self._context(prompt), self.params(**sampling), self.stop_ids, grammar)
 
     def stream_all(
-        self, prompts: Sequence[Prompt], **sampling: Any
+        self, prompts: Sequence[Prompt], *, grammar: Grammar | None = None, **sampling: Any
     ) -> Iterator[tuple[int, Piece, Result | None]]:
         """Continue several prompts together and give the pieces of all answers as they come.
 
@@ -151,7 +164,8 @@ class LLM:
         params = self.params(**sampling)
         contexts = [self._context(prompt) for prompt in prompts]
         started = time.perf_counter()
-        generation = generate(self.model, [self._request(c, params, self.stop_ids) for c in contexts])
+        requests = [self._request(c, params, self.stop_ids, grammar) for c in contexts]
+        generation = generate(self.model, requests)
         answers = [Answer(self.tokenizer, params.stop, c.tokens, started) for c in contexts]
         for event in generation:
             which, answer = event.index, answers[event.index]
@@ -160,18 +174,20 @@ class LLM:
                 generation.cancel(which)  # a stop string, of which the engine knows nothing
             yield which, piece, answer.result(generation.seeds[which]) if answer.finished else None
 
-    def chat(self, messages: Sequence[Message], **sampling: Any) -> Result:
+    def chat(self, messages: Sequence[Message], *, grammar: Grammar | None = None, **sampling: Any) -> Result:
         """Answer a conversation, messages such as {"role": "user", "content": "..."}."""
-        stream = self.stream_chat(messages, **sampling)
+        stream = self.stream_chat(messages, grammar=grammar, **sampling)
         for _ in stream:
             pass
         return stream.result
 
-    def stream_chat(self, messages: Sequence[Message], **sampling: Any) -> Stream:
+    def stream_chat(
+        self, messages: Sequence[Message], *, grammar: Grammar | None = None, **sampling: Any
+    ) -> Stream:
         """Answer a conversation as `stream` does a prompt."""
         ids = self.chat_format.ids(messages)
         stop_ids = self.stop_ids | self.chat_format.stop_ids
-        return self._stream(self._context(ids), self.params(**sampling), stop_ids)
+        return self._stream(self._context(ids), self.params(**sampling), stop_ids, grammar)
 
     def read(
         self,
@@ -257,7 +273,14 @@ class LLM:
             ids = tuple(int(i) for i in prompt)
         return Context(state=None, pending=ids, seen=None, tokens=len(ids))
 
-    def _request(self, context: Context, params: SamplingParams, stop_ids: frozenset[int]) -> Request:
+    def _request(
+        self,
+        context: Context,
+        params: SamplingParams,
+        stop_ids: frozenset[int],
+        grammar: Grammar | None,
+    ) -> Request:
+        compiled = None if grammar is None else self.grammars.compile(grammar)
         return Request(
             ids=context.pending,
             params=params,
@@ -265,11 +288,18 @@ class LLM:
             state=context.state,
             seen=context.seen,
             vocab_size=self.tokenizer.vocab_size,
+            constraint=None if compiled is None else partial(compiled.constraint, stop_ids),
         )
 
-    def _stream(self, context: Context, params: SamplingParams, stop_ids: frozenset[int]) -> Stream:
+    def _stream(
+        self,
+        context: Context,
+        params: SamplingParams,
+        stop_ids: frozenset[int],
+        grammar: Grammar | None,
+    ) -> Stream:
         started = time.perf_counter()
-        request = self._request(context, params, stop_ids)
+        request = self._request(context, params, stop_ids, grammar)
         generation = generate(self.model, [request], keep_states=True)
         seen = mark_ids(context.pending, self.model.config.vocab_size)
         if context.seen is not None:

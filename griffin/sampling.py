@@ -1,7 +1,7 @@
 """How the next token is chosen: the parameters, and one sampler a row with its own random numbers.
 
-The order is penalties, bias, temperature, min_p, top_k, top_p, draw. Each filter sees what the one before it
-left over. Ties are always broken towards the lowest id, so `top_k=1` is exactly greedy.
+The order is penalties, bias, constraint, temperature, min_p, top_k, top_p, draw. Each filter sees what the
+one before it left over. Ties are always broken towards the lowest id, so `top_k=1` is exactly greedy.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 MAX_ALTERNATIVES = 100
-_FEW = 1024  # top_p usually needs far fewer tokens than the vocabulary; only a flat row is sorted whole
+_FEW = 1024  # tokens that top_p sorts; where the last one it keeps is among more, they are halved first
+_BLOCK = 512  # tokens whose mass is summed first, when one is drawn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +123,25 @@ class Sample(NamedTuple):
     alternatives: tuple[tuple[int, float], ...]
 
 
+class ConstraintError(ValueError):
+    """An answer that cannot go on as its constraint demands."""
+
+
+class Constraint(Protocol):
+    """What one answer may say, token by token. It remembers what was said, so each row has one of its own.
+
+    Whatever it raises ends that row, and no other.
+    """
+
+    def allowed(self) -> Tensor | None:
+        """Mark the ids that may come next, (V,) bool; None allows all."""
+        ...
+
+    def accept(self, id: int) -> bool:
+        """Take the id that was chosen, one of those allowed; return whether the answer is over with it."""
+        ...
+
+
 class Sampler:
     """Choose the tokens of one row, remembering what it chose.
 
@@ -129,18 +149,26 @@ class Sampler:
     vocab_size: V, the length of every logits row.
     prompt_ids: the ids of the prompt, or a (V,) bool tensor that marks them; only the repetition penalty
                 looks at them. Memory is bounded by V whatever the length of prompt and answer.
+    constraint: what the row may say; anything if omitted.
 
+    `finished` tells that the constraint lets nothing follow what was chosen.
     `seed` is the one in use: `params.seed`, or a fresh one. A token costs exactly one random number, drawn on
     the CPU, so a row's tokens depend on nothing but its logits, its parameters and its seed.
     """
 
     def __init__(
-        self, params: SamplingParams, vocab_size: int, prompt_ids: Iterable[int] | Tensor = ()
+        self,
+        params: SamplingParams,
+        vocab_size: int,
+        prompt_ids: Iterable[int] | Tensor = (),
+        constraint: Constraint | None = None,
     ) -> None:
         params.check_vocabulary(vocab_size)
         self.params = params
         self.vocab_size = vocab_size
         self.seed = secrets.randbits(63) if params.seed is None else params.seed
+        self.finished = False
+        self._constraint = constraint
         self._generator = torch.Generator().manual_seed(self.seed)
         self._counts: Tensor | None = None
         self._prompt: Tensor | None = None
@@ -155,8 +183,9 @@ class Sampler:
         """Choose the next token from a row of logits and remember it.
 
         logits: (V,) float32, left as it is. Log-probabilities are those of the model's own distribution,
-        log_softmax(logits), before penalties, bias, temperature and filters.
-        Raises FloatingPointError if the row holds NaN or nothing finite.
+        log_softmax(logits), before penalties, bias, constraint, temperature and filters.
+        Raises FloatingPointError if the row holds NaN or nothing finite, ConstraintError if its constraint
+        allows no token, and what the constraint itself raises.
         """
         if logits.shape != (self.vocab_size,):
             raise ValueError(f"logits have shape {tuple(logits.shape)}; this row needs ({self.vocab_size},)")
@@ -164,10 +193,12 @@ class Sampler:
         best = float(logits.max())
         if not math.isfinite(best):
             raise FloatingPointError(f"the model's logits are not finite (their maximum is {best})")
-        shaped = self._shape(logits)
+        shaped = self._constrained(self._shape(logits))
         token = int(shaped.argmax()) if self.params.temperature == 0 else self._draw(shaped)
         if self._counts is not None:
             self._counts[token] += 1
+        if self._constraint is not None:
+            self.finished = self._constraint.accept(token)
         return self._report(token, logits)
 
     def _shape(self, logits: Tensor) -> Tensor:
@@ -188,17 +219,26 @@ class Sampler:
             logits = logits.index_add(0, where, self._bias.to(logits.device))
         return logits
 
+    def _constrained(self, logits: Tensor) -> Tensor:
+        """Return the logits with minus infinity for what the constraint does not allow."""
+        mask = None if self._constraint is None else self._constraint.allowed()
+        if mask is None:
+            return logits
+        if mask.shape != (self.vocab_size,):
+            raise ValueError(
+                f"the constraint marks {tuple(mask.shape)} ids; this row chooses among {self.vocab_size}"
+            )
+        logits = torch.where(mask.to(logits.device), logits, -torch.inf)
+        if float(logits.max()) == -math.inf:
+            raise ConstraintError("the constraint allows no token that the model can choose here")
+        return logits
+
     def _draw(self, logits: Tensor) -> int:
-        kept = support(logits, self.params)
-        # Taking the maximum away first keeps a tiny temperature from overflowing.
-        scaled = (logits.double() - logits.max()) / self.params.temperature
-        mass = torch.where(kept, scaled, -torch.inf).exp().cumsum(0)
+        ids = support(logits, self.params)
+        weights = _weights(logits if ids is None else logits[ids], logits.max(), self.params.temperature)
         u = torch.rand((), dtype=torch.float64, generator=self._generator).item()
-        # The first token whose cumulated mass is above u has mass of its own, so it is in the support.
-        token = int(torch.searchsorted(mass, mass[-1] * u, right=True))
-        if token == self.vocab_size:  # u was so near 1 that the product rounded up to the whole mass
-            token = int(torch.searchsorted(mass, mass[-1]))
-        return token
+        place = _pick(weights, u)
+        return place if ids is None else int(ids[place])
 
     def _report(self, token: int, logits: Tensor) -> Sample:
         total = logits.logsumexp(0)
@@ -221,42 +261,95 @@ def mark_ids(ids: Iterable[int] | Tensor, vocab_size: int) -> Tensor:
     return mask
 
 
-def support(logits: Tensor, params: SamplingParams) -> Tensor:
-    """Return which tokens may be drawn, (V,) bool: min_p, then top_k, then top_p.
+def support(logits: Tensor, params: SamplingParams) -> Tensor | None:
+    """Return the ids that may be drawn, in their order: min_p, then top_k, then top_p. None: all of them.
 
-    logits: (V,) float32, after penalties and bias, before the temperature. The best token is always kept.
+    logits: (V,) float32, after penalties, bias and constraint, before the temperature. The best token is
+    always kept.
     """
-    scaled = (logits.double() - logits.max()) / params.temperature
-    kept = torch.ones_like(logits, dtype=torch.bool)
-    if params.min_p:
-        kept = scaled >= math.log(params.min_p)
+    ids: Tensor | None = None
     if 0 < params.top_k < len(logits):
-        kept &= _best(torch.where(kept, scaled, -torch.inf), params.top_k)
+        ids = _best(logits, params.top_k)
+    best = logits.max()
+    if params.min_p:
+        enough = best.double() + params.temperature * math.log(params.min_p)
+        places = ((logits if ids is None else logits[ids]) >= enough).nonzero().squeeze(1)
+        ids = places if ids is None else ids[places]
     if params.top_p < 1:
-        left = torch.where(kept, scaled, -torch.inf)
-        goal = params.top_p * left.exp().sum()
-        for n in (min(_FEW, len(left)), len(left)):
-            # The most tokens are enough as soon as their mass reaches the goal.
-            enough = left.topk(n).values.exp().cumsum(0) >= goal
-            if bool(enough[-1]):
-                kept &= _best(left, int(enough.int().argmax()) + 1)
-                break
-    return kept
+        places = _nucleus(logits if ids is None else logits[ids], best, params)
+        ids = places if ids is None else ids[places]
+    return ids
+
+
+def _nucleus(logits: Tensor, best: Tensor, params: SamplingParams) -> Tensor:
+    """Return the places of the fewest most probable tokens whose mass reaches top_p, in their order."""
+    weights = _weights(logits, best, params.temperature)
+    total = float(weights.double().sum())
+    goal = params.top_p * total
+    # Those lighter than this have less than 1 - top_p of the mass together: the nucleus is among the others.
+    places = (weights >= (total - goal) / len(weights)).nonzero().squeeze(1)
+    some = logits[places]
+    near, above, before = some, 0.0, 0  # where the last of the nucleus is; mass and count of those above that
+    while len(near) > _FEW:
+        upper = near > (near.min() + near.max()) / 2
+        mass = float(_weights(near[upper], best, params.temperature).double().sum())
+        count = int(upper.sum())
+        if above + mass >= goal:
+            near = near[upper]
+        elif count:
+            near, above, before = near[~upper], above + mass, before + count
+        else:
+            break  # they are all equal
+    near = near.sort(descending=True).values
+    mass = _weights(near, best, params.temperature).double().cumsum(0) + above
+    last = int(torch.searchsorted(mass, goal))
+    return places[_best(some, min(before + last + 1, len(some)))]
+
+
+def _weights(logits: Tensor, best: Tensor, temperature: float) -> Tensor:
+    """Return the probabilities of logits (n,), up to a common factor: that of `best` is 1."""
+    # Taking the maximum away first keeps a tiny temperature from overflowing, this bound from dividing by 0.
+    return (logits - best).div_(max(temperature, 1e-30)).exp_()
+
+
+def _pick(weights: Tensor, u: float) -> int:
+    """Return the first place at which the weights (n,) so far exceed the share u, below 1, of them all.
+
+    Sums are in float64, of blocks first: of a large vocabulary only one block is looked at closely.
+    """
+    whole = len(weights) - len(weights) % _BLOCK
+    rest = weights[whole:].sum(0, keepdim=True)
+    mass = torch.cat([weights[:whole].view(-1, _BLOCK).sum(1), rest]).double().cumsum(0)
+    goal = mass[-1] * u
+    block = _first_above(mass, goal)
+    start = block * _BLOCK
+    within = weights[start : start + _BLOCK].double().cumsum(0)
+    return start + _first_above(within, goal - mass[block - 1] if block else goal)
+
+
+def _first_above(mass: Tensor, goal: Tensor) -> int:
+    """Return where a growing mass first exceeds a goal, so that what is there has mass of its own."""
+    place = int(torch.searchsorted(mass, goal, right=True))
+    # The goal was so near the whole mass that it was rounded up to it, or beyond.
+    return place if place < len(mass) else int(torch.searchsorted(mass, mass[-1]))
 
 
 def best_ids(values: Tensor, n: int) -> Tensor:
     """Return the ids of the n largest of values (V,), largest first, the lower id first among equals."""
-    ids = _best(values, n).nonzero().squeeze(1)
+    ids = _best(values, n)
     return ids[values[ids].argsort(descending=True, stable=True)]
 
 
 def _best(values: Tensor, n: int) -> Tensor:
-    """Mark the n largest of values (V,); among equals the lowest ids win."""
+    """Return the places of the n largest of values (V,), in their order; among equals the lowest win."""
     least = values.topk(n).values[-1]
-    chosen = values > least
-    equal = (values == least).nonzero().squeeze(1)
-    chosen[equal[: n - int(chosen.sum())]] = True
-    return chosen
+    places = (values >= least).nonzero().squeeze(1)
+    if surplus := len(places) - n:
+        equal = (values[places] == least).nonzero().squeeze(1)
+        wanted = torch.ones_like(places, dtype=torch.bool)
+        wanted[equal[-surplus:]] = False
+        places = places[wanted]
+    return places
 
 
 def _number(name: str, value: Any, low: float, high: float, open_low: bool = False) -> float:

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from griffin.sampling import Sampler, SamplingParams, best_ids, support
+from griffin.sampling import Sampler, SamplingParams, _pick, best_ids, support
 
 
 def slow_distribution(logits, params, prompt=(), answer=()):
@@ -87,14 +87,42 @@ def test_draws_follow_the_slow_formula(params, seed):
 def test_support_is_exact_with_ties(values, temperature, top_k, top_p, min_p):
     params = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     logits = torch.tensor(values, dtype=torch.float32)
-    kept = support(logits, params).nonzero().squeeze(1).tolist()
+    ids = support(logits, params)
+    kept = list(range(len(values))) if ids is None else ids.tolist()
     assert kept == sorted(slow_distribution(logits, params))
 
 
 def test_a_flat_row_larger_than_the_fast_path():
     logits = torch.zeros(5000)
-    kept = support(logits, SamplingParams(top_p=0.5))
-    assert kept.sum() == 2500 and kept[:2500].all()
+    assert support(logits, SamplingParams(top_p=0.5)).tolist() == list(range(2500))
+
+
+@pytest.mark.parametrize("top_p", [0.1, 0.5, 0.9, 0.999])
+def test_a_wide_row_is_cut_where_sorting_it_would(top_p):
+    logits = row(11, 6000)
+    logits[1000:3000] = logits[500]  # a crowd of equals
+    order = logits.argsort(descending=True, stable=True)
+    mass = torch.softmax(logits.double(), 0)[order].cumsum(0)
+    kept = order[: int((mass < top_p).sum()) + 1]
+    assert support(logits, SamplingParams(top_p=top_p)).tolist() == sorted(kept.tolist())
+
+
+@pytest.mark.parametrize("count", [511, 512, 513, 1024, 5000])
+def test_a_draw_from_many_blocks_is_the_one_of_a_plain_sum(count):
+    logits = row(count, count)
+    mass = torch.softmax(logits.double(), 0).cumsum(0)
+    for seed in range(200):
+        u = torch.rand((), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        expected = int(torch.searchsorted(mass, u, right=True))
+        assert Sampler(SamplingParams(seed=seed), count).sample(logits).id == expected
+
+
+def test_a_draw_at_the_very_end_takes_a_token_that_has_mass():
+    weights = torch.rand(1500, generator=torch.Generator().manual_seed(0))
+    weights[1400:] = 0
+    for u in (1 - 2**-53, 1.0):
+        assert _pick(weights, u) == 1399
+    assert _pick(torch.tensor([0.0, 0.0, 1.0, 0.0]), 0.0) == 2
 
 
 def test_greedy_takes_the_lowest_id_among_equals_and_equals_top_k_1():

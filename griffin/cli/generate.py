@@ -14,6 +14,7 @@ from griffin.cli.reading import notice, opened, read_text
 
 if TYPE_CHECKING:
     from griffin.answer import Result, Stream
+    from griffin.grammar import Grammar
     from griffin.llm import LLM
 
 
@@ -30,6 +31,17 @@ if TYPE_CHECKING:
 @click.option(
     "--chat/--raw", default=False, help="Put the prompt into a user's turn, or go on from it as it is [raw]."
 )
+@click.option(
+    "--json-schema",
+    "schema",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Answer with JSON that fits the JSON schema in a file.",
+)
+@click.option("--regex", metavar="PATTERN", help="Answer with what this regular expression matches whole.")
+@click.option(
+    "--choice", "choices", multiple=True, metavar="TEXT", help="Answer with one of these. Repeatable."
+)
 @click.option("--logprobs", type=int, metavar="N", help="With --json: N alternatives at each token.")
 @click.option("--echo", is_flag=True, help="Print the prompt too (not with --file or standard input).")
 @click.option("--stats", is_flag=True, help="Print counts and speed on standard error.")
@@ -45,6 +57,9 @@ def command(
     device: str | None,
     threads: int | None,
     chat: bool,
+    schema: Path | None,
+    regex: str | None,
+    choices: tuple[str, ...],
     echo: bool,
     stats: bool,
     as_json: bool,
@@ -55,14 +70,21 @@ def command(
     Without PROMPT, or with -, the prompt is standard input, byte for byte; it may be of any size, as --file
     may: only the model's fixed state stays in memory. (With --chat the whole text is held, to be put into a
     turn.)
+
+    An answer under --json-schema, --regex or --choice ends where it is complete; one that --max-tokens cuts
+    short is only the beginning of one. Say in the prompt what you want, too.
     """
     if prompt is not None and prompt != "-" and path is not None:
         raise click.UsageError("give PROMPT or --file, not both")
     if prompt is None and path is None and sys.stdin.isatty():
         raise click.UsageError("give a PROMPT, --file FILE, or something on standard input")
+    grammar = _grammar(schema, regex, choices)
     fields = sampling_from(sampling)
     llm = open_llm(model, tokenizer, revision, dtype, quantize, device, threads)
     llm.params(**fields)  # a wrong flag is told before a long text is read
+    if grammar is not None:
+        llm.grammars.compile(grammar)
+        fields["grammar"] = grammar
     if prompt is not None and prompt != "-":
         stream = _begin(llm, prompt, chat, fields)
         if echo and not as_json:
@@ -117,6 +139,25 @@ def as_dict(result: Result, llm: LLM) -> dict[str, Any]:
     if any(result.alternatives):
         out["alternatives"] = [[token(*pair) for pair in row] for row in result.alternatives]
     return out
+
+
+def _grammar(schema: Path | None, regex: str | None, choices: tuple[str, ...]) -> Grammar | None:
+    """Return what the answer must look like, if that was asked for."""
+    from griffin.grammar import Grammar
+
+    given = {"--json-schema": schema, "--regex": regex, "--choice": choices or None}
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise click.UsageError(f"{' and '.join(names)} both say what the answer looks like; give one")
+    if schema is not None:
+        try:
+            read = json.loads(schema.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{schema}: not a JSON schema ({error})") from None
+        return Grammar.json_schema(read)
+    if regex is not None:
+        return Grammar.regex(regex)
+    return Grammar.choice(*choices) if choices else None
 
 
 def _begin(llm: LLM, prompt: str, chat: bool, fields: dict[str, Any]) -> Stream:

@@ -3,6 +3,7 @@
 from griffin.engine.engine import Engine
 from griffin.engine.generate import Generation, generate
 from griffin.engine.plan import Plan, plan
+from griffin.engine.prefix_cache import PrefixCache
 from griffin.engine.read import CHUNK, read
 from griffin.engine.request import End, EndReason, Event, FinishReason, Refused, Request, check_ids
 from griffin.engine.score import score
@@ -19,6 +20,7 @@ __all__ = [
     "FinishReason",
     "Generation",
     "Plan",
+    "PrefixCache",
     "Refused",
     "Request",
     "Slots",

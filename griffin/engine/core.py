@@ -268,7 +268,8 @@ class Core:
             if request.seen is not None:
                 marks |= mark_ids(request.seen, vocab_size)
             marks = marks[:limit]
-        return Sampler(request.params.replace(seed=ticket.seeds[choice]), limit, marks)
+        constraint = None if request.constraint is None else request.constraint()
+        return Sampler(request.params.replace(seed=ticket.seeds[choice]), limit, marks, constraint)
 
     def _choose(self, row: Row, logits: Tensor) -> Event | End:
         """Choose a row's next token from logits (V,); where that fails it ends, and no other row."""
@@ -282,7 +283,7 @@ class Core:
         self.tokens_generated += 1
         params = ticket.request.params
         reason: FinishReason | None = None
-        if sample.id in ticket.request.stop_ids or sample.id in params.stop_ids:
+        if sampler.finished or sample.id in ticket.request.stop_ids or sample.id in params.stop_ids:
             reason = "stop"
         elif len(row.chosen) == params.max_tokens:
             reason = "length"

@@ -214,6 +214,11 @@ class Engine:
 
     # The loop.
 
+    @property
+    def closed(self) -> str:
+        """Why it takes no more requests; "" while it does."""
+        return self._closed or ""
+
     def step(self) -> list[Event | End]:
         """Do one turn: obey, admit, one step of all running rows, then as much of prompts as may be read.
 

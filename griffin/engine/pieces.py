@@ -14,8 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from griffin import ops
 from griffin.model import GriffinConfig, State
 from griffin.model.state import AttentionState, RecurrentState
+
+_LINE = 64  # bytes; where a tensor may begin in a piece of memory
 
 
 class RecurrentPart(NamedTuple):
@@ -52,6 +55,16 @@ def window(config: GriffinConfig, pos: int) -> range:
     if "attention" not in config.block_types:
         return range(pos, pos)
     return range(max(0, pos - config.attention_window_size), pos)
+
+
+def ring_runs(start: int, stop: int, size: int) -> Iterator[tuple[int, int, int]]:
+    """Yield the runs of ring slots that positions [start, stop) live in: (place from start, slot, count)."""
+    place = start
+    while place < stop:
+        slot = place % size
+        count = min(size - slot, stop - place)
+        yield place - start, slot, count
+        place += count
 
 
 def recurrent_bytes(config: GriffinConfig, dtype: torch.dtype) -> int:
@@ -96,7 +109,7 @@ def cut_span(state: State, start: int, stop: int) -> Span:
         return Span(start, stop, nothing, nothing)
     like = layers[0].k
     k, v = (like.new_empty(len(layers), stop - start, *like.shape[2:]) for _ in "kv")
-    for place, slot, count in _slots(start, stop, size):
+    for place, slot, count in ring_runs(start, stop, size):
         for number, layer in enumerate(layers):
             k[number, place : place + count] = layer.k[0, slot : slot + count]
             v[number, place : place + count] = layer.v[0, slot : slot + count]
@@ -122,8 +135,7 @@ def join(
     spans = sorted(spans, key=lambda span: span.start)
     _check(config, dtype, recurrent, spans)
     device = recurrent.lru.device if recurrent.lru.numel() or not spans else spans[0].k.device
-    state = State.zeros(config, 1, dtype=dtype, device=device)
-    state.pos.fill_(pos)
+    state = unwritten(config, pos, dtype, device)
     layers = [layer for layer in state.layers if isinstance(layer, RecurrentState)]
     for number, layer in enumerate(layers):
         layer.conv[0] = recurrent.conv[number]
@@ -144,6 +156,31 @@ def join(
     return state
 
 
+def unwritten(
+    config: GriffinConfig, pos: int, dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> State:
+    """Return a state of one row after `pos` tokens, whose every value is still to be written.
+
+    Slots of the window that no position has come to are zeros. On the CPU all of it lies in one piece of
+    memory, in large pages where the system has them: those are there four times as soon.
+    """
+    state = State.zeros(config, 1, dtype=dtype, device="meta")
+    if torch.device(device).type == "cpu":
+        sizes = [
+            -(-t.nbytes // _LINE) * _LINE for t in (state.pos, *(t for layer in state.layers for t in layer))
+        ]
+        parts = iter(ops.packed_room((sum(sizes),)).split(sizes))
+        state = state.map(lambda t: next(parts)[: t.nbytes].view(t.dtype).view(t.shape))
+    else:
+        state = state.map(lambda t: torch.empty_like(t, device=device))
+    state.pos.fill_(pos)
+    for layer in state.layers:
+        if isinstance(layer, AttentionState):
+            for ring in layer:
+                ring[:, pos:] = 0
+    return state
+
+
 def _only_row(state: State) -> int:
     if state.batch != 1:
         raise ValueError(
@@ -152,19 +189,9 @@ def _only_row(state: State) -> int:
     return int(state.pos[0])
 
 
-def _slots(start: int, stop: int, size: int) -> Iterator[tuple[int, int, int]]:
-    """Yield the runs of ring slots that positions [start, stop) live in: (place from start, slot, count)."""
-    place = start
-    while place < stop:
-        slot = place % size
-        count = min(size - slot, stop - place)
-        yield place - start, slot, count
-        place += count
-
-
 def _write(state: State, span: Span, start: int, stop: int) -> None:
     layers = [layer for layer in state.layers if isinstance(layer, AttentionState)]
-    for place, slot, count in _slots(start, stop, layers[0].k.shape[1]):
+    for place, slot, count in ring_runs(start, stop, layers[0].k.shape[1]):
         first = start - span.start + place
         for number, layer in enumerate(layers):
             layer.k[0, slot : slot + count] = span.k[number, first : first + count]

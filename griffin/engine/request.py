@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Literal
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from griffin.model import GriffinConfig, State
-from griffin.sampling import SamplingParams
+from griffin.sampling import Constraint, SamplingParams
 
 FinishReason = Literal["stop", "length"]
 EndReason = Literal["cancelled", "deadline", "error"]
@@ -45,6 +45,7 @@ class Request:
     seen:       (V,) bool, the tokens in `state`, for the repetition penalty; only `ids` count if omitted.
     vocab_size: choose among the ids below it, for an embedding with more rows than the tokenizer has tokens;
                 log-probabilities are then of those ids alone. All V if omitted.
+    constraint: makes what limits an answer, once for each choice; anything may be said if omitted.
     """
 
     ids: Sequence[int]
@@ -53,6 +54,7 @@ class Request:
     state: State | None = None
     seen: Tensor | None = None
     vocab_size: int | None = None
+    constraint: Callable[[], Constraint] | None = None
 
     def choices(self, config: GriffinConfig) -> int:
         """Return how many ids an answer is chosen from: those below it."""
@@ -67,7 +69,8 @@ class Event:
     id:            the token.
     logprob:       its log-probability under the model, before any sampling filter.
     alternatives:  the most probable tokens there, as (id, log-probability), as many as were asked for.
-    finish_reason: None while the row goes on; "stop" after a stop id, "length" after max_tokens.
+    finish_reason: None while the row goes on; "stop" after a stop id or where the constraint lets nothing
+                   follow, "length" after max_tokens.
     choice:        which of the request's answers, counted from 0.
     """
 

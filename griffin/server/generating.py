@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from griffin.engine import FinishReason
+from griffin.sampling import ConstraintError
 from griffin.server import errors, sse
 from griffin.server import protocol as p
 from griffin.server.bridge import Run
@@ -135,6 +136,8 @@ def check(exchange: Exchange, run: Run, piece: Piece) -> None:
         raise ApiError(errors.TIMEOUT, "the request ran for its whole time", retry=False)
     if reason == "cancelled" and run.why:
         raise ApiError(errors.NOT_READY, run.why, retry_after=2.0)
+    if isinstance(error, ConstraintError):
+        raise ApiError(errors.IMPOSSIBLE, f"an answer could not be held to its form: {error}")
     broke = error or next((t.sink_error for t in run.tickets if t.sink_error is not None), None)
     log.error("%s failed in the engine: %s", exchange.id, "cancelled" if broke is None else where(broke))
     raise errors.bug(exchange.id)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from griffin.engine import Request
+from griffin.grammar import CompiledGrammar
 from griffin.server import errors
 from griffin.server import protocol as p
 from griffin.server.bridge import Job
-from griffin.server.errors import ApiError
-from griffin.server.protocol import JsonFormat, Message, ToolChoice
+from griffin.server.protocol import Message
 from griffin.server.service import Service
 from griffin.server.writer import Writer
 
@@ -64,8 +65,12 @@ def job(
     chat: bool = False,
     keep_last: bool = False,
     shift: int = 0,
+    grammar: CompiledGrammar | None = None,
 ) -> Job:
-    """Return the job of one prompt with n answers, the first of which has the number `first`."""
+    """Return the job of one prompt with n answers, the first of which has the number `first`.
+
+    grammar: what each of them must look like.
+    """
     llm = service.llm
     params = service.params(sampling)
     stop_ids = llm.stop_ids | llm.chat_format.stop_ids if chat else llm.stop_ids
@@ -76,6 +81,7 @@ def job(
         state=start.state,
         seen=start.seen,
         vocab_size=llm.tokenizer.vocab_size,
+        constraint=None if grammar is None else partial(grammar.constraint, stop_ids),
     )
     writers = [
         Writer(
@@ -89,19 +95,3 @@ def job(
         for choice in range(n)
     ]
     return Job(request=request, writers=writers)
-
-
-def check_free(form: JsonFormat | None, choice: ToolChoice, param: str) -> None:
-    """Raise ApiError for an answer that would have to be constrained: this engine cannot do that."""
-    if form is not None:
-        raise ApiError(
-            errors.UNSUPPORTED,
-            f"{param} asks for JSON, which this server cannot guarantee; ask in the prompt and check it",
-            param,
-        )
-    if choice.mode == "required":
-        raise ApiError(
-            errors.UNSUPPORTED,
-            "tool_choice requires a call, which this server cannot guarantee; send auto",
-            "tool_choice",
-        )

@@ -27,6 +27,7 @@ from griffin.server.hosts import Hosts
 from griffin.server.limits import Limits
 from griffin.server.metrics import Metrics
 from griffin.server.receive import Budget
+from griffin.server.siblings import Siblings
 from griffin.sessions import Fingerprint, Store
 
 T = TypeVar("T")
@@ -107,8 +108,10 @@ class Service:
         self.created = int(time.time())
         self.started = time.monotonic()
         self.draining = False
-        self.held: set[tuple[str, str]] = set()  # (namespace, name) of sessions that are answering
+        self.replica = ""  # the name of this process among several that serve the same
+        self.siblings: Siblings | None = None  # those of them that it can ask
         self._running: Counter[str] = Counter()
+        self.compiling = asyncio.Lock()  # grammars are prepared one at a time: texts need the pool, too
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="griffin-text")
         self._disk = ThreadPoolExecutor(4, thread_name_prefix="griffin-disk")
         self._scorer = ThreadPoolExecutor(1, thread_name_prefix="griffin-score")
@@ -141,6 +144,11 @@ class Service:
             return self.llm.chat_format.native
         except ValueError:  # no chat model; that is said where it matters
             return True
+
+    @property
+    def broken(self) -> bool:
+        """Whether the engine has ended by itself, so that nothing is answered any more."""
+        return bool(self.engine.closed) and not self.draining
 
     def abort(self, why: str) -> None:
         """End every request under way."""

@@ -108,3 +108,36 @@ def test_more_misuse(run, folder, tmp_path):
     assert result.exit_code == 2 and "not both" in result.stderr
     result = run("generate", "--model", tmp_path / "nothing", "x")
     assert result.exit_code == 2 and "nothing does not exist" in result.stderr
+
+
+def test_an_answer_in_a_form(run, folder, llm, tmp_path):
+    from griffin.grammar import Grammar
+
+    path = tmp_path / "schema.json"
+    path.write_text('{"enum": ["é", 12, {"a": [true]}]}', encoding="utf-8")
+    say = ("generate", "--model", folder, *FLAGS[2:], "--max-tokens", 60, PROMPT)
+    assert json.loads(run(*say, "--json-schema", path).stdout) in ("é", 12, {"a": [True]})
+    answer = run(*say, "--choice", "yes", "--choice", "no")
+    grammar = Grammar.choice("yes", "no")
+    assert answer.stdout == llm.generate(PROMPT, seed=4, top_k=50, grammar=grammar).text + "\n"
+    assert run(*say, "--regex", "[ab]{3}", "--chat").stdout.strip("ab") == "\n"
+    assert json.loads(run(*say, "--regex", "[ab]{3}", "--json").stdout)["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--regex", "(", PROMPT), "unclosed group"),
+        (
+            ("--regex", "a", "--choice", "b", PROMPT),
+            "--regex and --choice both say what the answer looks like",
+        ),
+        (("--choice", "", PROMPT), "not empty"),
+        (("--json-schema", "schema.json", PROMPT), "schema.json: not a JSON schema"),
+    ],
+)
+def test_a_form_that_is_none(run, folder, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "schema.json").write_text("{")
+    result = run("generate", "--model", folder, *arguments)
+    assert result.exit_code == 2 and message in result.stderr and result.stdout == ""

@@ -15,6 +15,7 @@ from griffin.engine.pieces import (
     join,
     recurrent_bytes,
     span_bytes,
+    unwritten,
     window,
 )
 from griffin.model import Griffin, GriffinConfig, State
@@ -47,6 +48,25 @@ def spans(state: State, size: int) -> list[Span]:
     first = max(0, pos - S)
     edges = sorted({first, pos, *(edge for edge in range(0, pos, size) if edge > first)})
     return [cut_span(state, a, b) for a, b in pairwise(edges)]
+
+
+@pytest.mark.parametrize("length", [0, 5, S, 3 * S])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_unwritten_state_is_whole_and_its_tensors_lie_apart(shape, length, tmp_path):
+    like = State.zeros(SHAPES[shape], 1, dtype=torch.bfloat16)
+    state = unwritten(SHAPES[shape], length, torch.bfloat16)
+    assert [(t.shape, t.dtype, t.is_contiguous()) for t in tensors(state)] == [
+        (t.shape, t.dtype, True) for t in tensors(like)
+    ]
+    assert state.pos.tolist() == [length] and all(t.data_ptr() % 64 == 0 for t in tensors(state) if t.numel())
+    for layer in state.layers:
+        if "k" in layer._fields:
+            assert not layer.k[:, length:].any() and not layer.v[:, length:].any()
+    for number, tensor in enumerate(tensors(state)[1:]):
+        tensor.fill_(number)
+    assert all(bool((tensor == number).all()) for number, tensor in enumerate(tensors(state)[1:]))
+    state.save(tmp_path / "state")
+    assert State.load(tmp_path / "state").pos.tolist() == [length]
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 5, S - 1, S, S + 1, 2 * S, 2 * S + 7, 3 * S - 1])

@@ -28,15 +28,22 @@ def test_weights_are_counted_to_the_byte(config, format, dtype):
     assert model_bytes(config, dtype, format) == weight_bytes(model)
 
 
-def test_states_are_counted_to_the_byte():
+def test_states_are_counted_to_the_byte(monkeypatch):
     assert parts(TWO_B, torch.bfloat16) == (460_800 + 8, 8_192)
     assert parts(GriffinConfig.preset("recurrentgemma-9b"), torch.bfloat16) == (1_064_960 + 8, 12_288)
     assert parts(HAWK, torch.float32)[1] == 0
     made = plan(CONFIG, ram_bytes=GB, dtype=torch.float32, slots=6)
     engine = Engine(make_model(), made.slots, kept=made.kept, max_bytes=made.live_bytes)
     assert engine.stats().slot_bytes == 6 * made.slot_bytes and made.kept == 2
+    model, zeros = make_model(), torch.zeros
+
+    def counted_only(*sizes, device="cpu", **options):
+        assert str(device) == "meta", "something was allocated first"
+        return zeros(*sizes, device=device, **options)
+
+    monkeypatch.setattr(torch, "zeros", counted_only)
     with pytest.raises(ValueError, match="enough for 8 of them"):
-        Engine(make_model(), made.slots + 1, kept=made.kept, max_bytes=made.live_bytes)
+        Engine(model, made.slots + 1, kept=made.kept, max_bytes=made.live_bytes)
 
 
 @pytest.mark.parametrize("rows", [1, 3])

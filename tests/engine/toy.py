@@ -42,7 +42,8 @@ def ids(length: int, seed: int = 0) -> list[int]:
 
 
 def ask(length: int = 5, seed: int = 0, max_tokens: int = 12, **fields: Any) -> Request:
-    given = {key: fields.pop(key) for key in ("state", "stop_ids", "ids", "vocab_size") if key in fields}
+    own = ("state", "stop_ids", "ids", "vocab_size", "constraint")
+    given = {key: fields.pop(key) for key in own if key in fields}
     params = SamplingParams(seed=seed, max_tokens=max_tokens, **fields)
     return Request(**{"ids": ids(length, seed), "params": params} | given)
 

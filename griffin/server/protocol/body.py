@@ -68,7 +68,7 @@ def ignored_header(ignored: tuple[str, ...]) -> dict[str, str]:
     """
     if not ignored:
         return {}
-    names = [re.sub(r"[^A-Za-z0-9_.\[\]-]", "?", name[:64]) for name in ignored[:16]]
+    names = [re.sub(r"[^A-Za-z0-9_.\[\]-]", "?", name[:64]) or "?" for name in ignored[:16]]
     more = [f"and {len(ignored) - 16} more"] if len(ignored) > 16 else []
     return {"x-griffin-ignored": ", ".join([*names, *more])}
 

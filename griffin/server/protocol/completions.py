@@ -14,6 +14,7 @@ from griffin.server.protocol import policy
 from griffin.server.protocol.body import read_body, show
 from griffin.server.protocol.bounds import Count, CountOrZero, ModelName, TokenId, check_ids, check_most
 from griffin.server.protocol.chat import StreamOptions
+from griffin.server.protocol.formats import FormatBody, JsonFormat, read_format
 from griffin.server.protocol.identity import Identity, identify
 from griffin.server.protocol.sampling import GeneratingBody, most_tokens, sampling_arguments
 
@@ -31,6 +32,7 @@ class CompletionBody(GeneratingBody, kw_only=True):
     logprobs: CountOrZero | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    response_format: FormatBody | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,7 @@ class CompletionRequest:
     echo: bool
     stream: bool
     include_usage: bool
+    format: JsonFormat | None
     session_id: str | None
     state: str | None
     prompt_cache_key: str | None
@@ -95,6 +98,7 @@ def parse_completion(body: bytes, limits: Limits) -> CompletionRequest:
         echo=bool(read.echo),
         stream=bool(read.stream),
         include_usage=options is not None and bool(options.include_usage),
+        format=read_format(read.response_format, limits, "response_format"),
         session_id=read.session_id,
         state=read.state,
         prompt_cache_key=read.prompt_cache_key,

@@ -122,7 +122,6 @@ COMPLETION = Policy(
         "best_of": Refusal("use n", (1,)),
         "suffix": Refusal("the model only continues text", ("",)),
         "messages": Refusal("use /v1/chat/completions"),
-        "response_format": Refusal("use /v1/chat/completions", ({"type": "text"},)),
         "tools": Refusal("use /v1/chat/completions", ([],)),
     },
 )

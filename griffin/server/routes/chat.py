@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from griffin.grammar import CompiledGrammar
 from griffin.server import protocol as p
 from griffin.server import sse
+from griffin.server.constraints import Form, constrain
 from griffin.server.errors import INVALID, ApiError
 from griffin.server.exchange import Exchange, Reply
 from griffin.server.generating import Clock, Collected, collect, extras, stream, used
 from griffin.server.keeping import Thread, chat_thread, check_state
-from griffin.server.prompts import check_free, job
+from griffin.server.prompts import job
 from griffin.server.service import Service
-from griffin.server.tool_text import may_be_call, read_calls, with_tools
+from griffin.server.tool_text import CallReader, Said, read_answer, with_tools
 from griffin.server.writer import Piece
 
 
@@ -20,13 +22,14 @@ async def chat(service: Service, exchange: Exchange) -> Reply | None:
     asked = await service.think(len(body), lambda: p.parse_chat(body, service.limits))
     service.check_ready()
     model = service.check_model(asked.model)
-    check_free(asked.format, asked.tool_choice, "response_format")
     identity = asked.identity(exchange.headers)
     tools = asked.tools if asked.tool_choice.mode != "none" else ()
+    form = Form(answer=asked.format, tools=tools, choice=asked.tool_choice, several=asked.parallel_tool_calls)
     messages = with_tools(asked.messages, tools)
     if messages[-1].role == "assistant":
         raise ApiError(INVALID, "the last message is the assistant's; there is nothing to answer", "messages")
     check_state(asked.state, identity)
+    grammar = await constrain(service, form)
     penalty = "repetition_penalty" in asked.sampling or service.llm.defaults.repetition_penalty != 1
     thread = await chat_thread(
         service, exchange, identity, messages, asked.state, size=len(body), penalty=penalty
@@ -34,7 +37,7 @@ async def chat(service: Service, exchange: Exchange) -> Reply | None:
     try:
         head = p.Head.new("chatcmpl-", model, service.system_fingerprint)
         ignored = p.ignored_header(asked.ignored)
-        return await _answer(service, exchange, asked, head, thread, tools, ignored)
+        return await _answer(service, exchange, asked, head, thread, form, grammar, ignored)
     finally:
         await thread.close()
 
@@ -45,10 +48,11 @@ async def _answer(
     asked: p.ChatRequest,
     head: p.Head,
     thread: Thread,
-    tools: tuple[p.Tool, ...],
+    form: Form,
+    grammar: CompiledGrammar | None,
     ignored: dict[str, str],
 ) -> Reply | None:
-    work = job(service, thread.start, asked.sampling, n=asked.n, chat=True)
+    work = job(service, thread.start, asked.sampling, n=asked.n, chat=True, grammar=grammar)
     run = service.start(exchange, [work], keep_state=thread.kept)
     clock = Clock()
 
@@ -59,10 +63,10 @@ async def _answer(
         if not asked.stream:
             answers = await collect(service, exchange, run, clock)
             await thread.keep(run)
-            made = [_made(answer, tools, asked.parallel_tool_calls) for answer in answers]
+            made = [_made(answer, form) for answer in answers]
             done = p.chat_completion(head, made, used(run, thread.start.before), told())
             return Reply(p.encode(done), ignored | thread.header(run))
-        chunks = _Chunks(p.ChatChunks(head, asked.include_usage), asked.n, tools, asked.parallel_tool_calls)
+        chunks = _Chunks(p.ChatChunks(head, asked.include_usage), asked.n, form)
 
         async def end() -> bytes:
             await thread.keep(run)
@@ -85,52 +89,76 @@ async def _answer(
         await thread.rescue(run)
 
 
-def _made(answer: Collected, tools: tuple[p.Tool, ...], several: bool) -> p.ChatAnswer:
-    if tools and (calls := read_calls(answer.text, tools, several)):
-        return p.ChatAnswer(text=None, finish_reason="tool_calls", tool_calls=calls)
-    return p.ChatAnswer(text=answer.text, finish_reason=answer.finish, tokens=answer.tokens)
+def _made(answer: Collected, form: Form) -> p.ChatAnswer:
+    if not form.tools:
+        return p.ChatAnswer(text=answer.text, finish_reason=answer.finish, tokens=answer.tokens)
+    read = read_answer(answer.text, form.text_first)
+    tokens = answer.tokens
+    if tokens is not None and read.calls:  # the tokens of calls are not the content's
+        tokens = [token for token in tokens if token.offset < len(read.text)] or None
+    return p.ChatAnswer(
+        text=None if read.calls and not read.text else read.text,
+        finish_reason="tool_calls" if read.whole else answer.finish,
+        tokens=tokens,
+        tool_calls=read.calls,
+    )
 
 
 class _Chunks:
-    """The events of a streamed chat. With tools, what may become a call is held until it is known."""
+    """The events of a streamed chat."""
 
-    def __init__(self, chunks: p.ChatChunks, n: int, tools: tuple[p.Tool, ...], several: bool) -> None:
+    def __init__(self, chunks: p.ChatChunks, n: int, form: Form) -> None:
         self._chunks = chunks
-        self._n = n
-        self._tools = tools
-        self._several = several
-        self._held = ["" if tools else None for _ in range(n)]
-        self._tokens: list[list[p.Scored]] = [[] for _ in range(n)]
+        self._choices = [_Choice(chunks, index, form) for index in range(n)]
 
     def begin(self) -> bytes:
-        return b"".join(sse.data(self._chunks.role(index)) for index in range(self._n))
+        return b"".join(sse.data(self._chunks.role(index)) for index in range(len(self._choices)))
 
     def more(self, piece: Piece) -> bytes:
-        chunks, index, held = self._chunks, piece.choice, self._held[piece.choice]
-        text, tokens = piece.text, piece.tokens
-        if held is not None:
-            text = held + text
-            self._tokens[index] += tokens or []
-            if may_be_call(text):
-                self._held[index] = text
-                if not piece.last:
-                    return b""
-                if calls := read_calls(text, self._tools, self._several):
-                    return self._calls(calls, index)
-            self._held[index] = None
-            tokens = self._tokens[index] if tokens is not None else None
-        written = sse.data(chunks.text(text, tokens, index)) if text or tokens else b""
-        if piece.finish is not None:
-            written += sse.data(chunks.finish(piece.finish, index))
-        return written
+        return self._choices[piece.choice].more(piece)
 
     def usage(self, cost: p.Usage, told: p.Extras) -> bytes:
         return sse.data(self._chunks.usage(cost, told))
 
-    def _calls(self, calls: list[p.ToolCall], index: int) -> bytes:
-        chunks = self._chunks
+
+class _Choice:
+    """One of the answers of a streamed chat. With tools, text waits as long as it may begin a call."""
+
+    def __init__(self, chunks: p.ChatChunks, index: int, form: Form) -> None:
+        self._chunks = chunks
+        self._index = index
+        self._reader = CallReader(form.text_first) if form.tools else None
+        self._tokens: list[p.Scored] = []
+        self._written = 0
+        self._calls = 0
+
+    def more(self, piece: Piece) -> bytes:
+        chunks, index, reader = self._chunks, self._index, self._reader
         written = b""
-        for number, call in enumerate(calls):
-            written += sse.data(chunks.call_begin(number, call.id, call.name, index))
-            written += sse.data(chunks.call_more(number, call.arguments, index))
-        return written + sse.data(chunks.finish("tool_calls", index))
+        if reader is None:
+            if piece.text or piece.tokens:
+                written = sse.data(chunks.text(piece.text, piece.tokens, index))
+        else:
+            self._tokens += piece.tokens or []
+            for said in [*reader.feed(piece.text), *(reader.finish() if piece.last else [])]:
+                written += self._say(said, piece.tokens is not None)
+            if piece.last and self._tokens and not reader.called:  # those without a character of their own
+                written += sse.data(chunks.text("", self._tokens, index))
+        if piece.finish is not None:
+            reason = "tool_calls" if reader is not None and reader.whole else piece.finish
+            written += sse.data(chunks.finish(reason, index))
+        return written
+
+    def _say(self, said: Said, scored: bool) -> bytes:
+        chunks, index = self._chunks, self._index
+        if said.kind == "text":
+            self._written += len(said.text)
+            count = sum(token.offset < self._written for token in self._tokens)
+            tokens, self._tokens = self._tokens[:count], self._tokens[count:]
+            return sse.data(chunks.text(said.text, tokens if scored else None, index))
+        if said.kind == "call":
+            self._calls += 1
+            return sse.data(chunks.call_begin(self._calls - 1, p.new_id("call_"), said.text, index))
+        if said.kind == "arguments":
+            return sse.data(chunks.call_more(self._calls - 1, said.text, index))
+        return b""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from griffin.server import protocol as p
 from griffin.server import sse
 from griffin.server.bridge import Run
+from griffin.server.constraints import Form, constrain
 from griffin.server.exchange import Exchange, Reply
 from griffin.server.generating import Clock, collect, extras, stream, used
 from griffin.server.keeping import check_no_session, no_thread
@@ -39,6 +40,7 @@ async def completions(service: Service, exchange: Exchange) -> Reply | None:
     head = p.Head.new("cmpl-", model, service.system_fingerprint)
     ignored = p.ignored_header(asked.ignored)
     service.params(asked.sampling)  # before a prompt is measured
+    grammar = await constrain(service, Form(answer=asked.format))
     prompts = [await _prompt(service, exchange, asked, n, ids) for n, ids in enumerate(all_ids)]
     if asked.max_tokens == 0:
         return await _measured(exchange, asked, head, prompts, ignored)
@@ -51,6 +53,7 @@ async def completions(service: Service, exchange: Exchange) -> Reply | None:
             first=number * asked.n,
             keep_last=True,
             shift=len(prompt.text) if asked.echo else 0,
+            grammar=grammar,
         )
         for number, prompt in enumerate(prompts)
     ]

@@ -9,19 +9,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
+from griffin.grammar import CompiledGrammar
 from griffin.server import errors
 from griffin.server import protocol as p
+from griffin.server.constraints import Form, constrain
 from griffin.server.errors import ApiError
 from griffin.server.exchange import Exchange, Reply
 from griffin.server.generating import Clock, Collected, collect, extras, stream, used
 from griffin.server.keeping import Thread, chat_thread, check_state, go_on, refusals, sessions
-from griffin.server.prompts import check_free, job
+from griffin.server.prompts import job
 from griffin.server.protocol import Identity, listing
 from griffin.server.protocol.reply import plain
 from griffin.server.service import Service
-from griffin.server.tool_text import may_be_call, read_calls, with_tools
+from griffin.server.tool_text import CallReader, Said, read_answer, with_tools
 from griffin.server.writer import Piece
 from griffin.sessions import SessionError, UnknownSession
 
@@ -32,15 +34,23 @@ async def create(service: Service, exchange: Exchange) -> Reply | None:
     asked = await service.think(len(body), lambda: p.parse_response(body, service.limits))
     service.check_ready()
     model = service.check_model(asked.model)
-    check_free(asked.format, asked.tool_choice, "text.format")
     identity = asked.identity(exchange.headers)
     check_state(asked.state, identity)
     tools = asked.tools if asked.tool_choice.mode != "none" else ()
+    form = Form(
+        answer=asked.format,
+        param="text.format",
+        tools=tools,
+        tool_param="tools[{}].parameters",
+        choice=asked.tool_choice,
+        several=asked.parallel_tool_calls,
+    )
     messages = with_tools(asked.messages, tools)
     if messages[-1].role == "assistant":
         raise ApiError(
             errors.INVALID, "the input ends with the assistant's words; there is nothing to answer", "input"
         )
+    grammar = await constrain(service, form)
     head = p.Head.new("resp_", model, service.system_fingerprint)
     penalty = "repetition_penalty" in asked.sampling or service.llm.defaults.repetition_penalty != 1
     kept = asked.store and service.store is not None and asked.state is None
@@ -52,7 +62,7 @@ async def create(service: Service, exchange: Exchange) -> Reply | None:
             service, exchange, identity, messages, asked.state, size=len(body), penalty=penalty, param="input"
         )
     try:
-        return await _answer(service, exchange, asked, head, thread, tools)
+        return await _answer(service, exchange, asked, head, thread, form, grammar)
     finally:
         await thread.close()
         if own and thread.turn is None:
@@ -81,14 +91,13 @@ async def _answer(
     asked: p.ResponseRequest,
     head: p.Head,
     thread: Thread,
-    tools: tuple[p.Tool, ...],
+    form: Form,
+    grammar: CompiledGrammar | None,
 ) -> Reply | None:
-    run = service.start(
-        exchange, [job(service, thread.start, asked.sampling, chat=True)], keep_state=thread.kept
-    )
+    work = job(service, thread.start, asked.sampling, chat=True, grammar=grammar)
+    run = service.start(exchange, [work], keep_state=thread.kept)
     clock = Clock()
     ignored = p.ignored_header(asked.ignored)
-    several = asked.parallel_tool_calls
 
     async def keep(output: Sequence[Any], whole: bool) -> p.Extras:
         told = extras(service, run, clock, thread.source(run), thread.name)
@@ -101,14 +110,13 @@ async def _answer(
     try:
         if not asked.stream:
             answer = (await collect(service, exchange, run, clock))[0]
-            whole = answer.finish != "length"
-            output = _items(answer, tools, several, whole)
+            output, whole = _items(answer, form)
             told = await keep(output, whole)
             cost = used(run, thread.start.before)
             status = "completed" if whole else "incomplete"
             done = p.response_object(head, asked, output, status=status, used=cost, extras=told)
             return Reply(p.encode(done), ignored | thread.header(run))
-        events = _Events(p.ResponseStream(head, asked), tools, several)
+        events = _Events(p.ResponseStream(head, asked), form)
 
         async def end() -> bytes:
             told = await keep(events.stream.output, events.whole)
@@ -132,10 +140,21 @@ async def _answer(
             await thread.rescue(run)
 
 
-def _items(answer: Collected, tools: tuple[p.Tool, ...], several: bool, whole: bool) -> list[Any]:
-    if tools and (calls := read_calls(answer.text, tools, several)):
-        return [p.output_call(call) for call in calls]
-    return [p.output_message(answer.text, answer.tokens, whole=whole)]
+def _items(answer: Collected, form: Form) -> tuple[list[Any], bool]:
+    """Return an answer's items, and whether it is whole."""
+    whole = answer.finish != "length"
+    if not form.tools:
+        return [p.output_message(answer.text, answer.tokens, whole=whole)], whole
+    read = read_answer(answer.text, form.text_first)
+    if not read.calls:
+        return [p.output_message(read.text, answer.tokens, whole=whole)], whole
+    items: list[Any] = []
+    if read.text:
+        tokens = [token for token in answer.tokens or () if token.offset < len(read.text)]
+        items.append(p.output_message(read.text, tokens))
+    items += [p.output_call(call) for call in read.calls[:-1]]
+    items.append(p.output_call(read.calls[-1], whole=read.whole))
+    return items, read.whole or whole
 
 
 async def _own_thread(
@@ -166,7 +185,7 @@ async def _own_thread(
             start, message, system = go_on(
                 service, session, messages, penalty, whole=before is None, param="input"
             )
-            thread = Thread(service, start, session, message, system, namespace=store.namespace)
+            thread = Thread(service, start, session, message, system)
             thread.kept = kept
             return thread
         except BaseException:
@@ -203,42 +222,56 @@ def _unknown(id: str, param: str) -> ApiError:
 
 
 class _Events:
-    """The events of a streamed response."""
+    """The events of a streamed response. With tools, text waits as long as it may begin a call."""
 
-    def __init__(self, stream: p.ResponseStream, tools: tuple[p.Tool, ...], several: bool) -> None:
+    def __init__(self, stream: p.ResponseStream, form: Form) -> None:
         self.stream = stream
         self.whole = True
-        self._tools = tools
-        self._several = several
-        self._held: str | None = "" if tools else None
+        self._reader = CallReader(form.text_first) if form.tools else None
         self._tokens: list[p.Scored] = []
-        self._open = False
+        self._written = 0
+        self._open: Literal["text", "call"] | None = None
 
     def begin(self) -> bytes:
         return self.stream.begin()
 
     def more(self, piece: Piece) -> bytes:
-        text, tokens = piece.text, list(piece.tokens or ())
-        if self._held is not None:
-            text = self._held + text
-            self._tokens += tokens
-            if may_be_call(text):
-                self._held = text
-                if not piece.last:
-                    return b""
-                if calls := read_calls(text, self._tools, self._several):
-                    return b"".join(self._call(call) for call in calls)
-            self._held, tokens = None, self._tokens
-        written = b""
-        if not self._open:
-            self._open = True
-            written = self.stream.message()
-        if text or tokens:
-            written += self.stream.more(text, tokens)
+        reader = self._reader
+        self._tokens += piece.tokens or ()
+        if reader is None:
+            parts = [Said("text", piece.text)]
+        else:
+            parts = [*reader.feed(piece.text), *(reader.finish() if piece.last else [])]
+        written = b"".join(map(self._say, parts))
         if piece.finish is not None:
-            self.whole = piece.finish != "length"
-            written += self.stream.close(whole=self.whole)
+            called = reader is not None and reader.called
+            self.whole = piece.finish != "length" or (reader is not None and reader.whole)
+            if not called:
+                written += self._text("", self._tokens)
+            if self._open is not None:
+                written += self.stream.close(whole=self.whole)
+                self._open = None
         return written
 
-    def _call(self, call: p.ToolCall) -> bytes:
-        return self.stream.call(call.id, call.name) + self.stream.more(call.arguments) + self.stream.close()
+    def _say(self, said: Said) -> bytes:
+        if said.kind == "text":
+            self._written += len(said.text)
+            count = sum(token.offset < self._written for token in self._tokens)
+            tokens, self._tokens = self._tokens[:count], self._tokens[count:]
+            return self._text(said.text, tokens)
+        if said.kind == "call":
+            closed = b"" if self._open is None else self.stream.close()
+            self._open = "call"
+            return closed + self.stream.call(p.new_id("call_"), said.text)
+        if said.kind == "arguments":
+            return self.stream.more(said.text)
+        self._open = None
+        return self.stream.close()
+
+    def _text(self, text: str, tokens: Sequence[p.Scored]) -> bytes:
+        """Go on with the message, which begins here if it has not."""
+        written = b""
+        if self._open is None:
+            self._open = "text"
+            written = self.stream.message()
+        return written + self.stream.more(text, tokens) if text or tokens else written

@@ -1,0 +1,71 @@
+"""One answer under a grammar."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from griffin.sampling import ConstraintError
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+
+_PICTURE = re.compile(r"\d+ \||\^+$")
+_PLACE = re.compile(r"^at \d+\(\d+\): ")
+
+
+class GrammarConstraint:
+    """Let an answer say what a grammar allows; a `griffin.sampling.Constraint`.
+
+    matcher:    at the grammar's beginning; it belongs to this answer from now on.
+    vocab_size: V, the ids of the tokenizer.
+    end_ids:    ids that end an answer: allowed exactly where what was said is complete.
+    """
+
+    def __init__(self, matcher: LLMatcher, vocab_size: int, end_ids: frozenset[int]) -> None:
+        self._matcher = matcher
+        self._vocab_size = vocab_size
+        self._end_ids = end_ids
+        self._ends = torch.tensor(sorted(id for id in end_ids if id < vocab_size), dtype=torch.int64)
+        self._bits = np.zeros((vocab_size + 31) // 32, dtype=np.uint32)
+
+    def allowed(self) -> Tensor:
+        """Mark the ids that may come next, (V,) bool.
+
+        Raises ConstraintError where the grammar needs more work at this place than it is given.
+        """
+        # One bit an id, the lowest first.
+        self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
+        self._check()
+        bits = np.unpackbits(self._bits.view(np.uint8), count=self._vocab_size, bitorder="little")
+        mask = torch.from_numpy(bits.view(np.bool_))
+        mask[self._ends] = self._matcher.is_accepting()
+        return mask
+
+    def accept(self, id: int) -> bool:
+        """Take the id that was chosen; return whether the answer is complete and nothing may follow.
+
+        Raises ConstraintError for an id that is not allowed.
+        """
+        if id in self._end_ids:
+            return True
+        if not self._matcher.consume_token(id):
+            self._check()
+            raise ConstraintError(f"token {id} is not what the grammar allows here")
+        return self._matcher.is_stopped()
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise ConstraintError(f"the grammar cannot go on: {brief(self._matcher.get_error())}")
+
+
+def brief(error: str) -> str:
+    """Return what one of llguidance's messages says, without its view of the source and its inner state."""
+    lines = [line.strip() for line in error.split("\n<")[0].splitlines()]
+    text = " ".join(line for line in lines if line and not _PICTURE.match(line))
+    text = _PLACE.sub("", text)
+    return text if len(text) <= 300 else text[:297] + "..."

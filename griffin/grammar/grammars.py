@@ -1,0 +1,125 @@
+"""Grammars for one tokenizer: compiled once, used by many answers."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from griffin.grammar.constraint import GrammarConstraint, brief
+from griffin.grammar.grammar import Grammar
+from griffin.text import Tokenizer
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+
+KEPT = 64
+# What a grammar may cost: a fifth of a second to compile, some 15 ms a token, 100 MB of an answer's own.
+_LIMITS: dict[str, Any] = {
+    "initial_lexer_fuel": 1_000_000,
+    "step_lexer_fuel": 200_000,
+    "step_max_items": 50_000,
+    "max_items_in_row": 2_000,
+    "max_lexer_states": 100_000,
+    "max_grammar_size": 500_000,
+    "verbose_errors": False,
+}
+
+
+class CompiledGrammar:
+    """A grammar in a tokenizer's ids. `Grammars.compile` makes it."""
+
+    def __init__(self, matcher: LLMatcher, vocab_size: int) -> None:
+        self._matcher = matcher
+        self._vocab_size = vocab_size
+
+    def constraint(self, end_ids: Iterable[int]) -> GrammarConstraint:
+        """Begin an answer. end_ids: what ends it, besides its own end."""
+        return GrammarConstraint(self._matcher.deep_copy(), self._vocab_size, frozenset(end_ids))
+
+
+class Grammars:
+    """Compile grammars for a tokenizer, and remember those used last. Any thread may ask.
+
+    Needs llguidance, which comes with griffin-lm[serve]: ValueError where it is missing.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, kept: int = KEPT) -> None:
+        self.tokenizer = tokenizer
+        self._kept = kept
+        self._compiled: OrderedDict[Grammar, CompiledGrammar] = OrderedDict()
+        self._tokens: LLTokenizer | None = None
+        self._lock = threading.Lock()
+
+    def compile(self, grammar: Grammar) -> CompiledGrammar:
+        """Return a grammar ready for use: milliseconds, up to some tenths of a second for a huge one.
+
+        The first call prepares the tokenizer, about a second for 256,000 ids.
+        Raises ValueError for a grammar that is wrong, that no text fits, that cannot be held to, or that is
+        too complex.
+        """
+        with self._lock:
+            found = self._compiled.get(grammar)
+            if found is None:
+                found = CompiledGrammar(self._matcher(grammar), self.tokenizer.vocab_size)
+                self._compiled[grammar] = found
+                if len(self._compiled) > self._kept:
+                    self._compiled.popitem(last=False)
+            self._compiled.move_to_end(grammar)
+            return found
+
+    def _matcher(self, grammar: Grammar) -> LLMatcher:
+        llguidance = _library()
+        if self._tokens is None:
+            self._tokens = prepare(self.tokenizer)
+        source = grammar.text
+        if grammar.kind == "regex":
+            source = llguidance.LLMatcher.grammar_from_regex(source)
+        elif grammar.kind == "json":
+            source = llguidance.LLMatcher.grammar_from_json_schema(source)
+        limits: LLParserLimits = llguidance.LLParserLimits(**_LIMITS)
+        matcher = llguidance.LLMatcher(self._tokens, source, log_level=0, limits=limits)
+        begun = int.from_bytes(matcher.compute_bitmask(), "little")  # some limits are met only here
+        error = matcher.get_error()
+        if error and not error.startswith("NoExtension"):
+            raise ValueError(f"{grammar.name} cannot be used: {brief(error)}")
+        if error or not begun & ~(1 << self.tokenizer.eos_id):
+            raise ValueError(f"{grammar.name} allows no text at all")
+        return matcher
+
+
+class _Pieces:
+    """A tokenizer as llguidance asks for one."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        vocabulary = tokenizer.vocabulary
+        self.eos_token_id = tokenizer.eos_id
+        self.bos_token_id = tokenizer.bos_id
+        # Control tokens are named apart from text, or the text "<eos>" would allow them. Holes have no bytes.
+        self.tokens: Sequence[bytes] = [
+            b"" if piece is None else vocabulary.token_bytes(id) for id, piece in enumerate(vocabulary.pieces)
+        ]
+        self.special_token_ids = sorted(tokenizer.control_ids)
+        self._tokenizer = tokenizer
+
+    def __call__(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, bos=False)
+
+
+def prepare(tokenizer: Tokenizer) -> LLTokenizer:
+    """Return a tokenizer as llguidance wants it; ValueError without llguidance."""
+    llguidance = _library()
+    pieces = _Pieces(tokenizer)
+    wrapped = llguidance.TokenizerWrapper(pieces)
+    made = llguidance.LLTokenizer(wrapped, n_vocab=tokenizer.vocab_size, eos_token=tokenizer.eos_id)
+    wrapped.tokens = pieces.tokens = ()  # it keeps the wrapper, but has copied these
+    return made
+
+
+def _library() -> Any:
+    try:
+        import llguidance
+    except ImportError:
+        raise ValueError("structured output needs llguidance: pip install 'griffin-lm[serve]'") from None
+    return llguidance

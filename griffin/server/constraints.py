@@ -1,0 +1,120 @@
+"""What a request says of its answer's form, to a constraint on tokens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from griffin.grammar import CompiledGrammar, Grammar, json_source, quoted
+from griffin.server import errors
+from griffin.server.errors import ApiError
+from griffin.server.protocol import JsonFormat, Tool, ToolChoice
+from griffin.server.service import Service
+from griffin.server.tool_text import CLOSE, NEXT, OPEN, head
+
+T = TypeVar("T")
+
+_COMPILE_SECONDS = 10.0
+_ANYTHING = ToolChoice("auto")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """What an answer must look like.
+
+    answer:  of one that calls nothing; any text if None. param: the field that says so, for refusals.
+    tools:   that may be called. tool_param: where the schema of the tool number {} stands.
+    choice:  whether one must be, and which. several: whether more than one call may be made.
+    """
+
+    answer: JsonFormat | None = None
+    param: str = "response_format"
+    tools: Sequence[Tool] = ()
+    tool_param: str = "tools[{}].function.parameters"
+    choice: ToolChoice = _ANYTHING
+    several: bool = True
+
+    @property
+    def text_first(self) -> bool:
+        """Whether a call may come after some text."""
+        return self.answer is None
+
+
+async def constrain(service: Service, form: Form) -> CompiledGrammar | None:
+    """Return what holds answers to a form; None if anything will do. One is prepared at a time.
+
+    Raises ApiError (400) for what no answer could be held to.
+    """
+    if form.answer is None and not form.tools:
+        return None
+    try:
+        async with asyncio.timeout(_COMPILE_SECONDS), service.compiling:
+            return await service.think(1 << 30, lambda: compile_form(service, form))
+    except TimeoutError:
+        message = f"{form.param} and tools were not prepared in time; others wait for theirs"
+        raise ApiError(errors.TIMEOUT, message, retry_after=2.0) from None
+
+
+def compile_form(service: Service, form: Form) -> CompiledGrammar:
+    """Compile a form's grammar, or say in an ApiError which field is to blame. Takes its time."""
+    compile_ = service.llm.grammars.compile
+    answer = None
+    if form.answer is not None:
+        schema = form.answer.schema
+        answer = Grammar.json_object() if schema is None else Grammar.json_schema(schema)
+        if not form.tools:
+            return _blaming(form.param, compile_, answer)
+    for number, tool in enumerate(form.tools):
+        if tool.parameters.get("type", "object") != "object":
+            param = form.tool_param.format(number)
+            raise ApiError(errors.INVALID, f"{param} must describe an object", param)
+    offered = [tool for tool in form.tools if form.choice.name in (None, tool.name)]
+    must, several = form.choice.mode == "required", form.several and form.choice.name is None
+    try:
+        return compile_(calls_grammar(offered, answer, must=must, several=several))
+    except ValueError as error:
+        if answer is not None:
+            _blaming(form.param, compile_, answer)
+        for number, tool in enumerate(form.tools):
+            alone = calls_grammar([tool], None, must=True, several=False)
+            _blaming(form.tool_param.format(number), compile_, alone)
+        raise ApiError(errors.INVALID, f"the tools together: {error}", "tools") from None
+
+
+def calls_grammar(tools: Sequence[Tool], answer: Grammar | None, *, must: bool, several: bool) -> Grammar:
+    """Return the grammar of an answer that may call tools, or must.
+
+    answer:  JSON, if an answer that calls nothing must be that; else it is any text, and text may come before
+             a call, too.
+    several: more than one call may be made.
+    """
+    calls = "\n  | ".join(f"{quoted(head(tool.name))} %json {_arguments(tool)}" for tool in tools)
+    rules = [f"call: ( {calls} ) {quoted('}' + CLOSE)}"]
+    if several:
+        rules += [f"more: {quoted(NEXT)} call", "calls: opening call more*"]
+    else:
+        rules += ["calls: opening call"]
+    if must:
+        rules += ["start: calls", f"opening: {quoted(OPEN)}"]
+    elif answer is not None:
+        rules += ["start: answer | calls", f"answer: %json {answer.text}", f"opening: {quoted(OPEN)}"]
+    else:
+        # Lazy: as soon as the text ends with it, nothing but a call may follow.
+        rules += ["start: TEXT | calls", r"TEXT: /(.|\n)*/", f"opening[lazy]: TEXT {quoted(OPEN)}"]
+    return Grammar.lark("\n".join(rules))
+
+
+def _arguments(tool: Tool) -> str:
+    """Return the schema of a tool's arguments. Only a strict one is refused where it cannot be held to."""
+    # A function described without parameters takes none.
+    schema = tool.parameters or {"properties": {}, "additionalProperties": False}
+    return json_source({"type": "object", **schema}, lenient=not tool.strict)
+
+
+def _blaming(param: str, compile_: Callable[[Grammar], T], grammar: Grammar) -> T:
+    try:
+        return compile_(grammar)
+    except ValueError as error:
+        raise ApiError(errors.INVALID, f"{param}: {error}", param) from None
