@@ -50,7 +50,8 @@ _CACHE = 1 << 30  # the prefix cache's bytes if not given, where an eighth of th
 @click.option(
     "--measure/--no-measure",
     default=True,
-    help="Measure both rates on this machine where --read-rate is not given, in a few seconds [measure].",
+    help="Where --read-rate is not given, measure both rates and try the model's first layers, in a few "
+    "seconds [measure].",
 )
 @click.option(
     "--threads", type=click.IntRange(1), help="CPU threads to measure with [default: torch's choice]."
@@ -76,8 +77,9 @@ def command(
     """Divide memory among weights, prefix cache and live conversations, and say how fast they can be.
 
     A conversation's state has a fixed size, so all of it is arithmetic; no weights are read. Weights and
-    states are exact, what the process and the values inside a call take is an upper estimate. The speeds are
-    bounds, what memory and processor allow; `griffin bench` measures what is reached.
+    states are exact, what the process and the values inside a call take is an upper estimate. Two speeds are
+    told: the most that memory and processor allow, and what is to be expected here, from a short trial of
+    the model's first layers with random weights. `griffin bench` measures the model itself.
 
     Sizes are written 16G (2^30), 16GB (10^9), 500M or in bytes.
     """
@@ -87,7 +89,7 @@ def command(
         raise click.UsageError("give --prefix-cache or --no-prefix-cache, not both")
     if product_rate is not None and read_rate is None:
         raise click.UsageError("--product-rate goes with --read-rate; without both, both are measured")
-    subject = _subject(model, revision, dtype, quantize)
+    subject = subject_of(model, revision, dtype, quantize)
     if prefix_cache is None:
         prefix_cache = 0 if no_prefix_cache else min(_CACHE, ram // 8)
     made = plan(
@@ -100,12 +102,14 @@ def command(
         prefix_cache_bytes=prefix_cache,
     )
     rates: dict[str, float] = {}
+    expected: dict[str, float] | None = None
     if read_rate is not None:
         rates = {"read": float(read_rate)} | ({} if product_rate is None else {"product": product_rate})
     elif measure:
         set_threads(threads)
         rates = measured_rates(subject.config, subject.dtype, subject.format)
-    facts = as_dict(made, subject.name, disk, rates)
+        expected = expected_speeds(made)
+    facts = as_dict(made, subject.name, disk, rates) | {"expected_tokens_per_second": expected}
     if as_json:
         click.echo(json.dumps(facts))
     else:
@@ -121,7 +125,7 @@ class Subject(NamedTuple):
     format: str | None
 
 
-def _subject(model: str, revision: str | None, dtype: str | None, quantize: str | None) -> Subject:
+def subject_of(model: str, revision: str | None, dtype: str | None, quantize: str | None) -> Subject:
     """Find out what `griffin.load` would make of a model; of a released one the shape is enough."""
     from griffin import checkpoints
     from griffin.llm import bundled
@@ -166,6 +170,23 @@ def measured_rates(config: GriffinConfig, dtype: torch.dtype, format: str | None
     return {"read": read, "product": product}
 
 
+def expected_speeds(made: Plan) -> dict[str, float]:
+    """Return the tokens a second to expect of sequences with full windows, after a short trial."""
+    from griffin.cli.trial import MOST_ROWS, Trial
+
+    trial = Trial(made.config, made.dtype, made.format)
+    window = made.config.attention_window_size
+    return {
+        str(rows): made.tokens_per_second(trial.rate(tried := min(rows, MOST_ROWS)), tried, window)
+        for rows in counts(made)
+    }
+
+
+def counts(made: Plan) -> list[int]:
+    """Return for how many sequences at once speeds are told: one, eight and all."""
+    return sorted({1, min(8, made.slots), made.slots})
+
+
 def as_dict(made: Plan, name: str, disk: int | None, rates: Mapping[str, float]) -> dict[str, Any]:
     """Return a plan as plain values for JSON; speeds are None without rates."""
     from griffin.engine.plan import parts
@@ -180,7 +201,7 @@ def as_dict(made: Plan, name: str, disk: int | None, rates: Mapping[str, float])
         speeds = {
             # For one sequence memory alone is the bound: products of a matrix and a vector.
             str(rows): made.tokens_per_second(rates["read"], rows, window, product if rows > 1 else None)
-            for rows in sorted({1, min(8, made.slots), made.slots})
+            for rows in counts(made)
         }
     return {
         "model": name,
@@ -241,8 +262,14 @@ def _print(facts: Mapping[str, Any]) -> None:
     if facts["operations_per_second"] is not None:
         rates += f" and {facts['operations_per_second'] / 1e9:,.0f} billion operations/s"
     after = f" after {facts['context']:,} tokens" if facts["context"] else ""
-    click.echo(f"speed           at most, with {rates}{after}:")
+    expected = facts["expected_tokens_per_second"]
+    if expected is None:
+        click.echo(f"speed           at most, with {rates}{after} (a bound; what is reached is less):")
+    else:
+        click.echo(f"speed           expected{after}, and the most that {rates} allow:")
     for rows, speed in speeds.items():
-        click.echo(
-            f"{int(rows):>16,} {'at once' if int(rows) > 1 else 'alone':<8}{speed:>14,.1f} tokens/s together"
-        )
+        how = "at once" if int(rows) > 1 else "alone"
+        told = f"{speed:>14,.1f} tokens/s together"
+        if expected is not None:
+            told = f"{expected[rows]:>14,.1f} tokens/s together, at most {speed:,.1f}"
+        click.echo(f"{int(rows):>16,} {how:<8}{told}")

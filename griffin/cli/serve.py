@@ -15,10 +15,13 @@ from griffin.cli.sizes import Size
 from griffin.cli.stores import default_store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from griffin.llm import LLM
     from griffin.server.auth import Keys
     from griffin.server.service import Service
 
+_ARGUMENTS = "griffin.cli.serve.arguments"
 _SWITCH_SECONDS = 0.0005
 _LIMITS = (
     *("max_body_bytes", "max_json_values", "max_messages", "max_choices", "max_prompts", "max_rows"),
@@ -39,8 +42,23 @@ def _bounds(function: Any) -> Any:
     return function
 
 
-@click.command("serve")
+class _Serve(click.Command):
+    """A command that keeps its arguments as they were given: replicas are started with the same."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
+
+
+@click.command("serve", cls=_Serve)
 @model_options
+@click.option(
+    "--replicas",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Processes that serve, each with a model and slots of its own. --threads is for each.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: a free one.")
 @click.option("--uds", type=click.Path(path_type=Path), metavar="PATH", help="A Unix socket instead.")
@@ -66,9 +84,13 @@ def _bounds(function: Any) -> Any:
     help="Folder of sessions [default: griffin/server in the user's data folder].",
 )
 @click.option("--store-bytes", type=Size(), default="16G", show_default=True, help="For sessions.")
+@click.option("--store-network", is_flag=True, help="The folder is shared by several machines.")
 @click.option("--no-store", is_flag=True, help="Keep no sessions.")
+@click.option("--place", hidden=True, help="Given to replicas by the process that starts them.")
 @_bounds
+@click.pass_context
 def command(
+    ctx: click.Context,
     model: str,
     tokenizer: str | None,
     revision: str | None,
@@ -76,6 +98,7 @@ def command(
     quantize: str | None,
     device: str | None,
     threads: int | None,
+    replicas: int,
     host: str,
     port: int,
     uds: Path | None,
@@ -92,7 +115,9 @@ def command(
     no_cache: bool,
     store: Path | None,
     store_bytes: int,
+    store_network: bool,
     no_store: bool,
+    place: str | None,
     **bounds: Any,
 ) -> None:
     """Serve a model over HTTP until it is told to stop.
@@ -100,41 +125,71 @@ def command(
     It listens to this machine alone unless keys are given. The limits on requests (docs/serving.md) have
     options of their names: --max-tokens, --max-body-bytes, --deadline-seconds ...
     """
+    from griffin.server.door import check_open_door
     from griffin.server.hosts import Hosts
-    from griffin.server.run import Server, check_open_door
-    from griffin.server.service import Settings
+    from griffin.server.place import Link, Place
 
+    own = None if place is None else Place.from_json(place)
+    link = None if own is None else Link(own)  # first of all: from here on it ends with who started it
     keys = _keys(key_file, key_env)
     check_open_door(host, uds, keys, insecure_no_auth)
     hosts = Hosts(None, allow_origin) if uds else Hosts.bound_to(host, allow_host, allow_origin)
+    if no_store and (store is not None or store_network):
+        other = "--store-network" if store is None else "--store"
+        raise click.UsageError(f"{other} and --no-store contradict each other")
+    name = name or (Path(model).name if Path(model).exists() else model)
+    guarded = "with API keys" if keys else "WITHOUT API KEYS" if insecure_no_auth else "for this machine only"
+    room = f"{replicas} replicas of {slots} slots" if replicas > 1 else f"{slots} slots"
+
+    def announce(where: str) -> None:
+        click.echo(f"griffin serves {name} at {where}, {guarded}; {room}", err=True)
+
+    if own is None and replicas > 1:
+        ctx.exit(_supervise(ctx, replicas, host, port, uds, threads, bounds["drain_seconds"], announce))
+
+    from griffin.server.run import Server
+    from griffin.server.service import Settings
+
     settings = Settings(**_given(bounds, _SETTINGS))
     limits = _given(bounds, _LIMITS)
-    if no_store and store is not None:
-        raise click.UsageError("--store and --no-store contradict each other")
+    cache_bytes = 0 if no_cache else cache_bytes
     folder = None if no_store else store or default_store().parent / "server"
+    if own is not None and own.first:
+        from griffin.cli.room import check_room
+
+        check_room(
+            own.of,
+            model=model,
+            revision=revision,
+            dtype=dtype,
+            quantize=quantize,
+            device=device,
+            slots=slots,
+            chunk=chunk,
+            cache_bytes=cache_bytes,
+        )
     llm = open_llm(model, tokenizer, revision, dtype, quantize, device, threads)
     service = build(
         llm,
-        name=name or (Path(model).name if Path(model).exists() else model),
+        name=name,
         slots=slots,
         max_waiting=max_waiting,
         chunk=chunk,
-        cache_bytes=0 if no_cache else cache_bytes,
+        cache_bytes=cache_bytes,
         store=folder,
         store_bytes=store_bytes,
+        store_network=store_network,
         limits=limits,
         keys=keys,
         hosts=hosts,
         settings=settings,
     )
-    guarded = "with API keys" if keys else "WITHOUT API KEYS" if insecure_no_auth else "for this machine only"
-
-    def announce(where: str) -> None:
-        click.echo(f"griffin serves {service.name} at {where}, {guarded}; {slots} slots", err=True)
-
     # How long the engine's thread may keep the others waiting, where a small model is mostly Python.
     sys.setswitchinterval(_SWITCH_SECONDS)
-    server = Server(service, host, port, uds=uds, log=True, announce=announce)
+    if own is None:
+        server = Server(service, host, port, uds=uds, log=True, announce=announce)
+    else:
+        server = Server(service, log=True, place=own, link=link)
     server.run()
     if not server.started:
         raise OSError(f"the server could not listen at {uds or f'{host}:{port}'}")
@@ -150,6 +205,7 @@ def build(
     cache_bytes: int = 256 << 20,
     store: Path | None = None,
     store_bytes: int | None = None,
+    store_network: bool = False,
     limits: dict[str, int] | None = None,
     **service: Any,
 ) -> Service:
@@ -177,9 +233,48 @@ def build(
         fingerprint=fingerprint,
         version=__version__,
         limits=bounds,
-        store=None if store is None else Store(store, quota_bytes=store_bytes),
+        store=None if store is None else Store(store, quota_bytes=store_bytes, network=store_network),
         **service,
     )
+
+
+def _supervise(
+    ctx: click.Context,
+    replicas: int,
+    host: str,
+    port: int,
+    uds: Path | None,
+    threads: int | None,
+    drain_seconds: float | None,
+    announce: Callable[[str], None],
+) -> int:
+    """Serve with several processes; return the exit code. This one loads no model and no torch."""
+    from griffin.server.door import bound, url_of
+    from griffin.server.logs import log_to_stderr
+    from griffin.server.place import Place
+    from griffin.server.replicas import DRAIN_SECONDS, Supervisor, cores, ourselves, share
+
+    arguments = ctx.meta[_ARGUMENTS]
+
+    def command(place: Place) -> list[str]:
+        own = threads or share(cores(), place.of, place.number)
+        return ourselves(["serve", *arguments, "--threads", str(own), "--place", place.to_json()])
+
+    log_to_stderr()
+    listeners = bound(host, port, uds)
+    where = url_of(listeners[0])
+    supervisor = Supervisor(
+        replicas,
+        command,
+        listeners,
+        drain_seconds=drain_seconds or DRAIN_SECONDS,
+        announce=lambda: announce(where),
+    )
+    try:
+        return supervisor.run()
+    finally:
+        if uds is not None:
+            uds.unlink(missing_ok=True)
 
 
 def _keys(path: Path | None, variable: str | None) -> Keys:

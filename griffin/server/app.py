@@ -65,6 +65,8 @@ class App:
     async def _http(self, exchange: Exchange) -> None:
         begun = time.perf_counter()
         name, code = "other", ""
+        if self.service.replica:
+            exchange.extra["x-griffin-replica"] = self.service.replica
         try:
             try:
                 route = self._admit(exchange)

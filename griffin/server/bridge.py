@@ -70,7 +70,7 @@ class Run:
         self.started = time.perf_counter()
         self._bridge = bridge
         self._lock = threading.Lock()  # a sink may be called before `submit` has returned its ticket
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[bool] | None = None
         self._unsettled = sum(len(job.writers) for job in jobs)
 
     def submit(self, *, namespace: str, deadline: float | None, keep_state: bool = False) -> None:
@@ -125,20 +125,21 @@ class Run:
             await self._woken(None)
 
     async def _woken(self, seconds: float | None) -> bool:
-        self._waiter = asyncio.get_running_loop().create_future()
+        # A timer of its own: asyncio.timeout costs as much as all the rest of handing a token over.
+        loop = asyncio.get_running_loop()
+        waiter = self._waiter = loop.create_future()
+        late = None if seconds is None else loop.call_later(seconds, _resolve, waiter, False)
         try:
-            async with asyncio.timeout(seconds):
-                await self._waiter
-        except TimeoutError:
-            return False
+            return await waiter
         finally:
             self._waiter = None
-        return True
+            if late is not None:
+                late.cancel()
 
     def wake(self) -> None:
         """Let who waits for pieces look."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._waiter is not None:
+            _resolve(self._waiter, True)
 
     def take(self, number: int, event: Event | End) -> None:
         """Write an event of a job, on the engine's thread. A stop string ends its answer here and now."""
@@ -157,6 +158,11 @@ class Run:
             self._unsettled -= 1
         if piece is not None or event.finish_reason is not None:
             self._bridge.post(self, piece)
+
+
+def _resolve(waiter: asyncio.Future[bool], woken: bool) -> None:
+    if not waiter.done():
+        waiter.set_result(woken)
 
 
 class _Sink:

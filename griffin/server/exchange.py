@@ -10,8 +10,11 @@ from urllib.parse import parse_qsl
 
 from griffin.server import protocol as p
 from griffin.server import sse
+from griffin.server.errors import INVALID, ApiError
 from griffin.server.limits import Limits
 from griffin.server.receive import Budget, Gone, Receive, Scope, Send, read_body
+
+_MOST_VALUES = 32  # of a query
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,11 @@ class Exchange:
 
     @property
     def query(self) -> dict[str, str]:
-        """The query's values; of two with one name the last."""
+        """The query's values; of two with one name the last. ApiError for more than anybody needs."""
         text = self.scope.get("query_string", b"").decode("latin-1")
-        return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=32))
+        if text.count("&") >= _MOST_VALUES:
+            raise ApiError(INVALID, f"the query has more than {_MOST_VALUES} values; send fewer")
+        return dict(parse_qsl(text, keep_blank_values=True))
 
     async def body(self, limits: Limits, budget: Budget, seconds: float) -> bytes:
         """Read the body, and from then on watch for the client going away."""

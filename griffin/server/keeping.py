@@ -40,7 +40,6 @@ class Thread:
         message: str = "",
         system: str | None = None,
         shown: str | None = None,
-        namespace: str = "",
     ) -> None:
         self.start = start
         self.session = session
@@ -51,9 +50,6 @@ class Thread:
         self._message = message
         self._system = system
         self._tried = False
-        self._held = namespace, shown or ""
-        if session is not None:
-            service.held.add(self._held)
 
     def source(self, run: Run) -> Source:
         """Return where the answer went on from."""
@@ -90,7 +86,6 @@ class Thread:
     async def close(self) -> None:
         """Give the session back."""
         if self.session is not None:
-            self._service.held.discard(self._held)
             self.session.close()
 
     def _commit(self, run: Run, stats: dict[str, Any]) -> None:
@@ -221,15 +216,12 @@ def resumed(service: Service, session: Session, ids: Sequence[int], penalty: boo
 
 
 @asynccontextmanager
-async def open_held(service: Service, store: Store, open_: Callable[[], Session]) -> AsyncIterator[Session]:
-    """Open a session for a block, and let lists say that it is busy meanwhile."""
+async def opened(service: Service, open_: Callable[[], Session]) -> AsyncIterator[Session]:
+    """Open a session for a block."""
     session = await service.disk(lambda: refusals(open_))
-    held = store.namespace, session.name
-    service.held.add(held)
     try:
         yield session
     finally:
-        service.held.discard(held)
         session.close()
 
 
@@ -300,7 +292,7 @@ def _in_session(
         ours = identity.source in _OURS
         whole = not ours or any(message.role == "assistant" for message in messages)
         start, message, system = go_on(service, session, messages, penalty, whole=whole, param=param)
-        return Thread(service, start, session, message, system, shown=session.name, namespace=store.namespace)
+        return Thread(service, start, session, message, system, shown=session.name)
     except BaseException:
         session.close()
         raise

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from griffin.engine import Engine
 
@@ -44,6 +47,46 @@ class Metrics:
     def text(self) -> bytes:
         """Return everything as Prometheus reads it."""
         return generate_latest(self.registry)
+
+    def families(self) -> bytes:
+        """Return everything as JSON, for `text_of_all`."""
+        found = [
+            [one.name, one.documentation, one.type, [[s.name, s.labels, s.value] for s in one.samples]]
+            for one in self.registry.collect()
+        ]
+        return json.dumps(found).encode()
+
+
+def text_of_all(replicas: Mapping[int, bytes | None]) -> bytes:
+    """Return what replicas count, as Prometheus reads it: each sample with the label of its replica.
+
+    replicas: the `families` of each, None of one that did not answer; griffin_replica_up tells.
+    """
+    registry = CollectorRegistry()
+    registry.register(_Together(replicas))
+    return generate_latest(registry)
+
+
+class _Together(Collector):
+    """The samples of several registries, those of one name together."""
+
+    def __init__(self, replicas: Mapping[int, bytes | None]) -> None:
+        self._replicas = replicas
+
+    def collect(self) -> Iterator[Metric]:
+        up = GaugeMetricFamily("griffin_replica_up", "Replicas that answer.", labels=["replica"])
+        found: dict[str, Metric] = {}
+        for number, families in self._replicas.items():
+            up.add_metric([str(number)], families is not None)
+            for name, documentation, kind, samples in json.loads(families or b"[]"):
+                metric = found.setdefault(name, Metric(name, documentation, kind))
+                metric.samples += [_sample(number, *sample) for sample in samples]
+        yield up
+        yield from found.values()
+
+
+def _sample(replica: int, name: str, labels: dict[str, Any], value: float) -> Sample:
+    return Sample(name, {**labels, "replica": str(replica)}, value)
 
 
 class _EngineGauges(Collector):

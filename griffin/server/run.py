@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
 import threading
@@ -10,26 +11,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
+from griffin.server.accept import Acceptor
 from griffin.server.app import App
-from griffin.server.auth import Keys
 from griffin.server.connections import bounded_protocol
-from griffin.server.hosts import is_loopback
+from griffin.server.door import close_to_others, url_of
+from griffin.server.logs import log_to_stderr
+from griffin.server.place import Link, Place
+from griffin.server.routes.server import told
 from griffin.server.service import Service
+from griffin.server.siblings import Siblings
 
-_LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(message)s"}},
-    "handlers": {"line": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "loggers": {
-        "griffin.server": {"handlers": ["line"], "level": "INFO", "propagate": False},
-        "uvicorn": {"handlers": ["line"], "level": "WARNING", "propagate": False},
-        "uvicorn.access": {"handlers": [], "level": "CRITICAL", "propagate": False},
-    },
-}
+log = logging.getLogger("griffin.server")
 
 
 class Server(uvicorn.Server):
@@ -37,6 +33,8 @@ class Server(uvicorn.Server):
 
     host, port: where to listen; port 0 takes a free one. uds: a Unix socket instead, for its owner alone.
     announce:   called with the address when it listens.
+    place:      among several processes that serve at one address, instead of host, port and uds.
+    link:       to the one that started them.
     From the signal on no new work is taken. What is under way may end within the service's `drain_seconds`;
     what has not is ended with an error that says so. A second SIGINT does not wait.
     """
@@ -51,8 +49,12 @@ class Server(uvicorn.Server):
         backlog: int = 512,
         log: bool = False,
         announce: Callable[[str], object] | None = None,
+        place: Place | None = None,
+        link: Link | None = None,
     ) -> None:
         settings = service.settings
+        if log:
+            log_to_stderr(place.number if place else None)
         config = uvicorn.Config(
             App(service),
             host=host,
@@ -64,7 +66,7 @@ class Server(uvicorn.Server):
             proxy_headers=False,  # who asks is told by keys, not by what a header says
             server_header=False,
             access_log=False,
-            log_config=_LOGGING if log else None,
+            log_config=None,
             backlog=backlog,
             timeout_keep_alive=30,
             timeout_graceful_shutdown=int(settings.drain_seconds) + 5,
@@ -73,7 +75,11 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.service = service
         self._announce = announce
+        self._link = link
         self._loop: asyncio.AbstractEventLoop | None = None
+        if place is not None:
+            service.replica = str(place.number)
+            service.siblings = Siblings(place, told(service))
 
     @property
     def address(self) -> tuple[str, int]:
@@ -84,19 +90,54 @@ class Server(uvicorn.Server):
     @property
     def url(self) -> str:
         """The address for people."""
-        if self.config.uds is not None:
-            return f"unix:{self.config.uds}"
-        host, port = self.address
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        return url_of(self.servers[0].sockets[0])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""
         self._loop = asyncio.get_running_loop()
         if self.config.uds is not None:
-            _close_to_others(Path(self.config.uds))
-        await super().startup(sockets)
+            close_to_others(Path(self.config.uds))
+        if self.service.siblings is None:
+            await super().startup(sockets)
+        else:
+            await self._start_beside(self.service.siblings)
         if self._announce is not None and self.started:
             self._announce(self.url)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End: what is under way first, then the rest."""
+        await super().shutdown(sockets)
+        if self.service.siblings is not None:
+            await self.service.siblings.close()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look after things, ten times a second; return whether it is time to end."""
+        if self.service.siblings is not None and self.service.broken and not self.service.draining:
+            log.error("the engine broke; this replica ends, so that another takes its place")
+            self.stop()
+        return await super().on_tick(counter)
+
+    async def _start_beside(self, siblings: Siblings) -> None:
+        """Begin to answer beside others."""
+        await super().startup([])
+        await siblings.open()
+
+        def make() -> asyncio.Protocol:
+            kind: Any = self.config.http_protocol_class
+            return kind(
+                config=self.config,
+                server_state=self.server_state,
+                app_state=self.lifespan.state,
+                _loop=self._loop,
+            )
+
+        state = self.server_state
+        acceptor: Any = Acceptor(
+            siblings.place.sockets(), make, lambda: len(state.tasks), self.config.backlog
+        )
+        self.servers = [acceptor]
+        if self._link is not None:
+            self._link.ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop. Called by the signal, or by whoever wants the server to end."""
@@ -129,27 +170,3 @@ class Server(uvicorn.Server):
         self._loop.call_later(
             self.service.settings.drain_seconds, self.service.abort, "the server is shutting down; ask again"
         )
-
-
-def check_open_door(host: str, uds: Path | None, keys: Keys, insecure: bool) -> None:
-    """Raise ValueError for a server that anybody on the network could use, unless that is wanted."""
-    if uds is None and not is_loopback(host) and not keys and not insecure:
-        raise ValueError(
-            f"{host} can be reached from other machines, and no API key is set: anybody could use this "
-            "server. Give keys with --key-file or --key-env, or say --insecure-no-auth if something else "
-            "guards it"
-        )
-
-
-def _close_to_others(path: Path) -> None:
-    """Leave a socket of mode 0600 at a path: uvicorn, which would open its own to all, takes over the mode.
-
-    A socket that lies there from before makes room; ValueError for any other file.
-    """
-    if path.is_socket():
-        path.unlink()
-    elif path.exists():
-        raise ValueError(f"{path} is there already, and is no socket; name another path for --uds")
-    with socket.socket(socket.AF_UNIX) as before:
-        before.bind(str(path))
-    path.chmod(0o600)

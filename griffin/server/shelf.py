@@ -24,18 +24,6 @@ S = TypeVar("S", listing.SessionObject, listing.StateObject)
 
 READING = "text"  # role of a turn that was read and not answered
 
-# Where a session stands, for a list: looked up without opening it, which would take it from whoever has it.
-_HEAD = """
-SELECT member.number FROM session JOIN member ON member.session = session.id AND member.turn = session.head
-WHERE session.namespace = :namespace AND session.name = :name
-"""
-
-
-def head_of(store: Store, name: str) -> int | None:
-    """Return the number of the turn a session stands at, None before its first."""
-    row = store.index.row(_HEAD, {"namespace": store.namespace, "name": name})
-    return None if row is None else row["number"]
-
 
 def session_object(service: Service, store: Store, info: SessionInfo) -> listing.SessionObject:
     """Return a session as clients see it."""
@@ -47,9 +35,9 @@ def session_object(service: Service, store: Store, info: SessionInfo) -> listing
         tokens=info.tokens,
         turns=info.turns,
         bytes=info.nbytes,
-        head=head_of(store, info.name),
+        head=info.head,
         parent=info.parent or None,
-        busy=(store.namespace, info.name) in service.held,
+        busy=store.busy(info.name),
     )
 
 

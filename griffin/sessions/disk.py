@@ -34,14 +34,21 @@ def write_durably(target: Path, chunks: Iterable[bytes | memoryview]) -> None:
         beside.replace(target)
         sync_folder(target.parent)
     except OSError as error:
-        if error.errno in _FULL:
-            raise StorageFull(
-                f"no room to write {target} ({os.strerror(error.errno or 0)}); nothing kept before is lost. "
-                "Free some space and try again"
-            ) from error
+        if (full := no_room(target, error)) is not None:
+            raise full from error
         raise
     finally:
         beside.unlink(missing_ok=True)
+
+
+def no_room(target: Path, error: OSError) -> StorageFull | None:
+    """Return what to raise if an error says that there is no room to write; None for any other error."""
+    if error.errno not in _FULL:
+        return None
+    return StorageFull(
+        f"no room to write {target} ({os.strerror(error.errno or 0)}); nothing kept before is lost. "
+        "Free some space and try again"
+    )
 
 
 def sync_folder(folder: Path) -> None:

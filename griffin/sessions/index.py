@@ -6,6 +6,7 @@ after it is gone. So a killed process leaves at worst files that no row names.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import threading
@@ -15,10 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from griffin.sessions.errors import SessionBusy, StateTorn, StorageFull
+from griffin.sessions.mount import Journal
 
 SCHEMA_VERSION = 1
 _APPLICATION = 0x67726966  # "grif": what `file` and others see in the header
 _PATIENCE = 10.0  # seconds to wait for another process's transaction; ours take milliseconds
+
+# How much sqlite flushes so that a commit is on the disk when it returns. EXTRA flushes the folder too, once
+# the rollback journal is gone from it: that is what makes such a commit.
+_SYNCHRONOUS: dict[Journal, str] = {"WAL": "FULL", "DELETE": "EXTRA"}
 
 _SCHEMA = """
 CREATE TABLE turn (
@@ -65,6 +71,9 @@ CREATE TABLE member (                       -- a session's turns: its own and, o
 CREATE INDEX member_turn ON member (turn);
 """
 
+# What sqlite calls a disk, or a network, that does not do what it is asked.
+_TROUBLE = ("SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_PROTOCOL")
+
 # Turns of a session as `turn_of` reads them; more conditions may follow.
 TURNS = """
 SELECT turn.*, member.number, above.number AS parent_number
@@ -93,12 +102,16 @@ FILES = (
 class Index:
     """A connection to the sqlite file, for one process and any of its threads."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the file, or make it. Raises StateTorn for what is not an index, or one of a later version."""
+    def __init__(self, path: Path, journal: Journal = "WAL") -> None:
+        """Open the file, or make it. Raises StateTorn for what is not an index, or one of a later version.
+
+        journal: "WAL" for a local disk, "DELETE" (a rollback journal) for one that several machines share. A
+                 file that has another one is changed over; SessionBusy if somebody else has it open.
+        """
         self.path = path
+        self.journal: Journal = journal
         self._lock = threading.RLock()
-        # sqlite gives its companion files (-wal, -shm) the mode that the file itself has.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+        _make(path)
         with self._translated():
             self._connection = sqlite3.connect(
                 path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
@@ -122,8 +135,8 @@ class Index:
                 f"{self.path} is an index of version {version}, this griffin keeps version {SCHEMA_VERSION}; "
                 "use the griffin that wrote it, or another folder"
             )
-        run("PRAGMA journal_mode = WAL")
-        run("PRAGMA synchronous = FULL")  # a commit is on the disk when it returns
+        self._choose_journal()
+        run(f"PRAGMA synchronous = {_SYNCHRONOUS[self.journal]}")
         run("PRAGMA foreign_keys = ON")
         run("PRAGMA secure_delete = ON")  # what is deleted is overwritten, not only forgotten
         if fresh:
@@ -132,6 +145,20 @@ class Index:
                     run(statement)
                 run(f"PRAGMA user_version = {SCHEMA_VERSION}")
                 run(f"PRAGMA application_id = {_APPLICATION}")
+
+    def _choose_journal(self) -> None:
+        """Have the file use this index's journal. One that is used already costs nothing."""
+        mode = ""
+        try:
+            mode = self._connection.execute(f"PRAGMA journal_mode = {self.journal}").fetchone()[0]
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname != "SQLITE_BUSY":
+                raise
+        if mode.upper() != self.journal:
+            raise SessionBusy(
+                f"{self.path} is open elsewhere, and its journal is not the one wanted ({self.journal}); end "
+                "what uses it, then open it again"
+            )
 
     def close(self) -> None:
         self._connection.close()
@@ -160,8 +187,12 @@ class Index:
         return found[0] if found else None
 
     def forget(self) -> None:
-        """Empty the journal, where what was deleted is still to be read, unless others are reading it."""
-        self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+        """Empty the journal, where what was deleted is still to be read, unless others are reading it.
+
+        A rollback journal is removed by each commit.
+        """
+        if self.journal == "WAL":
+            self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -184,6 +215,18 @@ class Index:
                     f"{self.path} is torn or no index of ours ({error}); restore it from a copy, or move it "
                     "away and import exported states"
                 ) from error
-            if name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
+            if name.startswith(_TROUBLE):
                 raise OSError(f"{self.path} cannot be read or written: {error}") from error
             raise
+
+
+def _make(path: Path) -> None:
+    """Make an empty file of mode 0600 if there is none; sqlite's companion files get the mode it has.
+
+    One that is there is not touched: closing it would let go of all locks that this process has on it.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+    except FileExistsError:
+        if path.is_symlink():
+            raise OSError(errno.ELOOP, "an index is no symbolic link", str(path)) from None

@@ -1,7 +1,8 @@
 """A lease on a session: one holder at a time, let go by the kernel when its process dies, however it dies.
 
 It is an flock on a file of its own. A lease noted in the index (a process id, a time until when) outlives a
-killed owner or expires under a slow one; this one does neither, and needs no renewing.
+killed owner or expires under a slow one; this one does neither, and needs no renewing. On NFS it is the
+server's: a machine that dies, or is cut off, loses it when the server gives it up (90 seconds, usually).
 """
 
 from __future__ import annotations
@@ -11,28 +12,41 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from griffin.sessions.disk import no_room
 from griffin.sessions.errors import SessionBusy
+
+# Who looks whether a lease is free (`in_use`, a sweep) holds it for a moment, and forking takes milliseconds;
+# these are not worth refusing anybody.
+_TRIES, _PAUSE = 10, 0.002
 
 
 class Lease:
     """An exclusive hold of a lock file, until `release` or the end of this process."""
 
     def __init__(self, path: Path, what: str) -> None:
-        """Take it at once or raise SessionBusy, which says who has `what`."""
+        """Take it, or raise SessionBusy after some milliseconds, which says who has `what`."""
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(handle, 500, 0).decode(errors="replace") or "another process"
+            if not _taken(handle):
+                holder = os.pread(handle, 500, 0).decode(errors="replace") or "another process"
+                raise SessionBusy(f"{what} is in use by {holder}; close it there, or fork it")
+            line = (
+                f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
+            )
+            try:
+                os.pwrite(handle, line.encode(), 0)
+                os.ftruncate(handle, len(line.encode()))
+            except OSError as error:
+                if (full := no_room(path, error)) is not None:
+                    raise full from error
+                raise
+        except BaseException:
             os.close(handle)
-            raise SessionBusy(f"{what} is in use by {holder}; close it there, or fork it") from None
+            raise
         self._handle: int | None = handle
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()} since {since}".encode(), 0)
 
     @property
     def held(self) -> bool:
@@ -40,9 +54,30 @@ class Lease:
 
     def release(self) -> None:
         """Let go; a second time does nothing."""
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            with suppress(OSError):  # a note for people; where it cannot be removed it is only out of date
+                os.ftruncate(handle, 0)
+            os.close(handle)
+
+
+def in_use(path: Path) -> bool:
+    """Return whether somebody has the lease of a lock file."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        if not os.fstat(
+            handle
+        ).st_size:  # given back in order, which most are: nobody is disturbed by looking
+            return False
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 @contextmanager
@@ -69,3 +104,13 @@ def locked_if_free(path: Path) -> Iterator[bool]:
             yield True
     finally:
         os.close(handle)
+
+
+def _taken(handle: int) -> bool:
+    for tries in range(_TRIES):
+        if tries:
+            time.sleep(_PAUSE)
+        with suppress(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    return False

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from griffin.model import GriffinConfig, State
 from griffin.sessions import history
 from griffin.sessions.changes import copy_line, insert_session, insert_turn, move_head, touch, turn_bytes
-from griffin.sessions.errors import UnknownSession, UnknownTurn
+from griffin.sessions.errors import SessionBusy, UnknownSession, UnknownTurn
 from griffin.sessions.exchange import export_turn
 from griffin.sessions.fingerprint import Fingerprint
 from griffin.sessions.lease import Lease
@@ -133,7 +133,7 @@ class Session:
         text:    the turn's text, to be shown later.
         stats:   plain values to keep beside it.
         Raises ValueError for parts that do not fit together or the session's model, StorageFull if there is
-        no room; then everything is as it was before.
+        no room, SessionBusy if the lease was lost and another went on; then all is as it was before.
         """
         self._check_held()
         turn_ids = check_ids(ids, self.config.vocab_size, "the turn's ids")
@@ -156,6 +156,7 @@ class Session:
         nbytes = turn_bytes(packed.nbytes if packed else 0, packed_ids, text, kept_stats)
         try:
             with self._store.writing(packed, nbytes, self._row) as (index, file):
+                self._check_unmoved(index)
                 insert_turn(
                     index,
                     self._row,
@@ -279,6 +280,7 @@ class Session:
         if turn is not None:
             history.check_restorable(turn)
         with self._store.index.transaction() as index:
+            self._check_unmoved(index)
             move_head(index, self._row, turn.key if turn else None, tip)
         self.head, self._tip = turn, tip
         return turn
@@ -318,6 +320,18 @@ class Session:
         self.head = history.turn(self._store.index, self._row, key=head) if head is not None else None
         self._tip: int | None = found["tip"]
         return found
+
+    def _check_unmoved(self, index: sqlite3.Connection) -> None:
+        """Raise SessionBusy, and give the session back, if it does not stand where we left it.
+
+        A lease on a network is the file server's: cut off from it for long enough, one loses it unawares.
+        """
+        row = index.execute("SELECT head FROM session WHERE id = ?", (self._row,)).fetchone()
+        if row is None or row["head"] != (self.head.key if self.head else None):
+            self._lease.release()
+            raise SessionBusy(
+                f"the session {self.name!r} was gone on with elsewhere; its lease was lost, so open it again"
+            )
 
     def _check_held(self) -> None:
         if not self._lease.held:

@@ -16,6 +16,7 @@ class SessionInfo:
 
     parent:  name of the session it was forked from; "" if it was not, or that one is gone.
     turns:   how many it has, on all branches.
+    head:    number of the turn it stands at; None before the first.
     tokens:  up to its head, those pending included.
     nbytes:  on the disk, those it shares with forks included.
     created, used: seconds since 1970.
@@ -27,6 +28,7 @@ class SessionInfo:
     fingerprint: Fingerprint
     settings: dict[str, Any]
     turns: int
+    head: int | None
     tokens: int
     nbytes: int
     created: float
@@ -45,6 +47,7 @@ class Usage:
 # Conditions follow.
 INFOS = """
 SELECT session.*, head.tokens, above.name AS parent_name,
+    (SELECT number FROM member WHERE member.session = session.id AND member.turn = session.head) AS stands_at,
     (SELECT count(*) FROM member WHERE member.session = session.id) AS turns,
     (SELECT sum(nbytes) FROM member JOIN turn ON turn.id = member.turn
      WHERE member.session = session.id) AS nbytes
@@ -63,6 +66,7 @@ def info_of(row: sqlite3.Row) -> SessionInfo:
         fingerprint=Fingerprint.from_dict(json.loads(row["fingerprint"])),
         settings=json.loads(row["settings"]),
         turns=row["turns"],
+        head=row["stands_at"],
         tokens=row["tokens"] or 0,
         nbytes=row["nbytes"] or 0,
         created=row["created"],

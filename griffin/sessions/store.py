@@ -21,7 +21,8 @@ from griffin.sessions.errors import StateTorn, StorageFull, UnknownSession
 from griffin.sessions.exchange import export_turn, import_state
 from griffin.sessions.fingerprint import Fingerprint, config_digest
 from griffin.sessions.index import Index
-from griffin.sessions.lease import Lease, locked, locked_if_free
+from griffin.sessions.lease import Lease, in_use, locked, locked_if_free
+from griffin.sessions.mount import Journal, check_place, mount_of
 from griffin.sessions.names import check_name, check_namespace, check_text, new_name
 from griffin.sessions.session import Session
 from griffin.sessions.session_info import INFOS, USAGE, SessionInfo, Usage, info_of
@@ -30,7 +31,7 @@ from griffin.sessions.turn import Turn
 
 
 class Store:
-    """Sessions in a folder of mode 0700, for any number of processes of this machine.
+    """Sessions in a folder of mode 0700, for any number of processes, on a network of several machines.
 
     folder:          made if it is not there. One that others may look into is refused, unless it is empty.
     namespace:       whose sessions: they see and count only their own. "" or the form of a name, such as the
@@ -38,9 +39,11 @@ class Store:
     quota_bytes:     most bytes of all namespaces together; the sessions unused for longest make room for a
                      turn.
     max_age_seconds: a session unused for longer is removed by `sweep`.
-    An open session is never removed. Raises StateTorn for an index that is not ours or not whole. Files that
-    a killed process left unfinished are removed. The folder belongs on a local disk: sqlite's journal and
-    file locks do not hold over a network. A process that forks makes a Store of its own in the child.
+    network:         the folder may be shared by several machines: the index keeps a rollback journal, which
+                     holds where file locks do. A folder that was opened so once stays so, whoever opens it.
+    An open session is never removed. Raises StateTorn for an index that is not ours or not whole, ValueError
+    for a folder on a network without `network`, or one without locks that other machines see. Files that a
+    killed process left unfinished are removed. A process that forks makes a Store of its own in the child.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Store:
         namespace: str = "",
         quota_bytes: int | None = None,
         max_age_seconds: float | None = None,
+        network: bool = False,
     ) -> None:
         self.folder = Path(folder)
         self.namespace = check_namespace(namespace)
@@ -67,7 +71,7 @@ class Store:
             path = self.folder / "index.sqlite"
             if (not path.exists() or not path.stat().st_size) and any(self.blobs.iterdir()):
                 raise StateTorn(f"{path} is missing, and {self.blobs} holds states; restore it from a copy")
-            self.index = Index(path)
+            self.index = Index(path, self._journal(network))
         self.recover()
 
     def __enter__(self) -> Store:
@@ -153,6 +157,10 @@ class Store:
         if row is None:
             raise UnknownSession(_unknown(name))
         return info_of(row)
+
+    def busy(self, name: str) -> bool:
+        """Return whether a session is open, here or in any other process; it stays free if it is."""
+        return in_use(self.locks / self._find(name)["key"])
 
     def turns(self, name: str) -> tuple[Turn, ...]:
         """Return all turns of a session, of all branches, in the order they were made; it may be open."""
@@ -270,6 +278,8 @@ class Store:
             keys = {row[0] for row in self.index.rows("SELECT key FROM session")}
             lost = [path for path in self.blobs.iterdir() if path.name not in named]
             lost += [path for path in self.locks.iterdir() if path.name not in keys]
+            # What NFS calls a file that was removed while somebody has it open; it goes with its reader.
+            lost = [path for path in lost if not path.name.startswith(".nfs")]
             for path in lost:
                 path.unlink(missing_ok=True)
         return len(lost)
@@ -282,6 +292,17 @@ class Store:
         gigabyte or two.
         """
         return tuple(problems(self.index, self.blobs))
+
+    def _journal(self, network: bool) -> Journal:
+        """Return the journal that this folder's index is kept with; ValueError if none would hold here."""
+        note = self.folder / "network"  # whoever opens the folder later keeps to what it says
+        journal: Journal = "DELETE" if network or note.exists() else "WAL"
+        check_place(self.folder, journal, mount_of(self.folder))
+        if journal == "DELETE" and not note.exists():
+            write_durably(
+                note, [b"Several machines may share this folder: its index keeps a rollback journal.\n"]
+            )
+        return journal
 
     def _make_room(self, nbytes: int, session: int | None) -> None:
         if self.quota_bytes is None:

@@ -30,6 +30,7 @@ _DTYPES = {
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _BLANK = "0" * 32  # stands for the digest while the header is hashed
+_USUAL_HEADER = 4096  # bytes that are read at once to have it; that of a turn is there with one call
 _LONGEST_HEADER = 64 << 20  # bytes; a transcript of a million words is a tenth of it
 
 
@@ -85,6 +86,7 @@ class TensorFile:
     metadata: the strings given to `pack`.
     digest:   what `pack` returned.
     nbytes:   its size.
+    specs:    every tensor's type and shape.
     Use it in a `with` block. Raises StateTorn, naming the file, for whatever is wrong with it.
     """
 
@@ -113,11 +115,6 @@ class TensorFile:
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
-
-    @property
-    def specs(self) -> dict[str, Spec]:
-        """Every tensor's type and shape."""
-        return {name: spec for name, (spec, _) in self._entries.items()}
 
     def require(self, specs: Mapping[str, Spec]) -> None:
         """Raise StateTorn unless the file holds exactly these tensors."""
@@ -161,10 +158,13 @@ class TensorFile:
     def _read_header(self) -> None:
         size = os.fstat(self._handle).st_size
         try:
-            length = int.from_bytes(os.pread(self._handle, 8, 0), "little")
+            begins = os.pread(self._handle, _USUAL_HEADER, 0)
+            length = int.from_bytes(begins[:8], "little")
             if not 2 <= length <= min(size - 8, _LONGEST_HEADER):
                 raise self.torn(f"it has {size} bytes, of which {length} should be its header")
-            text = os.pread(self._handle, length, 8)
+            text = begins[8 : 8 + length]
+            if len(text) < length:
+                text += os.pread(self._handle, length - len(text), 8 + len(text))
             header = json.loads(text)
         except OSError as error:
             raise self.torn(f"it cannot be read: {error.strerror}") from error
@@ -200,6 +200,7 @@ class TensorFile:
             end += math.prod(spec.shape) * spec.dtype.itemsize
         if end != size:
             raise self.torn(f"it has {size} bytes instead of {end}")
+        self.specs: dict[str, Spec] = {name: spec for name, (spec, _) in self._entries.items()}
         self.metadata: dict[str, str] = {k: v for k, v in metadata.items() if k not in ("crc32", "digest")}
 
 

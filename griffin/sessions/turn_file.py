@@ -7,14 +7,14 @@ branches and forks share it, and a turn costs 0.46 MB and 8 KB for each of its t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from griffin.engine.pieces import RecurrentPart, Span, cut_recurrent, cut_span, join, window
-from griffin.model import GriffinConfig, State
+from griffin.engine.pieces import cut_recurrent, cut_span, ring_runs, unwritten, window
+from griffin.model import AttentionState, GriffinConfig, RecurrentState, State
 from griffin.sessions.errors import StateTorn
 from griffin.sessions.tensor_file import Packed, Spec, TensorFile, memory_of, pack
 from griffin.sessions.turn import Blob
@@ -73,28 +73,36 @@ def read_state(folder: Path, blobs: Sequence[Blob], config: GriffinConfig, dtype
     Raises StateTorn, naming the file, if one is missing, altered, or not the one the index means.
     """
     head, oldest = blobs[0], blobs[-1]
+    first = window(config, head.pos).start
     gaps = any(newer.start != older.pos for newer, older in pairwise(blobs))
-    if gaps or oldest.start > window(config, head.pos).start:
+    if gaps or oldest.start > first:
         raise StateTorn(f"the index of {folder.parent} lacks turns that the state after one of them needs")
-    recurrent = RecurrentPart(torch.empty(0, 0, 0), torch.empty(0, 0))
-    # All spans are read into one, in place.
-    specs = expected(config, dtype, oldest.start, head.pos)
-    k, v = (torch.empty(specs[x].shape, dtype=dtype) if x in specs else torch.empty(0, 0, 0, 0) for x in "kv")
-    places = {"k": [memory_of(layer) for layer in k], "v": [memory_of(layer) for layer in v]}
+    # Bytes go from the files to where they belong; a window of small turns has a hundred of them.
+    state = unwritten(config, head.pos, dtype)
+    recurrent = [layer for layer in state.layers if isinstance(layer, RecurrentState)]
+    rings = [layer for layer in state.layers if isinstance(layer, AttentionState)]
+    memory = {"k": [memory_of(ring.k) for ring in rings], "v": [memory_of(ring.v) for ring in rings]}
     width = config.num_kv_heads * config.head_dim * dtype.itemsize  # bytes of a position in each of them
     for number, blob in enumerate(blobs):
         assert blob.name is not None
         with TensorFile(folder / blob.name) as file:
             _recognise(file, blob, config, dtype)
-            if number == 0 and "lru" in file.specs:
-                lru = file.read("lru")
-                nothing = torch.empty(len(lru), 0, config.lru_width, dtype=dtype)  # a convolution of one tap
-                recurrent = RecurrentPart(file.read("conv") if "conv" in file.specs else nothing, lru)
+            for name in ("conv", "lru") if number == 0 else ():
+                if name in file.specs:
+                    file.read_into(name, [memory_of(getattr(layer, name)) for layer in recurrent])
             if "k" in file.specs:
-                place = slice((blob.start - oldest.start) * width, (blob.pos - oldest.start) * width)
-                for name, layers in places.items():
-                    file.read_into(name, [layer[place] for layer in layers])
-    return join(config, head.pos, recurrent, [Span(oldest.start, head.pos, k, v)], dtype)
+                start = max(blob.start, first)
+                runs = [
+                    slice(slot * width, (slot + count) * width)
+                    for _, slot, count in ring_runs(start, blob.pos, config.attention_window_size)
+                ]
+                for name, layers in memory.items():
+                    places = [[layer[run] for run in runs] for layer in layers]
+                    if blob.start < start:  # what the window has left behind is read for its checksum only
+                        for layer in places:
+                            layer.insert(0, memoryview(bytearray((start - blob.start) * width)))
+                    file.read_into(name, list(chain(*places)))
+    return state
 
 
 def verify(folder: Path, blob: Blob, config: GriffinConfig, dtype: torch.dtype) -> None:

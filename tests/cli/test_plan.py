@@ -10,6 +10,7 @@ import torch
 import griffin
 from griffin.bench.work import weight_bytes
 from griffin.cli import plan as plan_file
+from griffin.cli import trial
 from griffin.cli.sizes import Size, binary
 from griffin.engine import Engine, plan
 from griffin.engine.prefix_cache import PrefixCache
@@ -95,14 +96,56 @@ def test_rates_are_measured_here(facts, monkeypatch):
     monkeypatch.setattr(plan_file, "_SECONDS", 0.01)
     found = facts("--model", "nano", "--ram", "1G", "--slots", 4)
     assert found["read_bytes_per_second"] > 1e8 and found["operations_per_second"] > 1e6
-    assert list(found["limit_tokens_per_second"]) == ["1", "4"]
+    assert list(found["limit_tokens_per_second"]) == ["1", "4"] == list(found["expected_tokens_per_second"])
     given = facts(
         "--model", "nano", "--ram", "1G", "--slots", 8, "--read-rate", "1GB", "--product-rate", "1e6"
     )
     config = GriffinConfig.preset("nano")
     made = plan(config, ram_bytes=GIB, slots=8, format=given["format"])
+    assert given["expected_tokens_per_second"] is None, "of another machine, perhaps"
     speeds = given["limit_tokens_per_second"]
     assert speeds["8"] == made.tokens_per_second(1e9, 8, 256, 1e6) < speeds["1"]
+
+
+def test_what_is_expected_comes_from_a_trial(run, monkeypatch):
+    tried = []
+
+    class Fake:
+        def __init__(self, config, dtype, format):
+            assert (config, dtype, format) == (
+                GriffinConfig.preset("recurrentgemma-2b"),
+                torch.bfloat16,
+                "int8",
+            )
+
+        def rate(self, rows):
+            tried.append(rows)
+            return 1e9 * rows
+
+    monkeypatch.setattr(trial, "Trial", Fake)
+    monkeypatch.setattr(plan_file, "measured_rates", lambda *_: {"read": 20e9, "product": 4e11})
+    base = ("plan", "--model", "recurrentgemma-2b", "--quantize", "int8", "--ram", "16G")
+    found = json.loads(run(*base, "--json").stdout)["expected_tokens_per_second"]
+    made = plan(GriffinConfig.preset("recurrentgemma-2b"), ram_bytes=16 * GIB, format="int8")
+    assert tried == [1, 8, 64] and found["8"] == made.tokens_per_second(8e9, 8, 2048)
+    text = run(*base).stdout
+    assert (
+        "expected after 2,048 tokens, and the most that 20.0 GB/s and 400 billion operations/s allow:" in text
+    )
+    assert f"alone   {found['1']:>14,.1f} tokens/s together, at most " in text
+
+
+def test_a_trial_runs_the_first_layers(monkeypatch):
+    config = GriffinConfig.preset("nano")
+    whole = trial.Trial(config, torch.float32, "int8")
+    assert whole.layers == config.num_layers
+    monkeypatch.setattr(trial, "LEAST", 1 << 20)
+    monkeypatch.setattr(trial, "_SECONDS", 0.01)
+    some = trial.Trial(config, torch.bfloat16, "int8")
+    assert 1 < some.layers < config.num_layers and some._plan.weight_bytes >= 1 << 20
+    assert set(some._config.block_types) == {"recurrent", "attention"}
+    assert some._plan.weight_bytes == weight_bytes(some._model)
+    assert some.rate(1) > 1e7 and some.rate(3) > 1e7
 
 
 def test_text_for_people(run):
@@ -110,6 +153,7 @@ def test_text_for_people(run):
     text = run(*base, "--disk", "1T", "--read-rate", "40GB").stdout
     assert "a slot                    26,230,792     25.02 MiB" in text
     assert "saved conversations on 1,099,511,627,776 bytes, 26,234,888 bytes each" in text
+    assert "at most, with 40.0 GB/s after 2,048 tokens (a bound; what is reached is less):" in text
     assert "alone" in text and "8 at once" in text and "tokens/s together" in text
     assert "together              34,359,738,368     32.00 GiB" in text
     rest = run(*base, "--no-measure").stdout

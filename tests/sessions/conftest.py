@@ -9,9 +9,10 @@ from griffin.sessions import Session, Store
 from tests.sessions.fakes import CONFIG, fingerprint
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store(tmp_path / "store") as opened:
+@pytest.fixture(params=[False, True], ids=["local", "network"])
+def store(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Store]:
+    """A store, once as on a local disk, once as for several machines."""
+    with Store(tmp_path / "store", network=request.param) as opened:
         yield opened
 
 

@@ -76,7 +76,9 @@ def walk(folder: Path, kind: str, seed: int, steps: int) -> None:
             store.close()
             store = Store(folder)
             assert store.check() == ()
-        assert {info.name: info.turns for info in store.list()} == {n: len(t.turns) for n, t in talks.items()}
+        assert {info.name: (info.turns, info.head) for info in store.list()} == {
+            name: (len(talk.turns), talk.head) for name, talk in talks.items()
+        }
     for name in list(talks):
         with store.open(name, mark) as session:
             agrees(session, talks[name], everywhere=True)

@@ -109,6 +109,7 @@ def test_list_show_and_rename(store):
     assert [info.name for info in store.list()] == ["b", "a"]  # used last first
     info = store.show("a")
     assert (info.title, info.settings, info.turns, info.tokens) == ("Soup", {"x": 1}, 2, 3)
+    assert info.head == 1 and store.show("b").head is None
     assert info.nbytes == sum(turn.nbytes for turn in store.turns("a")) == store.usage().nbytes
     assert abs(info.nbytes - sum(path.stat().st_size for path in store.blobs.iterdir())) < 1200
     assert info.fingerprint == fingerprint()

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
 
 from griffin.server import errors
 from griffin.server import protocol as p
 from griffin.server.errors import ApiError
 from griffin.server.exchange import Exchange, Reply
+from griffin.server.metrics import text_of_all
 from griffin.server.openapi import openapi
 from griffin.server.protocol import listing
 from griffin.server.service import Service
@@ -25,15 +31,19 @@ async def model(service: Service, exchange: Exchange) -> Reply:
 
 
 async def server(service: Service, exchange: Exchange) -> Reply:
-    """Show what the server holds and allows."""
-    stats = service.engine.stats()
-    llm = service.llm
-    sizes = {
-        "weights": sum(t.nbytes for t in (*llm.model.parameters(), *llm.model.buffers())),
-        "slots": stats.slot_bytes,
-        "kept": stats.kept_bytes,
-        "prefix_cache": stats.cache_bytes,
-    }
+    """Show what the server holds and allows, all replicas together."""
+    own = replica_object(service)
+    replicas = [own]
+    if service.siblings is not None:
+        replicas = [
+            listing.ReplicaObject(replica=number, up=False)
+            if told is None
+            else msgspec.json.decode(told, type=listing.ReplicaObject)
+            for number, told in (await service.siblings.ask("server")).items()
+        ]
+    sizes: Counter[str] = Counter()
+    for one in replicas:
+        sizes.update(one.bytes)
     store = service.store
     if store is not None:
         sizes["sessions"] = await service.disk(lambda: store.usage().nbytes)
@@ -41,13 +51,17 @@ async def server(service: Service, exchange: Exchange) -> Reply:
         version=service.version,
         model=service.name,
         system_fingerprint=service.system_fingerprint,
-        slots=listing.Slots(total=stats.slots, busy=stats.busy),
-        waiting=stats.waiting,
-        running=stats.running,
-        paused=stats.paused,
-        bytes=sizes,
-        uptime_seconds=time.monotonic() - service.started,
+        slots=listing.Slots(
+            total=sum(one.slots.total for one in replicas), busy=sum(one.slots.busy for one in replicas)
+        ),
+        waiting=sum(one.waiting for one in replicas),
+        running=sum(one.running for one in replicas),
+        paused=sum(one.paused for one in replicas),
+        bytes=dict(sizes),
+        uptime_seconds=own.uptime_seconds,
         limits=listing.limits_object(service.limits),
+        replica=own.replica,
+        replicas=replicas,
     )
     return Reply(p.encode(shown))
 
@@ -58,15 +72,59 @@ async def health(service: Service, exchange: Exchange) -> Reply:
 
 
 async def ready(service: Service, exchange: Exchange) -> Reply:
-    """Say whether requests are taken."""
-    if service.draining:
-        return Reply(p.encode(listing.Health(status="draining")), {"retry-after": "2"}, 503)
+    """Say whether requests are taken, by this replica or another."""
+    status = _status(service)
+    if status != "ok" and service.siblings is not None:
+        told = (await service.siblings.ask("ready")).values()
+        status = "ok" if b"ok" in told else status
+    if status != "ok":
+        return Reply(p.encode(listing.Health(status=status)), {"retry-after": "2"}, 503)
     return Reply(p.encode(listing.Health(status="ok")))
 
 
 async def metrics(service: Service, exchange: Exchange) -> Reply:
-    """Give the counters to Prometheus."""
-    return Reply(service.metrics.text(), media="text/plain; version=0.0.4; charset=utf-8")
+    """Give the counters to Prometheus, those of all replicas."""
+    if service.siblings is None:
+        text = service.metrics.text()
+    else:
+        text = text_of_all(await service.siblings.ask("metrics"))
+    return Reply(text, media="text/plain; version=0.0.4; charset=utf-8")
+
+
+def told(service: Service) -> dict[str, Callable[[], bytes]]:
+    """Return what a replica tells the others, by what they ask."""
+    return {
+        "server": lambda: msgspec.json.encode(replica_object(service)),
+        "ready": lambda: _status(service).encode(),
+        "metrics": service.metrics.families,
+    }
+
+
+def replica_object(service: Service) -> listing.ReplicaObject:
+    """Return what this process holds and does."""
+    number = 1 if service.siblings is None else service.siblings.place.number
+    stats = service.engine.stats()
+    model = service.llm.model
+    return listing.ReplicaObject(
+        replica=number,
+        slots=listing.Slots(total=stats.slots, busy=stats.busy),
+        waiting=stats.waiting,
+        running=stats.running,
+        paused=stats.paused,
+        bytes={
+            "weights": sum(t.nbytes for t in (*model.parameters(), *model.buffers())),
+            "slots": stats.slot_bytes,
+            "kept": stats.kept_bytes,
+            "prefix_cache": stats.cache_bytes,
+        },
+        uptime_seconds=time.monotonic() - service.started,
+    )
+
+
+def _status(service: Service) -> Literal["ok", "draining", "broken"]:
+    if service.broken:
+        return "broken"
+    return "draining" if service.draining else "ok"
 
 
 async def document(service: Service, exchange: Exchange) -> Reply:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from griffin.server import protocol as p
 from griffin.server.exchange import Exchange, Reply
-from griffin.server.keeping import open_held, refusals, sessions
+from griffin.server.keeping import opened, refusals, sessions
 from griffin.server.protocol import listing
 from griffin.server.service import Service
-from griffin.server.shelf import head_of, line_to, page_of, read_into, session_object, turn_object
+from griffin.server.shelf import line_to, page_of, read_into, session_object, turn_object
 from griffin.sessions import Store
 
 
@@ -82,7 +82,7 @@ async def turns(service: Service, exchange: Exchange) -> Reply:
     store, name = _named(service, exchange)
 
     def do() -> listing.TurnList:
-        head = head_of(store, name)  # before the turns: one that is added in between is then in the list
+        head = store.show(name).head  # before the turns: one that is added in between is then in the list
         found = store.turns(name)
         line = line_to(found, head)
         return listing.TurnList(data=[turn_object(turn, line) for turn in found])
@@ -126,7 +126,7 @@ async def append(service: Service, exchange: Exchange) -> Reply:
     reading, ignored = await service.think(len(body), lambda: p.parse_append(body, service.limits))
     service.check_ready()
     store, name = _named(service, exchange)
-    async with open_held(service, store, lambda: store.open(name, service.fingerprint)) as session:
+    async with opened(service, lambda: store.open(name, service.fingerprint)) as session:
         count = await read_into(service, exchange, session, reading, size=len(body))
         done = listing.Appended(id=name, tokens_read=count, tokens_seen=session.tokens)
     return Reply(p.encode(done), p.ignored_header(ignored))

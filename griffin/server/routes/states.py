@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from griffin.server import protocol as p
 from griffin.server.exchange import Exchange, Reply
-from griffin.server.keeping import open_held, refusals, sessions
+from griffin.server.keeping import opened, refusals, sessions
 from griffin.server.protocol import listing
 from griffin.server.routes.sessions import copied
 from griffin.server.service import Service
@@ -90,7 +90,7 @@ async def _by_reading(
         )
 
     try:
-        async with open_held(service, store, begin) as session:
+        async with opened(service, begin) as session:
             await read_into(service, exchange, session, reading, size=size, role="state")
         await service.disk(lambda: refusals(lambda: store.rename(name, asked.name)))
     except BaseException:

@@ -1,0 +1,77 @@
+"""Whether a machine has the memory for several replicas, told before anything is loaded."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from griffin.cli.plan import subject_of
+from griffin.cli.sizes import binary
+
+_GROUPS = Path("/sys/fs/cgroup")
+_OWN_GROUP = Path("/proc/self/cgroup")
+
+
+def check_room(
+    replicas: int,
+    *,
+    model: str,
+    revision: str | None,
+    dtype: str | None,
+    quantize: str | None,
+    device: str | None,
+    slots: int,
+    chunk: int,
+    cache_bytes: int,
+) -> None:
+    """Raise ValueError if so many processes, each with the model and its slots, do not fit in memory.
+
+    On a GPU it is the GPU's memory that counts. No weights are read.
+    """
+    import torch
+
+    from griffin.engine import plan
+
+    subject = subject_of(model, revision, dtype, quantize)
+    on_gpu = torch.cuda.is_available() if device is None else device.startswith("cuda")
+    there = torch.cuda.get_device_properties(device or "cuda").total_memory if on_gpu else memory_bytes()
+    each = plan(
+        subject.config,
+        ram_bytes=1 << 62,
+        dtype=subject.dtype,
+        format=subject.format,
+        slots=slots,
+        chunk=chunk,
+        prefix_cache_bytes=cache_bytes,
+    )
+    if replicas * each.total_bytes > there:
+        fit = there // each.total_bytes
+        whole, one = binary(replicas * each.total_bytes), binary(each.total_bytes)
+        raise ValueError(
+            f"{replicas} replicas take up to {whole}, {one} each: {binary(each.weight_bytes)} of weights, "
+            f"{binary(each.live_bytes)} of states, {binary(cache_bytes)} of prefix cache, ...; there are "
+            f"{binary(there)}, enough for {fit}. Ask for fewer --replicas or --slots, or a smaller "
+            "--cache-bytes; `griffin plan` shows the parts"
+        )
+
+
+def memory_bytes() -> int:
+    """Return the memory this process may have: the machine's, or less where its control group says so."""
+    found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([found, *_limits()])
+
+
+def _limits() -> list[int]:
+    """Return the limits of the control groups (version 2) that this process is in; none elsewhere."""
+    if not _OWN_GROUP.is_file():
+        return []
+    own = [line for line in _OWN_GROUP.read_text(encoding="utf-8").splitlines() if line.startswith("0::")]
+    group = _GROUPS / (own[0].removeprefix("0::").strip("/") if own else "")
+    limits = []
+    for folder in (group, *group.parents):
+        limit = folder / "memory.max"
+        if limit.is_file() and (text := limit.read_text(encoding="utf-8").strip()) != "max":
+            limits.append(int(text))
+        if folder == _GROUPS:
+            break
+    return limits

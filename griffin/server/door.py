@@ -1,0 +1,77 @@
+"""Where a server listens, and whether it may: sockets that are made once and handed to whoever serves."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from griffin.server.auth import Keys
+from griffin.server.hosts import is_loopback
+
+
+def check_open_door(host: str, uds: Path | None, keys: Keys, insecure: bool) -> None:
+    """Raise ValueError for a server that anybody on the network could use, unless that is wanted."""
+    if uds is None and not is_loopback(host) and not keys and not insecure:
+        raise ValueError(
+            f"{host} can be reached from other machines, and no API key is set: anybody could use this "
+            "server. Give keys with --key-file or --key-env, or say --insecure-no-auth if something else "
+            "guards it"
+        )
+
+
+def close_to_others(path: Path) -> None:
+    """Leave a socket of mode 0600 at a path: uvicorn, which would open its own to all, takes over the mode.
+
+    A socket that lies there from before makes room; ValueError for any other file.
+    """
+    bound_to_path(path).close()
+
+
+def bound_to_path(path: Path) -> socket.socket:
+    """Return a socket bound to a path of mode 0600, not listening yet; errors as of `close_to_others`."""
+    if path.is_socket():
+        path.unlink()
+    elif path.exists():
+        raise ValueError(f"{path} is there already, and is no socket; name another path for --uds")
+    bound = socket.socket(socket.AF_UNIX)
+    try:
+        bound.bind(str(path))
+        path.chmod(0o600)
+    except BaseException:
+        bound.close()
+        raise
+    return bound
+
+
+def bound(host: str, port: int, uds: Path | None) -> list[socket.socket]:
+    """Return sockets bound to an address, not listening yet: one for each address that a name has.
+
+    port 0: a free one, of the first address alone. Raises OSError, with the address, if it is taken.
+    """
+    if uds is not None:
+        return [bound_to_path(uds)]
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise OSError(f"the server could not listen at {host}:{port}: {error.strerror}") from None
+    made: list[socket.socket] = []
+    try:
+        for family, kind, proto, _, address in dict.fromkeys(found if port else found[:1]):
+            made.append(one := socket.socket(family, kind, proto))
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            one.bind(address)
+    except OSError as error:
+        for one in made:
+            one.close()
+        raise OSError(f"the server could not listen at {host}:{port}: {error.strerror}") from None
+    return made
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the address of a bound socket for people."""
+    name = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{name}"
+    return f"http://{f'[{name[0]}]' if ':' in name[0] else name[0]}:{name[1]}"

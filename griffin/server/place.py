@@ -1,0 +1,75 @@
+"""A replica's place among the others: what its supervisor hands it, and what binds the two."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import socket
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+READY = b"r"  # what a replica says to its supervisor when it serves
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Place:
+    """Handed over on the command line of a replica; the sockets are inherited, by their numbers.
+
+    number, of: which one of how many, from 1. first: nothing has been ready yet, so it checks what all need.
+    listeners:  sockets to accept from, shared by all. link: to the supervisor.
+    folder:     of the sockets by which replicas ask each other; closed to other users.
+    """
+
+    number: int
+    of: int
+    first: bool
+    listeners: tuple[int, ...]
+    link: int
+    folder: str
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Place:
+        fields = json.loads(text)
+        return cls(**{**fields, "listeners": tuple(fields["listeners"])})
+
+    def socket_of(self, number: int) -> Path:
+        """Return the path of the socket by which a replica is asked."""
+        return Path(self.folder) / f"{number}.sock"
+
+    def sockets(self) -> list[socket.socket]:
+        """Return the sockets to accept from."""
+        return [socket.socket(fileno=number) for number in self.listeners]
+
+
+class Link:
+    """The line to the supervisor. When that dies, however it does, so does this process, at once.
+
+    Nothing else tells: a process whose parent was killed lives on, and would keep the address.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._line = socket.socket(fileno=place.link)
+        threading.Thread(target=self._watch, name="griffin-link", daemon=True).start()
+
+    def ready(self) -> None:
+        """Tell the supervisor that requests are taken."""
+        with suppress(
+            BrokenPipeError, ConnectionResetError
+        ):  # it is gone; the other thread ends this process
+            self._line.sendall(READY)
+
+    def _watch(self) -> None:
+        with suppress(OSError):
+            while self._line.recv(1):
+                pass
+        place = self._place
+        with suppress(OSError):  # the last of the replicas to go finds the folder empty
+            place.socket_of(place.number).unlink(missing_ok=True)
+            Path(place.folder).rmdir()
+        os._exit(1)

@@ -1,0 +1,75 @@
+"""Replicas without a model, for tests of what supervises them: `python -m tests.server.fake_replicas`.
+
+    supervise COUNT BEHAVIOUR [GRACE]   a Supervisor of so many; it prints the address it listens at
+    replica PLACE BEHAVIOUR             one of them, started by it
+
+BEHAVIOUR: "serve" answers each connection with the process's id, and takes half a second to end; "fail" ends
+at once with exit code 2; "deaf" does not end when asked to.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+
+from griffin.server import replicas
+from griffin.server.door import bound, url_of
+from griffin.server.logs import log_to_stderr
+from griffin.server.place import Link, Place
+from griffin.server.replicas import Supervisor
+
+
+def supervise(count: int, behaviour: str, grace: float = 10.0) -> int:
+    replicas._GRACE = grace
+    log_to_stderr()
+    listeners = bound("127.0.0.1", 0, None)
+
+    def command(place: Place) -> list[str]:
+        return [sys.executable, "-m", __spec__.name, "replica", place.to_json(), behaviour]
+
+    where = url_of(listeners[0])
+    supervisor = Supervisor(
+        count, command, listeners, drain_seconds=0.1, announce=lambda: print("at", where, flush=True)
+    )
+    return supervisor.run()
+
+
+def replica(place: Place, behaviour: str) -> None:
+    link = Link(place)
+    print("replica", place.number, os.getpid(), flush=True)
+    if behaviour == "fail":
+        sys.exit(2)
+    if behaviour == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    [listener] = place.sockets()
+    ending = threading.Event()
+
+    def end(sig: int, frame: object) -> None:
+        print("told", place.number, signal.Signals(sig).name, flush=True)
+        ending.set()
+
+    if behaviour == "serve":
+        signal.signal(signal.SIGTERM, end)
+        signal.signal(signal.SIGINT, end)
+    listener.listen(16)
+    listener.settimeout(0.02)
+    link.ready()
+    while not ending.is_set():
+        try:
+            connection, _ = listener.accept()
+        except TimeoutError:
+            continue
+        with connection:
+            connection.sendall(str(os.getpid()).encode())
+    listener.close()
+    time.sleep(0.5)
+    print("ended", place.number, flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "supervise":
+        sys.exit(supervise(int(sys.argv[2]), sys.argv[3], *map(float, sys.argv[4:])))
+    replica(Place.from_json(sys.argv[2]), sys.argv[3])

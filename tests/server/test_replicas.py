@@ -1,0 +1,183 @@
+"""The process that keeps replicas: it starts, watches, restarts and ends them, and none outlives it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from griffin.server import replicas
+from griffin.server.door import bound
+from griffin.server.replicas import share
+
+
+class Supervised:
+    """A supervisor in a process of its own, and what it and its replicas said."""
+
+    def __init__(self, log: Path, count: int, behaviour: str, *grace: float) -> None:
+        self.log = log
+        self.folders = log.parent / "tmp"
+        self.folders.mkdir()
+        with log.open("wb") as out:
+            self.process = subprocess.Popen(
+                [*(sys.executable, "-m", "tests.server.fake_replicas", "supervise"), str(count), behaviour]
+                + [str(seconds) for seconds in grace],
+                stdout=out,
+                stderr=out,
+                env={**os.environ, "TMPDIR": str(self.folders)},
+            )
+
+    def said(self, begin: str) -> list[list[str]]:
+        """Return the words after this one, of each line that begins with it."""
+        lines = [line.split() for line in self.log.read_text().splitlines()]
+        return [line[1:] for line in lines if line and line[0] == begin]
+
+    def pids(self) -> list[int]:
+        return [int(pid) for _, pid in self.said("replica")]
+
+    def connect(self) -> socket.socket:
+        found = urlsplit(self.said("at")[0][0])
+        return socket.create_connection((found.hostname, found.port), timeout=5)
+
+    def ask(self) -> int:
+        """Return the id of the process that answers."""
+        with self.connect() as connection:
+            return int(connection.recv(100))
+
+
+def until(true: Callable[[], object], seconds: float = 10.0) -> None:
+    """Wait for something to become true."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.01)
+
+
+def lives(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Callable[..., Supervised]]:
+    made: list[Supervised] = []
+
+    def start(*arguments: Any) -> Supervised:
+        made.append(Supervised(tmp_path / "log", *arguments))
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.process.kill()
+        one.process.wait()
+
+
+def test_one_that_dies_is_started_again_and_a_signal_ends_all(started):
+    server = started(2, "serve")
+    until(lambda: len(server.said("at")) and "replica 2 of 2 serves" in server.log.read_text())
+    first = server.pids()
+    until(lambda: {server.ask() for _ in range(4)} == set(first))  # both accept at the one address
+    os.kill(first[0], signal.SIGKILL)
+    until(lambda: len(server.pids()) == 3)
+    number, again = server.said("replica")[2]
+    assert (
+        number == "1" and "replica 1 died (SIGKILL); it is started again in 0.5 s" in server.log.read_text()
+    )
+    assert server.ask() in (first[1], int(again))
+    until(lambda: server.log.read_text().count("replica 1 of 2 serves") == 2)
+    assert len(server.said("at")) == 1
+    server.process.send_signal(signal.SIGTERM)
+    until(lambda: len(server.said("told")) == 2)
+    # While they end, nobody is left waiting at a door that no one will open.
+    with pytest.raises(ConnectionRefusedError):
+        until(lambda: server.connect() is None)
+    assert server.process.wait(10) == 0
+    assert sorted(server.said("ended")) == [["1"], ["2"]]  # to their own end
+    assert not any(lives(pid) for pid in server.pids()) and not list(server.folders.iterdir())
+
+
+def test_what_would_keep_all_from_serving_is_said_once(started):
+    server = started(3, "fail")
+    assert server.process.wait(10) == 2
+    assert len(server.pids()) == 1 and not list(server.folders.iterdir())
+
+
+def test_none_outlives_a_supervisor_that_was_killed(started):
+    server = started(2, "deaf")
+    until(lambda: server.log.read_text().count("serves (process") == 2)
+    pids = server.pids()
+    assert all(lives(pid) for pid in pids) and len(list(server.folders.iterdir())) == 1
+    server.process.kill()
+    until(lambda: not any(lives(pid) for pid in pids))
+    until(lambda: not list(server.folders.iterdir()))
+
+
+def test_one_that_does_not_end_is_killed(started):
+    server = started(2, "deaf", 0.3)
+    until(lambda: server.log.read_text().count("serves (process") == 2)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(10) == 1
+    assert "were killed" in server.log.read_text() and not any(lives(pid) for pid in server.pids())
+
+
+def test_who_supervises_loads_no_torch():
+    rooms = "griffin.cli.serve, griffin.server.replicas, griffin.server.door, griffin.server.logs"
+    code = f"import sys, {rooms}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("cores, count", [(8, 3), (2, 2), (7, 7), (16, 5)])
+def test_cores_are_shared_out(cores, count):
+    assert sum(share(cores, count, number) for number in range(1, count + 1)) == cores
+    assert {share(cores, count, number) for number in range(1, count + 1)} <= {
+        cores // count,
+        cores // count + 1,
+    }
+
+
+def test_nobody_gets_less_than_a_core():
+    assert [share(2, 5, number) for number in range(1, 6)] == [1] * 5
+
+
+def test_a_row_of_deaths_is_answered_ever_more_slowly():
+    one = replicas.Replica(1)
+    supervisor = replicas.Supervisor(1, lambda place: [], [])
+    waits = []
+    for now in range(12):
+        one.begun = now
+        supervisor._bury(one, -9, now)
+        waits.append(one.again - now)
+    assert waits == [0.5, 1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60]
+    supervisor._bury(one, 1, one.begun + 61)  # it had lived for long
+    assert one.again == one.begun + 61.5
+
+
+def test_an_address_that_is_taken_is_told_before_anything_starts():
+    [holder] = bound("127.0.0.1", 0, None)
+    holder.listen(1)
+    with holder, pytest.raises(OSError, match=f"127.0.0.1:{holder.getsockname()[1]}: Address already in use"):
+        bound("127.0.0.1", holder.getsockname()[1], None)
+
+
+def test_sockets_of_a_path_are_closed_to_others(tmp_path):
+    [first] = bound("ignored", 1, tmp_path / "door")
+    assert (tmp_path / "door").stat().st_mode & 0o777 == 0o600
+    first.close()
+    [second] = bound("ignored", 1, tmp_path / "door")  # the one that lay there made room
+    second.close()
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="is no socket"):
+        bound("ignored", 1, tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
