@@ -15,7 +15,7 @@ from typing import Any
 class Measurement:
     """What one program did, and the limit of the machine it did it on.
 
-    what:       "decode", "prefill", "load", "resume" or a kernel's name.
+    what:       "decode", "prefill", "engine", "load", "conversation, cold", ... or a kernel's name.
     program:    "griffin", or the rival's name.
     threads, batch, context: CPU threads, sequences at once, tokens each had read when the clock started (for
                 a prefill: how many it read).

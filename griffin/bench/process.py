@@ -30,17 +30,17 @@ class Stopped(RuntimeError):
 class Worker:
     """A process that runs one program. Use in a `with` block; leaving it ends the process, whatever it does.
 
-    name: stands in error messages.
+    name: stands in error messages. module: what the process runs.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, module: str = "griffin.bench.worker") -> None:
         self.name = name
         # What libraries print is kept for the message of a crash. No pipe: nobody would empty it.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed in close()
         root = str(Path(__file__).parents[2])  # the same griffin, whichever way this one was found
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "griffin.bench.worker"],
+            [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

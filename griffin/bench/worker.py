@@ -14,7 +14,8 @@ import sys
 import time
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy
 
@@ -31,6 +32,8 @@ class Runner:
         self._program: Program | None = None
         self._kernels: Any = None
         self._reader: Any = None
+        self._rows: Any = None
+        self._talk: Any = None
 
     @property
     def program(self) -> Program:
@@ -140,13 +143,49 @@ class Runner:
         """Time one kernel, and the copy of as many bytes beside it."""
         return self._kernels.measure(name, seconds)
 
+    def rows(self, slots: int) -> None:
+        """Open an engine on a Griffin program, its rows where the plain loop stands."""
+        from griffin.bench.rows import Rows
 
-def main() -> None:
-    """Answer requests until there are no more."""
+        self._rows = Rows(cast(Any, self.program), slots)
+
+    def rows_decode(self, count: int, rows: int) -> dict[str, float]:
+        """Let some rows of the engine take `count` tokens each; return the seconds."""
+        return {"seconds": self._rows.decode(count, rows)}
+
+    def talk(self, folder: str) -> None:
+        """Open a folder for a long conversation."""
+        from griffin.bench.talk import Talk
+
+        self._talk = Talk(cast(Any, self.program), Path(folder))
+
+    def talk_begin(self, tokens: int, read: int) -> dict[str, float]:
+        """Make the conversation; return the "tokens" of it that were read and the "seconds" that took."""
+        return self._talk.begin(tokens, read)
+
+    def talk_by_cache(self, count: int, seed: int) -> dict[str, float]:
+        seconds, token = self._talk.by_cache(count, seed)
+        return {"seconds": seconds, "token": token}
+
+    def talk_by_session(self, count: int, seed: int) -> dict[str, float]:
+        seconds, token = self._talk.by_session(count, seed)
+        return {"seconds": seconds, "token": token}
+
+    def talk_restarted(self, folder: str, count: int, seed: int) -> dict[str, float]:
+        """Go on with the conversation in a folder, of which this process knows nothing yet."""
+        from griffin.bench.talk import Talk
+
+        begun = time.perf_counter()
+        self._talk = Talk(cast(Any, self.program), Path(folder))
+        _, token = self._talk.by_session(count, seed)
+        return {"seconds": time.perf_counter() - begun, "token": token}
+
+
+def answer_requests(runner: object) -> None:
+    """Carry out what is asked on standard input, by methods of an object, until there is no more."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker at once; its parent tells the user
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    runner = Runner()
     for line in sys.stdin:
         request = json.loads(line)
         try:
@@ -164,4 +203,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    answer_requests(Runner())

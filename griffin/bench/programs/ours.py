@@ -28,6 +28,11 @@ _HOW: dict[str, dict[str, str]] = {
 }
 
 
+def load_options(format: str) -> dict[str, str]:
+    """Return how `griffin.load` is asked for a format, as --format names it."""
+    return _HOW[format]
+
+
 class GriffinWork:
     """What a token of a Griffin model costs, whoever computes it."""
 
@@ -68,14 +73,14 @@ class Ours(GriffinWork):
 
     def __init__(self, options: Options) -> None:
         torch.set_num_threads(options.threads)
-        how: dict[str, Any] = _HOW[options.format]
+        how: dict[str, Any] = load_options(options.format)
         self.griffin: Griffin = load_model(options.model, device="cpu", **how).requires_grad_(False)
         self.model = Path(options.model).name
         self.format = format_of(self.griffin)
         super().__init__(
             self.griffin.config, work.decode_bytes(self.griffin), self.griffin.dtype, options.chunk
         )
-        self._chunk_tokens = options.chunk
+        self.chunk = options.chunk
         self._memory: State | None = None
         self._hidden = torch.empty(0)
         self._next = torch.empty(0)
@@ -86,7 +91,7 @@ class Ours(GriffinWork):
     @torch.no_grad()
     def read(self, tokens: numpy.ndarray) -> None:
         ids = torch.from_numpy(tokens)
-        for piece in ids.split(self._chunk_tokens, dim=1):
+        for piece in ids.split(self.chunk, dim=1):
             hidden, self._memory = self.griffin.trunk(piece, self._memory, donate=self._memory is not None)
             self._hidden = hidden[:, -1].clone()
         self._choose()
@@ -99,6 +104,11 @@ class Ours(GriffinWork):
 
     def _choose(self) -> None:
         self._next = self.griffin.unembed(self._hidden).argmax(-1, keepdim=True)
+
+    def standing(self) -> tuple[State, int]:
+        """Return a copy of the state of one sequence, and the token that comes next."""
+        assert self._memory is not None
+        return self._memory.clone(), int(self._next[0, 0])
 
     def resume(self) -> dict[str, float]:
         """Save the state, load it, take a step; return seconds of each and the file's bytes."""
