@@ -36,7 +36,7 @@ def start(folder, tmp_path, *arguments, **environment):
     return process, line.split()[4].rstrip(",")
 
 
-@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("sig", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_it_serves_and_ends_well(folder, tmp_path, sig):
     process, url = start(folder, tmp_path, "--port", "0")
     try:
@@ -60,6 +60,7 @@ def test_it_serves_and_ends_well(folder, tmp_path, sig):
     assert "POST /v1/chat/completions 200" in log and "owl" not in log and "Traceback" not in log
 
 
+@pytest.mark.slow
 def test_keys_from_the_environment_and_a_unix_socket(folder, tmp_path):
     path = tmp_path / "door"
     key = "a-key-of-some-length"

@@ -73,6 +73,11 @@ class Live:
         return False
 
 
+def endless(llm: LLM) -> dict[str, Any]:
+    """Return the bias that keeps an answer from ending by itself."""
+    return {"logit_bias": {str(id): -100 for id in llm.stop_ids}}
+
+
 @contextmanager
 def serving(llm: LLM, store: Path | None = None, **options: Any) -> Iterator[Live]:
     """Run a server for a block. options: of griffin.cli.serve.build."""

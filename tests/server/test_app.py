@@ -1,10 +1,8 @@
-"""The server as its clients find it: the official client, sync and async, in front of a live one."""
+"""The server itself: its routes, its headers, what it frees and refuses. Its clients are in contract/."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import threading
 import time
 
 import openai
@@ -15,7 +13,7 @@ from openai import AsyncOpenAI
 import griffin
 from griffin.server.protocol.operations import OPERATIONS
 from griffin.server.routes import HANDLERS
-from tests.server.live import NAME, serving
+from tests.server.live import NAME, endless, serving
 from tests.toy import write_toy
 
 HI = [{"role": "user", "content": "Hi there"}]
@@ -44,105 +42,12 @@ def ask(client, **fields):
     )
 
 
-def endless(llm):
-    """Return the bias that keeps an answer from ending by itself."""
-    return {"logit_bias": {str(id): -100 for id in llm.stop_ids}}
-
-
 def text(chunks):
     return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
 
 
 def test_every_operation_has_its_route():
     assert set(HANDLERS) == {operation.route for operation in OPERATIONS}
-
-
-def test_models(live, client, llm):
-    (only,) = client.models.list().data
-    assert only.id == NAME and client.models.retrieve(NAME) == only
-    assert only.griffin["parameters"] == sum(p.numel() for p in llm.model.parameters())
-    assert only.griffin["state_bytes"] > 0 and only.griffin["chat"] is True
-    with pytest.raises(openai.NotFoundError) as caught:
-        client.models.retrieve("google/other")
-    assert caught.value.code == "model_not_found"
-
-
-def test_the_answer_is_the_models(client, llm):
-    alone = llm.chat(HI, seed=1, max_tokens=8)
-    answer = ask(client)
-    assert answer.choices[0].message.content == alone.text
-    assert answer.choices[0].finish_reason == alone.finish_reason == "length"
-    assert answer.usage.completion_tokens == 8 and answer.usage.prompt_tokens == alone.prompt_tokens
-    assert answer.griffin["seeds"] == [1]
-
-
-def test_streaming_says_the_same(client):
-    whole = ask(client).choices[0].message.content
-    chunks = list(ask(client, stream=True))
-    assert text(chunks) == whole
-    assert chunks[0].choices[0].delta.role == "assistant" and chunks[-1].choices[0].finish_reason == "length"
-    assert len({chunk.id for chunk in chunks}) == 1 and not any("usage" in c.model_fields_set for c in chunks)
-    with_usage = list(ask(client, stream=True, stream_options={"include_usage": True}))
-    assert with_usage[-1].choices == [] and with_usage[-1].usage.completion_tokens == 8
-    assert all(chunk.usage is None for chunk in with_usage[:-1])
-
-
-def test_several_answers(client):
-    answer = ask(client, n=3)
-    texts = [choice.message.content for choice in answer.choices]
-    assert len(set(texts)) > 1 and answer.usage.completion_tokens == 24
-    alone = [ask(client, seed=1 + number).choices[0].message.content for number in range(3)]
-    assert texts == alone
-    streamed = ["", "", ""]
-    for chunk in ask(client, n=3, stream=True):
-        streamed[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
-    assert streamed == texts
-
-
-def test_a_stop_string_ends_the_answer(live, client):
-    whole = ask(client, max_tokens=40).choices[0].message.content
-    stop = whole[5:8]
-    answer = ask(client, max_tokens=40, stop=stop)
-    assert answer.choices[0].message.content == whole[: whole.index(stop)]
-    assert answer.choices[0].finish_reason == "stop" and answer.usage.completion_tokens < 40
-    assert text(ask(client, max_tokens=40, stop=stop, stream=True)) == whole[: whole.index(stop)]
-    assert live.idle()
-
-
-def test_logprobs(client, llm):
-    answer = ask(client, logprobs=True, top_logprobs=2, max_tokens=5)
-    alone = llm.chat(HI, seed=1, max_tokens=5, logprobs=2)
-    content = answer.choices[0].logprobs.content
-    assert [token.logprob for token in content] == list(alone.logprobs)
-    assert [[t.logprob for t in token.top_logprobs] for token in content] == [
-        [logprob for _, logprob in row] for row in alone.alternatives
-    ]
-    assert b"".join(bytes(token.bytes) for token in content).decode("utf-8", "replace") == alone.text
-    streamed = [
-        token
-        for chunk in ask(client, logprobs=True, top_logprobs=2, max_tokens=5, stream=True)
-        if chunk.choices[0].logprobs
-        for token in chunk.choices[0].logprobs.content
-    ]
-    assert streamed == content
-
-
-def test_completions(client, llm):
-    several = client.completions.create(model=NAME, prompt=["def f(", "x"], max_tokens=6, n=2, seed=3)
-    assert [choice.index for choice in several.choices] == [0, 1, 2, 3]
-    for choice, (prompt, seed) in zip(
-        several.choices, [("def f(", 3), ("def f(", 4), ("x", 3), ("x", 4)], strict=True
-    ):
-        assert choice.text == llm.generate(prompt, seed=seed, max_tokens=6).text
-    ids = llm.tokenizer.encode("def f(")
-    same = client.completions.create(model=NAME, prompt=ids, max_tokens=6, seed=3)
-    assert same.choices[0].text == several.choices[0].text
-    chunks = client.completions.create(
-        model=NAME, prompt="def f(", max_tokens=6, seed=3, echo=True, stream=True
-    )
-    assert "".join(chunk.choices[0].text for chunk in chunks) == "def f(" + several.choices[0].text
-    empty = client.completions.create(model=NAME, prompt="", max_tokens=2, seed=3)
-    assert empty.usage.prompt_tokens == 1
 
 
 def test_echo_measures_the_prompt(client, llm):
@@ -182,7 +87,6 @@ def test_what_was_read_is_not_read_again(live, client):
         ({"model": "other"}, 404, "model_not_found", "model"),
         ({"temperature": -1}, 400, "invalid_value", "temperature"),
         ({"n": 999}, 400, "invalid_value", "n"),
-        ({"response_format": {"type": "json_object"}}, 400, "unsupported_parameter", "response_format"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, 400, "invalid_value", "messages"),
         ({"extra_body": {"prediction": {}}}, 400, "unsupported_parameter", "prediction"),
         ({"extra_body": {"state": "nothing"}}, 404, "state_not_found", None),
@@ -200,31 +104,13 @@ def test_refusals(client, fields, status, code, param):
 
 def test_fields_that_were_passed_over_are_named(client):
     raw = client.chat.completions.with_raw_response.create(
-        model=NAME, messages=HI, max_tokens=2, extra_body={"owl": 1}, extra_headers={"x-request-id": "mine-7"}
+        model=NAME,
+        messages=HI,
+        max_tokens=2,
+        extra_body={"owl": 1, "": 2},
+        extra_headers={"x-request-id": "mine-7"},
     )
-    assert raw.headers["x-griffin-ignored"] == "owl" and raw.headers["x-request-id"] == "mine-7"
-
-
-def test_tools_as_text(live, client, llm, monkeypatch):
-    """The toy calls nothing by itself; it is made to say a call, byte by byte."""
-    call = '<tool_call>{"name": "look", "arguments": {"at": "owl"}}</tool_call>'
-    tools = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
-    said = iter(llm.tokenizer.encode(call, bos=False) * 2)
-    from griffin.engine import core
-
-    class Saying(core.Sampler):
-        def sample(self, logits):
-            return super().sample(logits)._replace(id=next(said))
-
-    monkeypatch.setattr(core, "Sampler", Saying)
-    count = len(llm.tokenizer.encode(call, bos=False))
-    answer = ask(client, tools=tools, max_tokens=count).choices[0]
-    assert answer.finish_reason == "tool_calls" and answer.message.content is None
-    assert json.loads(answer.message.tool_calls[0].function.arguments) == {"at": "owl"}
-    chunks = list(ask(client, tools=tools, max_tokens=count, stream=True))
-    deltas = [d for c in chunks for d in (c.choices[0].delta.tool_calls or [])]
-    assert deltas[0].function.name == "look" and deltas[1].function.arguments == '{"at":"owl"}'
-    assert text(chunks) == "" and chunks[-1].choices[0].finish_reason == "tool_calls"
+    assert raw.headers["x-griffin-ignored"] == "owl, ?" and raw.headers["x-request-id"] == "mine-7"
 
 
 def test_tokens(live, llm):
@@ -254,44 +140,16 @@ def test_the_server_about_itself(live):
 @pytest.mark.parametrize("content", ["Hi", LONG * 20])
 def test_a_client_that_leaves_frees_its_slot(live, llm, stream, content):
     """In the middle of an answer, and in the middle of a prompt, streaming or not."""
+    before = live.service.engine.stats().tokens_generated
     messages = [{"role": "user", "content": content}]
     body = {"messages": messages, "max_tokens": 20_000, "stream": stream, **endless(llm)}
     with live.post("/v1/chat/completions", body):
         assert live.busy()
         if content != "Hi":
             assert live.service.engine.stats().reading == 1
-    assert live.idle(1)
-
-
-def test_stopping_to_read_a_stream_frees_its_slot(live, client, llm):
-    with ask(client, max_tokens=20_000, stream=True, **endless(llm)) as stream:
-        next(iter(stream))
-        assert live.service.engine.stats().busy == 1
-    assert live.idle(2)
-
-
-def test_a_full_queue_is_tried_again(llm):
-    with serving(llm, slots=1, max_waiting=1) as live:
-        busy = [ask(live.openai(), max_tokens=20_000, stream=True, **endless(llm)) for _ in range(2)]
-        with pytest.raises(openai.RateLimitError) as caught:
-            ask(live.openai())
-        assert caught.value.code == "queue_full" and caught.value.response.headers["retry-after"] == "1"
-        assert "x-should-retry" not in caught.value.response.headers
-        threading.Timer(0.3, lambda: [stream.close() for stream in busy]).start()
-        patient = live.openai().with_options(max_retries=3)
-        assert ask(patient).usage.completion_tokens == 8
-
-
-def test_a_deadline(llm):
-    from griffin.server.service import Settings
-
-    with serving(llm, settings=Settings(deadline_seconds=0.2)) as live:
-        with pytest.raises(openai.InternalServerError) as caught:
-            ask(live.openai(), max_tokens=30_000, **endless(llm))
-        assert caught.value.code == "timeout" and caught.value.response.headers["x-should-retry"] == "false"
-        with pytest.raises(openai.APIError, match="whole time"):
-            list(ask(live.openai(), max_tokens=30_000, stream=True, **endless(llm)))
-        assert live.idle()
+    assert live.idle(10)
+    made = live.service.engine.stats().tokens_generated - before
+    assert made < 20_000 if content == "Hi" else made == 0  # the prompt was not read to its end
 
 
 def test_a_long_prompt_keeps_the_connection_alive(llm):

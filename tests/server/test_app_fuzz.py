@@ -53,9 +53,9 @@ def check(live, http, kind, body):
         assert answer.text.endswith("\n\n") and '"code":null,"type":"server_error"' not in answer.text
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(drawn=bodies())
-def test_bodies(live, drawn):
+def test_a_thousand_bodies(live, drawn):
     check(*live, *drawn)
 
 

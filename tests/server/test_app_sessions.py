@@ -10,8 +10,7 @@ import pytest
 import griffin
 from griffin.conversation import Conversation, fingerprint_of
 from griffin.sessions import Store
-from tests.server.live import NAME, serving
-from tests.server.test_app import endless
+from tests.server.live import NAME, endless, serving
 from tests.toy import write_toy
 
 

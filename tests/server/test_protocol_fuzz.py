@@ -150,7 +150,7 @@ def written(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
-@settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
 @given(bodies())
 def test_any_body_is_a_request_or_a_4xx(drawn):
     check(*drawn)
@@ -171,6 +171,16 @@ def test_the_good_bodies_are_good(kind):
 def check(kind: str, body: bytes) -> bool:
     """Parse a body; return whether it became a request."""
     started = time.thread_time()
+    request = parsed(kind, body)
+    if time.thread_time() - started > SLOW:  # a collection of this process's garbage may have fallen into it
+        started = time.thread_time()
+        parsed(kind, body)
+        assert time.thread_time() - started < SLOW
+    return request
+
+
+def parsed(kind: str, body: bytes) -> bool:
+    """Parse a body and check what comes of it; return whether that is a request."""
     try:
         asked: Any = PARSERS[kind][0](body, LIMITS)
     except ApiError as error:
@@ -179,10 +189,9 @@ def check(kind: str, body: bytes) -> bool:
         assert shown["message"] and len(error.body()) < 4000
         assert all(value.isprintable() for value in error.headers.values())
         return False
-    finally:
-        assert time.thread_time() - started < SLOW
     ignored = asked[1] if isinstance(asked, tuple) else asked.ignored
-    assert all(value.isprintable() and value.isascii() for value in p.ignored_header(ignored).values())
+    for value in p.ignored_header(ignored).values():
+        assert value.isprintable() and value.isascii() and value == value.strip()
     # What was let through can be run: the engine's own checks find nothing more, and texts can be encoded.
     if hasattr(asked, "sampling"):
         SamplingParams.from_dict(asked.sampling).check_vocabulary(LIMITS.vocab_size)

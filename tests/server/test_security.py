@@ -16,12 +16,12 @@ import griffin
 from griffin.cli import main
 from griffin.server import auth
 from griffin.server.auth import Keys
+from griffin.server.door import check_open_door
 from griffin.server.errors import ApiError
 from griffin.server.hosts import Hosts, is_loopback
 from griffin.server.limits import Limits
 from griffin.server.protocol.operations import OPERATIONS
 from griffin.server.receive import Budget
-from griffin.server.run import check_open_door
 from griffin.server.service import Settings
 from tests.server.live import serving
 from tests.toy import write_toy
@@ -291,6 +291,8 @@ def test_limits_reach_the_protocol(live):
         for fields in ({"n": 99}, {"stop": ["x"] * 99}, {"max_tokens": 10**9}, {"logit_bias": {"9" * 12: 1}}):
             answer = http.post("/v1/chat/completions", json=CHAT | fields)
             assert answer.status_code == 400, fields
+        answer = http.get("/v1/sessions?" + "&".join(["after=a"] * 33))
+        assert answer.status_code == 400 and "more than 32 values" in answer.text
     assert live.service.limits.vocab_size < Limits().vocab_size
 
 

@@ -98,6 +98,7 @@ def test_texts(place):
     assert wrong == {}
 
 
+@pytest.mark.slow
 def test_hostile_texts_cost_no_time(place):
     place.evaluate(MAKE, "warm")
     for piece in HOSTILE:

@@ -1,4 +1,4 @@
-"""The chat page in a browser: what people do with it."""
+"""The chat page in a browser: what people do with it. The fast ones are what a page must do at least."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from playwright.sync_api import expect
 from tests.server.page.steps import say, texts, until
 
 
+@pytest.mark.slow  # test_page_live.py does so too
 def test_send_stream_reload_and_go_on(visit, site):
     page = visit()
     expect(page.get_by_text("Ask toy-2b-it something.")).to_be_visible()
@@ -49,6 +50,7 @@ def test_it_streams_and_escape_stops(visit, site):
     assert texts(page)[3] == "You said on after 2 turns."
 
 
+@pytest.mark.slow
 def test_a_message_right_after_a_stop_is_said(visit, site):
     page = visit()
     say(page, "slow", done=False)
@@ -59,6 +61,7 @@ def test_a_message_right_after_a_stop_is_said(visit, site):
     expect(page.locator("#messages")).to_contain_text("You said on after 2 turns.")
 
 
+@pytest.mark.slow
 def test_stop_before_the_first_word_gives_the_message_back(visit, site):
     page = visit()
     say(page, "never", done=False)
@@ -71,6 +74,7 @@ def test_stop_before_the_first_word_gives_the_message_back(visit, site):
     assert texts(page)[0] == "hello"
 
 
+@pytest.mark.slow
 def test_fork_leaves_the_first_as_it_was(visit, site):
     page = visit()
     say(page, "one")
@@ -91,11 +95,12 @@ def test_fork_leaves_the_first_as_it_was(visit, site):
     expect(page.locator("#messages")).to_contain_text("You said three after 2 turns.")
 
 
+@pytest.mark.slow  # of these test_page_live.py has the usual way
 @pytest.mark.parametrize(
     "one_turn",
     [
         pytest.param(True, id="a turn is a message and its answer"),
-        pytest.param(False, id="a turn is a message", marks=pytest.mark.slow),
+        pytest.param(False, id="a turn is a message"),
     ],
 )
 def test_undo_redo_regenerate_and_edit(visit, site, one_turn):
@@ -151,6 +156,7 @@ def test_regenerate_that_fails_keeps_the_old_answer(visit, site):
     page.faults.clear()  # the browser notes the 429
 
 
+@pytest.mark.slow
 def test_rename_and_delete(visit, site):
     page = visit()
     say(page, "one")
@@ -170,6 +176,7 @@ def test_rename_and_delete(visit, site):
     expect(page.get_by_text("Ask toy-2b-it something.")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_meters_tell_the_servers_numbers(visit, site):
     page = visit()
     say(page, "one")
@@ -185,7 +192,8 @@ def test_meters_tell_the_servers_numbers(visit, site):
     assert width == pytest.approx(120 * tokens / 2048, abs=0.01)
 
 
-@pytest.mark.parametrize("text", ["break", pytest.param("refuse", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("text", ["break", "refuse"])
 def test_failures_are_shown_and_nothing_is_lost(visit, site, text):
     page = visit()
     say(page, "one")
@@ -204,6 +212,7 @@ def test_failures_are_shown_and_nothing_is_lost(visit, site, text):
     page.faults.clear()  # the browser notes the 429
 
 
+@pytest.mark.slow
 def test_a_key_is_asked_for_only_if_needed_and_stays_in_the_tab(visit, site):
     page = visit()
     assert page.evaluate("sessionStorage.length") == 0
@@ -258,6 +267,7 @@ def test_what_a_model_writes_does_nothing(visit, site):
     assert page.title() != "1" and title
 
 
+@pytest.mark.slow
 def test_by_keyboard_and_ear(visit, site):
     page = visit()
     assert page.get_by_role("main").count() == page.get_by_role("navigation").count() == 1
@@ -297,6 +307,7 @@ def test_by_keyboard_and_ear(visit, site):
     assert [name for name in order if name in wanted] == wanted, order
 
 
+@pytest.mark.slow
 def test_phone(visit, site):
     page = visit(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True)
     say(page, "rich")
@@ -316,6 +327,7 @@ def test_phone(visit, site):
     expect(page.locator("#messages h4")).to_have_text("What a state is")
 
 
+@pytest.mark.slow
 def test_light_and_dark_are_readable(visit, site):
     for scheme in ("light", "dark"):
         page = visit(color_scheme=scheme)

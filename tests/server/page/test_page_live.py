@@ -70,6 +70,7 @@ def test_a_conversation_with_the_real_server(visit, live):
     assert int(cached[0].replace(",", "")) > 10, cached
 
 
+@pytest.mark.slow
 def test_stop_keeps_what_was_said_and_frees_the_slot(visit, live, llm):
     # Something that the toy goes on about without end.
     endless = next(
@@ -90,6 +91,7 @@ def test_stop_keeps_what_was_said_and_frees_the_slot(visit, live, llm):
     assert len(texts(page)) == 2
 
 
+@pytest.mark.slow
 def test_a_real_server_that_keeps_nothing(visit, llm):
     with serving(llm) as bare:
         page = visit(bare)
