@@ -20,12 +20,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _FORMATS = ("stored", "float32", "bf16", "bf16-packed", "int8", "int4")
 _RIVALS = ("transformers", "recurrentgemma", "llama.cpp")
+_OF_SOME = ("against", "gguf", "gguf_shape", "chunk", "probe", "patience")  # fields of Plan
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _OUTPUT = (
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object a measurement."),
     click.option("--plot", type=_FILE, metavar="FILE", help="Draw the result (.png, .svg or .pdf)."),
 )
-_SHARED = (
+_COMMON = (
     click.option(
         "--model", default="nano", show_default=True, help="Folder, archive, Hub repository or bundled name."
     ),
@@ -36,6 +37,19 @@ _SHARED = (
         multiple=True,
         help="Format of the weights; repeatable, each is measured. [default: stored]",
     ),
+    click.option("--threads", type=click.IntRange(1), help="CPU threads [default: one for each CPU]."),
+    click.option(
+        "--rounds", type=click.IntRange(1), default=3, show_default=True, help="Turns a program gets."
+    ),
+    click.option(
+        "--tokens", type=click.IntRange(1), default=16, show_default=True, help="Tokens decoded in a round."
+    ),
+    click.option(
+        "--out", type=_FILE, metavar="FILE", help="Keep the report: command, commit, machine, results."
+    ),
+    *_OUTPUT,
+)
+_SHARED = (
     click.option(
         "--against",
         type=click.Choice(_RIVALS),
@@ -49,13 +63,6 @@ _SHARED = (
         help="Where llama.cpp's Gemma with random weights lies; written there if it is not.",
     ),
     click.option("--gguf-shape", default="gemma-2b", show_default=True, help="gemma-2b or toy."),
-    click.option("--threads", type=click.IntRange(1), help="CPU threads [default: one for each CPU]."),
-    click.option(
-        "--rounds", type=click.IntRange(1), default=3, show_default=True, help="Turns a program gets."
-    ),
-    click.option(
-        "--tokens", type=click.IntRange(1), default=16, show_default=True, help="Tokens decoded in a round."
-    ),
     click.option(
         "--chunk",
         type=click.IntRange(1),
@@ -80,10 +87,6 @@ _SHARED = (
     click.option(
         "--probe", type=float, default=0.4, show_default=True, help="Seconds each rate is measured for."
     ),
-    click.option(
-        "--out", type=_FILE, metavar="FILE", help="Keep the report: command, commit, machine, results."
-    ),
-    *_OUTPUT,
 )
 _CONTEXT = click.option(
     "--context",
@@ -95,7 +98,13 @@ _CONTEXT = click.option(
 
 
 def _shared(function: F) -> F:
-    for option in reversed(_SHARED):
+    for option in reversed((*_COMMON, *_SHARED)):
+        function = option(function)
+    return function
+
+
+def _common(function: F) -> F:
+    for option in reversed(_COMMON):
         function = option(function)
     return function
 
@@ -199,6 +208,85 @@ def kernels(lengths: tuple[int, ...], **options: Any) -> None:
     _run(options, lambda plan: suites.kernels(plan, lengths or [2048]))
 
 
+@command.command("engine")
+@click.option(
+    "--requests", type=click.IntRange(1), default=8, show_default=True, help="That are answered together."
+)
+@click.option("--context", type=click.IntRange(1), default=512, show_default=True, help="Tokens each has.")
+@_shared
+def engine(requests: int, context: int, **options: Any) -> None:
+    """Answer through the engine: what it costs above the plain loop, and several requests together."""
+    from griffin.bench import engine as suite
+
+    if options["against"]:
+        raise click.UsageError("the engine is ours alone; drop --against")
+    _run(options, lambda plan: suite.engine(plan, requests, context))
+
+
+@command.command("conversation")
+@click.option(
+    "--length", type=click.IntRange(1), default=20_000, show_default=True, help="Tokens of the conversation."
+)
+@click.option(
+    "--follow-up", type=click.IntRange(1), default=100, show_default=True, help="Tokens of the next message."
+)
+@click.option(
+    "--cold-tokens",
+    type=click.IntRange(1),
+    help="Read so many of them only and reckon the rest. [default: all]",
+)
+@_shared
+def conversation(length: int, follow_up: int, cold_tokens: int | None, **options: Any) -> None:
+    """Go on with a long conversation: the first token, cold, from cache or session, and after a restart."""
+    from griffin.bench import conversation as suite
+
+    if options["against"]:
+        raise click.UsageError("conversations are ours alone; drop --against")
+    _run(options, lambda plan: suite.conversation(plan, length, follow_up, cold_tokens))
+
+
+@command.command("serve")
+@click.option(
+    "--clients",
+    type=click.IntRange(1),
+    multiple=True,
+    help="That ask at a time; repeatable. [default: 1, 8, 64]",
+)
+@click.option(
+    "--requests", type=click.IntRange(1), default=4, show_default=True, help="Of each client in a round."
+)
+@click.option("--prompt", type=click.IntRange(1), default=64, show_default=True, help="Tokens of a prompt.")
+@click.option("--slots", type=click.IntRange(1), default=8, show_default=True, help="Of the engine.")
+@click.option(
+    "--chunk", type=click.IntRange(1), default=64, show_default=True, help="Prompt tokens a call reads."
+)
+@click.option("--tokenizer", metavar="PATH", help="Where the model has none beside its weights.")
+@_common
+def serve(
+    clients: tuple[int, ...],
+    requests: int,
+    prompt: int,
+    slots: int,
+    tokenizer: str | None,
+    **options: Any,
+) -> None:
+    """Serve requests over HTTP: what the server costs above the engine.
+
+    The same requests go to the engine by a call and to the server before it, by turns; the limit of the
+    server is the engine alone. Streams, without the prefix cache and without sessions.
+    """
+    from griffin.bench import serve as suite
+
+    load = suite.Load(
+        clients=sorted(clients) or (1, 8, 64),
+        requests=requests,
+        prompt=prompt,
+        slots=slots,
+        tokenizer=tokenizer,
+    )
+    _run(options, lambda plan: suite.serve(plan, load))
+
+
 @command.command("show")
 @click.argument(
     "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -228,7 +316,7 @@ def _run(options: dict[str, Any], suite: Callable[[Plan], Iterator[Measurement]]
     from griffin.bench.measurement import Report
     from griffin.bench.run import Plan
 
-    if "llama.cpp" in options["against"] and options["gguf"] is None:
+    if "llama.cpp" in options.get("against", ()) and options["gguf"] is None:
         raise click.UsageError("--against llama.cpp needs --gguf FOLDER, where its weights are or go")
     report = Report(
         command=shlex.join(["griffin", *sys.argv[1:]]), commit=machine.commit(), machine=machine.describe()
@@ -238,16 +326,12 @@ def _run(options: dict[str, Any], suite: Callable[[Plan], Iterator[Measurement]]
         report=report,
         formats=options["formats"] or ("stored",),
         threads=options["threads"] or machine.cores(),
-        against=options["against"],
-        gguf=options["gguf"],
-        gguf_shape=options["gguf_shape"],
-        chunk=options["chunk"],
         rounds=options["rounds"],
         tokens=options["tokens"],
-        buffer=options["buffer"] << 20,
-        probe=options["probe"],
-        patience=options["patience"],
+        **{name: options[name] for name in _OF_SOME if name in options},
     )
+    if "buffer" in options:
+        plan.buffer = options["buffer"] << 20
     for path in (options["out"], options["plot"]):
         if path is not None and not path.absolute().parent.is_dir():
             raise ValueError(f"{path} cannot be written: there is no folder {path.absolute().parent}")

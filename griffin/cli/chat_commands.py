@@ -33,7 +33,7 @@ HELP = """\
   /clear           begin again; what was said stays a branch
   /bye             leave, as Ctrl-D does
   \"\"\"              begin and end a message of several lines
-  Ctrl-C           stop the answer; what was said stays said"""
+  Ctrl-C           stop the reading or the answer; what was said stays said"""
 
 
 class Commands:

@@ -46,19 +46,29 @@ def run(commands: Commands, *, notice: str, stats: bool, history: Path | None = 
 
 
 def answer(talk: Conversation, pieces: Generator[str, None, None], stats: bool) -> None:
-    """Print an answer as it comes. Ctrl-C ends it between two tokens, a second one at once."""
+    """Print an answer as it comes.
+
+    Ctrl-C before its first token stops the reading at once, and nothing was said. Later it ends the answer
+    between two tokens, and a second one at once.
+    """
     before, in_memory = talk.context, talk.trouble
+    stop = _Stop()
     try:
-        with _interruptible() as stopped, closing(pieces):
+        with stop, closing(pieces):
             for text in pieces:
+                stop.gently = True
                 sys.stdout.write(text)
                 sys.stdout.flush()
-                if stopped:
+                if stop.asked:
                     break
     except KeyboardInterrupt:
-        kept = talk.tokens != before.tokens
-        ending = "the answer so far is kept" if kept else "this message is forgotten"
-        click.echo(f"\nstopped in the middle of a step; {ending}", err=True)
+        if not stop.gently:
+            ending = "stopped before an answer began; the conversation stays where it was"
+        elif talk.tokens != before.tokens:
+            ending = "stopped in the middle of a step; the answer so far is kept"
+        else:
+            ending = "stopped in the middle of a step; this message is forgotten"
+        click.echo(f"\n{ending}", err=True)
         return
     click.echo()
     if talk.trouble != in_memory:
@@ -93,24 +103,29 @@ def read_message(ask: Callable[[str], str] = input) -> str | None:
     return "\n".join(lines).rstrip().removesuffix(_FENCE).strip("\n")
 
 
-@contextmanager
-def _interruptible() -> Iterator[list[bool]]:
-    """Note Ctrl-C in the list instead of raising, so that no step is torn; the second one raises.
+class _Stop:
+    """Listens to Ctrl-C in a `with` block.
 
-    A step that was torn has used up its state; stopping between two steps keeps the conversation whole.
+    gently: only note the first one in `asked`, so that no step is torn; the second one raises. A step that
+            was torn has used up its state; stopping between two steps keeps the conversation whole.
+            Otherwise the first one raises KeyboardInterrupt: what is read for an answer that has not begun
+            may be dropped.
     """
-    stopped: list[bool] = []
 
-    def note(_signal: int, _frame: object) -> None:
-        if stopped:
+    def __init__(self) -> None:
+        self.gently = False
+        self.asked = False
+
+    def __enter__(self) -> None:
+        self._before = signal.signal(signal.SIGINT, self._note)
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _note(self, _signal: int, _frame: object) -> None:
+        if self.asked or not self.gently:
             raise KeyboardInterrupt
-        stopped.append(True)
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield stopped
-    finally:
-        signal.signal(signal.SIGINT, before)
+        self.asked = True
 
 
 @contextmanager

@@ -105,7 +105,8 @@ class Conversation:
         ids = self._turn_ids(whole)
         prompt = self.context.then(ids)
         stops = sorted(self._chat.stop_ids | set(self.sampling.get("stop_ids", ())))
-        stream = self.llm.stream(prompt, **self.sampling | {"stop_ids": stops})
+        fields: dict[str, Any] = self.sampling | {"stop_ids": stops}
+        stream = self.llm.stream(prompt, **fields)
         with suppress(GeneratorExit):
             for piece in stream:
                 yield piece.text
@@ -123,13 +124,14 @@ class Conversation:
             raise ValueError("there is no answer to make anew; say something first")
         message, _ = split_exchange(head.text)
         attached, self.attached = self.attached, ""
-        self.undo()
-        before = self.context
+        undone: Context | None = None
         try:
+            self.undo()
+            undone = self.context
             yield from self.say(message)
         finally:
             self.attached = attached
-            if self.context is before:  # nothing came; the old answer stays
+            if self.context is undone:  # nothing came; the old answer stays
                 self.redo()
 
     def attach(self, text: str) -> int:
@@ -275,12 +277,12 @@ class Conversation:
         self.context = after
 
     def _move(self, move: Callable[[], Turn | None]) -> Turn | None:
-        """Go somewhere, and back if the state there cannot be read."""
+        """Go somewhere, and back if the state there cannot be read or nobody wants to wait for it."""
         here = self.thread.head
         turn = move()
         try:
             self.resume()
-        except SessionError:
+        except (SessionError, KeyboardInterrupt):
             self.thread.goto(here.number if here else None)
             raise
         return turn

@@ -6,9 +6,6 @@ import errno
 import os
 import re
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -270,28 +267,3 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(llm, capsys):
     assert 4 <= count <= 6 and talk.result.generated_tokens in (4, 5)
     assert capsys.readouterr().out.endswith("\n")
     assert len(talk.thread.turns()) == 1
-
-
-def test_killed_in_an_answer_the_last_finished_turn_is_resumed(chat, llm, folder, home):
-    answers, _ = alone(llm, "one", "two")
-    chat("one", options=("--session", "x"))
-    program = "import sys; sys.argv[0] = 'griffin'; from griffin.cli import main; main()"
-    arguments = ("chat", "--model", str(folder), "--temperature", "0", "--max-tokens", "100000")
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=Path(griffin.__file__).parent.parent,
-        env=os.environ | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"},
-    )
-    assert process.stdin and process.stdout
-    process.stdin.write(b"a question\n")
-    process.stdin.flush()
-    assert process.stdout.read(20), "it is answering"
-    process.kill()
-    process.wait()
-    process.stdin.close()
-    process.stdout.close()
-    with Store(home) as store:
-        assert len(store.turns("x")) == 1 and store.check() == ()
-    assert chat("two").stdout == f"{answers[1]}\n"
