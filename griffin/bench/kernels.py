@@ -41,7 +41,8 @@ class Kernels:
     def measure(self, name: str, seconds: float) -> dict[str, Any]:
         """Time one kernel: "seconds" of a call, its "bytes" and "tokens", what "bound"s it, the "copy_rate".
 
-        Bytes are those that have to be read and written once each; the rate is of a plain copy of as many.
+        Bytes are those that have to be read and written once each; the rate is of a plain copy of as many
+        into a new tensor.
         """
         run, nbytes, tokens, bound = self._cases[name]()
         took = repeat(run, seconds)

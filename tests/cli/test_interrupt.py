@@ -75,9 +75,12 @@ def test_regen_that_is_stopped_leaves_the_old_answer(folder, book, tmp_path):
     long = tmp_path / "message"
     long.write_text(book.read_text()[:1000])
     with Terminal("chat", "--model", folder, *OPTIONS, "--no-persist", first=reading_slowly) as terminal:
+        terminal.expect(">>> ")
         terminal.type(f"/file {long}")
+        terminal.expect("go before your next message")
         terminal.type("one")
-        terminal.expect("one\n(.*\n)*>>> ")
+        # Typed too early, the next line would wait in the terminal, which forgets it at Ctrl-C.
+        terminal.expect("one\n(.*\n)*READING\n(.*\n)*>>> ")
         terminal.type("/regen")
         terminal.expect("/regen\n(.*\n)*READING")
         terminal.press_ctrl_c()
