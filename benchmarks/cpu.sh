@@ -29,3 +29,9 @@ griffin bench context --model "$model" --format int4 --context 512 --context 204
     --out "$out/context.json" --plot "$out/context.png"
 griffin bench context --model "$model" --format int4 --context 2048 --context 16000 --context 65536 \
     --context 100000 --out "$out/context-long.json"
+griffin bench engine --model "$model" --format int8 --rounds 4 --out "$out/engine.json"
+griffin bench conversation --model "$model" --format int8 --length 20000 --follow-up 100 --cold-tokens 4096 \
+    --rounds 2 --out "$out/conversation.json"
+griffin bench serve --model "$model" --format int8 --tokenizer griffin/data/nano --clients 1 --requests 1 \
+    --rounds 16 --tokens 8 --prompt 8 --out "$out/serve.json"
+griffin bench serve --rounds 3 --clients 1 --clients 8 --clients 64 --out "$out/serve-nano.json"
