@@ -42,25 +42,34 @@ inline void scan(const Scan& s, int64_t first, int64_t last) {
   });
 }
 
+// One step back of a run of channels: what reaches h[t] goes to x, times the h before it to a, times a further back.
+template <class X>
+inline void scan_step_back(const X* a, const X* dh, const Wide<X>* before, Wide<X>* carry, X* dx, X* da,
+                           int64_t count) {
+  constexpr int W = kWidth<Wide<X>>;
+  const auto one = [&](int64_t c, int64_t left) {
+    const auto g = load(dh + c, left) + load(carry + c, left);
+    store(dx + c, g, left);
+    store(da + c, g * load(before + c, left), left);
+    store(carry + c, g * load(a + c, left), left);
+  };
+  const int64_t whole = count / W * W;
+  for (int64_t c = 0; c < whole; c += W) one(c, W);
+  if (whole < count) one(whole, count - whole);
+}
+
 template <class X>
 inline void scan_gradient(const ScanGradient& s, int64_t first, int64_t last) {
   using T = Wide<X>;
-  constexpr int W = kWidth<T>;
   for_runs(first, last, s.width, kLanes<float>, [&](int64_t row, int64_t at, int64_t count) {
     T* carry = static_cast<T*>(s.dh0) + row * s.width + at;  // what reaches h[t] from later steps
     __builtin_memcpy(carry, static_cast<const T*>(s.dlast) + row * s.width + at, sizeof(T) * count);
     for (int64_t t = s.steps - 1; t >= 0; --t) {
       const int64_t from = (row * s.steps + t) * s.width + at;
-      const X *a = static_cast<const X*>(s.a) + from, *dh = static_cast<const X*>(s.dh) + from;
       const T* before = t ? static_cast<const T*>(s.every) + from - s.width
                           : static_cast<const T*>(s.h0) + row * s.width + at;
-      X *dx = static_cast<X*>(s.dx) + from, *da = static_cast<X*>(s.da) + from;
-      for (int64_t c = 0; c < count; c += W) {
-        const Vec<T> g = load(dh + c, count - c) + load(carry + c, count - c);
-        store(dx + c, g, count - c);
-        store(da + c, g * load(before + c, count - c), count - c);
-        store(carry + c, g * load(a + c, count - c), count - c);
-      }
+      scan_step_back(static_cast<const X*>(s.a) + from, static_cast<const X*>(s.dh) + from, before, carry,
+                     static_cast<X*>(s.dx) + from, static_cast<X*>(s.da) + from, count);
     }
   });
 }
