@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -17,6 +18,7 @@ from griffin.server.tool_text import CLOSE, NEXT, OPEN, head
 T = TypeVar("T")
 
 _COMPILE_SECONDS = 10.0
+_BLAME_SECONDS = 1.0
 _ANYTHING = ToolChoice("auto")
 
 
@@ -50,15 +52,18 @@ async def constrain(service: Service, form: Form) -> CompiledGrammar | None:
     if form.answer is None and not form.tools:
         return None
     try:
-        async with asyncio.timeout(_COMPILE_SECONDS), service.compiling:
-            return await service.think(1 << 30, lambda: compile_form(service, form))
+        async with asyncio.timeout(_COMPILE_SECONDS):
+            return await service.compile(lambda: compile_form(service, form))
     except TimeoutError:
         message = f"{form.param} and tools were not prepared in time; others wait for theirs"
         raise ApiError(errors.TIMEOUT, message, retry_after=2.0) from None
 
 
 def compile_form(service: Service, form: Form) -> CompiledGrammar:
-    """Compile a form's grammar, or say in an ApiError which field is to blame. Takes its time."""
+    """Compile a form's grammar, or say in an ApiError which field is to blame.
+
+    Tools are tried one by one to find the one to blame, for a second at most: others wait.
+    """
     compile_ = service.llm.grammars.compile
     answer = None
     if form.answer is not None:
@@ -77,7 +82,10 @@ def compile_form(service: Service, form: Form) -> CompiledGrammar:
     except ValueError as error:
         if answer is not None:
             _blaming(form.param, compile_, answer)
+        until = time.monotonic() + _BLAME_SECONDS
         for number, tool in enumerate(form.tools):
+            if time.monotonic() >= until:
+                break
             alone = calls_grammar([tool], None, must=True, several=False)
             _blaming(form.tool_param.format(number), compile_, alone)
         raise ApiError(errors.INVALID, f"the tools together: {error}", "tools") from None

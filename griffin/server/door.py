@@ -19,18 +19,16 @@ def check_open_door(host: str, uds: Path | None, keys: Keys, insecure: bool) -> 
         )
 
 
-def close_to_others(path: Path) -> None:
-    """Leave a socket of mode 0600 at a path: uvicorn, which would open its own to all, takes over the mode.
-
-    A socket that lies there from before makes room; ValueError for any other file.
-    """
-    bound_to_path(path).close()
-
-
 def bound_to_path(path: Path) -> socket.socket:
-    """Return a socket bound to a path of mode 0600, not listening yet; errors as of `close_to_others`."""
+    """Return a socket bound to a path of mode 0600, not listening yet.
+
+    A socket that lies there from before makes room; OSError if somebody listens at it, ValueError for any
+    other file.
+    """
     if path.is_socket():
-        path.unlink()
+        if _listened_at(path):
+            raise OSError(f"the server could not listen at {path}: another one listens there")
+        path.unlink(missing_ok=True)
     elif path.exists():
         raise ValueError(f"{path} is there already, and is no socket; name another path for --uds")
     bound = socket.socket(socket.AF_UNIX)
@@ -41,6 +39,19 @@ def bound_to_path(path: Path) -> socket.socket:
         bound.close()
         raise
     return bound
+
+
+def _listened_at(path: Path) -> bool:
+    """Return whether somebody listens at a socket; one too busy to answer, or another user's, counts, too."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.setblocking(False)
+        try:
+            asking.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except (BlockingIOError, PermissionError):
+            return True
+    return True
 
 
 def bound(host: str, port: int, uds: Path | None) -> list[socket.socket]:

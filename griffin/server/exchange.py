@@ -57,6 +57,8 @@ class Exchange:
         self._send_seconds = send_seconds
         self._on_gone: list[Callable[[], object]] = []
         self._watcher: asyncio.Task[None] | None = None
+        self._budget: Budget | None = None
+        self._held = 0
 
     @property
     def query(self) -> dict[str, str]:
@@ -67,8 +69,17 @@ class Exchange:
         return dict(parse_qsl(text, keep_blank_values=True))
 
     async def body(self, limits: Limits, budget: Budget, seconds: float) -> bytes:
-        """Read the body, and from then on watch for the client going away."""
-        body = await read_body(self._receive, self.headers, limits, budget, seconds)
+        """Read the body, and from then on watch for the client going away.
+
+        Its bytes are the budget's until `close`: what is made of them lives as long.
+        """
+
+        def take(count: int) -> None:
+            budget.take(count)
+            self._held += count
+
+        self._budget = budget
+        body = await read_body(self._receive, self.headers, limits, take, seconds)
         self._watcher = asyncio.create_task(self._watch())
         return body
 
@@ -114,9 +125,12 @@ class Exchange:
         await self._put({"type": "http.response.body", "body": b""})
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop watching, and give back what the body held."""
         if self._watcher is not None:
             self._watcher.cancel()
+        if self._budget is not None:
+            self._budget.give(self._held)
+            self._held = 0
 
     async def _begin(self, status: int, headers: dict[str, str]) -> None:
         self.status = status

@@ -18,7 +18,7 @@ from griffin.server.prompts import Start, chat_ids
 from griffin.server.protocol import Identity, Message
 from griffin.server.service import Service, log
 from griffin.server.trouble import where
-from griffin.sessions import Session, SessionError, Store, Turn, UnknownSession
+from griffin.sessions import Session, SessionError, SessionExists, Store, Turn, UnknownSession
 
 T = TypeVar("T")
 Source = Literal["session", "prefix", "none"]
@@ -65,9 +65,9 @@ class Thread:
         return p.state_header(self.source(run), cached + self.start.before)
 
     async def keep(self, run: Run, stats: dict[str, Any] | None = None) -> None:
-        """Put the finished answer on the disk; ApiError if it cannot be. Nothing without a session."""
+        """Put the finished answer on the disk; ApiError if it cannot be. Nothing if it is not to be kept."""
         self._tried = True
-        if self.session is not None:
+        if self.session is not None and self.kept:
             await run.settle()
             await self._service.disk(lambda: refusals(partial(self._commit, run, stats or {})))
 
@@ -83,7 +83,7 @@ class Thread:
             except (SessionError, OSError, ValueError) as error:
                 log.error("the session of a request that was cut short could not be kept: %s", where(error))
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Give the session back."""
         if self.session is not None:
             self.session.close()
@@ -129,8 +129,9 @@ def sessions(service: Service, namespace: str, kind: Literal["", "states", "resp
         raise ApiError(
             errors.UNSUPPORTED, "this server keeps no sessions and states; start it with --store DIR"
         )
-    parts = [part for part in (namespace, kind) if part]
-    return service.store.within(".".join(parts))
+    kinds = ("", "states", "responses")
+    names = {each: ".".join(part for part in (namespace, each) if part) for each in kinds}
+    return service.store.within(names[kind], tuple(names.values()))
 
 
 def no_thread(run: Run) -> Thread:
@@ -174,7 +175,8 @@ async def chat_thread(
     if identity.kind == "session" and (service.store is not None or identity.source in _OURS):
         store = sessions(service, exchange.namespace)
         return await service.disk(
-            lambda: refusals(partial(_in_session, service, store, identity, messages, penalty, param))
+            lambda: refusals(partial(_in_session, service, store, identity, messages, penalty, param)),
+            undo=Thread.close,
         )
     size = size if service.plain_template else 1 << 30  # a checkpoint's own template may take its time
     ids = await service.think(size, partial(chat_ids, service, messages, param))
@@ -218,7 +220,7 @@ def resumed(service: Service, session: Session, ids: Sequence[int], penalty: boo
 @asynccontextmanager
 async def opened(service: Service, open_: Callable[[], Session]) -> AsyncIterator[Session]:
     """Open a session for a block."""
-    session = await service.disk(lambda: refusals(open_))
+    session = await service.disk(lambda: refusals(open_), undo=Session.close)
     try:
         yield session
     finally:
@@ -235,7 +237,10 @@ def open_session(service: Service, store: Store, name: str) -> Session:
     try:
         return store.open(name, service.fingerprint)
     except UnknownSession:
-        return store.create(name, fingerprint=service.fingerprint, config=service.llm.model.config)
+        try:
+            return store.create(name, fingerprint=service.fingerprint, config=service.llm.model.config)
+        except SessionExists:  # another request was quicker
+            return store.open(name, service.fingerprint)
 
 
 def go_on(
@@ -251,6 +256,7 @@ def go_on(
 
     whole: the messages are the whole conversation, of which the session may know a beginning. Otherwise they
     are what is new.
+    On the disk the session moves only with the answer: a request that is refused leaves it where it was.
     """
     try:
         plain = p.turns(messages)
@@ -265,7 +271,7 @@ def go_on(
         else:
             at, known = _known(session, talk, system, base)
             if at != (session.head.number if session.head else None):
-                session.goto(at)
+                session.goto(at, keep=False)
             if known:
                 ids = chat.turn_ids(talk[-1], closed=session.pending[-1] in chat.stop_ids)
             else:

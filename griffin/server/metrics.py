@@ -30,7 +30,7 @@ class Metrics:
         self.cached_tokens = Counter("cached_prompt_tokens", "Of which so many were not read again.", **make)
         self.generated_tokens = Counter("generation_tokens", "Tokens generated.", **make)
         self.cancelled = Counter("cancelled", "Requests whose client went away.", **make)
-        self.state_hits = Counter("state_hits", "Where an answer went on from.", ["source"], **make)
+        self.state_hits = Counter("state_hits", "What requests went on from.", ["source"], **make)
         self.restore = Histogram(
             "state_restore_seconds", "Reading a session's state.", buckets=_SHORT, **make
         )

@@ -23,7 +23,7 @@ class Gone(Exception):
 
 
 class Budget:
-    """Bytes of bodies that may be held at a time, of all requests together."""
+    """Bytes of bodies that may be held at a time, of all requests together, each to the end of its answer."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -34,7 +34,7 @@ class Budget:
         if self.held + count > self.most:
             raise ApiError(
                 NOT_READY,
-                "too many large bodies are on their way; try again",
+                "too many large bodies are under way; try again",
                 retry_after=1.0,
                 headers=_CLOSE,
             )
@@ -45,12 +45,17 @@ class Budget:
 
 
 async def read_body(
-    receive: Receive, headers: Mapping[str, str], limits: Limits, budget: Budget, seconds: float
+    receive: Receive,
+    headers: Mapping[str, str],
+    limits: Limits,
+    take: Callable[[int], None],
+    seconds: float,
 ) -> bytes:
     """Read a request's body, which must be JSON; empty if there is none.
 
     A body that says it is too large is refused unread, one that becomes so while it comes. ApiError: 413,
     415, 408 for one that is not there after so many seconds. Gone if the client left.
+    take: is told of bytes before they are held, and may refuse them.
     """
     check_media(headers)
     declared = headers.get("content-length", "0")
@@ -69,7 +74,7 @@ async def read_body(
                 piece = message.get("body", b"")
                 if length + len(piece) > limits.max_body_bytes:
                     raise _closing(p.too_large(length + len(piece), limits))
-                budget.take(len(piece))
+                take(len(piece))
                 length += len(piece)
                 pieces.append(piece)
                 if not message.get("more_body", False):
@@ -78,8 +83,6 @@ async def read_body(
         raise ApiError(
             SLOW_BODY, f"the body was not there after {seconds:g} seconds; send it faster", headers=_CLOSE
         ) from None
-    finally:
-        budget.give(length)
     return b"".join(pieces)
 
 

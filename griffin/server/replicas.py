@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 
 from griffin.server.place import READY, Place
@@ -144,8 +145,9 @@ class Supervisor:
                 if self._deadline is None:
                     if not self._was_ready:
                         return code if code > 0 else 1
-                    self._bury(replica, code, now)
-            elif replica.again is not None and now >= replica.again:
+                    how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+                    self._bury(replica, f"died ({how})", now)
+            elif replica.again is not None and now >= replica.again and self._deadline is None:
                 self._start(replica)
         if self._deadline is None:
             return None
@@ -156,16 +158,25 @@ class Supervisor:
         log.error("replicas did not end in time and were killed")
         return 1
 
-    def _bury(self, replica: Replica, code: int, now: float) -> None:
-        """Say that a replica died, and when it comes back."""
+    def _bury(self, replica: Replica, how: str, now: float) -> None:
+        """Say what became of a replica, and when it comes back."""
         if now - replica.begun > _STEADY:
             replica.wait = _SOON
-        how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
-        log.error("replica %d died (%s); it is started again in %.1f s", replica.number, how, replica.wait)
+        log.error("replica %d %s; it is started again in %.1f s", replica.number, how, replica.wait)
         replica.again = now + replica.wait
         replica.wait = min(2 * replica.wait, _LATEST)
 
     def _start(self, replica: Replica, *, first: bool = False) -> None:
+        """Start a process. One that the system has no room for now is tried again, unless it is the first."""
+        replica.again, replica.begun = None, time.monotonic()
+        try:
+            self._spawn(replica, first)
+        except OSError as error:
+            if first:
+                raise
+            self._bury(replica, f"could not be started ({error.strerror})", replica.begun)
+
+    def _spawn(self, replica: Replica, first: bool) -> None:
         ours, theirs = socket.socketpair()
         listeners = tuple(listener.fileno() for listener in self._listeners)
         place = Place(
@@ -177,14 +188,17 @@ class Supervisor:
             folder=self._folder,
         )
         with theirs:
-            replica.process = subprocess.Popen(
-                self._command(place),
-                stdin=subprocess.DEVNULL,
-                pass_fds=(*listeners, theirs.fileno()),
-                start_new_session=True,  # so that Ctrl-C in a terminal comes once, through this process
-            )
+            try:
+                replica.process = subprocess.Popen(
+                    self._command(place),
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=(*listeners, theirs.fileno()),
+                    start_new_session=True,  # so that Ctrl-C in a terminal comes once, through this process
+                )
+            except BaseException:
+                ours.close()
+                raise
         replica.link, replica.ready = ours, False
-        replica.again, replica.begun = None, time.monotonic()
         self._selector.register(ours, selectors.EVENT_READ, replica)
 
     def _hear(self, replica: Replica) -> None:
@@ -201,7 +215,7 @@ class Supervisor:
             replica.ready = True
             assert replica.process is not None
             log.info("replica %d of %d serves (process %d)", *self._who(replica))
-            if not self._was_ready:
+            if not self._was_ready and self._deadline is None:  # once it ends, the door is closed
                 self._was_ready = True
                 if self._announce is not None:
                     self._announce()
@@ -232,8 +246,13 @@ class Supervisor:
 
 
 def ourselves(arguments: Sequence[str]) -> list[str]:
-    """Return the command that runs `griffin` with other arguments, by the same Python."""
-    return [sys.executable, "-c", "from griffin.cli import main; main()", *arguments]
+    """Return the command that runs this same `griffin` with other arguments.
+
+    Nothing is looked for in the current folder, which others may write to.
+    """
+    root = str(Path(__file__).parents[2])
+    code = f"import sys; sys.path[:0] = [] if {root!r} in sys.path else [{root!r}]; "
+    return [sys.executable, "-P", "-c", code + "from griffin.cli import main; main()", *arguments]
 
 
 def share(cores: int, replicas: int, number: int) -> int:

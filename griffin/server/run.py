@@ -18,7 +18,7 @@ import uvicorn
 from griffin.server.accept import Acceptor
 from griffin.server.app import App
 from griffin.server.connections import bounded_protocol
-from griffin.server.door import close_to_others, url_of
+from griffin.server.door import bound_to_path, url_of
 from griffin.server.logs import log_to_stderr
 from griffin.server.place import Link, Place
 from griffin.server.routes.server import told
@@ -59,7 +59,6 @@ class Server(uvicorn.Server):
             App(service),
             host=host,
             port=port,
-            uds=None if uds is None else str(uds),
             http=bounded_protocol(settings.max_connections, settings.header_seconds),
             ws="none",
             lifespan="on",
@@ -74,6 +73,7 @@ class Server(uvicorn.Server):
         )
         super().__init__(config)
         self.service = service
+        self._uds = uds
         self._announce = announce
         self._link = link
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -95,8 +95,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""
         self._loop = asyncio.get_running_loop()
-        if self.config.uds is not None:
-            close_to_others(Path(self.config.uds))
+        if self._uds is not None:  # uvicorn would open its own to all, and close it to others when it listens
+            sockets = [bound_to_path(self._uds)]
         if self.service.siblings is None:
             await super().startup(sockets)
         else:

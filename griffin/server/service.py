@@ -111,8 +111,8 @@ class Service:
         self.replica = ""  # the name of this process among several that serve the same
         self.siblings: Siblings | None = None  # those of them that it can ask
         self._running: Counter[str] = Counter()
-        self.compiling = asyncio.Lock()  # grammars are prepared one at a time: texts need the pool, too
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="griffin-text")
+        self._grammars = ThreadPoolExecutor(1, thread_name_prefix="griffin-grammar")
         self._disk = ThreadPoolExecutor(4, thread_name_prefix="griffin-disk")
         self._scorer = ThreadPoolExecutor(1, thread_name_prefix="griffin-score")
         self._scoring = 0
@@ -127,7 +127,7 @@ class Service:
         self.draining = True
         self.abort("the server stopped")
         await asyncio.get_running_loop().run_in_executor(None, self.engine.close)
-        for pool in (self._pool, self._disk, self._scorer):
+        for pool in (self._pool, self._grammars, self._disk, self._scorer):
             pool.shutdown(wait=True)
 
     @cached_property
@@ -172,9 +172,25 @@ class Service:
             return do()
         return await asyncio.get_running_loop().run_in_executor(self._pool, do)
 
-    async def disk(self, do: Callable[[], T]) -> T:
-        """Do something that waits for the disk, beside the loop, to its end even if the client leaves."""
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._disk, do))
+    async def compile(self, do: Callable[[], T]) -> T:
+        """Prepare a grammar, beside the loop and beside the texts. One at a time; others wait.
+
+        Who is cancelled while waiting costs nothing. What has begun goes on to its end, and the others wait.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._grammars, do)
+
+    async def disk(self, do: Callable[[], T], undo: Callable[[T], object] | None = None) -> T:
+        """Do something that waits for the disk, beside the loop, to its end even if the client leaves.
+
+        undo: is given what came of it, if nobody waits for that any more.
+        """
+        work = self._disk.submit(do)
+        try:
+            return await asyncio.shield(asyncio.wrap_future(work))
+        except asyncio.CancelledError:
+            if undo is not None:  # in the disk's thread: the loop may be ending
+                work.add_done_callback(lambda done: done.exception() or undo(done.result()))
+            raise
 
     async def score(self, exchange: Exchange, do: Callable[[threading.Event], T]) -> T:
         """Do a pass of the model beside the engine; others wait. `do` gets the word to stop."""
@@ -244,8 +260,8 @@ class Service:
         exchange.on_gone(run.cancel)
         return run
 
-    def finish(self, exchange: Exchange, run: Run) -> None:
-        """Count a run that is over."""
+    def finish(self, exchange: Exchange, run: Run, source: str = "") -> None:
+        """Count a run that is over. source: where its answers went on from; "" if they are no answers."""
         run.close()
         self._running[exchange.namespace] -= 1
         if not self._running[exchange.namespace]:
@@ -258,6 +274,8 @@ class Service:
         metrics.prompt_tokens.inc(prompt)
         metrics.cached_tokens.inc(cached)
         metrics.generated_tokens.inc(generated)
+        if source and generated:
+            metrics.state_hits.labels(source).inc()
         for ticket in run.tickets:
             if ticket.queue_seconds is not None:
                 metrics.queue.observe(ticket.queue_seconds)

@@ -19,6 +19,7 @@ from griffin.sessions.errors import (
     UnknownTurn,
 )
 from griffin.sessions.fingerprint import Fingerprint, config_digest, json_digest
+from griffin.sessions.names import unfinished_name
 from griffin.sessions.session import Resumed, Session
 from griffin.sessions.session_info import SessionInfo, Usage
 from griffin.sessions.state_file import (
@@ -59,4 +60,5 @@ __all__ = [
     "load_state_file",
     "read_state_info",
     "save_state_file",
+    "unfinished_name",
 ]

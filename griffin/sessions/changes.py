@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from griffin.model import GriffinConfig
-from griffin.sessions.errors import SessionExists, StorageFull
+from griffin.sessions.errors import SessionExists
 from griffin.sessions.fingerprint import Fingerprint
 from griffin.sessions.names import plain_json
 from griffin.sessions.turn import Blob
@@ -102,16 +102,6 @@ def insert_turn(
 def turn_bytes(file: int, ids: bytes, text: str | None, stats: str) -> int:
     """Return the bytes a turn takes on the disk: its file and, closely enough, its row."""
     return file + len(ids) + len((text or "").encode()) + len(stats) + _ROW
-
-
-def check_quota(index: sqlite3.Connection, quota: int | None, more: int) -> None:
-    """Raise StorageFull if all turns of the store and `more` bytes exceed the quota."""
-    used = index.execute("SELECT coalesce(sum(nbytes), 0) FROM turn").fetchone()[0]
-    if quota is not None and used + more > quota:
-        raise StorageFull(
-            f"the store holds {used:,} of {quota:,} bytes allowed, and {more:,} more are needed; "
-            "delete a session, or raise the quota"
-        )
 
 
 def move_head(index: sqlite3.Connection, session: int, head: int | None, tip: int | None) -> None:

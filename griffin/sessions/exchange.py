@@ -10,6 +10,7 @@ from griffin.model import GriffinConfig
 from griffin.sessions import history
 from griffin.sessions.changes import insert_session, insert_turn, turn_bytes
 from griffin.sessions.fingerprint import Fingerprint
+from griffin.sessions.room import session_bytes
 from griffin.sessions.state_file import info_of, load_state_file, save_state_file
 from griffin.sessions.tokens import pack_ids
 from griffin.sessions.turn import Blob, Turn
@@ -48,13 +49,15 @@ def import_state(
     packed = pack_turn(pieces(state, start), start, pos, info.chain) if state is not None else None
     sizes = [turn_bytes(0, pack_ids(record.ids), record.text, "{}") for record in records]
     sizes[-1] += packed.nbytes if packed else 0
-    with store.writing(packed, sum(sizes)) as (index, file):
+    title = info.title if title is None else title
+    needed = session_bytes(title, {}, len(records)) + sum(sizes)
+    with store.writing(packed, needed) as (index, file):
         session = insert_session(
             index,
             key=secrets.token_hex(16),
             namespace=store.namespace,
             name=name,
-            title=info.title if title is None else title,
+            title=title,
             fingerprint=info.fingerprint,
             config=info.config,
             settings={},

@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from griffin.sessions.disk import write_durably
 from griffin.sessions.errors import SessionBusy, StateTorn, StorageFull
-from griffin.sessions.mount import Journal
+from griffin.sessions.mount import Journal, check_place, mount_of
 
 SCHEMA_VERSION = 1
 _APPLICATION = 0x67726966  # "grif": what `file` and others see in the header
@@ -218,6 +219,29 @@ class Index:
             if name.startswith(_TROUBLE):
                 raise OSError(f"{self.path} cannot be read or written: {error}") from error
             raise
+
+
+def open_index(folder: Path, blobs: Path, network: bool) -> Index:
+    """Open a store's index, with the journal that its folder is to have; the caller holds the folder.
+
+    Raises ValueError if no such journal holds there, StateTorn if the index is missing beside its blobs; else
+    as Index.
+    """
+    path = folder / "index.sqlite"
+    if (not path.exists() or not path.stat().st_size) and any(blobs.iterdir()):
+        raise StateTorn(f"{path} is missing, and {blobs} holds states; restore it from a copy")
+    note = folder / "network"  # whoever opens the folder later keeps to what it says
+    journal: Journal = "DELETE" if network or note.exists() else "WAL"
+    check_place(folder, journal, mount_of(folder))
+    index = Index(path, journal)
+    if journal == "DELETE" and not note.exists():  # only now: somebody might have had it open with the other
+        said = b"Several machines may share this folder: its index keeps a rollback journal.\n"
+        try:
+            write_durably(note, [said])
+        except BaseException:
+            index.close()
+            raise
+    return index
 
 
 def _make(path: Path) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 from griffin.sessions.errors import InvalidName
 
+UNFINISHED = "~"  # begins the name of a session that is in no list yet; no other name has it
+_UNFINISHED = re.compile(r"~[0-9a-f]{16}")
 _ALLOWED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -23,6 +25,11 @@ def check_name(name: str) -> str:
     return name
 
 
+def check_kept(name: str) -> str:
+    """Return a name that `check_name` lets pass or `unfinished_name` made; InvalidName for others."""
+    return name if isinstance(name, str) and _UNFINISHED.fullmatch(name) else check_name(name)
+
+
 def check_namespace(namespace: str) -> str:
     """Return the namespace, a name or "" (the one of whoever runs the program); InvalidName otherwise."""
     return namespace if namespace == "" else check_name(namespace)
@@ -31,6 +38,14 @@ def check_namespace(namespace: str) -> str:
 def new_name() -> str:
     """Return a name for who gave none."""
     return f"session-{secrets.token_hex(4)}"
+
+
+def unfinished_name() -> str:
+    """Return a name for a session that is in no list until `Session.update` gives it another.
+
+    If the process is killed before that, the store's next opening removes it.
+    """
+    return UNFINISHED + secrets.token_hex(8)
 
 
 def check_text(text: str, what: str) -> str:

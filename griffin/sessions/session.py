@@ -13,12 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 from griffin.model import GriffinConfig, State
 from griffin.sessions import history
-from griffin.sessions.changes import copy_line, insert_session, insert_turn, move_head, touch, turn_bytes
+from griffin.sessions.changes import (
+    check_free,
+    copy_line,
+    insert_session,
+    insert_turn,
+    move_head,
+    touch,
+    turn_bytes,
+)
 from griffin.sessions.errors import SessionBusy, UnknownSession, UnknownTurn
 from griffin.sessions.exchange import export_turn
 from griffin.sessions.fingerprint import Fingerprint
 from griffin.sessions.lease import Lease
 from griffin.sessions.names import check_name, check_text, new_name, plain_json
+from griffin.sessions.room import MEMBER_BYTES, session_bytes
 from griffin.sessions.tokens import NOTHING, check_ids, extend_chain, pack_ids
 from griffin.sessions.tree import branches, youngest
 from griffin.sessions.turn import Blob, Branch, Turn
@@ -155,7 +164,7 @@ class Session:
             raise ValueError(f"no state is given, but {pos} tokens are to have been read")
         nbytes = turn_bytes(packed.nbytes if packed else 0, packed_ids, text, kept_stats)
         try:
-            with self._store.writing(packed, nbytes, self._row) as (index, file):
+            with self._store.writing(packed, nbytes + MEMBER_BYTES, self._row) as (index, file):
                 self._check_unmoved(index)
                 insert_turn(
                     index,
@@ -200,9 +209,11 @@ class Session:
             raise UnknownTurn(f"there are {len(ahead)} turns to redo, not {turns}")
         return self._move(ahead[turns - 1], self._tip)
 
-    def goto(self, number: int | None) -> Turn | None:
+    def goto(self, number: int | None, *, keep: bool = True) -> Turn | None:
         """Stand at a turn of any branch, or before the first (None).
 
+        keep: note it on the disk. Otherwise only this object stands there, and the next `commit` makes it so;
+              if there is none, the session is found where it was.
         `redo` then leads on along the way it was on, if the turn lies on it, otherwise along the youngest
         turns that follow. Raises UnknownTurn if there is none of that number, or its state was never here.
         """
@@ -210,25 +221,28 @@ class Session:
         turn = None if number is None else history.turn(index, self._row, number=number)
         if turn is not None and turn.key not in {other.key for other in history.line(index, self._row, tip)}:
             tip = youngest(self.tree(), turn).key
-        return self._move(turn, tip)
+        return self._move(turn, tip, keep=keep)
 
     def fork(self, name: str | None = None, *, at: int | None = None, title: str | None = None) -> str:
         """Make another session of this one's turns, up to the head or to turn `at`, and return its name.
 
-        It shares their files, and nothing that happens to one of the two is seen by the other.
+        It shares their files, and nothing that happens to one of the two is seen by the other. Raises
+        StorageFull if there is no room for its rows.
         """
         self._check_held()
         turn = self._at(at)
         if turn is not None:
             history.check_restorable(turn)
         name = check_name(name) if name is not None else new_name()
-        with self._store.index.transaction() as index:
+        title = self.title if title is None else check_text(title, "the title")
+        turns = turn.number if turn else 0  # at most
+        with self._store.writing(None, session_bytes(title, self.settings, turns)) as (index, _):
             target = insert_session(
                 index,
                 key=secrets.token_hex(16),
                 namespace=self._store.namespace,
                 name=name,
-                title=self.title if title is None else check_text(title, "the title"),
+                title=title,
                 fingerprint=self.fingerprint,
                 config=self.config,
                 settings=self.settings,
@@ -257,14 +271,29 @@ class Session:
         """Return all ways through the tree, in the order their last turns were made."""
         return branches(self.tree(), self.head)
 
-    def update(self, *, title: str | None = None, settings: Mapping[str, Any] | None = None) -> None:
-        """Change the title, or the plain values kept beside the conversation; None leaves them."""
+    def update(
+        self,
+        *,
+        name: str | None = None,
+        title: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Change the name, the title, or the plain values kept beside the conversation; None leaves them.
+
+        Raises InvalidName, and SessionExists if the name is taken.
+        """
         self._check_held()
+        new = self.name if name is None else check_name(name)
         title = self.title if title is None else check_text(title, "the title")
         kept = plain_json(self.settings if settings is None else settings, "the settings")
         with self._store.index.transaction() as index:
-            index.execute("UPDATE session SET title = ?, settings = ? WHERE id = ?", (title, kept, self._row))
-        self.title, self.settings = title, json.loads(kept)
+            if name is not None:
+                check_free(index, self._store.namespace, name)
+            index.execute(
+                "UPDATE session SET name = ?, title = ?, settings = ? WHERE id = ?",
+                (new, title, kept, self._row),
+            )
+        self.name, self.title, self.settings = new, title, json.loads(kept)
 
     def export(self, path: str | Path, *, at: int | None = None) -> int:
         """Write the head, or turn `at`, as a state file that can be carried anywhere; return its bytes.
@@ -275,13 +304,15 @@ class Session:
         store = self._store
         return export_turn(store, self._row, self._at(at), self.fingerprint, self.config, self.title, path)
 
-    def _move(self, turn: Turn | None, tip: int | None) -> Turn | None:
+    def _move(self, turn: Turn | None, tip: int | None, *, keep: bool = True) -> Turn | None:
         self._check_held()
         if turn is not None:
             history.check_restorable(turn)
-        with self._store.index.transaction() as index:
-            self._check_unmoved(index)
-            move_head(index, self._row, turn.key if turn else None, tip)
+        if keep:
+            with self._store.index.transaction() as index:
+                self._check_unmoved(index)
+                move_head(index, self._row, turn.key if turn else None, tip)
+            self._kept_head = turn.key if turn else None
         self.head, self._tip = turn, tip
         return turn
 
@@ -319,6 +350,7 @@ class Session:
         head = found["head"]
         self.head = history.turn(self._store.index, self._row, key=head) if head is not None else None
         self._tip: int | None = found["tip"]
+        self._kept_head: int | None = head  # what the disk has, from which `goto` may have gone
         return found
 
     def _check_unmoved(self, index: sqlite3.Connection) -> None:
@@ -327,7 +359,7 @@ class Session:
         A lease on a network is the file server's: cut off from it for long enough, one loses it unawares.
         """
         row = index.execute("SELECT head FROM session WHERE id = ?", (self._row,)).fetchone()
-        if row is None or row["head"] != (self.head.key if self.head else None):
+        if row is None or row["head"] != self._kept_head:
             self._lease.release()
             raise SessionBusy(
                 f"the session {self.name!r} was gone on with elsewhere; its lease was lost, so open it again"

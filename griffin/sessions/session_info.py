@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from griffin.sessions.fingerprint import Fingerprint
+from griffin.sessions.room import HELD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,10 @@ class SessionInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """What a store holds, all namespaces together; what several sessions share counts once."""
+    """What a store holds, all namespaces together; what several sessions share counts once.
+
+    nbytes: what the quota counts: turns, and the rows of sessions.
+    """
 
     sessions: int
     turns: int
@@ -54,7 +58,7 @@ SELECT session.*, head.tokens, above.name AS parent_name,
 FROM session LEFT JOIN turn AS head ON head.id = session.head
 LEFT JOIN session AS above ON above.id = session.parent
 """
-USAGE = "SELECT (SELECT count(*) FROM session), count(*), coalesce(sum(nbytes), 0) FROM turn"
+USAGE = f"SELECT (SELECT count(*) FROM session), (SELECT count(*) FROM turn), ({HELD})"
 
 
 def info_of(row: sqlite3.Row) -> SessionInfo:

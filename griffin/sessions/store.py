@@ -7,23 +7,23 @@ import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from griffin.model import GriffinConfig
 from griffin.sessions import history
-from griffin.sessions.changes import check_free, check_quota, insert_session, remove_session
+from griffin.sessions.changes import check_free, insert_session, remove_session
 from griffin.sessions.check import problems
 from griffin.sessions.disk import private_folder, sync_folder, write_durably
-from griffin.sessions.errors import StateTorn, StorageFull, UnknownSession
+from griffin.sessions.errors import StorageFull, UnknownSession
 from griffin.sessions.exchange import export_turn, import_state
 from griffin.sessions.fingerprint import Fingerprint, config_digest
-from griffin.sessions.index import Index
+from griffin.sessions.index import open_index
 from griffin.sessions.lease import Lease, in_use, locked, locked_if_free
-from griffin.sessions.mount import Journal, check_place, mount_of
-from griffin.sessions.names import check_name, check_namespace, check_text, new_name
+from griffin.sessions.names import UNFINISHED, check_kept, check_name, check_namespace, check_text, new_name
+from griffin.sessions.room import HELD, MOST_SESSIONS, OTHERS, OWN, check_quota, session_bytes
 from griffin.sessions.session import Session
 from griffin.sessions.session_info import INFOS, USAGE, SessionInfo, Usage, info_of
 from griffin.sessions.tensor_file import Packed
@@ -36,11 +36,12 @@ class Store:
     folder:          made if it is not there. One that others may look into is refused, unless it is empty.
     namespace:       whose sessions: they see and count only their own. "" or the form of a name, such as the
                      digest of an API key.
-    quota_bytes:     most bytes of all namespaces together; the sessions unused for longest make room for a
-                     turn.
+    quota_bytes:     most bytes of all namespaces together. An owner's own sessions make room for what is new,
+                     those unused for longest first.
     max_age_seconds: a session unused for longer is removed by `sweep`.
     network:         the folder may be shared by several machines: the index keeps a rollback journal, which
                      holds where file locks do. A folder that was opened so once stays so, whoever opens it.
+    A namespace has at most MOST_SESSIONS sessions; beside a quota, the one unused for longest makes place.
     An open session is never removed. Raises StateTorn for an index that is not ours or not whole, ValueError
     for a folder on a network without `network`, or one without locks that other machines see. Files that a
     killed process left unfinished are removed. A process that forks makes a Store of its own in the child.
@@ -57,6 +58,7 @@ class Store:
     ) -> None:
         self.folder = Path(folder)
         self.namespace = check_namespace(namespace)
+        self.owner: tuple[str, ...] = (namespace,)
         self.quota_bytes = quota_bytes
         self.max_age_seconds = max_age_seconds
         for name, limit in (("quota_bytes", quota_bytes), ("max_age_seconds", max_age_seconds)):
@@ -68,10 +70,7 @@ class Store:
             inner.mkdir(mode=0o700, exist_ok=True)
         self.writers = self.folder / "writers.lock"
         with locked(self.folder / "opening.lock"):
-            path = self.folder / "index.sqlite"
-            if (not path.exists() or not path.stat().st_size) and any(self.blobs.iterdir()):
-                raise StateTorn(f"{path} is missing, and {self.blobs} holds states; restore it from a copy")
-            self.index = Index(path, self._journal(network))
+            self.index = open_index(self.folder, self.blobs, network)
         self.recover()
 
     def __enter__(self) -> Store:
@@ -84,10 +83,11 @@ class Store:
         """Close the index, for all namespaces of this store."""
         self.index.close()
 
-    def within(self, namespace: str) -> Store:
-        """Return this store for another owner."""
+    def within(self, namespace: str, beside: Sequence[str] = ()) -> Store:
+        """Return this store for another owner. beside: namespaces of the same owner, which make room, too."""
         other = copy.copy(self)
         other.namespace = check_namespace(namespace)
+        other.owner = (namespace, *map(check_namespace, beside))
         return other
 
     def create(
@@ -99,21 +99,23 @@ class Store:
         title: str = "",
         settings: Mapping[str, Any] | None = None,
     ) -> Session:
-        """Begin a session and open it. Without a name it gets a random one.
+        """Begin a session and open it. Without a name it gets a random one; see also `unfinished_name`.
 
         fingerprint: of the model; its `config` is the digest of `config`.
         settings:    plain values to keep beside it.
-        Raises InvalidName, SessionExists, and ValueError for a fingerprint of another config.
+        Raises InvalidName, SessionExists, StorageFull, and ValueError for a fingerprint of another config.
         """
-        name = check_name(name) if name is not None else new_name()
+        name = check_kept(name) if name is not None else new_name()
         check_text(title, "the title")
         if fingerprint.config != config_digest(config):
             raise ValueError("the fingerprint's config is not the digest of the config given with it")
-        key = secrets.token_hex(16)
+        key, needed = secrets.token_hex(16), session_bytes(title, settings)
         with locked(self.writers, shared=True):  # so that nobody takes the lock file for a lost one
+            self._make_room(needed, None)
             lease = Lease(self.locks / key, f"the session {name!r}")
             try:
                 with self.index.transaction() as index:
+                    check_quota(index, self.quota_bytes, needed)
                     row = insert_session(
                         index,
                         key=key,
@@ -148,8 +150,12 @@ class Store:
 
     def list(self) -> tuple[SessionInfo, ...]:
         """Return the namespace's sessions, those used last first."""
-        where = "WHERE session.namespace = :namespace ORDER BY session.used DESC, session.id DESC"
-        return tuple(info_of(row) for row in self.index.rows(INFOS + where, {"namespace": self.namespace}))
+        where = (
+            "WHERE session.namespace = :namespace AND substr(session.name, 1, 1) <> :unfinished "
+            "ORDER BY session.used DESC, session.id DESC"
+        )
+        values = {"namespace": self.namespace, "unfinished": UNFINISHED}
+        return tuple(info_of(row) for row in self.index.rows(INFOS + where, values))
 
     def show(self, name: str) -> SessionInfo:
         """Return what the list says of one session; UnknownSession if there is none of that name."""
@@ -236,9 +242,9 @@ class Store:
     def sweep(self) -> int:
         """Remove sessions unused for too long and, over the quota, those unused for longest; return how many.
 
-        Open sessions stay.
+        Of all owners. Open sessions stay.
         """
-        return self._sweep(0)
+        return self._remove_old() + self._remove_unused("true", lambda: self._over(0))
 
     @contextmanager
     def writing(
@@ -248,7 +254,7 @@ class Store:
 
         packed:  the file, if there is one.
         nbytes:  what file and rows take; room is made for them.
-        session: row of the session they are for, which stays.
+        session: row of the session they are for, which stays; None for a new one.
         The value is the index and the file's name. For this room's own use.
         """
         file = secrets.token_hex(16) if packed else None
@@ -266,23 +272,39 @@ class Store:
                     (self.blobs / file).unlink(missing_ok=True)
                 raise
 
-    def recover(self) -> int:
-        """Remove files that no row names, left by processes that were killed; return how many.
+    @contextmanager
+    def carrying(self) -> Iterator[Path]:
+        """Give a place for a state file on its way from one namespace to another; it is gone at the end.
 
-        Does nothing while another process is writing: its file comes before its row.
+        If this process is killed, `recover` removes it.
+        """
+        path = self.blobs / secrets.token_hex(16)
+        with locked(self.writers, shared=True):
+            try:
+                yield path
+            finally:
+                path.unlink(missing_ok=True)
+
+    def recover(self) -> int:
+        """Remove files that no row names and unfinished sessions, left by processes that were killed.
+
+        Does nothing while another process is writing: its file comes before its row. Returns how many.
         """
         with locked_if_free(self.writers) as free:
             if not free:
                 return 0
+            found = self._remove_unused("substr(name, 1, 1) = :unfinished", values={"unfinished": UNFINISHED})
+            # Before the rows: who opens a session meanwhile makes a lock file, and that one is not lost.
+            blobs, locks = list(self.blobs.iterdir()), list(self.locks.iterdir())
             named = {row[0] for row in self.index.rows("SELECT file FROM turn WHERE file IS NOT NULL")}
             keys = {row[0] for row in self.index.rows("SELECT key FROM session")}
-            lost = [path for path in self.blobs.iterdir() if path.name not in named]
-            lost += [path for path in self.locks.iterdir() if path.name not in keys]
+            lost = [path for path in blobs if path.name not in named]
+            lost += [path for path in locks if path.name not in keys]
             # What NFS calls a file that was removed while somebody has it open; it goes with its reader.
             lost = [path for path in lost if not path.name.startswith(".nfs")]
             for path in lost:
                 path.unlink(missing_ok=True)
-        return len(lost)
+        return found + len(lost)
 
     def check(self) -> tuple[str, ...]:
         """Read everything that is kept and return what is wrong, each problem with the name of its file or
@@ -293,39 +315,66 @@ class Store:
         """
         return tuple(problems(self.index, self.blobs))
 
-    def _journal(self, network: bool) -> Journal:
-        """Return the journal that this folder's index is kept with; ValueError if none would hold here."""
-        note = self.folder / "network"  # whoever opens the folder later keeps to what it says
-        journal: Journal = "DELETE" if network or note.exists() else "WAL"
-        check_place(self.folder, journal, mount_of(self.folder))
-        if journal == "DELETE" and not note.exists():
-            write_durably(
-                note, [b"Several machines may share this folder: its index keeps a rollback journal.\n"]
-            )
-        return journal
-
     def _make_room(self, nbytes: int, session: int | None) -> None:
-        if self.quota_bytes is None:
-            return
-        query = (
-            "SELECT coalesce(sum(nbytes), 0) FROM member JOIN turn ON turn.id = member.turn "
-            "WHERE member.session = :session"
-        )
-        own = self.index.rows(query, {"session": session})[0][0]
-        if own + nbytes > self.quota_bytes:
+        """See that so much more may be kept. session: the one it is for; None for a new one."""
+        if self.quota_bytes is not None:
+            self._make_bytes(nbytes, self.quota_bytes, session)
+        if session is None:
+            self._make_place()
+
+    def _make_bytes(self, nbytes: int, quota: int, session: int | None) -> None:
+        """Remove sessions of this owner as needed; StorageFull, and none is removed, if it is of no use."""
+        own = self._sum(OWN, {"session": session})
+        if own + nbytes > quota:
             raise StorageFull(
                 f"{nbytes:,} bytes more beside the session's {own:,} exceed the quota of "
-                f"{self.quota_bytes:,} bytes; raise the quota, or begin a new session"
+                f"{quota:,} bytes; raise the quota, or begin a new session"
             )
-        self._sweep(nbytes)
+        self._remove_old()
+        if not self._over(nbytes):
+            return
+        owner = {"owner": json.dumps(self.owner)}
+        if self._sum(OTHERS, owner) + own + nbytes > quota:
+            raise StorageFull(
+                f"the sessions of others leave no room for {nbytes:,} bytes more in the "
+                f"{quota:,} that are allowed; whoever runs this can raise the quota"
+            )
+        mine = "namespace IN (SELECT value FROM json_each(:owner))"
+        self._remove_unused(mine, lambda: self._over(nbytes), owner)
 
-    def _sweep(self, needed: int) -> int:
+    def _make_place(self) -> None:
+        """See that the namespace may have one session more; StorageFull if it may not."""
+        where, values = "namespace = :namespace", {"namespace": self.namespace}
+
+        def full() -> bool:
+            return self._sum(f"SELECT count(*) FROM session WHERE {where}", values) >= MOST_SESSIONS
+
+        if self.quota_bytes is not None:
+            self._remove_unused(where, full, values)
+        if full():
+            raise StorageFull(f"there are {MOST_SESSIONS:,} sessions, as many as there may be; delete some")
+
+    def _over(self, more: int) -> bool:
+        return self.quota_bytes is not None and self._sum(HELD) + more > self.quota_bytes
+
+    def _sum(self, query: str, values: Mapping[str, Any] | None = None) -> int:
+        return self.index.rows(query, values)[0][0]
+
+    def _remove_old(self) -> int:
+        if self.max_age_seconds is None:
+            return 0
+        return self._remove_unused("used < :oldest", values={"oldest": time.time() - self.max_age_seconds})
+
+    def _remove_unused(
+        self, where: str, go_on: Callable[[], bool] = lambda: True, values: Mapping[str, Any] | None = None
+    ) -> int:
+        """Remove sessions that nobody has open, those unused for longest first; return how many."""
         removed = 0
-        oldest = None if self.max_age_seconds is None else time.time() - self.max_age_seconds
-        for row in self.index.rows("SELECT id, key, used FROM session ORDER BY used, id"):
-            old = oldest is not None and row["used"] < oldest
-            over = self.quota_bytes is not None and self.usage().nbytes + needed > self.quota_bytes
-            if not old and not over:
+        if not go_on():
+            return 0
+        query = f"SELECT id, key, used FROM session WHERE {where} ORDER BY used, id"
+        for row in self.index.rows(query, values):
+            if not go_on():
                 break
             with locked_if_free(self.locks / row["key"]) as free:
                 same = self.index.row("SELECT 1 FROM session WHERE id = :id AND used = :used", dict(row))
@@ -346,7 +395,7 @@ class Store:
 
     def _find(self, name: str) -> sqlite3.Row:
         query = "SELECT * FROM session WHERE namespace = :namespace AND name = :name"
-        row = self.index.row(query, {"namespace": self.namespace, "name": check_name(name)})
+        row = self.index.row(query, {"namespace": self.namespace, "name": check_kept(name)})
         if row is None:
             raise UnknownSession(_unknown(name))
         return row

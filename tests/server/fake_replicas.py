@@ -22,6 +22,11 @@ from griffin.server.place import Link, Place
 from griffin.server.replicas import Supervisor
 
 
+def tell(*words: object) -> None:
+    """Write a line in one piece: several processes write to the same file."""
+    os.write(1, f"{' '.join(map(str, words))}\n".encode())
+
+
 def supervise(count: int, behaviour: str, grace: float = 10.0) -> int:
     replicas._GRACE = grace
     log_to_stderr()
@@ -31,15 +36,13 @@ def supervise(count: int, behaviour: str, grace: float = 10.0) -> int:
         return [sys.executable, "-m", __spec__.name, "replica", place.to_json(), behaviour]
 
     where = url_of(listeners[0])
-    supervisor = Supervisor(
-        count, command, listeners, drain_seconds=0.1, announce=lambda: print("at", where, flush=True)
-    )
+    supervisor = Supervisor(count, command, listeners, drain_seconds=0.1, announce=lambda: tell("at", where))
     return supervisor.run()
 
 
 def replica(place: Place, behaviour: str) -> None:
     link = Link(place)
-    print("replica", place.number, os.getpid(), flush=True)
+    tell("replica", place.number, os.getpid())
     if behaviour == "fail":
         sys.exit(2)
     if behaviour == "deaf":
@@ -48,7 +51,7 @@ def replica(place: Place, behaviour: str) -> None:
     ending = threading.Event()
 
     def end(sig: int, frame: object) -> None:
-        print("told", place.number, signal.Signals(sig).name, flush=True)
+        tell("told", place.number, signal.Signals(sig).name)
         ending.set()
 
     if behaviour == "serve":
@@ -66,7 +69,7 @@ def replica(place: Place, behaviour: str) -> None:
             connection.sendall(str(os.getpid()).encode())
     listener.close()
     time.sleep(0.5)
-    print("ended", place.number, flush=True)
+    tell("ended", place.number)
 
 
 if __name__ == "__main__":

@@ -63,11 +63,12 @@ class Live:
         return self.service.engine.stats().busy > 0
 
     def idle(self, seconds: float = 5.0) -> bool:
-        """Return whether every slot is given back within so many seconds."""
+        """Return whether every slot and every body is given back within so many seconds."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             stats = self.service.engine.stats()
-            if stats.busy == stats.waiting == 0 and not self.service.bridge.runs:
+            held = self.service.bridge.runs or self.service.budget.held
+            if stats.busy == stats.waiting == 0 and not held:
                 return True
             time.sleep(0.01)
         return False

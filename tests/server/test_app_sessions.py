@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
+import json
 import threading
+from types import SimpleNamespace
 
 import openai
 import pytest
 
 import griffin
 from griffin.conversation import Conversation, fingerprint_of
-from griffin.sessions import Store
+from griffin.server import errors, keeping
+from griffin.server import protocol as p
+from griffin.server.errors import ApiError
+from griffin.server.routes import responses, states
+from griffin.sessions import SessionBusy, Store, UnknownSession
 from tests.server.live import NAME, endless, serving
+from tests.server.test_replicas import until
 from tests.toy import write_toy
 
 
@@ -100,6 +109,29 @@ def test_a_program_that_names_its_chats(live):
     assert again == first and not state.startswith("session;")
 
 
+@pytest.mark.parametrize("why", ["long", "full"])
+def test_a_request_that_is_refused_moves_nothing(live, llm, http, monkeypatch, why):
+    """It would have gone on from an earlier turn."""
+    name, answers = f"stays-{why}", talk(llm, "one", "two", "three")
+    for message in ("one", "two"):
+        say(live, message, session=name)
+
+    def full(*given, **more):
+        raise ApiError(errors.QUEUE_FULL, "come back later", retry_after=1.0)
+
+    with monkeypatch.context() as patch:
+        if why == "full":
+            patch.setattr(live.service, "start", full)
+        else:
+            short = dataclasses.replace(live.service.limits, max_prompt_tokens=1)
+            patch.setattr(live.service, "limits", short)
+        with pytest.raises(openai.APIStatusError) as caught:
+            say(live, "other", session=name, before=both(["one"], answers[:1]))
+        assert caught.value.status_code == (429 if why == "full" else 400)
+    assert http.get(f"/v1/sessions/{name}").json()["head"] == 2
+    assert say(live, "three", session=name)[0] == answers[2]
+
+
 def test_undo_is_never_having_said_it(live, llm, http):
     for message in ("one", "two"):
         say(live, message, session="undo")
@@ -162,6 +194,100 @@ def test_a_session_answers_one_at_a_time(live, llm):
         assert [t["parent"] for t in http.get("/v1/sessions/busy/turns").json()["data"]] == [None, 1]
 
 
+def test_two_that_begin_a_session_at_once(live, monkeypatch):
+    """The slower one is told that the other has it."""
+    service, store = live.service, live.service.store.within("twice")
+    open_, others = store.open, []
+
+    def late(name, fingerprint):
+        if not others:
+            others.append(keeping.open_session(service, service.store.within("twice"), name))
+            raise UnknownSession("not yet")
+        return open_(name, fingerprint)
+
+    monkeypatch.setattr(store, "open", late)
+    with pytest.raises(SessionBusy):
+        keeping.open_session(service, store, "new")
+    others[0].close()
+    keeping.open_session(service, store, "new").close()
+
+
+def left(make, begun, end):
+    """Begin something, cancel it when it has begun, and only then let it end."""
+
+    async def main():
+        task = asyncio.create_task(make())
+        assert await asyncio.to_thread(begun.wait, 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        end.set()
+
+    asyncio.run(main())
+
+
+def slowly(do, begun, end, made):
+    """Return something that does the same, and waits before it returns."""
+
+    def slow(*given, **more):
+        made.append(do(*given, **more))
+        begun.set()
+        end.wait(10)
+        return made[-1]
+
+    return slow
+
+
+@pytest.mark.parametrize("way", ["chat", "block", "response"])
+def test_a_session_that_nobody_waits_for_is_given_back(live, monkeypatch, way):
+    service, name, made = live.service, f"left-{way}", []
+    begun, end = threading.Event(), threading.Event()
+    exchange = SimpleNamespace(namespace="")
+    body = {"model": NAME, "messages": [{"role": "user", "content": "x"}], "session_id": name}
+    asked = p.parse_chat(json.dumps(body).encode(), service.limits)
+    open_ = slowly(keeping.open_session, begun, end, made)
+    store = service.store
+
+    async def chat():
+        await keeping.chat_thread(
+            service, exchange, asked.identity({}), asked.messages, None, size=1, penalty=False
+        )
+
+    async def block():
+        async with keeping.opened(service, lambda: open_(service, store, name)):
+            pass
+
+    async def response():
+        await responses._own_thread(service, exchange, p.Identity("none"), asked.messages, name, True, False)
+
+    if way == "response":
+        store = store.within("responses")
+        monkeypatch.setattr(responses, "go_on", slowly(keeping.go_on, begun, end, made))
+        left(response, begun, end)
+        until(lambda: name not in {info.name for info in store.list()})
+    else:
+        monkeypatch.setattr(keeping, "open_session", open_)
+        left(chat if way == "chat" else block, begun, end)
+        until(lambda: not store.busy(name))
+
+
+def test_what_answers_went_on_from_is_counted(live):
+    def hits(source):
+        found = {"source": source}
+        return live.service.metrics.registry.get_sample_value("griffin_state_hits_total", found) or 0
+
+    def count():
+        return hits("session"), sum(map(hits, ("session", "prefix", "none")))
+
+    sessions, all_ = count()
+    say(live, "one", session="counted")
+    say(live, "two", session="counted")
+    assert count() == (sessions + 1, all_ + 2)
+    live.openai().completions.create(model=NAME, prompt="x", max_tokens=2)
+    live.openai().responses.create(model=NAME, input="x", max_output_tokens=2)
+    assert count() == (sessions + 1, all_ + 4)
+
+
 def test_append_and_saved_states(live, llm, http):
     done = http.post("/v1/states", json={"name": "rules", "text": "class Rules: pass\n", "title": "R"}).json()
     assert done["tokens"] == len(llm.tokenizer.encode("class Rules: pass\n"))
@@ -194,6 +320,32 @@ def test_append_and_saved_states(live, llm, http):
     assert say(live, "two", session="from-rules")[1].startswith("session;")
 
 
+def test_a_state_of_a_turn(live, llm, http):
+    for message in ("one", "two"):
+        say(live, message, session="stages")
+    turns = http.get("/v1/sessions/stages/turns").json()["data"]
+    saved = http.post("/v1/states", json={"name": "stage-1", "session": "stages", "at": 1}).json()
+    assert saved["tokens"] == turns[0]["tokens"] < turns[1]["tokens"]
+    unknown = http.post("/v1/states", json={"name": "stage-9", "session": "stages", "at": 9})
+    assert unknown.status_code == 404 and live.service.store.check() == ()
+
+
+def test_a_state_is_in_no_list_until_it_is_whole(live, http, monkeypatch):
+    seen, store = [], live.service.store
+    before = [info.name for info in store.within("states").list()]
+    sessions = store.usage().sessions
+
+    async def half(service, exchange, session, reading, **more):
+        seen.append(([info.name for info in store.within("states").list()], session.name))
+        raise ApiError(errors.QUEUE_FULL, "come back later")
+
+    monkeypatch.setattr(states, "read_into", half)
+    assert http.post("/v1/states", json={"name": "half", "text": "x"}).status_code == 429
+    [(listed, name)] = seen
+    assert listed == before and store.usage().sessions == sessions
+    assert http.get(f"/v1/states/{name}").status_code == 400  # no client's name can be one of these
+
+
 def test_responses(live, llm):
     client = live.openai()
     said = ["one", "two"]
@@ -217,6 +369,20 @@ def test_responses(live, llm):
     unkept = client.responses.create(input="one", store=False, **fields)
     with pytest.raises(openai.NotFoundError):
         client.responses.retrieve(unkept.id)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_response_that_goes_on_and_is_not_kept(live, llm, stream):
+    client = live.openai()
+    fields = {"model": NAME, "max_output_tokens": 6, "extra_body": {"seed": 1}}
+    first = client.responses.create(input="one", **fields)
+    after = {"previous_response_id": first.id, "store": False, "stream": stream}
+    second = client.responses.create(input="two", **after, **fields)
+    if stream:
+        second = list(second)[-1].response
+    assert second.output_text == talk(llm, "one", "two")[1]
+    until(lambda: second.id not in {info.name for info in live.service.store.within("responses").list()})
+    assert client.responses.retrieve(first.id).id == first.id
 
 
 def test_a_conversation_of_responses(live, llm):

@@ -17,7 +17,8 @@ import pytest
 
 from griffin.server import replicas
 from griffin.server.door import bound
-from griffin.server.replicas import share
+from griffin.server.place import READY
+from griffin.server.replicas import ourselves, share
 
 
 class Supervised:
@@ -117,7 +118,8 @@ def test_none_outlives_a_supervisor_that_was_killed(started):
     server = started(2, "deaf")
     until(lambda: server.log.read_text().count("serves (process") == 2)
     pids = server.pids()
-    assert all(lives(pid) for pid in pids) and len(list(server.folders.iterdir())) == 1
+    [folder] = server.folders.iterdir()  # of the sockets by which they ask each other
+    assert all(lives(pid) for pid in pids) and folder.stat().st_mode & 0o777 == 0o700
     server.process.kill()
     until(lambda: not any(lives(pid) for pid in pids))
     until(lambda: not list(server.folders.iterdir()))
@@ -157,11 +159,52 @@ def test_a_row_of_deaths_is_answered_ever_more_slowly():
     waits = []
     for now in range(12):
         one.begun = now
-        supervisor._bury(one, -9, now)
+        supervisor._bury(one, "died", now)
         waits.append(one.again - now)
     assert waits == [0.5, 1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60]
-    supervisor._bury(one, 1, one.begun + 61)  # it had lived for long
+    supervisor._bury(one, "died", one.begun + 61)  # it had lived for long
     assert one.again == one.begun + 61.5
+
+
+def test_one_that_cannot_be_started_is_tried_again_and_harms_nobody(caplog):
+    supervisor = replicas.Supervisor(2, lambda place: ["/nowhere/griffin"], [])
+    [first, second] = supervisor.replicas
+    with pytest.raises(OSError):
+        supervisor._start(first, first=True)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for wait in (0.5, 1):
+        supervisor._start(second)
+        assert second.process is None and second.again == second.begun + wait
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert "replica 2 could not be started (No such file" in caplog.text
+
+
+def test_a_replica_that_is_ready_too_late_starts_no_others():
+    started = []
+    supervisor = replicas.Supervisor(2, lambda place: [], [], announce=lambda: started.append("said"))
+    [first, second] = supervisor.replicas
+    first.process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    first.link, theirs = socket.socketpair()
+    with theirs, first.link, first.process:
+        supervisor._signals.append(signal.SIGTERM)
+        supervisor._obey()
+        theirs.sendall(READY)
+        supervisor._hear(first)
+        assert first.ready and second.again is None and not started
+        second.again = 0.0
+        supervisor._look()
+        assert second.process is None
+        first.process.kill()
+
+
+def test_nothing_is_imported_from_the_current_folder(tmp_path):
+    (tmp_path / "griffin.py").write_text("raise SystemExit('not ours')")
+    (tmp_path / "json.py").write_text("raise SystemExit('not ours')")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        ourselves(["--version"]), cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "griffin" in done.stdout, done.stderr
 
 
 def test_an_address_that_is_taken_is_told_before_anything_starts():
@@ -176,7 +219,10 @@ def test_sockets_of_a_path_are_closed_to_others(tmp_path):
     assert (tmp_path / "door").stat().st_mode & 0o777 == 0o600
     first.close()
     [second] = bound("ignored", 1, tmp_path / "door")  # the one that lay there made room
-    second.close()
+    second.listen(1)
+    with second, pytest.raises(OSError, match="door: another one listens there"):
+        bound("ignored", 1, tmp_path / "door")
+    assert (tmp_path / "door").is_socket()
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ValueError, match="is no socket"):
         bound("ignored", 1, tmp_path / "file")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import asyncio
 import hmac
 import http.client
 import json
 import logging
+import socket
+import threading
 import time
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -14,16 +19,20 @@ from click.testing import CliRunner
 
 import griffin
 from griffin.cli import main
-from griffin.server import auth
+from griffin.cli.serve import build
+from griffin.server import auth, keeping
 from griffin.server.auth import Keys
-from griffin.server.door import check_open_door
+from griffin.server.door import bound_to_path, check_open_door
 from griffin.server.errors import ApiError
 from griffin.server.hosts import Hosts, is_loopback
 from griffin.server.limits import Limits
+from griffin.server.protocol import body as parsing
 from griffin.server.protocol.operations import OPERATIONS
 from griffin.server.receive import Budget
+from griffin.server.run import Server
 from griffin.server.service import Settings
-from tests.server.live import serving
+from tests.server.live import endless, serving
+from tests.server.test_replicas import until
 from tests.toy import write_toy
 
 ALICE, BOB = "alice-key-0123456789", "bob-key-0123456789"
@@ -97,8 +106,7 @@ def test_keys_come_from_files_that_others_cannot_read(tmp_path):
 def test_every_path_but_two_needs_a_key(live):
     with live.http() as http:
         for operation in OPERATIONS:
-            path = operation.path.replace("{name}", "x").replace("{id}", "x").replace("{model}", "x")
-            answer = http.request(operation.method, path, json={} if operation.body else None)
+            answer = http.request(operation.method, _path(operation), json={} if operation.body else None)
             assert (answer.status_code == 200) if operation.public else (answer.status_code == 401), operation
         assert {o.path for o in OPERATIONS if o.public} == {"/health", "/ready"}
         for path in ("/openapi.json", "/nothing", "/v1/chat/completions"):
@@ -190,6 +198,31 @@ def test_the_pages_own_headers(live):
     assert "default-src 'none'" in headers["content-security-policy"] and headers["x-frame-options"] == "DENY"
 
 
+def test_a_unix_socket_is_closed_to_others_before_anybody_can_connect(llm, tmp_path, monkeypatch):
+    path, modes, listen = tmp_path / "door", [], socket.socket.listen
+
+    def noted(self, *given):
+        modes.append(path.stat().st_mode & 0o777)
+        return listen(self, *given)
+
+    monkeypatch.setattr(socket.socket, "listen", noted)
+    server = Server(build(llm, name="toy", slots=1), uds=path)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
+    thread.start()
+    until(lambda: server.started, 20)
+    try:
+        with httpx2.Client(
+            transport=httpx2.HTTPTransport(uds=str(path)), base_url="http://localhost"
+        ) as http:
+            assert http.get("/health").status_code == 200 and server.url == f"unix:{path}"
+        with pytest.raises(OSError, match="another one listens there"):
+            bound_to_path(path)
+    finally:
+        server.stop()
+        thread.join(20)
+    assert modes == [0o600]
+
+
 # What is bounded.
 
 
@@ -270,6 +303,33 @@ def test_bodies_together_are_bounded():
     budget.take(100)
 
 
+def test_a_body_is_held_until_its_answer_is_over(live, llm):
+    content = json.dumps({**CHAT, "max_tokens": 20_000, "stream": True, **endless(llm)}).encode()
+    with as_(live, ALICE, **{"content-type": "application/json"}) as http:
+        with http.stream("POST", "/v1/chat/completions", content=content) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            assert live.service.budget.held == len(content)
+        assert live.idle() and live.service.budget.held == 0
+
+
+def test_large_bodies_are_parsed_beside_the_loop(live, monkeypatch):
+    """Those of every operation: everybody else would wait for as long as that takes."""
+    threads, parse = [], parsing._json
+
+    def noted(*given):
+        threads.append(threading.current_thread().name)
+        return parse(*given)
+
+    monkeypatch.setattr(parsing, "_json", noted)
+    with as_(live, ALICE) as http:
+        for operation in OPERATIONS:
+            if operation.body is not None:
+                threads.clear()
+                http.request(operation.method, _path(operation), json={"owl": "o" * 5000})
+                assert threads and all(name.startswith("griffin-text") for name in threads), operation
+
+
 def test_one_key_cannot_take_everything(llm):
     settings = Settings(max_requests_per_key=1)
     with serving(llm, keys=Keys([ALICE, BOB]), settings=settings) as live:
@@ -329,6 +389,27 @@ def test_each_key_sees_its_own(live):
         assert bob.post("/v1/responses", json=follow).status_code == 404
 
 
+def test_no_key_can_push_out_what_another_keeps(live, monkeypatch):
+    with as_(live, ALICE) as alice, as_(live, BOB) as bob:
+        assert alice.post("/v1/chat/completions", json={**CHAT, "session_id": "hers"}).status_code == 200
+        alice.post("/v1/responses", json={"input": "x", "max_output_tokens": 2})
+        store = live.service.store
+        sessions = store.usage().sessions
+        monkeypatch.setattr(store, "quota_bytes", store.usage().nbytes + 5000)
+        full = bob.post("/v1/chat/completions", json={**CHAT, "session_id": "his"})
+        assert full.status_code == 507 and full.json()["error"]["code"] == "storage_full"
+        for _ in range(5):
+            bob.post("/v1/sessions", json={})
+        assert alice.get("/v1/sessions/hers").json()["turns"] == 1
+        assert sessions < store.usage().sessions < sessions + 5
+        # Her own responses make room for her sessions, and the other way around.
+        assert set(keeping.sessions(live.service, "key-a", "states").owner) == {
+            "key-a",
+            "key-a.states",
+            "key-a.responses",
+        }
+
+
 def test_prefixes_are_not_shared_between_keys(live):
     """How fast an answer comes must not tell what another has asked."""
     body = {**CHAT, "messages": [{"role": "user", "content": "a long secret, " * 20}]}
@@ -364,6 +445,34 @@ def test_a_traceback_stays_inside(live, monkeypatch, caplog):
         answer = http.get("/metrics")
     assert answer.status_code == 500 and "secret" not in answer.text + caplog.text
     assert answer.headers["x-request-id"] in answer.json()["error"]["message"] and "broken" in caplog.text
+
+
+def test_nothing_is_unpickled(live):
+    """No body is taken but JSON, and the server's code has nothing that could unpickle one."""
+    with as_(live, ALICE) as http:
+        for operation in OPERATIONS:
+            for media in ("application/octet-stream", "application/x-pickle"):
+                if operation.body is not None:
+                    headers = {"content-type": media}
+                    answer = http.request(
+                        operation.method, _path(operation), content=b"cos\n", headers=headers
+                    )
+                    assert answer.status_code == 415, operation
+    refused = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "torch.load"}
+    for path in Path(griffin.server.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            named = set()
+            if isinstance(node, ast.Import):
+                named = {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                named = {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+            elif isinstance(node, ast.Attribute):
+                named = {ast.unparse(node)}
+            assert not named & refused, path
+
+
+def _path(operation) -> str:
+    return operation.path.replace("{name}", "x").replace("{id}", "x").replace("{model}", "x")
 
 
 def _all(sock) -> bytes:

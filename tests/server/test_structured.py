@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import Literal
 
 import openai
@@ -12,6 +13,7 @@ from openai import AsyncOpenAI
 from pydantic import BaseModel, Field
 
 import griffin
+from griffin.server import constraints
 from tests.server.live import NAME, serving
 from tests.toy import write_toy
 
@@ -332,6 +334,31 @@ def test_what_cannot_be_held_to_is_refused(live, client, fields, param, stream):
     assert caught.value.param == param and caught.value.code == "invalid_value"
     assert caught.value.response.headers["x-should-retry"] == "false"
     assert live.service.engine.stats().busy == 0
+
+
+def test_the_search_for_what_is_to_blame_ends(client, llm, monkeypatch):
+    compiled, compile_ = [], llm.grammars.compile
+    monkeypatch.setattr(llm.grammars, "compile", lambda grammar: compiled.append(1) or compile_(grammar))
+    monkeypatch.setattr(constraints, "_BLAME_SECONDS", 0)
+    function = {"name": "x", "strict": True, "parameters": {"properties": {"a": IMPOSSIBLE}}}
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(client, tools=[{"type": "function", "function": function}, *TOOLS])
+    assert caught.value.param == "tools" and len(compiled) == 1
+
+
+def test_grammars_that_take_their_time_hold_up_no_texts(client, llm, monkeypatch):
+    begun, end = [], threading.Event()
+    monkeypatch.setattr(llm.grammars, "compile", lambda grammar: begun.append(1) or end.wait(20))
+    monkeypatch.setattr(constraints, "_COMPILE_SECONDS", 0.05)
+    try:
+        for _ in range(3):
+            with pytest.raises(openai.APIStatusError, match="not prepared in time"):
+                ask(client, response_format={"type": "json_object"})
+        long = [{"role": "user", "content": "x " * 2000}]  # it is parsed beside the loop
+        assert ask(client.with_options(timeout=10), messages=long, max_tokens=2).usage.completion_tokens == 2
+    finally:
+        end.set()
+    assert len(begun) == 1  # who waited in vain costs nothing
 
 
 def test_responses_and_completions_refuse_it_too(client):

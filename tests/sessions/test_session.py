@@ -117,6 +117,22 @@ def test_the_head_and_redo_survive_reopening(tmp_path):
             assert session.redo(2).number == 3
 
 
+def test_a_move_that_is_not_kept_is_made_by_the_next_turn(tmp_path):
+    with Store(tmp_path / "s") as store:
+        with store.create("a", fingerprint=fingerprint(), config=CONFIG) as session:
+            for ids in ([1, 2], [3], [4]):
+                say(session, ids)
+            session.goto(1, keep=False)
+            assert session.head.number == 1 and holds(session, [1, 2]) and store.show("a").head == 3
+        with store.open("a", fingerprint()) as session:
+            assert session.head.number == 3
+            session.goto(1, keep=False)
+            say(session, [5])
+            assert session.undo().number == 1 and session.redo().number == 4
+        with store.open("a", fingerprint()) as session:
+            assert session.head.number == 4 and holds(session, [1, 2, 5])
+
+
 @pytest.mark.parametrize(
     ("move", "message"),
     [
@@ -145,11 +161,12 @@ def test_forks_share_files_and_nothing_else(store, session):
     say(session, ids)
     say(session, [1, 2, 3])
     say(session, [4])
-    used = store.usage()
+    used, files = store.usage(), set(store.blobs.iterdir())
     session.undo()
     assert session.fork("try2") == "try2"
     assert session.fork("first", at=1, title="anew") == "first"
-    assert (store.usage().nbytes, store.usage().turns) == (used.nbytes, used.turns)
+    assert store.usage().turns == used.turns and set(store.blobs.iterdir()) == files
+    assert 2 * 2048 < store.usage().nbytes - used.nbytes < 2 * 2048 + 400  # rows
     assert len(list(store.blobs.iterdir())) == 3
     with store.open("try2", fingerprint()) as fork:
         assert holds(fork, [*ids, 1, 2, 3])

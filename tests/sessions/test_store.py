@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import time
 
 import pytest
@@ -21,7 +22,9 @@ from griffin.sessions import (
     Store,
     UnknownSession,
     UnknownTurn,
+    unfinished_name,
 )
+from griffin.sessions.lease import locked
 from griffin.sessions.names import check_name
 from tests.sessions.fakes import CONFIG, CONFIGS, fake_state, fingerprint, holds, say
 
@@ -110,7 +113,8 @@ def test_list_show_and_rename(store):
     info = store.show("a")
     assert (info.title, info.settings, info.turns, info.tokens) == ("Soup", {"x": 1}, 2, 3)
     assert info.head == 1 and store.show("b").head is None
-    assert info.nbytes == sum(turn.nbytes for turn in store.turns("a")) == store.usage().nbytes
+    assert info.nbytes == sum(turn.nbytes for turn in store.turns("a"))
+    assert 0 < store.usage().nbytes - info.nbytes - 2 * 2048 < 300  # rows beside the turns
     assert abs(info.nbytes - sum(path.stat().st_size for path in store.blobs.iterdir())) < 1200
     assert info.fingerprint == fingerprint()
     store.rename("a", "c")
@@ -231,12 +235,65 @@ def test_the_quota_takes_the_longest_unused_and_never_an_open_one(tmp_path):
         one = plain.usage().nbytes // 4
     with Store(tmp_path / "s", quota_bytes=4 * one + 100) as store, store.open("a", fingerprint()) as held:
         age(store, "a", 1000)
-        with begin(store.within("other"), "e") as session:
+        with begin(store, "e") as session:
             say(session, list(range(30)))
-        assert [info.name for info in store.list()] == ["d", "c", "a"]  # b went, not a, which is open
+        assert [info.name for info in store.list()] == ["e", "d", "c", "a"]  # b went, not a, which is open
         assert store.usage().nbytes <= 4 * one + 100
         assert holds(held, list(range(30)))
         assert store.check() == ()
+
+
+def test_an_owner_makes_room_for_what_is_new_and_others_do_not(tmp_path):
+    with Store(tmp_path / "s") as plain:
+        for owner in ("hers", "his", "his.states"):
+            with begin(plain.within(owner), "a") as session:
+                say(session, list(range(30)))
+        one = plain.usage().nbytes // 3
+        age(plain, "a", 100)
+    with Store(tmp_path / "s", quota_bytes=3 * one + 100) as store:
+        hers, his = store.within("hers"), store.within("his", ["his.states"])
+        with begin(his, "b") as session:
+            say(session, list(range(30)))
+        assert [info.name for info in his.list()] in (["b"], ["b", "a"])
+        assert len(his.list()) + len(store.within("his.states").list()) == 2 and len(hers.list()) == 1
+        with his.open("b", fingerprint()) as session, pytest.raises(StorageFull, match="of others leave no"):
+            say(session, list(range(90)))
+            say(session, list(range(90)))
+        assert len(hers.list()) == 1 and store.check() == ()
+        # What would not do is not begun.
+        kept = {info.name for info in his.list()}
+        with pytest.raises(StorageFull, match="of others leave no room"):
+            store.within("third")._make_room(one, None)
+        assert {info.name for info in his.list()} == kept and len(hers.list()) == 1
+
+
+def test_rows_count_so_nothing_grows_without_end(tmp_path):
+    with Store(tmp_path / "s", quota_bytes=20_000) as store, begin(store, "a") as session:
+        say(session, [1, 2])
+        for _ in range(20):
+            session.fork()
+            begin(store, settings={"system": "x" * 900}).close()
+            assert store.usage().nbytes <= 20_000
+        assert 4 < len(store.list()) < 10 and "a" in {info.name for info in store.list()}
+        with pytest.raises(StorageFull, match="exceed the quota"):
+            begin(store, settings={"system": "x" * 20_000})
+
+
+def test_an_owner_has_so_many_sessions(tmp_path, monkeypatch):
+    monkeypatch.setattr("griffin.sessions.store.MOST_SESSIONS", 3)
+    with Store(tmp_path / "s") as store, begin(store, "a") as session:
+        session.fork("b")
+        begin(store.within("other"), "x").close()
+        begin(store, "c").close()
+        for more in (lambda: begin(store, "d"), lambda: session.fork("d")):
+            with pytest.raises(StorageFull, match="3 sessions, as many as there may be"):
+                more()
+    with Store(tmp_path / "s", quota_bytes=10**9) as store:
+        for name, seconds in (("a", 50), ("b", 90), ("c", 80)):
+            age(store, name, seconds)
+        begin(store, "d").close()  # beside a quota the one unused for longest makes place
+        assert [info.name for info in store.list()] == ["d", "a", "c"]
+        assert len(store.within("other").list()) == 1
 
 
 def test_a_turn_over_the_quota_is_refused_and_costs_nobody_else(tmp_path):
@@ -375,6 +432,62 @@ def test_recover_removes_what_nobody_names(store):
         assert holds(session, [1, 2])
         with pytest.raises(SessionBusy):
             store.open("a", fingerprint())  # the lock file of an open session is not among them
+
+
+def test_recover_leaves_the_lock_of_a_session_that_was_made_meanwhile(store, monkeypatch):
+    begin(store, "a").close()
+    rows = store.index.rows
+
+    def late(query, values=None):
+        found = rows(query, values)
+        if query == "SELECT key FROM session":  # now another process forks, and opens what it made
+            (store.locks / "made-since").touch()
+        return found
+
+    monkeypatch.setattr(store.index, "rows", late)
+    assert store.recover() == 0 and (store.locks / "made-since").exists()
+
+
+def test_a_fork_waits_for_who_recovers(store):
+    with begin(store, "a") as session:
+        with locked(store.writers):
+            thread = threading.Thread(target=session.fork, args=("b",))
+            thread.start()
+            thread.join(0.05)
+            assert [info.name for info in store.list()] == ["a"]
+        thread.join(10)
+        assert {info.name for info in store.list()} == {"a", "b"}
+
+
+def test_what_is_unfinished_is_in_no_list_and_goes_with_who_made_it(store):
+    with begin(store, unfinished_name()) as session:
+        say(session, [1, 2])
+        assert store.list() == () and store.recover() == 0
+        session.update(name="a", title="whole")
+    assert [(info.name, info.title) for info in store.list()] == [("a", "whole")]
+    left = unfinished_name()
+    begin(store, left).close()  # as when its process was killed
+    with begin(store, unfinished_name()) as session:
+        with pytest.raises(SessionExists):
+            session.update(name="a")
+        with pytest.raises(InvalidName):
+            session.update(name=left)
+        assert store.recover() == 1 and store.usage().sessions == 2
+    with Store(store.folder) as again:
+        assert again.usage().sessions == 1 and len(list(again.locks.iterdir())) == 1
+        with again.open("a", fingerprint()) as session:
+            assert holds(session, [1, 2])
+
+
+def test_what_is_carried_is_left_alone_and_not_left_behind(store):
+    with begin(store, "a") as session:
+        say(session, [1, 2])
+    with store.carrying() as path:
+        store.export("a", path)
+        assert Store(store.folder).recover() == 0
+        store.within("other").import_(path, "b", fingerprint=fingerprint())
+    assert not path.exists() and path.parent == store.blobs  # where `recover` looks
+    assert len(list(store.blobs.iterdir())) == 2
 
 
 def test_export_of_what_is_not_there(store):

@@ -39,7 +39,7 @@ async def chat(service: Service, exchange: Exchange) -> Reply | None:
         ignored = p.ignored_header(asked.ignored)
         return await _answer(service, exchange, asked, head, thread, form, grammar, ignored)
     finally:
-        await thread.close()
+        thread.close()
 
 
 async def _answer(
@@ -85,7 +85,7 @@ async def _answer(
         )
         return None
     finally:
-        service.finish(exchange, run)
+        service.finish(exchange, run, thread.source(run))
         await thread.rescue(run)
 
 

@@ -76,7 +76,7 @@ async def completions(service: Service, exchange: Exchange) -> Reply | None:
             p.encode(p.completion(head, answers, used(run), told)), ignored | no_thread(run).header(run)
         )
     finally:
-        service.finish(exchange, run)
+        service.finish(exchange, run, no_thread(run).source(run))
 
 
 async def _stream(

@@ -64,7 +64,7 @@ async def create(service: Service, exchange: Exchange) -> Reply | None:
     try:
         return await _answer(service, exchange, asked, head, thread, form, grammar)
     finally:
-        await thread.close()
+        thread.close()
         if own and thread.turn is None:
             with suppress(SessionError, ApiError):
                 store = sessions(service, exchange.namespace, "responses")
@@ -135,7 +135,7 @@ async def _answer(
         )
         return None
     finally:
-        service.finish(exchange, run)
+        service.finish(exchange, run, thread.source(run))
         if thread.name is not None:  # a named session keeps what was said; a response that failed is none
             await thread.rescue(run)
 
@@ -193,7 +193,11 @@ async def _own_thread(
             store.delete(id)
             raise
 
-    return await service.disk(partial(refusals, do))
+    def undo(thread: Thread) -> None:
+        thread.close()
+        store.delete(id)
+
+    return await service.disk(partial(refusals, do), undo=undo)
 
 
 async def _stored(service: Service, exchange: Exchange) -> dict[str, Any]:

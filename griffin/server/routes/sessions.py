@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 
 from griffin.server import protocol as p
@@ -29,7 +28,7 @@ async def listed(service: Service, exchange: Exchange) -> Reply:
 async def create(service: Service, exchange: Exchange) -> Reply:
     """Create a session, empty or going on from a saved state."""
     body = await service.body(exchange)
-    asked, ignored = p.parse_session_create(body, service.limits)
+    asked, ignored = await service.think(len(body), lambda: p.parse_session_create(body, service.limits))
     store = sessions(service, exchange.namespace)
     states = sessions(service, exchange.namespace, "states")
 
@@ -55,7 +54,7 @@ async def show(service: Service, exchange: Exchange) -> Reply:
 async def change(service: Service, exchange: Exchange) -> Reply:
     """Give a session another name or title."""
     body = await service.body(exchange)
-    asked, ignored = p.parse_session_change(body, service.limits)
+    asked, ignored = await service.think(len(body), lambda: p.parse_session_change(body, service.limits))
     store, name = _named(service, exchange)
 
     def do() -> str:
@@ -93,7 +92,7 @@ async def turns(service: Service, exchange: Exchange) -> Reply:
 async def fork(service: Service, exchange: Exchange) -> Reply:
     """Go on from a session in two ways; both share what came before."""
     body = await service.body(exchange)
-    asked, ignored = p.parse_fork(body, service.limits)
+    asked, ignored = await service.think(len(body), lambda: p.parse_fork(body, service.limits))
     store, name = _named(service, exchange)
 
     def do() -> str:
@@ -106,7 +105,7 @@ async def fork(service: Service, exchange: Exchange) -> Reply:
 async def rewind(service: Service, exchange: Exchange) -> Reply:
     """Undo turns, or go to one of any branch."""
     body = await service.body(exchange)
-    asked, ignored = p.parse_rewind(body, service.limits)
+    asked, ignored = await service.think(len(body), lambda: p.parse_rewind(body, service.limits))
     store, name = _named(service, exchange)
 
     def do() -> str:
@@ -133,17 +132,23 @@ async def append(service: Service, exchange: Exchange) -> Reply:
 
 
 def copied(
-    service: Service, source: Store, name: str, target: Store, new: str | None, title: str | None
+    service: Service,
+    source: Store,
+    name: str,
+    target: Store,
+    new: str | None,
+    title: str | None,
+    *,
+    at: int | None = None,
 ) -> str:
-    """Carry where a session or state of one shelf stands to another, and return its name there."""
+    """Carry a session or state of one shelf to another, and return its name there.
+
+    at: which turn, if not where it stands.
+    """
     source.show(name)
-    beside = target.folder / f".{secrets.token_hex(8)}.carried"
-    try:
-        source.export(name, beside)
-        made = target.import_(beside, new, fingerprint=service.fingerprint, title=title)
-    finally:
-        beside.unlink(missing_ok=True)
-    return made.name
+    with target.carrying() as path:
+        source.export(name, path, at=at)
+        return target.import_(path, new, fingerprint=service.fingerprint, title=title).name
 
 
 def _named(service: Service, exchange: Exchange) -> tuple[Store, str]:

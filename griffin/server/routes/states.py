@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from contextlib import suppress
 
 from griffin.server import protocol as p
@@ -12,7 +11,7 @@ from griffin.server.protocol import listing
 from griffin.server.routes.sessions import copied
 from griffin.server.service import Service
 from griffin.server.shelf import page_of, read_into, session_object, state_object
-from griffin.sessions import Session, SessionError, SessionExists, Store
+from griffin.sessions import Session, SessionError, SessionExists, Store, unfinished_name
 
 
 async def listed(service: Service, exchange: Exchange) -> Reply:
@@ -21,7 +20,7 @@ async def listed(service: Service, exchange: Exchange) -> Reply:
     store = sessions(service, exchange.namespace, "states")
 
     def do() -> listing.StateList:
-        found = [state_object(info) for info in store.list() if not info.name.startswith(_UNFINISHED)]
+        found = [state_object(info) for info in store.list()]
         return listing.state_list(*page_of(found, page, lambda one: one.created))
 
     return Reply(p.encode(await service.disk(lambda: refusals(do))))
@@ -59,7 +58,7 @@ async def delete(service: Service, exchange: Exchange) -> Reply:
 async def fork(service: Service, exchange: Exchange) -> Reply:
     """Begin a session from a saved state."""
     body = await service.body(exchange)
-    asked, ignored = p.parse_fork(body, service.limits)
+    asked, ignored = await service.think(len(body), lambda: p.parse_fork(body, service.limits))
     states, name = _named(service, exchange)
     store = sessions(service, exchange.namespace)
 
@@ -70,14 +69,11 @@ async def fork(service: Service, exchange: Exchange) -> Reply:
     return Reply(p.encode(await service.disk(lambda: refusals(do))), p.ignored_header(ignored))
 
 
-_UNFINISHED = "unfinished-"
-
-
 async def _by_reading(
     service: Service, exchange: Exchange, store: Store, asked: p.StateCreate, reading: p.Reading, size: int
 ) -> None:
     # Under another name until it is whole, so that nobody goes on from half a state.
-    name = _UNFINISHED + secrets.token_hex(8)
+    name = unfinished_name()
 
     def begin() -> Session:
         if asked.name in {info.name for info in store.list()}:  # said before anything long is read
@@ -92,7 +88,7 @@ async def _by_reading(
     try:
         async with opened(service, begin) as session:
             await read_into(service, exchange, session, reading, size=size, role="state")
-        await service.disk(lambda: refusals(lambda: store.rename(name, asked.name)))
+            await service.disk(lambda: refusals(lambda: session.update(name=asked.name)))
     except BaseException:
         with suppress(SessionError):
             await service.disk(lambda: store.delete(name))
@@ -101,13 +97,7 @@ async def _by_reading(
 
 def _of_session(service: Service, source: Store, store: Store, asked: p.StateCreate) -> None:
     assert asked.session is not None
-    source.show(asked.session)
-    beside = store.folder / f".{secrets.token_hex(8)}.carried"
-    try:
-        source.export(asked.session, beside, at=asked.at)
-        store.import_(beside, asked.name, fingerprint=service.fingerprint, title=asked.title)
-    finally:
-        beside.unlink(missing_ok=True)
+    copied(service, source, asked.session, store, asked.name, asked.title, at=asked.at)
 
 
 def _named(service: Service, exchange: Exchange) -> tuple[Store, str]:
