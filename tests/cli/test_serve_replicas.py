@@ -184,7 +184,8 @@ def test_replicas_are_the_same_command_with_a_place(run, monkeypatch):
     assert done.exit_code == 7 and "griffin serves nowhere at http://127.0.0.1:" in done.output
     assert "for this machine only; 3 replicas of 5 slots" in done.output
     for threads, (place, command) in zip((3, 3, 2), started, strict=True):
-        assert command[command.index("serve") :] == ["serve", *given, "--threads", str(threads), "--place", place.to_json()]
+        own = ["--threads", str(threads), "--place", place.to_json()]
+        assert command[command.index("serve") :] == ["serve", *given, *own]
     started.clear()
     run("serve", *given, "--threads", "1")
     assert all(command[-4:-2] == ["--threads", "1"] for _, command in started)
