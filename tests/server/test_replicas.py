@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import selectors
 import signal
 import socket
 import subprocess
@@ -185,6 +186,7 @@ def test_a_replica_that_is_ready_too_late_starts_no_others():
     [first, second] = supervisor.replicas
     first.process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     first.link, theirs = socket.socketpair()
+    supervisor._selector.register(first.link, selectors.EVENT_READ, first)
     with theirs, first.link, first.process:
         supervisor._signals.append(signal.SIGTERM)
         supervisor._obey()
