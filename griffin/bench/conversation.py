@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from griffin.bench.measurement import Measurement
+from griffin.bench.measurement import Measurement, timed
 from griffin.bench.run import Bench, Plan, Runner
 
 _CALLS = {"prefix cache": "talk_by_cache", "session": "talk_by_session", "restart": "talk_restarted"}
@@ -77,20 +77,10 @@ def _of(
 def _measured(bench: Bench, runner: Runner, way: str, tokens: int, seconds: Sequence[float]) -> Measurement:
     """Put the seconds of one way together; `samples` are those of the rounds."""
     memory = runner.ask("memory", forget=True)
-    found = Measurement(
-        what=f"conversation, {way}",
-        **bench.place(runner, 1, tokens),
-        tokens_per_second=None,
-        seconds=statistics.median(seconds),
-        bytes_per_token=None,
-        operations_per_token=None,
-        read_bytes_per_second=bench.rate(f"read, {bench.plan.threads} threads"),
-        operations_per_second=None,
-        limit_tokens_per_second=None,
-        ratio=None,
-        resident_bytes=memory["resident"],
-        peak_resident_bytes=memory["peak"],
-        samples=tuple(seconds),
+    read = bench.rate(f"read, {bench.plan.threads} threads")
+    place = bench.place(runner, 1, tokens)
+    found = timed(
+        f"conversation, {way}", place, statistics.median(seconds), memory, read_rate=read, samples=seconds
     )
     bench.plan.report.measurements.append(found)
     return found

@@ -111,6 +111,39 @@ def measured(
     )
 
 
+def timed(
+    what: str,
+    place: dict[str, Any],
+    seconds: float,
+    memory: dict[str, int],
+    *,
+    speed: float | None = None,
+    most: float | None = None,
+    nbytes: float | None = None,
+    read_rate: float | None = None,
+    samples: Sequence[float] = (),
+) -> Measurement:
+    """Put a measurement together of something that took `seconds`; what does not apply stays None.
+
+    speed, most: tokens/s, and the most there could be. nbytes: that a token needed.
+    """
+    return Measurement(
+        what=what,
+        **place,
+        tokens_per_second=speed,
+        seconds=seconds,
+        bytes_per_token=nbytes,
+        operations_per_token=None,
+        read_bytes_per_second=read_rate,
+        operations_per_second=None,
+        limit_tokens_per_second=most,
+        ratio=None if speed is None or most is None else speed / most,
+        resident_bytes=memory["resident"],
+        peak_resident_bytes=memory["peak"],
+        samples=tuple(samples),
+    )
+
+
 @dataclass(kw_only=True)
 class Report:
     """A run: how it was asked for, where, and what it measured.

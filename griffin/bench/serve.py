@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from griffin.bench.asking import Connection, Told, ask_all
-from griffin.bench.measurement import Measurement
+from griffin.bench.measurement import Measurement, timed
 from griffin.bench.process import Worker
 from griffin.bench.run import Plan
 
@@ -104,14 +104,14 @@ def _asked(
         plan.report.notes.append(_told(seen, facts["format"]))
     for program in (ENGINE, SERVER):
         speed = statistics.median(seen[program].speed)
-        yield _row(
+        yield timed(
             "serve, requests",
             place | {"batch": clients, "program": program},
-            memory,
-            speed,
             plan.tokens / speed,
-            None if program == ENGINE else statistics.median(seen[ENGINE].speed),
-            seen[program].speed,
+            memory,
+            speed=speed,
+            most=None if program == ENGINE else statistics.median(seen[ENGINE].speed),
+            samples=seen[program].speed,
         )
 
 
@@ -124,33 +124,8 @@ def _rows(
         seconds = statistics.median(samples)
         most = None if program == ENGINE else 1 / engine
         where = place | {"batch": 1, "program": program}
-        yield _row(what, where, memory, 1 / seconds, seconds, most, [1 / sample for sample in samples])
-
-
-def _row(
-    what: str,
-    place: dict[str, Any],
-    memory: dict[str, int],
-    speed: float,
-    seconds: float,
-    most: float | None,
-    samples: Sequence[float],
-) -> Measurement:
-    return Measurement(
-        what=what,
-        **place,
-        tokens_per_second=speed,
-        seconds=seconds,
-        bytes_per_token=None,
-        operations_per_token=None,
-        read_bytes_per_second=None,
-        operations_per_second=None,
-        limit_tokens_per_second=most,
-        ratio=None if most is None else speed / most,
-        resident_bytes=memory["resident"],
-        peak_resident_bytes=memory["peak"],
-        samples=tuple(samples),
-    )
+        speeds = [1 / sample for sample in samples]
+        yield timed(what, where, seconds, memory, speed=1 / seconds, most=most, samples=speeds)
 
 
 def _told(seen: dict[str, _Seen], format: str) -> str:

@@ -24,6 +24,7 @@ from griffin.conversation import fingerprint_of
 from griffin.engine import End, Engine, Event, Request
 from griffin.llm import LLM, load
 from griffin.sampling import SamplingParams
+from griffin.server.door import bound
 from griffin.server.limits import Limits
 from griffin.server.run import Server
 from griffin.server.service import Service
@@ -68,7 +69,7 @@ class Served:
             limits=Limits(vocab_size=llm.tokenizer.vocab_size),
         )
         up = threading.Event()
-        server = Server(service, port=0, announce=lambda _where: up.set())
+        server = Server(service, bound("127.0.0.1", 0, None), announce=lambda _where: up.set())
         threading.Thread(target=server.run, daemon=True).start()
         if not up.wait(60):
             raise OSError("the server did not start")

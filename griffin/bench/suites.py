@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from griffin.bench.measurement import Measurement, limit, measured
+from griffin.bench.measurement import Measurement, limit, measured, timed
 from griffin.bench.run import Bench, Plan, Runner, product_of
 
 _WARM_TOKENS = 2
@@ -170,20 +170,15 @@ def _once(
 ) -> Measurement:
     """Describe something that happens once; with `nbytes`, a token came of it, which had to read them."""
     read = bench.rate(f"read, {bench.plan.threads} threads")
-    most = limit(nbytes, read)
-    return Measurement(
-        what=what,
-        **bench.place(runner, 1, context),
-        tokens_per_second=1 / seconds if nbytes else None,
-        seconds=seconds,
-        bytes_per_token=nbytes,
-        operations_per_token=None,
-        read_bytes_per_second=read,
-        operations_per_second=None,
-        limit_tokens_per_second=most,
-        ratio=None if most is None else 1 / seconds / most,
-        resident_bytes=memory["resident"],
-        peak_resident_bytes=memory["peak"],
+    return timed(
+        what,
+        bench.place(runner, 1, context),
+        seconds,
+        memory,
+        speed=1 / seconds if nbytes else None,
+        most=limit(nbytes, read),
+        nbytes=nbytes,
+        read_rate=read,
     )
 
 

@@ -125,7 +125,7 @@ def command(
     It listens to this machine alone unless keys are given. The limits on requests (docs/serving.md) have
     options of their names: --max-tokens, --max-body-bytes, --deadline-seconds ...
     """
-    from griffin.server.door import check_open_door
+    from griffin.server.door import bound, check_open_door
     from griffin.server.hosts import Hosts
     from griffin.server.place import Link, Place
 
@@ -168,6 +168,7 @@ def command(
             chunk=chunk,
             cache_bytes=cache_bytes,
         )
+    listeners = () if own is not None else bound(host, port, uds)  # a taken address is told before the wait
     llm = open_llm(model, tokenizer, revision, dtype, quantize, device, threads)
     service = build(
         llm,
@@ -187,12 +188,12 @@ def command(
     # How long the engine's thread may keep the others waiting, where a small model is mostly Python.
     sys.setswitchinterval(_SWITCH_SECONDS)
     if own is None:
-        server = Server(service, host, port, uds=uds, log=True, announce=announce)
+        server = Server(service, listeners, log=True, announce=announce)
     else:
         server = Server(service, log=True, place=own, link=link)
     server.run()
     if not server.started:
-        raise OSError(f"the server could not listen at {uds or f'{host}:{port}'}")
+        raise OSError("the server did not start; the lines above say why")
 
 
 def build(

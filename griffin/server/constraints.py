@@ -11,7 +11,7 @@ from typing import TypeVar
 from griffin.grammar import CompiledGrammar, Grammar, json_source, quoted
 from griffin.server import errors
 from griffin.server.errors import ApiError
-from griffin.server.protocol import JsonFormat, Tool, ToolChoice
+from griffin.server.protocol import ChatRequest, JsonFormat, ResponseRequest, Tool, ToolChoice
 from griffin.server.service import Service
 from griffin.server.tool_text import CLOSE, NEXT, OPEN, head
 
@@ -37,6 +37,17 @@ class Form:
     tool_param: str = "tools[{}].function.parameters"
     choice: ToolChoice = _ANYTHING
     several: bool = True
+
+    @classmethod
+    def of(cls, asked: ChatRequest | ResponseRequest, **params: str) -> Form:
+        """Return the form a request asks for. params: where its fields stand, if not where a chat's do."""
+        return cls(
+            answer=asked.format,
+            tools=asked.tools if asked.tool_choice.mode != "none" else (),
+            choice=asked.tool_choice,
+            several=asked.parallel_tool_calls,
+            **params,  # pyright: ignore[reportArgumentType]
+        )
 
     @property
     def text_first(self) -> bool:

@@ -33,6 +33,24 @@ class Collected:
         return "".join(self.texts)
 
 
+class Waiting:
+    """Scored tokens of one answer, until the text they stand in is sent."""
+
+    def __init__(self) -> None:
+        self.left: list[Scored] = []
+        self._sent = 0
+
+    def add(self, tokens: Sequence[Scored] | None) -> None:
+        self.left += tokens or ()
+
+    def sent(self, text: str) -> list[Scored]:
+        """Return those that go with more text; the others wait on."""
+        self._sent += len(text)
+        count = sum(token.offset < self._sent for token in self.left)
+        tokens, self.left = self.left[:count], self.left[count:]
+        return tokens
+
+
 class Clock:
     """When tokens came, for the metrics and for who wants to know their speed."""
 

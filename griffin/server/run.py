@@ -7,9 +7,8 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -18,7 +17,7 @@ import uvicorn
 from griffin.server.accept import Acceptor
 from griffin.server.app import App
 from griffin.server.connections import bounded_protocol
-from griffin.server.door import bound_to_path, url_of
+from griffin.server.door import url_of
 from griffin.server.logs import log_to_stderr
 from griffin.server.place import Link, Place
 from griffin.server.routes.server import told
@@ -31,9 +30,9 @@ log = logging.getLogger("griffin.server")
 class Server(uvicorn.Server):
     """Serve a Service until SIGINT or SIGTERM; then drain, and end without an error.
 
-    host, port: where to listen; port 0 takes a free one. uds: a Unix socket instead, for its owner alone.
+    listeners:  where to listen: what `bound` returned.
     announce:   called with the address when it listens.
-    place:      among several processes that serve at one address, instead of host, port and uds.
+    place:      among several processes that serve at one address; its sockets are listened at instead.
     link:       to the one that started them.
     From the signal on no new work is taken. What is under way may end within the service's `drain_seconds`;
     what has not is ended with an error that says so. A second SIGINT does not wait.
@@ -42,10 +41,8 @@ class Server(uvicorn.Server):
     def __init__(
         self,
         service: Service,
-        host: str = "127.0.0.1",
-        port: int = 8000,
+        listeners: Sequence[socket.socket] = (),
         *,
-        uds: Path | None = None,
         backlog: int = 512,
         log: bool = False,
         announce: Callable[[str], object] | None = None,
@@ -57,8 +54,6 @@ class Server(uvicorn.Server):
             log_to_stderr(place.number if place else None)
         config = uvicorn.Config(
             App(service),
-            host=host,
-            port=port,
             http=bounded_protocol(settings.max_connections, settings.header_seconds),
             ws="none",
             lifespan="on",
@@ -73,7 +68,7 @@ class Server(uvicorn.Server):
         )
         super().__init__(config)
         self.service = service
-        self._uds = uds
+        self._listeners = list(listeners)
         self._announce = announce
         self._link = link
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -95,10 +90,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""
         self._loop = asyncio.get_running_loop()
-        if self._uds is not None:  # uvicorn would open its own to all, and close it to others when it listens
-            sockets = [bound_to_path(self._uds)]
         if self.service.siblings is None:
-            await super().startup(sockets)
+            await super().startup(self._listeners)
         else:
             await self._start_beside(self.service.siblings)
         if self._announce is not None and self.started:

@@ -234,6 +234,10 @@ class Service:
         except ValueError as error:
             raise errors.of_value_error(error) from None
 
+    def penalizes(self, sampling: dict[str, Any]) -> bool:
+        """Return whether what was read before matters to the choice of tokens."""
+        return "repetition_penalty" in sampling or self.llm.defaults.repetition_penalty != 1
+
     def start(self, exchange: Exchange, jobs: Sequence[Job], *, keep_state: bool = False) -> Run:
         """Give prompts to the engine, or raise ApiError; the run ends when the client goes away.
 

@@ -36,6 +36,14 @@ def start(folder, tmp_path, *arguments, **environment):
     return process, line.split()[4].rstrip(",")
 
 
+def test_a_taken_address_is_told_before_the_model_is_looked_for(run):
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        done = run("serve", "--model", "nowhere", "--port", str(port))
+    assert done.exit_code == 1
+    assert f"could not listen at 127.0.0.1:{port}: Address already in use" in done.output
+
+
 @pytest.mark.parametrize("sig", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_it_serves_and_ends_well(folder, tmp_path, sig):
     process, url = start(folder, tmp_path, "--port", "0")

@@ -17,6 +17,7 @@ from openai import OpenAI
 
 from griffin.cli.serve import build
 from griffin.llm import LLM
+from griffin.server.door import bound
 from griffin.server.run import Server
 from griffin.server.service import Service
 
@@ -85,7 +86,7 @@ def serving(llm: LLM, store: Path | None = None, **options: Any) -> Iterator[Liv
     service = build(
         llm, name=NAME, store=store, **{"slots": 4, "chunk": 16, "cache_bytes": 8 << 20} | options
     )
-    server = Server(service, port=0)
+    server = Server(service, bound("127.0.0.1", 0, None))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
     thread.start()
     until = time.monotonic() + 20

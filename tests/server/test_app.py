@@ -10,30 +10,12 @@ import pytest
 import torch
 from openai import AsyncOpenAI
 
-import griffin
 from griffin.server.protocol.operations import OPERATIONS
 from griffin.server.routes import HANDLERS
 from tests.server.live import NAME, endless, serving
-from tests.toy import write_toy
 
 HI = [{"role": "user", "content": "Hi there"}]
 LONG = "import json\nclass Decoder:\n    pass\n" * 40
-
-
-@pytest.fixture(scope="module")
-def llm(tmp_path_factory):
-    return griffin.load(write_toy(tmp_path_factory.mktemp("app") / "toy"), device="cpu")
-
-
-@pytest.fixture(scope="module")
-def live(llm, tmp_path_factory):
-    with serving(llm, tmp_path_factory.mktemp("app") / "store") as live:
-        yield live
-
-
-@pytest.fixture(scope="module")
-def client(live):
-    return live.openai()
 
 
 def ask(client, **fields):

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import openai
 import pytest
 
-import griffin
 from griffin.conversation import Conversation, fingerprint_of
 from griffin.server import errors, keeping
 from griffin.server import protocol as p
@@ -20,12 +19,6 @@ from griffin.server.routes import responses, states
 from griffin.sessions import SessionBusy, Store, UnknownSession
 from tests.server.live import NAME, endless, serving
 from tests.server.test_replicas import until
-from tests.toy import write_toy
-
-
-@pytest.fixture(scope="module")
-def llm(tmp_path_factory):
-    return griffin.load(write_toy(tmp_path_factory.mktemp("kept") / "toy"), device="cpu")
 
 
 @pytest.fixture(scope="module")

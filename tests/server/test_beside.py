@@ -13,7 +13,6 @@ from pathlib import Path
 import httpx2
 import pytest
 
-import griffin
 from griffin.cli.serve import build
 from griffin.llm import LLM
 from griffin.server.door import bound, url_of
@@ -21,12 +20,6 @@ from griffin.server.place import Place
 from griffin.server.run import Server
 from tests.server.live import serving
 from tests.server.test_replicas import until
-from tests.toy import write_toy
-
-
-@pytest.fixture(scope="module")
-def llm(tmp_path_factory: pytest.TempPathFactory) -> LLM:
-    return griffin.load(write_toy(tmp_path_factory.mktemp("beside") / "toy"), device="cpu")
 
 
 @dataclass

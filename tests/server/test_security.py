@@ -33,15 +33,9 @@ from griffin.server.run import Server
 from griffin.server.service import Settings
 from tests.server.live import endless, serving
 from tests.server.test_replicas import until
-from tests.toy import write_toy
 
 ALICE, BOB = "alice-key-0123456789", "bob-key-0123456789"
 CHAT = {"messages": [{"role": "user", "content": "my secret owl"}], "max_tokens": 4, "seed": 1}
-
-
-@pytest.fixture(scope="module")
-def llm(tmp_path_factory):
-    return griffin.load(write_toy(tmp_path_factory.mktemp("guard") / "toy"), device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +200,7 @@ def test_a_unix_socket_is_closed_to_others_before_anybody_can_connect(llm, tmp_p
         return listen(self, *given)
 
     monkeypatch.setattr(socket.socket, "listen", noted)
-    server = Server(build(llm, name="toy", slots=1), uds=path)
+    server = Server(build(llm, name="toy", slots=1), [bound_to_path(path)])
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()
     until(lambda: server.started, 20)

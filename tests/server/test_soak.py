@@ -6,19 +6,12 @@ import copy
 
 import pytest
 
-import griffin
 from griffin.sessions import Store
 from tests.server.live import NAME, serving
 from tests.server.soak.rounds import kill_often, soak
 from tests.server.soak.talk import Said, Talk
 from tests.server.soak.visit import Asked
 from tests.server.soak.wire import Heard
-from tests.toy import write_toy
-
-
-@pytest.fixture(scope="module")
-def llm(tmp_path_factory):
-    return griffin.load(write_toy(tmp_path_factory.mktemp("soak") / "toy"), device="cpu")
 
 
 def test_what_is_wrong_is_seen_in_a_session(llm, tmp_path):

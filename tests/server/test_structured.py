@@ -12,10 +12,8 @@ import pytest
 from openai import AsyncOpenAI
 from pydantic import BaseModel, Field
 
-import griffin
 from griffin.server import constraints
-from tests.server.live import NAME, serving
-from tests.toy import write_toy
+from tests.server.live import NAME
 
 HI = [{"role": "user", "content": "Hi there"}]
 TALLY = {
@@ -36,22 +34,6 @@ class Owl(BaseModel):
     name: str = Field(max_length=8)
     age: int = Field(ge=0, le=99)
     kind: Literal["barn", "eagle"] | None
-
-
-@pytest.fixture(scope="module")
-def llm(tmp_path_factory):
-    return griffin.load(write_toy(tmp_path_factory.mktemp("structured") / "toy"), device="cpu")
-
-
-@pytest.fixture(scope="module")
-def live(llm, tmp_path_factory):
-    with serving(llm, tmp_path_factory.mktemp("structured") / "store") as live:
-        yield live
-
-
-@pytest.fixture(scope="module")
-def client(live):
-    return live.openai()
 
 
 @pytest.fixture

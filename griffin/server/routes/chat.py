@@ -8,7 +8,7 @@ from griffin.server import sse
 from griffin.server.constraints import Form, constrain
 from griffin.server.errors import INVALID, ApiError
 from griffin.server.exchange import Exchange, Reply
-from griffin.server.generating import Clock, Collected, collect, extras, stream, used
+from griffin.server.generating import Clock, Collected, Waiting, collect, extras, stream, used
 from griffin.server.keeping import Thread, chat_thread, check_state
 from griffin.server.prompts import job
 from griffin.server.service import Service
@@ -23,14 +23,13 @@ async def chat(service: Service, exchange: Exchange) -> Reply | None:
     service.check_ready()
     model = service.check_model(asked.model)
     identity = asked.identity(exchange.headers)
-    tools = asked.tools if asked.tool_choice.mode != "none" else ()
-    form = Form(answer=asked.format, tools=tools, choice=asked.tool_choice, several=asked.parallel_tool_calls)
-    messages = with_tools(asked.messages, tools)
+    form = Form.of(asked)
+    messages = with_tools(asked.messages, form.tools)
     if messages[-1].role == "assistant":
         raise ApiError(INVALID, "the last message is the assistant's; there is nothing to answer", "messages")
     check_state(asked.state, identity)
     grammar = await constrain(service, form)
-    penalty = "repetition_penalty" in asked.sampling or service.llm.defaults.repetition_penalty != 1
+    penalty = service.penalizes(asked.sampling)
     thread = await chat_thread(
         service, exchange, identity, messages, asked.state, size=len(body), penalty=penalty
     )
@@ -128,8 +127,7 @@ class _Choice:
         self._chunks = chunks
         self._index = index
         self._reader = CallReader(form.text_first) if form.tools else None
-        self._tokens: list[p.Scored] = []
-        self._written = 0
+        self._tokens = Waiting()
         self._calls = 0
 
     def more(self, piece: Piece) -> bytes:
@@ -139,11 +137,11 @@ class _Choice:
             if piece.text or piece.tokens:
                 written = sse.data(chunks.text(piece.text, piece.tokens, index))
         else:
-            self._tokens += piece.tokens or []
+            self._tokens.add(piece.tokens)
             for said in [*reader.feed(piece.text), *(reader.finish() if piece.last else [])]:
                 written += self._say(said, piece.tokens is not None)
-            if piece.last and self._tokens and not reader.called:  # those without a character of their own
-                written += sse.data(chunks.text("", self._tokens, index))
+            if piece.last and self._tokens.left and not reader.called:  # those that have no character
+                written += sse.data(chunks.text("", self._tokens.left, index))
         if piece.finish is not None:
             reason = "tool_calls" if reader is not None and reader.whole else piece.finish
             written += sse.data(chunks.finish(reason, index))
@@ -152,9 +150,7 @@ class _Choice:
     def _say(self, said: Said, scored: bool) -> bytes:
         chunks, index = self._chunks, self._index
         if said.kind == "text":
-            self._written += len(said.text)
-            count = sum(token.offset < self._written for token in self._tokens)
-            tokens, self._tokens = self._tokens[:count], self._tokens[count:]
+            tokens = self._tokens.sent(said.text)
             return sse.data(chunks.text(said.text, tokens if scored else None, index))
         if said.kind == "call":
             self._calls += 1

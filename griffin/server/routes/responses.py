@@ -17,7 +17,7 @@ from griffin.server import protocol as p
 from griffin.server.constraints import Form, constrain
 from griffin.server.errors import ApiError
 from griffin.server.exchange import Exchange, Reply
-from griffin.server.generating import Clock, Collected, collect, extras, stream, used
+from griffin.server.generating import Clock, Collected, Waiting, collect, extras, stream, used
 from griffin.server.keeping import Thread, chat_thread, check_state, go_on, refusals, sessions
 from griffin.server.prompts import job
 from griffin.server.protocol import Identity, listing
@@ -36,23 +36,15 @@ async def create(service: Service, exchange: Exchange) -> Reply | None:
     model = service.check_model(asked.model)
     identity = asked.identity(exchange.headers)
     check_state(asked.state, identity)
-    tools = asked.tools if asked.tool_choice.mode != "none" else ()
-    form = Form(
-        answer=asked.format,
-        param="text.format",
-        tools=tools,
-        tool_param="tools[{}].parameters",
-        choice=asked.tool_choice,
-        several=asked.parallel_tool_calls,
-    )
-    messages = with_tools(asked.messages, tools)
+    form = Form.of(asked, param="text.format", tool_param="tools[{}].parameters")
+    messages = with_tools(asked.messages, form.tools)
     if messages[-1].role == "assistant":
         raise ApiError(
             errors.INVALID, "the input ends with the assistant's words; there is nothing to answer", "input"
         )
     grammar = await constrain(service, form)
     head = p.Head.new("resp_", model, service.system_fingerprint)
-    penalty = "repetition_penalty" in asked.sampling or service.llm.defaults.repetition_penalty != 1
+    penalty = service.penalizes(asked.sampling)
     kept = asked.store and service.store is not None and asked.state is None
     own = identity.kind == "response" or (identity.kind != "session" and kept)
     if own:
@@ -232,8 +224,7 @@ class _Events:
         self.stream = stream
         self.whole = True
         self._reader = CallReader(form.text_first) if form.tools else None
-        self._tokens: list[p.Scored] = []
-        self._written = 0
+        self._tokens = Waiting()
         self._open: Literal["text", "call"] | None = None
 
     def begin(self) -> bytes:
@@ -241,7 +232,7 @@ class _Events:
 
     def more(self, piece: Piece) -> bytes:
         reader = self._reader
-        self._tokens += piece.tokens or ()
+        self._tokens.add(piece.tokens)
         if reader is None:
             parts = [Said("text", piece.text)]
         else:
@@ -251,7 +242,7 @@ class _Events:
             called = reader is not None and reader.called
             self.whole = piece.finish != "length" or (reader is not None and reader.whole)
             if not called:
-                written += self._text("", self._tokens)
+                written += self._text("", self._tokens.left)
             if self._open is not None:
                 written += self.stream.close(whole=self.whole)
                 self._open = None
@@ -259,10 +250,7 @@ class _Events:
 
     def _say(self, said: Said) -> bytes:
         if said.kind == "text":
-            self._written += len(said.text)
-            count = sum(token.offset < self._written for token in self._tokens)
-            tokens, self._tokens = self._tokens[:count], self._tokens[count:]
-            return self._text(said.text, tokens)
+            return self._text(said.text, self._tokens.sent(said.text))
         if said.kind == "call":
             closed = b"" if self._open is None else self.stream.close()
             self._open = "call"

@@ -4,25 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-import griffin
 from tests.server.live import serving
-from tests.toy import write_toy
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 from playwright.sync_api import expect
 
 from tests.server.page.steps import say, texts
-
-
-@pytest.fixture(scope="module")
-def llm(tmp_path_factory):
-    return griffin.load(write_toy(tmp_path_factory.mktemp("page") / "toy"), device="cpu")
-
-
-@pytest.fixture(scope="module")
-def live(llm, tmp_path_factory):
-    with serving(llm, tmp_path_factory.mktemp("page") / "store") as live:
-        yield live
 
 
 def most(page, tokens):
