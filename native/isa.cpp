@@ -7,10 +7,31 @@
 #include <sys/auxv.h>
 #endif
 
+#if defined(GRIFFIN_AMX) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "kernels.h"
 
 namespace griffin {
 namespace {
+
+#if defined(GRIFFIN_AMX)
+// Tiles are 8 KB of registers that the system keeps for a process only if it asks.
+bool may_use_tiles() {
+#if defined(__linux__)
+  constexpr int kAskPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  unsigned eax, ebx, ecx, edx;
+  if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return false;
+  const bool bf16 = edx >> 22 & 1, tile = edx >> 24 & 1, int8 = edx >> 25 & 1;
+  return bf16 && tile && int8 && syscall(SYS_arch_prctl, kAskPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+#endif
 
 #if defined(GRIFFIN_ARM)
 bool has_dot_products() {
@@ -23,7 +44,7 @@ bool has_dot_products() {
 #endif
 
 struct Tables {
-  const Kernels* list[5];
+  const Kernels* list[6];
   int count = 0;
 
   Tables() {
@@ -33,7 +54,12 @@ struct Tables {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma")) {
-      if (__builtin_cpu_supports("avx512bf16")) list[count++] = &avx512_bf16_kernels;
+      if (__builtin_cpu_supports("avx512bf16")) {
+#if defined(GRIFFIN_AMX)
+        if (may_use_tiles()) list[count++] = &amx_kernels;
+#endif
+        list[count++] = &avx512_bf16_kernels;
+      }
       list[count++] = &avx512_kernels;
     }
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) list[count++] = &avx2_kernels;

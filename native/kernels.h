@@ -10,6 +10,7 @@ enum class Format : int { bf16 = 0, int8 = 1, int4 = 2, int4_min = 3 };
 
 constexpr int kPanel = 16;       // output rows stored together
 constexpr int kTogether = 4;     // most panels that a block of many rows is multiplied with at once
+constexpr int kRowsTogether = 16;  // `prepared` has room for whole groups of so many rows, read but not used
 constexpr int kBlock4 = 64;      // inputs in a block of an int4 panel: two groups of 32
 constexpr int kGroup4 = 32;      // inputs that share a scale there, of the weights and of the activations
 constexpr int kLargest = 32512;  // of an activation for int8: 127 * 256, so that two signed bytes hold it
@@ -57,6 +58,9 @@ extern const Kernels portable_kernels;
 extern const Kernels avx2_kernels;
 extern const Kernels avx512_kernels;
 extern const Kernels avx512_bf16_kernels;
+#if defined(GRIFFIN_AMX)
+extern const Kernels amx_kernels;
+#endif
 #endif
 #if defined(GRIFFIN_ARM)
 extern const Kernels neon_kernels;

@@ -159,6 +159,12 @@ void soft_cap(uint64_t x, int64_t count, float cap, int threads) {
   run(s, threads);
 }
 
+void linear_rows(int type, int64_t rows, int64_t in, int64_t outputs, uint64_t x, uint64_t w, uint64_t bias, uint64_t y,
+                 int threads) {
+  nb::gil_scoped_release release;
+  run(Linear{static_cast<Type>(type), rows, in, outputs, at(x), at(w), at(bias), out(y), nullptr}, threads);
+}
+
 // Read tokens through a whole model; Ctrl-C is heard between two layers of a long reading.
 void run_trunk(const Trunk& trunk, uint64_t tokens, int64_t rows, int64_t steps, uint64_t before,
                const std::vector<uint64_t>& state, uint64_t hidden, int threads) {
@@ -246,6 +252,7 @@ NB_MODULE(_native, m) {
   m.def("rope", &rope);
   m.def("rope_table", &cosines);
   m.def("soft_cap", &soft_cap);
+  m.def("linear", &linear_rows);
   m.def("scan", &scan);
   m.def("scan_gradient", &scan_gradient);
   m.def("unit", &unit);

@@ -57,7 +57,8 @@ float weight(const Matrix& m, int64_t row, int64_t k) {
 
 int64_t product_bytes(const Matrix& m, int64_t rows) {
   const int64_t wide = m.format == Format::bf16 ? 4 : 2;
-  return round_up(padded(m) * wide, 64) * rows + rows * (8 + 4 + 12 * (padded(m) / kGroup4));
+  const int64_t held = round_up(rows, kRowsTogether);
+  return round_up(padded(m) * wide, 64) * held + held * (8 + 4 + 12 * (padded(m) / kGroup4));
 }
 
 void multiply(const Matrix* matrices, const Results* results, int count, const void* x, Type x_type, int64_t rows,
@@ -68,7 +69,7 @@ void multiply(const Matrix* matrices, const Results* results, int count, const v
   int64_t pieces[kMost + 1] = {};
   // Few rows: pieces small enough to even out the threads. Many: as many panels as stay in a core's cache
   // while all rows go past them.
-  const int64_t unit = rows <= 16 ? 1 : kTogether, piece = rows <= 16 ? 128 << 10 : 384 << 10;
+  const int64_t unit = rows <= 16 ? 1 : kTogether, piece = rows <= 16 ? 128 << 10 : 768 << 10;
   for (int n = 0; n < count; ++n) {
     const Matrix& m = matrices[n];
     Product& p = products[n];
@@ -91,11 +92,12 @@ void multiply(const Matrix* matrices, const Results* results, int count, const v
     const int wide = four_bits(p.format) ? 1 : p.format == Format::bf16 && !p.pairs ? 4 : 2;
     p.row_bytes = round_up(p.in_padded * wide, 64);
     p.prepared = memory;
-    p.row_sum = reinterpret_cast<int64_t*>(memory + p.row_bytes * rows);
-    p.row_scale = reinterpret_cast<float*>(p.row_sum + rows);
-    p.group_scale = p.row_scale + rows;
-    p.group_offset = reinterpret_cast<int32_t*>(p.group_scale + rows * (p.in_padded / kGroup4));
-    p.group_sum = reinterpret_cast<float*>(p.group_offset + rows * (p.in_padded / kGroup4));
+    const int64_t held = round_up(rows, kRowsTogether), groups = held * (p.in_padded / kGroup4);
+    p.row_sum = reinterpret_cast<int64_t*>(memory + p.row_bytes * held);
+    p.row_scale = reinterpret_cast<float*>(p.row_sum + held);
+    p.group_scale = p.row_scale + held;
+    p.group_offset = reinterpret_cast<int32_t*>(p.group_scale + groups);
+    p.group_sum = reinterpret_cast<float*>(p.group_offset + groups);
     pieces[n + 1] = pieces[n] + (round_up(m.out, kPanel) / kPanel + unit - 1) / unit;
   }
   const Product& first_product = products[0];

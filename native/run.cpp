@@ -1,9 +1,15 @@
 #include "run.h"
 
+#include <algorithm>
+#include <cstdlib>
+#include <new>
+
 #include "pool.h"
 
 namespace griffin {
 namespace {
+
+#include "scratch.h"
 
 // Fewer threads where there is little to do: waking one costs as much as this many operations on a value.
 int enough(int threads, int64_t values) {
@@ -62,6 +68,18 @@ void run(const Rope& r, int threads) {
 
 void run(const SoftCap& s, int threads) {
   by_pieces(s, kernels().soft_cap, (s.count + kRun - 1) / kRun, 8, enough(threads, s.count));
+}
+
+void run(Linear n, int threads) {
+  static thread_local Scratch scratch;
+  const Sequences& k = kernels();
+  if (const int64_t bytes = k.linear_bytes(n)) n.memory = scratch.get(bytes);
+  threads = enough(threads, n.rows * n.in * n.out / 16);
+  by_pieces(n, k.linear_prepare, (n.rows + 15) / 16, 4, threads);
+  // Many rows: as many weights as stay in a core's cache while all rows go past them, and no thread without work.
+  const int64_t pieces = (n.out + k.outputs - 1) / k.outputs, bytes = k.outputs * n.in * size_of(n.type);
+  const int64_t most = std::max<int64_t>(1, pieces / (4 * threads));
+  by_pieces(n, k.linear, pieces, std::clamp<int64_t>((768 << 10) / bytes, 1, n.rows > 16 ? most : 1), threads);
 }
 
 }  // namespace griffin

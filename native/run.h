@@ -17,6 +17,7 @@ void run(const Norm& norm, int threads);
 void run(const Gated& gated, int threads);
 void run(const Rope& rope, int threads);
 void run(const SoftCap& cap, int threads);
+void run(Linear linear, int threads);  // it brings the memory
 
 inline int64_t size_of(Type type) { return type == Type::f64 ? 8 : type == Type::f32 ? 4 : 2; }
 

@@ -130,6 +130,15 @@ struct SoftCap {
   float* x;
 };
 
+// y = x W^T + b, all of one type, with W as a checkpoint holds it.
+struct Linear {
+  Type type;
+  int64_t rows, in, out;
+  const void *x, *w, *bias;  // (rows, in), (out, in), (out,) or null
+  void* y;                   // (rows, out)
+  uint8_t* memory;           // linear_bytes of it
+};
+
 constexpr int64_t kRun = 2048;  // values in a piece of Gated and SoftCap
 
 struct Sequences {
@@ -151,12 +160,17 @@ struct Sequences {
   void (*gated)(const Gated&, int64_t first, int64_t last);          // pieces: runs of kRun
   void (*rope)(const Rope&, int64_t first, int64_t last);            // pieces: tokens
   void (*soft_cap)(const SoftCap&, int64_t first, int64_t last);     // pieces: runs of kRun
+  int64_t outputs;                                                   // in a piece of linear
+  int64_t (*linear_bytes)(const Linear&);
+  void (*linear_prepare)(const Linear&, int64_t first, int64_t last);  // pieces: 16 rows
+  void (*linear)(const Linear&, int64_t first, int64_t last);
 };
 
 extern const Sequences portable_sequences;
 extern const Sequences avx2_sequences;
 extern const Sequences avx512_sequences;
 extern const Sequences avx512_bf16_sequences;
+extern const Sequences amx_sequences;
 extern const Sequences neon_sequences;
 
 }  // namespace griffin

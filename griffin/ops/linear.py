@@ -6,30 +6,50 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-
-def padded_rows(rows: int, dtype: torch.dtype) -> int:
-    """Return how many rows to multiply so that each has the same bits whatever the number of rows.
-
-    For very few rows torch takes other code, which sums in another order: in the 16-bit types for one row, in
-    float32 for other counts than 4, 8 and from 12 up (seen with 1, 2 and 4 threads). A product of few rows
-    takes as long as reading the weights, so the added ones cost next to nothing.
-    """
-    if dtype in (torch.bfloat16, torch.float16):
-        return max(rows, 2)
-    return rows if rows >= 12 else rows + -rows % 4
+from griffin.ops import native
+from griffin.ops.dispatch import natively
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x weight^T + bias: x (..., I), weight (O, I), bias (O,) -> (..., O) in x.dtype.
 
-    A row has the same bits alone and in company: a sequence is answered alike whoever shares its batch.
+    Without gradients, in float32 and bfloat16 on the CPU, a row has the same bits alone and in company: a
+    sequence is answered alike whoever shares its batch. torch's product promises nothing of the kind: which
+    code it takes depends on the number of rows, of threads and on the machine.
     """
+    if natively(x, weight, *([] if bias is None else [bias])) and x.dtype != torch.float64:
+        x, weight = x.contiguous(), weight.contiguous()
+        y = x.new_empty(*x.shape[:-1], weight.shape[0])
+        if y.numel():
+            where = native.addresses(x, weight, *([] if bias is None else [bias.contiguous()]))
+            native.module().linear(
+                native.TYPES[x.dtype],
+                x.numel() // x.shape[-1],
+                x.shape[-1],
+                weight.shape[0],
+                *where[:2],
+                where[2] if bias is not None else 0,
+                y.data_ptr(),
+                torch.get_num_threads(),
+            )
+        return y
     rows = x.numel() // x.shape[-1]
     short = padded_rows(rows, x.dtype) - rows
     if not short:
         return functional.linear(x, weight, bias)
     flat = functional.pad(x.reshape(rows, x.shape[-1]), (0, 0, 0, short))
     return functional.linear(flat, weight, bias)[:rows].reshape(*x.shape[:-1], weight.shape[0])
+
+
+def padded_rows(rows: int, dtype: torch.dtype) -> int:
+    """Return how many rows to give torch so that each has the same bits whatever their number, where it can.
+
+    For very few rows torch takes other code, which sums in another order: in the 16-bit types for one row, in
+    float32 for up to 15 (seen on AMD and Intel machines). That is all there is to it for matrices of a few
+    hundred inputs; beyond, on machines with AMX, more rows may have other bits too. A product of few rows takes
+    as long as reading the weights, so the added ones cost next to nothing.
+    """
+    return max(rows, 2 if dtype in (torch.bfloat16, torch.float16) else 16)
 
 
 def block_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

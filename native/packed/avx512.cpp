@@ -1,6 +1,9 @@
 // Products with packed weights, for AVX-512 with VNNI: one 64-byte load holds the same inputs of 16 outputs.
 #include <immintrin.h>
 
+#include <cstdlib>
+#include <new>
+
 #include "kernels.h"
 #include "sequence.h"
 
@@ -8,6 +11,12 @@ namespace griffin {
 namespace {
 
 #include "rows.h"
+#include "scratch.h"
+
+template <int N>
+struct Count {
+  static constexpr int value = N;
+};
 
 inline __m512i four(const void* bytes) {  // the same four bytes for all 16 outputs
   int32_t bits;
@@ -15,13 +24,64 @@ inline __m512i four(const void* bytes) {  // the same four bytes for all 16 outp
   return _mm512_set1_epi32(bits);
 }
 
-// Weights are asked for this many bytes before they are multiplied with several rows: the hardware alone does not
-// look far enough ahead then. With one row it does better alone, and weights of several panels are in the cache.
+// Weights are asked for this many bytes before they are multiplied. With several rows the hardware alone does not
+// look far enough ahead. With one row AMD's does better alone, while Intel's (which is who has tiles) gains a tenth.
+// Weights of several panels are in the cache.
 constexpr int64_t kAhead = 3072;
+#if defined(__AMX_TILE__)
+constexpr int64_t kAheadOfOne = 2048;
+#else
+constexpr int64_t kAheadOfOne = 0;
+#endif
 
 template <int R, int P>
 inline void ahead(const uint8_t* weights) {
-  if constexpr (R > 1 && P == 1) _mm_prefetch(reinterpret_cast<const char*>(weights + kAhead), _MM_HINT_T0);
+  constexpr int64_t distance = R > 1 ? kAhead : kAheadOfOne;
+  if constexpr (P == 1 && distance > 0) _mm_prefetch(reinterpret_cast<const char*>(weights + distance), _MM_HINT_T0);
+}
+
+inline __m512 halves(const uint8_t* from) {  // 16 numbers in half precision
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+}
+
+// As `write` of rows.h, of a whole panel at once.
+inline void write(const Product& p, int64_t row, int64_t panel, __m512 sums) {
+  const int64_t first = panel * kPanel;
+  if (p.out - first < kPanel) {
+    alignas(64) float each[kPanel];
+    _mm512_store_ps(each, sums);
+    return write(p, row, panel, each);
+  }
+  const auto widened = [](const void* from) {
+    const __m256i bits = _mm256_loadu_si256(static_cast<const __m256i*>(from));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+  };
+  if (p.bias && p.bias_type == Type::bf16) sums += widened(static_cast<const uint16_t*>(p.bias) + first);
+  if (p.bias && p.bias_type != Type::bf16) sums += _mm512_loadu_ps(static_cast<const float*>(p.bias) + first);
+  if (p.y_type != Type::bf16) return _mm512_storeu_ps(static_cast<float*>(p.y) + row * p.out + first, sums);
+  const __m512i bits = _mm512_castps_si512(sums), upper = _mm512_srli_epi32(bits, 16);
+  const __m512i odd = _mm512_and_si512(upper, _mm512_set1_epi32(1));
+  const __m512i more = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+  const __mmask16 numbers = _mm512_cmp_ps_mask(sums, sums, _CMP_ORD_Q);
+  const __m512i nan = _mm512_or_si512(upper, _mm512_set1_epi32(0x40));
+  const __m512i rounded = _mm512_mask_blend_epi32(numbers, nan, _mm512_srli_epi32(more, 16));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(static_cast<uint16_t*>(p.y) + row * p.out + first),
+                      _mm512_cvtepi32_epi16(rounded));
+}
+
+// As `write_int8` of rows.h, from the exact sums of the high and the low bytes.
+inline void write_int8(const Product& p, int64_t row, int64_t panel, __m512i high, __m512i low) {
+  const __m512i offset = _mm512_set1_epi64(128 * p.row_sum[row]);
+  const __m512d step = _mm512_set1_pd(p.row_scale[row]);
+  const auto half = [&](__m256i h, __m256i l, const float* scale) {
+    const __m512i whole = _mm512_add_epi64(_mm512_slli_epi64(_mm512_cvtepi32_epi64(h), 8), _mm512_cvtepi32_epi64(l));
+    const __m512d both = _mm512_mul_pd(step, _mm512_cvtps_pd(_mm256_loadu_ps(scale)));
+    return _mm512_cvtpd_ps(_mm512_mul_pd(_mm512_cvtepi64_pd(_mm512_sub_epi64(whole, offset)), both));
+  };
+  const float* scale = p.scale + panel * kPanel;
+  const __m256 first = half(_mm512_castsi512_si256(high), _mm512_castsi512_si256(low), scale);
+  const __m256 second = half(_mm512_extracti64x4_epi64(high, 1), _mm512_extracti64x4_epi64(low, 1), scale + 8);
+  write(p, row, panel, _mm512_insertf32x8(_mm512_castps256_ps512(first), second, 1));
 }
 
 // bf16 weights, float32 activations: pairs of inputs in a lane, so two accumulators.
@@ -49,9 +109,7 @@ struct Bf16 {
       }
     }
     for (int r = 0; r < R; ++r) {
-      float sums[kPanel];
-      _mm512_storeu_ps(sums, _mm512_add_ps(even[r], odd[r]));
-      write(p, row + r, panel, sums);
+      write(p, row + r, panel, _mm512_add_ps(even[r], odd[r]));
     }
   }
 };
@@ -90,7 +148,7 @@ struct Bf16Pairs {
       for (int n = 0; n < P; ++n) _mm512_store_ps(sums[r][n], sum[r][n]);
     }
     for (int n = 0; n < P; ++n) {
-      for (int r = 0; r < R; ++r) write(p, row + r, panel + n, sums[r][n]);
+      for (int r = 0; r < R; ++r) write(p, row + r, panel + n, _mm512_load_ps(sums[r][n]));
     }
   }
 };
@@ -138,10 +196,7 @@ struct Int8 {
     }
     for (int n = 0; n < P; ++n) {
       for (int r = 0; r < R; ++r) {
-        int64_t totals[kPanel];
-        const int64_t offset = 128 * p.row_sum[row + r];
-        for (int o = 0; o < kPanel; ++o) totals[o] = int64_t{256} * h[r][n][o] + l[r][n][o] - offset;
-        write_int8(p, row + r, panel + n, totals);
+        write_int8(p, row + r, panel + n, _mm512_load_si512(h[r][n]), _mm512_load_si512(l[r][n]));
       }
     }
   }
@@ -166,9 +221,13 @@ struct Int4Block {
       for (int n = 0; n < P; ++n) total[r][n] = _mm512_setzero_ps();
     }
     const __m512i nibble = _mm512_set1_epi8(15), upper = _mm512_set1_epi8(static_cast<char>(0xf0));
-    for (int64_t group = 0; group < groups; ++group, x += kGroup4) {
-      const uint8_t* v = w + group % 2 * 256;
-      const int64_t at = row * groups + group;
+    // A whole block at a time, so that every load goes ahead by the same stride: the hardware sees that and looks ahead.
+#pragma GCC unroll 1
+    for (int64_t block = 0; block < groups; block += 2, w += Min ? 640 : 576) {
+#pragma GCC unroll 2
+     for (int half = 0; half < 2; ++half, x += kGroup4) {
+      const uint8_t* v = w + half * 256;
+      const int64_t at = row * groups + block + half;
       __m512i sum[R][P], highs[R][P];
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
@@ -202,22 +261,21 @@ struct Int4Block {
       }
 #pragma GCC unroll 4
       for (int n = 0; n < P; ++n) {
-        const uint8_t* scales = w + n * p.panel_bytes + 512 + group % 2 * 32;
-        const __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(scales)));
+        const uint8_t* scales = w + n * p.panel_bytes + 512 + half * 32;
+        const __m512 scale = halves(scales);
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
           __m512i whole = sum[r][n];
           if constexpr (kApart) whole = _mm512_add_epi32(whole, _mm512_srai_epi32(highs[r][n], 4));
           if constexpr (Min) {
-            const __m512 least = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(scales + 64)));
-            total[r][n] = _mm512_fmadd_ps(least, _mm512_set1_ps(p.group_sum[at + r * groups]), total[r][n]);
+            total[r][n] = _mm512_fmadd_ps(halves(scales + 64), _mm512_set1_ps(p.group_sum[at + r * groups]), total[r][n]);
           }
           // Below 2^24 in magnitude, so the conversion is exact.
           const __m512 step = _mm512_mul_ps(scale, _mm512_set1_ps(p.group_scale[at + r * groups]));
           total[r][n] = _mm512_fmadd_ps(step, _mm512_cvtepi32_ps(whole), total[r][n]);
         }
       }
-      if (group % 2) w += Min ? 640 : 576;
+     }
     }
     alignas(64) float totals[R][P][kPanel];
 #pragma GCC unroll 8
@@ -226,7 +284,7 @@ struct Int4Block {
       for (int n = 0; n < P; ++n) _mm512_store_ps(totals[r][n], total[r][n]);
     }
     for (int n = 0; n < P; ++n) {
-      for (int r = 0; r < R; ++r) write(p, row + r, panel + n, totals[r][n]);
+      for (int r = 0; r < R; ++r) write(p, row + r, panel + n, _mm512_load_ps(totals[r][n]));
     }
   }
 };
@@ -236,6 +294,27 @@ using Int4 = Int4Block<R, P, false>;
 template <int R, int P>
 using Int4Min = Int4Block<R, P, true>;
 
+#if defined(__AMX_TILE__)
+#include "tiles.h"
+
+#include "amx.h"
+
+// Integer sums are exact, so few rows may take other instructions; bfloat16 pairs have to take the same.
+constexpr int64_t kFew = 3;
+
+void panels(const Product& p, int64_t first, int64_t last) {
+  if (p.format == Format::bf16) {
+    return p.pairs ? tile_panels_bf16(p, first, last) : Each<Bf16, 12, 12, 1>::run(p, first, last);
+  }
+  if (p.format == Format::int8) {
+    return p.rows > kFew ? tile_panels_int8(p, first, last) : Each<Int8, kFew, 1, 1>::run(p, first, last);
+  }
+  if (p.format == Format::int4) {
+    return p.rows > kFew ? Int4Tiles<false>::run(p, first, last) : Each<Int4, kFew, 1, 1>::run(p, first, last);
+  }
+  p.rows > kFew ? Int4Tiles<true>::run(p, first, last) : Each<Int4Min, kFew, 1, 1>::run(p, first, last);
+}
+#else
 void panels(const Product& p, int64_t first, int64_t last) {
   switch (p.format) {
     case Format::bf16:
@@ -249,9 +328,13 @@ void panels(const Product& p, int64_t first, int64_t last) {
   }
 }
 
+#endif
+
 }  // namespace
 
-#if defined(__AVX512BF16__)
+#if defined(__AMX_TILE__)
+const Kernels amx_kernels = {"amx", prepare_rows<true>, panels, &amx_sequences, true, read_words};
+#elif defined(__AVX512BF16__)
 const Kernels avx512_bf16_kernels = {"avx512_bf16", prepare_rows<true>, panels, &avx512_bf16_sequences, true, read_words};
 #else
 const Kernels avx512_kernels = {"avx512", prepare_rows<true>, panels, &avx512_sequences, false, read_words};

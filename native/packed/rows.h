@@ -119,7 +119,7 @@ inline void copy_row(const Product& p, int64_t row) {
   uint8_t* to = p.prepared + row * p.row_bytes;
   const uint64_t bytes = static_cast<uint64_t>(p.in) * 2;
   __builtin_memcpy(to, static_cast<const uint8_t*>(p.x) + static_cast<uint64_t>(row) * bytes, bytes);
-  __builtin_memset(to + bytes, 0, static_cast<uint64_t>(p.in_padded) * 2 - bytes);
+  __builtin_memset(to + bytes, 0, static_cast<uint64_t>(p.row_bytes) - bytes);
 }
 
 template <bool Digits, class X>

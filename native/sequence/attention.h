@@ -121,11 +121,10 @@ inline void one_scores(const Attention& n, int64_t first, int64_t last) {
     const Segment& s = segment_of(n, at, &Segment::blocks_before);
     const int64_t number = at - s.blocks_before;
     const Block<X> block(n, s, head, number);
-    How::keys(block.k, block.first, block.last, n.width, keys);
     gather<X, How>(n, s.row, s.step, head, queries);
     const One<T> one(n, s, head);
     T* scores = one.scores + number * group * kKeys;
-    How::score(group, queries, keys, n.width, scores, kKeys);
+    How::meet(group, queries, block.k, block.first, block.last, n.width, keys, scores);
     for (int64_t g = 0; g < group; ++g) {
       one.most[number * group + g] = limit(n, scores + g * kKeys, block.begin, s.position);
     }
@@ -272,7 +271,9 @@ inline void by_layout(const Attention& n, const Fn& fn) {
     case Type::f32: return fn(Chosen<float, Plain<float>>{});
     case Type::bf16: break;
   }
-#if defined(__AVX512BF16__)
+#if defined(__AMX_TILE__)
+  if (Pairs::fits(n.width)) return fn(Chosen<Bf16, TiledPairs>{});
+#elif defined(__AVX512BF16__)
   if (Pairs::fits(n.width)) return fn(Chosen<Bf16, Pairs>{});
 #endif
   fn(Chosen<Bf16, Plain<Bf16>>{});

@@ -45,6 +45,13 @@ struct Plain {
     }
   }
 
+  // The scores of one token's queries, kKeys apart, with keys that were not laid out; memory: key_bytes of it.
+  static void meet(int64_t rows, const void* queries, const X* const* from, int64_t first, int64_t last, int64_t width,
+                   void* memory, T* scores) {
+    keys(from, first, last, width, memory);
+    score(rows, queries, memory, width, scores, kKeys);
+  }
+
   static void prepare(T*, int64_t) {}
 
   // out[r] = the sum over keys first..last-1 of weights[r][s] times its value.
@@ -119,23 +126,25 @@ struct Pairs {
     }
   }
 
+  // 32 numbers of one row and of the next become pairs.
+  static void interleave(__m512i a, __m512i b, uint32_t* to) {
+    const __m512i low = _mm512_unpacklo_epi16(a, b), high = _mm512_unpackhi_epi16(a, b);  // within 128 bits each
+    const __m512i first = _mm512_permutex2var_epi64(low, _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), high);
+    const __m512i second = _mm512_permutex2var_epi64(low, _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15), high);
+    _mm512_storeu_si512(to, first);
+    _mm512_storeu_si512(to + 16, second);
+  }
+  static void interleave(const Bf16* a, const Bf16* b, uint32_t* to) {
+    interleave(_mm512_loadu_si512(a), _mm512_loadu_si512(b), to);
+  }
+
   static void values(const Bf16* const* from, int64_t first, int64_t last, int64_t width, void* to) {
-    alignas(64) uint16_t low[32], high[32];
-    for (int k = 0; k < 16; ++k) {
-      low[2 * k] = static_cast<uint16_t>(k);
-      low[2 * k + 1] = static_cast<uint16_t>(32 + k);
-      high[2 * k] = static_cast<uint16_t>(16 + k);
-      high[2 * k + 1] = static_cast<uint16_t>(48 + k);
-    }
-    const __m512i first_half = _mm512_load_si512(low), second_half = _mm512_load_si512(high);
     uint32_t* out = static_cast<uint32_t*>(to);
     for (int64_t s = first & ~int64_t{1}; s < last; s += 2) {
       for (int64_t c = 0; c < width; c += 32) {
         const __m512i a = s >= first ? _mm512_loadu_si512(from[s] + c) : _mm512_setzero_si512();
         const __m512i b = s + 1 < last ? _mm512_loadu_si512(from[s + 1] + c) : _mm512_setzero_si512();
-        uint32_t* at = out + s / 2 * width + c;
-        _mm512_storeu_si512(at, _mm512_permutex2var_epi16(a, first_half, b));
-        _mm512_storeu_si512(at + 16, _mm512_permutex2var_epi16(a, second_half, b));
+        interleave(a, b, out + s / 2 * width + c);
       }
     }
   }
@@ -180,6 +189,14 @@ struct Pairs {
       });
     }
   }
+
+  // The scores of one token's queries, kKeys apart, with keys that were not laid out; memory: key_bytes of it.
+  static void meet(int64_t rows, const void* queries, const Bf16* const* from, int64_t first, int64_t last, int64_t width,
+                   void* memory, float* scores) {
+    keys(from, first, last, width, memory);
+    score(rows, queries, memory, width, scores, kKeys);
+  }
+
 
   // Weights of a block, in place: 64 pairs of their leading 8 bits, then 64 pairs of what is left.
   static void prepare(float* weights, int64_t) {

@@ -15,11 +15,17 @@ namespace {
 #include "vector.h"
 
 #include "blocks.h"
+#if defined(__AMX_TILE__)
+#include "tiles.h"
+
+#include "tiled.h"
+#endif
 #include "elementwise.h"
 #include "scan.h"
 
 #include "attention.h"
 #include "convolution.h"
+#include "linear.h"
 #include "unit.h"
 
 template <class Job, void (*Float)(const Job&, int64_t, int64_t), void (*Half)(const Job&, int64_t, int64_t),
@@ -56,6 +62,10 @@ const Sequences GRIFFIN_TABLE = {
     by_type<Gated, gated<float>, gated<Bf16>, gated<double>>,
     by_type<Rope, rope<float>, rope<Bf16>, rope<double>>,
     soft_cap,
+    kOutputs,
+    linear_bytes,
+    linear_prepare,
+    by_type<Linear, linear<float>, linear_of_bf16, linear<double>>,
 };
 
 }  // namespace griffin

@@ -38,6 +38,33 @@ inline Vec<Wide<X>> unit_step(const Unit& u, int64_t step, int64_t channel, int6
   return h;
 }
 
+#if defined(__AMX_TILE__)
+// bfloat16 gates on tiles where their blocks fill them; then one token has to be summed in the order of tiles.
+inline bool tiled(int64_t size) { return size % 32 == 0; }
+
+// As wide_tile: of 32 inputs the even and the odd ones apart, then both are added, as one instruction does with a tile.
+inline void paired_tile(const float* x, const Bf16* w, int64_t size, Vec<float>* sums) {
+  constexpr int W = kWidth<float>, kSome = 8;
+  for (int from = 0; from < kWideColumns; from += kSome) {
+    Vec<float> sum[kSome] = {};
+    for (int64_t i = 0; i < size; i += 32) {
+      Vec<float> even[kSome] = {}, odd[kSome] = {};
+      for (int64_t k = i; k < i + 32; k += 2) {
+        const Bf16* row = w + k * size + from * W;
+#pragma GCC unroll 8
+        for (int c = 0; c < kSome; ++c) {
+          even[c] += load(row + c * W, W) * x[k];
+          odd[c] += load(row + size + c * W, W) * x[k + 1];
+        }
+      }
+#pragma GCC unroll 8
+      for (int c = 0; c < kSome; ++c) sum[c] += even[c] + odd[c];
+    }
+    for (int c = 0; c < kSome; ++c) sums[from + c] = sum[c];
+  }
+}
+#endif
+
 // One token of one row, a whole block's channels at a time: the gates' weights are read in one stream.
 template <class X>
 inline void unit_of_one(const Unit& u, int64_t block, int64_t size) {
@@ -49,8 +76,16 @@ inline void unit_of_one(const Unit& u, int64_t block, int64_t size) {
   for (int64_t n = 0; n < size; ++n) wide[n] = widen(x[n]);
   for (int64_t inner = 0; inner < size; inner += kWideColumns * W) {
     Vec<T> gate_i[kWideColumns], gate_r[kWideColumns];
-    wide_tile<X>(wide, wi + inner, size, size, gate_i);
-    wide_tile<X>(wide, wr + inner, size, size, gate_r);
+#if defined(__AMX_TILE__)
+    if constexpr (__is_same(X, Bf16)) {
+      paired_tile(wide, wi + inner, size, gate_i);
+      paired_tile(wide, wr + inner, size, gate_r);
+    } else
+#endif
+    {
+      wide_tile<X>(wide, wi + inner, size, size, gate_i);
+      wide_tile<X>(wide, wr + inner, size, size, gate_r);
+    }
     for (int c = 0; c < kWideColumns; ++c) {
       const int64_t at = inner + c * W, channel = block * size + at;
       const Vec<T> h = load(static_cast<const T*>(u.h0) + channel, W);
@@ -58,6 +93,72 @@ inline void unit_of_one(const Unit& u, int64_t block, int64_t size) {
     }
   }
 }
+
+#if defined(__AMX_TILE__)
+// What `unit` does, on tiles: 16 rows or steps at a time, the piece's part of the gates' weights in pairs of inputs.
+inline void tiled_unit(const Unit& u, int64_t first, int64_t last) {
+  constexpr int W = kWidth<float>;
+  constexpr int64_t L = kLanes<float>;
+  const int64_t size = u.width / u.blocks, chunks = (size + L - 1) / L, pairs = size / 2;
+  const bool together = u.steps == 1;
+  const int64_t items = together ? u.rows : u.steps;
+  auto* laid = reinterpret_cast<uint32_t(*)[L]>(scratch().get(2 * pairs * L * 4));  // (gate, pair, channel)
+  alignas(64) float sums[2][kTileRows][L];
+  Tiles tiles;
+  for (int64_t piece = first; piece < last; ++piece) {
+    const int64_t from = together ? 0 : piece / (u.blocks * chunks), block = piece / chunks % u.blocks;
+    if (together && piece >= u.blocks * chunks) return;
+    const int64_t inner = piece % chunks * L, channel = block * size + inner, lanes = lesser(L, size - inner);
+    for (int gate = 0; gate < 2; ++gate) {
+      const Bf16* w = static_cast<const Bf16*>(gate ? u.wr : u.wi) + block * size * size + inner;
+      for (int64_t n = 0; n < pairs; ++n) {
+        for (int64_t c = 0; c < lanes; c += 32) {
+          Pairs::interleave(w + 2 * n * size + c, w + (2 * n + 1) * size + c, laid[gate * pairs + n] + c);
+        }
+      }
+    }
+    Vec<float> h[kColumns];
+    for (int64_t t = 0; t < items; t += kTileRows) {
+      const int64_t rows = lesser(kTileRows, items - t);
+      const Bf16* x = static_cast<const Bf16*>(u.x) + (from * u.steps + t) * u.width + block * size;
+      tiles.shape(rows, rows, 64);
+      for (int gate = 0; gate < 2; ++gate) {
+        tile_zero<0>();
+        tile_zero<1>();
+        tile_zero<2>();
+        tile_zero<3>();
+        for (int64_t n = 0; n < pairs; n += 16) {
+          const uint32_t* w = laid[gate * pairs + n];
+          tile_load<4>(x + 2 * n, u.width * 2);
+          tile_load<6>(w, L * 4);
+          tile_load<7>(w + 16, L * 4);
+          PairsDot::run<0, 4, 6>();
+          PairsDot::run<1, 4, 7>();
+          if (lanes < L) continue;
+          tile_load<6>(w + 32, L * 4);
+          tile_load<7>(w + 48, L * 4);
+          PairsDot::run<2, 4, 6>();
+          PairsDot::run<3, 4, 7>();
+        }
+        tile_store<0>(sums[gate][0], L * 4);
+        tile_store<1>(sums[gate][0] + 16, L * 4);
+        tile_store<2>(sums[gate][0] + 32, L * 4);
+        tile_store<3>(sums[gate][0] + 48, L * 4);
+      }
+      for (int64_t k = 0; k < rows; ++k) {
+        const int64_t step = from * u.steps + t + k, row = together ? t + k : from, at = row * u.width + channel;
+        const Bf16* own = static_cast<const Bf16*>(u.x) + step * u.width + channel;
+        for (int c = 0; c < lanes / W; ++c) {
+          if (together || t + k == 0) h[c] = load(static_cast<const float*>(u.h0) + at + c * W, W);
+          h[c] = unit_step<Bf16>(u, step, channel + c * W, W, h[c], load(sums[0][k] + c * W, W),
+                                 load(sums[1][k] + c * W, W), own + c * W);
+          if (together || t + k == u.steps - 1) store(static_cast<float*>(u.last) + at + c * W, h[c], W);
+        }
+      }
+    }
+  }
+}
+#endif
 
 // Pieces of blocks and, within them, of kLanes channels; of rows too, unless each has one step: then rows go
 // past the gates' weights together.
@@ -74,6 +175,11 @@ inline void unit(const Unit& u, int64_t first, int64_t last) {
     }
     return;
   }
+#if defined(__AMX_TILE__)
+  if constexpr (__is_same(X, Bf16)) {
+    if (tiled(size)) return tiled_unit(u, first, last);
+  }
+#endif
   const bool together = u.steps == 1;
   const int64_t items = together ? u.rows : u.steps;
   for (int64_t piece = first; piece < last; ++piece) {

@@ -1,0 +1,159 @@
+// Attention's blocks on tiles: laid out as Pairs are, and multiplied 32 rows by 32 columns at a time.
+
+struct TiledPairs : Pairs {
+  // Pairs of values that are no keys are zeros as far as their tile goes: a weight of 0 times what memory holds could be
+  // no number.
+  static void values(const Bf16* const* from, int64_t first, int64_t last, int64_t width, void* to) {
+    Pairs::values(from, first, last, width, to);
+    uint32_t* out = static_cast<uint32_t*>(to);
+    const auto clear = [&](int64_t begin, int64_t end) {
+      __builtin_memset(out + begin * width, 0, static_cast<uint64_t>(4 * (end - begin) * width));
+    };
+    clear(first / 2 & ~15, first / 2);
+    clear((last + 1) / 2, (last + 31) / 32 * 16);
+  }
+
+  // Call fn(row, a number of tiles of rows, a number of tiles of columns) for all rows, with the tiles in shape.
+  template <class Fn>
+  static void by_rows(int64_t rows, const Fn& fn) {
+    Tiles tiles;
+    for (int64_t row = 0; row < rows; row += 2 * kTileRows) {
+      const int64_t left = rows - row, upper = left < kTileRows ? left : kTileRows;
+      const int64_t lower = left - upper < kTileRows ? left - upper : kTileRows;
+      tiles.shape(upper, lower, 64);
+      lower ? fn(row, Count<2>{}) : fn(row, Count<1>{});
+    }
+  }
+
+  // sums += rows times columns, and the four sums to and from where they are kept, rows `step` bytes apart.
+  template <int A>
+  static void zero() {
+    tile_zero<0>();
+    tile_zero<1>();
+    if constexpr (A == 2) tile_zero<2>();
+    if constexpr (A == 2) tile_zero<3>();
+  }
+  template <int A>
+  static void dot(const void* x, int64_t x_step) {
+    const uint8_t* from = static_cast<const uint8_t*>(x);
+    tile_load<4>(from, x_step);
+    PairsDot::run<0, 4, 6>();
+    PairsDot::run<1, 4, 7>();
+    if constexpr (A == 2) {
+      tile_load<5>(from + kTileRows * x_step, x_step);
+      PairsDot::run<2, 5, 6>();
+      PairsDot::run<3, 5, 7>();
+    }
+  }
+  template <int A>
+  static void keep(float* to, int64_t step) {
+    tile_store<0>(to, step * 4);
+    tile_store<1>(to + 16, step * 4);
+    if constexpr (A == 2) tile_store<2>(to + kTileRows * step, step * 4);
+    if constexpr (A == 2) tile_store<3>(to + kTileRows * step + 16, step * 4);
+  }
+
+  static void score(int64_t rows, const void* queries, const void* keys, int64_t width, float* scores, int64_t step) {
+    by_rows(rows, [&](int64_t row, auto count) {
+      constexpr int A = decltype(count)::value;
+      const Bf16* q = static_cast<const Bf16*>(queries) + row * width;
+      for (int64_t s = 0; s < kKeys; s += 32) {
+        const uint32_t* k = static_cast<const uint32_t*>(keys) + s;
+        zero<A>();
+        for (int64_t c = 0; c < width; c += 32, k += 16 * kKeys) {
+          tile_load<6>(k, kKeys * 4);
+          tile_load<7>(k + 16, kKeys * 4);
+          dot<A>(q + c, width * 2);
+        }
+        keep<A>(scores + row * step + s, step);
+      }
+    });
+  }
+
+  // The same without a layout of the keys: they are the rows now, as they lie in memory, and the few queries what they
+  // meet. A product's factors may change places, so the bits are those of `score`.
+  static void meet(int64_t rows, const void* queries, const Bf16* const* from, int64_t first, int64_t last,
+                   int64_t width, void* memory, float* scores) {
+    uint8_t* laid = static_cast<uint8_t*>(memory);  // 16 queries: pairs of inputs side by side, 32 inputs a tile
+    Tiles tiles;
+    tiles.shape(kTileRows, kTileRows, 64);
+    for (int64_t row = 0; row < rows; row += kTileRows) {
+      const int64_t count = rows - row < kTileRows ? rows - row : kTileRows;
+      const Bf16* q = static_cast<const Bf16*>(queries) + row * width;
+      for (int64_t c = 0; c < width; c += 32) {
+        __m512i pairs[16];
+        for (int k = 0; k < 16; ++k) pairs[k] = k < count ? _mm512_loadu_si512(q + k * width + c) : _mm512_setzero_si512();
+        transpose(pairs);
+        for (int k = 0; k < 16; ++k) _mm512_storeu_si512(laid + c * 32 + k * 64, pairs[k]);
+      }
+      for (int64_t s = first / 32 * 32; s < last; s += 2 * kTileRows) {  // nobody looks at scores of no keys
+        alignas(64) float sums[2][kTileRows][kTileRows];
+        const Bf16* keys[2];
+        int64_t step[2];
+        for (int half = 0; half < 2; ++half) {
+          const int64_t begin = s + half * kTileRows;
+          keys[half] = in_step(from, begin, first, last, step[half]);
+          if (keys[half]) continue;
+          Bf16* copy = reinterpret_cast<Bf16*>(laid + width * 32) + half * kTileRows * width;
+          for (int64_t k = 0; k < kTileRows; ++k) {
+            const bool there = begin + k >= first && begin + k < last;
+            const uint64_t bytes = static_cast<uint64_t>(width) * 2;
+            there ? static_cast<void>(__builtin_memcpy(copy + k * width, from[begin + k], bytes))
+                  : static_cast<void>(__builtin_memset(copy + k * width, 0, bytes));
+          }
+          keys[half] = copy;
+          step[half] = width * 2;
+        }
+        tile_zero<0>();
+        tile_zero<1>();
+        for (int64_t c = 0; c < width; c += 32) {
+          tile_load<6>(laid + c * 32, 64);
+          tile_load<4>(keys[0] + c, step[0]);
+          tile_load<5>(keys[1] + c, step[1]);
+          PairsDot::run<0, 4, 6>();
+          PairsDot::run<1, 5, 6>();
+        }
+        tile_store<0>(sums[0], 64);
+        tile_store<1>(sums[1], 64);
+        for (int half = 0; half < 2; ++half) {
+          __m512i turned[16];
+          for (int k = 0; k < 16; ++k) turned[k] = _mm512_load_si512(sums[half][k]);
+          transpose(turned);
+          for (int64_t k = 0; k < count; ++k) {
+            _mm512_storeu_si512(scores + (row + k) * kKeys + s + half * kTileRows, turned[k]);
+          }
+        }
+      }
+    }
+  }
+
+  // Where 16 keys begin if all are there and equally far from each other, and how many bytes; otherwise null.
+  static const Bf16* in_step(const Bf16* const* from, int64_t begin, int64_t first, int64_t last, int64_t& step) {
+    if (begin < first || begin + kTileRows > last) return nullptr;
+    const int64_t apart = from[begin + 1] - from[begin];
+    for (int64_t k = 1; k < kTileRows; ++k) {
+      if (from[begin + k] - from[begin + k - 1] != apart) return nullptr;
+    }
+    step = apart * 2;
+    return from[begin];
+  }
+
+  static void weigh(int64_t rows, const float* weights, int64_t step, const void* values, int64_t first, int64_t last,
+                    int64_t width, float* out) {
+    by_rows(rows, [&](int64_t row, auto count) {
+      constexpr int A = decltype(count)::value;
+      const float* w = weights + row * step;
+      for (int64_t c = 0; c < width; c += 32) {
+        zero<A>();
+        for (int64_t u = first / 2 & ~15; u < (last + 1) / 2; u += 16) {
+          const uint32_t* v = static_cast<const uint32_t*>(values) + u * width + c;
+          tile_load<6>(v, width * 4);
+          tile_load<7>(v + 16, width * 4);
+          dot<A>(w + u, step * 4);       // the weights' leading bits
+          dot<A>(w + 64 + u, step * 4);  // and what is left
+        }
+        keep<A>(out + row * width + c, width);
+      }
+    });
+  }
+};
