@@ -2,6 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#if defined(__linux__)
+#include <sys/mman.h>  // for scratch.h, which is included within namespaces
+#endif
 
 namespace griffin {
 
@@ -51,6 +54,8 @@ struct Kernels {
   const Sequences* sequences;
   bool pairs;  // has instructions for pairs of bfloat16
   uint64_t (*read)(const uint64_t* from, int64_t count);  // their sum: to measure how fast memory is read
+  // Bytes of weights that stay in a core's cache while many rows go past them, and how much of a panel is there at once.
+  int64_t piece = 384 << 10, deepest = INT64_MAX;
 };
 
 extern const Kernels portable_kernels;

@@ -69,7 +69,7 @@ void multiply(const Matrix* matrices, const Results* results, int count, const v
   int64_t pieces[kMost + 1] = {};
   // Few rows: pieces small enough to even out the threads. Many: as many panels as stay in a core's cache
   // while all rows go past them.
-  const int64_t unit = rows <= 16 ? 1 : kTogether, piece = rows <= 16 ? 128 << 10 : 768 << 10;
+  const int64_t unit = rows <= 16 ? 1 : kTogether, piece = rows <= 16 ? 128 << 10 : kernels.piece;
   for (int n = 0; n < count; ++n) {
     const Matrix& m = matrices[n];
     Product& p = products[n];
@@ -103,7 +103,8 @@ void multiply(const Matrix* matrices, const Results* results, int count, const v
   const Product& first_product = products[0];
   parallel(rows < 4 ? 1 : threads, rows, 4,
            [&](int64_t first, int64_t last) { kernels.prepare(first_product, first, last); });
-  const int64_t bytes = unit * matrices[0].panel_bytes;
+  const int64_t depth = rows <= 16 ? INT64_MAX : kernels.deepest;
+  const int64_t bytes = unit * (matrices[0].panel_bytes < depth ? matrices[0].panel_bytes : depth);
   parallel(threads, pieces[count], bytes < piece ? piece / bytes : 1, [&](int64_t first, int64_t last) {
     for (int n = 0; n < count; ++n) {
       const int64_t begin = (first > pieces[n] ? first : pieces[n]) - pieces[n];

@@ -23,7 +23,7 @@ from griffin.checkpoints.staging import staged_folder
 from griffin.model import Griffin, GriffinConfig
 from griffin.model.packed import install, packed_format
 from griffin.quant import get_format
-from griffin.quant.storage import Packed, split, unpack
+from griffin.quant.storage import Packed, settle, split, unpack
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -81,7 +81,8 @@ def load_model(
         tensor = checkpoint.read(name) if stays else checkpoint.read_apart(name)
         if check:
             checkpoint.check_finite(name, tensor)
-        tensors[name] = tensor if stays else tensor.to(place, wanted)
+        tensor = tensor if stays else tensor.to(place, wanted)
+        tensors[name] = tensor if format is None else settle(tensor)
     checkpoint.release()
     # Parameters are replaced, not filled: a mapped tensor stays mapped.
     model.load_state_dict(

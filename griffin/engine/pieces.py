@@ -14,11 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from griffin import ops
 from griffin.model import GriffinConfig, State
 from griffin.model.state import AttentionState, RecurrentState
-
-_LINE = 64  # bytes; where a tensor may begin in a piece of memory
 
 
 class RecurrentPart(NamedTuple):
@@ -161,23 +158,10 @@ def unwritten(
 ) -> State:
     """Return a state of one row after `pos` tokens, whose every value is still to be written.
 
-    Slots of the window that no position has come to are zeros. On the CPU all of it lies in one piece of
-    memory, in large pages where the system has them: those are there four times as soon.
+    Slots of the window that no position has come to are zeros.
     """
-    state = State.zeros(config, 1, dtype=dtype, device="meta")
-    if torch.device(device).type == "cpu":
-        sizes = [
-            -(-t.nbytes // _LINE) * _LINE for t in (state.pos, *(t for layer in state.layers for t in layer))
-        ]
-        parts = iter(ops.packed_room((sum(sizes),)).split(sizes))
-        state = state.map(lambda t: next(parts)[: t.nbytes].view(t.dtype).view(t.shape))
-    else:
-        state = state.map(lambda t: torch.empty_like(t, device=device))
+    state = State.zeros(config, 1, dtype=dtype, device=device)
     state.pos.fill_(pos)
-    for layer in state.layers:
-        if isinstance(layer, AttentionState):
-            for ring in layer:
-                ring[:, pos:] = 0
     return state
 
 

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from griffin import ops
 from griffin.model.config import GriffinConfig
 
 FORMAT = "griffin-state"
@@ -83,6 +84,11 @@ class State:
         dtype is the model's: of the convolution's inputs, keys and values. The recurrence's state is float32
         (float64 for a float64 model).
         """
+        if torch.device(device).type == "cpu":  # in large pages, which a token's attention reads sooner
+            state = cls.zeros(config, batch, dtype=dtype, device="meta")
+            each = [state.pos, *(t for layer in state.layers for t in layer)]
+            made = iter(ops.zeros_together(each))
+            return state.map(lambda _: next(made))
         wide = torch.promote_types(dtype, torch.float32)
 
         def zeros(*shape: int, dtype: torch.dtype = dtype) -> Tensor:

@@ -13,6 +13,7 @@ from griffin.ops.linear_scan import linear_scan
 from griffin.ops.local_attention import Window, local_attention, plan_window
 from griffin.ops.packed_linear import Packed, look_up, pack, packed_linear, packed_matrix, unpack
 from griffin.ops.packed_linear.memory import room as packed_room
+from griffin.ops.packed_linear.memory import settle, zeros_together
 from griffin.ops.rg_lru import rg_lru
 from griffin.ops.rms_norm import rms_norm
 from griffin.ops.rope import apply_rope, rope_frequencies, rope_table
@@ -38,8 +39,10 @@ __all__ = [
     "rms_norm",
     "rope_frequencies",
     "rope_table",
+    "settle",
     "soft_cap",
     "unforced",
     "unpack",
     "use",
+    "zeros_together",
 ]

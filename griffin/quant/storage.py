@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from griffin.ops import Packed, unpack
+from griffin.ops import Packed, settle, unpack
 from griffin.ops.packed_linear import panel_bytes
 
-__all__ = ["DATA", "SCALE", "Packed", "join", "split", "stored_parts", "unpack"]
+__all__ = ["DATA", "SCALE", "Packed", "join", "settle", "split", "stored_parts", "unpack"]
 
 # Added to the matrix's name: the bytes by the panel of 16 output rows, and scales that lie outside them. They
 # are the names of PackedWeight's buffers, so a quantized model's state dict is what its files hold.

@@ -8,96 +8,150 @@ inline Scratch& scratch() {
   return held;
 }
 
-// sums[a][n] of A tiles of rows, `row_bytes` apart, and N panels, added up in the order of the inputs.
+// So many tiles of inputs at a time leave those of the rows and panels at hand in the second-level cache, and so many
+// rows the sums that wait for the next ones.
+constexpr int64_t kDeep = 96, kRowsAtOnce = 512;
+
+// Two tiles of rows, and how many of their 16 rows there are.
+struct Rows {
+  const uint8_t* x[2];
+  int64_t upper, lower;
+};
+
+// Weights that will be wanted after those at hand, a few lines for every step.
+struct Later {
+  const uint8_t *next, *end;
+
+  void ask() {
+    if (next >= end) return;
+    _mm_prefetch(reinterpret_cast<const char*>(next), _MM_HINT_T1);
+    _mm_prefetch(reinterpret_cast<const char*>(next + 64), _MM_HINT_T1);
+    next += 128;
+  }
+};
+
+// sums[a][n] of A tiles of rows and N panels, of the inputs of tiles first..last-1, in their order; after those before.
 template <class Dot, int A, int N>
-inline void tile_sums(const Product& p, int64_t panel, const uint8_t* const (&x)[2], bool once, void* sums) {
-  const uint8_t *w = p.data + panel * p.panel_bytes, *second = w + (N - 1) * p.panel_bytes;
-  const int64_t whole = p.panel_bytes / kTileBytes, left = p.panel_bytes % kTileBytes;
-  tile_zero<0>();
-  if constexpr (N == 2) tile_zero<1>();
-  if constexpr (A == 2) tile_zero<2>();
-  if constexpr (A == 2 && N == 2) tile_zero<3>();
+inline void tile_sums(const Product& p, int64_t panel, const Rows& rows, int64_t first, int64_t last, bool once,
+                      Later& later, uint8_t* sums) {
+  const uint8_t *w = p.data + panel * p.panel_bytes + first * kTileBytes, *second = w + (N - 1) * p.panel_bytes;
+  if (first) {
+    tile_load<0>(sums, 64);
+    if constexpr (N == 2) tile_load<1>(sums + kTileBytes, 64);
+    if constexpr (A == 2) tile_load<2>(sums + 2 * kTileBytes, 64);
+    if constexpr (A == 2 && N == 2) tile_load<3>(sums + 3 * kTileBytes, 64);
+  } else {
+    tile_zero<0>();
+    if constexpr (N == 2) tile_zero<1>();
+    if constexpr (A == 2) tile_zero<2>();
+    if constexpr (A == 2 && N == 2) tile_zero<3>();
+  }
   const auto step = [&](const uint8_t* one, const uint8_t* other, int64_t at) {
     tile_load<6>(one, 64);
     if constexpr (N == 2) tile_load<7>(other, 64);
-    tile_load<4>(x[0] + at, p.row_bytes);
+    tile_load<4>(rows.x[0] + at, p.row_bytes);
     Dot::template run<0, 4, 6>();
     if constexpr (N == 2) Dot::template run<1, 4, 7>();
     if constexpr (A == 2) {
-      tile_load<5>(x[1] + at, p.row_bytes);
+      tile_load<5>(rows.x[1] + at, p.row_bytes);
       Dot::template run<2, 5, 6>();
       if constexpr (N == 2) Dot::template run<3, 5, 7>();
     }
   };
-  for (int64_t t = 0; t < whole; ++t, w += kTileBytes, second += kTileBytes) {
+  const int64_t whole = p.panel_bytes / kTileBytes, left = p.panel_bytes % kTileBytes;
+  for (int64_t t = first; t < last && t < whole; ++t, w += kTileBytes, second += kTileBytes) {
     if (once) {
 #pragma GCC unroll 16
       for (int line = 0; line < 16; ++line) {
         _mm_prefetch(reinterpret_cast<const char*>(w + kTileAhead + line * 64), _MM_HINT_T0);
         if constexpr (N == 2) _mm_prefetch(reinterpret_cast<const char*>(second + kTileAhead + line * 64), _MM_HINT_T0);
       }
+    } else {
+      later.ask();
     }
     step(w, second, 64 * t);
   }
-  if (left) {  // inputs behind the last count for nothing: zeros
+  if (last > whole && left) {  // inputs behind the last count for nothing: zeros
     alignas(64) uint8_t ends[2][kTileBytes] = {};
     __builtin_memcpy(ends[0], w, static_cast<uint64_t>(left));
     if constexpr (N == 2) __builtin_memcpy(ends[1], second, static_cast<uint64_t>(left));
     step(ends[0], ends[1], 64 * whole);
   }
-  uint8_t* to = static_cast<uint8_t*>(sums);
-  tile_store<0>(to, 64);
-  if constexpr (N == 2) tile_store<1>(to + kTileBytes, 64);
-  if constexpr (A == 2) tile_store<2>(to + 2 * kTileBytes, 64);
-  if constexpr (A == 2 && N == 2) tile_store<3>(to + 3 * kTileBytes, 64);
+  tile_store<0>(sums, 64);
+  if constexpr (N == 2) tile_store<1>(sums + kTileBytes, 64);
+  if constexpr (A == 2) tile_store<2>(sums + 2 * kTileBytes, 64);
+  if constexpr (A == 2 && N == 2) tile_store<3>(sums + 3 * kTileBytes, 64);
 }
+
+// All rows, `height` at a time, meet the panels, two at a time: take(row) gives the rows, finish(row, panel, panels, sums)
+// gets their sums, [two tiles of rows][two panels][16 rows][16 outputs].
+template <class Dot, class Take, class Finish>
+inline void tile_panels(const Product& p, int64_t first, int64_t last, int64_t height, const Take& take,
+                        const Finish& finish) {
+  const int64_t depth = (p.panel_bytes + kTileBytes - 1) / kTileBytes, slabs = (depth + kDeep - 1) / kDeep;
+  const int64_t pairs = (last - first + 1) / 2, most = p.rows < kRowsAtOnce ? p.rows : kRowsAtOnce;
+  const bool once = p.rows <= height;
+  uint8_t* kept = scratch().get((slabs > 1 ? (most + height - 1) / height * pairs : 1) * 4 * kTileBytes);
+  const uint8_t *next = p.data + last * p.panel_bytes, *end = p.data + (p.out + kPanel - 1) / kPanel * p.panel_bytes;
+  Later later{next, next + (last - first) * p.panel_bytes < end ? next + (last - first) * p.panel_bytes : end};
+  Tiles tiles;
+  for (int64_t begin = 0; begin < p.rows; begin += kRowsAtOnce) {
+    const int64_t stop = begin + kRowsAtOnce < p.rows ? begin + kRowsAtOnce : p.rows;
+    for (int64_t slab = 0; slab < slabs; ++slab) {
+      const int64_t from = depth * slab / slabs, to = depth * (slab + 1) / slabs;
+      for (int64_t row = begin; row < stop; row += height) {
+        const Rows rows = take(row);
+        tiles.shape(rows.upper, rows.lower, 64);
+        const auto block = [&](int64_t panel, auto panels) {
+          constexpr int N = decltype(panels)::value;
+          uint8_t* sums = kept + (slabs > 1 ? (row - begin) / height * pairs + (panel - first) / 2 : 0) * 4 * kTileBytes;
+          rows.lower ? tile_sums<Dot, 2, N>(p, panel, rows, from, to, once, later, sums)
+                     : tile_sums<Dot, 1, N>(p, panel, rows, from, to, once, later, sums);
+          if (slab == slabs - 1) finish(row, panel, N, sums);
+        };
+        int64_t panel = first;
+        for (; panel + 2 <= last; panel += 2) block(panel, Count<2>{});
+        if (panel < last) block(panel, Count<1>{});
+      }
+    }
+  }
+}
+
+inline int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // Up to 32 rows at once.
 inline void tile_panels_bf16(const Product& p, int64_t first, int64_t last) {
-  Tiles tiles;
-  alignas(64) float sums[4][kTileRows][kPanel];
-  for (int64_t row = 0; row < p.rows; row += 2 * kTileRows) {
-    const int64_t left = p.rows - row, upper = left < kTileRows ? left : kTileRows;
-    const int64_t lower = left - upper < kTileRows ? left - upper : kTileRows;
-    tiles.shape(upper, lower, 64);
-    const uint8_t* const x[2] = {p.prepared + row * p.row_bytes, p.prepared + (row + kTileRows) * p.row_bytes};
-    const auto block = [&](int64_t panel, auto panels) {
-      constexpr int N = decltype(panels)::value;
-      const bool once = p.rows <= 2 * kTileRows;
-      lower ? tile_sums<PairsDot, 2, N>(p, panel, x, once, sums) : tile_sums<PairsDot, 1, N>(p, panel, x, once, sums);
-      for (int n = 0; n < N; ++n) {
-        for (int64_t r = 0; r < upper; ++r) write(p, row + r, panel + n, _mm512_load_ps(sums[n][r]));
-        for (int64_t r = 0; r < lower; ++r) write(p, row + kTileRows + r, panel + n, _mm512_load_ps(sums[2 + n][r]));
-      }
-    };
-    int64_t panel = first;
-    for (; panel + 2 <= last; panel += 2) block(panel, Count<2>{});
-    if (panel < last) block(panel, Count<1>{});
-  }
+  const auto take = [&](int64_t row) {
+    const int64_t left = p.rows - row, upper = lesser(left, kTileRows);
+    const uint8_t* x = p.prepared + row * p.row_bytes;
+    return Rows{{x, x + kTileRows * p.row_bytes}, upper, lesser(left - upper, kTileRows)};
+  };
+  tile_panels<PairsDot>(p, first, last, 2 * kTileRows, take, [&](int64_t row, int64_t panel, int panels, const uint8_t* sums) {
+    const int64_t count = lesser(2 * kTileRows, p.rows - row);
+    for (int64_t r = 0; r < count; ++r) {
+      const uint8_t* at = sums + r / kTileRows * 2 * kTileBytes + r % kTileRows * 64;
+      write(p, row + r, panel, _mm512_load_ps(at));
+      if (panels == 2) write(p, row + r, panel + 1, _mm512_load_ps(at + kTileBytes));
+    }
+  });
 }
 
 // The high and the low bytes of 16 rows at once.
 inline void tile_panels_int8(const Product& p, int64_t first, int64_t last) {
-  Tiles tiles;
-  alignas(64) int32_t sums[4][kTileRows][kPanel];
-  for (int64_t row = 0; row < p.rows; row += kTileRows) {
-    const int64_t left = p.rows - row, rows = left < kTileRows ? left : kTileRows;
-    tiles.shape(rows, rows, 64);
-    const uint8_t* const high = p.prepared + row * p.row_bytes;
-    const uint8_t* const x[2] = {high, high + p.in_padded};
-    const auto block = [&](int64_t panel, auto panels) {
-      constexpr int N = decltype(panels)::value;
-      tile_sums<BytesDot, 2, N>(p, panel, x, p.rows <= kTileRows, sums);
-      for (int n = 0; n < N; ++n) {
-        for (int64_t r = 0; r < rows; ++r) {
-          write_int8(p, row + r, panel + n, _mm512_load_si512(sums[n][r]), _mm512_load_si512(sums[2 + n][r]));
-        }
+  const auto take = [&](int64_t row) {
+    const uint8_t* high = p.prepared + row * p.row_bytes;
+    const int64_t rows = lesser(p.rows - row, kTileRows);
+    return Rows{{high, high + p.in_padded}, rows, rows};
+  };
+  tile_panels<BytesDot>(p, first, last, kTileRows, take, [&](int64_t row, int64_t panel, int panels, const uint8_t* sums) {
+    const int64_t count = lesser(kTileRows, p.rows - row);
+    for (int64_t r = 0; r < count; ++r) {
+      for (int n = 0; n < panels; ++n) {
+        const uint8_t* high = sums + n * kTileBytes + r * 64;
+        write_int8(p, row + r, panel + n, _mm512_load_si512(high), _mm512_load_si512(high + 2 * kTileBytes));
       }
-    };
-    int64_t panel = first;
-    for (; panel + 2 <= last; panel += 2) block(panel, Count<2>{});
-    if (panel < last) block(panel, Count<1>{});
-  }
+    }
+  });
 }
 
 // A panel is unpacked once, then all rows go past it: a tile of sums for each group of inputs, scaled and added in the

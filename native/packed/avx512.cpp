@@ -333,7 +333,8 @@ void panels(const Product& p, int64_t first, int64_t last) {
 }  // namespace
 
 #if defined(__AMX_TILE__)
-const Kernels amx_kernels = {"amx", prepare_rows<true>, panels, &amx_sequences, true, read_words};
+const Kernels amx_kernels = {"amx", prepare_rows<true>, panels, &amx_sequences, true, read_words,
+                             768 << 10, kDeep * kTileBytes};
 #elif defined(__AVX512BF16__)
 const Kernels avx512_bf16_kernels = {"avx512_bf16", prepare_rows<true>, panels, &avx512_bf16_sequences, true, read_words};
 #else

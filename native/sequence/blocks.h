@@ -79,7 +79,7 @@ struct Plain {
 // bfloat16 numbers, which together keep 16 bits of them.
 struct Pairs {
   using T = float;
-  static constexpr int kTileRows = 12;  // by two vectors: 24 sums, and keys and weights read once for 10 heads
+  static constexpr int kRowsAtOnce = 12;  // by two vectors: 24 sums, and keys and weights read once for 10 heads
 
   static bool fits(int64_t width) { return width % 32 == 0; }
   static int64_t key_bytes(int64_t width) { return kKeys * width * 2; }
@@ -161,9 +161,9 @@ struct Pairs {
 
   static void score(int64_t rows, const void* queries, const void* keys, int64_t width, float* scores,
                     int64_t step) {
-    for (int64_t row = 0; row < rows; row += kTileRows) {
+    for (int64_t row = 0; row < rows; row += kRowsAtOnce) {
       const Bf16* q = static_cast<const Bf16*>(queries) + row * width;
-      for_count<kTileRows>(static_cast<int>(rows - row < kTileRows ? rows - row : kTileRows), [&](auto r) {
+      for_count<kRowsAtOnce>(static_cast<int>(rows - row < kRowsAtOnce ? rows - row : kRowsAtOnce), [&](auto r) {
         constexpr int R = decltype(r)::value;
         for (int64_t s = 0; s < kKeys; s += 32) {
           const uint32_t* k = static_cast<const uint32_t*>(keys) + s;
@@ -216,8 +216,8 @@ struct Pairs {
 
   static void weigh(int64_t rows, const float* weights, int64_t step, const void* values, int64_t first,
                     int64_t last, int64_t width, float* out) {
-    for (int64_t row = 0; row < rows; row += kTileRows) {
-      for_count<kTileRows>(static_cast<int>(rows - row < kTileRows ? rows - row : kTileRows), [&](auto r) {
+    for (int64_t row = 0; row < rows; row += kRowsAtOnce) {
+      for_count<kRowsAtOnce>(static_cast<int>(rows - row < kRowsAtOnce ? rows - row : kRowsAtOnce), [&](auto r) {
         constexpr int R = decltype(r)::value;
         const float* w = weights + row * step;
         for (int64_t c = 0; c < width; c += 32) {

@@ -104,6 +104,10 @@ struct TiledPairs : Pairs {
           keys[half] = copy;
           step[half] = width * 2;
         }
+        // A column of a tile is far from the next in memory: the hardware does not see what will be wanted.
+        for (int64_t k = s + 2 * kTileRows; k < last && k < s + 4 * kTileRows; ++k) {
+          for (int64_t c = 0; k >= first && c < width; c += 32) _mm_prefetch(from[k] + c, _MM_HINT_T0);
+        }
         tile_zero<0>();
         tile_zero<1>();
         for (int64_t c = 0; c < width; c += 32) {

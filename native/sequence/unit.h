@@ -45,12 +45,18 @@ inline bool tiled(int64_t size) { return size % 32 == 0; }
 // As wide_tile: of 32 inputs the even and the odd ones apart, then both are added, as one instruction does with a tile.
 inline void paired_tile(const float* x, const Bf16* w, int64_t size, Vec<float>* sums) {
   constexpr int W = kWidth<float>, kSome = 8;
-  for (int from = 0; from < kWideColumns; from += kSome) {
-    Vec<float> sum[kSome] = {};
-    for (int64_t i = 0; i < size; i += 32) {
+  for (int c = 0; c < kWideColumns; ++c) sums[c] = Vec<float>{};
+  for (int64_t i = 0; i < size; i += 32) {
+    for (int from = 0; from < kWideColumns; from += kSome) {
       Vec<float> even[kSome] = {}, odd[kSome] = {};
       for (int64_t k = i; k < i + 32; k += 2) {
         const Bf16* row = w + k * size + from * W;
+        const Bf16* later = row + 32 * size;  // of the next 32 inputs; behind the last ones the prefetch is lost
+#pragma GCC unroll 4
+        for (int c = 0; c < kSome; c += 2) {
+          _mm_prefetch(later + c * W, _MM_HINT_T0);
+          _mm_prefetch(later + size + c * W, _MM_HINT_T0);
+        }
 #pragma GCC unroll 8
         for (int c = 0; c < kSome; ++c) {
           even[c] += load(row + c * W, W) * x[k];
@@ -58,9 +64,8 @@ inline void paired_tile(const float* x, const Bf16* w, int64_t size, Vec<float>*
         }
       }
 #pragma GCC unroll 8
-      for (int c = 0; c < kSome; ++c) sum[c] += even[c] + odd[c];
+      for (int c = 0; c < kSome; ++c) sums[from + c] += even[c] + odd[c];
     }
-    for (int c = 0; c < kSome; ++c) sums[from + c] = sum[c];
   }
 }
 #endif
