@@ -15,8 +15,6 @@ import torch
 from griffin import ops
 from griffin.ops import native
 
-# A read is repeated over a buffer that no cache holds.
-BUFFER_BYTES = 1 << 30
 SECONDS = 0.4  # a probe takes about as long as the work it stands beside, and meets the same noise
 
 
@@ -29,7 +27,7 @@ class Reader:
     reads its share of the weights.
     """
 
-    def __init__(self, nbytes: int = BUFFER_BYTES) -> None:
+    def __init__(self, nbytes: int) -> None:
         # Where weights would lie, and written, so that its pages exist.
         memory = ops.packed_room((nbytes // 8 * 8,)).fill_(1)
         self._words = memory.numpy().view(numpy.uint64)

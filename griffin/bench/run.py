@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from griffin.bench.machine import buffer_bytes
 from griffin.bench.measurement import Measurement, Report, measured
 from griffin.bench.process import Stopped, Worker
 from griffin.bench.programs import PROGRAMS
@@ -24,7 +25,8 @@ class Plan:
     model:    the checkpoint. formats: of its weights, each a program of its own.
     against:  names of rivals. gguf: folder of the files llama.cpp reads, of the shape gguf_shape.
     chunk:    tokens of a prompt a call reads. rounds, tokens: of each program, and steps in a round.
-    buffer:   bytes of the buffer that reads are measured on; probe: seconds of a probe.
+    buffer:   bytes of the buffer that reads are measured on, None for more than the caches hold; probe: seconds
+              of a probe.
     patience: seconds a rival gets for one answer before it is given up.
     """
 
@@ -38,7 +40,7 @@ class Plan:
     chunk: int = 512
     rounds: int = 3
     tokens: int = 16
-    buffer: int = 1 << 30
+    buffer: int | None = None
     probe: float = 0.4
     patience: float = 600.0
 
@@ -140,7 +142,9 @@ class Bench:
         assert self._machine is not None
         plan = self.plan
         threads = plan.threads if threads is None else threads
-        rate = self._machine.ask("read_rate", threads=threads, nbytes=plan.buffer, seconds=plan.probe)
+        rate = self._machine.ask(
+            "read_rate", threads=threads, nbytes=plan.buffer or buffer_bytes(), seconds=plan.probe
+        )
         self._rates.setdefault(f"read, {threads} threads", []).append(rate)
         return rate
 

@@ -80,8 +80,7 @@ _SHARED = (
     click.option(
         "--buffer",
         type=click.IntRange(1),
-        default=1024,
-        show_default=True,
+        show_default="8 times the last cache, at least 1024",
         help="MiB that the read rate is measured over; more than the caches hold.",
     ),
     click.option(
@@ -330,7 +329,7 @@ def _run(options: dict[str, Any], suite: Callable[[Plan], Iterator[Measurement]]
         tokens=options["tokens"],
         **{name: options[name] for name in _OF_SOME if name in options},
     )
-    if "buffer" in options:
+    if options.get("buffer"):
         plan.buffer = options["buffer"] << 20
     for path in (options["out"], options["plot"]):
         if path is not None and not path.absolute().parent.is_dir():
