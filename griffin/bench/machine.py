@@ -41,7 +41,7 @@ def buffer_bytes() -> int:
 
 
 def describe() -> dict[str, Any]:
-    """Return processor, kernels, cores, last cache, memory, system, versions, time and load when the run began."""
+    """Return processor, kernels, cores, memory, system, versions, time and the load when the run began."""
     versions = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:

@@ -25,8 +25,8 @@ class Plan:
     model:    the checkpoint. formats: of its weights, each a program of its own.
     against:  names of rivals. gguf: folder of the files llama.cpp reads, of the shape gguf_shape.
     chunk:    tokens of a prompt a call reads. rounds, tokens: of each program, and steps in a round.
-    buffer:   bytes of the buffer that reads are measured on, None for more than the caches hold; probe: seconds
-              of a probe.
+    buffer:   bytes of the buffer that reads are measured on, None for more than the caches hold.
+    probe:    seconds of a probe.
     patience: seconds a rival gets for one answer before it is given up.
     """
 

@@ -59,14 +59,18 @@ inline void write(const Product& p, int64_t row, int64_t panel, __m512 sums) {
   if (p.bias && p.bias_type == Type::bf16) sums += widened(static_cast<const uint16_t*>(p.bias) + first);
   if (p.bias && p.bias_type != Type::bf16) sums += _mm512_loadu_ps(static_cast<const float*>(p.bias) + first);
   if (p.y_type != Type::bf16) return _mm512_storeu_ps(static_cast<float*>(p.y) + row * p.out + first, sums);
+  auto* to = reinterpret_cast<__m256i*>(static_cast<uint16_t*>(p.y) + row * p.out + first);
+#if defined(__AVX512BF16__)
+  return _mm256_storeu_si256(to, reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(sums)));
+#else
   const __m512i bits = _mm512_castps_si512(sums), upper = _mm512_srli_epi32(bits, 16);
   const __m512i odd = _mm512_and_si512(upper, _mm512_set1_epi32(1));
   const __m512i more = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
   const __mmask16 numbers = _mm512_cmp_ps_mask(sums, sums, _CMP_ORD_Q);
   const __m512i nan = _mm512_or_si512(upper, _mm512_set1_epi32(0x40));
   const __m512i rounded = _mm512_mask_blend_epi32(numbers, nan, _mm512_srli_epi32(more, 16));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(static_cast<uint16_t*>(p.y) + row * p.out + first),
-                      _mm512_cvtepi32_epi16(rounded));
+  _mm256_storeu_si256(to, _mm512_cvtepi32_epi16(rounded));
+#endif
 }
 
 // As `write_int8` of rows.h, from the exact sums of the high and the low bytes.

@@ -13,11 +13,16 @@ inline void for_runs(int64_t first, int64_t last, int64_t width, int64_t lanes, 
   }
 }
 
-// One step of a run of channels: h = a * h + x, written to `to` and, if it is wanted in the wide type, to `every`.
+// One step of a run of channels: h = a * h + x, written to `to` and, if it is wanted in the wide type, to `every`. What the
+// next step needs, `ahead` from here, is asked for: a thread's channels are a short piece of a step, and where the next
+// begins the hardware does not know. Behind the last step that is lost, and harms nobody.
 template <class X>
-inline void scan_step(const X* x, const X* a, Wide<X>* h, X* to, Wide<X>* every, int64_t count) {
+inline void scan_step(const X* x, const X* a, Wide<X>* h, X* to, Wide<X>* every, int64_t count, int64_t ahead) {
   constexpr int W = kWidth<Wide<X>>;
   const auto one = [&](int64_t c, int64_t left) {
+    __builtin_prefetch(x + ahead + c);
+    __builtin_prefetch(a + ahead + c);
+    __builtin_prefetch(to + ahead + c, 1);
     const auto value = load(a + c, left) * load(h + c, left) + load(x + c, left);
     store(h + c, value, left);
     store(to + c, value, left);
@@ -37,7 +42,7 @@ inline void scan(const Scan& s, int64_t first, int64_t last) {
     for (int64_t t = 0; t < s.steps; ++t) {
       const int64_t from = (row * s.steps + t) * s.width + at;
       scan_step(static_cast<const X*>(s.x) + from, static_cast<const X*>(s.a) + from, h,
-                static_cast<X*>(s.h) + from, s.every ? static_cast<T*>(s.every) + from : nullptr, count);
+                static_cast<X*>(s.h) + from, s.every ? static_cast<T*>(s.every) + from : nullptr, count, s.width);
     }
   });
 }
@@ -45,9 +50,14 @@ inline void scan(const Scan& s, int64_t first, int64_t last) {
 // One step back of a run of channels: what reaches h[t] goes to x, times the h before it to a, times a further back.
 template <class X>
 inline void scan_step_back(const X* a, const X* dh, const Wide<X>* before, Wide<X>* carry, X* dx, X* da,
-                           int64_t count) {
+                           int64_t count, int64_t ahead) {
   constexpr int W = kWidth<Wide<X>>;
   const auto one = [&](int64_t c, int64_t left) {
+    __builtin_prefetch(a - ahead + c);
+    __builtin_prefetch(dh - ahead + c);
+    __builtin_prefetch(before - ahead + c);
+    __builtin_prefetch(dx - ahead + c, 1);
+    __builtin_prefetch(da - ahead + c, 1);
     const auto g = load(dh + c, left) + load(carry + c, left);
     store(dx + c, g, left);
     store(da + c, g * load(before + c, left), left);
@@ -69,7 +79,7 @@ inline void scan_gradient(const ScanGradient& s, int64_t first, int64_t last) {
       const T* before = t ? static_cast<const T*>(s.every) + from - s.width
                           : static_cast<const T*>(s.h0) + row * s.width + at;
       scan_step_back(static_cast<const X*>(s.a) + from, static_cast<const X*>(s.dh) + from, before, carry,
-                     static_cast<X*>(s.dx) + from, static_cast<X*>(s.da) + from, count);
+                     static_cast<X*>(s.dx) + from, static_cast<X*>(s.da) + from, count, s.width);
     }
   });
 }

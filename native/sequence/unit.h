@@ -25,12 +25,16 @@ inline Vec<T> advance(Vec<T> h, Vec<T> x, const Decay<T>& d, int64_t position) {
   return d.a * h + square_root<T>(d.rest) * input;
 }
 
+template <class X>
+inline Vec<Wide<X>> rate_of(const Unit& u, int64_t channel, int64_t count) {
+  return softplus(load(static_cast<const X*>(u.param) + channel, count));
+}
+
 // One channel vector of one step: from the gates' sums to h.
 template <class X>
 inline Vec<Wide<X>> unit_step(const Unit& u, int64_t step, int64_t channel, int64_t count, Vec<Wide<X>> h,
-                              Vec<Wide<X>> gate_i, Vec<Wide<X>> gate_r, const X* x) {
+                              Vec<Wide<X>> gate_i, Vec<Wide<X>> gate_r, Vec<Wide<X>> rate, const X* x) {
   using T = Wide<X>;
-  const Vec<T> rate = softplus(load(static_cast<const X*>(u.param) + channel, count));
   const Decay<T> decay(gate_i + load(static_cast<const X*>(u.bi) + channel, count),
                        gate_r + load(static_cast<const X*>(u.br) + channel, count), rate);
   h = advance<T>(h, load(x, count), decay, u.position[step]);
@@ -94,7 +98,8 @@ inline void unit_of_one(const Unit& u, int64_t block, int64_t size) {
     for (int c = 0; c < kWideColumns; ++c) {
       const int64_t at = inner + c * W, channel = block * size + at;
       const Vec<T> h = load(static_cast<const T*>(u.h0) + channel, W);
-      store(static_cast<T*>(u.last) + channel, unit_step<X>(u, 0, channel, W, h, gate_i[c], gate_r[c], x + at), W);
+      const Vec<T> next = unit_step<X>(u, 0, channel, W, h, gate_i[c], gate_r[c], rate_of<X>(u, channel, W), x + at);
+      store(static_cast<T*>(u.last) + channel, next, W);
     }
   }
 }
@@ -122,7 +127,8 @@ inline void tiled_unit(const Unit& u, int64_t first, int64_t last) {
         }
       }
     }
-    Vec<float> h[kColumns];
+    Vec<float> h[kColumns], rate[kColumns];
+    for (int c = 0; c < lanes / W; ++c) rate[c] = rate_of<Bf16>(u, channel + c * W, W);
     for (int64_t t = 0; t < items; t += kTileRows) {
       const int64_t rows = lesser(kTileRows, items - t);
       const Bf16* x = static_cast<const Bf16*>(u.x) + (from * u.steps + t) * u.width + block * size;
@@ -156,7 +162,7 @@ inline void tiled_unit(const Unit& u, int64_t first, int64_t last) {
         for (int c = 0; c < lanes / W; ++c) {
           if (together || t + k == 0) h[c] = load(static_cast<const float*>(u.h0) + at + c * W, W);
           h[c] = unit_step<Bf16>(u, step, channel + c * W, W, h[c], load(sums[0][k] + c * W, W),
-                                 load(sums[1][k] + c * W, W), own + c * W);
+                                 load(sums[1][k] + c * W, W), rate[c], own + c * W);
           if (together || t + k == u.steps - 1) store(static_cast<float*>(u.last) + at + c * W, h[c], W);
         }
       }
@@ -194,7 +200,8 @@ inline void unit(const Unit& u, int64_t first, int64_t last) {
     const int64_t lanes = size - inner < L ? size - inner : L;
     const X *wi = static_cast<const X*>(u.wi) + block * size * size + inner;
     const X *wr = static_cast<const X*>(u.wr) + block * size * size + inner;
-    Vec<T> h[kColumns];
+    Vec<T> h[kColumns], rate[kColumns];
+    for (int c = 0; c * W < lanes; ++c) rate[c] = rate_of<X>(u, channel + c * W, lanes - c * W);
     T wide[kRows * kLargestGate];
     for (int64_t t = 0; t < items; t += kRows) {
       const int rows = static_cast<int>(items - t < kRows ? items - t : kRows);
@@ -212,7 +219,8 @@ inline void unit(const Unit& u, int64_t first, int64_t last) {
           const int64_t count = lanes - c * W, at = row * u.width + channel + c * W;
           if (count <= 0) break;
           if (together || t + k == 0) h[c] = load(static_cast<const T*>(u.h0) + at, count);
-          h[c] = unit_step<X>(u, step, channel + c * W, count, h[c], gate_i[k][c], gate_r[k][c], x + c * W);
+          h[c] = unit_step<X>(u, step, channel + c * W, count, h[c], gate_i[k][c], gate_r[k][c], rate[c],
+                              x + c * W);
           if (together || t + k == u.steps - 1) store(static_cast<T*>(u.last) + at, h[c], count);
         }
       }

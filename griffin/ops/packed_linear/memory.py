@@ -1,7 +1,7 @@
 """Memory for packed weights: in pages of 2 MiB where the system gives them.
 
-A product reads every weight once, and with pages of 4 KiB it spends a good part of its time looking them up. A
-matrix seldom ends where a large page does, so matrices lie one behind the other in blocks of many pages.
+A product reads every weight once, and with pages of 4 KiB it spends a good part of its time looking them up.
+A matrix seldom ends where a large page does, so they lie one behind the other in blocks of many pages.
 """
 
 from __future__ import annotations
