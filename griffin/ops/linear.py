@@ -45,8 +45,9 @@ def padded_rows(rows: int, dtype: torch.dtype) -> int:
     """Return how many rows to give torch so that each has the same bits whatever their number, where it can.
 
     For very few rows torch takes other code, which sums in another order: in the 16-bit types for one row, in
-    float32 for up to 15 (seen on AMD and Intel machines). That is all for a few hundred inputs; beyond, on machines with AMX, more rows may have other bits too. A product of few rows takes as long as
-    reading the weights, so the added ones cost next to nothing.
+    float32 for up to 15 (seen on AMD and Intel machines). That is all for a few hundred inputs; beyond, on
+    machines with AMX, more rows may have other bits too. A product of few rows takes as long as reading the
+    weights, so the added ones cost next to nothing.
     """
     return max(rows, 2 if dtype in (torch.bfloat16, torch.float16) else 16)
 

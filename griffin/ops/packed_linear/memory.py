@@ -61,15 +61,14 @@ def settle(data: Tensor) -> Tensor:
 
 
 def zeros_together(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Return zeros on the CPU, shaped and typed as (meta) tensors, in one piece of memory of their own.
+    """Return zeros on the CPU, shaped and typed as (meta) tensors; many bytes in one piece of memory of their own.
 
     As with torch.zeros a page of it is there only when something was written to it.
     """
-    sizes = [-(-t.nbytes // _LINE) * _LINE for t in tensors]
-    size = sum(sizes)
-    large = hasattr(mmap, "MADV_HUGEPAGE") and size >= 2 * _PAGE
-    memory = _pages(size)[:size] if large else torch.zeros(size, dtype=torch.uint8)  # new pages are zeros
+    sizes = [t.nbytes + -t.nbytes % _LINE for t in tensors]
+    if not hasattr(mmap, "MADV_HUGEPAGE") or sum(sizes) < 2 * _PAGE:
+        return [torch.zeros(t.shape, dtype=t.dtype) for t in tensors]
+    parts = _pages(sum(sizes)).split([*sizes, -sum(sizes) % _PAGE])  # new pages are zeros
     return [
-        part[: t.nbytes].view(t.dtype).view(t.shape)
-        for part, t in zip(memory.split(sizes), tensors, strict=True)
+        part[: t.nbytes].view(t.dtype).view(t.shape) for part, t in zip(parts[:-1], tensors, strict=True)
     ]
