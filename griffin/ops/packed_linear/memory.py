@@ -61,7 +61,7 @@ def settle(data: Tensor) -> Tensor:
 
 
 def zeros_together(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Return zeros on the CPU, shaped and typed as (meta) tensors; many bytes in one piece of memory of their own.
+    """Return zeros on the CPU, shaped and typed as (meta) tensors; where they are many, in one piece of memory.
 
     As with torch.zeros a page of it is there only when something was written to it.
     """
