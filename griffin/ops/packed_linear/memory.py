@@ -61,7 +61,7 @@ def settle(data: Tensor) -> Tensor:
 
 
 def zeros_together(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Return zeros on the CPU, shaped and typed as (meta) tensors; where they are many, in one piece of memory.
+    """Return zeros on the CPU, shaped and typed as (meta) tensors; many bytes lie in one piece of memory.
 
     As with torch.zeros a page of it is there only when something was written to it.
     """
@@ -69,6 +69,4 @@ def zeros_together(tensors: Sequence[Tensor]) -> list[Tensor]:
     if not hasattr(mmap, "MADV_HUGEPAGE") or sum(sizes) < 2 * _PAGE:
         return [torch.zeros(t.shape, dtype=t.dtype) for t in tensors]
     parts = _pages(sum(sizes)).split([*sizes, -sum(sizes) % _PAGE])  # new pages are zeros
-    return [
-        part[: t.nbytes].view(t.dtype).view(t.shape) for part, t in zip(parts[:-1], tensors, strict=True)
-    ]
+    return [part[: t.nbytes].view(t.dtype).view(t.shape) for part, t in zip(parts[:-1], tensors, strict=True)]
