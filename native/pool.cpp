@@ -3,18 +3,21 @@
 #include <pthread.h>
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace griffin {
 namespace {
 
-// Long enough to bridge the gap between two kernels of a layer, short enough that torch's own threads find
-// the core free when a product of theirs begins.
-constexpr int kSpins = 4000;
+// Long enough to bridge the gap between two kernels that Python calls (a thread that went to sleep takes 35 µs to come
+// back), short enough that torch's own threads find the core free when a product of theirs begins.
+constexpr auto kWait = std::chrono::microseconds(100);
 constexpr int kMostThreads = 256;
 
 void pause() {
@@ -23,6 +26,19 @@ void pause() {
 #elif defined(__aarch64__)
   asm volatile("yield");
 #endif
+}
+
+// Wait until `there()` or for about kWait; return whether it is.
+template <class There>
+bool spin(const There& there) {
+  const auto end = std::chrono::steady_clock::now() + kWait;
+  do {
+    for (int k = 0; k < 100; ++k) {
+      if (there()) return true;
+      pause();
+    }
+  } while (std::chrono::steady_clock::now() < end);
+  return there();
 }
 
 // Pieces not yet taken by anybody, on a cache line of its own: first in the low half, end in the high half.
@@ -72,26 +88,32 @@ class Pool {
       wake_.notify_all();
     }
     take_all(0);
-    for (int spins = 0; busy_.load(std::memory_order_acquire) > 0; ++spins) {
-      pause();
-      if (spins > kSpins) std::this_thread::yield();
+    const auto done = [&] { return busy_.load(std::memory_order_acquire) == 0; };
+    if (!spin(done)) {
+      while (!done()) std::this_thread::yield();
     }
+    if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
   }
 
  private:
+  // Without memory a piece may fail: the caller hears of it when nobody works any more on what lies on its stack.
   void take_all(int self) {
     int64_t first, last;
-    while (shares_[self].take(grain_, false, first, last)) task_(job_, first, last);
-    for (int k = 1; k < threads_; ++k) {
-      Share& other = shares_[(self + k) % threads_];
-      while (other.take(grain_, true, first, last)) task_(job_, first, last);
+    try {
+      while (shares_[self].take(grain_, false, first, last)) task_(job_, first, last);
+      for (int k = 1; k < threads_; ++k) {
+        Share& other = shares_[(self + k) % threads_];
+        while (other.take(grain_, true, first, last)) task_(job_, first, last);
+      }
+    } catch (...) {
+      std::lock_guard<std::mutex> hold(failing_);
+      failure_ = std::current_exception();
     }
   }
 
   void work(int number, uint64_t done) {
     while (true) {
-      for (int spins = 0; epoch_.load(std::memory_order_acquire) == done && spins < kSpins; ++spins) pause();
-      if (epoch_.load() == done) {
+      if (!spin([&] { return epoch_.load(std::memory_order_acquire) != done; })) {
         std::unique_lock<std::mutex> hold(sleep_);
         sleepers_.fetch_add(1);
         wake_.wait(hold, [&] { return epoch_.load() != done; });
@@ -109,7 +131,8 @@ class Pool {
   std::atomic<uint64_t> epoch_{0};
   std::atomic<int> busy_{0};
   std::atomic<int> sleepers_{0};
-  std::mutex sleep_;
+  std::mutex sleep_, failing_;
+  std::exception_ptr failure_;
   std::condition_variable wake_;
   Task task_ = nullptr;
   const void* job_ = nullptr;

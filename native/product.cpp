@@ -69,7 +69,7 @@ void multiply(const Matrix* matrices, const Results* results, int count, const v
   int64_t pieces[kMost + 1] = {};
   // Few rows: pieces small enough to even out the threads. Many: as many panels as stay in a core's cache
   // while all rows go past them.
-  const int64_t unit = rows <= 16 ? 1 : kTogether, piece = rows <= 16 ? 128 << 10 : kernels.piece;
+  const int64_t unit = rows <= 16 ? 1 : kTogether, piece = rows <= 16 ? 32 << 10 : kernels.piece;
   for (int n = 0; n < count; ++n) {
     const Matrix& m = matrices[n];
     Product& p = products[n];

@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = (
     "tests/model/test_fast_trunk.py",
+    "tests/ops/test_linear.py",
     "tests/ops/test_native.py",
     "tests/ops/test_packed_linear.py",
     "tests/ops/test_twins.py",

@@ -34,7 +34,8 @@ def last_cache_bytes() -> int:
 def buffer_bytes() -> int:
     """Return how many bytes to measure the read rate over: eight times what the caches hold, at least 1 GiB.
 
-    At most a fifth of the memory. A server's cache of 480 MB still answers a part of the reads of 1 GiB.
+    At most a fifth of the machine's memory, beyond 1 GiB. A server's cache of 480 MB still answers a part of
+    the reads of 1 GiB.
     """
     most = describe().get("memory_bytes", 8 << 30) // 5
     return max(1 << 30, min(8 * last_cache_bytes(), most))

@@ -156,10 +156,7 @@ def join(
 def unwritten(
     config: GriffinConfig, pos: int, dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> State:
-    """Return a state of one row after `pos` tokens, whose every value is still to be written.
-
-    Slots of the window that no position has come to are zeros.
-    """
+    """Return a state of one row after `pos` tokens, all zeros: the caller writes what the tokens left."""
     state = State.zeros(config, 1, dtype=dtype, device=device)
     state.pos.fill_(pos)
     return state

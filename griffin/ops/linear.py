@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from griffin.ops import native
@@ -17,28 +19,43 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     sequence is answered alike whoever shares its batch. torch's product promises nothing of the kind: which
     code it takes depends on the number of rows, of threads and on the machine.
     """
-    if natively(x, weight, *([] if bias is None else [bias])) and x.dtype != torch.float64:
+    if _is_ours(x, weight, bias):
         x, weight = x.contiguous(), weight.contiguous()
+        bias = None if bias is None else bias.contiguous()
         y = x.new_empty(*x.shape[:-1], weight.shape[0])
         if y.numel():
-            where = native.addresses(x, weight, *([] if bias is None else [bias.contiguous()]))
             native.module().linear(
                 native.TYPES[x.dtype],
                 x.numel() // x.shape[-1],
                 x.shape[-1],
                 weight.shape[0],
-                *where[:2],
-                where[2] if bias is not None else 0,
+                *native.addresses(x, weight),
+                0 if bias is None else bias.data_ptr(),
                 y.data_ptr(),
                 torch.get_num_threads(),
             )
         return y
-    rows = x.numel() // x.shape[-1]
+    rows = math.prod(x.shape[:-1])
     short = padded_rows(rows, x.dtype) - rows
-    if not short:
+    if not short or x.shape[-1] != weight.shape[-1]:
         return functional.linear(x, weight, bias)
     flat = functional.pad(x.reshape(rows, x.shape[-1]), (0, 0, 0, short))
     return functional.linear(flat, weight, bias)[:rows].reshape(*x.shape[:-1], weight.shape[0])
+
+
+def _is_ours(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Return whether the native product takes these; torch has the rest: its types, casts and complaints."""
+    tensors = [x, weight] if bias is None else [x, weight, bias]
+    return (
+        natively(*tensors)
+        and x.dtype != torch.float64
+        and not torch.is_autocast_enabled("cpu")
+        and all(type(t) in (Tensor, nn.Parameter) and t.is_cpu for t in tensors)
+        and weight.dim() == 2
+        and x.dim() > 0
+        and x.shape[-1] == weight.shape[1] > 0
+        and (bias is None or bias.shape == weight.shape[:1])
+    )
 
 
 def padded_rows(rows: int, dtype: torch.dtype) -> int:

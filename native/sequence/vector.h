@@ -98,21 +98,17 @@ inline Vec<Wide<X>> load(const X* from, int64_t count) {
 
 template <class X>
 inline void store(X* to, Vec<Wide<X>> value, int64_t count) {
+  if constexpr (__is_same(X, Bf16)) {
 #if defined(__AVX512BF16__)
-  if constexpr (__is_same(X, Bf16)) {
-    if (count >= kWidth<float>) {  // one instruction; what is smaller than every normal number becomes 0
-      const __m256bh half = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(value));
-      __builtin_memcpy(to, &half, sizeof half);
-      return;
-    }
-  }
-#endif
-  if constexpr (__is_same(X, Bf16)) {
+    // One instruction; what is smaller than every normal number becomes 0.
+    const auto half = reinterpret_cast<Vectors<float>::H>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(value)));
+#else
     using U = Vectors<float>::U;
     const U bits = reinterpret_cast<U>(value);
     const U rounded = (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
     const U kept = (bits & 0x7fffffffu) > 0x7f800000u ? (bits >> 16 | 0x40) : rounded;  // NaN stays NaN
     const auto half = __builtin_convertvector(kept, Vectors<float>::H);
+#endif
     if (count >= kWidth<float>) {
       __builtin_memcpy(to, &half, sizeof half);
     } else {

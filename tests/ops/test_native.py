@@ -94,10 +94,13 @@ def test_sequences_equal_the_reference(op: str, width: int, dtype: torch.dtype, 
 
 
 @pytest.mark.parametrize("chosen", SETS)
+@pytest.mark.parametrize("width", [102, 192, 768])  # gates of 34, 64 and 256 inputs: the latter fill tiles
 @pytest.mark.parametrize("op", OPS)
-def test_cuts_threads_and_company_do_not_change_a_bit(op: str, chosen: str, threads: None) -> None:
-    run = Sequence(op, 102, torch.bfloat16)
-    x, segment_pos = draw(3, 67, 102, seed=0, dtype=torch.bfloat16), positions(3, 67)
+def test_cuts_threads_and_company_do_not_change_a_bit(
+    op: str, width: int, chosen: str, threads: None
+) -> None:
+    run = Sequence(op, width, torch.bfloat16)
+    x, segment_pos = draw(3, 67, width, seed=0, dtype=torch.bfloat16), positions(3, 67)
     with native.instruction_set(chosen):
         torch.set_num_threads(1)
         whole, end = run(x, segment_pos, run.state)
@@ -147,7 +150,15 @@ class Attention:
 
 
 # (N, K, H, S); the third is laid out in pairs of bfloat16 where the machine multiplies them.
-HEADS = [(2, 1, 8, 5), (4, 4, 6, 16), (10, 1, 64, 300), (7, 1, 33, 129), (12, 2, 20, 40), (13, 1, 32, 256)]
+HEADS = [
+    (2, 1, 8, 5),
+    (4, 4, 6, 16),
+    (10, 1, 64, 300),
+    (7, 1, 33, 129),
+    (12, 2, 20, 40),
+    (13, 1, 32, 256),
+    (40, 2, 32, 100),
+]
 
 
 @pytest.mark.parametrize("chosen", SETS)

@@ -152,6 +152,24 @@ def test_rows_and_threads_do_not_change_a_bit(
 
 
 @needs_native
+@pytest.mark.parametrize("chosen", SETS)
+@pytest.mark.parametrize("format", FORMATS)
+def test_many_rows_of_many_inputs(format: str, chosen: str) -> None:
+    """Where inputs are taken in slabs and rows in groups, for the caches' sake, no bit changes either."""
+    packed, bias = pack(draw(50, 6500 if format == "bf16" else 12_900), format), draw(50, seed=1)
+    x = draw(530, packed.in_features, seed=2, dtype=torch.bfloat16)
+    with native.instruction_set(chosen):
+        whole = ops.packed_linear(x, packed, bias, torch.float32)
+        for rows in (1, 3, 33):
+            assert torch.equal(ops.packed_linear(x[:rows], packed, bias, torch.float32), whole[:rows])
+            assert torch.equal(ops.packed_linear(x[-rows:], packed, bias, torch.float32), whole[-rows:])
+    with ops.use("reference"):
+        want = ops.packed_linear(x[::50], packed, bias, torch.float32)
+    scale = x[::50].float().abs().amax(1, keepdim=True) * unpack(packed).abs().sum(1) + 1
+    assert ((whole[::50] - want).abs() <= CLOSE * scale).all()
+
+
+@needs_native
 def test_int8_is_equal_in_every_instruction_set() -> None:
     """Integer sums are exact, so where they are taken does not matter."""
     packed, x = pack(draw(50, 1000), "int8"), draw(5, 1000, seed=2)

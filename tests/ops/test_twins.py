@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -246,11 +246,3 @@ def test_attention_rows_of_one_token_do_not_feel_each_other(
         own = ops.plan_window(before[at, None], 512, before[at])
         alone, _ = ops.local_attention(q[at], k[at], v[at], own, (ring[0][at], ring[1][at]))
         assert torch.equal(alone[0], together[row])
-
-
-@pytest.fixture
-def with_threads() -> Iterator[Callable[[int], None]]:
-    """Set the number of torch's threads for one test."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)

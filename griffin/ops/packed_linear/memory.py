@@ -6,8 +6,10 @@ A matrix seldom ends where a large page does, so they lie one behind the other i
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
+import os
 import threading
 from collections.abc import Sequence
 
@@ -19,8 +21,35 @@ _BLOCK = 32 * _PAGE  # what is asked of the system at once
 _LEAST = 64 << 10  # smaller tensors are left to torch
 _LINE = 64  # a matrix begins where a line of the cache does
 
+
+class _Pages:
+    """Memory in whole large pages; what is not taken yet lies from `at` to `end`."""
+
+    def __init__(self, size: int) -> None:
+        # One page more than needed, so that it can begin with a whole one.
+        size += -size % _PAGE
+        self._memory = mmap.mmap(-1, size + _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with contextlib.suppress(OSError):  # a system without large pages gives small ones
+            self._memory.madvise(mmap.MADV_HUGEPAGE)
+        begin = torch.frombuffer(self._memory, dtype=torch.uint8, count=1).data_ptr()
+        self._at = -begin % _PAGE
+        self._end = self._at + size
+
+    @property
+    def left(self) -> int:
+        return self._end - self._at
+
+    def take(self, size: int) -> Tensor:
+        """Return a tensor of its own over the next bytes: as long as it lives, the memory does."""
+        tensor = torch.frombuffer(self._memory, dtype=torch.uint8, count=size, offset=self._at)
+        self._at += _in_lines(size)
+        return tensor
+
+
 _lock = threading.Lock()
-_left = torch.empty(0, dtype=torch.uint8)  # of the last block
+_block: _Pages | None = None  # the last one
+if hasattr(os, "register_at_fork"):  # a child must not find it locked by a thread that it does not have
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 def room(shape: Sequence[int]) -> Tensor:
@@ -30,27 +59,14 @@ def room(shape: Sequence[int]) -> Tensor:
     """
     size = math.prod(shape)
     if not hasattr(mmap, "MADV_HUGEPAGE") or size < _LEAST:
-        return torch.empty(*shape, dtype=torch.uint8)
-    global _left
-    whole = size + -size % _LINE
+        return torch.empty(*shape, dtype=torch.uint8, device="cpu")
+    global _block
     with _lock:
-        if whole > len(_left):
-            if whole >= _BLOCK // 4:
-                return _pages(size)[:size].view(*shape)
-            _left = _pages(_BLOCK)
-        taken, _left = _left[:size], _left[whole:]
-    return taken.view(*shape)
-
-
-def _pages(size: int) -> Tensor:
-    """Return whole large pages that hold `size` bytes."""
-    size += -size % _PAGE
-    # One page more than needed, so that it can begin with a whole one.
-    memory = mmap.mmap(-1, size + _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.madvise(mmap.MADV_HUGEPAGE)
-    whole = torch.frombuffer(memory, dtype=torch.uint8)  # keeps `memory` alive
-    first = -whole.data_ptr() % _PAGE
-    return whole[first : first + size]
+        if _block is None or _in_lines(size) > _block.left:
+            if size >= _BLOCK // 4:
+                return _Pages(size).take(size).view(*shape)
+            _block = _Pages(_BLOCK)
+        return _block.take(size).view(*shape)
 
 
 def settle(data: Tensor) -> Tensor:
@@ -65,8 +81,17 @@ def zeros_together(tensors: Sequence[Tensor]) -> list[Tensor]:
 
     As with torch.zeros a page of it is there only when something was written to it.
     """
-    sizes = [t.nbytes + -t.nbytes % _LINE for t in tensors]
-    if not hasattr(mmap, "MADV_HUGEPAGE") or sum(sizes) < 2 * _PAGE:
-        return [torch.zeros(t.shape, dtype=t.dtype) for t in tensors]
-    parts = _pages(sum(sizes)).split([*sizes, -sum(sizes) % _PAGE])  # new pages are zeros
-    return [part[: t.nbytes].view(t.dtype).view(t.shape) for part, t in zip(parts[:-1], tensors, strict=True)]
+    size = sum(_in_lines(t.nbytes) for t in tensors)
+    if not hasattr(mmap, "MADV_HUGEPAGE") or size < 2 * _PAGE:
+        return [torch.zeros(t.shape, dtype=t.dtype, device="cpu") for t in tensors]
+    pages = _Pages(size)  # new ones are zeros
+    return [
+        pages.take(t.nbytes).view(t.dtype).view(t.shape)
+        if t.nbytes
+        else torch.zeros(t.shape, dtype=t.dtype, device="cpu")
+        for t in tensors
+    ]
+
+
+def _in_lines(size: int) -> int:
+    return size + -size % _LINE

@@ -1,0 +1,121 @@
+"""The product with weights as a checkpoint holds them: every instruction set, rows that feel no company."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from griffin import ops
+from griffin.ops import native
+from tests.ops.test_packed_linear import draw
+
+needs_native = pytest.mark.skipif(not native.built(), reason="the native kernels are not built")
+SETS = native.instruction_sets()
+SHAPES = [(1, 1), (3, 17), (16, 32), (33, 50), (64, 63), (130, 513), (200, 1100)]  # (O, I)
+TYPES = [torch.float32, torch.bfloat16]
+
+
+@needs_native
+@pytest.mark.parametrize("chosen", SETS)
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_it_is_the_product(shape: tuple[int, int], dtype: torch.dtype, chosen: str) -> None:
+    weight, bias, x = (
+        draw(*shape, dtype=dtype),
+        draw(shape[0], seed=1, dtype=dtype),
+        draw(40, shape[1], seed=2, dtype=dtype),
+    )
+    exact = x.double() @ weight.double().T
+    scale = x.double().abs() @ weight.double().abs().T + bias.double().abs()
+    close = 2**-8 if dtype == torch.bfloat16 else 1e-6
+    with native.instruction_set(chosen):
+        for rows in (1, 2, 17, 40):
+            for got, want in (
+                (ops.linear(x[:rows], weight, bias), exact[:rows] + bias.double()),
+                (ops.linear(x[:rows], weight), exact[:rows]),
+            ):
+                assert got.dtype == dtype and got.shape == (rows, shape[0])
+                error = (got.double() - want).abs()
+                assert (error <= close * want.abs() + 1e-6 * scale[:rows]).all(), rows
+
+
+@needs_native
+@pytest.mark.parametrize("chosen", SETS)
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("shape", [(70, 96), (40, 3000)], ids=str)
+def test_rows_and_threads_do_not_change_a_bit(
+    shape: tuple[int, int], dtype: torch.dtype, chosen: str, with_threads: Callable[[int], None]
+) -> None:
+    weight, x = draw(*shape, dtype=dtype), draw(70, shape[1], seed=1, dtype=dtype)
+    with native.instruction_set(chosen):
+        with_threads(1)
+        whole = ops.linear(x, weight)
+        for threads in (1, 2, 3):
+            with_threads(threads)
+            for rows in (*range(1, 18), 31, 32, 33, 47, 70):
+                assert torch.equal(ops.linear(x[:rows], weight), whole[:rows]), (threads, rows)
+            assert torch.equal(ops.linear(x[9:], weight), whole[9:])
+
+
+@needs_native
+def test_strides_empty_calls_and_leading_dimensions() -> None:
+    weight, x = draw(24, 40), draw(40, 6, seed=1)
+    want = ops.linear(x.T.contiguous(), weight)
+    assert torch.equal(ops.linear(x.T, weight), want)
+    assert torch.equal(ops.linear(x.T, weight.T.contiguous().T), want)
+    assert torch.equal(ops.linear(x.T.reshape(2, 3, 40), weight), want.reshape(2, 3, 24))
+    assert ops.linear(x.T[:0], weight).shape == (0, 24)
+
+
+@needs_native
+@pytest.mark.skipif("amx" not in SETS, reason="this machine has no tiles")
+def test_packed_and_unpacked_weights_have_one_order_of_sums_on_tiles() -> None:
+    """Both are summed 32 inputs at a time, the even and the odd ones apart: the bits are the same."""
+    weight, x = draw(48, 700, dtype=torch.bfloat16), draw(21, 700, seed=1, dtype=torch.bfloat16)
+    assert torch.equal(ops.linear(x, weight), ops.packed_linear(x, ops.pack(weight, "bf16")))
+    even, odd = torch.zeros(21, 48), torch.zeros(21, 48)
+    total = torch.zeros(21, 48)
+    for first in range(0, 700, 32):
+        even.zero_(), odd.zero_()
+        for k in range(first, min(first + 32, 700), 2):  # a product of two bfloat16 is exact in float32
+            even += x[:, k, None].float() * weight[:, k].float()
+            odd += x[:, k + 1, None].float() * weight[:, k + 1].float()
+        total += even + odd
+    assert torch.equal(ops.packed_linear(x, ops.pack(weight, "bf16"), None, torch.float32), total)
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_what_does_not_fit_is_torchs_to_refuse(dtype: torch.dtype) -> None:
+    x, weight = draw(4, 128, dtype=dtype), draw(64, 64, dtype=dtype)
+    for bad in (x, x[:, :32], torch.zeros(4, 0, dtype=dtype)):
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+            ops.linear(bad, weight)
+    with pytest.raises(RuntimeError):
+        ops.linear(x[:, :64], weight, draw(63, dtype=dtype))
+    one = draw(1, dtype=dtype)
+    torch.testing.assert_close(ops.linear(x[:, :64], weight, one), ops.linear(x[:, :64], weight) + one)
+
+
+def test_a_strided_bias_is_read_as_it_is() -> None:
+    x, weight, table = draw(3, 64), draw(5000, 64, seed=1), draw(5000, 7, seed=2)
+    want = ops.linear(x, weight) + table[:, 3]
+    for _ in range(5):
+        torch.testing.assert_close(ops.linear(x, weight, table[:, 3]), want)
+
+
+def test_autocast_is_torchs() -> None:
+    """Validation under autocast multiplies as training does."""
+    x, weight = draw(3, 64), draw(8, 64, seed=1)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert ops.linear(x, weight).dtype == torch.bfloat16
+
+
+def test_gradients_are_torchs() -> None:
+    weight, x = draw(5, 8).requires_grad_(), draw(3, 8, seed=1).requires_grad_()
+    y: Tensor = ops.linear(x, weight)
+    dx, dw = torch.autograd.grad(y.sum(), (x, weight))
+    torch.testing.assert_close(dx, weight.sum(0).expand(3, 8))
+    torch.testing.assert_close(dw, x.sum(0).expand(5, 8))

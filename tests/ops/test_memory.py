@@ -1,0 +1,81 @@
+"""Memory for weights and states: large pages where the system has them, bytes that belong to one tensor."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import pytest
+import torch
+
+from griffin import ops
+
+
+@pytest.mark.parametrize("size", [1, 1 << 16, (3 << 20) + 5, 20 << 20])
+def test_rooms_lie_apart_and_begin_with_a_line(size: int) -> None:
+    rooms = [ops.packed_room((size,)) for _ in range(5)]
+    for number, room in enumerate(rooms):
+        assert room.shape == (size,) and room.dtype == torch.uint8 and room.data_ptr() % 64 == 0
+        room.fill_(number)
+    assert all(bool((room == number).all()) for number, room in enumerate(rooms))
+
+
+def test_a_block_goes_with_its_last_room() -> None:
+    def resident() -> int:
+        fields = Path("/proc/self/statm").read_text().split()
+        return int(fields[1]) * 4096
+
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("no /proc")
+    ops.packed_room((60 << 20,)).fill_(1)
+    gc.collect()
+    before = resident()
+    rooms = [ops.packed_room((8 << 20,)).fill_(1) for _ in range(24)]
+    assert resident() - before > 150 << 20
+    del rooms
+    gc.collect()
+    assert resident() - before < 80 << 20, "all but the block that is filled now"
+
+
+def test_each_has_a_storage_of_its_own() -> None:
+    """A write to one says nothing about another, wherever it was made, and saving one saves no other."""
+    with torch.inference_mode():
+        ops.packed_room((1 << 20,)).fill_(1)
+    one, other = ops.packed_room((1 << 20,)), ops.packed_room((1 << 20,))
+    version = other._version
+    one.fill_(1)
+    assert other._version == version and one.untyped_storage().nbytes() == 1 << 20
+    first, second = ops.zeros_together([torch.empty(4 << 20, device="meta")] * 2)
+    first.fill_(1)
+    assert second._version == 0 and second.untyped_storage().nbytes() == second.nbytes
+
+
+def test_a_default_device_does_not_move_them() -> None:
+    with torch.device("meta"):
+        made = [
+            ops.packed_room((10,)),
+            *ops.zeros_together([torch.empty(3, device="meta"), torch.empty(9 << 20, device="meta")]),
+        ]
+    assert [t.device.type for t in made] == ["cpu"] * 3
+
+
+def test_settled_weights_are_equal_and_elsewhere() -> None:
+    weight = torch.randn(300, 200, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    settled = ops.settle(weight)
+    assert torch.equal(settled, weight) and settled.data_ptr() != weight.data_ptr()
+
+
+@pytest.mark.parametrize("rows", [3, 300_000])
+def test_zeros_together(rows: int) -> None:
+    like = [
+        torch.empty(rows, 5, dtype=torch.bfloat16, device="meta"),
+        torch.empty(rows, device="meta"),
+        torch.empty(0, dtype=torch.int64, device="meta"),
+        torch.empty(2, dtype=torch.int64, device="meta"),
+    ]
+    made = ops.zeros_together(like)
+    assert [(t.shape, t.dtype, t.device.type) for t in made] == [(t.shape, t.dtype, "cpu") for t in like]
+    assert not any(t.any() for t in made)
+    for number, tensor in enumerate(made):
+        tensor.fill_(number + 1)
+    assert all(bool((tensor == number + 1).all()) for number, tensor in enumerate(made))
