@@ -28,8 +28,8 @@ griffin bench prefill --model "$model" --format bf16-packed --format int8 --form
 griffin bench context --model "$model" --format int4 --context 512 --context 2048 --context 8192 \
     --context 16384 --rounds 3 --tokens 8 --against llama.cpp --gguf "$gguf" --patience 700 \
     --out "$out/context.json" --plot "$out/context.png"
-griffin bench context --model "$model" --format int4 --context 2048 --context 16000 --context 65536 \
-    --context 100000 --out "$out/context-long.json"
+griffin bench context --model "$model" --format int8 --context 2048 --context 16000 --context 65536 \
+    --context 131072 --out "$out/context-long.json"
 griffin bench engine --model "$model-int8" --rounds 4 --tokens 16 --out "$out/engine.json"
 griffin bench conversation --model "$model-int8" --length 20000 --follow-up 100 --cold-tokens 4096 --rounds 1 \
     --out "$out/conversation.json"

@@ -96,7 +96,10 @@ def test_what_does_not_fit_is_torchs_to_refuse(dtype: torch.dtype) -> None:
     with pytest.raises(RuntimeError):
         ops.linear(x[:, :64], weight, draw(63, dtype=dtype))
     one = draw(1, dtype=dtype)
-    torch.testing.assert_close(ops.linear(x[:, :64], weight, one), ops.linear(x[:, :64], weight) + one)
+    close = {"rtol": 2**-7, "atol": 2**-4} if dtype == torch.bfloat16 else {}
+    torch.testing.assert_close(
+        ops.linear(x[:, :64], weight, one), ops.linear(x[:, :64], weight) + one, **close
+    )
 
 
 def test_a_strided_bias_is_read_as_it_is() -> None:
