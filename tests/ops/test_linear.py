@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -68,6 +71,36 @@ def test_strides_empty_calls_and_leading_dimensions() -> None:
     assert torch.equal(ops.linear(x.T, weight.T.contiguous().T), want)
     assert torch.equal(ops.linear(x.T.reshape(2, 3, 40), weight), want.reshape(2, 3, 24))
     assert ops.linear(x.T[:0], weight).shape == (0, 24)
+
+
+def before_a_wall(tensor: Tensor) -> Tensor:
+    """Return a copy behind whose last byte no memory may be touched."""
+    page, bytes_ = mmap.PAGESIZE, tensor.nbytes
+    size = -(-bytes_ // page) * page + page
+    memory = mmap.mmap(-1, size)
+    copy = torch.frombuffer(memory, dtype=tensor.dtype, offset=size - page - bytes_, count=tensor.numel())
+    wall = copy.data_ptr() + bytes_
+    assert ctypes.CDLL(None, use_errno=True).mprotect(ctypes.c_void_p(wall), page, 0) == 0
+    return copy.view(tensor.shape).copy_(tensor)
+
+
+@needs_native
+@pytest.mark.skipif(sys.platform != "linux", reason="walls are built with Linux's mprotect")
+@pytest.mark.parametrize("chosen", SETS)
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_nothing_behind_the_last_weight_is_read(dtype: torch.dtype, chosen: str) -> None:
+    """An address checker does not see what tiles load: here the kernel of the system looks."""
+    weight = draw(21, 70, dtype=dtype)
+    walled = before_a_wall(weight)
+    with native.instruction_set(chosen):
+        for rows in (1, 5, 33):
+            x = draw(rows, 70, seed=1, dtype=dtype)
+            assert torch.equal(ops.linear(before_a_wall(x), walled), ops.linear(x, weight))
+            for format in ("bf16", "int8", "int4", "int4_min"):
+                packed = ops.pack(weight, format)
+                there = packed._replace(data=before_a_wall(packed.data))
+                found = ops.packed_linear(before_a_wall(x), there)
+                assert torch.equal(found, ops.packed_linear(x, packed))
 
 
 @needs_native
