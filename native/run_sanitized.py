@@ -25,8 +25,8 @@ def main() -> int:
     # Put where griffin.ops looks first, whatever module the package was installed with.
     sys.modules[spec.name] = module_from_spec(spec)
     spec.loader.exec_module(sys.modules[spec.name])
-    # A forked child and the compiler's own threads are no business of the address checks; the largest products
-    # would take them a quarter of an hour.
+    # A forked child and the compiler's own threads are no business of the address checks; the largest
+    # products would take them a quarter of an hour.
     return pytest.main(
         [
             *(str(ROOT / name) for name in TESTS),
