@@ -29,7 +29,6 @@ void read_itself(const Attention& n, int64_t row, int64_t step) {
 }  // namespace
 
 void attend(Attention n, const int64_t* position, int threads) {
-  static thread_local Scratch scratch;
   const int64_t group = n.heads / n.kv_heads;
   n.together = kQueries / group > 1 ? kQueries / group : 1;
   n.blocks = n.groups = 0;
@@ -61,7 +60,7 @@ void attend(Attention n, const int64_t* position, int threads) {
   n.segments = segments.data();
   n.segment_count = static_cast<int64_t>(segments.size());
   const Sequences& kernels = *active().sequences;
-  n.memory = scratch.get(kernels.attention_bytes(n));
+  n.memory = scratch().get(kernels.attention_bytes(n));
 
   // Fewer threads where there is little to do.
   const int64_t seen = n.slots < n.blocks * kKeys ? n.slots : n.blocks * kKeys;

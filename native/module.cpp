@@ -36,9 +36,8 @@ Matrix matrix(int format, uint64_t data, uint64_t scale, int64_t outputs, int64_
 
 void packed_linear(const Matrix& m, uint64_t x, int x_type, int64_t rows, uint64_t y, int y_type, int threads) {
   nb::gil_scoped_release release;
-  static thread_local Scratch scratch;
   const Results results{const_cast<void*>(at(y)), static_cast<Type>(y_type)};
-  multiply(&m, &results, 1, at(x), static_cast<Type>(x_type), rows, scratch.get(product_bytes(m, rows)), threads);
+  multiply(&m, &results, 1, at(x), static_cast<Type>(x_type), rows, scratch().get(product_bytes(m, rows)), threads);
 }
 
 void look_up_rows(const Matrix& m, uint64_t ids, int64_t count, float scale, int type, uint64_t y) {

@@ -71,15 +71,16 @@ void run(const SoftCap& s, int threads) {
 }
 
 void run(Linear n, int threads) {
-  static thread_local Scratch scratch;
   const Sequences& k = kernels();
-  if (const int64_t bytes = k.linear_bytes(n)) n.memory = scratch.get(bytes);
   threads = enough(threads, n.rows * n.in * n.out / 16);
-  by_pieces(n, k.linear_prepare, (n.rows + 15) / 16, 4, threads);
+  if (const int64_t needed = k.linear_bytes(n)) {
+    n.memory = scratch().get(needed);
+    by_pieces(n, k.linear_prepare, (n.rows + 15) / 16, 4, threads);
+  }
   // Many rows: as many weights as stay in a core's cache while all rows go past them, and no thread without work.
   const int64_t pieces = (n.out + k.outputs - 1) / k.outputs, bytes = k.outputs * n.in * size_of(n.type);
   const int64_t most = std::max<int64_t>(1, pieces / (4 * threads));
-  by_pieces(n, k.linear, pieces, std::clamp<int64_t>((768 << 10) / bytes, 1, n.rows > 16 ? most : 1), threads);
+  by_pieces(n, k.linear, pieces, std::clamp<int64_t>(active().piece / bytes, 1, n.rows > 16 ? most : 1), threads);
 }
 
 }  // namespace griffin

@@ -32,3 +32,9 @@ class Scratch {
   uint8_t* held_ = nullptr;
   int64_t size_ = 0;
 };
+
+// The thread's own, for a kernel that calls no other which uses it.
+inline Scratch& scratch() {
+  static thread_local Scratch held;
+  return held;
+}

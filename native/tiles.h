@@ -2,6 +2,8 @@
 // meet 16 outputs, whose inputs lie in fours of bytes or pairs of bfloat16, those of all outputs side by side.
 // Included within an unnamed namespace of files that are compiled for AMX.
 
+constexpr int64_t kTileRows = 16, kTileBytes = 1024;
+
 // The instructions themselves: the compiler's own intrinsics do not say that they touch memory.
 template <int N>
 inline void tile_load(const void* from, int64_t step) {
@@ -69,4 +71,39 @@ class Tiles {
   int64_t first_ = -1, second_ = -1;
 };
 
-constexpr int64_t kTileRows = 16, kTileBytes = 1024;
+// Sums of A tiles of rows with N tiles of columns: tile 2a + n of row tile a and column tile n. Where they are kept, rows
+// of a tile are `step` bytes apart, the tile to the right begins `right` bytes further and the one below `down`.
+template <int A, int N>
+inline void zero_sums() {
+  tile_zero<0>();
+  if constexpr (N == 2) tile_zero<1>();
+  if constexpr (A == 2) tile_zero<2>();
+  if constexpr (A == 2 && N == 2) tile_zero<3>();
+}
+template <int A, int N>
+inline void load_sums(const uint8_t* from, int64_t step, int64_t right, int64_t down) {
+  tile_load<0>(from, step);
+  if constexpr (N == 2) tile_load<1>(from + right, step);
+  if constexpr (A == 2) tile_load<2>(from + down, step);
+  if constexpr (A == 2 && N == 2) tile_load<3>(from + down + right, step);
+}
+template <int A, int N>
+inline void keep_sums(uint8_t* to, int64_t step, int64_t right, int64_t down) {
+  tile_store<0>(to, step);
+  if constexpr (N == 2) tile_store<1>(to + right, step);
+  if constexpr (A == 2) tile_store<2>(to + down, step);
+  if constexpr (A == 2 && N == 2) tile_store<3>(to + down + right, step);
+}
+
+// sums += rows, `step` bytes apart, times the columns that lie in tiles 6 and 7.
+template <class Dot, int A, int N>
+inline void add_products(const void* upper, const void* lower, int64_t step) {
+  tile_load<4>(upper, step);
+  Dot::template run<0, 4, 6>();
+  if constexpr (N == 2) Dot::template run<1, 4, 7>();
+  if constexpr (A == 2) {
+    tile_load<5>(lower, step);
+    Dot::template run<2, 5, 6>();
+    if constexpr (N == 2) Dot::template run<3, 5, 7>();
+  }
+}

@@ -174,10 +174,9 @@ void Trunk::run(const int64_t* tokens, int64_t rows, int64_t steps, const int64_
                 const std::vector<void*>& state, void* hidden, int threads,
                 const std::function<void()>& between) const {
   Call call{*this, rows, steps, rows * steps, threads};
-  static thread_local Scratch scratch;
   Carver counter;
   call.carve(counter);
-  Carver carver{scratch.get(counter.used), 0};
+  Carver carver{scratch().get(counter.used), 0};
   call.carve(carver);
 
   for (int64_t row = 0; row < rows; ++row) {

@@ -37,8 +37,13 @@ def buffer_bytes() -> int:
     At most a fifth of the machine's memory, beyond 1 GiB. A server's cache of 480 MB still answers a part of
     the reads of 1 GiB.
     """
-    most = describe().get("memory_bytes", 8 << 30) // 5
-    return max(1 << 30, min(8 * last_cache_bytes(), most))
+    return max(1 << 30, min(8 * last_cache_bytes(), (_memory_bytes() or 0) // 5))
+
+
+def _memory_bytes() -> int | None:
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return None
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def describe() -> dict[str, Any]:
@@ -60,8 +65,8 @@ def describe() -> dict[str, Any]:
     }
     if hasattr(os, "getloadavg"):
         found["load_average"] = round(os.getloadavg()[0], 2)
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        found["memory_bytes"] = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if (memory := _memory_bytes()) is not None:
+        found["memory_bytes"] = memory
     return found
 
 

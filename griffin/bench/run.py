@@ -71,6 +71,7 @@ class Bench:
         self._stack = ExitStack()
         self._machine: Worker | None = None
         self._rates: dict[str, list[float]] = {}
+        self._buffer = plan.buffer or buffer_bytes()
 
     def __enter__(self) -> Bench:
         try:
@@ -142,9 +143,7 @@ class Bench:
         assert self._machine is not None
         plan = self.plan
         threads = plan.threads if threads is None else threads
-        rate = self._machine.ask(
-            "read_rate", threads=threads, nbytes=plan.buffer or buffer_bytes(), seconds=plan.probe
-        )
+        rate = self._machine.ask("read_rate", threads=threads, nbytes=self._buffer, seconds=plan.probe)
         self._rates.setdefault(f"read, {threads} threads", []).append(rate)
         return rate
 

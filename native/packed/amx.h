@@ -1,16 +1,11 @@
 // Products on tiles: a panel's 16 units of 64 bytes are such a tile as they lie. Included by avx512.cpp within its
 // unnamed namespace.
 
-constexpr int64_t kTileAhead = 2048;  // of weights that few rows meet, as kAhead
-
-inline Scratch& scratch() {
-  static thread_local Scratch held;
-  return held;
-}
+inline int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // So many tiles of inputs at a time leave those of the rows and panels at hand in the second-level cache, and so many
 // rows the sums that wait for the next ones.
-constexpr int64_t kDeep = 96, kRowsAtOnce = 512;
+constexpr int64_t kDeep = 96, kRowsKept = 512;
 
 // Two tiles of rows, and how many of their 16 rows there are.
 struct Rows {
@@ -35,36 +30,19 @@ template <class Dot, int A, int N>
 inline void tile_sums(const Product& p, int64_t panel, const Rows& rows, int64_t first, int64_t last, bool once,
                       Later& later, uint8_t* sums) {
   const uint8_t *w = p.data + panel * p.panel_bytes + first * kTileBytes, *second = w + (N - 1) * p.panel_bytes;
-  if (first) {
-    tile_load<0>(sums, 64);
-    if constexpr (N == 2) tile_load<1>(sums + kTileBytes, 64);
-    if constexpr (A == 2) tile_load<2>(sums + 2 * kTileBytes, 64);
-    if constexpr (A == 2 && N == 2) tile_load<3>(sums + 3 * kTileBytes, 64);
-  } else {
-    tile_zero<0>();
-    if constexpr (N == 2) tile_zero<1>();
-    if constexpr (A == 2) tile_zero<2>();
-    if constexpr (A == 2 && N == 2) tile_zero<3>();
-  }
+  first ? load_sums<A, N>(sums, 64, kTileBytes, 2 * kTileBytes) : zero_sums<A, N>();
   const auto step = [&](const uint8_t* one, const uint8_t* other, int64_t at) {
     tile_load<6>(one, 64);
     if constexpr (N == 2) tile_load<7>(other, 64);
-    tile_load<4>(rows.x[0] + at, p.row_bytes);
-    Dot::template run<0, 4, 6>();
-    if constexpr (N == 2) Dot::template run<1, 4, 7>();
-    if constexpr (A == 2) {
-      tile_load<5>(rows.x[1] + at, p.row_bytes);
-      Dot::template run<2, 5, 6>();
-      if constexpr (N == 2) Dot::template run<3, 5, 7>();
-    }
+    add_products<Dot, A, N>(rows.x[0] + at, rows.x[1] + at, p.row_bytes);
   };
   const int64_t whole = p.panel_bytes / kTileBytes, left = p.panel_bytes % kTileBytes;
   for (int64_t t = first; t < last && t < whole; ++t, w += kTileBytes, second += kTileBytes) {
     if (once) {
 #pragma GCC unroll 16
       for (int line = 0; line < 16; ++line) {
-        _mm_prefetch(reinterpret_cast<const char*>(w + kTileAhead + line * 64), _MM_HINT_T0);
-        if constexpr (N == 2) _mm_prefetch(reinterpret_cast<const char*>(second + kTileAhead + line * 64), _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(w + kAheadOfOne + line * 64), _MM_HINT_T0);
+        if constexpr (N == 2) _mm_prefetch(reinterpret_cast<const char*>(second + kAheadOfOne + line * 64), _MM_HINT_T0);
       }
     } else {
       later.ask();
@@ -77,10 +55,7 @@ inline void tile_sums(const Product& p, int64_t panel, const Rows& rows, int64_t
     if constexpr (N == 2) __builtin_memcpy(ends[1], second, static_cast<uint64_t>(left));
     step(ends[0], ends[1], 64 * whole);
   }
-  tile_store<0>(sums, 64);
-  if constexpr (N == 2) tile_store<1>(sums + kTileBytes, 64);
-  if constexpr (A == 2) tile_store<2>(sums + 2 * kTileBytes, 64);
-  if constexpr (A == 2 && N == 2) tile_store<3>(sums + 3 * kTileBytes, 64);
+  keep_sums<A, N>(sums, 64, kTileBytes, 2 * kTileBytes);
 }
 
 // All rows, `height` at a time, meet the panels, two at a time: take(row) gives the rows, finish(row, panel, panels, sums)
@@ -89,14 +64,14 @@ template <class Dot, class Take, class Finish>
 inline void tile_panels(const Product& p, int64_t first, int64_t last, int64_t height, const Take& take,
                         const Finish& finish) {
   const int64_t depth = (p.panel_bytes + kTileBytes - 1) / kTileBytes, slabs = (depth + kDeep - 1) / kDeep;
-  const int64_t pairs = (last - first + 1) / 2, most = p.rows < kRowsAtOnce ? p.rows : kRowsAtOnce;
+  const int64_t pairs = (last - first + 1) / 2, most = lesser(p.rows, kRowsKept);
   const bool once = p.rows <= height;
   uint8_t* kept = scratch().get((slabs > 1 ? (most + height - 1) / height * pairs : 1) * 4 * kTileBytes);
-  const uint8_t *next = p.data + last * p.panel_bytes, *end = p.data + (p.out + kPanel - 1) / kPanel * p.panel_bytes;
-  Later later{next, next + (last - first) * p.panel_bytes < end ? next + (last - first) * p.panel_bytes : end};
+  const int64_t after = lesser(last + (last - first), (p.out + kPanel - 1) / kPanel);
+  Later later{p.data + last * p.panel_bytes, p.data + after * p.panel_bytes};
   Tiles tiles;
-  for (int64_t begin = 0; begin < p.rows; begin += kRowsAtOnce) {
-    const int64_t stop = begin + kRowsAtOnce < p.rows ? begin + kRowsAtOnce : p.rows;
+  for (int64_t begin = 0; begin < p.rows; begin += kRowsKept) {
+    const int64_t stop = lesser(begin + kRowsKept, p.rows);
     for (int64_t slab = 0; slab < slabs; ++slab) {
       const int64_t from = depth * slab / slabs, to = depth * (slab + 1) / slabs;
       for (int64_t row = begin; row < stop; row += height) {
@@ -116,8 +91,6 @@ inline void tile_panels(const Product& p, int64_t first, int64_t last, int64_t h
     }
   }
 }
-
-inline int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // Up to 32 rows at once.
 inline void tile_panels_bf16(const Product& p, int64_t first, int64_t last) {
@@ -236,7 +209,7 @@ struct Int4Tiles {
     for (int64_t panel = first; panel < last; ++panel) {
       work.unpack(panel);
       for (int64_t row = 0; row < p.rows; row += kTileRows) {
-        const int64_t count = p.rows - row < kTileRows ? p.rows - row : kTileRows;
+        const int64_t count = lesser(kTileRows, p.rows - row);
         tiles.shape(count, count, 32);
         work.rows(panel, row, count);
       }

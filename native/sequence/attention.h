@@ -1,9 +1,6 @@
 // Local attention. A score, a weight and a weighted sum over a block depend on positions alone, and blocks are
 // added in order: neither the cut of the calls nor the number of threads changes a bit.
 
-inline int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t greater(int64_t a, int64_t b) { return a > b ? a : b; }
-
 // The segment that holds block (or group) `at` of all, by the count of those before it.
 inline const Segment& segment_of(const Attention& n, int64_t at, int64_t Segment::*before) {
   int64_t low = 0, high = n.segment_count;
@@ -104,11 +101,6 @@ struct One {
     sums = totals + cells;
   }
 };
-
-inline Scratch& scratch() {
-  static thread_local Scratch held;
-  return held;
-}
 
 template <class X, class How>
 inline void one_scores(const Attention& n, int64_t first, int64_t last) {

@@ -115,21 +115,11 @@ template <int A, int N>
 inline void tiled_block(const Linear& n, int64_t output, const uint8_t* x, uint8_t* sums) {
   const uint8_t* w = static_cast<const uint8_t*>(n.w) + output * n.in * 2;
   const int64_t row_bytes = n.in * 2, panel = tiled_panel(n), whole = n.in / 32;
-  tile_zero<0>();
-  if constexpr (N == 2) tile_zero<1>();
-  if constexpr (A == 2) tile_zero<2>();
-  if constexpr (A == 2 && N == 2) tile_zero<3>();
-  const auto step = [&](const uint8_t* one, const uint8_t* other, int64_t stride) {
-    tile_load<4>(one, stride);
+  zero_sums<A, N>();
+  const auto step = [&](const uint8_t* upper, const uint8_t* lower, int64_t stride) {
     tile_load<6>(x, 64);
-    PairsDot::run<0, 4, 6>();
     if constexpr (N == 2) tile_load<7>(x + panel, 64);
-    if constexpr (N == 2) PairsDot::run<1, 4, 7>();
-    if constexpr (A == 2) {
-      tile_load<5>(other, stride);
-      PairsDot::run<2, 5, 6>();
-      if constexpr (N == 2) PairsDot::run<3, 5, 7>();
-    }
+    add_products<PairsDot, A, N>(upper, lower, stride);
     x += kTileBytes;
   };
   for (int64_t t = 0; t < whole; ++t) step(w + t * 64, w + kTileRows * row_bytes + t * 64, row_bytes);
@@ -142,10 +132,7 @@ inline void tiled_block(const Linear& n, int64_t output, const uint8_t* x, uint8
     }
     step(ends[0], ends[1], 64);
   }
-  tile_store<0>(sums, 64);
-  if constexpr (N == 2) tile_store<1>(sums + kTileBytes, 64);
-  if constexpr (A == 2) tile_store<2>(sums + 2 * kTileBytes, 64);
-  if constexpr (A == 2 && N == 2) tile_store<3>(sums + 3 * kTileBytes, 64);
+  keep_sums<A, N>(sums, 64, kTileBytes, 2 * kTileBytes);
 }
 
 inline void tiled_linear(const Linear& n, int64_t first, int64_t last) {
@@ -189,9 +176,10 @@ inline int64_t linear_bytes(const Linear& n) {
   return 0;
 }
 
+// What `linear` needs first where linear_bytes is not 0.
 inline void linear_prepare(const Linear& n, int64_t first, int64_t last) {
 #if defined(__AMX_TILE__)
-  if (n.type == Type::bf16) tiled_prepare(n, first, last);
+  return tiled_prepare(n, first, last);
 #endif
   (void)n, (void)first, (void)last;
 }

@@ -13,44 +13,24 @@ struct TiledPairs : Pairs {
     clear((last + 1) / 2, (last + 31) / 32 * 16);
   }
 
-  // Call fn(row, a number of tiles of rows, a number of tiles of columns) for all rows, with the tiles in shape.
+  // Call fn(row, one or two tiles of rows) for all rows, with the tiles in shape.
   template <class Fn>
   static void by_rows(int64_t rows, const Fn& fn) {
     Tiles tiles;
     for (int64_t row = 0; row < rows; row += 2 * kTileRows) {
-      const int64_t left = rows - row, upper = left < kTileRows ? left : kTileRows;
-      const int64_t lower = left - upper < kTileRows ? left - upper : kTileRows;
+      const int64_t upper = lesser(kTileRows, rows - row), lower = lesser(kTileRows, rows - row - upper);
       tiles.shape(upper, lower, 64);
       lower ? fn(row, Count<2>{}) : fn(row, Count<1>{});
     }
   }
 
-  // sums += rows times columns, and the four sums to and from where they are kept, rows `step` bytes apart.
-  template <int A>
-  static void zero() {
-    tile_zero<0>();
-    tile_zero<1>();
-    if constexpr (A == 2) tile_zero<2>();
-    if constexpr (A == 2) tile_zero<3>();
-  }
-  template <int A>
-  static void dot(const void* x, int64_t x_step) {
-    const uint8_t* from = static_cast<const uint8_t*>(x);
-    tile_load<4>(from, x_step);
-    PairsDot::run<0, 4, 6>();
-    PairsDot::run<1, 4, 7>();
-    if constexpr (A == 2) {
-      tile_load<5>(from + kTileRows * x_step, x_step);
-      PairsDot::run<2, 5, 6>();
-      PairsDot::run<3, 5, 7>();
-    }
+  template <int A, class X>
+  static void add(const X* rows, int64_t step) {
+    add_products<PairsDot, A, 2>(rows, reinterpret_cast<const uint8_t*>(rows) + kTileRows * step, step);
   }
   template <int A>
   static void keep(float* to, int64_t step) {
-    tile_store<0>(to, step * 4);
-    tile_store<1>(to + 16, step * 4);
-    if constexpr (A == 2) tile_store<2>(to + kTileRows * step, step * 4);
-    if constexpr (A == 2) tile_store<3>(to + kTileRows * step + 16, step * 4);
+    keep_sums<A, 2>(reinterpret_cast<uint8_t*>(to), step * 4, 64, kTileRows * step * 4);
   }
 
   static void score(int64_t rows, const void* queries, const void* keys, int64_t width, float* scores, int64_t step) {
@@ -59,11 +39,11 @@ struct TiledPairs : Pairs {
       const Bf16* q = static_cast<const Bf16*>(queries) + row * width;
       for (int64_t s = 0; s < kKeys; s += 32) {
         const uint32_t* k = static_cast<const uint32_t*>(keys) + s;
-        zero<A>();
+        zero_sums<A, 2>();
         for (int64_t c = 0; c < width; c += 32, k += 16 * kKeys) {
           tile_load<6>(k, kKeys * 4);
           tile_load<7>(k + 16, kKeys * 4);
-          dot<A>(q + c, width * 2);
+          add<A>(q + c, width * 2);
         }
         keep<A>(scores + row * step + s, step);
       }
@@ -78,7 +58,7 @@ struct TiledPairs : Pairs {
     Tiles tiles;
     tiles.shape(kTileRows, kTileRows, 64);
     for (int64_t row = 0; row < rows; row += kTileRows) {
-      const int64_t count = rows - row < kTileRows ? rows - row : kTileRows;
+      const int64_t count = lesser(kTileRows, rows - row);
       const Bf16* q = static_cast<const Bf16*>(queries) + row * width;
       for (int64_t c = 0; c < width; c += 32) {
         __m512i pairs[16];
@@ -148,13 +128,13 @@ struct TiledPairs : Pairs {
       constexpr int A = decltype(count)::value;
       const float* w = weights + row * step;
       for (int64_t c = 0; c < width; c += 32) {
-        zero<A>();
+        zero_sums<A, 2>();
         for (int64_t u = first / 2 & ~15; u < (last + 1) / 2; u += 16) {
           const uint32_t* v = static_cast<const uint32_t*>(values) + u * width + c;
           tile_load<6>(v, width * 4);
           tile_load<7>(v + 16, width * 4);
-          dot<A>(w + u, step * 4);       // the weights' leading bits
-          dot<A>(w + 64 + u, step * 4);  // and what is left
+          add<A>(w + u, step * 4);       // the weights' leading bits
+          add<A>(w + 64 + u, step * 4);  // and what is left
         }
         keep<A>(out + row * width + c, width);
       }

@@ -43,9 +43,7 @@ inline Vec<Wide<X>> unit_step(const Unit& u, int64_t step, int64_t channel, int6
 }
 
 #if defined(__AMX_TILE__)
-// bfloat16 gates on tiles where their blocks fill them; then one token has to be summed in the order of tiles.
-inline bool tiled(int64_t size) { return size % 32 == 0; }
-
+// bfloat16 gates are multiplied on tiles where their blocks fill them, so one token is summed in the order of tiles.
 // As wide_tile: of 32 inputs the even and the odd ones apart, then both are added, as one instruction does with a tile.
 inline void paired_tile(const float* x, const Bf16* w, int64_t size, Vec<float>* sums) {
   constexpr int W = kWidth<float>, kSome = 8;
@@ -134,10 +132,7 @@ inline void tiled_unit(const Unit& u, int64_t first, int64_t last) {
       const Bf16* x = static_cast<const Bf16*>(u.x) + (from * u.steps + t) * u.width + block * size;
       tiles.shape(rows, rows, 64);
       for (int gate = 0; gate < 2; ++gate) {
-        tile_zero<0>();
-        tile_zero<1>();
-        tile_zero<2>();
-        tile_zero<3>();
+        zero_sums<2, 2>();
         for (int64_t n = 0; n < pairs; n += 16) {
           const uint32_t* w = laid[gate * pairs + n];
           tile_load<4>(x + 2 * n, u.width * 2);
@@ -188,7 +183,7 @@ inline void unit(const Unit& u, int64_t first, int64_t last) {
   }
 #if defined(__AMX_TILE__)
   if constexpr (__is_same(X, Bf16)) {
-    if (tiled(size)) return tiled_unit(u, first, last);
+    if (size % 32 == 0) return tiled_unit(u, first, last);
   }
 #endif
   const bool together = u.steps == 1;

@@ -64,6 +64,9 @@ inline Vec<T> all(T value) {
   return Vec<T>{} + value;
 }
 
+inline int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t greater(int64_t a, int64_t b) { return a > b ? a : b; }
+
 inline float widen(float value) { return value; }
 inline double widen(double value) { return value; }
 inline float widen(Bf16 bits) {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -68,13 +68,6 @@ def assert_close(got: Tensor, want: Tensor, what: str) -> None:
     scale = want.abs().max().item() + 1e-9
     worst = (got - want).abs().max().item()
     assert worst <= TOLERANCE[want.dtype] * scale, f"{what}: {worst:.3g} of {scale:.3g}"
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("chosen", SETS)
