@@ -184,10 +184,11 @@ def test_a_replica_that_is_ready_too_late_starts_no_others():
     started = []
     supervisor = replicas.Supervisor(2, lambda place: [], [], announce=lambda: started.append("said"))
     [first, second] = supervisor.replicas
-    first.process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    # It waits: the signal may reach it before `_look` does, or after.
+    child = first.process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     first.link, theirs = socket.socketpair()
     supervisor._selector.register(first.link, selectors.EVENT_READ, first)
-    with theirs, first.link, first.process:
+    with theirs, first.link, child:
         supervisor._signals.append(signal.SIGTERM)
         supervisor._obey()
         theirs.sendall(READY)
@@ -196,7 +197,7 @@ def test_a_replica_that_is_ready_too_late_starts_no_others():
         second.again = 0.0
         supervisor._look()
         assert second.process is None
-        first.process.kill()
+        child.kill()
 
 
 def test_nothing_is_imported_from_the_current_folder(tmp_path):
