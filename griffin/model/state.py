@@ -185,10 +185,10 @@ class State:
             if f"lru.{number}" in tensors and f"conv.{number}" in tensors:
                 layers.append(RecurrentState(tensors[f"conv.{number}"], tensors[f"lru.{number}"]))
             elif f"k.{number}" in tensors and f"v.{number}" in tensors:
-                layers.append(AttentionState(tensors[f"k.{number}"], tensors[f"v.{number}"]))
+                layers.append(AttentionState(*(_widen(tensors[f"{x}.{number}"], slots) for x in "kv")))
             else:
                 raise ValueError(f"{path} lacks the tensors of layer {number}")
-        return _in_memory(cls(tensors["pos"], layers), slots).to(device)
+        return cls(tensors["pos"], layers).to(device)
 
     def __repr__(self) -> str:
         if self._pos is None:
@@ -196,25 +196,11 @@ class State:
         return f"State(pos={self.pos.tolist()}, layers={len(self.layers)}, nbytes={self.nbytes:,})"
 
 
-def _in_memory(state: State, slots: int) -> State:
-    """Return a copy of a state that lies in a file, in large pages, its rings as wide as the window again."""
-    stored = [t for layer in state.layers for t in layer]
-    shapes = [
-        torch.empty(
-            t.shape[0],
-            slots if isinstance(layer, AttentionState) else t.shape[1],
-            *t.shape[2:],
-            dtype=t.dtype,
-            device="meta",
-        )
-        for layer in state.layers
-        for t in layer
-    ]
-    whole = ops.zeros_together([state.pos, *shapes])
-    for tensor, source in zip(whole, [state.pos, *stored], strict=True):
-        (tensor[:, : source.shape[1]] if tensor.dim() > 1 else tensor).copy_(source)
-    made = iter(whole)
-    return state.map(lambda _: next(made))
+def _widen(ring: Tensor, slots: int) -> Tensor:
+    """Give a ring that was stored only as far as it reached its empty slots back."""
+    full = ring.new_zeros(ring.shape[0], slots, *ring.shape[2:])
+    full[:, : ring.shape[1]] = ring
+    return full
 
 
 _DONATED = (
