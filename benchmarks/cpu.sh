@@ -14,13 +14,13 @@ out=docs/benchmarks
 mkdir -p "$out"
 
 griffin bench kernels --model "$model" --format int4 --length 512 --out "$out/kernels.json"
-griffin bench load --model "$model" --context 2048 --format stored --format bf16-packed --rounds 2 \
+griffin bench load --model "$model" --context 2048 --format stored --format bf16-packed --rounds 5 \
     --out "$out/load.json"
 griffin bench decode --model "$model" --format bf16-packed --format int8 --format int4 --context 512 \
     --rounds 5 --against transformers --out "$out/decode.json"
 griffin bench decode --model "$model" --context 32 --tokens 4 --against recurrentgemma \
     --out "$out/decode-recurrentgemma.json"
-griffin bench decode --model "$model" --format int8 --format int4 --context 2048 \
+griffin bench decode --model "$model" --format int8 --format int4 --context 2048 --rounds 5 \
     --against llama.cpp --gguf "$gguf" --out "$out/decode-llama.cpp.json"
 griffin bench batch --model "$model" --format int8 --batch 1 --batch 8 --context 512 --out "$out/batch.json"
 griffin bench prefill --model "$model" --format bf16-packed --format int8 --format int4 --length 512 \

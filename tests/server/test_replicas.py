@@ -184,7 +184,7 @@ def test_a_replica_that_is_ready_too_late_starts_no_others():
     started = []
     supervisor = replicas.Supervisor(2, lambda place: [], [], announce=lambda: started.append("said"))
     [first, second] = supervisor.replicas
-    # It waits: the signal may reach it before `_look` does, or after.
+    # `_look` lets go of it if the signal has ended it by then.
     child = first.process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     first.link, theirs = socket.socketpair()
     supervisor._selector.register(first.link, selectors.EVENT_READ, first)
