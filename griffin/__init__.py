@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from griffin import ops
     from griffin.answer import Context, Piece, Result, Stream
     from griffin.grammar import Grammar
-    from griffin.llm import LLM, Score, load, load_model
+    from griffin.llm import LLM, Score
+    from griffin.loading import load, load_model
     from griffin.model import Griffin, GriffinConfig, State
     from griffin.sampling import SamplingParams
 
@@ -48,8 +49,8 @@ _WHERE = {
     "Score": "griffin.llm",
     "State": "griffin.model",
     "Stream": "griffin.answer",
-    "load": "griffin.llm",
-    "load_model": "griffin.llm",
+    "load": "griffin.loading",
+    "load_model": "griffin.loading",
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import griffin
-from griffin.llm import bundled
+from griffin.loading import bundled
 from griffin.text import Tokenizer
 from tests.toy import CONFIG, write_toy
 
@@ -205,7 +205,7 @@ def test_a_model_loads_without_a_tokenizer_and_an_llm_says_what_is_missing(tmp_p
 def test_bundled_names_give_way_to_what_is_there(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert bundled("no_such_model") == "no_such_model"
-    monkeypatch.setattr("griffin.llm.__file__", str(tmp_path / "package" / "llm.py"))
+    monkeypatch.setattr("griffin.loading.__file__", str(tmp_path / "package" / "loading.py"))
     (tmp_path / "package" / "data" / "tiny").mkdir(parents=True)
     assert bundled("tiny") == tmp_path / "package" / "data" / "tiny"
     (tmp_path / "tiny").mkdir()

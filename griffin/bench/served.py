@@ -22,7 +22,8 @@ from griffin.bench.programs.ours import format_of, load_options
 from griffin.bench.worker import LOWEST_ID, answer_requests
 from griffin.conversation import fingerprint_of
 from griffin.engine import End, Engine, Event, Request
-from griffin.llm import LLM, load
+from griffin.llm import LLM
+from griffin.loading import load
 from griffin.sampling import SamplingParams
 from griffin.server.door import bound
 from griffin.server.limits import Limits

@@ -51,7 +51,7 @@ def _of_preset(name: str) -> dict[str, Any]:
 
 def _of_checkpoint(model: str, revision: str | None) -> dict[str, Any]:
     from griffin import checkpoints
-    from griffin.llm import bundled
+    from griffin.loading import bundled
 
     source = checkpoints.open(bundled(model), revision=revision)
     shapes = {name: list(source.shape(name)) for name in source.names()}

@@ -128,7 +128,7 @@ class Subject(NamedTuple):
 def subject_of(model: str, revision: str | None, dtype: str | None, quantize: str | None) -> Subject:
     """Find out what `griffin.load` would make of a model; of a released one the shape is enough."""
     from griffin import checkpoints
-    from griffin.llm import bundled
+    from griffin.loading import bundled
     from griffin.model import GriffinConfig
     from griffin.model.config import PRESETS
     from griffin.quant import fastest_layout, get_format

@@ -63,7 +63,7 @@ def command(
     from griffin import checkpoints
     from griffin.cli.options import set_threads
     from griffin.cli.progress import WorkBar
-    from griffin.llm import bundled
+    from griffin.loading import bundled
 
     if calibrate is not None and kind == "bf16":
         raise click.UsageError("bf16 has nothing to calibrate; drop --calibrate")
@@ -97,7 +97,7 @@ def _sample(source: Checkpoint, tokenizer: str | None, file: Path, limit: int) -
     """Return (R, T) ids of the text's beginning, each row with BOS before it."""
     import torch
 
-    from griffin.llm import find_tokenizer
+    from griffin.loading import find_tokenizer
     from griffin.text import Tokenizer
 
     text = Tokenizer.open(tokenizer if tokenizer is not None else find_tokenizer(source.folder))

@@ -9,7 +9,7 @@ import torch
 from griffin.bench.kernels import Kernels
 from griffin.bench.programs import Options
 from griffin.bench.programs.ours import Ours
-from griffin.llm import load_model
+from griffin.loading import load_model
 from griffin.model import Griffin
 from tests.toy import CONFIG
 

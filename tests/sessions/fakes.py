@@ -1,4 +1,4 @@
-"""States that are a function of the tokens read, without a model; conversations made of them."""
+"""States that are a function of the tokens read, without a model; conversations and sessions made of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from griffin.model import AttentionState, GriffinConfig, State
-from griffin.sessions import Fingerprint, Session, Turn, config_digest
+from griffin.sessions import Fingerprint, Session, Store, Turn, config_digest
 from griffin.sessions.tokens import pack_ids
 
 # Small, and of a window that turns cross all the time.
@@ -105,3 +105,7 @@ def holds(session: Session, tokens: Sequence[int], pending: int = 1) -> bool:
     cut = len(tokens) - pending
     wanted = fake_state(tokens[:cut], session.config, session.fingerprint.torch_dtype)
     return resumed.pending == tuple(tokens[cut:]) and same(resumed.state, wanted)
+
+
+def begin(store: Store, name: str | None = None, **more):
+    return store.create(name, fingerprint=fingerprint(), config=CONFIG, **more)

@@ -11,7 +11,7 @@ import torch
 
 from griffin.bench import work
 from griffin.bench.programs import Options
-from griffin.llm import load_model
+from griffin.loading import load_model
 from griffin.model import Griffin, GriffinConfig, State
 
 if TYPE_CHECKING:
