@@ -15,9 +15,9 @@ from griffin.server.limits import Limits
 from griffin.server.openapi import openapi
 from griffin.server.protocol import listing
 from griffin.server.protocol.operations import OPERATIONS
+from tests.server.bodies import PARSERS
 from tests.server.fake import FakeServer, scored
 from tests.server.test_protocol_fuzz import RICH
-from tests.server.test_protocol_requests import PARSERS
 
 DOCUMENT = openapi()
 HEAD = p.Head("x-1", 12, "nano", "fp_1")

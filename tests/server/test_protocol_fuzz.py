@@ -16,7 +16,7 @@ from griffin.server import protocol as p
 from griffin.server.errors import ApiError
 from griffin.server.protocol import policy
 from griffin.server.protocol.shape import shape_of
-from tests.server.test_protocol_requests import ENDPOINTS, LIMITS, PARSERS
+from tests.server.bodies import ENDPOINTS, LIMITS, PARSERS
 
 SLOW = 0.25  # seconds of this thread's own time, for bodies of a few hundred bytes
 
