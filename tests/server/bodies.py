@@ -7,10 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from openai.types import completion_create_params
+from openai.types.chat import completion_create_params as chat_create_params
+from openai.types.responses import response_create_params
 
 from griffin.server import protocol as p
 from griffin.server.errors import ApiError
 from griffin.server.limits import Limits
+from griffin.server.protocol import policy
+from griffin.server.protocol.chat import ChatBody
+from griffin.server.protocol.completions import CompletionBody
+from griffin.server.protocol.responses import ResponseBody
 
 LIMITS = Limits(vocab_size=1000)
 USER = [{"role": "user", "content": "hello"}]
@@ -28,6 +35,11 @@ PARSERS: dict[str, tuple[Callable[[bytes, Limits], Any], dict[str, Any]]] = {
     "tokenize": (p.parse_tokenize, {"prompt": "hello"}),
     "detokenize": (p.parse_detokenize, {"tokens": [1]}),
     "template": (p.parse_template, {"messages": USER}),
+}
+ENDPOINTS = {
+    "chat": (policy.CHAT, ChatBody, chat_create_params.CompletionCreateParamsBase),
+    "completion": (policy.COMPLETION, CompletionBody, completion_create_params.CompletionCreateParamsBase),
+    "response": (policy.RESPONSE, ResponseBody, response_create_params.ResponseCreateParamsBase),
 }
 
 

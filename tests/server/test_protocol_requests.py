@@ -5,19 +5,13 @@ from __future__ import annotations
 from typing import get_type_hints
 
 import pytest
-from openai.types import completion_create_params
-from openai.types.chat import completion_create_params as chat_create_params
-from openai.types.responses import response_create_params
 
 from griffin.sampling import SamplingParams
 from griffin.server import protocol as p
 from griffin.server.errors import ApiError
-from griffin.server.protocol import policy
 from griffin.server.protocol.chat import ChatBody
-from griffin.server.protocol.completions import CompletionBody
-from griffin.server.protocol.responses import ResponseBody
 from griffin.server.protocol.shape import shape_of
-from tests.server.bodies import LIMITS, SCHEMA, USER, parse, refused
+from tests.server.bodies import ENDPOINTS, LIMITS, SCHEMA, USER, parse, refused
 
 
 def test_every_sampling_field_arrives_as_sampling_params_takes_it():
@@ -279,12 +273,6 @@ def test_identities_that_are_none():
 
 
 # --- what becomes of fields ---
-
-ENDPOINTS = {
-    "chat": (policy.CHAT, ChatBody, chat_create_params.CompletionCreateParamsBase),
-    "completion": (policy.COMPLETION, CompletionBody, completion_create_params.CompletionCreateParamsBase),
-    "response": (policy.RESPONSE, ResponseBody, response_create_params.ResponseCreateParamsBase),
-}
 
 
 @pytest.mark.parametrize("kind", ENDPOINTS)
