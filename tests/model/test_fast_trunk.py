@@ -126,7 +126,7 @@ def test_an_unpacked_or_mixed_model_goes_through_the_ops() -> None:
 def test_control_c_ends_a_long_reading_between_two_layers() -> None:
     model = packed("int8", torch.float32, block_types=("recurrent",) * 40)
     tokens = make_tokens(model.config, 1, 60_000)
-    threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()  # to the process, as a terminal does
+    threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()  # as a terminal does
     begin = time.perf_counter()
     with pytest.raises(KeyboardInterrupt):
         while time.perf_counter() - begin < 5:
