@@ -6,7 +6,7 @@
 #   sh benchmarks/cpu.sh random-2b GGUF_FOLDER
 #
 # Needs a machine with nothing else to do, 24 GB of memory, and the rivals: transformers, recurrentgemma,
-# llama-cpp-python and gguf. Takes about two hours, most of it on the way to long contexts.
+# llama-cpp-python and gguf. Takes about three hours, most of it on the way to long contexts.
 set -eu
 model=$1
 gguf=$2
@@ -30,6 +30,8 @@ griffin bench context --model "$model" --format int4 --context 512 --context 204
     --out "$out/context.json" --plot "$out/context.png"
 griffin bench context --model "$model" --format int8 --context 2048 --context 16000 --context 65536 \
     --context 131072 --out "$out/context-long.json"
+griffin bench context --model "$model" --format int8 --context 16000 --context 1000000 \
+    --out "$out/context-million.json"
 griffin bench engine --model "$model-int8" --rounds 4 --tokens 16 --out "$out/engine.json"
 griffin bench conversation --model "$model-int8" --length 20000 --follow-up 100 --cold-tokens 4096 --rounds 1 \
     --out "$out/conversation.json"
