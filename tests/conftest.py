@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 import torch
 
 from griffin.model import Griffin, GriffinConfig
 
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background job
 
 GRIFFIN = GriffinConfig(
     vocab_size=89,
