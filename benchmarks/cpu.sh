@@ -32,6 +32,8 @@ griffin bench context --model "$model" --format int8 --context 2048 --context 16
     --context 131072 --out "$out/context-long.json"
 griffin bench context --model "$model" --format int8 --context 16000 --context 1000000 \
     --out "$out/context-million.json"
+griffin bench context --model "$model" --format int8 --context 2048 --context 16000 \
+    --out "$out/context-after-million.json"
 griffin bench engine --model "$model-int8" --rounds 4 --tokens 16 --out "$out/engine.json"
 griffin bench conversation --model "$model-int8" --length 20000 --follow-up 100 --cold-tokens 4096 --rounds 1 \
     --out "$out/conversation.json"

@@ -28,7 +28,6 @@ def become(arguments: tuple[object, ...], first: Callable[[], object] | None = N
     try:
         # pytest has others in their place.
         sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, mode) for n, mode in enumerate("rww"))
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         if first is not None:
             first()
         main([str(argument) for argument in arguments], prog_name="griffin")
