@@ -60,7 +60,9 @@ def __getattr__(name: str) -> Any:
     elif name == "ops":
         value = import_module("griffin.ops")
     else:
-        raise AttributeError(f"module 'griffin' has no attribute {name!r}; it has {', '.join(__all__)}")
+        raise AttributeError(
+            f"module 'griffin' has no attribute {name!r}; it has {', '.join(__all__)}"
+        )
     globals()[name] = value
     return value
 

@@ -22,7 +22,8 @@ class Context:
     pending: ids that come next, at least one before a prompt can be continued.
     seen:    (V,) bool, the tokens in `state`, for the repetition penalty.
     tokens:  how many tokens `state` and `pending` hold together.
-    A context is a value: generating from it leaves it as it is, so several answers may fork from one.
+    A context is a value: generating from it leaves it as it is, so several answers may fork from
+                          one.
     """
 
     state: State | None
@@ -47,7 +48,8 @@ class Result:
     text:              what was generated, without control tokens, cut before a stop string.
     ids:               every generated id; one that ended the answer is the last.
     logprobs:          the log-probability of each id under the model, before sampling filters.
-    alternatives:      for each id the most probable tokens there, (id, log-probability), as asked for.
+    alternatives:      for each id the most probable tokens there, (id, log-probability), as asked
+                       for.
     finish_reason:     "stop" (a stop id or string), "length" (max_tokens) or "cancelled".
     stop:              the stop string that was met, if one was.
     prompt_tokens:     ids of the prompt, whether they were read now or in a context before.
@@ -79,14 +81,16 @@ class Result:
 
     @property
     def decode_tokens_per_second(self) -> float:
-        """Tokens a second after the first one: the speed at which text streams. 0 for fewer than two."""
+        """Tokens a second after the first one: the speed at which text streams. 0 for fewer than
+        two."""
         spent = self.seconds - self.first_seconds
         return (len(self.ids) - 1) / spent if len(self.ids) > 1 and spent > 0 else 0.0
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A token of an answer and the text that became final with it, often a word, sometimes empty."""
+    """A token of an answer and the text that became final with it, often a word, sometimes
+    empty."""
 
     text: str
     id: int
@@ -97,7 +101,9 @@ class Piece:
 class Answer:
     """Collect the events of one request into text and numbers."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str], prompt_tokens: int, started: float) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, stop: Sequence[str], prompt_tokens: int, started: float
+    ) -> None:
         self.finished = False
         self._detokenizer = StreamDetokenizer(tokenizer, stop)
         self._prompt_tokens = prompt_tokens
@@ -109,7 +115,8 @@ class Answer:
         self._reason: Literal["stop", "length", "cancelled"] = "cancelled"
 
     def take(self, event: Event) -> Piece:
-        """Add a token; `finished` tells whether the answer ends with it, by its ids or by a stop string."""
+        """Add a token; `finished` tells whether the answer ends with it, by its ids or by a stop
+        string."""
         self._last = time.perf_counter()
         if self._first is None:
             self._first = self._last
@@ -146,11 +153,15 @@ class Answer:
 class Stream(Iterator[Piece]):
     """An answer on its way: iterate for pieces, then look at `result` and `context`."""
 
-    def __init__(self, generation: Generation, answer: Answer, prompt: Context, seen: Tensor) -> None:
+    def __init__(
+        self, generation: Generation, answer: Answer, prompt: Context, seen: Tensor
+    ) -> None:
         self._generation = generation
         self._answer = answer
         self._prompt = prompt
-        self._seen = seen  # prompt and state; the answer's ids are added when the context is asked for
+        self._seen = (
+            seen  # prompt and state; the answer's ids are added when the context is asked for
+        )
         self._result: Result | None = None
 
     def __next__(self) -> Piece:
@@ -185,7 +196,8 @@ class Stream(Iterator[Piece]):
     def context(self) -> Context:
         """Prompt and answer as the beginning of what comes next; its last id has not been read yet.
 
-        Raises RuntimeError while the answer is not over. Without a single token it is the prompt's context.
+        Raises RuntimeError while the answer is not over. Without a single token it is the prompt's
+        context.
         """
         ids = self.result.ids
         if not ids:

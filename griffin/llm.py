@@ -29,8 +29,8 @@ Prompt = str | Sequence[int] | Context
 class Score:
     """How probable the model finds a text.
 
-    ids:      the ids that were scored: those of the text, without the BOS before it. Of a prompt given as ids
-              the first one has nothing before it and is left out.
+    ids:      the ids that were scored: those of the text, without the BOS before it. Of a prompt
+              given as ids the first one has nothing before it and is left out.
     logprobs: the natural logarithm of each id's probability given everything before it.
     """
 
@@ -49,9 +49,11 @@ class LLM:
     model:     the Griffin.
     tokenizer: its Tokenizer.
     defaults:  SamplingParams where a call does not say otherwise, from generation_config.json.
-    stop_ids:  ids that end every answer: EOS, `<end_of_turn>`, and what generation_config.json adds.
+    stop_ids:  ids that end every answer: EOS, `<end_of_turn>`, and what generation_config.json
+               adds.
     name:      what it was loaded from.
-    weights:   gives a digest of the weights' files, for `weights_digest`; None where there are none.
+    weights:   gives a digest of the weights' files, for `weights_digest`; None where there are
+               none.
     Raises ValueError if the tokenizer has more ids than the model has embeddings.
     """
 
@@ -67,8 +69,8 @@ class LLM:
     ) -> None:
         if tokenizer.vocab_size > model.config.vocab_size:
             raise ValueError(
-                f"the tokenizer has {tokenizer.vocab_size} ids, the model only {model.config.vocab_size} "
-                f"embeddings; {tokenizer.path} belongs to another model"
+                f"the tokenizer has {tokenizer.vocab_size} ids, the model only"
+                f" {model.config.vocab_size} embeddings; {tokenizer.path} belongs to another model"
             )
         self.model = model
         self.tokenizer = tokenizer
@@ -90,7 +92,8 @@ class LLM:
 
     @cached_property
     def weights_digest(self) -> str:
-        """A digest of the weights: of their files, `Checkpoint.digest`, or of the tensors if there are none.
+        """A digest of the weights: of their files, `Checkpoint.digest`, or of the tensors if there
+        are none.
 
         Taken when it is first asked for: about a second for gigabytes.
         """
@@ -103,11 +106,14 @@ class LLM:
         return digest.hexdigest()
 
     def params(self, **sampling: Any) -> SamplingParams:
-        """Return the defaults with changes; an unknown or wrong one is a ValueError that names it."""
+        """Return the defaults with changes; an unknown or wrong one is a ValueError that names
+        it."""
         return self.defaults.replace(**sampling)
 
     @overload
-    def generate(self, prompt: Prompt, *, grammar: Grammar | None = None, **sampling: Any) -> Result: ...
+    def generate(
+        self, prompt: Prompt, *, grammar: Grammar | None = None, **sampling: Any
+    ) -> Result: ...
     @overload
     def generate(
         self, prompt: Sequence[Prompt], *, grammar: Grammar | None = None, **sampling: Any
@@ -117,13 +123,15 @@ class LLM:
     ) -> Result | list[Result]:
         """Continue a prompt, or several together.
 
-        prompt:   a string (BOS is put before it), a list of ids (taken as they are), a Context, or a list of
-                  these. `sampling` holds fields of SamplingParams; a seed counts for each prompt alone.
-        grammar:  what an answer must look like, such as Grammar.json_schema({...}) or Grammar.choice("yes",
-                  "no"); one that max_tokens cuts short is only the beginning of that.
-        Returns a Result for one prompt and a list of them for a list, in its order. A prompt gets the same
-        answer alone and in company. Raises ValueError for an empty prompt, for ids the model lacks and for a
-        grammar that cannot be held to.
+        prompt:   a string (BOS is put before it), a list of ids (taken as they are), a Context, or
+                  a list of these. `sampling` holds fields of SamplingParams; a seed counts for each
+                  prompt alone.
+        grammar:  what an answer must look like, such as Grammar.json_schema({...}) or
+                  Grammar.choice("yes", "no"); one that max_tokens cuts short is only the beginning
+                  of that.
+        Returns a Result for one prompt and a list of them for a list, in its order. A prompt gets
+        the same answer alone and in company. Raises ValueError for an empty prompt, for ids the
+        model lacks and for a grammar that cannot be held to.
         """
         single = self._is_one(prompt)
         prompts = [cast(Prompt, prompt)] if single else list(cast(Sequence[Prompt], prompt))
@@ -134,8 +142,8 @@ class LLM:
     def stream(self, prompt: Prompt, *, grammar: Grammar | None = None, **sampling: Any) -> Stream:
         """Continue a prompt and give each piece of text as soon as it is final.
 
-        Returns an iterator of pieces with `.text`; after the last, its `.result` is what `generate` returns
-        and its `.context` goes on from there. Arguments and errors as for `generate`.
+        Returns an iterator of pieces with `.text`; after the last, its `.result` is what `generate`
+        returns and its `.context` goes on from there. Arguments and errors as for `generate`.
         """
         return self._stream(self._context(prompt), self.params(**sampling), self.stop_ids, grammar)
 
@@ -144,8 +152,9 @@ class LLM:
     ) -> Iterator[tuple[int, Piece, Result | None]]:
         """Continue several prompts together and give the pieces of all answers as they come.
 
-        Yields which prompt, counted from 0, a piece of its answer, and its result if that was the last piece.
-        Each prompt gets the answer that it gets alone. Arguments and errors as for `generate`.
+        Yields which prompt, counted from 0, a piece of its answer, and its result if that was the
+        last piece. Each prompt gets the answer that it gets alone. Arguments and errors as for
+        `generate`.
         """
         params = self.params(**sampling)
         contexts = [self._context(prompt) for prompt in prompts]
@@ -160,7 +169,9 @@ class LLM:
                 generation.cancel(which)  # a stop string, of which the engine knows nothing
             yield which, piece, answer.result(generation.seeds[which]) if answer.finished else None
 
-    def chat(self, messages: Sequence[Message], *, grammar: Grammar | None = None, **sampling: Any) -> Result:
+    def chat(
+        self, messages: Sequence[Message], *, grammar: Grammar | None = None, **sampling: Any
+    ) -> Result:
         """Answer a conversation, messages such as {"role": "user", "content": "..."}."""
         stream = self.stream_chat(messages, grammar=grammar, **sampling)
         for _ in stream:
@@ -183,10 +194,11 @@ class LLM:
         progress: Callable[[int], object] | None = None,
         chunk: int = CHUNK,
     ) -> Context:
-        """Read ids that come in pieces, however many, in constant memory, and return where they led.
+        """Read ids that come in pieces, however many, in constant memory, and return where they
+        led.
 
-        The last id stays pending, so that the result can be continued. `progress` is called with the number
-        of tokens read now and then. Raises ValueError if there are none.
+        The last id stays pending, so that the result can be continued. `progress` is called with
+        the number of tokens read now and then. Raises ValueError if there are none.
         """
         vocab_size = self.model.config.vocab_size
         before = context or Context(state=None, pending=(), seen=None, tokens=0)
@@ -210,7 +222,9 @@ class LLM:
                     held = held[-1:]
 
         if len(held) == 1:
-            return Context(state=before.state, pending=(held[0],), seen=before.seen, tokens=total + 1)
+            return Context(
+                state=before.state, pending=(held[0],), seen=before.seen, tokens=total + 1
+            )
         state, _ = read(self.model, feed(), before.state, chunk=chunk, progress=progress)
         return Context(state=state, pending=(held[-1],), seen=seen, tokens=total + 1)
 
@@ -219,13 +233,16 @@ class LLM:
     @overload
     def score(self, texts: Sequence[int]) -> Score: ...
     @overload
-    def score(self, texts: list[str] | tuple[str, ...] | Sequence[Sequence[int]]) -> list[Score]: ...
+    def score(
+        self, texts: list[str] | tuple[str, ...] | Sequence[Sequence[int]]
+    ) -> list[Score]: ...
     def score(
         self, texts: str | Sequence[int] | Sequence[str] | Sequence[Sequence[int]]
     ) -> Score | list[Score]:
         """Return the log-probability of every token of a text, or of each of several.
 
-        Returns a Score for one text, a list of them for a list. Texts begin with BOS; ids are taken as given.
+        Returns a Score for one text, a list of them for a list. Texts begin with BOS; ids are taken
+        as given.
         """
         if self._is_one(texts):
             ids = self._context(cast(Prompt, texts)).pending
@@ -236,7 +253,9 @@ class LLM:
         if isinstance(prompt, (str, Context)):
             return True
         if not isinstance(prompt, Iterable):
-            raise ValueError(f"a prompt is a string, a list of ids or a list of prompts, not {prompt!r}")
+            raise ValueError(
+                f"a prompt is a string, a list of ids or a list of prompts, not {prompt!r}"
+            )
         if not len(cast(Sequence[Any], prompt)):
             raise ValueError("the prompt is empty; a model needs at least one token to go on from")
         return isinstance(next(iter(prompt)), Integral)
@@ -247,7 +266,8 @@ class LLM:
         if isinstance(prompt, str):
             if not prompt:
                 raise ValueError(
-                    f"the prompt is empty; give some text, or [{self.tokenizer.bos_id}] (BOS) to begin freely"
+                    f"the prompt is empty; give some text, or [{self.tokenizer.bos_id}] (BOS) to"
+                    " begin freely"
                 )
             ids = tuple(self.tokenizer.encode(prompt))
         else:

@@ -41,16 +41,18 @@ def load(
 ) -> LLM:
     """Load a model with its tokenizer.
 
-    path_or_repo: "nano" (the bundled model), a folder or archive of any released layout, or a repository of
-                  the Hugging Face Hub, such as "google/recurrentgemma-2b-it".
+    path_or_repo: "nano" (the bundled model), a folder or archive of any released layout, or a
+                  repository of the Hugging Face Hub, such as "google/recurrentgemma-2b-it".
     dtype:        type of the weights, "bfloat16" or torch.bfloat16; as stored if omitted.
     device:       "cpu", "cuda", ...; a GPU if there is one, if omitted.
     config:       for DeepMind archives of unreleased shapes: what the files do not say.
-    tokenizer:    folder or file of the tokenizer; beside the weights, or in the folder above, if omitted.
+    tokenizer:    folder or file of the tokenizer; beside the weights, or in the folder above, if
+                  omitted.
     revision:     branch, tag or commit of a repository.
-    quantize:     "int8" or "int4": round the weights while loading. What `griffin quantize` wrote needs no
-                  such word. If omitted, bfloat16 weights on the CPU are laid out for the native kernels, with
-                  their values as they are ("bf16"); `load_model` leaves them where they lie.
+    quantize:     "int8" or "int4": round the weights while loading. What `griffin quantize` wrote
+                  needs no such word. If omitted, bfloat16 weights on the CPU are laid out for the
+                  native kernels, with their values as they are ("bf16"); `load_model` leaves them
+                  where they lie.
     Raises ValueError for files that are missing, torn or do not fit together, and says which.
     """
     source = checkpoints.open(bundled(path_or_repo), config=config, revision=revision)
@@ -61,14 +63,20 @@ def load(
             f"the tokenizer {text.path} has {text.vocab_size} ids, the model in {folder} only "
             f"{source.config.vocab_size} embeddings; they do not belong together"
         )
-    defaults, stop_ids = _generation_config(folder / "generation_config.json", source.config.vocab_size)
+    defaults, stop_ids = _generation_config(
+        folder / "generation_config.json", source.config.vocab_size
+    )
     place = _device(device)
     if quantize is None and source.quantization is None:
         stored = source.dtype("model.embed_tokens.weight")
-        quantize = fastest_layout(stored if dtype is None else checkpoints.parse_dtype(dtype), place)
+        quantize = fastest_layout(
+            stored if dtype is None else checkpoints.parse_dtype(dtype), place
+        )
     model = checkpoints.load_model(source, dtype=dtype, device=place, quantize=quantize)
 
-    def weights() -> str:  # opened anew: nothing stays mapped for a digest that may never be asked for
+    def weights() -> (
+        str
+    ):  # opened anew: nothing stays mapped for a digest that may never be asked for
         return checkpoints.open(bundled(path_or_repo), config=config, revision=revision).digest()
 
     return LLM(
@@ -92,15 +100,22 @@ def load_model(
 ) -> Griffin:
     """Load the model alone; no tokenizer is needed. Arguments as for `load`."""
     source = checkpoints.open(bundled(path_or_repo), config=config, revision=revision)
-    return checkpoints.load_model(source, dtype=dtype, device=_device(device), quantize=quantize).eval()
+    return checkpoints.load_model(
+        source, dtype=dtype, device=_device(device), quantize=quantize
+    ).eval()
 
 
 def bundled(path_or_repo: str | Path) -> str | Path:
-    """Return the folder of a model that ships in this package if this is its name, else what was given.
+    """Return the folder of a model that ships in this package if this is its name, else what was
+    given.
 
     A file or folder of that name in the current directory comes first.
     """
-    if isinstance(path_or_repo, str) and path_or_repo.isidentifier() and not Path(path_or_repo).exists():
+    if (
+        isinstance(path_or_repo, str)
+        and path_or_repo.isidentifier()
+        and not Path(path_or_repo).exists()
+    ):
         folder = Path(__file__).parent / "data" / path_or_repo
         if folder.is_dir():
             return folder
@@ -114,13 +129,14 @@ def _device(device: torch.device | str | None) -> torch.device | str:
 
 
 def find_tokenizer(folder: Path) -> Path:
-    """Return where the tokenizer lies: beside the weights, or above them as in Kaggle's archives."""
+    """Return where the tokenizer lies: beside the weights, or above them as in Kaggle's
+    archives."""
     for place in (folder, folder.parent):
         if any((place / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
             return place
     raise ValueError(
-        f"{folder} has no tokenizer.json or tokenizer.model, nor has the folder above; name one with "
-        f"tokenizer=..., or use griffin.load_model for the model alone"
+        f"{folder} has no tokenizer.json or tokenizer.model, nor has the folder above; name one"
+        " with tokenizer=..., or use griffin.load_model for the model alone"
     )
 
 
@@ -132,7 +148,9 @@ def _generation_config(path: Path, vocab_size: int) -> tuple[SamplingParams, fro
         fields = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(fields, dict):
             raise ValueError("it holds no JSON object")
-        values = {ours: fields[name] for name, ours in _DEFAULTS.items() if fields.get(name) is not None}
+        values = {
+            ours: fields[name] for name, ours in _DEFAULTS.items() if fields.get(name) is not None
+        }
         if fields.get("do_sample") is False:
             values["temperature"] = 0.0
         stop = fields.get("eos_token_id")

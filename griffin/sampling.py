@@ -1,7 +1,8 @@
 """How the next token is chosen: the parameters, and one sampler a row with its own random numbers.
 
-The order is penalties, bias, constraint, temperature, min_p, top_k, top_p, draw. Each filter sees what the
-one before it left over. Ties are always broken towards the lowest id, so `top_k=1` is exactly greedy.
+The order is penalties, bias, constraint, temperature, min_p, top_k, top_p, draw. Each filter sees
+what the one before it left over. Ties are always broken towards the lowest id, so `top_k=1` is
+exactly greedy.
 """
 
 from __future__ import annotations
@@ -20,27 +21,28 @@ import torch
 from torch import Tensor
 
 MAX_ALTERNATIVES = 100
-_FEW = 1024  # tokens that top_p sorts; where the last one it keeps is among more, they are halved first
+_FEW = 1024  # tokens that top_p sorts; where its last one is among more, they are halved first
 _BLOCK = 512  # tokens whose mass is summed first, when one is drawn
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
-    """Say how tokens are chosen and when to stop. Every wrong value is a ValueError that names the field.
+    """Say how tokens are chosen and when to stop. Every wrong value is a ValueError that names the
+    field.
 
     temperature         divides the logits; 0 takes the most probable token (ties: the lowest id).
     top_k               keep the k most probable tokens; 0 keeps all.
     top_p               keep the fewest most probable tokens whose mass reaches p; 1 keeps all.
     min_p               keep tokens at least min_p times as probable as the best; 0 keeps all.
-    repetition_penalty  positive logits of tokens in prompt or answer are divided by it, others multiplied.
-    presence_penalty    subtracted once from the logit of each token in the answer so far, -2 to 2.
-    frequency_penalty   subtracted once for each time the token is in the answer so far, -2 to 2.
-    logit_bias          id -> number added to its logit, -100 (in practice never) to 100 (always).
-    seed                starts the row's own random numbers; None draws a fresh one, which results report.
-    stop                strings that end the answer; they are not part of it.
+    repetition_penalty  positive logits of tokens in prompt or answer are divided by it, others
+    multiplied. presence_penalty    subtracted once from the logit of each token in the answer so
+    far, -2 to 2. frequency_penalty   subtracted once for each time the token is in the answer so
+    far, -2 to 2. logit_bias          id -> number added to its logit, -100 (in practice never) to
+    100 (always). seed                starts the row's own random numbers; None draws a fresh one,
+    which results report. stop                strings that end the answer; they are not part of it.
     stop_ids            token ids that end the answer, besides those of the model.
-    logprobs            how many alternatives to report beside each token's log-probability; None: none.
-    max_tokens          the most tokens to generate, at least 1.
+    logprobs            how many alternatives to report beside each token's log-probability; None:
+    none. max_tokens          the most tokens to generate, at least 1.
     """
 
     temperature: float = 1.0
@@ -93,17 +95,21 @@ class SamplingParams:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> SamplingParams:
-        """Build parameters from plain values; an unknown key is a ValueError with the nearest known one."""
+        """Build parameters from plain values; an unknown key is a ValueError with the nearest known
+        one."""
         known = [f.name for f in dataclasses.fields(cls)]
         for name in fields:
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f" (did you mean {near[0]!r}?)" if near else ""
-                raise ValueError(f"no sampling parameter {name!r}{hint}; there are {', '.join(known)}")
+                raise ValueError(
+                    f"no sampling parameter {name!r}{hint}; there are {', '.join(known)}"
+                )
         return cls(**fields)
 
     def replace(self, **changes: Any) -> SamplingParams:
-        """Return a copy with some fields changed; an unknown field is a ValueError that names it."""
+        """Return a copy with some fields changed; an unknown field is a ValueError that names
+        it."""
         own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return SamplingParams.from_dict(own | changes)
 
@@ -112,11 +118,14 @@ class SamplingParams:
         for name, ids in (("logit_bias", self.logit_bias), ("stop_ids", self.stop_ids)):
             for i in ids:
                 if i >= vocab_size:
-                    raise ValueError(f"{name} names token {i}; the vocabulary has ids 0 to {vocab_size - 1}")
+                    raise ValueError(
+                        f"{name} names token {i}; the vocabulary has ids 0 to {vocab_size - 1}"
+                    )
 
 
 class Sample(NamedTuple):
-    """A chosen token: its id, its log-probability, and the most probable tokens (id, log-probability)."""
+    """A chosen token: its id, its log-probability, and the most probable tokens (id,
+    log-probability)."""
 
     id: int
     logprob: float
@@ -128,7 +137,8 @@ class ConstraintError(ValueError):
 
 
 class Constraint(Protocol):
-    """What one answer may say, token by token. It remembers what was said, so each row has one of its own.
+    """What one answer may say, token by token. It remembers what was said, so each row has one of
+    its own.
 
     Whatever it raises ends that row, and no other.
     """
@@ -138,7 +148,8 @@ class Constraint(Protocol):
         ...
 
     def accept(self, id: int) -> bool:
-        """Take the id that was chosen, one of those allowed; return whether the answer is over with it."""
+        """Take the id that was chosen, one of those allowed; return whether the answer is over with
+        it."""
         ...
 
 
@@ -147,13 +158,15 @@ class Sampler:
 
     params:     how to choose.
     vocab_size: V, the length of every logits row.
-    prompt_ids: the ids of the prompt, or a (V,) bool tensor that marks them; only the repetition penalty
-                looks at them. Memory is bounded by V whatever the length of prompt and answer.
+    prompt_ids: the ids of the prompt, or a (V,) bool tensor that marks them; only the repetition
+                penalty looks at them. Memory is bounded by V whatever the length of prompt and
+                answer.
     constraint: what the row may say; anything if omitted.
 
     `finished` tells that the constraint lets nothing follow what was chosen.
-    `seed` is the one in use: `params.seed`, or a fresh one. A token costs exactly one random number, drawn on
-    the CPU, so a row's tokens depend on nothing but its logits, its parameters and its seed.
+    `seed` is the one in use: `params.seed`, or a fresh one. A token costs exactly one random
+    number, drawn on the CPU, so a row's tokens depend on nothing but its logits, its parameters and
+    its seed.
     """
 
     def __init__(
@@ -182,13 +195,16 @@ class Sampler:
     def sample(self, logits: Tensor) -> Sample:
         """Choose the next token from a row of logits and remember it.
 
-        logits: (V,) float32, left as it is. Log-probabilities are those of the model's own distribution,
+        logits: (V,) float32, left as it is. Log-probabilities are those of the model's own
+                distribution,
         log_softmax(logits), before penalties, bias, constraint, temperature and filters.
-        Raises FloatingPointError if the row holds NaN or nothing finite, ConstraintError if its constraint
-        allows no token, and what the constraint itself raises.
+        Raises FloatingPointError if the row holds NaN or nothing finite, ConstraintError if its
+        constraint allows no token, and what the constraint itself raises.
         """
         if logits.shape != (self.vocab_size,):
-            raise ValueError(f"logits have shape {tuple(logits.shape)}; this row needs ({self.vocab_size},)")
+            raise ValueError(
+                f"logits have shape {tuple(logits.shape)}; this row needs ({self.vocab_size},)"
+            )
         logits = logits.detach().float()
         best = float(logits.max())
         if not math.isfinite(best):
@@ -212,7 +228,9 @@ class Sampler:
                 scaled = torch.where(logits > 0, logits / penalty, logits * penalty)
                 logits = torch.where(seen, scaled, logits)
             logits = (
-                logits - params.frequency_penalty * counts - params.presence_penalty * (counts > 0).float()
+                logits
+                - params.frequency_penalty * counts
+                - params.presence_penalty * (counts > 0).float()
             )
         if len(self._bias_ids):
             where = self._bias_ids.to(logits.device)
@@ -226,7 +244,8 @@ class Sampler:
             return logits
         if mask.shape != (self.vocab_size,):
             raise ValueError(
-                f"the constraint marks {tuple(mask.shape)} ids; this row chooses among {self.vocab_size}"
+                f"the constraint marks {tuple(mask.shape)} ids; this row chooses among"
+                f" {self.vocab_size}"
             )
         logits = torch.where(mask.to(logits.device), logits, -torch.inf)
         if float(logits.max()) == -math.inf:
@@ -235,7 +254,9 @@ class Sampler:
 
     def _draw(self, logits: Tensor) -> int:
         ids = support(logits, self.params)
-        weights = _weights(logits if ids is None else logits[ids], logits.max(), self.params.temperature)
+        weights = _weights(
+            logits if ids is None else logits[ids], logits.max(), self.params.temperature
+        )
         u = torch.rand((), dtype=torch.float64, generator=self._generator).item()
         place = _pick(weights, u)
         return place if ids is None else int(ids[place])
@@ -251,10 +272,13 @@ class Sampler:
 
 
 def mark_ids(ids: Iterable[int] | Tensor, vocab_size: int) -> Tensor:
-    """Return a (V,) bool tensor on the CPU that marks `ids`; one that is already such a tensor is copied."""
+    """Return a (V,) bool tensor on the CPU that marks `ids`; one that is already such a tensor is
+    copied."""
     if isinstance(ids, Tensor) and ids.dtype == torch.bool:
         if ids.shape != (vocab_size,):
-            raise ValueError(f"a mask of the prompt has shape {tuple(ids.shape)}, not ({vocab_size},)")
+            raise ValueError(
+                f"a mask of the prompt has shape {tuple(ids.shape)}, not ({vocab_size},)"
+            )
         return ids.cpu().clone()
     mask = torch.zeros(vocab_size, dtype=torch.bool)
     mask[torch.as_tensor(ids if isinstance(ids, Tensor) else list(ids), dtype=torch.int64)] = True
@@ -262,9 +286,11 @@ def mark_ids(ids: Iterable[int] | Tensor, vocab_size: int) -> Tensor:
 
 
 def support(logits: Tensor, params: SamplingParams) -> Tensor | None:
-    """Return the ids that may be drawn, in their order: min_p, then top_k, then top_p. None: all of them.
+    """Return the ids that may be drawn, in their order: min_p, then top_k, then top_p. None: all of
+    them.
 
-    logits: (V,) float32, after penalties, bias and constraint, before the temperature. The best token is
+    logits: (V,) float32, after penalties, bias and constraint, before the temperature. The best
+            token is
     always kept.
     """
     ids: Tensor | None = None
@@ -282,14 +308,20 @@ def support(logits: Tensor, params: SamplingParams) -> Tensor | None:
 
 
 def _nucleus(logits: Tensor, best: Tensor, params: SamplingParams) -> Tensor:
-    """Return the places of the fewest most probable tokens whose mass reaches top_p, in their order."""
+    """Return the places of the fewest most probable tokens whose mass reaches top_p, in their
+    order."""
     weights = _weights(logits, best, params.temperature)
     total = float(weights.double().sum())
     goal = params.top_p * total
-    # Those lighter than this have less than 1 - top_p of the mass together: the nucleus is among the others.
+    # Those lighter than this have less than 1 - top_p of the mass together: the nucleus is among
+    # the others.
     places = (weights >= (total - goal) / len(weights)).nonzero().squeeze(1)
     some = logits[places]
-    near, above, before = some, 0.0, 0  # where the last of the nucleus is; mass and count of those above that
+    near, above, before = (
+        some,
+        0.0,
+        0,
+    )  # where the last of the nucleus is; mass and count of those above that
     while len(near) > _FEW:
         upper = near > (near.min() + near.max()) / 2
         mass = float(_weights(near[upper], best, params.temperature).double().sum())
@@ -308,12 +340,14 @@ def _nucleus(logits: Tensor, best: Tensor, params: SamplingParams) -> Tensor:
 
 def _weights(logits: Tensor, best: Tensor, temperature: float) -> Tensor:
     """Return the probabilities of logits (n,), up to a common factor: that of `best` is 1."""
-    # Taking the maximum away first keeps a tiny temperature from overflowing, this bound from dividing by 0.
+    # Taking the maximum away first keeps a tiny temperature from overflowing, this bound from
+    # dividing by 0.
     return (logits - best).div_(max(temperature, 1e-30)).exp_()
 
 
 def _pick(weights: Tensor, u: float) -> int:
-    """Return the first place at which the weights (n,) so far exceed the share u, below 1, of them all.
+    """Return the first place at which the weights (n,) so far exceed the share u, below 1, of them
+    all.
 
     Sums are in float64, of blocks first: of a large vocabulary only one block is looked at closely.
     """
@@ -328,20 +362,23 @@ def _pick(weights: Tensor, u: float) -> int:
 
 
 def _first_above(mass: Tensor, goal: Tensor) -> int:
-    """Return where a growing mass first exceeds a goal, so that what is there has mass of its own."""
+    """Return where a growing mass first exceeds a goal, so that what is there has mass of its
+    own."""
     place = int(torch.searchsorted(mass, goal, right=True))
     # The goal was so near the whole mass that it was rounded up to it, or beyond.
     return place if place < len(mass) else int(torch.searchsorted(mass, mass[-1]))
 
 
 def best_ids(values: Tensor, n: int) -> Tensor:
-    """Return the ids of the n largest of values (V,), largest first, the lower id first among equals."""
+    """Return the ids of the n largest of values (V,), largest first, the lower id first among
+    equals."""
     ids = _best(values, n)
     return ids[values[ids].argsort(descending=True, stable=True)]
 
 
 def _best(values: Tensor, n: int) -> Tensor:
-    """Return the places of the n largest of values (V,), in their order; among equals the lowest win."""
+    """Return the places of the n largest of values (V,), in their order; among equals the lowest
+    win."""
     least = values.topk(n).values[-1]
     places = (values >= least).nonzero().squeeze(1)
     if surplus := len(places) - n:
@@ -353,7 +390,10 @@ def _best(values: Tensor, n: int) -> Tensor:
 
 
 def _number(name: str, value: Any, low: float, high: float, open_low: bool = False) -> float:
-    allowed = f"a number {'above' if open_low else 'from'} {low} {'and at most' if open_low else 'to'} {high}"
+    allowed = (
+        f"a number {'above' if open_low else 'from'} {low} {'and at most' if open_low else 'to'}"
+        f" {high}"
+    )
     if not isinstance(value, Real) or isinstance(value, bool):
         raise ValueError(f"{name} must be {allowed}, not {value!r}")
     number = float(value)
@@ -363,7 +403,11 @@ def _number(name: str, value: Any, low: float, high: float, open_low: bool = Fal
 
 
 def _whole(name: str, value: Any, low: int, high: int | None = None, hint: str = "") -> int:
-    allowed = f"a whole number of at least {low}" if high is None else f"a whole number from {low} to {high}"
+    allowed = (
+        f"a whole number of at least {low}"
+        if high is None
+        else f"a whole number from {low} to {high}"
+    )
     allowed += f" ({hint})" if hint else ""
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise ValueError(f"{name} must be {allowed}, not {value!r}")

@@ -1,4 +1,5 @@
-"""Run the tests of the kernels on a build that checks addresses and undefined behaviour: `make sanitize`."""
+"""Run the tests of the kernels on a build that checks addresses and undefined behaviour: `make
+sanitize`."""
 
 from __future__ import annotations
 
@@ -25,8 +26,8 @@ def main() -> int:
     # Put where griffin.ops looks first, whatever module the package was installed with.
     sys.modules[spec.name] = module_from_spec(spec)
     spec.loader.exec_module(sys.modules[spec.name])
-    # A forked child and the compiler's own threads are no business of the address checks; the largest
-    # products would take them a quarter of an hour.
+    # A forked child and the compiler's own threads are no business of the address checks; the
+    # largest products would take them a quarter of an hour.
     return pytest.main(
         [
             *(str(ROOT / name) for name in TESTS),

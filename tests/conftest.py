@@ -1,4 +1,5 @@
-"""Toy models whose every config field is away from its default, so that no field can be ignored unnoticed."""
+"""Toy models whose every config field is away from its default, so that no field can be ignored
+unnoticed."""
 
 from __future__ import annotations
 
@@ -48,7 +49,9 @@ def make_model(config: GriffinConfig, seed: int = 0, dtype: torch.dtype = torch.
 
 
 def make_tokens(config: GriffinConfig, rows: int, steps: int, seed: int = 1) -> torch.Tensor:
-    return torch.randint(config.vocab_size, (rows, steps), generator=torch.Generator().manual_seed(seed))
+    return torch.randint(
+        config.vocab_size, (rows, steps), generator=torch.Generator().manual_seed(seed)
+    )
 
 
 @pytest.fixture(params=TOYS)

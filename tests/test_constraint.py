@@ -50,12 +50,17 @@ def test_it_is_sampling_among_the_allowed_alone(params):
             logits = row(100 * seed + step)
             sample = sampler.sample(logits)
             assert sample.id == ids[few.sample(logits[ids]).id]
-            assert sample.logprob == pytest.approx(float(logits.log_softmax(0)[sample.id]), abs=1e-5)
+            assert sample.logprob == pytest.approx(
+                float(logits.log_softmax(0)[sample.id]), abs=1e-5
+            )
         assert len(own.taken) == 4 and not sampler.finished
 
 
 def test_ties_go_to_the_lowest_allowed_id():
-    assert Sampler(SamplingParams(temperature=0), V, constraint=Fixed([7, 9])).sample(torch.ones(V)).id == 7
+    assert (
+        Sampler(SamplingParams(temperature=0), V, constraint=Fixed([7, 9])).sample(torch.ones(V)).id
+        == 7
+    )
 
 
 def test_log_probabilities_are_the_models_own():
@@ -66,7 +71,8 @@ def test_log_probabilities_are_the_models_own():
 
 
 def test_it_comes_after_the_bias():
-    """What a bias forbids is chosen where nothing else is allowed; what it demands is not, if not allowed."""
+    """What a bias forbids is chosen where nothing else is allowed; what it demands is not, if not
+    allowed."""
     params = SamplingParams(seed=0, logit_bias={3: -100.0, 8: 100.0})
     assert Sampler(params, V, constraint=Fixed([3])).sample(row(1)).id == 3
 

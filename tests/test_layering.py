@@ -28,11 +28,30 @@ ALLOWED: dict[str, set[str]] = {
     "loading": {"llm", "checkpoints", "quant", "model", "sampling", "text"},
     "sessions": {"model", "engine"},
     "conversation": {"llm", "answer", "sessions", "engine", "text", "model", "sampling"},
-    "server": {"llm", "answer", "conversation", "engine", "grammar", "sampling", "sessions", "text"},
+    "server": {
+        "llm",
+        "answer",
+        "conversation",
+        "engine",
+        "grammar",
+        "sampling",
+        "sessions",
+        "text",
+    },
     "train": {"model", "checkpoints", "text", "ops"},
     "evals": {"llm", "answer", "model"},
     "bench": {
-        *("llm", "loading", "answer", "model", "ops", "engine", "sampling", "server", "conversation"),
+        *(
+            "llm",
+            "loading",
+            "answer",
+            "model",
+            "ops",
+            "engine",
+            "sampling",
+            "server",
+            "conversation",
+        ),
         "sessions",
     },
     "cli": {
@@ -82,7 +101,11 @@ def room_of(name: str) -> str:
     parts = name.split(".")
     if len(parts) == 1:
         return "__init__"
-    return parts[1] if (ROOT / parts[1]).is_dir() or (ROOT / f"{parts[1]}.py").is_file() else "__init__"
+    return (
+        parts[1]
+        if (ROOT / parts[1]).is_dir() or (ROOT / f"{parts[1]}.py").is_file()
+        else "__init__"
+    )
 
 
 @pytest.mark.parametrize("name", sorted(modules()))
@@ -92,7 +115,8 @@ def test_a_room_imports_only_what_it_may(name):
     for imported in imports(modules()[name]):
         if imported.split(".")[0] == "griffin":
             reached = room_of(imported)
-            # The command line needs griffin.__version__ and griffin.load; nobody else needs the package.
+            # The command line needs griffin.__version__ and griffin.load; nobody else needs the
+            # package.
             assert reached == room or reached in ALLOWED[room], f"griffin.{name} imports {imported}"
 
 
@@ -100,14 +124,17 @@ def test_a_room_imports_only_what_it_may(name):
 def test_rooms_without_torch(room):
     found = [n for n in modules() if n == room or n.startswith(f"{room}.")]
     for name in found:
-        heavy = {i for i in imports(modules()[name]) if i.split(".")[0] in ("torch", "transformers")}
+        heavy = {
+            i for i in imports(modules()[name]) if i.split(".")[0] in ("torch", "transformers")
+        }
         if name == "cli.options":
             heavy = {i for i in top_level_imports(modules()[name]) if i.startswith("torch")}
         assert not heavy, f"griffin.{name} imports {heavy}"
 
 
 def top_level_imports(tree: ast.Module) -> set[str]:
-    """Return what importing a file imports: not what its functions do, nor what only type checkers see."""
+    """Return what importing a file imports: not what its functions do, nor what only type checkers
+    see."""
     names: set[str] = set()
     for node in tree.body:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -121,7 +148,18 @@ def test_verbs_import_heavy_things_when_they_run(name):
     if name in ("cli.progress", "cli.trial"):  # imported by a verb while it runs
         return
     heavy = ("torch", "rich", "numpy", "tokenizers")
-    rooms = ("llm", "loading", "answer", "engine", "model", "ops", "checkpoints", "train", "server", "text")
+    rooms = (
+        "llm",
+        "loading",
+        "answer",
+        "engine",
+        "model",
+        "ops",
+        "checkpoints",
+        "train",
+        "server",
+        "text",
+    )
     for imported in top_level_imports(modules()[name]):
         top = imported.split(".")[0]
         assert top not in heavy, f"griffin.{name} imports {imported} at its top"

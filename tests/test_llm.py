@@ -117,7 +117,10 @@ def test_reading_goes_on_from_a_context(llm):
     assert context.state is None and context.pending == (ids[0],)
     context = llm.read([ids[1:9], [], ids[9:]], context)
     assert context.tokens == len(ids)
-    assert llm.generate(context, seed=0, max_tokens=9).ids == llm.generate(ids, seed=0, max_tokens=9).ids
+    assert (
+        llm.generate(context, seed=0, max_tokens=9).ids
+        == llm.generate(ids, seed=0, max_tokens=9).ids
+    )
     with pytest.raises(ValueError, match="prompt is empty"):
         llm.read([[], []])
 
@@ -151,10 +154,17 @@ def test_chat_reads_gemmas_turns_and_stops_at_their_end(llm):
 
 def test_end_of_turn_and_eos_stop_whatever_generation_config_says(tmp_path):
     folder = write_toy(
-        tmp_path, eos_token_id=[1, 300], temperature=0.5, top_k=7, max_new_tokens=9, transformers_version="5"
+        tmp_path,
+        eos_token_id=[1, 300],
+        temperature=0.5,
+        top_k=7,
+        max_new_tokens=9,
+        transformers_version="5",
     )
     llm = griffin.load(folder, device="cpu")
-    assert llm.defaults.temperature == 0.5 and llm.defaults.top_k == 7 and llm.defaults.max_tokens == 9
+    assert (
+        llm.defaults.temperature == 0.5 and llm.defaults.top_k == 7 and llm.defaults.max_tokens == 9
+    )
     for stop in (1, 300, llm.tokenizer.end_of_turn_id):
         result = llm.generate("x", logit_bias={stop: 100.0}, temperature=0)
         assert result.ids == (stop,) and result.finish_reason == "stop"
@@ -183,7 +193,9 @@ def test_embedding_rows_beyond_the_tokenizer_are_never_chosen(llm):
 
 def test_a_vocabulary_that_does_not_match_is_refused(tmp_path):
     folder = write_toy(tmp_path, vocab_size=64)
-    with pytest.raises(ValueError, match=r"tokenizer .* has \d+ ids, the model in .* only 64 embeddings"):
+    with pytest.raises(
+        ValueError, match=r"tokenizer .* has \d+ ids, the model in .* only 64 embeddings"
+    ):
         griffin.load(folder)
     model = griffin.load_model(folder)
     with pytest.raises(ValueError, match="belongs to another model"):

@@ -72,7 +72,8 @@ def test_draws_follow_the_slow_formula(params, seed):
     draws = Counter(sampler._draw(shaped) for _ in range(3000))
     assert set(draws) <= set(expected)
     for i, p in expected.items():
-        # Six standard deviations: about one failure in 500 million honest draws, and the seed is fixed.
+        # Six standard deviations: about one failure in 500 million honest draws, and the seed is
+        # fixed.
         assert abs(draws[i] - 3000 * p) <= 6 * np.sqrt(3000 * p * (1 - p)) + 1, (i, p, draws[i])
 
 
@@ -174,7 +175,9 @@ def test_a_seed_repeats_and_a_fresh_one_is_reported():
 def test_sampling_leaves_logits_alone():
     logits = row(9)
     before = logits.clone()
-    params = SamplingParams(repetition_penalty=2.0, presence_penalty=1.0, logit_bias={1: 3.0}, min_p=0.1)
+    params = SamplingParams(
+        repetition_penalty=2.0, presence_penalty=1.0, logit_bias={1: 3.0}, min_p=0.1
+    )
     Sampler(params, 40, [1]).sample(logits)
     assert torch.equal(logits, before)
 
@@ -221,14 +224,18 @@ def test_wrong_values_name_the_field(fields, message):
 
 
 def test_ids_beyond_the_vocabulary_are_refused():
-    with pytest.raises(ValueError, match="logit_bias names token 40; the vocabulary has ids 0 to 39"):
+    with pytest.raises(
+        ValueError, match="logit_bias names token 40; the vocabulary has ids 0 to 39"
+    ):
         Sampler(SamplingParams(logit_bias={40: 1.0}), 40)
     with pytest.raises(ValueError, match="stop_ids names token 99"):
         Sampler(SamplingParams(stop_ids=[99]), 40)
 
 
 def test_params_are_frozen_and_normalised():
-    params = SamplingParams(stop="END", stop_ids=[np.int64(3)], temperature=1, logit_bias={np.int64(2): 1})
+    params = SamplingParams(
+        stop="END", stop_ids=[np.int64(3)], temperature=1, logit_bias={np.int64(2): 1}
+    )
     assert params.stop == ("END",) and params.stop_ids == (3,) and params.logit_bias == {2: 1.0}
     with pytest.raises(dataclasses.FrozenInstanceError):
         params.top_k = 3

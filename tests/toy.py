@@ -27,7 +27,8 @@ CONFIG = GriffinConfig(
 
 
 def write_toy(folder: Path, vocab_size: int = 512, **generation: object) -> Path:
-    """Write a random model of `vocab_size` embeddings with a tokenizer of 480 ids at most; return `folder`.
+    """Write a random model of `vocab_size` embeddings with a tokenizer of 480 ids at most; return
+    `folder`.
 
     generation: fields for generation_config.json, which is written only if there are any.
     """

@@ -1,9 +1,11 @@
-"""A model on Ray Serve: any number of replicas, on any number of machines, over one folder of sessions.
+"""A model on Ray Serve: any number of replicas, on any number of machines, over one folder of
+sessions.
 
     serve run examples.ray_serve.app:app model=nano store=/shared/griffin replicas=2
 
-Each replica is the server that `griffin serve` runs, its ASGI application answering what Ray's proxy hands
-on. A session is opened for each request under a lease, so requests need no sticky routing.
+Each replica is the server that `griffin serve` runs, its ASGI application answering what Ray's
+proxy hands on. A session is opened for each request under a lease, so requests need no sticky
+routing.
 """
 
 from __future__ import annotations
@@ -35,10 +37,13 @@ ARGUMENTS = {
 
 
 def app(arguments: dict[str, str]) -> serve.Application:
-    """Return the application for `serve run` and `serve deploy`. arguments: some of ARGUMENTS, as text."""
+    """Return the application for `serve run` and `serve deploy`. arguments: some of ARGUMENTS, as
+    text."""
     unknown = sorted(arguments.keys() - ARGUMENTS.keys())
     if unknown:
-        raise ValueError(f"there is no argument {', '.join(unknown)}; there are {', '.join(ARGUMENTS)}")
+        raise ValueError(
+            f"there is no argument {', '.join(unknown)}; there are {', '.join(ARGUMENTS)}"
+        )
     given = {**ARGUMENTS, **arguments}
     slots, waiting = int(given["slots"]), int(given["max_waiting"])
 
@@ -49,7 +54,8 @@ def app(arguments: dict[str, str]) -> serve.Application:
     @serve.deployment(
         name="Griffin",
         num_replicas=int(given["replicas"]),
-        # What a replica cannot take at once waits in its own queue, which is fair and answers 429 when full.
+        # What a replica cannot take at once waits in its own queue, which is fair and answers 429
+        # when full.
         max_ongoing_requests=slots + waiting + 16,
         ray_actor_options={"num_cpus": float(given["cpus"]), "num_gpus": float(given["gpus"])},
         health_check_period_s=5,
@@ -61,7 +67,8 @@ def app(arguments: dict[str, str]) -> serve.Application:
         app: App  # what `make` returned: Ray's wrapper has it, and runs its start and its end
 
         def check_health(self) -> None:
-            """Raise where GET /ready would say 503: Ray puts another replica in this one's place."""
+            """Raise where GET /ready would say 503: Ray puts another replica in this one's
+            place."""
             if self.app.service.broken:
                 raise RuntimeError("the engine broke")
 
@@ -76,7 +83,9 @@ def load(given: dict[str, str]) -> App:
         torch.set_num_threads(max(1, int(float(given["cpus"]))))
     llm = griffin.load(given["model"], device="cpu" if given["gpus"] == "0" else "cuda")
     names = [name for name in given["allow_host"].split(",") if name]
-    options: dict[str, Any] = {"keys": Keys.read(Path(given["key_file"]))} if given["key_file"] else {}
+    options: dict[str, Any] = (
+        {"keys": Keys.read(Path(given["key_file"]))} if given["key_file"] else {}
+    )
     service = build(
         llm,
         name=given["name"] or Path(given["model"]).name,
@@ -87,5 +96,7 @@ def load(given: dict[str, str]) -> App:
         hosts=Hosts.bound_to("localhost", names),
         **options,
     )
-    service.replica = serve.get_replica_context().replica_id.unique_id  # clients see it in x-griffin-replica
+    service.replica = (
+        serve.get_replica_context().replica_id.unique_id
+    )  # clients see it in x-griffin-replica
     return App(service)

@@ -17,7 +17,8 @@ _DATA, _ERROR, _DONE = b"data: {", b'data: {"error":', b"data: [DONE]"
 
 @dataclass
 class Told:
-    """Seconds of answers: `first` from asking to the first token, `rest` from there to the last; of all."""
+    """Seconds of answers: `first` from asking to the first token, `rest` from there to the last; of
+    all."""
 
     first: list[float] = field(default_factory=list)
     rest: list[float] = field(default_factory=list)
@@ -41,13 +42,17 @@ class Connection:
             await self._writer.wait_closed()
 
     async def ask(self, body: dict[str, Any]) -> tuple[float, float]:
-        """Ask for a streamed completion; return the seconds to its first token and from there to its last.
+        """Ask for a streamed completion; return the seconds to its first token and from there to
+        its last.
 
         RuntimeError for any other answer than a whole stream.
         """
         assert self._reader is not None and self._writer is not None
         content = json.dumps(body).encode()
-        head = f"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(content)}\r\n"
+        head = (
+            "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length:"
+            f" {len(content)}\r\n"
+        )
         begun = time.perf_counter()
         self._writer.write(head.encode() + b"content-type: application/json\r\n\r\n" + content)
         answer = await self._reader.readuntil(b"\r\n\r\n")

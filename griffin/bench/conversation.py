@@ -1,4 +1,5 @@
-"""How soon an answer begins in a long conversation: cold, from cache or session, and after a restart."""
+"""How soon an answer begins in a long conversation: cold, from cache or session, and after a
+restart."""
 
 from __future__ import annotations
 
@@ -11,17 +12,25 @@ from typing import Any
 from griffin.bench.measurement import Measurement, timed
 from griffin.bench.run import Bench, Plan, Runner
 
-_CALLS = {"prefix cache": "talk_by_cache", "session": "talk_by_session", "restart": "talk_restarted"}
+_CALLS = {
+    "prefix cache": "talk_by_cache",
+    "session": "talk_by_session",
+    "restart": "talk_restarted",
+}
 
 
-def conversation(plan: Plan, tokens: int, follow_up: int, cold_tokens: int | None) -> Iterator[Measurement]:
-    """Measure the seconds to the first token of an answer to `follow_up` tokens, after `tokens` others.
+def conversation(
+    plan: Plan, tokens: int, follow_up: int, cold_tokens: int | None
+) -> Iterator[Measurement]:
+    """Measure the seconds to the first token of an answer to `follow_up` tokens, after `tokens`
+    others.
 
-    cold_tokens: read so many of the conversation only, and scale what that took; all if None. Reading slows
-                 down until the window is full, so what is scaled is rather too short.
-    Yields "conversation, cold" (everything is read; once, and reckoned from the conversation's own reading),
-    then from the prefix cache and from the session in the same process, and "restart": in a fresh process
-    with its model loaded, from opening the store. The report's notes have the shares of the cold time.
+    cold_tokens: read so many of the conversation only, and scale what that took; all if None.
+                 Reading slows down until the window is full, so what is scaled is rather too short.
+    Yields "conversation, cold" (everything is read; once, and reckoned from the conversation's own
+    reading), then from the prefix cache and from the session in the same process, and "restart": in
+    a fresh process with its model loaded, from opening the store. The report's notes have the
+    shares of the cold time.
     """
     for format in plan.formats:
         with tempfile.TemporaryDirectory(prefix="griffin-bench-") as folder:
@@ -41,7 +50,9 @@ def _of(
         took = runner.ask(_CALLS[way], count=follow_up, seed=seed, **arguments)
         seconds.setdefault(way, []).append(took["seconds"])
         if first.setdefault(seed, took["token"]) != took["token"]:
-            raise RuntimeError(f"the answer by {way} begins otherwise; the figures would compare two things")
+            raise RuntimeError(
+                f"the answer by {way} begins otherwise; the figures would compare two things"
+            )
 
     with Bench(plan) as bench:
         (runner,) = bench.runners
@@ -69,18 +80,25 @@ def _of(
     )
     format, loading = runner.facts["format"], runner.facts["load_seconds"]
     plan.report.notes.append(
-        f"{format}: first token {follow_up:,} tokens after {tokens:,}: cold {cold:.3g} s{read}, {shares}; "
-        f"loading the model, in none of them, took {loading:.3g} s"
+        f"{format}: first token {follow_up:,} tokens after {tokens:,}: cold {cold:.3g} s{read},"
+        f" {shares}; loading the model, in none of them, took {loading:.3g} s"
     )
 
 
-def _measured(bench: Bench, runner: Runner, way: str, tokens: int, seconds: Sequence[float]) -> Measurement:
+def _measured(
+    bench: Bench, runner: Runner, way: str, tokens: int, seconds: Sequence[float]
+) -> Measurement:
     """Put the seconds of one way together; `samples` are those of the rounds."""
     memory = runner.ask("memory", forget=True)
     read = bench.rate(f"read, {bench.plan.threads} threads")
     place = bench.place(runner, 1, tokens)
     found = timed(
-        f"conversation, {way}", place, statistics.median(seconds), memory, read_rate=read, samples=seconds
+        f"conversation, {way}",
+        place,
+        statistics.median(seconds),
+        memory,
+        read_rate=read,
+        samples=seconds,
     )
     bench.plan.report.measurements.append(found)
     return found

@@ -1,4 +1,5 @@
-"""What the engine costs above the plain loop, and what it gives: one request and several together."""
+"""What the engine costs above the plain loop, and what it gives: one request and several
+together."""
 
 from __future__ import annotations
 
@@ -22,12 +23,13 @@ class _Turns:
 
 
 def engine(plan: Plan, requests: int, context: int) -> Iterator[Measurement]:
-    """Decode after `context` tokens: by the plain loop, by the engine alone, and `requests` together.
+    """Decode after `context` tokens: by the plain loop, by the engine alone, and `requests`
+    together.
 
-    All three in one process on the same weights, taking turns, greedily. The plain loop is what `decode`
-    measures; the engine runs on a thread of its own and hands every token over to another. The report's
-    notes say how much longer a step of the engine takes, the median over the rounds, and how many times the
-    tokens/s of one request all together get.
+    All three in one process on the same weights, taking turns, greedily. The plain loop is what
+    `decode` measures; the engine runs on a thread of its own and hands every token over to another.
+    The report's notes say how much longer a step of the engine takes, the median over the rounds,
+    and how many times the tokens/s of one request all together get.
     """
     with Bench(plan) as bench:
         programs = [_Turns(runner) for runner in bench.runners]
@@ -54,7 +56,9 @@ def engine(plan: Plan, requests: int, context: int) -> Iterator[Measurement]:
             for what, count in ways:
                 runner.samples, runner.reads = turns.speeds[what, count], turns.reads[what, count]
                 work = runner.ask("decode_work", context=context, batch=count)
-                yield bench.finish(what, runner, count, context, work, plan.chunk if count > 1 else None)
+                yield bench.finish(
+                    what, runner, count, context, work, plan.chunk if count > 1 else None
+                )
             plan.report.notes.append(note(runner.facts["format"], turns.speeds, requests))
 
 
@@ -67,9 +71,12 @@ def _take(runner: Runner, way: tuple[str, int], tokens: int) -> float:
 
 
 def note(format: str, speeds: dict[tuple[str, int], list[float]], requests: int) -> str:
-    """Say what the rounds show, each compared within itself: the machine may change between two rounds."""
+    """Say what the rounds show, each compared within itself: the machine may change between two
+    rounds."""
     alone = speeds["engine", 1]
-    more = statistics.median(plain / own - 1 for plain, own in zip(speeds["decode", 1], alone, strict=True))
+    more = statistics.median(
+        plain / own - 1 for plain, own in zip(speeds["decode", 1], alone, strict=True)
+    )
     said = f"{format}: a step of the engine takes {more:+.1%} beside the plain loop's"
     if requests > 1:
         gain = statistics.median(

@@ -1,9 +1,10 @@
-"""A GGUF file of Gemma's shape with random weights: what llama.cpp, which has no Griffin, is timed with.
+"""A GGUF file of Gemma's shape with random weights: what llama.cpp, which has no Griffin, is timed
+with.
 
     python -m griffin.bench.gemma_gguf --format int4 gemma-2b-q4_0.gguf
 
-Every matrix, the embedding included, has the one format that was asked for, so a step reads as many bits a
-weight as our model of that format. Needs the package `gguf`.
+Every matrix, the embedding included, has the one format that was asked for, so a step reads as many
+bits a weight as our model of that format. Needs the package `gguf`.
 """
 
 from __future__ import annotations
@@ -55,10 +56,23 @@ gguf: Any = import_module("gguf")  # an optional package, without types
 
 SHAPES = {
     "gemma-2b": GemmaShape(
-        vocab_size=256_000, width=2048, mlp_width=16_384, layers=18, heads=8, kv_heads=1, head_dim=256
+        vocab_size=256_000,
+        width=2048,
+        mlp_width=16_384,
+        layers=18,
+        heads=8,
+        kv_heads=1,
+        head_dim=256,
     ),
     "toy": GemmaShape(
-        vocab_size=512, width=64, mlp_width=128, layers=2, heads=2, kv_heads=1, head_dim=64, context=4096
+        vocab_size=512,
+        width=64,
+        mlp_width=128,
+        layers=2,
+        heads=2,
+        kv_heads=1,
+        head_dim=64,
+        context=4096,
     ),
 }
 # our format -> llama.cpp's name and the bytes of a block of 32 weights
@@ -84,14 +98,17 @@ def find_or_write(folder: Path, shape: str, format: str) -> Path:
 def write_gemma(path: str | Path, shape: GemmaShape, format: str, seed: int = 0) -> int:
     """Write the file and return its bytes; it appears under its name when it is whole.
 
-    format: "bf16", "int8" (Q8_0) or "int4" (Q4_0). ValueError for another one and for widths that are no
+    format: "bf16", "int8" (Q8_0) or "int4" (Q4_0). ValueError for another one and for widths that
+            are no
     multiple of 32.
     """
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
     for _, sizes in shape.tensors():
         if sizes[-1] % 32:
-            raise ValueError(f"a width of {sizes[-1]} is no multiple of 32, the block of GGUF's formats")
+            raise ValueError(
+                f"a width of {sizes[-1]} is no multiple of 32, the block of GGUF's formats"
+            )
     name, block = FORMATS[format]
     kind = gguf.GGMLQuantizationType[name]
     target = Path(path)
@@ -149,7 +166,8 @@ def _blocks(random: numpy.random.Generator, count: int, format: str) -> numpy.nd
             values = random.standard_normal((len(piece), 32), dtype=numpy.float32) * _STD
             piece[:] = (values.view(numpy.uint32) >> 16).astype("<u2").view(numpy.uint8)
         else:
-            # Integers of equal probability: their standard deviation is 74 of Q8_0's steps, 4.6 of Q4_0's.
+            # Integers of equal probability: their standard deviation is 74 of Q8_0's steps, 4.6 of
+            # Q4_0's.
             scale = numpy.float16(_STD / (74.0 if format == "int8" else 4.6))
             piece[:] = random.integers(0, 256, piece.shape, dtype=numpy.uint8)
             piece[:, :2] = numpy.frombuffer(scale.tobytes(), numpy.uint8)

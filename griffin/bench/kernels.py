@@ -1,4 +1,5 @@
-"""The kernels of a model one by one, at its shapes, each beside a plain copy or read of as many bytes."""
+"""The kernels of a model one by one, at its shapes, each beside a plain copy or read of as many
+bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ from griffin.ops.dispatch import IMPLEMENTATIONS
 from griffin.ops.rg_lru import Gate
 
 _SLOW = "reference"  # loops over time in Python; nothing to learn from its speed
-Case = tuple[Callable[[], Any], float, int, str]  # run, bytes, tokens, what bounds it: "read" or "copy"
+Case = tuple[
+    Callable[[], Any], float, int, str
+]  # run, bytes, tokens, what bounds it: "read" or "copy"
 
 
 class Kernels:
@@ -39,18 +42,26 @@ class Kernels:
         return list(self._cases)
 
     def measure(self, name: str, seconds: float) -> dict[str, Any]:
-        """Time one kernel: "seconds" of a call, its "bytes" and "tokens", what "bound"s it, the "copy_rate".
+        """Time one kernel: "seconds" of a call, its "bytes" and "tokens", what "bound"s it, the
+        "copy_rate".
 
-        Bytes are those that have to be read and written once each; the rate is of a plain copy of as many
-        into a new tensor.
+        Bytes are those that have to be read and written once each; the rate is of a plain copy of
+        as many into a new tensor.
         """
         run, nbytes, tokens, bound = self._cases[name]()
         took = repeat(run, seconds)
         rate = copy_rate(int(nbytes / 2), seconds) if bound == "copy" else None
-        return {"seconds": took, "bytes": nbytes, "tokens": tokens, "bound": bound, "copy_rate": rate}
+        return {
+            "seconds": took,
+            "bytes": nbytes,
+            "tokens": tokens,
+            "bound": bound,
+            "copy_rate": rate,
+        }
 
     def _linears(self) -> None:
-        """Every matrix of a shape, in turn, for one token: none waits in the cache for its next turn."""
+        """Every matrix of a shape, in turn, for one token: none waits in the cache for its next
+        turn."""
         groups: dict[tuple[int, int], list[nn.Module]] = {}
         for module in self._model.model.layers.modules():
             if hasattr(module, "in_features") and hasattr(module, "out_features"):
@@ -70,7 +81,12 @@ class Kernels:
         def head() -> Case:
             x = torch.randn(1, config.width, dtype=self._model.dtype)
             owner = self._model.model.embed_tokens if config.tie_embeddings else self._model.lm_head
-            return torch.no_grad()(lambda: self._model.unembed(x)), work.weight_bytes(owner), 1, "read"
+            return (
+                torch.no_grad()(lambda: self._model.unembed(x)),
+                work.weight_bytes(owner),
+                1,
+                "read",
+            )
 
         self._cases[f"head {config.vocab_size}x{config.width}, 1 row"] = head
 
@@ -80,8 +96,14 @@ class Kernels:
         if op == "linear_scan":
             makers = {"forward": self._scan, "backward": self._scan_backward} if length > 1 else {}
         else:
-            one = {"causal_conv": self._conv, "rg_lru": self._rg_lru, "local_attention": self._attention}
-            makers = {"forward": one[op]} if op in one and (op != "local_attention" or attends) else {}
+            one = {
+                "causal_conv": self._conv,
+                "rg_lru": self._rg_lru,
+                "local_attention": self._attention,
+            }
+            makers = (
+                {"forward": one[op]} if op in one and (op != "local_attention" or attends) else {}
+            )
         if "recurrent" not in config.block_types and op != "local_attention":
             return
         for pass_, make in makers.items():
@@ -110,13 +132,19 @@ class Kernels:
 
     def _scan(self, length: int) -> tuple[Callable[[], Any], float]:
         e = self._model.config.lru_width
-        x, h0 = self._random(1, length, e, dtype=torch.float32), self._random(1, e, dtype=torch.float32)
+        x, h0 = (
+            self._random(1, length, e, dtype=torch.float32),
+            self._random(1, e, dtype=torch.float32),
+        )
         a = torch.sigmoid(self._random(1, length, e, dtype=torch.float32))
         return torch.no_grad()(lambda: ops.linear_scan(x, a, h0)), 3 * x.nbytes
 
     def _scan_backward(self, length: int) -> tuple[Callable[[], Any], float]:
         e = self._model.config.lru_width
-        x, h0 = self._random(1, length, e, dtype=torch.float32), self._random(1, e, dtype=torch.float32)
+        x, h0 = (
+            self._random(1, length, e, dtype=torch.float32),
+            self._random(1, e, dtype=torch.float32),
+        )
         a = torch.sigmoid(self._random(1, length, e, dtype=torch.float32))
         inputs = [t.requires_grad_() for t in (x, a, h0)]
         y, _ = ops.linear_scan(*inputs)

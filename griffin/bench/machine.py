@@ -32,10 +32,11 @@ def last_cache_bytes() -> int:
 
 
 def buffer_bytes() -> int:
-    """Return how many bytes to measure the read rate over: eight times what the caches hold, at least 1 GiB.
+    """Return how many bytes to measure the read rate over: eight times what the caches hold, at
+    least 1 GiB.
 
-    At most a fifth of the machine's memory, beyond 1 GiB. A server's cache of 480 MB still answers a part of
-    the reads of 1 GiB.
+    At most a fifth of the machine's memory, beyond 1 GiB. A server's cache of 480 MB still answers
+    a part of the reads of 1 GiB.
     """
     return max(1 << 30, min(8 * last_cache_bytes(), (_memory_bytes() or 0) // 5))
 
@@ -47,7 +48,8 @@ def _memory_bytes() -> int | None:
 
 
 def describe() -> dict[str, Any]:
-    """Return processor, kernels, cores, memory, system, versions, time and the load when the run began."""
+    """Return processor, kernels, cores, memory, system, versions, time and the load when the run
+    began."""
     versions = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:
@@ -71,7 +73,8 @@ def describe() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """Return the short commit of this source tree, "+" added if files differ from it; None without git."""
+    """Return the short commit of this source tree, "+" added if files differ from it; None without
+    git."""
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str | None:

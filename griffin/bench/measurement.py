@@ -1,4 +1,5 @@
-"""A measurement and the report it belongs to: plain values, the same on screen, in JSON and in a plot."""
+"""A measurement and the report it belongs to: plain values, the same on screen, in JSON and in a
+plot."""
 
 from __future__ import annotations
 
@@ -17,15 +18,17 @@ class Measurement:
 
     what:       "decode", "prefill", "engine", "load", "conversation, cold", ... or a kernel's name.
     program:    "griffin", or the rival's name.
-    threads, batch, context: CPU threads, sequences at once, tokens each had read when the clock started (for
+    threads, batch, context: CPU threads, sequences at once, tokens each had read when the clock
+                             started (for
                 a prefill: how many it read).
     samples:    tokens/s of each round, all sequences together; `tokens_per_second` is their median.
     seconds:    of one token (or of the whole, for "load" and "resume"); the median.
-    bytes_per_token, operations_per_token: what has to move and be multiplied, from the tensors themselves.
-    read_bytes_per_second, operations_per_second: the machine's rates, measured in the same run.
-    limit_tokens_per_second: the most those rates allow; None where no rate was measured.
+    bytes_per_token, operations_per_token: what has to move and be multiplied, from the tensors
+    themselves. read_bytes_per_second, operations_per_second: the machine's rates, measured in the
+    same run. limit_tokens_per_second: the most those rates allow; None where no rate was measured.
     ratio:      tokens_per_second / limit_tokens_per_second.
-    resident_bytes, peak_resident_bytes: of the program's process, now and at most during this measurement.
+    resident_bytes, peak_resident_bytes: of the program's process, now and at most during this
+    measurement.
     """
 
     what: str
@@ -67,7 +70,8 @@ def limit(
     operations_per_token: float | None = None,
     operation_rate: float | None = None,
 ) -> float | None:
-    """Return the most tokens/s at which both the bytes and the operations can be done; None without rates."""
+    """Return the most tokens/s at which both the bytes and the operations can be done; None without
+    rates."""
     seconds = [
         amount / rate
         for amount, rate in ((bytes_per_token, read_rate), (operations_per_token, operation_rate))
@@ -201,7 +205,12 @@ def _first_form(fields: dict[str, Any]) -> Report:
         for what in ("prefill", "decode"):
             speed = entry[f"{what}_tokens_per_second"]
             nothing = dict.fromkeys(
-                ("bytes_per_token", "operations_per_token", "read_bytes_per_second", "operations_per_second")
+                (
+                    "bytes_per_token",
+                    "operations_per_token",
+                    "read_bytes_per_second",
+                    "operations_per_second",
+                )
             )
             found.append(
                 Measurement(
@@ -221,4 +230,6 @@ def _first_form(fields: dict[str, Any]) -> Report:
                 )
             )
     machine = {"machine": fields["machine"]}
-    return Report(command=fields["command"], commit=fields["commit"], machine=machine, measurements=found)
+    return Report(
+        command=fields["command"], commit=fields["commit"], machine=machine, measurements=found
+    )

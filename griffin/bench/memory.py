@@ -10,16 +10,22 @@ _STATUS = Path("/proc/self/status")
 
 
 def resident() -> dict[str, int]:
-    """Return "resident" and "peak", bytes; where the system does not tell the first, both are the peak."""
+    """Return "resident" and "peak", bytes; where the system does not tell the first, both are the
+    peak."""
     if _STATUS.is_file():
-        fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines() if ":" in line)
+        fields = dict(
+            line.split(":", 1) for line in _STATUS.read_text().splitlines() if ":" in line
+        )
         now, peak = (int(fields[key].split()[0]) * 1024 for key in ("VmRSS", "VmHWM"))
         return {"resident": now, "peak": peak}
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
     return {"resident": most, "peak": most}
 
 
 def forget_peak() -> None:
-    """Let the peak begin anew at what is resident now; does nothing where the system has no way to."""
+    """Let the peak begin anew at what is resident now; does nothing where the system has no way
+    to."""
     if _STATUS.is_file():
         Path("/proc/self/clear_refs").write_text("5")

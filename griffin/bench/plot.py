@@ -1,4 +1,5 @@
-"""Measurements as a picture: speed and memory against context length, or bars beside their limits."""
+"""Measurements as a picture: speed and memory against context length, or bars beside their
+limits."""
 
 from __future__ import annotations
 
@@ -17,9 +18,9 @@ _Series = dict[tuple[str, str, str], list[Measurement]]
 def plot(measurements: Sequence[Measurement], path: str | Path) -> None:
     """Draw measurements into a PNG, SVG or PDF file.
 
-    Where one program was measured at several contexts: tokens/s and resident memory against the context.
-    Otherwise a bar a measurement, with a mark at its limit. ValueError if there is nothing to draw or no
-    matplotlib to draw with.
+    Where one program was measured at several contexts: tokens/s and resident memory against the
+    context. Otherwise a bar a measurement, with a mark at its limit. ValueError if there is nothing
+    to draw or no matplotlib to draw with.
     """
     try:
         from matplotlib import ticker
@@ -62,14 +63,21 @@ def _lines(figure: Any, series: _Series, ticker: Any) -> None:
         looks.setdefault((program, format), (_COLOURS[len(looks) % 7], _MARKERS[len(looks) % 7]))
     for (what, program, format), line in series.items():
         colour, marker = looks[program, format]
-        style = {"color": colour, "marker": marker, "markersize": 4, "label": f"{program}, {format}"}
+        style = {
+            "color": colour,
+            "marker": marker,
+            "markersize": 4,
+            "label": f"{program}, {format}",
+        }
         x = [m.context for m in line]
         axis = axes[kinds.index(what)]
         axis.plot(x, [m.tokens_per_second for m in line], **style)
         axis.set_title(f"{what}, tokens/s")
         if what == kinds[-1]:
             known = [m for m in line if m.resident_bytes]
-            axes[-1].plot([m.context for m in known], [(m.resident_bytes or 0) / 1e9 for m in known], **style)
+            axes[-1].plot(
+                [m.context for m in known], [(m.resident_bytes or 0) / 1e9 for m in known], **style
+            )
     axes[-1].set_title("resident memory, GB")
     for axis in axes:
         axis.set_xscale("log", base=2)

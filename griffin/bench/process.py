@@ -1,4 +1,5 @@
-"""The handle on a worker: a process that is asked one thing at a time and is gone when it is closed."""
+"""The handle on a worker: a process that is asked one thing at a time and is gone when it is
+closed."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ class Stopped(RuntimeError):
 
 
 class Worker:
-    """A process that runs one program. Use in a `with` block; leaving it ends the process, whatever it does.
+    """A process that runs one program. Use in a `with` block; leaving it ends the process, whatever
+    it does.
 
     name: stands in error messages. module: what the process runs.
     """
@@ -52,7 +54,10 @@ class Worker:
         return self
 
     def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -72,8 +77,10 @@ class Worker:
     def ask(self, call: str, patience: float | None = None, **arguments: Any) -> Any:
         """Have the worker carry out a request and return its answer.
 
-        patience: seconds to wait, for ever if None; after that the worker is ended and Stopped raised.
-        Raises what the worker raised: ValueError for what the user asked wrongly (a rival that is not
+        patience: seconds to wait, for ever if None; after that the worker is ended and Stopped
+                  raised.
+        Raises what the worker raised: ValueError for what the user asked wrongly (a rival that is
+                                       not
         installed among it), RuntimeError for the rest, and where the process died.
         """
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -91,7 +98,9 @@ class Worker:
         if "error" in answer:
             kind = _KINDS.get(answer["kind"])
             if kind is None:
-                raise RuntimeError(f"{self.name} failed at {call}: {answer['error']}\n{answer['trace']}")
+                raise RuntimeError(
+                    f"{self.name} failed at {call}: {answer['error']}\n{answer['trace']}"
+                )
             raise kind(answer["error"])
         return answer["result"]
 

@@ -1,4 +1,5 @@
-"""What this machine can do: sequential reads, copies and matrix products, measured as a run goes on."""
+"""What this machine can do: sequential reads, copies and matrix products, measured as a run goes
+on."""
 
 from __future__ import annotations
 
@@ -21,10 +22,10 @@ SECONDS = 0.4  # a probe takes about as long as the work it stands beside, and m
 class Reader:
     """A buffer larger than the caches, and the rate at which its bytes arrive.
 
-    Several readers are tried and the fastest counts: the compiled module's own, where it was built, numpy's
-    `or` over 64-bit words, and torch's sum over float32. Each touches every byte once and does next to
-    nothing with it; each thread has a part of its own and reads it from its beginning to its end, as a kernel
-    reads its share of the weights.
+    Several readers are tried and the fastest counts: the compiled module's own, where it was built,
+    numpy's `or` over 64-bit words, and torch's sum over float32. Each touches every byte once and
+    does next to nothing with it; each thread has a part of its own and reads it from its beginning
+    to its end, as a kernel reads its share of the weights.
     """
 
     def __init__(self, nbytes: int) -> None:
@@ -39,7 +40,8 @@ class Reader:
         return self._words.nbytes
 
     def rate(self, threads: int, seconds: float = SECONDS) -> float:
-        """Return bytes a second with so many threads: the median of the passes of about `seconds`."""
+        """Return bytes a second with so many threads: the median of the passes of about
+        `seconds`."""
         if threads not in self._best:
             trials = {read: max(read(threads) for _ in range(4)) for read in self._readers()}
             self._best[threads] = max(trials, key=lambda read: trials[read])
@@ -84,8 +86,8 @@ class Reader:
 def copy_rate(nbytes: int, seconds: float = SECONDS) -> float:
     """Return bytes a second, read and written ones together, of torch's copy of `nbytes` bytes.
 
-    Uses torch's threads and makes its result anew each time, as the kernels it is compared with do: where the
-    system hands out new memory slowly, that is most of the time of either.
+    Uses torch's threads and makes its result anew each time, as the kernels it is compared with do:
+    where the system hands out new memory slowly, that is most of the time of either.
     """
     source = torch.ones(max(nbytes // 4, 1), dtype=torch.float32)
     took = repeat(source.clone, seconds)
@@ -97,7 +99,8 @@ def matrix_rate(
 ) -> float:
     """Return operations a second (two for a multiply and add) of torch's matrix product.
 
-    shapes: (outputs, inputs, how often in a model); each is timed alone, and the rate is that of all of them.
+    shapes: (outputs, inputs, how often in a model); each is timed alone, and the rate is that of
+            all of them.
     rows:   rows of the left matrix, the tokens of a chunk.
     dtype:  "float32", "bfloat16", or "int8" for the product of 8-bit integers with 32-bit sums.
     """
@@ -118,7 +121,8 @@ def matrix_rate(
 
 
 def repeat(run: Callable[[], Any], seconds: float = SECONDS) -> float:
-    """Return the median seconds of `run`, after one call that is not counted, three times at least."""
+    """Return the median seconds of `run`, after one call that is not counted, three times at
+    least."""
     run()
     times: list[float] = []
     end = time.perf_counter() + seconds

@@ -1,4 +1,5 @@
-"""Rows of an engine that go on from where a worker's plain loop stands, timed by who waits for them."""
+"""Rows of an engine that go on from where a worker's plain loop stands, timed by who waits for
+them."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from griffin.sampling import SamplingParams
 class Rows:
     """An engine on its own thread, as a server has it, on the model of a worker.
 
-    slots: rows that it may continue together; each begins with the plain loop's state and next token.
+    slots: rows that it may continue together; each begins with the plain loop's state and next
+           token.
     """
 
     def __init__(self, program: Ours, slots: int) -> None:
@@ -25,11 +27,12 @@ class Rows:
     def decode(self, count: int, rows: int) -> float:
         """Let rows take `count` tokens each, greedily and together; return the seconds that took.
 
-        The clock runs from the moment when the last of them has its first token: from there each step of the
-        engine gives one token to each. Every token goes to this thread through a queue.
+        The clock runs from the moment when the last of them has its first token: from there each
+        step of the engine gives one token to each. Every token goes to this thread through a queue.
         """
         events: queue.SimpleQueue[Event | End] = queue.SimpleQueue()
-        # Those that began first are some steps ahead; none may come to its end while the clock runs.
+        # Those that began first are some steps ahead; none may come to its end while the clock
+        # runs.
         params = SamplingParams(temperature=0, max_tokens=count + 2 * rows + 8)
         tickets = [
             self._engine.submit(

@@ -1,4 +1,5 @@
-"""A run: the programs and the machine's probe, each in a process of its own, asked one at a time."""
+"""A run: the programs and the machine's probe, each in a process of its own, asked one at a
+time."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ class Plan:
 
     model:    the checkpoint. formats: of its weights, each a program of its own.
     against:  names of rivals. gguf: folder of the files llama.cpp reads, of the shape gguf_shape.
-    chunk:    tokens of a prompt a call reads. rounds, tokens: of each program, and steps in a round.
+    chunk:    tokens of a prompt a call reads. rounds, tokens: of each program, and steps in a
+              round.
     buffer:   bytes of the buffer that reads are measured on, None for more than the caches hold.
     probe:    seconds of a probe.
     patience: seconds a rival gets for one answer before it is given up.
@@ -61,7 +63,8 @@ class Runner:
 
 
 class Bench:
-    """Programs and the machine's probe, all in processes of their own, for the length of a `with` block."""
+    """Programs and the machine's probe, all in processes of their own, for the length of a `with`
+    block."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -83,7 +86,9 @@ class Bench:
 
     def __exit__(self, *_error: object) -> None:
         self._stack.close()
-        self.plan.report.rates = {name: statistics.median(found) for name, found in self._rates.items()}
+        self.plan.report.rates = {
+            name: statistics.median(found) for name, found in self._rates.items()
+        }
 
     def _start(self) -> None:
         plan = self.plan
@@ -99,14 +104,17 @@ class Bench:
     def _formats_of(self, rival: str) -> list[str]:
         """Return the formats of ours that a rival has; "stored" is what our own program found."""
         ours = dict.fromkeys(
-            r.facts["format"].removesuffix("-packed") for r in self.runners if r.program == "griffin"
+            r.facts["format"].removesuffix("-packed")
+            for r in self.runners
+            if r.program == "griffin"
         )
         found = [name for name in ours if name in PROGRAMS[rival][2]]
         if not found and rival != "llama.cpp":
             found = ["bf16"]  # it has nothing smaller: what its user would run instead
         if not found:
             raise ValueError(
-                f"{rival} has none of the formats {', '.join(ours)}; choose --format bf16, int8 or int4"
+                f"{rival} has none of the formats {', '.join(ours)}; choose --format bf16, int8 or"
+                " int4"
             )
         return found
 
@@ -116,7 +124,9 @@ class Bench:
         try:
             from griffin.bench.gemma_gguf import find_or_write
         except ModuleNotFoundError as error:
-            raise ValueError(f"llama.cpp's file cannot be written: {error}; pip install gguf") from error
+            raise ValueError(
+                f"llama.cpp's file cannot be written: {error}; pip install gguf"
+            ) from error
         return str(find_or_write(self.plan.gguf, self.plan.gguf_shape, format))
 
     def _add(self, program: str, model: str, format: str) -> None:
@@ -129,7 +139,8 @@ class Bench:
         self.runners.append(Runner(worker, program, facts, patience))
 
     def attempt(self, runner: Runner, call: str, **arguments: Any) -> Any:
-        """Ask a program; if its patience runs out, drop it, say so in the report and return None."""
+        """Ask a program; if its patience runs out, drop it, say so in the report and return
+        None."""
         try:
             return runner.worker.ask(call, runner.patience, **arguments)
         except Stopped as stopped:
@@ -143,7 +154,9 @@ class Bench:
         assert self._machine is not None
         plan = self.plan
         threads = plan.threads if threads is None else threads
-        rate = self._machine.ask("read_rate", threads=threads, nbytes=self._buffer, seconds=plan.probe)
+        rate = self._machine.ask(
+            "read_rate", threads=threads, nbytes=self._buffer, seconds=plan.probe
+        )
         self._rates.setdefault(f"read, {threads} threads", []).append(rate)
         return rate
 
@@ -191,7 +204,9 @@ class Bench:
         rows: of the matrix product that bounds it; None where the bytes alone do.
         """
         read = self.rate(f"read, {self.plan.threads} threads")
-        if runner.reads:  # what it was while this program ran: on a shared machine it comes and goes
+        if (
+            runner.reads
+        ):  # what it was while this program ran: on a shared machine it comes and goes
             read = statistics.median(runner.reads)
         product = None
         if rows is not None:
@@ -206,5 +221,6 @@ class Bench:
 
 
 def product_of(format: str) -> str:
-    """Return the matrix product whose rate bounds a format: of 8-bit integers for the small ones."""
+    """Return the matrix product whose rate bounds a format: of 8-bit integers for the small
+    ones."""
     return _PRODUCTS.get(format, "int8")

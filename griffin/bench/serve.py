@@ -1,4 +1,5 @@
-"""What the server costs above its engine: the same requests, by a call and over HTTP, taking turns."""
+"""What the server costs above its engine: the same requests, by a call and over HTTP, taking
+turns."""
 
 from __future__ import annotations
 
@@ -47,11 +48,12 @@ class _Seen:
 
 
 def serve(plan: Plan, load: Load) -> Iterator[Measurement]:
-    """Measure the first token, the next ones and whole requests; the limit of the server is its engine.
+    """Measure the first token, the next ones and whole requests; the limit of the server is its
+    engine.
 
-    Yields, for one client, the seconds to the first token and between tokens; for each count of clients the
-    tokens a second of all answers together, `seconds` being those of a request. Each once by the engine alone
-    and once by the server. The differences are in the report's notes.
+    Yields, for one client, the seconds to the first token and between tokens; for each count of
+    clients the tokens a second of all answers together, `seconds` being those of a request. Each
+    once by the engine alone and once by the server. The differences are in the report's notes.
     """
     for format in plan.formats:
         with Worker("the server", "griffin.bench.served") as worker:
@@ -86,7 +88,9 @@ def _asked(
             )
             length = prompts["tokens"]
             told: dict[str, Told] = {}
-            for program in (ENGINE, SERVER) if number % 2 else (SERVER, ENGINE):  # what drifts hits both
+            for program in (
+                (ENGINE, SERVER) if number % 2 else (SERVER, ENGINE)
+            ):  # what drifts hits both
                 if program == ENGINE:
                     told[ENGINE] = Told(**worker.ask("alone", clients=clients, tokens=plan.tokens))
                 else:
@@ -96,7 +100,12 @@ def _asked(
                 for program in (ENGINE, SERVER):
                     seen[program].add(told[program], plan.tokens)
         runner.run(_close(connections))
-    place = {"model": plan.model, "format": facts["format"], "threads": plan.threads, "context": length}
+    place = {
+        "model": plan.model,
+        "format": facts["format"],
+        "threads": plan.threads,
+        "context": length,
+    }
     memory = worker.ask("memory")
     if clients == 1:
         yield from _rows("serve, first token", place, memory, seen, "first")
@@ -131,13 +140,14 @@ def _rows(
 def _told(seen: dict[str, _Seen], format: str) -> str:
     """Return in words what the server adds: differences of the medians, as the rows have them."""
     first, step = (
-        statistics.median(getattr(seen[SERVER], name)) - statistics.median(getattr(seen[ENGINE], name))
+        statistics.median(getattr(seen[SERVER], name))
+        - statistics.median(getattr(seen[ENGINE], name))
         for name in ("first", "step")
     )
     share = step / statistics.median(seen[ENGINE].step)
     return (
-        f"{format}: the server adds {1e3 * first:.2f} ms to the first token and {1e6 * step:.0f} µs to each "
-        f"of the next, {share:.1%} of the engine's own time for one"
+        f"{format}: the server adds {1e3 * first:.2f} ms to the first token and {1e6 * step:.0f} µs"
+        f" to each of the next, {share:.1%} of the engine's own time for one"
     )
 
 

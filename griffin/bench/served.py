@@ -1,9 +1,10 @@
-"""The process of `griffin bench serve`: one engine, asked by a call and through the server before it.
+"""The process of `griffin bench serve`: one engine, asked by a call and through the server before
+it.
 
     python -m griffin.bench.served
 
-It is spoken to as `griffin.bench.worker` is. The weights, the slots and the engine's thread are the same both
-ways, so what differs is the server.
+It is spoken to as `griffin.bench.worker` is. The weights, the slots and the engine's thread are the
+same both ways, so what differs is the server.
 """
 
 from __future__ import annotations
@@ -91,7 +92,8 @@ class Served:
         return {"texts": self._texts, "tokens": max(map(len, self._prompts)), "bias": bias}
 
     def alone(self, clients: int, tokens: int) -> dict[str, Any]:
-        """Answer all prompts by the engine, so many at a time; return the seconds of each and of all.
+        """Answer all prompts by the engine, so many at a time; return the seconds of each and of
+        all.
 
         first: from submitting to the first token. rest: from there to the last.
         """
@@ -130,7 +132,10 @@ class Served:
             max_tokens=tokens, seed=1, logit_bias={id: -100.0 for id in self._llm.stop_ids}
         )
         request = Request(
-            ids=ids, params=params, stop_ids=self._llm.stop_ids, vocab_size=self._llm.tokenizer.vocab_size
+            ids=ids,
+            params=params,
+            stop_ids=self._llm.stop_ids,
+            vocab_size=self._llm.tokenizer.vocab_size,
         )
         sink.begun = time.perf_counter()
         self._engine.submit(request, sink=sink)
@@ -160,7 +165,9 @@ class _Asked:
         if self._error is not None:
             raise self._error
         if self._count != tokens:
-            raise RuntimeError(f"the engine gave {self._count} tokens where {tokens} were asked for")
+            raise RuntimeError(
+                f"the engine gave {self._count} tokens where {tokens} were asked for"
+            )
 
 
 if __name__ == "__main__":

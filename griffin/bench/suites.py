@@ -1,6 +1,8 @@
-"""What is measured and in which order: every round asks the machine, then each program, one after another.
+"""What is measured and in which order: every round asks the machine, then each program, one after
+another.
 
-Each suite yields measurements as they are known. A program waits in its own process while another works.
+Each suite yields measurements as they are known. A program waits in its own process while another
+works.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ def decode(plan: Plan, contexts: Sequence[int]) -> Iterator[Measurement]:
 
 
 def batch(plan: Plan, batches: Sequence[int], context: int) -> Iterator[Measurement]:
-    """Decode several sequences together; the limit is that of the bytes or of the products, the lower one."""
+    """Decode several sequences together; the limit is that of the bytes or of the products, the
+    lower one."""
     with Bench(plan) as bench:
         for count in batches:
             yield from _decoding(bench, "decode", count, context)
@@ -58,7 +61,10 @@ def prefill(plan: Plan, lengths: Sequence[int]) -> Iterator[Measurement]:
             bench.attempt(runner, "read", length=min(lengths[0], plan.chunk))
         for length in lengths:
             rows = min(plan.chunk, length)
-            dtypes = {product_of(r.facts["format"]) for r in bench.runners} | {"float32", "bfloat16"}
+            dtypes = {product_of(r.facts["format"]) for r in bench.runners} | {
+                "float32",
+                "bfloat16",
+            }
             for runner in bench.runners:
                 runner.ask("memory", forget=True)
             for number in range(plan.rounds):
@@ -66,7 +72,9 @@ def prefill(plan: Plan, lengths: Sequence[int]) -> Iterator[Measurement]:
                 for dtype in sorted(dtypes):
                     bench.matrix_rate(rows, dtype)
                 for runner in list(bench.runners):
-                    took = bench.attempt(runner, "read", length=length, capacity=length, seed=number)
+                    took = bench.attempt(
+                        runner, "read", length=length, capacity=length, seed=number
+                    )
                     if took is not None:
                         runner.samples.append(length / took["seconds"])
             for runner in bench.runners:
@@ -77,8 +85,8 @@ def prefill(plan: Plan, lengths: Sequence[int]) -> Iterator[Measurement]:
 def context(plan: Plan, contexts: Sequence[int]) -> Iterator[Measurement]:
     """Read on and on; at each number of tokens, decode some and look at the memory.
 
-    A program that can goes on reading where it was; the others read anew. Yields a prefill (of what was read
-    since the last stop) and a decode measurement at each.
+    A program that can goes on reading where it was; the others read anew. Yields a prefill (of what
+    was read since the last stop) and a decode measurement at each.
     """
     with Bench(plan) as bench:
         for runner in list(bench.runners):  # everything is paged in before the first clock starts
@@ -100,14 +108,17 @@ def _reach(plan: Plan, context: int) -> int:
 
 
 def _stop(bench: Bench, runner: Runner, seen: int, stop: int) -> Iterator[Measurement]:
-    """Read up to `stop` tokens, then decode; nothing more is yielded once the program was dropped."""
+    """Read up to `stop` tokens, then decode; nothing more is yielded once the program was
+    dropped."""
     plan, ahead = bench.plan, _reach(bench.plan, stop)
     goes_on = runner.facts["resumes"] and 0 < seen < stop
     length = stop - seen if goes_on else stop
     if goes_on:
         runner.ask("reserve", capacity=ahead)
     runner.ask("memory", forget=True)
-    took = bench.attempt(runner, "read", length=length, fresh=not goes_on, capacity=ahead, seed=stop)
+    took = bench.attempt(
+        runner, "read", length=length, fresh=not goes_on, capacity=ahead, seed=stop
+    )
     if took is None:
         return
     runner.samples.append(length / took["seconds"])
@@ -156,7 +167,9 @@ def _loading(bench: Bench, runner: Runner, context: int) -> Iterator[Measurement
         memory = runner.ask("memory")
         yield _once(bench, runner, "resume", context, took["load"], None, memory)
         step = runner.ask("decode_work", context=context, batch=1)["bytes"]
-        yield _once(bench, runner, "resume, first token", context, took["load"] + took["step"], step, memory)
+        yield _once(
+            bench, runner, "resume, first token", context, took["load"] + took["step"], step, memory
+        )
 
 
 def _once(
@@ -168,7 +181,8 @@ def _once(
     nbytes: float | None,
     memory: dict[str, int],
 ) -> Measurement:
-    """Describe something that happens once; with `nbytes`, a token came of it, which had to read them."""
+    """Describe something that happens once; with `nbytes`, a token came of it, which had to read
+    them."""
     read = bench.rate(f"read, {bench.plan.threads} threads")
     return timed(
         what,

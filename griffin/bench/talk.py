@@ -31,7 +31,10 @@ class Talk:
         config, dtype = model.config, str(model.dtype).removeprefix("torch.")
         # Weights are those of this run; nobody else will open the store.
         self._mark = Fingerprint(
-            config=config_digest(config), weights="a benchmark's", dtype=dtype, quantization=program.format
+            config=config_digest(config),
+            weights="a benchmark's",
+            dtype=dtype,
+            quantization=program.format,
         )
         self._cache = PrefixCache(self._mark.digest, config, model.dtype, max_bytes=_CACHE_BYTES)
         self._store = Store(folder)
@@ -39,10 +42,12 @@ class Talk:
         self._engine: Engine | None = None
 
     def begin(self, tokens: int, read: int) -> dict[str, float]:
-        """Read a conversation of so many tokens and keep it; return how long which part of it took to read.
+        """Read a conversation of so many tokens and keep it; return how long which part of it took
+        to read.
 
-        read: how many of them the model reads at least, and a window of them. Of the rest nothing is read:
-              the state is moved to where they would end, by whole turns of its ring. It means nothing then,
+        read: how many of them the model reads at least, and a window of them. Of the rest nothing
+              is read: the state is moved to where they would end, by whole turns of its ring. It
+                       means nothing then,
               and costs the same.
         """
         config = self._program.griffin.config
@@ -62,10 +67,11 @@ class Talk:
         return {"seconds": took, "tokens": read}
 
     def by_cache(self, count: int, seed: int) -> tuple[float, int]:
-        """Answer another `count` tokens after all of the conversation, of which the prefix cache knows most.
+        """Answer another `count` tokens after all of the conversation, of which the prefix cache
+        knows most.
 
-        Returns the seconds to the first token, and that token. RuntimeError if the cache knew less than all
-        but the conversation's last.
+        Returns the seconds to the first token, and that token. RuntimeError if the cache knew less
+        than all but the conversation's last.
         """
         request = Request(ids=[*self._ids, *self._random(seed, count)], params=_FIRST)
         begun = time.perf_counter()
@@ -73,12 +79,15 @@ class Talk:
         return time.perf_counter() - begun, token
 
     def by_session(self, count: int, seed: int) -> tuple[float, int]:
-        """Open the kept conversation and answer another `count` tokens: the seconds to the first, and it."""
+        """Open the kept conversation and answer another `count` tokens: the seconds to the first,
+        and it."""
         ids = self._random(seed, count)
         begun = time.perf_counter()
         with self._store.open(_NAME, self._mark) as session:
             found = session.resume()
-            _, token = self._first(Request(ids=[*found.pending, *ids], state=found.state, params=_FIRST))
+            _, token = self._first(
+                Request(ids=[*found.pending, *ids], state=found.state, params=_FIRST)
+            )
         return time.perf_counter() - begun, token
 
     def _first(self, request: Request, known: int | None = None) -> tuple[State, int]:
@@ -95,11 +104,16 @@ class Talk:
             raise event.error or RuntimeError(f"the request ended: {event.finish_reason}")
         if known is not None and ticket.cached_tokens != known:
             raise RuntimeError(
-                f"the prefix cache spared {ticket.cached_tokens} tokens of {known} ({ticket.cache_reason})"
+                f"the prefix cache spared {ticket.cached_tokens} tokens of {known}"
+                f" ({ticket.cache_reason})"
             )
         assert ticket.state is not None
         return ticket.state, event.id
 
     def _random(self, seed: int, count: int) -> list[int]:
         chance: Sequence[int] = (seed, count)
-        return numpy.random.default_rng(chance).integers(10, self._program.vocabulary(), count).tolist()
+        return (
+            numpy.random.default_rng(chance)
+            .integers(10, self._program.vocabulary(), count)
+            .tolist()
+        )

@@ -1,7 +1,8 @@
 """What a token costs at least: bytes that have to move and operations that have to be done.
 
-Weights are counted by the tensors a model holds, whatever their format; state by the tensors of a State; what
-an implementation moves besides (copies, activations) is its own affair and shows in the ratio.
+Weights are counted by the tensors a model holds, whatever their format; state by the tensors of a
+State; what an implementation moves besides (copies, activations) is its own affair and shows in the
+ratio.
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ from griffin.model import Griffin, GriffinConfig, State
 
 
 def weight_bytes(model: nn.Module) -> int:
-    """Return the bytes of every tensor a model holds, each once: parameters, buffers, and packed weights."""
-    sizes = {(t.data_ptr(), t.nbytes): t.nbytes for module in model.modules() for t in _tensors(module)}
+    """Return the bytes of every tensor a model holds, each once: parameters, buffers, and packed
+    weights."""
+    sizes = {
+        (t.data_ptr(), t.nbytes): t.nbytes for module in model.modules() for t in _tensors(module)
+    }
     return sum(sizes.values())
 
 
 def decode_bytes(model: Griffin) -> int:
-    """Return the bytes of weights one step reads: all of them, but of an embedding that is no head one row.
+    """Return the bytes of weights one step reads: all of them, but of an embedding that is no head
+    one row.
 
     A row of the embedding that is also the head is read with the head and not counted twice.
     """
@@ -35,7 +40,8 @@ def decode_bytes(model: Griffin) -> int:
 def state_bytes(state: State, context: int) -> int:
     """Return the bytes of one sequence's state that a step after `context` tokens touches.
 
-    Recurrent layers: all of it read and written. Attention: the slots that hold something read, one written.
+    Recurrent layers: all of it read and written. Attention: the slots that hold something read, one
+                      written.
     """
     touched = 0
     for layer in state.layers:
@@ -52,8 +58,8 @@ def state_bytes(state: State, context: int) -> int:
 def operations(config: GriffinConfig, context: int, head: bool = True) -> int:
     """Return operations of one token that sees `context` tokens: two for each multiply and add.
 
-    Matrix products and attention; the convolution, the recurrence and the norms are less than one in a
-    thousand. head: the logits are computed too.
+    Matrix products and attention; the convolution, the recurrence and the norms are less than one
+    in a thousand. head: the logits are computed too.
     """
     d, e = config.width, config.lru_width
     kv = config.num_kv_heads * config.head_dim
@@ -84,7 +90,8 @@ def prefill_operations(config: GriffinConfig, length: int, start: int = 0) -> fl
 
 
 def matrix_shapes(config: GriffinConfig) -> list[tuple[int, int, int]]:
-    """Return (outputs, inputs, count) of the matrices a prompt is multiplied with, the head left out."""
+    """Return (outputs, inputs, count) of the matrices a prompt is multiplied with, the head left
+    out."""
     d, e, f = config.width, config.lru_width, config.mlp_width
     kv = config.num_kv_heads * config.head_dim
     recurrent = config.block_types.count("recurrent")
@@ -109,7 +116,8 @@ def _tensors(module: nn.Module) -> Iterator[Tensor]:
 
 
 def _within(value: Any) -> Iterator[Tensor]:
-    """Find tensors in what a module keeps: its own, and those of the records packed weights come in."""
+    """Find tensors in what a module keeps: its own, and those of the records packed weights come
+    in."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, nn.Module):

@@ -1,8 +1,10 @@
-"""The process a program runs in: one JSON request a line on standard input, one answer a line on a pipe.
+"""The process a program runs in: one JSON request a line on standard input, one answer a line on a
+pipe.
 
     python -m griffin.bench.worker
 
-What a library prints goes to standard error, so answers cannot be torn. The process ends when its input does.
+What a library prints goes to standard error, so answers cannot be torn. The process ends when its
+input does.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ LOWEST_ID = 10  # below are the ids that mean something to programs that look
 
 
 class Runner:
-    """Carry out requests on one program or on the machine: a request names a method and its arguments."""
+    """Carry out requests on one program or on the machine: a request names a method and its
+    arguments."""
 
     def __init__(self) -> None:
         self._program: Program | None = None
@@ -76,7 +79,9 @@ class Runner:
         self, length: int, batch: int = 1, fresh: bool = True, capacity: int = 0, seed: int = 0
     ) -> dict[str, float]:
         """Read `length` random tokens a sequence; return the seconds it took."""
-        ids = numpy.random.default_rng(seed).integers(LOWEST_ID, self.program.vocabulary(), (batch, length))
+        ids = numpy.random.default_rng(seed).integers(
+            LOWEST_ID, self.program.vocabulary(), (batch, length)
+        )
         if fresh:
             self.program.forget(batch, max(capacity, length))
         begun = time.perf_counter()
@@ -123,7 +128,12 @@ class Runner:
         return self._reader.rate(threads, seconds)
 
     def matrix_rate(
-        self, shapes: list[tuple[int, int, int]], rows: int, dtype: str, threads: int, seconds: float
+        self,
+        shapes: list[tuple[int, int, int]],
+        rows: int,
+        dtype: str,
+        threads: int,
+        seconds: float,
     ) -> float:
         import torch
 
@@ -160,7 +170,8 @@ class Runner:
         self._talk = Talk(cast(Any, self.program), Path(folder))
 
     def talk_begin(self, tokens: int, read: int) -> dict[str, float]:
-        """Make the conversation; return the "tokens" of it that were read and the "seconds" that took."""
+        """Make the conversation; return the "tokens" of it that were read and the "seconds" that
+        took."""
         return self._talk.begin(tokens, read)
 
     def talk_by_cache(self, count: int, seed: int) -> dict[str, float]:
@@ -182,8 +193,11 @@ class Runner:
 
 
 def answer_requests(runner: object) -> None:
-    """Carry out what is asked on standard input, by methods of an object, until there is no more."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker at once; its parent tells the user
+    """Carry out what is asked on standard input, by methods of an object, until there is no
+    more."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # Ctrl-C ends a worker at once; its parent tells the user
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     for line in sys.stdin:

@@ -1,4 +1,5 @@
-"""A checkpoint of any layout, seen under one set of names: nothing is read before it is asked for."""
+"""A checkpoint of any layout, seen under one set of names: nothing is read before it is asked
+for."""
 
 from __future__ import annotations
 
@@ -24,8 +25,8 @@ Layout = Literal["huggingface", "deepmind-torch", "deepmind-flax", "random"]
 
 # Values looked at in one go while searching for NaN, comparing or copying: 32 MiB of bfloat16.
 BLOCK = 1 << 24
-# Moved tensors (transposed, cut from a pair) are read through a mapping of their own, dropped after this many
-# bytes: the pages of the original do not stay resident beside the copy.
+# Moved tensors (transposed, cut from a pair) are read through a mapping of their own, dropped after
+# this many bytes: the pages of the original do not stay resident beside the copy.
 SCRATCH = 256 << 20
 
 
@@ -41,7 +42,8 @@ class Checkpoint:
     """Weights on disk under Hugging Face names.
 
     config   the model's shape.
-    layout   what the files are: "huggingface" (our own saves too), "deepmind-torch", "deepmind-flax".
+    layout   what the files are: "huggingface" (our own saves too), "deepmind-torch",
+                                 "deepmind-flax".
     folder   where tokenizer files would lie.
     files    every file that holds weights.
     notes    what was left out while reading, one sentence each.
@@ -56,10 +58,11 @@ class Checkpoint:
         rules: Mapping[str, Rule] | None = None,
         source: Source | None = None,
     ) -> None:
-        """Check names, shapes and types against the config; raise CheckpointError for the first that differ.
+        """Check names, shapes and types against the config; raise CheckpointError for the first
+        that differ.
 
-        `reopen` opens the files once more, for reading what need not stay mapped; `rules` are given for
-        layouts with names of their own.
+        `reopen` opens the files once more, for reading what need not stay mapped; `rules` are given
+        for layouts with names of their own.
         """
         self.config = config
         self.layout: Layout = layout
@@ -69,15 +72,20 @@ class Checkpoint:
         self._reopen = reopen
         self._scratch: Source | None = None
         self._scratched = 0
-        # Stored tensors of which one part was read: the other is asked for soon, and decoding takes long.
+        # Stored tensors of which one part was read: the other is asked for soon, and decoding takes
+        # long.
         self._halves: dict[str, Tensor] = {}
         self._shapes = tensor_shapes(config)
         if rules is None:
             rules = {name: Rule(name, (name,), COPY) for name in self._shapes}
         self._origins = {
-            ours: Origin(rule, part) for rule in rules.values() for part, ours in enumerate(rule.huggingface)
+            ours: Origin(rule, part)
+            for rule in rules.values()
+            for part, ours in enumerate(rule.huggingface)
         }
-        assert set(self._origins) == set(self._shapes), "the rename table must name every tensor once"
+        assert set(self._origins) == set(self._shapes), (
+            "the rename table must name every tensor once"
+        )
         self._check(rules)
 
     @property
@@ -92,7 +100,8 @@ class Checkpoint:
 
     @property
     def quantization(self) -> Quantization | None:
-        """How the matrices are quantized; None if they are not. `read` unpacks them, `packed` does not."""
+        """How the matrices are quantized; None if they are not. `read` unpacks them, `packed` does
+        not."""
         return self._source.quantization if isinstance(self._source, QuantizedSource) else None
 
     def is_packed(self, name: str) -> bool:
@@ -101,7 +110,9 @@ class Checkpoint:
 
     def packed(self, name: str) -> Packed:
         """Return a matrix of a quantized checkpoint as it lies on disk, mapped."""
-        assert isinstance(self._source, QuantizedSource), "only a quantized checkpoint holds packed matrices"
+        assert isinstance(self._source, QuantizedSource), (
+            "only a quantized checkpoint holds packed matrices"
+        )
         return self._source.packed(name)
 
     def dtype(self, name: str) -> torch.dtype:
@@ -118,13 +129,15 @@ class Checkpoint:
         if isinstance(self._source, QuantizedSource):
             return sum(map(self._source.nbytes, self._shapes))
         return sum(
-            self.dtype(name).itemsize * torch.Size(shape).numel() for name, shape in self._shapes.items()
+            self.dtype(name).itemsize * torch.Size(shape).numel()
+            for name, shape in self._shapes.items()
         )
 
     def read(self, name: str) -> Tensor:
         """Return a tensor under its Hugging Face name, contiguous, on the CPU, in its stored type.
 
-        A view of mapped memory where the file's values lie in the same order; pages are read when touched.
+        A view of mapped memory where the file's values lie in the same order; pages are read when
+        touched.
         """
         origin = self._origins[name]
         if origin.rule.transform.views:
@@ -169,7 +182,9 @@ class Checkpoint:
         where = self.folder if len(self.files) != 1 else self.files[0]
         tied_head = self.config.tie_embeddings and self.layout == "huggingface"
         missing = [name for name in rules if name not in set(stored)]
-        surplus = [name for name in stored if name not in rules and not (tied_head and name == HEAD)]
+        surplus = [
+            name for name in stored if name not in rules and not (tied_head and name == HEAD)
+        ]
         if missing or surplus:
             parts = [f"lacks {listed(missing)}"] if missing else []
             parts += [f"holds {listed(surplus)}, which this model does not have"] if surplus else []
@@ -179,17 +194,20 @@ class Checkpoint:
             rows_only = rule.huggingface[0] in (EMBEDDING, HEAD) and len(found) == 2
             if rows_only and found[1:] == expected[1:] and found[0] > expected[0]:
                 self.notes += (
-                    f"{self._source.where(name)}: {name} has {found[0]} rows, the vocabulary {expected[0]}; "
-                    f"the last {found[0] - expected[0]} are left out",
+                    (
+                        f"{self._source.where(name)}: {name} has {found[0]} rows, the vocabulary"
+                        f" {expected[0]}; the last {found[0] - expected[0]} are left out"
+                    ),
                 )
             elif found != expected:
                 raise CheckpointError(
-                    f"{self._source.where(name)}: {name} has shape {list(found)}, expected {list(expected)}"
+                    f"{self._source.where(name)}: {name} has shape {list(found)}, expected"
+                    f" {list(expected)}"
                 )
             if self._source.dtype(name) not in DTYPES.values():
                 raise CheckpointError(
-                    f"{self._source.where(name)}: {name} has dtype {self._source.dtype(name)}; expected "
-                    f"one of {', '.join(str(d) for d in DTYPES.values())}"
+                    f"{self._source.where(name)}: {name} has dtype {self._source.dtype(name)};"
+                    f" expected one of {', '.join(str(d) for d in DTYPES.values())}"
                 )
 
     def release(self) -> None:
@@ -204,21 +222,25 @@ class Checkpoint:
                 continue
             bad = int((~torch.isfinite(tensor)).sum())
             raise CheckpointError(
-                f"{self.where(name)}: {name} holds {bad} values that are NaN or infinite, of {tensor.numel()}"
+                f"{self.where(name)}: {name} holds {bad} values that are NaN or infinite, of"
+                f" {tensor.numel()}"
             )
 
     def digest(self) -> str:
         """Return 32 hexadecimal digits that identify the weights as these files hold them.
 
-        A BLAKE2 hash of the config, of names, shapes and types, and of one 4 KiB block from every MiB of
-        every file (small files whole). Milliseconds for megabytes, about a second for gigabytes; a change
-        confined to bytes between the samples goes unnoticed, a retrained or fine-tuned model does not. The
-        same weights in another layout or other shards have another digest.
+        A BLAKE2 hash of the config, of names, shapes and types, and of one 4 KiB block from every
+        MiB of every file (small files whole). Milliseconds for megabytes, about a second for
+        gigabytes; a change confined to bytes between the samples goes unnoticed, a retrained or
+        fine-tuned model does not. The same weights in another layout or other shards have another
+        digest.
         """
         digest = hashlib.blake2b(digest_size=16)
         digest.update(repr(self.config).encode())
         for name in sorted(self._source.names()):
-            digest.update(f"{name} {self._source.shape(name)} {self._source.dtype(name)}\n".encode())
+            digest.update(
+                f"{name} {self._source.shape(name)} {self._source.dtype(name)}\n".encode()
+            )
         for file in self.files:
             _sample(file, digest.update)
         return digest.hexdigest()
@@ -237,7 +259,8 @@ def _sample(file: Path, update: Callable[[bytes], None]) -> None:
 
 
 def same_values(left: Tensor, right: Tensor) -> bool:
-    """Return whether two tensors hold the same values, comparing block by block; shapes must agree."""
+    """Return whether two tensors hold the same values, comparing block by block; shapes must
+    agree."""
     pairs: Iterable[tuple[Tensor, Tensor]] = zip(
         left.reshape(-1).split(BLOCK), right.reshape(-1).split(BLOCK), strict=True
     )

@@ -1,4 +1,5 @@
-"""config.json <-> GriffinConfig: both spellings, both generations of names, nothing ignored silently."""
+"""config.json <-> GriffinConfig: both spellings, both generations of names, nothing ignored
+silently."""
 
 from __future__ import annotations
 
@@ -17,8 +18,15 @@ from griffin.model.config import check_keys
 HUGGINGFACE = "recurrent_gemma"
 OURS = "griffin"
 
-_REQUIRED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-# Fields that decide what the model computes. Where a file leaves one out, transformers' default holds.
+_REQUIRED = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+)
+# Fields that decide what the model computes. Where a file leaves one out, transformers' default
+# holds.
 _MEANT = {
     *_REQUIRED,
     "num_key_value_heads",
@@ -116,8 +124,9 @@ _HARMLESS = {
 def read_config(path: Path) -> tuple[GriffinConfig, bool]:
     """Read a config.json, Hugging Face's or ours.
 
-    Returns the config, and whether the file itself says that head and embedding are tied or separate (many
-    released files do not; then the tensors decide). Raises CheckpointError that names file and field.
+    Returns the config, and whether the file itself says that head and embedding are tied or
+    separate (many released files do not; then the tensors decide). Raises CheckpointError that
+    names file and field.
     """
     try:
         fields = json.loads(path.read_bytes())
@@ -136,7 +145,11 @@ def parse_config(fields: Mapping[str, Any], where: str) -> tuple[GriffinConfig, 
         if kind == HUGGINGFACE:
             return _from_huggingface(fields)
         if kind == OURS:
-            own = {key: value for key, value in fields.items() if key not in _HARMLESS | {"model_type", KEY}}
+            own = {
+                key: value
+                for key, value in fields.items()
+                if key not in _HARMLESS | {"model_type", KEY}
+            }
             return GriffinConfig.from_dict(own), "tie_embeddings" in fields
     except CheckpointError:
         raise
@@ -155,19 +168,27 @@ def _from_huggingface(fields: Mapping[str, Any]) -> tuple[GriffinConfig, bool]:
         given = {key: fields[key] for key in keys if fields.get(key) is not None}
         values = list(given.values())
         if any(other != values[0] for other in values[1:]):
-            raise ValueError(f"contradicts itself: {', '.join(f'{k}={v!r}' for k, v in given.items())}")
+            raise ValueError(
+                f"contradicts itself: {', '.join(f'{k}={v!r}' for k, v in given.items())}"
+            )
         return values[0] if values else default
 
     activation = value("hidden_activation", "hidden_act", default="gelu_pytorch_tanh")
     if activation != "gelu_pytorch_tanh":
-        raise ValueError(f"hidden_activation is {activation!r}; this model computes 'gelu_pytorch_tanh'")
+        raise ValueError(
+            f"hidden_activation is {activation!r}; this model computes 'gelu_pytorch_tanh'"
+        )
     heads, width, doubled = (
         fields[key] for key in ("num_attention_heads", "hidden_size", "intermediate_size")
     )
     if not isinstance(doubled, int) or doubled % 2:
-        raise ValueError(f"intermediate_size={doubled!r} must be even: it is twice the MLP's inner width")
+        raise ValueError(
+            f"intermediate_size={doubled!r} must be even: it is twice the MLP's inner width"
+        )
     if (head_dim := fields.get("head_dim")) is not None and head_dim * heads != width:
-        raise ValueError(f"head_dim={head_dim} times num_attention_heads={heads} is not hidden_size={width}")
+        raise ValueError(
+            f"head_dim={head_dim} times num_attention_heads={heads} is not hidden_size={width}"
+        )
     theta, fraction = _rope(fields)
     config = GriffinConfig(
         vocab_size=fields["vocab_size"],
@@ -197,10 +218,14 @@ def _block_types(fields: Mapping[str, Any], value: Any) -> tuple[Any, ...]:
     if not isinstance(layers, int) or layers < 1:
         raise ValueError(f"num_hidden_layers must be a whole number of at least 1, not {layers!r}")
     if not isinstance(pattern, list) or not pattern:
-        raise ValueError(f"block_types must be a list of 'recurrent' and 'attention', not {pattern!r}")
+        raise ValueError(
+            f"block_types must be a list of 'recurrent' and 'attention', not {pattern!r}"
+        )
     blocks = tuple((pattern * layers)[:layers])
     kinds = {"linear_attention": "recurrent", "sliding_attention": "attention"}
-    if (named := fields.get("layer_types")) is not None and [kinds.get(k) for k in named] != list(blocks):
+    if (named := fields.get("layer_types")) is not None and [kinds.get(k) for k in named] != list(
+        blocks
+    ):
         raise ValueError(f"contradicts itself: layer_types={named} and block_types={pattern}")
     return blocks
 
@@ -227,7 +252,9 @@ def fits_huggingface(config: GriffinConfig) -> list[str]:
     """Return what transformers' RecurrentGemma cannot express about a config; empty if nothing."""
     reasons: list[str] = []
     if config.num_gate_blocks != config.num_heads:
-        reasons.append(f"num_gate_blocks={config.num_gate_blocks} differs from num_heads={config.num_heads}")
+        reasons.append(
+            f"num_gate_blocks={config.num_gate_blocks} differs from num_heads={config.num_heads}"
+        )
     if not config.scale_embeddings:
         reasons.append("scale_embeddings is off")
     if config.logits_soft_cap == 0:
@@ -238,9 +265,11 @@ def fits_huggingface(config: GriffinConfig) -> list[str]:
 
 
 def to_config_json(config: GriffinConfig, dtype: torch.dtype) -> dict[str, Any]:
-    """Return the fields of the config.json to write: transformers' where it can express the model, else ours.
+    """Return the fields of the config.json to write: transformers' where it can express the model,
+    else ours.
 
-    `dtype` is the type of the weights. Both generations of names are written where they differ only by name.
+    `dtype` is the type of the weights. Both generations of names are written where they differ only
+    by name.
     """
     name = str(dtype).removeprefix("torch.")
     ids = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}

@@ -44,7 +44,8 @@ ARCHIVE = "model.pt"
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a conversion is: bytes written so far, bytes of the result, the tensor being written."""
+    """How far a conversion is: bytes written so far, bytes of the result, the tensor being
+    written."""
 
     done: int
     total: int
@@ -78,12 +79,14 @@ def convert(
     """Write a checkpoint in another layout; tokenizer files beside it are copied along.
 
     src:   what `open` accepts, or an opened checkpoint.
-    dst:   a folder that does not exist yet or is empty. With to="deepmind-torch" a path ending in .pt is the
-           archive itself (no config.json beside it then); otherwise it is `model.pt` in the folder.
+    dst:   a folder that does not exist yet or is empty. With to="deepmind-torch" a path ending in
+           .pt is the archive itself (no config.json beside it then); otherwise it is `model.pt` in
+           the folder.
     dtype: the type of the result; as stored if omitted.
-    Memory stays at a few tensors, whatever the size of the model. Every value is checked: NaN and infinity
-    are refused, those a narrower dtype would overflow to included. The result appears whole or not at all,
-    Ctrl-C and a full disk (OSError) included. Raises CheckpointError for what `to` cannot express.
+    Memory stays at a few tensors, whatever the size of the model. Every value is checked: NaN and
+    infinity are refused, those a narrower dtype would overflow to included. The result appears
+    whole or not at all, Ctrl-C and a full disk (OSError) included. Raises CheckpointError for what
+    `to` cannot express.
     """
     if to not in get_args(Target):
         raise ValueError(f"to must be one of {', '.join(get_args(Target))}, not {to!r}")
@@ -93,7 +96,11 @@ def convert(
     as_file = to == "deepmind-torch" and target.suffix == ".pt"
     if target.exists() and (as_file or not target.is_dir() or any(target.iterdir())):
         raise CheckpointError(f"{target} exists already; expected a new path or an empty folder")
-    source = src if isinstance(src, Checkpoint) else open_checkpoint(src, config=config, revision=revision)
+    source = (
+        src
+        if isinstance(src, Checkpoint)
+        else open_checkpoint(src, config=config, revision=revision)
+    )
     if to != "huggingface" and (reasons := fits_deepmind(source.config)):
         raise CheckpointError(f"{to} cannot hold this model: {'; '.join(reasons)}")
 
@@ -154,7 +161,7 @@ def _plan(
 
     if to == "huggingface":
         plan = {name: Planned(shape, dtype or source.dtype(name)) for name, shape in shapes.items()}
-        return plan, {name: (lambda kind, name=name: ours(name, kind)) for name in plan}
+        return plan, {name: lambda kind, name=name: ours(name, kind) for name in plan}
     plan, readers = {}, {}
     flavour: Flavour = "torch" if to == "deepmind-torch" else "flax"
     for name, rule in rules(source.config, flavour).items():
@@ -172,13 +179,15 @@ def _plan(
 
 
 def check_room(target: Path, total: int) -> None:
-    existing = next(parent for parent in (target.absolute(), *target.absolute().parents) if parent.exists())
+    existing = next(
+        parent for parent in (target.absolute(), *target.absolute().parents) if parent.exists()
+    )
     free = shutil.disk_usage(existing).free
     if free < total:
         raise OSError(
             errno.ENOSPC,
-            f"no room to write {target}: the result takes {total:,} bytes, {free:,} are free; nothing was "
-            f"written",
+            f"no room to write {target}: the result takes {total:,} bytes, {free:,} are free;"
+            " nothing was written",
         )
 
 

@@ -24,8 +24,8 @@ def config_for(
 ) -> GriffinConfig:
     """Return the config of an archive whose tensors have these shapes, by their torch names.
 
-    given:  a whole config, or the fields that shapes cannot tell. Omitted, a config.json in `folder` (our
-            conversions leave one) counts, then the released shapes.
+    given:  a whole config, or the fields that shapes cannot tell. Omitted, a config.json in
+            `folder` (our conversions leave one) counts, then the released shapes.
     Raises CheckpointError that names the fields that are missing or contradict the shapes.
     """
     told = told_by_shapes(shapes, where)
@@ -59,7 +59,9 @@ def config_for(
 def _released(told: Mapping[str, Any]) -> GriffinConfig | None:
     for name in RELEASED:
         preset = PRESETS[name]
-        agrees = all(getattr(preset, key) == value for key, value in told.items() if key != "vocab_size")
+        agrees = all(
+            getattr(preset, key) == value for key, value in told.items() if key != "vocab_size"
+        )
         if agrees and told["vocab_size"] >= preset.vocab_size:
             return preset
     return None
@@ -84,7 +86,9 @@ def told_by_shapes(shapes: Shapes, where: Path) -> dict[str, Any]:
     def shape(name: str, dimensions: int) -> tuple[int, ...]:
         found = shapes.get(name)
         if found is None:
-            raise CheckpointError(f"{where} is no DeepMind archive: it lacks {name}; found {listed(shapes)}")
+            raise CheckpointError(
+                f"{where} is no DeepMind archive: it lacks {name}; found {listed(shapes)}"
+            )
         if len(found) != dimensions:
             raise CheckpointError(
                 f"{where}: {name} has shape {list(found)}, expected {dimensions} dimensions"

@@ -1,8 +1,8 @@
 """DeepMind's Flax archive: an Orbax folder, as one OCDBT database or as plain zarr arrays.
 
-Orbax flattens the tree of parameters into names joined by dots ("blocks.0" is one key, dot included) and
-stores each as a zarr array, in files `d/...` under one database (`manifest.ocdbt`) or in a folder of its own.
-tensorstore reads and writes both; JAX and Orbax are not needed.
+Orbax flattens the tree of parameters into names joined by dots ("blocks.0" is one key, dot
+included) and stores each as a zarr array, in files `d/...` under one database (`manifest.ocdbt`) or
+in a folder of its own. tensorstore reads and writes both; JAX and Orbax are not needed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,12 @@ _DTYPES = {
     "float32": torch.float32,
     "float64": torch.float64,
 }
-_ZARR_NAMES = {torch.bfloat16: "bfloat16", torch.float16: "<f2", torch.float32: "<f4", torch.float64: "<f8"}
+_ZARR_NAMES = {
+    torch.bfloat16: "bfloat16",
+    torch.float16: "<f2",
+    torch.float32: "<f4",
+    torch.float64: "<f8",
+}
 _FORMATS = {".zarray": "zarr", "zarr.json": "zarr3"}
 # One chunk of a written array: what is encoded, and later decoded, at a time.
 _CHUNK = 32 << 20
@@ -58,7 +63,8 @@ def _tensorstore() -> Any:
 
 
 def find_orbax(path: Path, depth: int = 2) -> list[Path]:
-    """Return the Orbax trees at `path`, or in the folders below it (archives nest them once or twice)."""
+    """Return the Orbax trees at `path`, or in the folders below it (archives nest them once or
+    twice)."""
     if (path / _MANIFEST).is_file() or any(path.glob("*/.zarray")) or any(path.glob("*/zarr.json")):
         return [path]
     if depth == 0:
@@ -71,11 +77,14 @@ class OrbaxSource:
     """The arrays of an Orbax folder, under dotted names without the root key `params`."""
 
     def __init__(self, path: Path) -> None:
-        """Read the arrays' descriptions; raises CheckpointError where one is damaged or of a strange type."""
+        """Read the arrays' descriptions; raises CheckpointError where one is damaged or of a
+        strange type."""
         self._ts = _tensorstore()
         self._path = path
         self._ocdbt = (path / _MANIFEST).is_file()
-        self.files = tuple(sorted(f for f in path.rglob("*") if f.is_file() and _holds_weights(f, path)))
+        self.files = tuple(
+            sorted(f for f in path.rglob("*") if f.is_file() and _holds_weights(f, path))
+        )
         self._keys: dict[str, tuple[str, str]] = {}  # name -> (folder in the store, driver)
         self._kinds: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
         for key, driver, text in self._descriptions():
@@ -83,7 +92,9 @@ class OrbaxSource:
             self._keys[name] = (key, driver)
             self._kinds[name] = self._kind(name, text)
         if not self._keys:
-            raise CheckpointError(f"{path} holds no arrays; expected an Orbax folder with zarr arrays")
+            raise CheckpointError(
+                f"{path} holds no arrays; expected an Orbax folder with zarr arrays"
+            )
         if all(name.startswith("params.") for name in self._keys):
             self._keys = {name.removeprefix("params."): v for name, v in self._keys.items()}
             self._kinds = {name.removeprefix("params."): v for name, v in self._kinds.items()}
@@ -92,7 +103,11 @@ class OrbaxSource:
         if not self._ocdbt:
             for file, driver in _FORMATS.items():
                 for found in sorted(self._path.rglob(file)):
-                    yield found.parent.relative_to(self._path).as_posix(), driver, found.read_bytes()
+                    yield (
+                        found.parent.relative_to(self._path).as_posix(),
+                        driver,
+                        found.read_bytes(),
+                    )
             return
         try:
             store = self._ts.KvStore.open(self._store()).result()
@@ -121,7 +136,9 @@ class OrbaxSource:
                 f"{self._path}: the description of {name} is damaged: {text[:80]!r}"
             ) from None
         if kind not in _DTYPES:
-            raise CheckpointError(f"{self._path}: {name} has dtype {kind}; expected bfloat16 or a float")
+            raise CheckpointError(
+                f"{self._path}: {name} has dtype {kind}; expected bfloat16 or a float"
+            )
         return shape, _DTYPES[kind]
 
     def names(self) -> list[str]:
@@ -137,7 +154,8 @@ class OrbaxSource:
         return self._path if self._ocdbt else self._path / self._keys[name][0]
 
     def read(self, name: str) -> Tensor:
-        """Decode an array; compressed chunks cannot be mapped. A missing chunk is an error, not zeros."""
+        """Decode an array; compressed chunks cannot be mapped. A missing chunk is an error, not
+        zeros."""
         key, driver = self._keys[name]
         store = self._store()
         store["path"] = store.get("path", "") + f"{key}/"
@@ -145,7 +163,9 @@ class OrbaxSource:
         try:
             values = self._ts.open(spec, open=True, read=True).result().read().result()
         except ValueError as error:
-            raise CheckpointError(f"{self.where(name)}: {name} cannot be read: {_brief(error)}") from None
+            raise CheckpointError(
+                f"{self.where(name)}: {name} cannot be read: {_brief(error)}"
+            ) from None
         values = np.ascontiguousarray(values)
         if self.dtype(name) == torch.bfloat16:
             return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)
@@ -176,7 +196,9 @@ def open_deepmind_flax(
         if name.endswith(".kernel"):
             name, shape = name.removesuffix("kernel") + "weight", shape[::-1]
         shapes[name] = shape
-    inside = beside is None or (path / "tokenizer.json").exists() or (path / "tokenizer.model").exists()
+    inside = (
+        beside is None or (path / "tokenizer.json").exists() or (path / "tokenizer.model").exists()
+    )
     folder = path if inside or beside is None else beside
     config_folder = next((f for f in (path, folder) if (f / "config.json").is_file()), path)
     found = config_for(shapes, config, path, config_folder)
@@ -184,11 +206,14 @@ def open_deepmind_flax(
     return Checkpoint(found, "deepmind-flax", lambda: OrbaxSource(path), folder, table, source)
 
 
-def write_deepmind_flax(folder: Path, plan: Mapping[str, Planned], read: Callable[[str], Tensor]) -> None:
-    """Write arrays into an empty folder as Orbax writes a tree of them, each read when its turn comes.
+def write_deepmind_flax(
+    folder: Path, plan: Mapping[str, Planned], read: Callable[[str], Tensor]
+) -> None:
+    """Write arrays into an empty folder as Orbax writes a tree of them, each read when its turn
+    comes.
 
-    `orbax.checkpoint.PyTreeCheckpointer().restore` and `recurrentgemma.load_parameters` read the result.
-    The root has no `params` key, as in the released archives.
+    `orbax.checkpoint.PyTreeCheckpointer().restore` and `recurrentgemma.load_parameters` read the
+    result. The root has no `params` key, as in the released archives.
     """
     ts = _tensorstore()
     store = {"driver": "ocdbt", "base": f"{folder.absolute().as_uri()}/"}
@@ -214,7 +239,8 @@ def write_deepmind_flax(folder: Path, plan: Mapping[str, Planned], read: Callabl
                     "dimension_separator": ".",
                 },
             }
-            # A transaction keeps what it holds in memory: small arrays share one, large ones go without.
+            # A transaction keeps what it holds in memory: small arrays share one, large ones go
+            # without.
             alone = planned.size > _COMMIT
             array = ts.open(
                 spec, create=True, context=context, transaction=None if alone else transaction
@@ -236,7 +262,8 @@ def write_deepmind_flax(folder: Path, plan: Mapping[str, Planned], read: Callabl
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
         raise CheckpointError(f"{folder} cannot be written: {_brief(error)}") from None
     except BaseException:
-        # Ctrl-C leaves tensorstore's threads at work; they must be done before the folder can be removed.
+        # Ctrl-C leaves tensorstore's threads at work; they must be done before the folder can be
+        # removed.
         transaction.abort()
         if pending is not None:
             pending.exception()
@@ -254,13 +281,15 @@ def _values(rows: Tensor, ts: Any) -> np.ndarray:
 
 
 def _keys(name: str) -> list[str]:
-    """Split a dotted name into the tree's keys: "blocks.0.conv_1d.w" -> "blocks.0", "conv_1d", "w"."""
+    """Split a dotted name into the tree's keys: "blocks.0.conv_1d.w" -> "blocks.0", "conv_1d",
+    "w"."""
     parts = name.split(".")
     return [".".join(parts[:2]), *parts[2:]] if parts[0] == "blocks" else parts
 
 
 def _orbax_notes(plan: Mapping[str, Planned]) -> dict[str, Any]:
-    """Return the files Orbax keeps beside the arrays: the tree, its handler, the shapes, the shardings."""
+    """Return the files Orbax keeps beside the arrays: the tree, its handler, the shapes, the
+    shardings."""
     tree: dict[str, Any] = {}
     for name, planned in plan.items():
         keys = _keys(name)

@@ -1,8 +1,8 @@
 """DeepMind's torch archive: one `.pt` file, a flat dictionary of tensors.
 
-Reading goes through torch.load with weights_only and mmap, so a pickle that asks for anything but tensors is
-refused before it runs. Writing produces the same zip layout as torch.save, one tensor after another: a model
-never has to be in memory.
+Reading goes through torch.load with weights_only and mmap, so a pickle that asks for anything but
+tensors is refused before it runs. Writing produces the same zip layout as torch.save, one tensor
+after another: a model never has to be in memory.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class TorchSource:
     """The tensors of a `.pt` file."""
 
     def __init__(self, path: Path) -> None:
-        """Read the archive's table of contents; raises CheckpointError for what is not a dict of tensors."""
+        """Read the archive's table of contents; raises CheckpointError for what is not a dict of
+        tensors."""
         self.files = (path,)
         self._path = path
         self._mapped: dict[str, Tensor] | None = _load(path)
@@ -78,9 +79,18 @@ def _load(path: Path) -> dict[str, Tensor]:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         reason = f"its pickle asks for {found[1]}" if found else _first_line(error)
         raise CheckpointError(
-            f"{path} was refused and nothing in it was run: {reason}; expected a dictionary of plain tensors"
+            f"{path} was refused and nothing in it was run: {reason}; expected a dictionary of"
+            " plain tensors"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
+    except (
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        TypeError,
+        IndexError,
+    ) as error:
         raise CheckpointError(
             f"{path} is no readable torch archive, or truncated: {_first_line(error)} "
             f"(found {path.stat().st_size} bytes)"
@@ -93,7 +103,8 @@ def _load(path: Path) -> dict[str, Tensor]:
     for name, tensor in content.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise CheckpointError(
-                f"{path}: {name!r} is a {type(tensor).__name__}; expected a dictionary of tensors by name"
+                f"{path}: {name!r} is a {type(tensor).__name__}; expected a dictionary of tensors"
+                " by name"
             )
         if tensor.layout != torch.strided or tensor.is_quantized:
             raise CheckpointError(f"{path}: {name} is {tensor.layout}; expected a dense tensor")
@@ -105,7 +116,8 @@ def _load(path: Path) -> dict[str, Tensor]:
 
 
 def _first_line(error: BaseException) -> str:
-    """Return what torch says without its advice, and an exception's name where it says too little."""
+    """Return what torch says without its advice, and an exception's name where it says too
+    little."""
     text = str(error).strip().split("\n")[0].split(". ")[0]
     return text if " " in text else f"{type(error).__name__} {text}".strip()
 
@@ -115,19 +127,28 @@ def open_deepmind_torch(path: Path, config: GriffinConfig | Mapping[str, Any] | 
     source = TorchSource(path)
     if any(name.startswith("model.layers.") for name in source.names()):
         raise CheckpointError(
-            f"{path} holds Hugging Face names in a pickle; expected DeepMind's names, or safetensors"
+            f"{path} holds Hugging Face names in a pickle; expected DeepMind's names, or"
+            " safetensors"
         )
     shapes = {name: source.shape(name) for name in source.names()}
     found = config_for(shapes, config, path, path.parent)
     table = rules(found, "torch")
-    return Checkpoint(found, "deepmind-torch", lambda: TorchSource(path), path.parent, table, source)
+    return Checkpoint(
+        found, "deepmind-torch", lambda: TorchSource(path), path.parent, table, source
+    )
 
 
 class _Storage:
     """Stands for the bytes of one tensor while the pickle is written."""
 
     def __init__(self, key: int, planned: Planned) -> None:
-        self.persistent = ("storage", _STORAGES[planned.dtype], str(key), "cpu", math.prod(planned.shape))
+        self.persistent = (
+            "storage",
+            _STORAGES[planned.dtype],
+            str(key),
+            "cpu",
+            math.prod(planned.shape),
+        )
 
 
 class _Rebuilt:
@@ -140,7 +161,8 @@ class _Rebuilt:
     def __reduce__(self) -> tuple[Any, ...]:
         stride = torch.empty(self._shape, device="meta").stride()
         arguments = (self._storage, 0, self._shape, stride, False, OrderedDict())
-        return torch._utils._rebuild_tensor_v2, arguments  # pyright: ignore[reportAttributeAccessIssue]
+        rebuild = torch._utils._rebuild_tensor_v2  # pyright: ignore[reportAttributeAccessIssue]
+        return rebuild, arguments
 
 
 class _Pickler(pickle.Pickler):
@@ -148,13 +170,17 @@ class _Pickler(pickle.Pickler):
         return obj.persistent if isinstance(obj, _Storage) else None
 
 
-def write_deepmind_torch(file: Path, plan: Mapping[str, Planned], read: Callable[[str], Tensor]) -> None:
+def write_deepmind_torch(
+    file: Path, plan: Mapping[str, Planned], read: Callable[[str], Tensor]
+) -> None:
     """Write tensors as torch.save writes a dictionary of them, each read only when its turn comes.
 
     torch.load reads the result, with weights_only and mmap too.
     """
     index = io.BytesIO()
-    _Pickler(index, protocol=2).dump({name: _Rebuilt(key, p) for key, (name, p) in enumerate(plan.items())})
+    _Pickler(index, protocol=2).dump(
+        {name: _Rebuilt(key, p) for key, (name, p) in enumerate(plan.items())}
+    )
     with file.open("wb") as stream, zipfile.ZipFile(stream, "w") as archive:
         _record(archive, stream, "data.pkl", index.getvalue())
         _record(archive, stream, "byteorder", b"little")
@@ -170,7 +196,8 @@ def _record(
 ) -> None:
     info = zipfile.ZipInfo(f"archive/{name}", date_time=(1980, 1, 1, 0, 0, 0))
     large = len(content) >= zipfile.ZIP64_LIMIT
-    # Local header: 30 bytes, the name, 20 bytes for large sizes, then a padding field of our own ("FB").
+    # Local header: 30 bytes, the name, 20 bytes for large sizes, then a padding field of our own
+    # ("FB").
     start = stream.tell() + 30 + len(info.filename) + (20 if large else 0) + 4
     padding = -start % _ALIGNMENT
     info.extra = struct.pack("<2sH", b"FB", padding) + b"Z" * padding

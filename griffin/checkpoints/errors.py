@@ -9,7 +9,8 @@ from pathlib import Path
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be read or written as asked: one line: file, tensor, expected, found."""
+    """A checkpoint that cannot be read or written as asked: one line: file, tensor, expected,
+    found."""
 
 
 class CheckpointWarning(UserWarning):
@@ -32,5 +33,6 @@ def disk_errors(target: Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise OSError(
-            error.errno, f"no room to write {target} ({error.strerror}); nothing half-written was left"
+            error.errno,
+            f"no room to write {target} ({error.strerror}); nothing half-written was left",
         ) from error

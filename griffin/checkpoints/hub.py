@@ -22,15 +22,17 @@ def is_repo_id(text: str) -> bool:
 def download(repo: str, revision: str | None = None) -> Path:
     """Fetch a repository into the Hub's cache, or find it there, and return its folder.
 
-    Raises CheckpointError with one line and what to do: a licence not accepted, no such repository or
-    revision, no network and nothing cached.
+    Raises CheckpointError with one line and what to do: a licence not accepted, no such repository
+    or revision, no network and nothing cached.
     """
     import huggingface_hub
     from huggingface_hub import errors
 
     where = f"huggingface.co/{repo}"
     try:
-        return Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=PATTERNS))
+        return Path(
+            huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=PATTERNS)
+        )
     except errors.GatedRepoError:
         raise CheckpointError(_gated(repo, where)) from None
     except errors.RevisionNotFoundError:
@@ -40,7 +42,7 @@ def download(repo: str, revision: str | None = None) -> Path:
     except errors.RepositoryNotFoundError:
         raise CheckpointError(
             f"there is no {where} that you can see; check the name (owner/name), or log in with "
-            f"`hf auth login` if it is private"
+            "`hf auth login` if it is private"
         ) from None
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
         asked = f" at revision {revision!r}" if revision else ""
@@ -54,15 +56,19 @@ def download(repo: str, revision: str | None = None) -> Path:
             raise CheckpointError(_gated(repo, where)) from None
         raise CheckpointError(f"{where} answered {status}: {str(error).splitlines()[0]}") from None
     except errors.HFValidationError as error:
-        raise CheckpointError(f"{repo!r} is no repository name: {str(error).splitlines()[0]}") from None
+        raise CheckpointError(
+            f"{repo!r} is no repository name: {str(error).splitlines()[0]}"
+        ) from None
     except _http_error() as error:
         raise CheckpointError(
-            f"the download of {where} broke off ({type(error).__name__}); run it again, what arrived is kept"
+            f"the download of {where} broke off ({type(error).__name__}); run it again, what"
+            " arrived is kept"
         ) from None
 
 
 def _http_error() -> type[Exception]:
-    """Return the base of what the client's HTTP library raises; its versions use different libraries."""
+    """Return the base of what the client's HTTP library raises; its versions use different
+    libraries."""
     from huggingface_hub import errors
 
     base = errors.HfHubHTTPError.__bases__[0]
@@ -74,7 +80,7 @@ def _gated(repo: str, where: str) -> str:
     terms = "the Gemma terms of use" if repo.startswith("google/") else "its licence"
     return (
         f"{where} is gated: accept {terms} at https://{where}, then log in with `hf auth login` "
-        f"(or set HF_TOKEN to a token that may read it)"
+        "(or set HF_TOKEN to a token that may read it)"
     )
 
 

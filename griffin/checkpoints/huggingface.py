@@ -17,7 +17,9 @@ from griffin.checkpoints.source import Source
 from griffin.model import GriffinConfig
 
 
-def open_huggingface(path: Path, config: GriffinConfig | Mapping[str, Any] | None = None) -> Checkpoint:
+def open_huggingface(
+    path: Path, config: GriffinConfig | Mapping[str, Any] | None = None
+) -> Checkpoint:
     """Open a folder with config.json and safetensors, or one safetensors file.
 
     config: fields that take precedence over config.json, or a whole GriffinConfig instead of it.
@@ -29,7 +31,9 @@ def open_huggingface(path: Path, config: GriffinConfig | Mapping[str, Any] | Non
         parsed, says_tied = config, True
     else:
         if not (folder / "config.json").is_file():
-            raise CheckpointError(f"{folder} has no config.json; expected one, or config=GriffinConfig(...)")
+            raise CheckpointError(
+                f"{folder} has no config.json; expected one, or config=GriffinConfig(...)"
+            )
         parsed, says_tied = read_config(folder / "config.json")
         if config:
             parsed = parsed.replace(**config)
@@ -45,14 +49,15 @@ def open_huggingface(path: Path, config: GriffinConfig | Mapping[str, Any] | Non
     if parsed.tie_embeddings and HEAD in source.names():
         if source.shape(HEAD) != source.shape(EMBEDDING):
             raise CheckpointError(
-                f"{source.where(HEAD)}: {HEAD} has shape {list(source.shape(HEAD))}, expected that of the "
-                f"embedding it is tied to, {list(source.shape(EMBEDDING))}"
+                f"{source.where(HEAD)}: {HEAD} has shape {list(source.shape(HEAD))}, expected that"
+                f" of the embedding it is tied to, {list(source.shape(EMBEDDING))}"
             )
         if not same_values(source.read(HEAD), source.read(EMBEDDING)):
             if says_tied:
                 raise CheckpointError(
-                    f"{source.where(HEAD)}: {HEAD} differs from {EMBEDDING}, expected equal values as the "
-                    f"config ties them; pass config={{'tie_embeddings': False}} to use it as a separate head"
+                    f"{source.where(HEAD)}: {HEAD} differs from {EMBEDDING}, expected equal values"
+                    " as the config ties them; pass config={'tie_embeddings': False} to use it"
+                    " as a separate head"
                 )
             parsed = parsed.replace(tie_embeddings=False)
         source.release()

@@ -42,12 +42,15 @@ def load_model(
 
     dtype:  the weights' type ("bfloat16" or torch.bfloat16); as stored if omitted.
     config: what the files do not say, see `open`.
-    check:  read every weight now and refuse NaN and infinite values. Off, because on the CPU in the stored
-            type the weights are mapped, not read: pages arrive when the model first uses them.
-    quantize: a format of griffin.quant.FORMATS, "int8" or "int4": every matrix is rounded to it as it is
-            read. A checkpoint that is quantized already needs no such word, and takes none but its own.
+    check:  read every weight now and refuse NaN and infinite values. Off, because on the CPU in the
+            stored type the weights are mapped, not read: pages arrive when the model first uses
+            them.
+    quantize: a format of griffin.quant.FORMATS, "int8" or "int4": every matrix is rounded to it as
+            it is read. A checkpoint that is quantized already needs no such word, and takes none
+            but its own.
     dtype of a quantized checkpoint: that of everything else, and of what goes from layer to layer.
-    Weights occupy memory once. Raises CheckpointError (a ValueError) for files that do not fit together.
+    Weights occupy memory once. Raises CheckpointError (a ValueError) for files that do not fit
+    together.
     """
     checkpoint = (
         path_or_repo
@@ -86,7 +89,10 @@ def load_model(
     checkpoint.release()
     # Parameters are replaced, not filled: a mapped tensor stays mapped.
     model.load_state_dict(
-        {name: tensor if name in packed else nn.Parameter(tensor) for name, tensor in tensors.items()},
+        {
+            name: tensor if name in packed else nn.Parameter(tensor)
+            for name, tensor in tensors.items()
+        },
         strict=True,
         assign=True,
     )
@@ -94,7 +100,8 @@ def load_model(
 
 
 def packing(checkpoint: Checkpoint, quantize: str | None) -> str | None:
-    """Return the format that a model's matrices will have: the checkpoint's own, or the one asked for.
+    """Return the format that a model's matrices will have: the checkpoint's own, or the one asked
+    for.
 
     Raises ValueError for a format that does not exist, and for one other than the checkpoint's.
     """
@@ -109,7 +116,8 @@ def packing(checkpoint: Checkpoint, quantize: str | None) -> str | None:
 
 
 def read_packed(checkpoint: Checkpoint, name: str, format: str, check: bool) -> Packed:
-    """Return a matrix in a format: as it lies, or rounded now. check: refuse NaN and infinite values.
+    """Return a matrix in a format: as it lies, or rounded now. check: refuse NaN and infinite
+    values.
 
     What is rounded now to a grid is always checked: one NaN would spoil its whole group unseen.
     """
@@ -127,12 +135,14 @@ def read_packed(checkpoint: Checkpoint, name: str, format: str, check: bool) -> 
 def save_model(
     model: Griffin, path: str | Path, max_shard_size: int | str = "5GB", *, calibrated: bool = False
 ) -> None:
-    """Write a model as a Hugging Face folder: config.json and safetensors, in shards beyond `max_shard_size`.
+    """Write a model as a Hugging Face folder: config.json and safetensors, in shards beyond
+    `max_shard_size`.
 
-    What transformers' config cannot express (`fits_huggingface` lists it) is written with the same tensors
-    and a config.json of our own, model_type "griffin"; a quantized model is written packed, as it is. Files
-    of the same names in `path` are replaced, stale shards removed, all else (a tokenizer) left alone.
-    calibrated: what a quantized model's config.json shall say. Raises OSError where the disk is full.
+    What transformers' config cannot express (`fits_huggingface` lists it) is written with the same
+    tensors and a config.json of our own, model_type "griffin"; a quantized model is written packed,
+    as it is. Files of the same names in `path` are replaced, stale shards removed, all else (a
+    tokenizer) left alone. calibrated: what a quantized model's config.json shall say. Raises
+    OSError where the disk is full.
     """
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
@@ -171,7 +181,13 @@ def parse_size(size: int | str) -> int:
 def parse_dtype(dtype: torch.dtype | str) -> torch.dtype:
     """Return a floating-point torch.dtype from itself or its name ("bfloat16", "float32", ...)."""
     allowed = ("bfloat16", "float32", "float16", "float64")
-    short = {"bf16": "bfloat16", "fp32": "float32", "fp16": "float16", "f32": "float32", "f16": "float16"}
+    short = {
+        "bf16": "bfloat16",
+        "fp32": "float32",
+        "fp16": "float16",
+        "f32": "float32",
+        "f16": "float16",
+    }
     name = str(dtype).removeprefix("torch.")
     name = short.get(name, name)
     if name not in allowed:

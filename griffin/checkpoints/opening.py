@@ -22,13 +22,16 @@ def open_checkpoint(
 ) -> Checkpoint:
     """Open weights of any known layout without reading them.
 
-    path_or_repo: a Hugging Face folder or repository ("google/recurrentgemma-2b"), a safetensors file,
-                  DeepMind's torch archive (.pt) or Flax archive (an Orbax folder), or the folder around one.
-    config:       what the files do not say, as GriffinConfig fields, a whole GriffinConfig or the fields of
-                  a config.json. DeepMind's archives carry no config: the released shapes are known, any
-                  other needs attention_window_size, logits_soft_cap and scale_embeddings.
+    path_or_repo: a Hugging Face folder or repository ("google/recurrentgemma-2b"), a safetensors
+                  file, DeepMind's torch archive (.pt) or Flax archive (an Orbax folder), or the
+                  folder around one.
+    config:       what the files do not say, as GriffinConfig fields, a whole GriffinConfig or the
+                  fields of a config.json. DeepMind's archives carry no config: the released shapes
+                  are known, any other needs attention_window_size, logits_soft_cap and
+                  scale_embeddings.
     revision:     branch, tag or commit of a repository.
-    Raises CheckpointError (a ValueError) that names file, tensor, what was expected and what was found.
+    Raises CheckpointError (a ValueError) that names file, tensor, what was expected and what was
+    found.
     """
     if isinstance(config, Mapping) and "model_type" in config:
         config = parse_config(config, "config")[0]
@@ -38,8 +41,8 @@ def open_checkpoint(
 
         if isinstance(path_or_repo, Path) or not is_repo_id(path_or_repo):
             raise CheckpointError(
-                f"{path_or_repo} does not exist; expected a folder, an archive, or a repository such as "
-                f"google/recurrentgemma-2b"
+                f"{path_or_repo} does not exist; expected a folder, an archive, or a repository"
+                " such as google/recurrentgemma-2b"
             )
         path = download(path_or_repo, revision)
     if path.is_file():
@@ -57,11 +60,14 @@ def _open_file(path: Path, config: GriffinConfig | Mapping[str, Any] | None) -> 
 
         return open_deepmind_torch(path, config)
     raise CheckpointError(
-        f"{path} is no known kind of checkpoint; expected a folder, or a file ending in .safetensors or .pt"
+        f"{path} is no known kind of checkpoint; expected a folder, or a file ending in"
+        " .safetensors or .pt"
     )
 
 
-def _open_archive_folder(path: Path, config: GriffinConfig | Mapping[str, Any] | None) -> Checkpoint:
+def _open_archive_folder(
+    path: Path, config: GriffinConfig | Mapping[str, Any] | None
+) -> Checkpoint:
     from griffin.checkpoints.deepmind_flax import find_orbax, open_deepmind_flax
     from griffin.checkpoints.deepmind_torch import open_deepmind_torch
 
@@ -69,7 +75,8 @@ def _open_archive_folder(path: Path, config: GriffinConfig | Mapping[str, Any] |
     trees = find_orbax(path)
     if len(archives) + len(trees) > 1:
         raise CheckpointError(
-            f"{path} holds several checkpoints ({listed(str(p.name) for p in [*archives, *trees])}); name one"
+            f"{path} holds several checkpoints"
+            f" ({listed(str(p.name) for p in [*archives, *trees])}); name one"
         )
     if trees:
         return open_deepmind_flax(trees[0], config, beside=path)
@@ -77,8 +84,10 @@ def _open_archive_folder(path: Path, config: GriffinConfig | Mapping[str, Any] |
         return open_deepmind_torch(archives[0], config)
     found = listed(sorted(entry.name for entry in path.iterdir())) or "nothing"
     if any(path.glob("pytorch_model*.bin")):
-        raise CheckpointError(f"{path} holds pytorch_model.bin, expected safetensors (pickles run code)")
+        raise CheckpointError(
+            f"{path} holds pytorch_model.bin, expected safetensors (pickles run code)"
+        )
     raise CheckpointError(
-        f"{path} holds no checkpoint: expected config.json with *.safetensors, a .pt archive or an Orbax "
-        f"folder, found {found}"
+        f"{path} holds no checkpoint: expected config.json with *.safetensors, a .pt archive or an"
+        f" Orbax folder, found {found}"
     )

@@ -34,7 +34,8 @@ class Quantization:
 
 
 def read_quantization(path: Path) -> Quantization | None:
-    """Return what a config.json that is known to be one says about quantization; None if nothing."""
+    """Return what a config.json that is known to be one says about quantization; None if
+    nothing."""
     return parse_quantization(json.loads(path.read_bytes()), str(path))
 
 
@@ -51,8 +52,8 @@ def parse_quantization(fields: Mapping[str, Any], where: str) -> Quantization | 
         raise CheckpointError(f"{where} must be an object, not {found!r}")
     if (method := found.get("quant_method")) != METHOD:
         raise CheckpointError(
-            f"{where} has quant_method {method!r}; expected {METHOD!r} (quantize the original weights with "
-            f"`griffin quantize`)"
+            f"{where} has quant_method {method!r}; expected {METHOD!r} (quantize the original"
+            " weights with `griffin quantize`)"
         )
     if (version := found.get("version")) != VERSION:
         raise CheckpointError(f"{where} has version {version!r}; this griffin reads {VERSION}")
@@ -61,7 +62,9 @@ def parse_quantization(fields: Mapping[str, Any], where: str) -> Quantization | 
     except ValueError as error:
         raise CheckpointError(f"{where}: {error}") from None
     if (format := found.get("format")) not in FORMATS:
-        raise CheckpointError(f"{where} has format {format!r}; expected one of {', '.join(FORMATS)}")
+        raise CheckpointError(
+            f"{where} has format {format!r}; expected one of {', '.join(FORMATS)}"
+        )
     if not isinstance(calibrated := found.get("calibrated", False), bool):
         raise CheckpointError(f"{where}: calibrated must be true or false, not {calibrated!r}")
     return Quantization(format, calibrated)

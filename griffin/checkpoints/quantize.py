@@ -39,27 +39,38 @@ def quantize(
     """Write a checkpoint with every matrix rounded to a format of griffin.quant.FORMATS.
 
     src:    what `open` accepts, or an opened checkpoint; not one that is quantized already.
-    dst:    a folder that does not exist yet or is empty. Tokenizer files beside the source travel along.
-    sample: (R, T) token ids of R texts to calibrate with (GPTQ): the source is mapped and the result held.
-            Without them each weight goes to the nearest value, and memory stays at a few tensors.
-    Embedding and head are matrices too; RG-LRU parameters, norms, convolution and biases stay as they are.
-    NaN and infinite values are refused. The result appears whole or not at all. Raises CheckpointError or
-    ValueError for what cannot be done, OSError where the disk is full.
+    dst:    a folder that does not exist yet or is empty. Tokenizer files beside the source travel
+            along.
+    sample: (R, T) token ids of R texts to calibrate with (GPTQ): the source is mapped and the
+            result held. Without them each weight goes to the nearest value, and memory stays at a
+            few tensors.
+    Embedding and head are matrices too; RG-LRU parameters, norms, convolution and biases stay as
+    they are. NaN and infinite values are refused. The result appears whole or not at all. Raises
+    CheckpointError or ValueError for what cannot be done, OSError where the disk is full.
     """
     get_format(format)
     shard_size = parse_size(max_shard_size)
     target = Path(dst).expanduser()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CheckpointError(f"{target} exists already; expected a new path or an empty folder")
-    source = src if isinstance(src, Checkpoint) else open_checkpoint(src, config=config, revision=revision)
+    source = (
+        src
+        if isinstance(src, Checkpoint)
+        else open_checkpoint(src, config=config, revision=revision)
+    )
     if source.quantization:
         raise CheckpointError(
-            f"{source.folder} is {source.quantization.format} already; quantize the original weights"
+            f"{source.folder} is {source.quantization.format} already; quantize the original"
+            " weights"
         )
     plan = _plan(source, format)
     total = sum(planned.size for planned in plan.values())
     check_room(target, total)
-    read = _streamed(source, format) if sample is None else _calibrated(source, format, sample, progress)
+    read = (
+        _streamed(source, format)
+        if sample is None
+        else _calibrated(source, format, sample, progress)
+    )
     done = 0
 
     def reading(name: str) -> Tensor:
@@ -79,7 +90,10 @@ def quantize(
             copied = copy_companions(source.folder, staged)
     if progress is not None:
         progress(Progress(total, total, ""))
-    notes = (*source.notes, "transformers cannot load the result, griffin can: the weights are packed")
+    notes = (
+        *source.notes,
+        "transformers cannot load the result, griffin can: the weights are packed",
+    )
     return Converted(target, "huggingface", source.config, len(plan), total, notes, copied)
 
 
@@ -96,7 +110,8 @@ def _plan(source: Checkpoint, format: str) -> dict[str, Planned]:
 
 
 def _streamed(source: Checkpoint, format: str) -> Callable[[str], Tensor]:
-    """Return what reads a planned tensor: a matrix is rounded once, what is not asked for yet is kept."""
+    """Return what reads a planned tensor: a matrix is rounded once, what is not asked for yet is
+    kept."""
     kept: dict[str, Tensor] = {}
     matrix_of = {
         name + part: name

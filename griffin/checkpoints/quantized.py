@@ -1,7 +1,9 @@
-"""Quantized weights on disk: packed as the kernels read them, so that they are mapped and not converted.
+"""Quantized weights on disk: packed as the kernels read them, so that they are mapped and not
+converted.
 
-A matrix `X.weight` (O, I) lies in the safetensors as `X.weight_packed`, bytes by the panel of 16 output rows,
-and at int8 `X.weight_scale`, one float32 an output row. Everything else has its usual name.
+A matrix `X.weight` (O, I) lies in the safetensors as `X.weight_packed`, bytes by the panel of 16
+output rows, and at int8 `X.weight_scale`, one float32 an output row. Everything else has its usual
+name.
 """
 
 from __future__ import annotations
@@ -27,16 +29,21 @@ def packed_plan(shape: tuple[int, ...], format: str) -> dict[str, Planned]:
 class QuantizedSource:
     """The tensors of a quantized checkpoint as if they were not: under the usual names and shapes.
 
-    `read` unpacks; `packed` gives a matrix as it lies, mapped. Matrices count as the type of the norms.
+    `read` unpacks; `packed` gives a matrix as it lies, mapped. Matrices count as the type of the
+    norms.
     """
 
-    def __init__(self, source: SafetensorsSource, config: GriffinConfig, quantization: Quantization) -> None:
+    def __init__(
+        self, source: SafetensorsSource, config: GriffinConfig, quantization: Quantization
+    ) -> None:
         """Check names, shapes and types; raise CheckpointError that names file and tensor."""
         self.files = source.files
         self.quantization = quantization
         self._source = source
         self._shapes = {name: tensor_shapes(config)[name] for name in matrix_names(config)}
-        self._parts = {name: packed_plan(shape, quantization.format) for name, shape in self._shapes.items()}
+        self._parts = {
+            name: packed_plan(shape, quantization.format) for name, shape in self._shapes.items()
+        }
         self._check()
         self._dtype = source.dtype("model.final_norm.weight")
 
@@ -63,7 +70,11 @@ class QuantizedSource:
         return self._source.dtype(name).itemsize * torch.Size(self._source.shape(name)).numel()
 
     def read(self, name: str) -> Tensor:
-        return unpack(self.packed(name), self._dtype) if name in self._shapes else self._source.read(name)
+        return (
+            unpack(self.packed(name), self._dtype)
+            if name in self._shapes
+            else self._source.read(name)
+        )
 
     def packed(self, name: str) -> Packed:
         """Return a matrix as it lies in the file, mapped."""
@@ -80,7 +91,8 @@ class QuantizedSource:
         missing = [name + part for name, parts in self._parts.items() for part in parts]
         if absent := [name for name in missing if name not in stored]:
             raise CheckpointError(
-                f"{where} lacks {listed(absent)}, expected because its config.json says it is {format}"
+                f"{where} lacks {listed(absent)}, expected because its config.json says it is"
+                f" {format}"
             )
         if "model.final_norm.weight" not in stored:
             raise CheckpointError(f"{where} lacks model.final_norm.weight")
@@ -89,7 +101,7 @@ class QuantizedSource:
                 found = self._source.shape(name + part), self._source.dtype(name + part)
                 if found != (planned.shape, planned.dtype):
                     raise CheckpointError(
-                        f"{self._source.where(name + part)}: {name + part} is {list(found[0])} {found[1]}, "
-                        f"expected {list(planned.shape)} {planned.dtype} for {format} weights of "
-                        f"{list(self._shapes[name])}"
+                        f"{self._source.where(name + part)}: {name + part} is {list(found[0])}"
+                        f" {found[1]}, expected {list(planned.shape)} {planned.dtype} for {format}"
+                        f" weights of {list(self._shapes[name])}"
                     )

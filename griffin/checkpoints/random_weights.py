@@ -1,4 +1,5 @@
-"""Random weights of true shape, made tensor by tensor: a checkpoint without files, for benchmarks."""
+"""Random weights of true shape, made tensor by tensor: a checkpoint without files, for
+benchmarks."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ class RandomSource:
         return Path("random weights")
 
     def read(self, name: str) -> Tensor:
-        """Draw as `griffin.model.init` does: normal values, the recurrence's own law, zeros for biases."""
+        """Draw as `griffin.model.init` does: normal values, the recurrence's own law, zeros for
+        biases."""
         # A generator of its own for each tensor: the values do not depend on the order of reading.
         key = hashlib.blake2b(f"{self._seed} {name}".encode(), digest_size=7).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(key, "little"))

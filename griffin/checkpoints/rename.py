@@ -1,8 +1,8 @@
 """DeepMind's tensor names and shapes <-> Hugging Face's: one table, both ways.
 
-Each rule says which Hugging Face tensors one DeepMind tensor becomes, and how. Flax and torch archives use
-the same names except for the weights of dense layers: `kernel`, transposed, in Flax. A test proves that the
-table is a bijection for every config DeepMind's layout can hold.
+Each rule says which Hugging Face tensors one DeepMind tensor becomes, and how. Flax and torch
+archives use the same names except for the weights of dense layers: `kernel`, transposed, in Flax. A
+test proves that the table is a bijection for every config DeepMind's layout can hold.
 """
 
 from __future__ import annotations
@@ -41,9 +41,13 @@ COPY = Transform(lambda w: (w,), lambda parts: parts[0], views=True)
 TRANSPOSE = Transform(lambda w: (w.t(),), lambda parts: parts[0].t(), views=False)
 CONV = Transform(_conv_split, _conv_join, views=False)
 # The MLP's two up-projections are one einsum there: (2, D, F) and its bias (2, 1, 1, F).
-PAIR = Transform(lambda w: (w[0].t(), w[1].t()), lambda p: torch.stack([p[0].t(), p[1].t()]), views=False)
+PAIR = Transform(
+    lambda w: (w[0].t(), w[1].t()), lambda p: torch.stack([p[0].t(), p[1].t()]), views=False
+)
 PAIR_BIAS = Transform(
-    lambda b: (b[0].flatten(), b[1].flatten()), lambda p: torch.stack(p)[:, None, None, :], views=True
+    lambda b: (b[0].flatten(), b[1].flatten()),
+    lambda p: torch.stack(p)[:, None, None, :],
+    views=True,
 )
 
 
@@ -87,7 +91,8 @@ _ATTENTION = (
 
 
 def rules(config: GriffinConfig, flavour: Flavour) -> dict[str, Rule]:
-    """Return the rule of every DeepMind tensor of a model, by its name (Flax keys joined by dots)."""
+    """Return the rule of every DeepMind tensor of a model, by its name (Flax keys joined by
+    dots)."""
     dense = ("weight", COPY) if flavour == "torch" else ("kernel", TRANSPOSE)
     found = [Rule("embedder.input_embedding", (EMBEDDING,), COPY)]
     for number, kind in enumerate(config.block_types):
@@ -134,5 +139,7 @@ def fits_deepmind(config: GriffinConfig) -> list[str]:
         if getattr(config, name) != value
     ]
     if config.num_gate_blocks != config.num_heads and "attention" in config.block_types:
-        reasons.append(f"num_gate_blocks={config.num_gate_blocks} differs from num_heads={config.num_heads}")
+        reasons.append(
+            f"num_gate_blocks={config.num_gate_blocks} differs from num_heads={config.num_heads}"
+        )
     return reasons

@@ -1,7 +1,7 @@
 """safetensors files, one or several with an index: read as mapped memory, written tensor by tensor.
 
-The format is small enough to be read here: eight bytes of length, a JSON header, the tensors one after
-another. Reading the header ourselves lets a damaged file say what is wrong with it.
+The format is small enough to be read here: eight bytes of length, a JSON header, the tensors one
+after another. Reading the header ourselves lets a damaged file say what is wrong with it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ class SafetensorsSource:
         return self._entries[name].file
 
     def read(self, name: str) -> Tensor:
-        """Return a view of the mapped file: private memory, so writing to it never reaches the file."""
+        """Return a view of the mapped file: private memory, so writing to it never reaches the
+        file."""
         entry = self._entries[name]
         if entry.size == 0:
             return torch.empty(entry.shape, dtype=entry.dtype)
@@ -69,7 +70,9 @@ class SafetensorsSource:
             self._mappings[entry.file] = storage
         raw = torch.empty(0, dtype=torch.uint8).set_(storage, entry.offset, (entry.size,))  # pyright: ignore
         if entry.offset % entry.dtype.itemsize:
-            raw = raw.clone()  # a header of odd length: the values are not where a processor may read them
+            raw = (
+                raw.clone()
+            )  # a header of odd length: the values are not where a processor may read them
         return raw.view(entry.dtype).view(entry.shape)
 
     def release(self) -> None:
@@ -87,8 +90,8 @@ def _index(path: Path) -> tuple[tuple[Path, ...], dict[str, Entry]]:
         if len(loose) == 1:
             return (loose[0],), read_header(loose[0])
         raise CheckpointError(
-            f"{path} holds {len(loose)} safetensors files and no {INDEX}; expected {SINGLE}, or shards with "
-            f"their index"
+            f"{path} holds {len(loose)} safetensors files and no {INDEX}; expected {SINGLE}, or"
+            " shards with their index"
         )
     weight_map = _weight_map(index)
     files = tuple(path / name for name in sorted(set(weight_map.values())))
@@ -101,7 +104,9 @@ def _index(path: Path) -> tuple[tuple[Path, ...], dict[str, Entry]]:
         if absent := sorted(promised - set(header)):
             raise CheckpointError(f"{file} lacks {listed(absent)}, which {INDEX} places in it")
         if extra := sorted(set(header) - promised):
-            raise CheckpointError(f"{file} holds {listed(extra)}, which {INDEX} does not place in it")
+            raise CheckpointError(
+                f"{file} holds {listed(extra)}, which {INDEX} does not place in it"
+            )
         entries.update(header)
     return files, entries
 
@@ -110,7 +115,9 @@ def _weight_map(index: Path) -> dict[str, str]:
     try:
         weight_map = json.loads(index.read_bytes())["weight_map"]
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{index} is not an index: expected JSON with a weight_map ({error})") from None
+        raise CheckpointError(
+            f"{index} is not an index: expected JSON with a weight_map ({error})"
+        ) from None
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index}: weight_map must name at least one tensor")
     for name, shard in weight_map.items():
@@ -124,16 +131,21 @@ def _weight_map(index: Path) -> dict[str, str]:
 def read_header(file: Path) -> dict[str, Entry]:
     """Read and check the header of one file; return its tensors in the order of their bytes.
 
-    Raises CheckpointError where header, sizes and file do not agree, naming what was expected and found.
+    Raises CheckpointError where header, sizes and file do not agree, naming what was expected and
+    found.
     """
     total = file.stat().st_size
     with file.open("rb") as stream:
         prefix = stream.read(8)
         if len(prefix) < 8:
-            raise CheckpointError(f"{file} is truncated: {total} bytes, expected at least 8 for its header")
+            raise CheckpointError(
+                f"{file} is truncated: {total} bytes, expected at least 8 for its header"
+            )
         (length,) = struct.unpack("<Q", prefix)
         if length > MAX_HEADER:
-            raise CheckpointError(f"{file} is not a safetensors file: it claims a header of {length} bytes")
+            raise CheckpointError(
+                f"{file} is not a safetensors file: it claims a header of {length} bytes"
+            )
         if 8 + length > total:
             raise CheckpointError(
                 f"{file} is truncated: its header ends at byte {8 + length}, it has {total}"
@@ -144,7 +156,9 @@ def read_header(file: Path) -> dict[str, Entry]:
     except ValueError as error:
         raise CheckpointError(f"{file}: the header is not JSON ({error})") from None
     if not isinstance(header, dict):
-        raise CheckpointError(f"{file}: the header must be a JSON object, not {type(header).__name__}")
+        raise CheckpointError(
+            f"{file}: the header must be a JSON object, not {type(header).__name__}"
+        )
     header.pop("__metadata__", None)
     entries = {name: _entry(file, name, fields, 8 + length) for name, fields in header.items()}
     entries = dict(sorted(entries.items(), key=lambda item: item[1].offset))
@@ -152,11 +166,14 @@ def read_header(file: Path) -> dict[str, Entry]:
     for name, entry in entries.items():
         if entry.offset != end:
             raise CheckpointError(
-                f"{file}: {name} starts at byte {entry.offset}, expected {end}, where the tensor before ends"
+                f"{file}: {name} starts at byte {entry.offset}, expected {end}, where the tensor"
+                " before ends"
             )
         end += entry.size
         if end > total:
-            raise CheckpointError(f"{file} is truncated: {name} ends at byte {end}, the file has {total}")
+            raise CheckpointError(
+                f"{file} is truncated: {name} ends at byte {end}, the file has {total}"
+            )
     if end != total:
         raise CheckpointError(f"{file}: its tensors end at byte {end}, the file has {total}")
     return entries
@@ -169,13 +186,18 @@ def _entry(file: Path, name: str, fields: Any, start: int) -> Entry:
     except (KeyError, TypeError, ValueError):
         whole, kind, shape, begin, end = False, None, (), 0, 0
     if not whole:
-        raise CheckpointError(f"{file}: the header's entry for {name} lacks dtype, shape or data_offsets")
+        raise CheckpointError(
+            f"{file}: the header's entry for {name} lacks dtype, shape or data_offsets"
+        )
     if kind not in STORED:
-        raise CheckpointError(f"{file}: {name} has dtype {kind}; expected one of {', '.join(STORED)}")
+        raise CheckpointError(
+            f"{file}: {name} has dtype {kind}; expected one of {', '.join(STORED)}"
+        )
     expected = math.prod(shape) * STORED[kind].itemsize
     if end - begin != expected:
         raise CheckpointError(
-            f"{file}: {name} takes {end - begin} bytes, expected {expected} for {kind} {list(shape)}"
+            f"{file}: {name} takes {end - begin} bytes, expected {expected} for {kind}"
+            f" {list(shape)}"
         )
     return Entry(file, STORED[kind], shape, start + begin, end - begin)
 
@@ -200,8 +222,8 @@ def write_safetensors(
 ) -> None:
     """Write tensors into `folder` (which must exist), each read only when its turn comes.
 
-    One file if everything fits in `max_shard_size` bytes, otherwise shards with an index. A single tensor
-    larger than that gets a shard of its own.
+    One file if everything fits in `max_shard_size` bytes, otherwise shards with an index. A single
+    tensor larger than that gets a shard of its own.
     """
     shards: list[list[str]] = [[]]
     filled = 0
@@ -227,9 +249,11 @@ def write_safetensors(
 def _write_file(
     file: Path, names: Sequence[str], plan: Mapping[str, Planned], read: Callable[[str], Tensor]
 ) -> None:
-    # What fills whole cache lines first: packed weights start on one. Then the widest values, so that none of
-    # them starts at an odd address.
-    names = sorted(names, key=lambda name: -plan[name].dtype.itemsize if plan[name].size % 64 else -64)
+    # What fills whole cache lines first: packed weights start on one. Then the widest values, so
+    # that none of them starts at an odd address.
+    names = sorted(
+        names, key=lambda name: -plan[name].dtype.itemsize if plan[name].size % 64 else -64
+    )
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name in names:

@@ -18,17 +18,20 @@ def _beside(target: Path) -> Path:
 
 @contextmanager
 def staged_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty folder that becomes `target` when the block ends well, and vanishes when it does not.
+    """Yield an empty folder that becomes `target` when the block ends well, and vanishes when it
+    does not.
 
-    If `target` holds files, those of the same names are replaced one by one, each whole, config.json last;
-    others stay. Ctrl-C and a full disk count as not ending well.
+    If `target` holds files, those of the same names are replaced one by one, each whole,
+    config.json last; others stay. Ctrl-C and a full disk count as not ending well.
     """
     temporary = _beside(target)
     temporary.mkdir()
     try:
         yield temporary
         if target.exists() and any(target.iterdir()):
-            entries = sorted(temporary.iterdir(), key=lambda entry: (entry.name == "config.json", entry.name))
+            entries = sorted(
+                temporary.iterdir(), key=lambda entry: (entry.name == "config.json", entry.name)
+            )
             for entry in entries:
                 entry.replace(target / entry.name)
         else:
@@ -39,7 +42,8 @@ def staged_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def staged_file(target: Path) -> Iterator[Path]:
-    """Yield a path beside `target` that is renamed to it when the block ends well, and removed otherwise."""
+    """Yield a path beside `target` that is renamed to it when the block ends well, and removed
+    otherwise."""
     temporary = _beside(target)
     try:
         yield temporary

@@ -11,14 +11,24 @@ import click
 
 from griffin import __version__
 
-# verb -> where its command is, and the line `griffin --help` shows (known without importing the verb)
+# verb -> where its command is, and the line `griffin --help` shows (known without importing the
+# verb)
 VERBS = {
-    "generate": ("griffin.cli.generate:command", "Continue a prompt, a file or standard input of any size."),
+    "generate": (
+        "griffin.cli.generate:command",
+        "Continue a prompt, a file or standard input of any size.",
+    ),
     "chat": ("griffin.cli.chat:command", "Talk with a model in the terminal."),
-    "serve": ("griffin.cli.serve:command", "Serve a model over HTTP, as OpenAI's interface and a chat page."),
+    "serve": (
+        "griffin.cli.serve:command",
+        "Serve a model over HTTP, as OpenAI's interface and a chat page.",
+    ),
     "state": ("griffin.cli.state:command", "Keep, show, copy and compare what a model has read."),
     "ask": ("griffin.cli.ask:command", "Read a text once, answer many questions about it."),
-    "watch": ("griffin.cli.watch:command", "Read a stream without end, answer every so many lines."),
+    "watch": (
+        "griffin.cli.watch:command",
+        "Read a stream without end, answer every so many lines.",
+    ),
     "plan": ("griffin.cli.plan:command", "Say what fits into a machine's memory, and how fast."),
     "info": ("griffin.cli.info:command", "Show a model's shape, size, state and kernels."),
     "convert": (
@@ -36,7 +46,8 @@ _TROUBLE = (OSError, RuntimeError, ArithmeticError, ImportError, MemoryError)
 
 
 class Verbs(click.Group):
-    """The group of verbs: loads each when it is called, and turns errors into one line and an exit code."""
+    """The group of verbs: loads each when it is called, and turns errors into one line and an exit
+    code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -64,7 +75,8 @@ class Verbs(click.Group):
             click.echo("", err=True)
             ctx.exit(INTERRUPTED)
         except BrokenPipeError:
-            # The reader (`| head`) has what it wanted. What Python would flush at exit has nowhere to go.
+            # The reader (`| head`) has what it wanted. What Python would flush at exit has nowhere
+            # to go.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(FAILURE)
         except (ValueError, *_TROUBLE) as error:
@@ -82,7 +94,9 @@ def _complain(error: BaseException) -> None:
     click.secho("griffin: ", fg="red", nl=False, err=True)
     click.echo(text, err=True)
     if isinstance(error, ValueError):
-        click.secho("  see `griffin VERB --help`; --debug shows where this was found", dim=True, err=True)
+        click.secho(
+            "  see `griffin VERB --help`; --debug shows where this was found", dim=True, err=True
+        )
     else:
         click.secho("  --debug shows where this happened", dim=True, err=True)
 
@@ -103,13 +117,18 @@ def _debug_option() -> click.Option:
 
 
 def _no_color() -> bool | None:
-    """Return False where colours are unwanted (no-color.org), None to let click look at the terminal."""
+    """Return False where colours are unwanted (no-color.org), None to let click look at the
+    terminal."""
     return False if os.environ.get("NO_COLOR") else None
 
 
 @click.group(
     cls=Verbs,
-    context_settings={"help_option_names": ["-h", "--help"], "color": _no_color(), "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "color": _no_color(),
+        "max_content_width": 100,
+    },
 )
 @click.version_option(__version__, prog_name="griffin")
 @click.option("--debug", is_flag=True, help="Show the whole traceback of an error.")

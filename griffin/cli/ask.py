@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
     help="The text, of any size; - is standard input.",
 )
-@click.option("--question", "-q", "asked", multiple=True, metavar="TEXT", help="A question. Repeatable.")
+@click.option(
+    "--question", "-q", "asked", multiple=True, metavar="TEXT", help="A question. Repeatable."
+)
 @click.option(
     "--questions",
     "list_path",
@@ -38,8 +40,10 @@ if TYPE_CHECKING:
 @click.option(
     "--chat/--raw",
     default=None,
-    help="Put text and question into a user's turn, or leave them as they are "
-    "[chat for models with a chat template or called ...-it, else raw].",
+    help=(
+        "Put text and question into a user's turn, or leave them as they are "
+        "[chat for models with a chat template or called ...-it, else raw]."
+    ),
 )
 @model_options
 @sampling_options
@@ -63,12 +67,12 @@ def command(
 ) -> None:
     """Read a text once and answer each question on a copy of the state that reading left.
 
-    The text may be of any size: only the model's fixed state stays in memory. All questions are answered
-    together, each as if it had been asked alone.
+    The text may be of any size: only the model's fixed state stays in memory. All questions are
+    answered together, each as if it had been asked alone.
 
-    For a chat model, text and question are one turn of the user: the text, a blank line, the question. For a
-    base model (--raw) they are the same without a turn; write the question so that the answer is what comes
-    next, such as "The author's name is".
+    For a chat model, text and question are one turn of the user: the text, a blank line, the
+    question. For a base model (--raw) they are the same without a turn; write the question so that
+    the answer is what comes next, such as "The author's name is".
     """
     questions = _questions(asked, list_path)
     fields = sampling_from(sampling)
@@ -85,14 +89,16 @@ def command(
     if stats:
         spent = time.perf_counter() - read
         click.echo(
-            f"{shared:,} tokens read once in {read - began:.2f} s, {printer.generated:,} tokens of "
-            f"{len(questions)} answers in {spent:.2f} s: {printer.generated / spent:,.1f} tokens/s together",
+            f"{shared:,} tokens read once in {read - began:.2f} s, {printer.generated:,} tokens of"
+            f" {len(questions)} answers in {spent:.2f} s: {printer.generated / spent:,.1f} tokens/s"
+            " together",
             err=True,
         )
 
 
 class Printer:
-    """Print answers that come at the same time one after another, each as early as its place allows.
+    """Print answers that come at the same time one after another, each as early as its place
+    allows.
 
     generated: tokens of all answers that have ended.
     """
@@ -135,7 +141,9 @@ class Printer:
 
     def _foot(self, result: Result) -> None:
         if self._as_json:
-            fields = as_dict(self._questions[self._turn], result, self._shared) | {"model": self._model}
+            fields = as_dict(self._questions[self._turn], result, self._shared) | {
+                "model": self._model
+            }
             click.echo(json.dumps(fields, ensure_ascii=False))
         else:
             click.echo("" if self._turn == len(self._questions) - 1 else "\n")
@@ -144,7 +152,8 @@ class Printer:
 def as_dict(question: str, result: Result, shared: int) -> dict[str, Any]:
     """Return a question and its answer as plain values for JSON.
 
-    cached_tokens are those of the text that were read once for all questions; the seconds do not count them.
+    cached_tokens are those of the text that were read once for all questions; the seconds do not
+    count them.
     """
     return {
         "question": question,

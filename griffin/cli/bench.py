@@ -1,4 +1,5 @@
-"""`griffin bench`: speed and memory, each beside the limit that this machine showed in the same run."""
+"""`griffin bench`: speed and memory, each beside the limit that this machine showed in the same
+run."""
 
 from __future__ import annotations
 
@@ -24,11 +25,16 @@ _OF_SOME = ("against", "gguf", "gguf_shape", "chunk", "probe", "patience")  # fi
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _OUTPUT = (
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object a measurement."),
-    click.option("--plot", type=_FILE, metavar="FILE", help="Draw the result (.png, .svg or .pdf)."),
+    click.option(
+        "--plot", type=_FILE, metavar="FILE", help="Draw the result (.png, .svg or .pdf)."
+    ),
 )
 _COMMON = (
     click.option(
-        "--model", default="nano", show_default=True, help="Folder, archive, Hub repository or bundled name."
+        "--model",
+        default="nano",
+        show_default=True,
+        help="Folder, archive, Hub repository or bundled name.",
     ),
     click.option(
         "--format",
@@ -37,15 +43,28 @@ _COMMON = (
         multiple=True,
         help="Format of the weights; repeatable, each is measured. [default: stored]",
     ),
-    click.option("--threads", type=click.IntRange(1), help="CPU threads [default: one for each CPU]."),
     click.option(
-        "--rounds", type=click.IntRange(1), default=3, show_default=True, help="Turns a program gets."
+        "--threads", type=click.IntRange(1), help="CPU threads [default: one for each CPU]."
     ),
     click.option(
-        "--tokens", type=click.IntRange(1), default=16, show_default=True, help="Tokens decoded in a round."
+        "--rounds",
+        type=click.IntRange(1),
+        default=3,
+        show_default=True,
+        help="Turns a program gets.",
     ),
     click.option(
-        "--out", type=_FILE, metavar="FILE", help="Keep the report: command, commit, machine, results."
+        "--tokens",
+        type=click.IntRange(1),
+        default=16,
+        show_default=True,
+        help="Tokens decoded in a round.",
+    ),
+    click.option(
+        "--out",
+        type=_FILE,
+        metavar="FILE",
+        help="Keep the report: command, commit, machine, results.",
     ),
     *_OUTPUT,
 )
@@ -84,7 +103,11 @@ _SHARED = (
         help="MiB that the read rate is measured over; more than the caches hold.",
     ),
     click.option(
-        "--probe", type=float, default=0.4, show_default=True, help="Seconds each rate is measured for."
+        "--probe",
+        type=float,
+        default=0.4,
+        show_default=True,
+        help="Seconds each rate is measured for.",
     ),
 )
 _CONTEXT = click.option(
@@ -118,9 +141,9 @@ def _output(function: F) -> F:
 def command() -> None:
     """Measure speed and memory, each beside its limit.
 
-    The limit is what this machine's sequential reads and matrix products allow, measured in the same run, for
-    the bytes and operations that a token needs at least; the ratio tells how near a program comes. Every
-    program runs in a process of its own, and they take turns.
+    The limit is what this machine's sequential reads and matrix products allow, measured in the
+    same run, for the bytes and operations that a token needs at least; the ratio tells how near a
+    program comes. Every program runs in a process of its own, and they take turns.
     """
 
 
@@ -136,7 +159,11 @@ def decode(contexts: tuple[int, ...], **options: Any) -> None:
 
 @command.command("prefill")
 @click.option(
-    "--length", "lengths", type=click.IntRange(1), multiple=True, help="Tokens of the prompt. [default: 512]"
+    "--length",
+    "lengths",
+    type=click.IntRange(1),
+    multiple=True,
+    help="Tokens of the prompt. [default: 512]",
 )
 @_shared
 def prefill(lengths: tuple[int, ...], **options: Any) -> None:
@@ -154,7 +181,9 @@ def prefill(lengths: tuple[int, ...], **options: Any) -> None:
     multiple=True,
     help="Sequences at once; repeatable. [default: 1, 2, 4, 8]",
 )
-@click.option("--context", type=click.IntRange(1), default=64, show_default=True, help="Tokens each has.")
+@click.option(
+    "--context", type=click.IntRange(1), default=64, show_default=True, help="Tokens each has."
+)
 @_shared
 def batch(batches: tuple[int, ...], context: int, **options: Any) -> None:
     """Continue several sequences together."""
@@ -176,11 +205,16 @@ def context(contexts: tuple[int, ...], **options: Any) -> None:
     """Read on and on: speed and resident memory as the context grows."""
     from griffin.bench import suites
 
-    _run(options, lambda plan: suites.context(plan, sorted(contexts) or [512, 2048, 8192, 16_384, 65_536]))
+    _run(
+        options,
+        lambda plan: suites.context(plan, sorted(contexts) or [512, 2048, 8192, 16_384, 65_536]),
+    )
 
 
 @command.command("load")
-@click.option("--context", type=click.IntRange(1), default=64, show_default=True, help="Tokens read.")
+@click.option(
+    "--context", type=click.IntRange(1), default=64, show_default=True, help="Tokens read."
+)
 @_shared
 def load(context: int, **options: Any) -> None:
     """Load the weights, reach a first token, and go on from a saved state."""
@@ -209,12 +243,19 @@ def kernels(lengths: tuple[int, ...], **options: Any) -> None:
 
 @command.command("engine")
 @click.option(
-    "--requests", type=click.IntRange(1), default=8, show_default=True, help="That are answered together."
+    "--requests",
+    type=click.IntRange(1),
+    default=8,
+    show_default=True,
+    help="That are answered together.",
 )
-@click.option("--context", type=click.IntRange(1), default=512, show_default=True, help="Tokens each has.")
+@click.option(
+    "--context", type=click.IntRange(1), default=512, show_default=True, help="Tokens each has."
+)
 @_shared
 def engine(requests: int, context: int, **options: Any) -> None:
-    """Answer through the engine: what it costs above the plain loop, and several requests together."""
+    """Answer through the engine: what it costs above the plain loop, and several requests
+    together."""
     from griffin.bench import engine as suite
 
     if options["against"]:
@@ -224,10 +265,18 @@ def engine(requests: int, context: int, **options: Any) -> None:
 
 @command.command("conversation")
 @click.option(
-    "--length", type=click.IntRange(1), default=20_000, show_default=True, help="Tokens of the conversation."
+    "--length",
+    type=click.IntRange(1),
+    default=20_000,
+    show_default=True,
+    help="Tokens of the conversation.",
 )
 @click.option(
-    "--follow-up", type=click.IntRange(1), default=100, show_default=True, help="Tokens of the next message."
+    "--follow-up",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="Tokens of the next message.",
 )
 @click.option(
     "--cold-tokens",
@@ -236,7 +285,8 @@ def engine(requests: int, context: int, **options: Any) -> None:
 )
 @_shared
 def conversation(length: int, follow_up: int, cold_tokens: int | None, **options: Any) -> None:
-    """Go on with a long conversation: the first token, cold, from cache or session, and after a restart."""
+    """Go on with a long conversation: the first token, cold, from cache or session, and after a
+    restart."""
     from griffin.bench import conversation as suite
 
     if options["against"]:
@@ -252,12 +302,24 @@ def conversation(length: int, follow_up: int, cold_tokens: int | None, **options
     help="That ask at a time; repeatable. [default: 1, 8, 64]",
 )
 @click.option(
-    "--requests", type=click.IntRange(1), default=4, show_default=True, help="Of each client in a round."
+    "--requests",
+    type=click.IntRange(1),
+    default=4,
+    show_default=True,
+    help="Of each client in a round.",
 )
-@click.option("--prompt", type=click.IntRange(1), default=64, show_default=True, help="Tokens of a prompt.")
-@click.option("--slots", type=click.IntRange(1), default=8, show_default=True, help="Of the engine.")
 @click.option(
-    "--chunk", type=click.IntRange(1), default=64, show_default=True, help="Prompt tokens a call reads."
+    "--prompt", type=click.IntRange(1), default=64, show_default=True, help="Tokens of a prompt."
+)
+@click.option(
+    "--slots", type=click.IntRange(1), default=8, show_default=True, help="Of the engine."
+)
+@click.option(
+    "--chunk",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Prompt tokens a call reads.",
 )
 @click.option("--tokenizer", metavar="PATH", help="Where the model has none beside its weights.")
 @_common
@@ -271,8 +333,8 @@ def serve(
 ) -> None:
     """Serve requests over HTTP: what the server costs above the engine.
 
-    The same requests go to the engine by a call and to the server before it, by turns; the limit of the
-    server is the engine alone. Streams, without the prefix cache and without sessions.
+    The same requests go to the engine by a call and to the server before it, by turns; the limit of
+    the server is the engine alone. Streams, without the prefix cache and without sessions.
     """
     from griffin.bench import serve as suite
 
@@ -310,15 +372,20 @@ def show(files: tuple[Path, ...], as_json: bool, plot: Path | None) -> None:
 
 
 def _run(options: dict[str, Any], suite: Callable[[Plan], Iterator[Measurement]]) -> None:
-    """Make the plan, carry it out, and give out what was measured in the ways that were asked for."""
+    """Make the plan, carry it out, and give out what was measured in the ways that were asked
+    for."""
     from griffin.bench import machine
     from griffin.bench.measurement import Report
     from griffin.bench.run import Plan
 
     if "llama.cpp" in options.get("against", ()) and options["gguf"] is None:
-        raise click.UsageError("--against llama.cpp needs --gguf FOLDER, where its weights are or go")
+        raise click.UsageError(
+            "--against llama.cpp needs --gguf FOLDER, where its weights are or go"
+        )
     report = Report(
-        command=shlex.join(["griffin", *sys.argv[1:]]), commit=machine.commit(), machine=machine.describe()
+        command=shlex.join(["griffin", *sys.argv[1:]]),
+        commit=machine.commit(),
+        machine=machine.describe(),
     )
     plan = Plan(
         model=options["model"],
@@ -333,12 +400,17 @@ def _run(options: dict[str, Any], suite: Callable[[Plan], Iterator[Measurement]]
         plan.buffer = options["buffer"] << 20
     for path in (options["out"], options["plot"]):
         if path is not None and not path.absolute().parent.is_dir():
-            raise ValueError(f"{path} cannot be written: there is no folder {path.absolute().parent}")
+            raise ValueError(
+                f"{path} cannot be written: there is no folder {path.absolute().parent}"
+            )
     with _status() as tell:
         for found in suite(plan):
             if options["as_json"]:
                 click.echo(json.dumps(found.to_dict()))
-            tell(f"measured {found.what} of {found.program}, {found.format}, at {found.context:,} tokens")
+            tell(
+                f"measured {found.what} of {found.program}, {found.format}, at {found.context:,}"
+                " tokens"
+            )
     if options["as_json"]:
         for note in report.notes:
             click.echo(f"note: {note}", err=True)

@@ -1,4 +1,5 @@
-"""`griffin chat`: talk with a model in the terminal, on a conversation that outlives the program."""
+"""`griffin chat`: talk with a model in the terminal, on a conversation that outlives the
+program."""
 
 from __future__ import annotations
 
@@ -22,10 +23,16 @@ LONGEST = 1 << 17  # tokens of a message, unless the user says otherwise
 @click.command("chat")
 @model_options
 @sampling_options
-@click.option("--system", metavar="TEXT", help="How the model should behave; begins a new conversation.")
+@click.option(
+    "--system", metavar="TEXT", help="How the model should behave; begins a new conversation."
+)
 @click.option("--new", is_flag=True, help="Begin a new conversation instead of the last one.")
-@click.option("--session", "name", metavar="NAME", help="Go on with this conversation, or begin it.")
-@click.option("--state", metavar="FILE|NAME", help="Begin from a state file, or from a copy of a session.")
+@click.option(
+    "--session", "name", metavar="NAME", help="Go on with this conversation, or begin it."
+)
+@click.option(
+    "--state", metavar="FILE|NAME", help="Begin from a state file, or from a copy of a session."
+)
 @click.option("--no-persist", is_flag=True, help="Keep nothing on the disk.")
 @store_option
 @click.option(
@@ -56,11 +63,14 @@ def command(
 ) -> None:
     """Talk with a model. /help lists what can be typed besides messages.
 
-    The last conversation with this model is gone on with, without reading it again: what was said is in the
-    model's state, of fixed size, kept in a file after each answer. Leave at any time, however you like.
+    The last conversation with this model is gone on with, without reading it again: what was said
+    is in the model's state, of fixed size, kept in a file after each answer. Leave at any time,
+    however you like.
     """
     if no_persist and name is not None:
-        raise click.UsageError("--session names a conversation that is kept; --no-persist keeps none")
+        raise click.UsageError(
+            "--session names a conversation that is kept; --no-persist keeps none"
+        )
     if new and name is not None:
         raise click.UsageError("give --new or --session; a session that is not there yet is begun")
     fields = sampling_from(sampling)
@@ -79,14 +89,18 @@ def command(
     from griffin.conversation import Conversation
 
     try:
-        thread, notice = _thread(llm, store, name, state, system, new or system is not None, no_persist)
+        thread, notice = _thread(
+            llm, store, name, state, system, new or system is not None, no_persist
+        )
         try:
             talk = Conversation(llm, thread, sampling=fields, max_message_tokens=max_message_tokens)
         except ValueError as error:
             thread.close()
             if new or name is not None or state is not None:
                 raise
-            raise ValueError(f"{error}; `griffin chat --new` begins another conversation") from error
+            raise ValueError(
+                f"{error}; `griffin chat --new` begins another conversation"
+            ) from error
         try:
             notice = f"{notice}: {resumed(talk)}" if talk.tokens else notice
             history = None if no_persist else store().folder / "history"
@@ -128,11 +142,15 @@ def _thread(
             session = store().open(name, fingerprint)
         except UnknownSession:
             return new_thread(llm, store(), name, system), f"began {name}"
-        if system is not None and session.head is not None and session.settings.get("system") != system:
+        if (
+            system is not None
+            and session.head is not None
+            and session.settings.get("system") != system
+        ):
             session.close()
             raise click.UsageError(
-                f"the conversation {name} has begun with another system text; leave --system out, or use "
-                "/system there"
+                f"the conversation {name} has begun with another system text; leave --system out,"
+                " or use /system there"
             )
         if system is not None:
             session.update(settings=session.settings | {"system": system})
@@ -170,7 +188,8 @@ def begin_from(
     if path is None:
         if kept is None:
             raise click.UsageError(
-                f"there is no state file {what}; with --no-persist a conversation begins from a file"
+                f"there is no state file {what}; with --no-persist a conversation begins from a"
+                " file"
             )
         with store().open(what, fingerprint) as original:
             name = original.fork(name)
@@ -187,7 +206,8 @@ def begin_from(
 
 
 def state_file(what: str) -> Path | None:
-    """Return the file that is meant: of this name, or with .state after it; None if there is neither."""
+    """Return the file that is meant: of this name, or with .state after it; None if there is
+    neither."""
     for path in (Path(what), Path(f"{what}.state")):
         if path.is_file():
             return path

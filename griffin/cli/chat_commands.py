@@ -24,7 +24,7 @@ HELP = """\
   /show [N]        show the conversation's data, or what was said in turn N
   /undo [N]        go back N turns; /redo [N] goes forward again
   /regen           another answer to the last message, beside the one there is
-  /branches        show the ways the conversation has taken; /goto N goes to turn N, 0 is the beginning
+  /branches        show the ways the conversation has taken; /goto N goes to turn N (0: the start)
   /fork [NAME]     go on in a copy and leave this conversation as it is
   /save NAME       keep a copy under a name; /load NAME goes to one, or begins from a state file
   /file PATH       put a text file before the next message
@@ -67,7 +67,8 @@ class Commands:
         }
 
     def obey(self, line: str) -> Pieces | None:
-        """Do what a line says; return the pieces of an answer if it makes one. ValueError if it cannot."""
+        """Do what a line says; return the pieces of an answer if it makes one. ValueError if it
+        cannot."""
         verb, _, rest = line.partition(" ")
         if verb not in self._table:
             raise ValueError(
@@ -80,7 +81,9 @@ class Commands:
 
     def _system(self, rest: str) -> None:
         self.talk.instruct(rest or None)
-        click.echo("a new conversation" + (" with this system text" if rest else " without system text"))
+        click.echo(
+            "a new conversation" + (" with this system text" if rest else " without system text")
+        )
 
     def _clear(self, _rest: str) -> None:
         self.talk.clear()
@@ -104,18 +107,24 @@ class Commands:
             turn = next((turn for turn in thread.tree() if turn.number == number), None)
             if turn is None:
                 raise ValueError(f"there is no turn {number}; /branches shows which there are")
-            click.echo(turn.text if turn.text is not None else f"({turn.role}, its text is not kept)")
+            click.echo(
+                turn.text if turn.text is not None else f"({turn.role}, its text is not kept)"
+            )
             return
         click.echo(f"conversation: {thread.name or 'in memory'}")
         click.echo(f"model:        {talk.llm.name}")
         click.echo(f"system text:  {talk.system or 'none'}")
-        click.echo(f"turns:        {len(thread.turns())} here, {len(thread.tree())} on all branches")
+        click.echo(
+            f"turns:        {len(thread.turns())} here, {len(thread.tree())} on all branches"
+        )
         click.echo(f"tokens:       {talk.tokens:,}")
         changed = ", ".join(f"{name} = {value}" for name, value in talk.sampling.items())
         click.echo(f"sampling:     {changed or 'as the model says'}")
 
     def _stand(self, turn: Turn | None) -> None:
-        where = "before the first turn" if turn is None else f"at turn {turn.number}: {excerpt(turn)}"
+        where = (
+            "before the first turn" if turn is None else f"at turn {turn.number}: {excerpt(turn)}"
+        )
         click.echo(f"{where} ({resumed(self.talk)})" if turn is not None else where)
 
     def _branches(self, _rest: str) -> None:
@@ -124,23 +133,32 @@ class Commands:
             click.echo("nothing has been said yet")
         for branch in branches:
             mark = "*" if branch.current else " "
-            length = f"{branch.turns} turn{'s' * (branch.turns > 1)}, {branch.shared} of them on the way here"
+            length = (
+                f"{branch.turns} turn{'s' * (branch.turns > 1)}, {branch.shared} of them on the way"
+                " here"
+            )
             click.echo(f"{mark} to turn {branch.tip.number} ({length}): {excerpt(branch.tip)}")
         head = self.talk.thread.head
         if branches:
-            click.echo(f"you are at turn {head.number}" if head else "you are before the first turn")
+            click.echo(
+                f"you are at turn {head.number}" if head else "you are before the first turn"
+            )
 
     def _fork(self, rest: str) -> None:
         before = self.talk.thread.name
         self.talk.fork(self._store(), rest or None)
-        click.echo(f"on in {self.talk.thread.name}" + (f"; {before} stays as it is" if before else ""))
+        click.echo(
+            f"on in {self.talk.thread.name}" + (f"; {before} stays as it is" if before else "")
+        )
 
     def _save(self, rest: str) -> None:
         if not rest:
             raise ValueError("/save NAME: say under which name")
         kept = self.talk.kept
         name = self.talk.save(self._store(), rest)
-        click.echo(f"saved as {name}" + (f"; you are still in {self.talk.thread.name}" if kept else ""))
+        click.echo(
+            f"saved as {name}" + (f"; you are still in {self.talk.thread.name}" if kept else "")
+        )
 
     def _load(self, rest: str) -> None:
         if not rest:

@@ -27,11 +27,15 @@ import click
     "attention_window_size, logits_soft_cap, scale_embeddings.",
 )
 @click.option("--revision", help="Branch, tag or commit, where SRC is a repository.")
-@click.option("--max-shard-size", default="5GB", show_default=True, help="Largest safetensors file.")
+@click.option(
+    "--max-shard-size", default="5GB", show_default=True, help="Largest safetensors file."
+)
 @click.option(
     "--random", "preset", metavar="PRESET", help="Write random weights of this shape; takes no SRC."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of --random.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of --random."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
     paths: tuple[str, ...],
@@ -46,8 +50,9 @@ def command(
 ) -> None:
     """Convert a checkpoint between Hugging Face's and DeepMind's layouts.
 
-    SRC is a folder, an archive or a repository (google/recurrentgemma-2b); DST must not exist yet. Tensors
-    are streamed: a 9B model converts in a few GB of memory. DST appears only when it is complete.
+    SRC is a folder, an archive or a repository (google/recurrentgemma-2b); DST must not exist yet.
+    Tensors are streamed: a 9B model converts in a few GB of memory. DST appears only when it is
+                          complete.
     """
     expected = 1 if preset else 2
     if len(paths) != expected:
@@ -60,7 +65,9 @@ def command(
 
     if preset:
         if config_file or revision:
-            raise click.UsageError("--random takes its shape from the preset; drop --config and --revision")
+            raise click.UsageError(
+                "--random takes its shape from the preset; drop --config and --revision"
+            )
         shape = GriffinConfig.preset(preset)
         source: Any = random_checkpoint(shape, parse_dtype(dtype or "bfloat16"), seed)
     else:
@@ -92,7 +99,9 @@ def command(
         click.echo(json.dumps(fields))
         return
     also = f", with {', '.join(made.copied)}" if made.copied else ""
-    click.echo(f"{made.path}: {made.layout}, {made.tensors} tensors, {made.nbytes / 1e9:.3f} GB{also}")
+    click.echo(
+        f"{made.path}: {made.layout}, {made.tensors} tensors, {made.nbytes / 1e9:.3f} GB{also}"
+    )
 
 
 def _read_config(file: Path) -> dict[str, Any]:

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 @model_options
 @sampling_options
 @click.option(
-    "--chat/--raw", default=False, help="Put the prompt into a user's turn, or go on from it as it is [raw]."
+    "--chat/--raw",
+    default=False,
+    help="Put the prompt into a user's turn, or go on from it as it is [raw].",
 )
 @click.option(
     "--json-schema",
@@ -38,12 +40,22 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Answer with JSON that fits the JSON schema in a file.",
 )
-@click.option("--regex", metavar="PATTERN", help="Answer with what this regular expression matches whole.")
 @click.option(
-    "--choice", "choices", multiple=True, metavar="TEXT", help="Answer with one of these. Repeatable."
+    "--regex", metavar="PATTERN", help="Answer with what this regular expression matches whole."
 )
-@click.option("--logprobs", type=int, metavar="N", help="With --json: N alternatives at each token.")
-@click.option("--echo", is_flag=True, help="Print the prompt too (not with --file or standard input).")
+@click.option(
+    "--choice",
+    "choices",
+    multiple=True,
+    metavar="TEXT",
+    help="Answer with one of these. Repeatable.",
+)
+@click.option(
+    "--logprobs", type=int, metavar="N", help="With --json: N alternatives at each token."
+)
+@click.option(
+    "--echo", is_flag=True, help="Print the prompt too (not with --file or standard input)."
+)
 @click.option("--stats", is_flag=True, help="Print counts and speed on standard error.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of streaming.")
 def command(
@@ -67,12 +79,13 @@ def command(
 ) -> None:
     """Continue PROMPT and print the continuation as it comes.
 
-    Without PROMPT, or with -, the prompt is standard input, byte for byte; it may be of any size, as --file
-    may: only the model's fixed state stays in memory. (With --chat the whole text is held, to be put into a
+    Without PROMPT, or with -, the prompt is standard input, byte for byte; it may be of any size,
+    as --file may: only the model's fixed state stays in memory. (With --chat the whole text is
+                   held, to be put into a
     turn.)
 
-    An answer under --json-schema, --regex or --choice ends where it is complete; one that --max-tokens cuts
-    short is only the beginning of one. Say in the prompt what you want, too.
+    An answer under --json-schema, --regex or --choice ends where it is complete; one that
+    --max-tokens cuts short is only the beginning of one. Say in the prompt what you want, too.
     """
     if prompt is not None and prompt != "-" and path is not None:
         raise click.UsageError("give PROMPT or --file, not both")
@@ -110,9 +123,9 @@ def command(
 def statistics(result: Result) -> str:
     """Return a line for people about how an answer went."""
     return (
-        f"{result.prompt_tokens:,} tokens in, {result.generated_tokens:,} out ({result.finish_reason}); "
-        f"first after {result.first_seconds:.2f} s, then {result.decode_tokens_per_second:,.1f} tokens/s; "
-        f"seed {result.seed}"
+        f"{result.prompt_tokens:,} tokens in, {result.generated_tokens:,} out"
+        f" ({result.finish_reason}); first after {result.first_seconds:.2f} s, then"
+        f" {result.decode_tokens_per_second:,.1f} tokens/s; seed {result.seed}"
     )
 
 
@@ -148,7 +161,9 @@ def _grammar(schema: Path | None, regex: str | None, choices: tuple[str, ...]) -
     given = {"--json-schema": schema, "--regex": regex, "--choice": choices or None}
     names = [name for name, value in given.items() if value is not None]
     if len(names) > 1:
-        raise click.UsageError(f"{' and '.join(names)} both say what the answer looks like; give one")
+        raise click.UsageError(
+            f"{' and '.join(names)} both say what the answer looks like; give one"
+        )
     if schema is not None:
         try:
             read = json.loads(schema.read_text(encoding="utf-8"))

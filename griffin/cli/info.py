@@ -19,14 +19,18 @@ _LIBRARIES = ("torch", "numpy", "safetensors", "tokenizers", "huggingface-hub")
 
 @click.command("info")
 @click.argument("model", default="nano")
-@click.option("--preset", is_flag=True, help="MODEL names a shape, such as recurrentgemma-2b, not weights.")
+@click.option(
+    "--preset", is_flag=True, help="MODEL names a shape, such as recurrentgemma-2b, not weights."
+)
 @click.option("--revision", help="Branch, tag or commit of a Hub repository.")
 @click.option("--tensors", is_flag=True, help="List every tensor.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(model: str, preset: bool, revision: str | None, tensors: bool, as_json: bool) -> None:
-    """Show what MODEL is: its shape, parameters, bytes of weights and of state, kernels and versions.
+    """Show what MODEL is: its shape, parameters, bytes of weights and of state, kernels and
+    versions.
 
-    MODEL is a folder, an archive, a Hub repository or a bundled name [nano]; its weights are not read.
+    MODEL is a folder, an archive, a Hub repository or a bundled name [nano]; its weights are not
+    read.
     """
     facts = _of_preset(model) if preset else _of_checkpoint(model, revision)
     facts |= {"kernels": _kernels(), "versions": _versions()}
@@ -58,8 +62,12 @@ def _of_checkpoint(model: str, revision: str | None) -> dict[str, Any]:
     dtypes: Counter[str] = Counter()
     for name, shape in shapes.items():
         packed = source.quantization if source.is_packed(name) else None
-        dtypes[packed.format if packed else str(source.dtype(name)).removeprefix("torch.")] += _product(shape)
-    facts = _facts(model, source.config, shapes, source.nbytes, dtypes, source.layout, list(source.notes))
+        dtypes[packed.format if packed else str(source.dtype(name)).removeprefix("torch.")] += (
+            _product(shape)
+        )
+    facts = _facts(
+        model, source.config, shapes, source.nbytes, dtypes, source.layout, list(source.notes)
+    )
     return facts | {"files": [str(file) for file in source.files], "digest": source.digest()}
 
 
@@ -92,14 +100,20 @@ def state_bytes(config: GriffinConfig, width: int) -> dict[str, int]:
 
     fixed:     recurrent layers, whatever the length.
     per_token: attention layers, for each of the first `window` tokens.
-    most:      fixed + window * per_token: what it takes in memory, and what a saved one never exceeds.
+    most:      fixed + window * per_token: what it takes in memory, and what a saved one never
+               exceeds.
     """
     recurrent = config.block_types.count("recurrent")
     attention = config.block_types.count("attention")
     fixed = recurrent * config.lru_width * (4 + (config.conv_width - 1) * width)
     per_token = attention * 2 * config.num_kv_heads * config.head_dim * width
     window = config.attention_window_size if attention else 0
-    return {"fixed": fixed, "per_token": per_token, "window": window, "most": fixed + window * per_token}
+    return {
+        "fixed": fixed,
+        "per_token": per_token,
+        "window": window,
+        "most": fixed + window * per_token,
+    }
 
 
 def _kernels() -> dict[str, str]:
@@ -122,7 +136,9 @@ def _print(facts: dict[str, Any], tensors: bool) -> None:
         "model": f"{facts['model']} ({facts['layout']})",
         "layers": ", ".join(f"{count} {kind}" for kind, count in kinds.items()),
         **{key: str(value) for key, value in config.items() if key != "block_types"},
-        "parameters": "{total:,} = {embedding:,} embedding + {other:,}".format(**facts["parameters"]),
+        "parameters": "{total:,} = {embedding:,} embedding + {other:,}".format(
+            **facts["parameters"]
+        ),
         "weights": f"{facts['weights']['bytes']:,} bytes, {', '.join(facts['weights']['dtypes'])}",
         "state": f"{state['most']:,} bytes a sequence in memory",
         "saved state": (
@@ -145,7 +161,8 @@ def _print(facts: dict[str, Any], tensors: bool) -> None:
 
 
 def _grouped(shapes: Mapping[str, list[int]], every: bool) -> dict[str, tuple[list[int], int]]:
-    """Return name -> (shape, count); unless `every`, tensors that differ only in their layer are one line."""
+    """Return name -> (shape, count); unless `every`, tensors that differ only in their layer are
+    one line."""
     out: dict[str, tuple[list[int], int]] = {}
     for name, shape in shapes.items():
         parts = name.split(".")

@@ -14,14 +14,21 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _MODEL = (
     click.option(
-        "--model", default="nano", show_default=True, help="Folder, archive, Hub repository or bundled name."
+        "--model",
+        default="nano",
+        show_default=True,
+        help="Folder, archive, Hub repository or bundled name.",
     ),
-    click.option("--tokenizer", metavar="PATH", help="Tokenizer, where it does not lie beside the weights."),
+    click.option(
+        "--tokenizer", metavar="PATH", help="Tokenizer, where it does not lie beside the weights."
+    ),
     click.option("--revision", help="Branch, tag or commit of a Hub repository."),
     click.option("--dtype", help="bfloat16, float32, ... [default: as stored]."),
     click.option("--quantize", help="Round the weights to int8 or int4 while loading."),
     click.option("--device", help="cpu, cuda, ... [default: a GPU if there is one]."),
-    click.option("--threads", type=click.IntRange(1), help="CPU threads [default: torch's choice]."),
+    click.option(
+        "--threads", type=click.IntRange(1), help="CPU threads [default: torch's choice]."
+    ),
 )
 
 _SAMPLING = (
@@ -30,20 +37,28 @@ _SAMPLING = (
     click.option("--top-k", type=int, help="Keep the k most probable tokens; 0 keeps all."),
     click.option("--top-p", type=float, help="Keep the fewest tokens whose mass reaches p."),
     click.option("--min-p", type=float, help="Keep tokens this fraction as probable as the best."),
-    click.option("--repetition-penalty", type=float, help="Above 1: less of what was said or read."),
+    click.option(
+        "--repetition-penalty", type=float, help="Above 1: less of what was said or read."
+    ),
     click.option("--presence-penalty", type=float, help="Taken from each token already generated."),
     click.option("--frequency-penalty", type=float, help="Taken each time a token was generated."),
     click.option(
-        "--logit-bias", multiple=True, metavar="ID=BIAS", help="Add BIAS to a token's logit. Repeatable."
+        "--logit-bias",
+        multiple=True,
+        metavar="ID=BIAS",
+        help="Add BIAS to a token's logit. Repeatable.",
     ),
     click.option("--seed", type=int, help="The same seed gives the same text."),
     click.option("--stop", multiple=True, metavar="TEXT", help="End before this text. Repeatable."),
-    click.option("--stop-id", "stop_ids", type=int, multiple=True, help="End at this token. Repeatable."),
+    click.option(
+        "--stop-id", "stop_ids", type=int, multiple=True, help="End at this token. Repeatable."
+    ),
 )
 
 
 def model_options(function: F) -> F:
-    """Add --model, --tokenizer, --revision, --dtype, --quantize, --device and --threads to a command."""
+    """Add --model, --tokenizer, --revision, --dtype, --quantize, --device and --threads to a
+    command."""
     return _add(_MODEL, function)
 
 

@@ -1,4 +1,5 @@
-"""`griffin plan`: what fits into a machine's memory, and how fast it can be, before anything is loaded."""
+"""`griffin plan`: what fits into a machine's memory, and how fast it can be, before anything is
+loaded."""
 
 from __future__ import annotations
 
@@ -27,34 +28,48 @@ _CACHE = 1 << 30  # the prefix cache's bytes if not given, where an eighth of th
 @click.option(
     "--model",
     required=True,
-    help="Folder, archive or bundled name, or a released shape such as recurrentgemma-2b, of which nothing "
-    "need be here.",
+    help=(
+        "Folder, archive or bundled name, or a released shape such as recurrentgemma-2b, of which"
+        " nothing need be here."
+    ),
 )
 @click.option("--ram", required=True, type=Size(), help="Memory for everything, such as 16G.")
 @click.option("--disk", type=Size(), help="Disk for saved conversations, such as 100G.")
 @click.option("--revision", help="Branch, tag or commit of a Hub repository.")
 @click.option("--dtype", help="bfloat16, float32, ... [default: as stored; bfloat16 for a shape].")
 @click.option("--quantize", help="Plan for int8 or int4.")
-@click.option("--slots", type=click.IntRange(1), help="Sequences at once [default: as many as fit].")
 @click.option(
-    "--kept", type=click.IntRange(0), help="States beside the slots, of paused ones [default: slots / 4]."
+    "--slots", type=click.IntRange(1), help="Sequences at once [default: as many as fit]."
 )
 @click.option(
-    "--prefix-cache", type=Size(), help="Bound of the prefix cache [default: 1G, at most an eighth of --ram]."
+    "--kept",
+    type=click.IntRange(0),
+    help="States beside the slots, of paused ones [default: slots / 4].",
+)
+@click.option(
+    "--prefix-cache",
+    type=Size(),
+    help="Bound of the prefix cache [default: 1G, at most an eighth of --ram].",
 )
 @click.option("--no-prefix-cache", is_flag=True, help="Plan without a prefix cache.")
 @click.option("--read-rate", type=Size(), help="Bytes a second that memory gives, such as 40GB.")
 @click.option(
-    "--product-rate", type=click.FloatRange(0, min_open=True), help="Operations a second of matrix products."
+    "--product-rate",
+    type=click.FloatRange(0, min_open=True),
+    help="Operations a second of matrix products.",
 )
 @click.option(
     "--measure/--no-measure",
     default=True,
-    help="Where --read-rate is not given, measure both rates and try the model's first layers, in a few "
-    "seconds [measure].",
+    help=(
+        "Where --read-rate is not given, measure both rates and try the model's first layers, in a"
+        " few seconds [measure]."
+    ),
 )
 @click.option(
-    "--threads", type=click.IntRange(1), help="CPU threads to measure with [default: torch's choice]."
+    "--threads",
+    type=click.IntRange(1),
+    help="CPU threads to measure with [default: torch's choice].",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
@@ -74,11 +89,13 @@ def command(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Divide memory among weights, prefix cache and live conversations, and say how fast they can be.
+    """Divide memory among weights, prefix cache and live conversations, and say how fast they can
+    be.
 
-    A conversation's state has a fixed size, so all of it is arithmetic; no weights are read. Weights and
-    states are exact, what the process and the values inside a call take is an upper estimate. Two speeds are
-    told: the most that memory and processor allow, and what is to be expected here, from a short trial of
+    A conversation's state has a fixed size, so all of it is arithmetic; no weights are read.
+    Weights and states are exact, what the process and the values inside a call take is an upper
+    estimate. Two speeds are told: the most that memory and processor allow, and what is to be
+                                   expected here, from a short trial of
     the model's first layers with random weights. `griffin bench` measures the model itself.
 
     Sizes are written 16G (2^30), 16GB (10^9), 500M or in bytes.
@@ -88,7 +105,9 @@ def command(
     if no_prefix_cache and prefix_cache is not None:
         raise click.UsageError("give --prefix-cache or --no-prefix-cache, not both")
     if product_rate is not None and read_rate is None:
-        raise click.UsageError("--product-rate goes with --read-rate; without both, both are measured")
+        raise click.UsageError(
+            "--product-rate goes with --read-rate; without both, both are measured"
+        )
     subject = subject_of(model, revision, dtype, quantize)
     if prefix_cache is None:
         prefix_cache = 0 if no_prefix_cache else min(_CACHE, ram // 8)
@@ -104,7 +123,9 @@ def command(
     rates: dict[str, float] = {}
     expected: dict[str, float] | None = None
     if read_rate is not None:
-        rates = {"read": float(read_rate)} | ({} if product_rate is None else {"product": product_rate})
+        rates = {"read": float(read_rate)} | (
+            {} if product_rate is None else {"product": product_rate}
+        )
     elif measure:
         set_threads(threads)
         rates = measured_rates(subject.config, subject.dtype, subject.format)
@@ -117,7 +138,8 @@ def command(
 
 
 class Subject(NamedTuple):
-    """What is planned for: a name for people, the shape, the type, and the packed format of the matrices."""
+    """What is planned for: a name for people, the shape, the type, and the packed format of the
+    matrices."""
 
     name: str
     config: GriffinConfig
@@ -125,7 +147,9 @@ class Subject(NamedTuple):
     format: str | None
 
 
-def subject_of(model: str, revision: str | None, dtype: str | None, quantize: str | None) -> Subject:
+def subject_of(
+    model: str, revision: str | None, dtype: str | None, quantize: str | None
+) -> Subject:
     """Find out what `griffin.load` would make of a model; of a released one the shape is enough."""
     from griffin import checkpoints
     from griffin.loading import bundled
@@ -144,21 +168,27 @@ def subject_of(model: str, revision: str | None, dtype: str | None, quantize: st
         except ValueError as error:
             raise ValueError(f"{model} is neither here nor a released shape: {error}") from None
         chosen = checkpoints.parse_dtype(dtype or "bfloat16")
-        return Subject(f"the shape {shape}", config, chosen, quantize or fastest_layout(chosen, "cpu"))
+        return Subject(
+            f"the shape {shape}", config, chosen, quantize or fastest_layout(chosen, "cpu")
+        )
     source = checkpoints.open(place, revision=revision)
     chosen = checkpoints.parse_dtype(dtype or source.dtype("model.final_norm.weight"))
     if source.quantization is not None:
         if quantize is not None:
-            raise ValueError(f"{model} is {source.quantization.format} already; leave --quantize out")
+            raise ValueError(
+                f"{model} is {source.quantization.format} already; leave --quantize out"
+            )
         return Subject(model, source.config, chosen, source.quantization.format)
     return Subject(model, source.config, chosen, quantize or fastest_layout(chosen, "cpu"))
 
 
-def measured_rates(config: GriffinConfig, dtype: torch.dtype, format: str | None) -> dict[str, float]:
+def measured_rates(
+    config: GriffinConfig, dtype: torch.dtype, format: str | None
+) -> dict[str, float]:
     """Measure bytes a second of reading and operations a second of products, with torch's threads.
 
-    Products are torch's at the shape of the model's largest matrix with 64 rows, in the weights' type, and of
-    8-bit integers for int8 and int4, as in `griffin bench`.
+    Products are torch's at the shape of the model's largest matrix with 64 rows, in the weights'
+    type, and of 8-bit integers for int8 and int4, as in `griffin bench`.
     """
     import torch
 
@@ -200,7 +230,9 @@ def as_dict(made: Plan, name: str, disk: int | None, rates: Mapping[str, float])
         product = rates.get("product")
         speeds = {
             # For one sequence memory alone is the bound: products of a matrix and a vector.
-            str(rows): made.tokens_per_second(rates["read"], rows, window, product if rows > 1 else None)
+            str(rows): made.tokens_per_second(
+                rates["read"], rows, window, product if rows > 1 else None
+            )
             for rows in counts(made)
         }
     return {
@@ -241,7 +273,11 @@ def _print(facts: Mapping[str, Any]) -> None:
     row("weights", facts["weight_bytes"])
     row("process", facts["runtime_bytes"], "Python and torch (estimate)")
     row("inside a call", facts["working_bytes"], "values and logits (estimate)")
-    row("prefix cache", facts["prefix_cache_bytes"], f"about {facts['prefix_cache_tokens']:,} tokens")
+    row(
+        "prefix cache",
+        facts["prefix_cache_bytes"],
+        f"about {facts['prefix_cache_tokens']:,} tokens",
+    )
     row("a slot", each, "a live conversation, its window full")
     row(f"{slots:,} slots", slots * each, "answered at the same time")
     row(f"{kept:,} kept", kept * each, "paused, or waiting forks")
@@ -251,10 +287,14 @@ def _print(facts: Mapping[str, Any]) -> None:
     if facts["disk_bytes"] is None:
         saved = f"{facts['sessions_per_gigabyte']:,} saved conversations on a gigabyte"
     else:
-        saved = f"{facts['sessions_on_disk']:,} saved conversations on {facts['disk_bytes']:,} bytes"
+        saved = (
+            f"{facts['sessions_on_disk']:,} saved conversations on {facts['disk_bytes']:,} bytes"
+        )
     turn = facts["turn_bytes"]
     click.echo(f"disk            {saved}, {facts['session_bytes']:,} bytes each at most;")
-    click.echo(f"                a turn to undo: {turn['fixed']:,} bytes and {turn['per_token']:,} a token")
+    click.echo(
+        f"                a turn to undo: {turn['fixed']:,} bytes and {turn['per_token']:,} a token"
+    )
     if (speeds := facts["limit_tokens_per_second"]) is None:
         click.echo("speed           not known; give --read-rate, or let it be measured")
         return
@@ -264,7 +304,9 @@ def _print(facts: Mapping[str, Any]) -> None:
     after = f" after {facts['context']:,} tokens" if facts["context"] else ""
     expected = facts["expected_tokens_per_second"]
     if expected is None:
-        click.echo(f"speed           at most, with {rates}{after} (a bound; what is reached is less):")
+        click.echo(
+            f"speed           at most, with {rates}{after} (a bound; what is reached is less):"
+        )
     else:
         click.echo(f"speed           expected{after}, and the most that {rates} allow:")
     for rows, speed in speeds.items():

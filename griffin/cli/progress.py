@@ -23,7 +23,8 @@ _PLAIN_SECONDS = 20.0  # between two lines where there is no terminal
 
 
 class ReadingBar:
-    """Show bytes, tokens a second and the time left; nothing at all for what takes less than two seconds.
+    """Show bytes, tokens a second and the time left; nothing at all for what takes less than two
+    seconds.
 
     total: bytes of the whole text, None if not known (a pipe).
     """
@@ -48,7 +49,10 @@ class ReadingBar:
         return self
 
     def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
     ) -> None:
         if self._bar.live.is_started:  # stopping what never began prints an empty line
             self._bar.stop()
@@ -74,7 +78,9 @@ class ReadingBar:
         elif now - self._told > _PLAIN_SECONDS:
             self._told = now
             share = f" of {self._total:,}" if self._total else ""
-            self._console.print(f"reading: {self.bytes:,}{share} bytes, {self.tokens:,} tokens, {speed}")
+            self._console.print(
+                f"reading: {self.bytes:,}{share} bytes, {self.tokens:,} tokens, {speed}"
+            )
 
 
 class WorkBar:
@@ -91,7 +97,9 @@ class WorkBar:
             TimeRemainingColumn(),
             TextColumn("{task.description}"),
         )
-        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._bar = Progress(
+            *columns, console=console, transient=True, disable=not console.is_terminal
+        )
 
     def __enter__(self) -> Callable[[Step], None]:
         self._bar.start()
@@ -103,6 +111,9 @@ class WorkBar:
         return advance
 
     def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
     ) -> None:
         self._bar.stop()

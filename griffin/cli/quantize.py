@@ -22,13 +22,19 @@ if TYPE_CHECKING:
     "kind",
     type=click.Choice(["int8", "int4", "bf16"]),
     required=True,
-    help="int8: 8 bits, a scale an output row. int4: 4.5 bits, a scale for 32 inputs. bf16: only packed.",
+    help=(
+        "int8: 8 bits, a scale an output row. int4: 4.5 bits, a scale for 32 inputs. bf16: only"
+        " packed."
+    ),
 )
 @click.option(
     "--calibrate",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="TEXT",
-    help="Round so that the model changes least on the text in this file, typical of what it will read.",
+    help=(
+        "Round so that the model changes least on the text in this file, typical of what it will"
+        " read."
+    ),
 )
 @click.option(
     "--calibrate-tokens",
@@ -37,9 +43,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Read at most this many tokens of TEXT.",
 )
-@click.option("--tokenizer", metavar="PATH", help="Tokenizer, where it does not lie beside the weights.")
+@click.option(
+    "--tokenizer", metavar="PATH", help="Tokenizer, where it does not lie beside the weights."
+)
 @click.option("--revision", help="Branch, tag or commit, where SRC is a repository.")
-@click.option("--max-shard-size", default="5GB", show_default=True, help="Largest safetensors file.")
+@click.option(
+    "--max-shard-size", default="5GB", show_default=True, help="Largest safetensors file."
+)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads [default: torch's choice].")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
@@ -56,9 +66,9 @@ def command(
 ) -> None:
     """Write SRC in smaller weights to DST, which must not exist yet.
 
-    SRC is a folder, an archive, a repository or a bundled name. Every linear layer, the embedding and the
-    head are rounded; RG-LRU parameters, norms, the convolution and biases stay. The result loads like any
-    other checkpoint; DST appears only when it is complete.
+    SRC is a folder, an archive, a repository or a bundled name. Every linear layer, the embedding
+    and the head are rounded; RG-LRU parameters, norms, the convolution and biases stay. The result
+    loads like any other checkpoint; DST appears only when it is complete.
     """
     from griffin import checkpoints
     from griffin.cli.options import set_threads
@@ -71,7 +81,9 @@ def command(
     source = checkpoints.open(bundled(src), revision=revision)
     sample = None if calibrate is None else _sample(source, tokenizer, calibrate, calibrate_tokens)
     with WorkBar(in_bytes=sample is None) as advance:
-        made = checkpoints.quantize(source, dst, kind, sample, advance, max_shard_size=max_shard_size)
+        made = checkpoints.quantize(
+            source, dst, kind, sample, advance, max_shard_size=max_shard_size
+        )
     for note in made.notes:
         click.echo(f"note: {note}", err=True)
     before = source.nbytes
@@ -90,7 +102,10 @@ def command(
         return
     how = "" if sample is None else f", calibrated on {sample.numel():,} tokens"
     share = made.nbytes / before
-    click.echo(f"{made.path}: {kind}{how}, {made.nbytes / 1e9:.3f} GB, {share:.0%} of {before / 1e9:.3f} GB")
+    click.echo(
+        f"{made.path}: {kind}{how}, {made.nbytes / 1e9:.3f} GB, {share:.0%} of"
+        f" {before / 1e9:.3f} GB"
+    )
 
 
 def _sample(source: Checkpoint, tokenizer: str | None, file: Path, limit: int) -> Tensor:
@@ -107,7 +122,9 @@ def _sample(source: Checkpoint, tokenizer: str | None, file: Path, limit: int) -
     ids = text.encode(data.decode("utf-8", errors="replace"), bos=False)[:limit]
     length = min(1023, len(ids))
     if length < 255:
-        raise ValueError(f"{file} has {len(ids)} tokens; calibration needs 255, better ten thousand")
+        raise ValueError(
+            f"{file} has {len(ids)} tokens; calibration needs 255, better ten thousand"
+        )
     rows = len(ids) // length
     body = torch.tensor(ids[: rows * length]).view(rows, length)
     return torch.cat([torch.full((rows, 1), text.bos_id), body], dim=1)

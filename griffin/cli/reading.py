@@ -61,5 +61,6 @@ def notice(replaced: int, hard_cuts: int = 0) -> None:
         click.echo(f"notice: {replaced:,} places were not UTF-8 and were read as U+FFFD", err=True)
     if hard_cuts:
         click.echo(
-            f"notice: at {hard_cuts} places the ids may differ by one from those of the whole", err=True
+            f"notice: at {hard_cuts} places the ids may differ by one from those of the whole",
+            err=True,
         )

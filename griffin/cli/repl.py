@@ -22,7 +22,8 @@ _LINES = 1000  # of history
 
 
 def run(commands: Commands, *, notice: str, stats: bool, history: Path | None = None) -> None:
-    """Talk until the input ends or /bye. `history`: where typed lines are kept, None for nowhere."""
+    """Talk until the input ends or /bye. `history`: where typed lines are kept, None for
+    nowhere."""
     talk = commands.talk
     click.secho(f"{talk.llm.name}: {notice}", dim=True, err=True)
     with _editing(history if sys.stdin.isatty() else None):
@@ -48,8 +49,8 @@ def run(commands: Commands, *, notice: str, stats: bool, history: Path | None = 
 def answer(talk: Conversation, pieces: Generator[str, None, None], stats: bool) -> None:
     """Print an answer as it comes.
 
-    Ctrl-C before its first token stops the reading at once, and nothing was said. Later it ends the answer
-    between two tokens, and a second one at once.
+    Ctrl-C before its first token stops the reading at once, and nothing was said. Later it ends the
+    answer between two tokens, and a second one at once.
     """
     before, in_memory = talk.context, talk.trouble
     stop = _Stop()
@@ -73,7 +74,8 @@ def answer(talk: Conversation, pieces: Generator[str, None, None], stats: bool) 
     click.echo()
     if talk.trouble != in_memory:
         click.secho(
-            f"not kept: {talk.trouble}. Going on in memory; /save NAME keeps it, once there is room",
+            f"not kept: {talk.trouble}. Going on in memory; /save NAME keeps it, once there is"
+            " room",
             fg="yellow",
             err=True,
         )
@@ -106,10 +108,10 @@ def read_message(ask: Callable[[str], str] = input) -> str | None:
 class _Stop:
     """Listens to Ctrl-C in a `with` block.
 
-    gently: only note the first one in `asked`, so that no step is torn; the second one raises. A step that
-            was torn has used up its state; stopping between two steps keeps the conversation whole.
-            Otherwise the first one raises KeyboardInterrupt: what is read for an answer that has not begun
-            may be dropped.
+    gently: only note the first one in `asked`, so that no step is torn; the second one raises. A
+            step that was torn has used up its state; stopping between two steps keeps the
+            conversation whole. Otherwise the first one raises KeyboardInterrupt: what is read for
+            an answer that has not begun may be dropped.
     """
 
     def __init__(self) -> None:
@@ -130,7 +132,8 @@ class _Stop:
 
 @contextmanager
 def _editing(history: Path | None) -> Iterator[None]:
-    """Give input() editing and a history, with the lines of earlier times, where there is a terminal."""
+    """Give input() editing and a history, with the lines of earlier times, where there is a
+    terminal."""
     if not sys.stdin.isatty():
         yield
         return

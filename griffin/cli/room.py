@@ -24,7 +24,8 @@ def check_room(
     chunk: int,
     cache_bytes: int,
 ) -> None:
-    """Raise ValueError if so many processes, each with the model and its slots, do not fit in memory.
+    """Raise ValueError if so many processes, each with the model and its slots, do not fit in
+    memory.
 
     On a GPU it is the GPU's memory that counts. No weights are read.
     """
@@ -34,7 +35,11 @@ def check_room(
 
     subject = subject_of(model, revision, dtype, quantize)
     on_gpu = torch.cuda.is_available() if device is None else device.startswith("cuda")
-    there = torch.cuda.get_device_properties(device or "cuda").total_memory if on_gpu else memory_bytes()
+    there = (
+        torch.cuda.get_device_properties(device or "cuda").total_memory
+        if on_gpu
+        else memory_bytes()
+    )
     each = plan(
         subject.config,
         ram_bytes=1 << 62,
@@ -48,24 +53,30 @@ def check_room(
         fit = there // each.total_bytes
         whole, one = binary(replicas * each.total_bytes), binary(each.total_bytes)
         raise ValueError(
-            f"{replicas} replicas take up to {whole}, {one} each: {binary(each.weight_bytes)} of weights, "
-            f"{binary(each.live_bytes)} of states, {binary(cache_bytes)} of prefix cache, ...; there are "
-            f"{binary(there)}, enough for {fit}. Ask for fewer --replicas or --slots, or a smaller "
-            "--cache-bytes; `griffin plan` shows the parts"
+            f"{replicas} replicas take up to {whole}, {one} each: {binary(each.weight_bytes)} of"
+            f" weights, {binary(each.live_bytes)} of states, {binary(cache_bytes)} of prefix cache,"
+            f" ...; there are {binary(there)}, enough for {fit}. Ask for fewer --replicas or"
+            " --slots, or a smaller --cache-bytes; `griffin plan` shows the parts"
         )
 
 
 def memory_bytes() -> int:
-    """Return the memory this process may have: the machine's, or less where its control group says so."""
+    """Return the memory this process may have: the machine's, or less where its control group says
+    so."""
     found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return min([found, *_limits()])
 
 
 def _limits() -> list[int]:
-    """Return the limits of the control groups (version 2) that this process is in; none elsewhere."""
+    """Return the limits of the control groups (version 2) that this process is in; none
+    elsewhere."""
     if not _OWN_GROUP.is_file():
         return []
-    own = [line for line in _OWN_GROUP.read_text(encoding="utf-8").splitlines() if line.startswith("0::")]
+    own = [
+        line
+        for line in _OWN_GROUP.read_text(encoding="utf-8").splitlines()
+        if line.startswith("0::")
+    ]
     group = _GROUPS / (own[0].removeprefix("0::").strip("/") if own else "")
     limits = []
     for folder in (group, *group.parents):

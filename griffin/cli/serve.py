@@ -24,21 +24,47 @@ if TYPE_CHECKING:
 _ARGUMENTS = "griffin.cli.serve.arguments"
 _SWITCH_SECONDS = 0.0005
 _LIMITS = (
-    *("max_body_bytes", "max_json_values", "max_messages", "max_choices", "max_prompts", "max_rows"),
-    *("max_prompt_tokens", "max_tokens", "default_max_tokens", "max_stop", "max_stop_chars", "max_stop_ids"),
+    *(
+        "max_body_bytes",
+        "max_json_values",
+        "max_messages",
+        "max_choices",
+        "max_prompts",
+        "max_rows",
+    ),
+    *(
+        "max_prompt_tokens",
+        "max_tokens",
+        "default_max_tokens",
+        "max_stop",
+        "max_stop_chars",
+        "max_stop_ids",
+    ),
     *("max_logprobs", "max_logit_bias", "max_tools", "max_schema_bytes", "max_schema_depth"),
 )
 _SETTINGS = (
     *("deadline_seconds", "body_seconds", "header_seconds", "send_seconds", "keepalive_seconds"),
-    *("drain_seconds", "max_header_bytes", "max_buffered_bytes", "max_connections", "max_requests_per_key"),
+    *(
+        "drain_seconds",
+        "max_header_bytes",
+        "max_buffered_bytes",
+        "max_connections",
+        "max_requests_per_key",
+    ),
 )
 
 
 def _bounds(function: Any) -> Any:
     """Add an option for each of the server's limits; those of Limits have their names as flags."""
     for name in reversed((*_LIMITS, *_SETTINGS)):
-        kind = click.FloatRange(min=0, min_open=True) if name.endswith("_seconds") else click.IntRange(1)
-        function = click.option("--" + name.replace("_", "-"), name, type=kind, hidden=True)(function)
+        kind = (
+            click.FloatRange(min=0, min_open=True)
+            if name.endswith("_seconds")
+            else click.IntRange(1)
+        )
+        function = click.option("--" + name.replace("_", "-"), name, type=kind, hidden=True)(
+            function
+        )
     return function
 
 
@@ -60,21 +86,43 @@ class _Serve(click.Command):
     help="Processes that serve, each with a model and slots of its own. --threads is for each.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: a free one.")
-@click.option("--uds", type=click.Path(path_type=Path), metavar="PATH", help="A Unix socket instead.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: a free one."
+)
+@click.option(
+    "--uds", type=click.Path(path_type=Path), metavar="PATH", help="A Unix socket instead."
+)
 @click.option("--name", help="What clients call the model [default: as it was loaded].")
 @click.option(
-    "--key-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="API keys, one a line."
+    "--key-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="API keys, one a line.",
 )
-@click.option("--key-env", metavar="NAME", help="Environment variable that holds API keys, parted by spaces.")
-@click.option("--insecure-no-auth", is_flag=True, help="Serve other machines without a key.")
-@click.option("--allow-host", multiple=True, metavar="NAME", help="A name this server goes by. Repeatable.")
-@click.option("--allow-origin", multiple=True, metavar="URL", help="A web page that may use it. Repeatable.")
-@click.option("--slots", type=click.IntRange(1), default=8, show_default=True, help="Answers at a time.")
-@click.option("--max-waiting", type=click.IntRange(1), default=64, show_default=True, help="That may wait.")
-@click.option("--chunk", type=click.IntRange(1), default=64, show_default=True, help="Prompt tokens a call.")
 @click.option(
-    "--cache-bytes", type=Size(), default="256M", show_default=True, help="For prompts known already."
+    "--key-env", metavar="NAME", help="Environment variable that holds API keys, parted by spaces."
+)
+@click.option("--insecure-no-auth", is_flag=True, help="Serve other machines without a key.")
+@click.option(
+    "--allow-host", multiple=True, metavar="NAME", help="A name this server goes by. Repeatable."
+)
+@click.option(
+    "--allow-origin", multiple=True, metavar="URL", help="A web page that may use it. Repeatable."
+)
+@click.option(
+    "--slots", type=click.IntRange(1), default=8, show_default=True, help="Answers at a time."
+)
+@click.option(
+    "--max-waiting", type=click.IntRange(1), default=64, show_default=True, help="That may wait."
+)
+@click.option(
+    "--chunk", type=click.IntRange(1), default=64, show_default=True, help="Prompt tokens a call."
+)
+@click.option(
+    "--cache-bytes",
+    type=Size(),
+    default="256M",
+    show_default=True,
+    help="For prompts known already.",
 )
 @click.option("--no-cache", is_flag=True, help="Read every prompt from its beginning.")
 @click.option(
@@ -122,15 +170,17 @@ def command(
 ) -> None:
     """Serve a model over HTTP until it is told to stop.
 
-    It listens to this machine alone unless keys are given. The limits on requests (docs/serving.md) have
-    options of their names: --max-tokens, --max-body-bytes, --deadline-seconds ...
+    It listens to this machine alone unless keys are given. The limits on requests (docs/serving.md)
+    have options of their names: --max-tokens, --max-body-bytes, --deadline-seconds ...
     """
     from griffin.server.door import bound, check_open_door
     from griffin.server.hosts import Hosts
     from griffin.server.place import Link, Place
 
     own = None if place is None else Place.from_json(place)
-    link = None if own is None else Link(own)  # first of all: from here on it ends with who started it
+    link = (
+        None if own is None else Link(own)
+    )  # first of all: from here on it ends with who started it
     keys = _keys(key_file, key_env)
     check_open_door(host, uds, keys, insecure_no_auth)
     hosts = Hosts(None, allow_origin) if uds else Hosts.bound_to(host, allow_host, allow_origin)
@@ -138,14 +188,22 @@ def command(
         other = "--store-network" if store is None else "--store"
         raise click.UsageError(f"{other} and --no-store contradict each other")
     name = name or (Path(model).name if Path(model).exists() else model)
-    guarded = "with API keys" if keys else "WITHOUT API KEYS" if insecure_no_auth else "for this machine only"
+    guarded = (
+        "with API keys"
+        if keys
+        else "WITHOUT API KEYS"
+        if insecure_no_auth
+        else "for this machine only"
+    )
     room = f"{replicas} replicas of {slots} slots" if replicas > 1 else f"{slots} slots"
 
     def announce(where: str) -> None:
         click.echo(f"griffin serves {name} at {where}, {guarded}; {room}", err=True)
 
     if own is None and replicas > 1:
-        ctx.exit(_supervise(ctx, replicas, host, port, uds, threads, bounds["drain_seconds"], announce))
+        ctx.exit(
+            _supervise(ctx, replicas, host, port, uds, threads, bounds["drain_seconds"], announce)
+        )
 
     from griffin.server.run import Server
     from griffin.server.service import Settings
@@ -168,7 +226,9 @@ def command(
             chunk=chunk,
             cache_bytes=cache_bytes,
         )
-    listeners = () if own is not None else bound(host, port, uds)  # a taken address is told before the wait
+    listeners = (
+        () if own is not None else bound(host, port, uds)
+    )  # a taken address is told before the wait
     llm = open_llm(model, tokenizer, revision, dtype, quantize, device, threads)
     service = build(
         llm,
@@ -185,7 +245,8 @@ def command(
         hosts=hosts,
         settings=settings,
     )
-    # How long the engine's thread may keep the others waiting, where a small model is mostly Python.
+    # How long the engine's thread may keep the others waiting, where a small model is mostly
+    # Python.
     sys.setswitchinterval(_SWITCH_SECONDS)
     if own is None:
         server = Server(service, listeners, log=True, announce=announce)
@@ -210,7 +271,8 @@ def build(
     limits: dict[str, int] | None = None,
     **service: Any,
 ) -> Service:
-    """Return the service of a loaded model, with its engine and store. service: its other arguments."""
+    """Return the service of a loaded model, with its engine and store. service: its other
+    arguments."""
     from griffin import __version__
     from griffin.conversation import fingerprint_of
     from griffin.engine import Engine
@@ -234,7 +296,9 @@ def build(
         fingerprint=fingerprint,
         version=__version__,
         limits=bounds,
-        store=None if store is None else Store(store, quota_bytes=store_bytes, network=store_network),
+        store=None
+        if store is None
+        else Store(store, quota_bytes=store_bytes, network=store_network),
         **service,
     )
 
@@ -279,7 +343,8 @@ def _supervise(
 
 
 def _keys(path: Path | None, variable: str | None) -> Keys:
-    """Read the API keys from a file or an environment variable; a command line can be seen by all."""
+    """Read the API keys from a file or an environment variable; a command line can be seen by
+    all."""
     from griffin.server.auth import Keys
 
     if path is not None and variable is not None:

@@ -12,7 +12,8 @@ _FORM = re.compile(r"(\d{1,19}(?:\.\d{1,19})?) ?([KMGT]?)(|B|iB)", re.ASCII | re
 
 
 class Size(click.ParamType):
-    """Bytes: 16G and 16GiB are 16 x 2^30, 16GB is 16 x 10^9, a bare number counts bytes. Above 0."""
+    """Bytes: 16G and 16GiB are 16 x 2^30, 16GB is 16 x 10^9, a bare number counts bytes. Above
+    0."""
 
     name = "size"
 
@@ -26,7 +27,10 @@ class Size(click.ParamType):
             base = 1000 if letter and unit.upper() == "B" else 1024
             size = round(float(number) * base ** _POWERS[letter.upper()])
         if not 0 < size < 1 << 63:
-            self.fail(f"{value!r} is no amount of memory; write 16G, 16GiB, 16GB, 500M or a number of bytes")
+            self.fail(
+                f"{value!r} is no amount of memory; write 16G, 16GiB, 16GB, 500M or a number of"
+                " bytes"
+            )
         return size
 
 

@@ -1,4 +1,5 @@
-"""`griffin state`: states and conversations as files: build, ls, show, fork, diff, export, import, rm."""
+"""`griffin state`: states and conversations as files: build, ls, show, fork, diff, export, import,
+rm."""
 
 from __future__ import annotations
 
@@ -55,8 +56,8 @@ def build(
 ) -> None:
     """Read a text of any size, in constant memory, and keep the state it leads to.
 
-    `griffin chat --state FILE` goes on from there in an instant. The model then has the gist of the whole and
-    the last tokens, as many as its window has, word for word.
+    `griffin chat --state FILE` goes on from there in an instant. The model then has the gist of the
+    whole and the last tokens, as many as its window has, word for word.
     """
     from griffin.cli.reading import opened, read_text
     from griffin.sessions import NOTHING, StateInfo, extend_chain, save_state_file
@@ -64,7 +65,9 @@ def build(
     if output.exists() and not force:
         raise click.UsageError(f"{output} is there already; --force replaces it")
     if not output.resolve().parent.is_dir():
-        raise click.UsageError(f"there is no folder {output.resolve().parent} to write {output.name} to")
+        raise click.UsageError(
+            f"there is no folder {output.resolve().parent} to write {output.name} to"
+        )
     with opened(source) as (stream, size):
         llm = open_llm(model, tokenizer, revision, dtype, quantize, device, threads)
         chain = NOTHING
@@ -84,7 +87,9 @@ def build(
         tokens=context.tokens,
         chain=chain.hex(),
         pending=context.pending,
-        title=title if title is not None else "standard input" if source == "-" else Path(source).name,
+        title=(
+            title if title is not None else "standard input" if source == "-" else Path(source).name
+        ),
     )
     nbytes = save_state_file(output, info, None if state is None else state.map(lambda t: t.cpu()))
     if as_json:
@@ -143,7 +148,9 @@ def show(what: str, folder: Path | None, as_json: bool) -> None:
 @command.command("fork")
 @click.argument("name")
 @click.argument("new", required=False)
-@click.option("--at", type=int, metavar="N", help="Turn where the copy ends [default: where NAME stands].")
+@click.option(
+    "--at", type=int, metavar="N", help="Turn where the copy ends [default: where NAME stands]."
+)
 @store_option
 @as_json
 def fork(name: str, new: str | None, at: int | None, folder: Path | None, as_json: bool) -> None:
@@ -165,7 +172,9 @@ def fork(name: str, new: str | None, at: int | None, folder: Path | None, as_jso
 @click.option("--force", is_flag=True, help="Replace FILE if it is there.")
 @store_option
 @as_json
-def export(name: str, output: Path, at: int | None, force: bool, folder: Path | None, as_json: bool) -> None:
+def export(
+    name: str, output: Path, at: int | None, force: bool, folder: Path | None, as_json: bool
+) -> None:
     """Write a conversation's state, with the text of its turns, as a file to carry anywhere."""
     if output.exists() and not force:
         raise click.UsageError(f"{output} is there already; --force replaces it")
@@ -217,9 +226,9 @@ def rm(names: tuple[str, ...], folder: Path | None, as_json: bool) -> None:
 def diff(a: str, b: str, folder: Path | None, as_json: bool) -> None:
     """Show how far two states of a model lie apart, layer by layer.
 
-    A and B are state files or conversations; NAME@N is turn N. The distance is relative to the larger of the
-    two, 0 for equal ones. Keys and values are compared from the last token back; keys are rotated by their
-    position, so those of texts of different lengths differ in any case.
+    A and B are state files or conversations; NAME@N is turn N. The distance is relative to the
+    larger of the two, 0 for equal ones. Keys and values are compared from the last token back; keys
+    are rotated by their position, so those of texts of different lengths differ in any case.
     """
     from griffin.conversation import compare
 
@@ -227,10 +236,13 @@ def diff(a: str, b: str, folder: Path | None, as_json: bool) -> None:
     different = info_a.fingerprint.differences(info_b.fingerprint)
     if "config" in different or "dtype" in different:
         raise ValueError(
-            f"{a} and {b} are states of models of different shapes or types; they cannot be compared"
+            f"{a} and {b} are states of models of different shapes or types; they cannot be"
+            " compared"
         )
     if state_a is None or state_b is None:
-        raise ValueError(f"nothing has been read in {a if state_a is None else b} yet; there is no state")
+        raise ValueError(
+            f"nothing has been read in {a if state_a is None else b} yet; there is no state"
+        )
     found = compare(info_a.config, state_a, state_b)
     if as_json:
         layers = [vars(each) | {"kind": info_a.config.block_types[each.layer]} for each in found]
@@ -280,14 +292,22 @@ def _load(what: str, folder: Path | None) -> tuple[StateInfo, State | None]:
 
 
 def _show(
-    about: dict[str, Any], turns: tuple[Turn, ...] | tuple[TurnRecord, ...], kept: str | None, as_json: bool
+    about: dict[str, Any],
+    turns: tuple[Turn, ...] | tuple[TurnRecord, ...],
+    kept: str | None,
+    as_json: bool,
 ) -> None:
     if as_json:
-        _print(about | {"turns": [_about_turn(number, turn) for number, turn in enumerate(turns, 1)]})
+        _print(
+            about | {"turns": [_about_turn(number, turn) for number, turn in enumerate(turns, 1)]}
+        )
         return
     for name, value in about.items():
         if name == "fingerprint":
-            click.echo("belongs to:  " + ", ".join(f"{part} {_short(word)}" for part, word in value.items()))
+            click.echo(
+                "belongs to:  "
+                + ", ".join(f"{part} {_short(word)}" for part, word in value.items())
+            )
         elif name in ("created", "used"):
             click.echo(f"{name + ':':12} {when(value)}")
         elif value not in ("", None, {}):
@@ -329,7 +349,13 @@ def _about_file(info: StateInfo) -> dict[str, Any]:
 def _about_turn(number: int, turn: Turn | TurnRecord) -> dict[str, Any]:
     about = {"number": number, "role": turn.role, "text": turn.text, "tokens": turn.tokens}
     about |= {"created": turn.created, "chain": turn.chain}
-    for name in ("number", "parent", "nbytes", "restorable", "stats"):  # what only those of a store have
+    for name in (
+        "number",
+        "parent",
+        "nbytes",
+        "restorable",
+        "stats",
+    ):  # what only those of a store have
         if hasattr(turn, name):
             about[name] = getattr(turn, name)
     return about
@@ -349,7 +375,9 @@ def _short(word: str) -> str:
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
     for row in (head, *rows):
-        click.echo("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+        click.echo(
+            "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
 
 
 def _print(value: Any) -> None:

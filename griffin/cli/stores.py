@@ -18,7 +18,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def default_store() -> Path:
-    """Return the folder of the user's own conversations: below $XDG_DATA_HOME, ~/.local/share if unset."""
+    """Return the folder of the user's own conversations: below $XDG_DATA_HOME, ~/.local/share if
+    unset."""
     data = os.environ.get("XDG_DATA_HOME")
     base = Path(data) if data and Path(data).is_absolute() else Path.home() / ".local" / "share"
     return base / "griffin" / "sessions"

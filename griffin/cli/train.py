@@ -13,13 +13,21 @@ import click
 @click.command("train")
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="The run's folder [default: runs/NAME-OF-RECIPE]."
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The run's folder [default: runs/NAME-OF-RECIPE].",
 )
-@click.option("--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a recipe's value.")
+@click.option(
+    "--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a recipe's value."
+)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads [default: torch's choice].")
 @click.option("--device", default="cpu", show_default=True, help="Where to train: cpu, cuda, ...")
-@click.option("--evaluate-only", type=click.Path(path_type=Path), metavar="MODEL", help="Only measure MODEL.")
-@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on standard output.")
+@click.option(
+    "--evaluate-only", type=click.Path(path_type=Path), metavar="MODEL", help="Only measure MODEL."
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the results as JSON on standard output."
+)
 def command(
     recipe: Path,
     out: Path | None,
@@ -31,9 +39,10 @@ def command(
 ) -> None:
     """Train a model as RECIPE (a TOML file) says.
 
-    Ctrl-C finishes the step at hand and writes a checkpoint; the same command goes on from there. At the end
-    the run's folder holds model/ (weights, config, tokenizer), log.jsonl and results.json: bits per byte on
-    the held-out documents, beside those of gzip and xz. --evaluate-only MODEL measures a model folder alike.
+    Ctrl-C finishes the step at hand and writes a checkpoint; the same command goes on from there.
+    At the end the run's folder holds model/ (weights, config, tokenizer), log.jsonl and
+    results.json: bits per byte on the held-out documents, beside those of gzip and xz.
+                  --evaluate-only MODEL measures a model folder alike.
     """
     import torch
 
@@ -64,14 +73,17 @@ def command(
         return
     held_out = results["held_out"]
     click.echo(
-        f"{results['parameters']:,} parameters; held out: {held_out['documents']} documents, ", nl=False
+        f"{results['parameters']:,} parameters; held out: {held_out['documents']} documents, ",
+        nl=False,
     )
     click.echo(f"{held_out['bytes']:,} bytes, {held_out['tokens']:,} tokens; bits per byte:")
     for name, bits in results["bits_per_byte"].items():
         click.echo(f"  {bits:.4f}  {name}")
 
 
-def _again(recipe: Path, out: Path | None, changes: tuple[str, ...], threads: int | None, device: str) -> str:
+def _again(
+    recipe: Path, out: Path | None, changes: tuple[str, ...], threads: int | None, device: str
+) -> str:
     words = ["griffin", "train", str(recipe)]
     words += ["--out", str(out)] if out is not None else []
     for change in changes:

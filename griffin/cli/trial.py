@@ -1,4 +1,5 @@
-"""A short trial of a model's shape on this machine: its first layers, with random weights, timed for real."""
+"""A short trial of a model's shape on this machine: its first layers, with random weights, timed
+for real."""
 
 from __future__ import annotations
 
@@ -12,16 +13,22 @@ from griffin.engine import plan
 from griffin.model import Griffin, GriffinConfig, State
 from griffin.quant import quantize_model
 
-LEAST = 192 << 20  # bytes of weights: more than the caches hold, so that each step reads them from memory
-MOST_ROWS = 64  # that are tried; more take longer in proportion, for then it is products that take the time
+LEAST = (
+    192 << 20
+)  # bytes of weights: more than the caches hold, so that each step reads them from memory
+MOST_ROWS = (
+    64  # that are tried; more take longer in proportion, for then it is products that take the time
+)
 _IDS = 4096  # rows of the embedding
 _SECONDS = 0.3
 
 
 class Trial:
-    """The first layers of a model, as many as make up LEAST bytes, and how fast steps of them move bytes.
+    """The first layers of a model, as many as make up LEAST bytes, and how fast steps of them move
+    bytes.
 
-    layers: how many they are. Their weights are random small numbers in the model's type and format.
+    layers: how many they are. Their weights are random small numbers in the model's type and
+            format.
     """
 
     def __init__(self, config: GriffinConfig, dtype: torch.dtype, format: str | None) -> None:
@@ -33,7 +40,8 @@ class Trial:
             if count == config.num_layers
             or (
                 len(set(config.block_types[:count])) == kinds
-                and _weights(few.replace(block_types=config.block_types[:count]), dtype, format) >= LEAST
+                and _weights(few.replace(block_types=config.block_types[:count]), dtype, format)
+                >= LEAST
             )
         )
         self._config = few.replace(block_types=config.block_types[: self.layers])
@@ -53,7 +61,10 @@ class Trial:
         context = self._config.attention_window_size
         state = State.zeros(self._config, rows, dtype=self._model.dtype)
         state.pos.fill_(context)
-        tokens = torch.tensor(list(islice(cycle(range(7, 97, 3)), rows)))[:, None] % self._config.vocab_size
+        tokens = (
+            torch.tensor(list(islice(cycle(range(7, 97, 3)), rows)))[:, None]
+            % self._config.vocab_size
+        )
         times: list[float] = []
         end = time.perf_counter() + _SECONDS
         while len(times) < 5 or time.perf_counter() < end:

@@ -36,7 +36,11 @@ _PAUSE = 0.2  # seconds between two looks at a file that has not grown
 )
 @click.option("--ask", "question", required=True, metavar="TEXT", help="The standing question.")
 @click.option(
-    "--every", type=click.IntRange(1), default=100, show_default=True, help="Lines between two answers."
+    "--every",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="Lines between two answers.",
 )
 @click.option(
     "--follow", is_flag=True, help="Read FILE to its end and then what is added, as `tail -F` does."
@@ -68,9 +72,9 @@ def command(
 ) -> None:
     """Read FILE or standard input line by line and answer a standing question every so many lines.
 
-    Questions and answers never become part of what is read: each is answered on a copy of the state. Memory
-    does not grow, however long the stream. At its end the question is answered once more if lines came
-    since; Ctrl-C ends, with a line of statistics as at the end.
+    Questions and answers never become part of what is read: each is answered on a copy of the
+    state. Memory does not grow, however long the stream. At its end the question is answered once
+    more if lines came since; Ctrl-C ends, with a line of statistics as at the end.
 
     Stream and question are put together as in `griffin ask`.
     """
@@ -104,7 +108,8 @@ def command(
 class Watch:
     """A stream that is read in batches, and the moments at which it is asked about.
 
-    lines:    that have come. replaced: places that were no UTF-8. began: time.perf_counter() at the start.
+    lines:    that have come. replaced: places that were no UTF-8. began: time.perf_counter() at the
+              start.
     """
 
     def __init__(self, document: Document, every: int) -> None:
@@ -172,7 +177,9 @@ class Asking:
         prompts, shared = watch.document.prompts([self._question])
         if not self._as_json:
             click.secho(f"line {watch.lines:,}: ", bold=True, nl=False)
-        for _, piece, result in self._llm.stream_all(prompts, **watch.document.sampling(self._fields)):
+        for _, piece, result in self._llm.stream_all(
+            prompts, **watch.document.sampling(self._fields)
+        ):
             if not self._as_json and piece.text:
                 sys.stdout.write(piece.text)
                 sys.stdout.flush()
@@ -186,10 +193,11 @@ class Asking:
 
 
 def followed(path: Path) -> Iterator[bytes]:
-    """Give the lines of a file and, without end, those that are added; b"" when there are none just now.
+    """Give the lines of a file and, without end, those that are added; b"" when there are none just
+    now.
 
-    A file that became shorter is read from its beginning; one that was put in the place of the old one is
-    read after it.
+    A file that became shorter is read from its beginning; one that was put in the place of the old
+    one is read after it.
     """
     stream = path.open("rb")
     try:

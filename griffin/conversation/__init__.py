@@ -1,7 +1,7 @@
 """A chat in turns: text on one side, a session or a tree in memory on the other.
 
-talk = Conversation(llm, store.create("kitchen", fingerprint=fingerprint_of(llm), config=llm.model.config))
-for piece in talk.say("Why is the sky blue?"):
+talk = Conversation(llm, store.create("kitchen", fingerprint=fingerprint_of(llm),
+config=llm.model.config)) for piece in talk.say("Why is the sky blue?"):
     print(piece, end="")
 talk.undo()
 """

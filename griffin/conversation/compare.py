@@ -33,14 +33,14 @@ class Difference:
 def compare(config: GriffinConfig, a: State, b: State) -> list[Difference]:
     """Compare two states of one row each.
 
-    Keys and values are compared from the last position back, as many as both hold. Keys are rotated by their
-    positions, so those of states that have read different counts differ in any case.
+    Keys and values are compared from the last position back, as many as both hold. Keys are rotated
+    by their positions, so those of states that have read different counts differ in any case.
     """
     for state in (a, b):
         if state.batch != 1 or len(state.layers) != config.num_layers:
             raise ValueError(
-                f"states of one row and {config.num_layers} layers are compared, not one of {state.batch} "
-                f"rows and {len(state.layers)} layers"
+                f"states of one row and {config.num_layers} layers are compared, not one of"
+                f" {state.batch} rows and {len(state.layers)} layers"
             )
     ends = int(a.pos[0]), int(b.pos[0])
     common = min(len(window(config, end)) for end in ends)

@@ -1,4 +1,5 @@
-"""A chat: messages are answered, each answer is kept as a turn, and one can go back and elsewhere."""
+"""A chat: messages are answered, each answer is kept as a turn, and one can go back and
+elsewhere."""
 
 from __future__ import annotations
 
@@ -23,17 +24,19 @@ Thread = Session | Memory
 class Conversation:
     """A chat of one model on a session, or in memory.
 
-    thread:             where finished turns go. A turn is a message and its answer together (`EXCHANGE`): a
-                        process that dies in the middle of an answer leaves the conversation at the last one.
-    sampling:           fields of SamplingParams that hold for this program run; they win over those the
-                        session was told by `set`.
+    thread:             where finished turns go. A turn is a message and its answer together
+                        (`EXCHANGE`): a process that dies in the middle of an answer leaves the
+                        conversation at the last one.
+    sampling:           fields of SamplingParams that hold for this program run; they win over those
+                        the session was told by `set`.
     max_message_tokens: the most a message may have, with what was attached; None for no limit.
 
     context:  where the next message goes on. result: the last answer's numbers, None before.
     resumed:  what the last look at the thread found, and how long it took.
     attached: text that goes before the next message.
     trouble:  why the conversation goes on in memory, once it does; "" otherwise.
-    Raises ValueError if the model knows no turns, or the session's settings are none of this program's.
+    Raises ValueError if the model knows no turns, or the session's settings are none of this
+    program's.
     """
 
     def __init__(
@@ -75,7 +78,8 @@ class Conversation:
         return self.thread.tokens
 
     def switch(self, thread: Thread) -> Resumed:
-        """Go on with another thread; the one before is closed. If it cannot be read, nothing changes."""
+        """Go on with another thread; the one before is closed. If it cannot be read, nothing
+        changes."""
         saved = dict(thread.settings.get("sampling", {}))
         saved = {name: tuple(v) if isinstance(v, list) else v for name, v in saved.items()}
         self.llm.params(**saved | self._given)
@@ -88,7 +92,8 @@ class Conversation:
         return self._look(resumed)
 
     def resume(self) -> Resumed:
-        """Take the state after the thread's head up again. Raises StateTorn if it is not what was kept."""
+        """Take the state after the thread's head up again. Raises StateTorn if it is not what was
+        kept."""
         return self._look(self.thread.resume())
 
     # Talking.
@@ -96,10 +101,10 @@ class Conversation:
     def say(self, message: str) -> Generator[str, None, None]:
         """Answer a message piece by piece, and keep both when the answer is over.
 
-        What was said when the caller stops listening stays said. An answer that is stopped before its first
-        token, or torn by an exception, leaves the conversation as it was. Raises ValueError for a message
-        that is too long. If the turn cannot be written, the conversation goes on in memory and `trouble` says
-        why; nothing is lost.
+        What was said when the caller stops listening stays said. An answer that is stopped before
+        its first token, or torn by an exception, leaves the conversation as it was. Raises
+        ValueError for a message that is too long. If the turn cannot be written, the conversation
+        goes on in memory and `trouble` says why; nothing is lost.
         """
         whole = f"{self.attached}\n\n{message}" if self.attached else message
         ids = self._turn_ids(whole)
@@ -135,7 +140,8 @@ class Conversation:
                 self.redo()
 
     def attach(self, text: str) -> int:
-        """Put a text before the next message; return how many tokens it has. ValueError if too many."""
+        """Put a text before the next message; return how many tokens it has. ValueError if too
+        many."""
         whole = f"{self.attached}\n\n{text}" if self.attached else text
         self._check_length(len(ids := self.llm.tokenizer.encode(whole, bos=False)))
         self.attached = whole
@@ -162,7 +168,8 @@ class Conversation:
         self.goto(first.number if first is not None and first.role == "state" else 0)
 
     def fork(self, store: Store, name: str | None = None) -> Resumed:
-        """Go on in a new session that begins with what was said here; the old one stays where it is."""
+        """Go on in a new session that begins with what was said here; the old one stays where it
+        is."""
         if isinstance(self.thread, Memory):
             self.save(store, name)
             return self.resumed
@@ -172,8 +179,8 @@ class Conversation:
     def save(self, store: Store, name: str | None = None) -> str:
         """Keep the conversation under a name and return it.
 
-        A session gets a twin of that name and goes on as itself; a conversation in memory becomes the
-        session, with the turns before as text.
+        A session gets a twin of that name and goes on as itself; a conversation in memory becomes
+        the session, with the turns before as text.
         """
         if isinstance(self.thread, Session):
             return self.thread.fork(name)
@@ -193,12 +200,15 @@ class Conversation:
     def instruct(self, system: str | None) -> None:
         """Set the text that the first turn begins with, and begin again."""
         if system is not None:
-            self._chat.ids([{"role": "system", "content": system}, {"role": "user", "content": "."}])
+            self._chat.ids(
+                [{"role": "system", "content": system}, {"role": "user", "content": "."}]
+            )
         self.thread.update(settings=self.thread.settings | {"system": system})
         self.clear()
 
     def set(self, name: str, value: Any) -> None:
-        """Change a sampling parameter, in the session too; ValueError for an unknown name or wrong value."""
+        """Change a sampling parameter, in the session too; ValueError for an unknown name or wrong
+        value."""
         self.llm.params(**self.sampling | {name: value})
         self._set[name] = value
         sampling = {**self.thread.settings.get("sampling", {}), name: value}
@@ -226,12 +236,14 @@ class Conversation:
     def _check_length(self, count: int) -> None:
         if self.max_message_tokens is not None and count > self.max_message_tokens:
             raise ValueError(
-                f"the message has {count:,} tokens; this chat takes {self.max_message_tokens:,} (raise it "
-                "with --max-message-tokens, or read a long text once with `griffin state build`)"
+                f"the message has {count:,} tokens; this chat takes {self.max_message_tokens:,}"
+                " (raise it with --max-message-tokens, or read a long text once with `griffin"
+                " state build`)"
             )
 
     def _closed(self, context: Context) -> Context:
-        """Return the context after an answer, an EOS at its end replaced by the token that ends a turn.
+        """Return the context after an answer, an EOS at its end replaced by the token that ends a
+        turn.
 
         It has not been read yet. So a turn is ended once, whichever of the two the model chose.
         """
@@ -277,7 +289,8 @@ class Conversation:
         self.context = after
 
     def _move(self, move: Callable[[], Turn | None]) -> Turn | None:
-        """Go somewhere, and back if the state there cannot be read or nobody wants to wait for it."""
+        """Go somewhere, and back if the state there cannot be read or nobody wants to wait for
+        it."""
         here = self.thread.head
         turn = move()
         try:
@@ -296,13 +309,16 @@ class Conversation:
         self.context = Context(
             state=state,
             pending=resumed.pending,
-            seen=mark_ids(self._seen(), self.llm.model.config.vocab_size) if resumed.tokens else None,
+            seen=(
+                mark_ids(self._seen(), self.llm.model.config.vocab_size) if resumed.tokens else None
+            ),
             tokens=resumed.tokens,
         )
         return resumed
 
     def _seen(self) -> list[int]:
-        """Return the ids that the state has read, as far as they are known: those of a state file are not."""
+        """Return the ids that the state has read, as far as they are known: those of a state file
+        are not."""
         ids: list[int] = []
         for turn in self.thread.turns():
             ids += turn.ids or turn.pending
@@ -324,7 +340,9 @@ def _in_memory(session: Session, context: Context) -> Memory:
     return memory
 
 
-def new_thread(llm: LLM, store: Store | None, name: str | None = None, system: str | None = None) -> Thread:
+def new_thread(
+    llm: LLM, store: Store | None, name: str | None = None, system: str | None = None
+) -> Thread:
     """Begin a conversation: a session of the store, or one in memory where there is none."""
     settings = {} if system is None else {"system": system}
     fingerprint, config = fingerprint_of(llm), llm.model.config

@@ -10,8 +10,8 @@ from griffin.sessions import Fingerprint, config_digest, json_digest
 def fingerprint_of(llm: LLM) -> Fingerprint:
     """Return what a state of this model depends on.
 
-    Weights laid out for the native kernels with their values as they are count as not quantized. The digest
-    of the weights is taken once for an LLM, about a second for gigabytes.
+    Weights laid out for the native kernels with their values as they are count as not quantized.
+    The digest of the weights is taken once for an LLM, about a second for gigabytes.
     """
     packed = packed_format(llm.model)
     template = llm.tokenizer.chat_template

@@ -1,6 +1,7 @@
 """A tree of turns that lives as long as the program: what a Session does, without a disk.
 
-A turn keeps the recurrent part after it and the keys and values of its own tokens, as a session's files do.
+A turn keeps the recurrent part after it and the keys and values of its own tokens, as a session's
+files do.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from griffin.sessions.turn_file import check_finite, check_state, first_kept
 
 @dataclass(frozen=True)
 class _Kept:
-    """A turn and what it adds to the state; `parts` is None where nothing was read or no state is here."""
+    """A turn and what it adds to the state; `parts` is None where nothing was read or no state is
+    here."""
 
     turn: Turn
     pos: int
@@ -48,7 +50,10 @@ class Memory:
     name = ""
 
     def __init__(
-        self, fingerprint: Fingerprint, config: GriffinConfig, settings: Mapping[str, Any] | None = None
+        self,
+        fingerprint: Fingerprint,
+        config: GriffinConfig,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.fingerprint = fingerprint
         self.config = config
@@ -60,7 +65,8 @@ class Memory:
 
     @classmethod
     def from_file(cls, path: str | Path, fingerprint: Fingerprint) -> Memory:
-        """Begin with a state file: its turns as text, the last one's state. Errors of `load_state_file`."""
+        """Begin with a state file: its turns as text, the last one's state. Errors of
+        `load_state_file`."""
         info, state = load_state_file(path, fingerprint)
         memory = cls(fingerprint, info.config)
         memory.title = info.title
@@ -123,10 +129,13 @@ class Memory:
         return self._add(record, tuple(pending), state, before, dict(stats or {}), restorable=True)
 
     def undo(self, turns: int = 1) -> Turn | None:
-        """Go back so many turns; UnknownTurn if there are not so many, or the state there is not here."""
+        """Go back so many turns; UnknownTurn if there are not so many, or the state there is not
+        here."""
         line = self.turns()
         if not 1 <= turns <= len(line):
-            raise UnknownTurn(f"the conversation has {len(line)} turns here; {turns} cannot be undone")
+            raise UnknownTurn(
+                f"the conversation has {len(line)} turns here; {turns} cannot be undone"
+            )
         return self._move(line[-turns - 1] if turns < len(line) else None, self._tip)
 
     def redo(self, turns: int = 1) -> Turn | None:
@@ -161,10 +170,14 @@ class Memory:
         """Return all ways through the tree, in the order their last turns were made."""
         return branches(self.tree(), self.head)
 
-    def update(self, *, title: str | None = None, settings: Mapping[str, Any] | None = None) -> None:
+    def update(
+        self, *, title: str | None = None, settings: Mapping[str, Any] | None = None
+    ) -> None:
         """Change the title, or the plain values kept beside the conversation; None leaves them."""
         self.title = self.title if title is None else title
-        self.settings = self.settings if settings is None else json.loads(json.dumps(dict(settings)))
+        self.settings = (
+            self.settings if settings is None else json.loads(json.dumps(dict(settings)))
+        )
 
     def info(self) -> StateInfo:
         """Return what a state file of the head says of itself; ValueError before the first turn."""
@@ -239,8 +252,8 @@ class Memory:
     def _move(self, turn: Turn | None, tip: Turn | None) -> Turn | None:
         if turn is not None and not turn.restorable:
             raise UnknownTurn(
-                f"turn {turn.number} is here as text only; the first state here is that of the turn the "
-                "conversation went on from"
+                f"turn {turn.number} is here as text only; the first state here is that of the turn"
+                " the conversation went on from"
             )
         self.head, self._tip = turn, tip
         return turn

@@ -8,7 +8,8 @@ from griffin.model import State
 
 
 class Batch:
-    """The rows in the slots: running ones in slots 0 ... n-1, those that read their prompts behind them.
+    """The rows in the slots: running ones in slots 0 ... n-1, those that read their prompts behind
+    them.
 
     running, reading: rows in the order of their slots; to be changed through the methods only.
     """
@@ -33,7 +34,8 @@ class Batch:
         return len(self.running) + self.reading.index(row)
 
     def enter(self, row: Row, state: State | None) -> None:
-        """Give a row a free slot, with a copy of `state`, to read (the rest of) its prompt there."""
+        """Give a row a free slot, with a copy of `state`, to read (the rest of) its prompt
+        there."""
         assert self.free, "a row enters only where a slot is free"
         if state is not None:
             try:
@@ -88,7 +90,8 @@ class Batch:
         self.slots.clear(self.busy)
 
     def empty(self) -> list[Row]:
-        """Take all rows out at once, and return them; for when a step broke and their states mean nothing."""
+        """Take all rows out at once, and return them; for when a step broke and their states mean
+        nothing."""
         rows = [*self.running, *self.reading]
         self.running, self.reading = [], []
         self.slots.clear(0, self.slots.count)

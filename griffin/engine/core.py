@@ -40,7 +40,9 @@ class Core:
         self.cache = cache
         self.live: dict[int, tuple[Ticket, list[Row]]] = {}
         self.out: deque[tuple[Ticket, Event | End]] = deque()
-        self.admitted = self.tokens_read = self.tokens_reused = self.tokens_generated = self.steps = 0
+        self.admitted = self.tokens_read = self.tokens_reused = self.tokens_generated = (
+            self.steps
+        ) = 0
         self._model = model
         self._chunk = chunk
         self._pieces = 0
@@ -53,7 +55,9 @@ class Core:
         self.live[ticket.number] = ticket, [row]
         self.line.add(row)
 
-    def cancel(self, ticket: Ticket, choice: int | None = None, reason: EndReason = "cancelled") -> None:
+    def cancel(
+        self, ticket: Ticket, choice: int | None = None, reason: EndReason = "cancelled"
+    ) -> None:
         """End a ticket, or one choice of it; what has ended already stays as it is."""
         for row in list(self._rows(ticket)):
             if row.sampler is None and choice is not None:
@@ -62,7 +66,8 @@ class Core:
                 self._end(row, End(ticket.number, row.choice, reason))
 
     def pause(self, ticket: Ticket) -> None:
-        """Set a ticket aside in the places reserved for it; those it does not need are given back."""
+        """Set a ticket aside in the places reserved for it; those it does not need are given
+        back."""
         places, ticket.places = ticket.places, 0
         for row in list(self._rows(ticket)):
             if row.phase == "waiting":
@@ -81,14 +86,16 @@ class Core:
         self.room.free(places)
 
     def resume(self, ticket: Ticket) -> None:
-        """Let a paused ticket wait for slots, in the place in the line that it had from the beginning."""
+        """Let a paused ticket wait for slots, in the place in the line that it had from the
+        beginning."""
         for row in self._rows(ticket):
             if row.phase == "paused":
                 row.phase = "waiting"
                 self.line.add(row)
 
     def _rows(self, ticket: Ticket) -> list[Row]:
-        """Return the rows of a ticket that have not ended; none if it is over, or another engine's."""
+        """Return the rows of a ticket that have not ended; none if it is over, or another
+        engine's."""
         owner, rows = self.live.get(ticket.number, (None, []))
         return rows if owner is ticket else []
 
@@ -196,7 +203,8 @@ class Core:
     # Reading and choosing.
 
     def _call(self, slot: int, tokens: Tensor) -> Tensor:
-        """Let the model read tokens (rows, T) in neighbouring slots; return the last hidden values."""
+        """Let the model read tokens (rows, T) in neighbouring slots; return the last hidden
+        values."""
         slots = self.batch.slots
         hidden, state = self._model.trunk(tokens, slots.view(slot, len(tokens)), donate=True)
         slots.store(slot, state)
@@ -215,13 +223,17 @@ class Core:
             self._fork(row, self._model.unembed(hidden)[0])
 
     def _cache_for(self, ticket: Ticket) -> PrefixCache | None:
-        """Return the cache if a request may use it: one that brings a state has a beginning nobody knows."""
+        """Return the cache if a request may use it: one that brings a state has a beginning nobody
+        knows."""
         return self.cache if ticket.use_cache and ticket.request.state is None else None
 
     def _fork(self, reader: Row, logits: Tensor) -> None:
-        """Choose the first token of every choice, and let those that go on run from the reader's state."""
+        """Choose the first token of every choice, and let those that go on run from the reader's
+        state."""
         ticket = reader.ticket
-        ticket.prefill_seconds = time.perf_counter() - ticket.submitted - (ticket.queue_seconds or 0.0)
+        ticket.prefill_seconds = (
+            time.perf_counter() - ticket.submitted - (ticket.queue_seconds or 0.0)
+        )
         alive = [n for n, reason in enumerate(ticket.finish_reasons) if reason is None]
         rows = [Row(ticket, choice, self._sampler(ticket, choice)) for choice in alive]
         going: list[Row] = []
@@ -252,7 +264,10 @@ class Core:
                 self.batch.fork(first, row)
                 continue
             if kept is None:
-                kept, reader.reserved = Kept(self.batch.take(first)), False  # the place is its own now
+                kept, reader.reserved = (
+                    Kept(self.batch.take(first)),
+                    False,
+                )  # the place is its own now
                 kept.users = 0
             kept.users += 1
             row.kept = kept
@@ -272,7 +287,8 @@ class Core:
         return Sampler(request.params.replace(seed=ticket.seeds[choice]), limit, marks, constraint)
 
     def _choose(self, row: Row, logits: Tensor) -> Event | End:
-        """Choose a row's next token from logits (V,); where that fails it ends, and no other row."""
+        """Choose a row's next token from logits (V,); where that fails it ends, and no other
+        row."""
         ticket, sampler = row.ticket, row.sampler
         assert sampler is not None
         try:
@@ -292,7 +308,8 @@ class Core:
     # Leaving.
 
     def _end(self, row: Row, event: Event | End, lost: bool = False) -> None:
-        """Take a row out, wherever it is, with the event that ends it; its state if that is wanted."""
+        """Take a row out, wherever it is, with the event that ends it; its state if that is
+        wanted."""
         ticket = row.ticket
         cache = self._cache_for(ticket)
         if cache is not None and row.phase == "running" and not lost and len(row.chosen) > 1:
@@ -321,7 +338,9 @@ class Core:
     def _end_unforked(self, row: Row, choice: int, reason: EndReason) -> None:
         """End one choice of a prompt that is still read; the row goes on for the others."""
         ticket = row.ticket
-        others = [n for n, ended in enumerate(ticket.finish_reasons) if ended is None and n != choice]
+        others = [
+            n for n, ended in enumerate(ticket.finish_reasons) if ended is None and n != choice
+        ]
         if ticket.finish_reasons[choice] is not None:
             return
         if not others:

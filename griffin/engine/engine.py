@@ -1,4 +1,5 @@
-"""Many requests at once on one model: ids in, ids out, on a thread of its own or a step at a time."""
+"""Many requests at once on one model: ids in, ids out, on a thread of its own or a step at a
+time."""
 
 from __future__ import annotations
 
@@ -24,22 +25,25 @@ if TYPE_CHECKING:
 
 
 class Engine:
-    """Continuous batching over slots whose bytes are known beforehand. docs/engine.md tells the whole story.
+    """Continuous batching over slots whose bytes are known beforehand. docs/engine.md tells the
+    whole story.
 
     model:             the Griffin; nobody trains it meanwhile.
-    slots:             sequences under way at a time, each in its row of one State that is made here.
+    slots:             sequences under way at a time, each in its row of one State that is made
+                       here.
     chunk:             tokens of a prompt that a call reads, counted from the document's beginning.
     max_waiting:       requests that may wait for a slot; one more is refused.
     max_prompt_tokens: longer prompts are refused; any length if None.
     stall_seconds:     what a running row may wait for its next token while prompts are read.
-    prefix_cache:      spares prompts whose beginning was read before. One of `chunk` and its `every` has to
-                       be a multiple of the other.
-    kept:              states that may lie outside the slots, of paused requests and of choices that wait for
-                       a slot; a quarter of the slots if None.
-    max_bytes:         of slots and kept states together. More is a ValueError before anything is allocated.
+    prefix_cache:      spares prompts whose beginning was read before. One of `chunk` and its
+                       `every` has to be a multiple of the other.
+    kept:              states that may lie outside the slots, of paused requests and of choices that
+                       wait for a slot; a quarter of the slots if None.
+    max_bytes:         of slots and kept states together. More is a ValueError before anything is
+                       allocated.
 
-    Every request gets the tokens and log-probabilities that it gets alone, whatever else goes on. `submit`,
-    `cancel`, `pause`, `resume` and `stats` may be called from any thread.
+    Every request gets the tokens and log-probabilities that it gets alone, whatever else goes on.
+    `submit`, `cancel`, `pause`, `resume` and `stats` may be called from any thread.
     """
 
     def __init__(
@@ -56,20 +60,27 @@ class Engine:
         max_bytes: int | None = None,
     ) -> None:
         kept = -(-slots // 4) if kept is None else kept
-        check_knobs(slots=slots, chunk=chunk, max_waiting=max_waiting, stall_seconds=stall_seconds, kept=kept)
+        check_knobs(
+            slots=slots,
+            chunk=chunk,
+            max_waiting=max_waiting,
+            stall_seconds=stall_seconds,
+            kept=kept,
+        )
         if max_prompt_tokens is not None:
             check_knobs(max_prompt_tokens=max_prompt_tokens)
         if prefix_cache is not None and chunk % prefix_cache.every and prefix_cache.every % chunk:
             raise ValueError(
-                f"chunk={chunk} and the cache's every={prefix_cache.every} do not fit: make one a multiple "
-                f"of the other, so that the pieces of a prompt end where the cache keeps it"
+                f"chunk={chunk} and the cache's every={prefix_cache.every} do not fit: make one a"
+                " multiple of the other, so that the pieces of a prompt end where the cache"
+                " keeps it"
             )
         self._row_bytes = Slots.bytes(model.config, model.dtype)
         needed = (slots + kept) * self._row_bytes
         if max_bytes is not None and needed > max_bytes:
             raise ValueError(
-                f"{slots} slots and {kept} kept states take {needed:,} bytes; allowed are {max_bytes:,}, "
-                f"enough for {max_bytes // self._row_bytes} of them together"
+                f"{slots} slots and {kept} kept states take {needed:,} bytes; allowed are"
+                f" {max_bytes:,}, enough for {max_bytes // self._row_bytes} of them together"
             )
         self.model = model
         self.max_waiting = max_waiting
@@ -106,9 +117,10 @@ class Engine:
         priority:   higher ones get slots first; among equals the one that came first.
         deadline:   seconds from now; what has not ended by then ends with "deadline".
         namespace:  requests of one never meet prompts of another in the prefix cache.
-        sink:       called with every event, on the engine's thread, before the next step begins; it may call
-                    `cancel` or `pause`, and then nothing more is read or chosen. It must not block. If it
-                    raises, the request is cancelled and the ticket's `sink_error` tells why.
+        sink:       called with every event, on the engine's thread, before the next step begins; it
+                    may call `cancel` or `pause`, and then nothing more is read or chosen. It must
+                    not block. If it raises, the request is cancelled and the ticket's `sink_error`
+                    tells why.
         use_cache:  begin from the prefix cache and add to it.
         keep_state: put the state of every choice that has ended into the ticket.
         """
@@ -116,13 +128,14 @@ class Engine:
         if self.max_prompt_tokens is not None and length > self.max_prompt_tokens:
             raise Refused(
                 f"the prompt has {length} tokens; this engine accepts {self.max_prompt_tokens} "
-                f"(raise it with max_prompt_tokens)",
+                "(raise it with max_prompt_tokens)",
                 "prompt_too_long",
             )
         check_request(request, self.model.config, self.model.dtype)
         if not 1 <= n <= self._slots:
             raise Refused(
-                f"n is {n}; this engine answers 1 to {self._slots} times, once a slot", "too_many_choices"
+                f"n is {n}; this engine answers 1 to {self._slots} times, once a slot",
+                "too_many_choices",
             )
         if n > 1 and not self._room.places:
             raise Refused(f"n is {n}; an engine with kept=0 cannot fork", "too_many_choices")
@@ -134,8 +147,8 @@ class Engine:
             waiting = self._submitted - self._core.admitted
             if waiting >= self.max_waiting + self._core.batch.free:
                 raise Refused(
-                    f"{waiting} requests are waiting for {self._slots} slots; no more may (raise it with "
-                    f"max_waiting, or come back later)",
+                    f"{waiting} requests are waiting for {self._slots} slots; no more may (raise it"
+                    " with max_waiting, or come back later)",
                     "queue_full",
                 )
             ticket = Ticket(
@@ -156,13 +169,15 @@ class Engine:
         return ticket
 
     def cancel(self, ticket: Ticket, choice: int | None = None) -> None:
-        """End a request, or one choice of it, after the step at hand; nothing happens if it has ended."""
+        """End a request, or one choice of it, after the step at hand; nothing happens if it has
+        ended."""
         if choice is not None and not 0 <= choice < ticket.n:
             raise ValueError(f"choice is {choice}; the request has choices 0 to {ticket.n - 1}")
         self._command(self._core.cancel, ticket, choice)
 
     def pause(self, ticket: Ticket) -> None:
-        """Set a request aside: its slots become free, its states are kept. Nothing if it is over or paused.
+        """Set a request aside: its slots become free, its states are kept. Nothing if it is over or
+        paused.
 
         Raises Refused ("no_room") where there is no room for its states; then it goes on.
         """
@@ -172,8 +187,8 @@ class Engine:
             places = ticket.finish_reasons.count(None)
             if not self._room.reserve(places):
                 raise Refused(
-                    f"a pause needs room for {places} states; {self._room.used} of {self._room.places} kept "
-                    f"states are in use (raise it with kept)",
+                    f"a pause needs room for {places} states; {self._room.used} of"
+                    f" {self._room.places} kept states are in use (raise it with kept)",
                     "no_room",
                 )
             ticket.paused = True
@@ -220,14 +235,18 @@ class Engine:
         return self._closed or ""
 
     def step(self) -> list[Event | End]:
-        """Do one turn: obey, admit, one step of all running rows, then as much of prompts as may be read.
+        """Do one turn: obey, admit, one step of all running rows, then as much of prompts as may be
+        read.
 
-        Returns the events of the turn, which have been handed over too; a choice has at most one in a turn.
-        For those who embed the engine in a loop of their own; RuntimeError while its own thread runs.
-        KeyboardInterrupt, or any error that is not of one request alone, ends everything that is under way.
+        Returns the events of the turn, which have been handed over too; a choice has at most one in
+        a turn. For those who embed the engine in a loop of their own; RuntimeError while its own
+        thread runs. KeyboardInterrupt, or any error that is not of one request alone, ends
+        everything that is under way.
         """
         if self._thread is not None and threading.current_thread() is not self._thread:
-            raise RuntimeError("the engine runs on a thread of its own; use submit and the ticket's events")
+            raise RuntimeError(
+                "the engine runs on a thread of its own; use submit and the ticket's events"
+            )
         if not self._turn.acquire(blocking=False):
             raise RuntimeError("a step is going on; a sink must not call step")
         handed: list[Event | End] = []
@@ -263,8 +282,12 @@ class Engine:
         """Run on a thread of its own until `close`."""
         with self._lock:
             if self._thread is not None or self._closed:
-                raise RuntimeError("the engine runs already" if not self._closed else "the engine is closed")
-            context = contextvars.copy_context()  # the choice of implementations is a context variable
+                raise RuntimeError(
+                    "the engine runs already" if not self._closed else "the engine is closed"
+                )
+            context = (
+                contextvars.copy_context()
+            )  # the choice of implementations is a context variable
             self._thread = threading.Thread(
                 target=context.run, args=(self._run,), name="griffin-engine", daemon=True
             )
@@ -312,7 +335,8 @@ class Engine:
         return self._core.tokens_read, self._core.steps, self._core.admitted
 
     def _drains(self) -> bool:
-        """Return whether a closed engine has something to bring to its own end; cancel what is paused."""
+        """Return whether a closed engine has something to bring to its own end; cancel what is
+        paused."""
         if not self._drain:
             return False
         self._obey()
@@ -368,7 +392,8 @@ class Engine:
             self._core.release()
 
     def _abandon(self, error: BaseException) -> None:
-        """End everything after a step was torn. The engine itself can go on; a thread of its own does not."""
+        """End everything after a step was torn. The engine itself can go on; a thread of its own
+        does not."""
         ours = isinstance(error, Exception)
         with self._lock:
             if self._thread is not None:

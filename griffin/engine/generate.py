@@ -23,14 +23,14 @@ def generate(
 ) -> Generation:
     """Continue every request, and return an iterator of the tokens as they are chosen.
 
-    Prompts are read alone, in chunks counted from their beginning, and each row has its own random numbers;
-    so a request gets the same tokens and log-probabilities alone and in company. A row that ends leaves the
-    batch at once. It is an Engine without a thread, as wide as it has to be.
+    Prompts are read alone, in chunks counted from their beginning, and each row has its own random
+    numbers; so a request gets the same tokens and log-probabilities alone and in company. A row
+    that ends leaves the batch at once. It is an Engine without a thread, as wide as it has to be.
     chunk:       tokens of a prompt a call of the model reads.
     max_rows:    the most rows that are continued together; others wait until one ends.
     keep_states: hold on to the state of each row that ends, for `Generation.state`.
-    All requests are checked before this returns: ValueError for an empty prompt, ids, biases or stop ids
-    outside the vocabulary, and a state of more than one row or another model.
+    All requests are checked before this returns: ValueError for an empty prompt, ids, biases or
+    stop ids outside the vocabulary, and a state of more than one row or another model.
     """
     return Generation(model, requests, chunk=chunk, max_rows=max_rows, keep_states=keep_states)
 
@@ -39,8 +39,9 @@ class Generation(Iterator[Event]):
     """Requests on their way; iterate for events. `generate` makes it.
 
     seeds: the seed each request uses, its own or a fresh one.
-    An error of one request is raised when its turn comes, and the others can be iterated on. After a
-    KeyboardInterrupt in the middle of a step nothing more comes: that step was torn, and its states with it.
+    An error of one request is raised when its turn comes, and the others can be iterated on. After
+    a KeyboardInterrupt in the middle of a step nothing more comes: that step was torn, and its
+    states with it.
     """
 
     def __init__(
@@ -92,7 +93,8 @@ class Generation(Iterator[Event]):
         self._engine.cancel(self._tickets[index])
 
     def state(self, index: int) -> State:
-        """Return the state of a request that has ended: one row that has read all but the last token chosen.
+        """Return the state of a request that has ended: one row that has read all but the last
+        token chosen.
 
         Needs keep_states=True. Raises ValueError if there is none.
         """

@@ -1,9 +1,9 @@
 """A state cut into parts that many states can share, and put together again, bit for bit.
 
-Convolutions and recurrences are new after every token: the recurrent part, small and of fixed size. Keys and
-values are written once and stay until the window has left them behind: spans of tokens. So two states of one
-conversation differ in their recurrent parts and share most of their spans. The prefix cache and sessions both
-live on this.
+Convolutions and recurrences are new after every token: the recurrent part, small and of fixed size.
+Keys and values are written once and stay until the window has left them behind: spans of tokens. So
+two states of one conversation differ in their recurrent parts and share most of their spans. The
+prefix cache and sessions both live on this.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def window(config: GriffinConfig, pos: int) -> range:
 
 
 def ring_runs(start: int, stop: int, size: int) -> Iterator[tuple[int, int, int]]:
-    """Yield the runs of ring slots that positions [start, stop) live in: (place from start, slot, count)."""
+    """Yield the runs of ring slots that positions [start, stop) live in: (place from start, slot,
+    count)."""
     place = start
     while place < stop:
         slot = place % size
@@ -84,22 +85,26 @@ def cut_recurrent(state: State) -> RecurrentPart:
     layers = [layer for layer in state.layers if isinstance(layer, RecurrentState)]
     if not layers:
         return RecurrentPart(torch.empty(0, 0, 0), torch.empty(0, 0))
-    return RecurrentPart(*(torch.stack([x[0] for x in column]) for column in zip(*layers, strict=True)))
+    return RecurrentPart(
+        *(torch.stack([x[0] for x in column]) for column in zip(*layers, strict=True))
+    )
 
 
 @torch.no_grad()
 def cut_span(state: State, start: int, stop: int) -> Span:
     """Copy keys and values of the positions [start, stop) out of a state of one row.
 
-    Raises ValueError for more rows, and for positions that the state has not read or no longer holds. A model
-    without attention layers has spans without bytes, of any positions up to the last.
+    Raises ValueError for more rows, and for positions that the state has not read or no longer
+    holds. A model without attention layers has spans without bytes, of any positions up to the
+    last.
     """
     pos = _only_row(state)
     layers = [layer for layer in state.layers if isinstance(layer, AttentionState)]
     size = layers[0].k.shape[1] if layers else pos
     if not max(0, pos - size) <= start <= stop <= pos:
         raise ValueError(
-            f"positions {start} to {stop} are not in the state; it holds {max(0, pos - size)} to {pos}"
+            f"positions {start} to {stop} are not in the state; it holds {max(0, pos - size)} to"
+            f" {pos}"
         )
     if not layers:
         nothing = torch.empty(0, stop - start, 0, 0)
@@ -115,17 +120,22 @@ def cut_span(state: State, start: int, stop: int) -> Span:
 
 @torch.no_grad()
 def join(
-    config: GriffinConfig, pos: int, recurrent: RecurrentPart, spans: Iterable[Span], dtype: torch.dtype
+    config: GriffinConfig,
+    pos: int,
+    recurrent: RecurrentPart,
+    spans: Iterable[Span],
+    dtype: torch.dtype,
 ) -> State:
     """Put a state of one row together; it shares nothing with its parts.
 
     pos:       tokens the state has read.
     recurrent: cut from the state after exactly these tokens.
-    spans:     in any order, overlapping or not; together they must cover `window(config, pos)`. What lies
-               outside of it is left out.
+    spans:     in any order, overlapping or not; together they must cover `window(config, pos)`.
+               What lies outside of it is left out.
     dtype:     the model's.
-    Returns what the parts were cut from, to the bit, slots that were never written (zeros) included.
-    Raises ValueError for parts of another shape or type, and for positions that no span covers.
+    Returns what the parts were cut from, to the bit, slots that were never written (zeros)
+    included. Raises ValueError for parts of another shape or type, and for positions that no span
+    covers.
     """
     if pos < 0:
         raise ValueError(f"pos must be 0 or more tokens, not {pos}")
@@ -147,8 +157,8 @@ def join(
             reached = stop
     if reached < needed.stop:
         raise ValueError(
-            f"a state after {pos} tokens needs keys and values of positions {needed.start} to {needed.stop}; "
-            f"no span covers position {reached}"
+            f"a state after {pos} tokens needs keys and values of positions {needed.start} to"
+            f" {needed.stop}; no span covers position {reached}"
         )
     return state
 
@@ -156,7 +166,8 @@ def join(
 def unwritten(
     config: GriffinConfig, pos: int, dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> State:
-    """Return a state of one row after `pos` tokens, all zeros: the caller writes what the tokens left."""
+    """Return a state of one row after `pos` tokens, all zeros: the caller writes what the tokens
+    left."""
     state = State.zeros(config, 1, dtype=dtype, device=device)
     state.pos.fill_(pos)
     return state
@@ -179,8 +190,11 @@ def _write(state: State, span: Span, start: int, stop: int) -> None:
             layer.v[0, slot : slot + count] = span.v[number, first : first + count]
 
 
-def _check(config: GriffinConfig, dtype: torch.dtype, recurrent: RecurrentPart, spans: list[Span]) -> None:
-    """Raise ValueError unless all parts are those of such a model; nothing is converted or broadcast."""
+def _check(
+    config: GriffinConfig, dtype: torch.dtype, recurrent: RecurrentPart, spans: list[Span]
+) -> None:
+    """Raise ValueError unless all parts are those of such a model; nothing is converted or
+    broadcast."""
     wide = torch.promote_types(dtype, torch.float32)
     count = config.block_types.count("recurrent")
     if count:

@@ -1,8 +1,8 @@
 """What fits, and how fast it can be at most: arithmetic, before anything is loaded.
 
-With a state of fixed size the memory of an engine is known to the byte: weights, so many slots of the full
-window, a bound for the prefix cache. What the process itself and the values inside a call take is estimated
-generously and named apart.
+With a state of fixed size the memory of an engine is known to the byte: weights, so many slots of
+the full window, a bound for the prefix cache. What the process itself and the values inside a call
+take is estimated generously and named apart.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ STATE_HEADER = 4096  # of a saved state: names, shapes and metadata before its t
 class Plan:
     """How the memory of a machine is divided. All in bytes but `slots` and `kept`.
 
-    slots, kept:         sequences in an engine's slots, and states outside of them; arguments of Engine.
+    slots, kept:         sequences in an engine's slots, and states outside of them; arguments of
+                         Engine.
     slot_bytes:          of each, the window filled.
     weight_bytes:        of the model in its format.
     runtime_bytes:       of the process without a model.
-    working_bytes:       values inside a call, logits, and one state on its way in or out (an upper estimate).
+    working_bytes:       values inside a call, logits, and one state on its way in or out (an upper
+                         estimate).
     prefix_cache_bytes:  the bound of the prefix cache.
     """
 
@@ -79,14 +81,17 @@ class Plan:
         return fixed + STATE_HEADER, token
 
     def sessions_on_disk(self, disk_bytes: int = 10**9) -> int:
-        """Return how many saved conversations fit on so many bytes of disk, a gigabyte if omitted."""
+        """Return how many saved conversations fit on so many bytes of disk, a gigabyte if
+        omitted."""
         return disk_bytes // self.session_bytes
 
     def step_bytes(self, rows: int = 1, context: int = 0) -> int:
-        """Return the bytes that one step of `rows` sequences moves at least, after `context` tokens each.
+        """Return the bytes that one step of `rows` sequences moves at least, after `context` tokens
+        each.
 
-        Every weight once (of an embedding that is no head a row for each sequence), and of each state the
-        recurrent part read and written, the slots of the window that hold something read and one written.
+        Every weight once (of an embedding that is no head a row for each sequence), and of each
+        state the recurrent part read and written, the slots of the window that hold something read
+        and one written.
         """
         config = self.config
         weights = self.weight_bytes
@@ -107,8 +112,8 @@ class Plan:
         """Return the most tokens a second that `rows` sequences together can be continued with.
 
         read_rate:      bytes a second that memory gives (`griffin bench decode` measures it).
-        operation_rate: operations a second of matrix products, two for a multiply and add; if given, the
-                        slower of the two bounds counts.
+        operation_rate: operations a second of matrix products, two for a multiply and add; if
+                        given, the slower of the two bounds counts.
         A bound, not a promise: docs/benchmarks holds what was reached of it.
         """
         seconds = self.step_bytes(rows, context) / read_rate
@@ -133,7 +138,8 @@ def plan(
     """Divide memory among weights, cache and live sequences.
 
     ram_bytes:          what all of it together may take.
-    dtype, format:      the model's type, and the packed format of its matrices ("int8", ...; None: plain).
+    dtype, format:      the model's type, and the packed format of its matrices ("int8", ...; None:
+                        plain).
     slots:              sequences that are wanted; as many as fit if omitted.
     kept:               states outside the slots; a quarter of the slots if omitted, as in Engine.
     chunk:              tokens of a prompt that a call reads.
@@ -166,9 +172,13 @@ def plan(
         if wanted > 1 and divide(1).spare_bytes >= 0:
             most = _most(lambda count: divide(count).spare_bytes >= 0, wanted)
         raise ValueError(
-            f"{wanted} live sequences need {needed.total_bytes:,} bytes, {needed.weight_bytes:,} of them "
-            f"weights; there are {ram_bytes:,}, "
-            + (f"enough for {most} of them" if most else "less than the model with one of them takes")
+            f"{wanted} live sequences need {needed.total_bytes:,} bytes, {needed.weight_bytes:,} of"
+            f" them weights; there are {ram_bytes:,}, "
+            + (
+                f"enough for {most} of them"
+                if most
+                else "less than the model with one of them takes"
+            )
         )
     if slots is None:
         wanted = _most(lambda count: divide(count).spare_bytes >= 0, 2 + ram_bytes // slot)
@@ -176,18 +186,22 @@ def plan(
 
 
 def parts(config: GriffinConfig, dtype: torch.dtype) -> tuple[int, int]:
-    """Return the bytes of a state's recurrent part with its position, and of one token of its window.
+    """Return the bytes of a state's recurrent part with its position, and of one token of its
+    window.
 
-    S(n) = R E 4 + R (W - 1) E b + A 2 K H b min(n, S), with R recurrent and A attention layers, b bytes a
-    value: 460,800 and 8,192 bytes for 2B in bfloat16, and 8 more for the position.
+    S(n) = R E 4 + R (W - 1) E b + A 2 K H b min(n, S), with R recurrent and A attention layers, b
+    bytes a value: 460,800 and 8,192 bytes for 2B in bfloat16, and 8 more for the position.
     """
     return recurrent_bytes(config, dtype) + torch.int64.itemsize, span_bytes(config, dtype)
 
 
 def model_bytes(config: GriffinConfig, dtype: torch.dtype, format: str | None = None) -> int:
-    """Return the bytes of a model's weights, its matrices packed in a format or plain in `dtype`."""
+    """Return the bytes of a model's weights, its matrices packed in a format or plain in
+    `dtype`."""
     if format is not None and format not in FORMATS:
-        raise ValueError(f"no format {format!r}; there are {', '.join(FORMATS)}, and None for plain weights")
+        raise ValueError(
+            f"no format {format!r}; there are {', '.join(FORMATS)}, and None for plain weights"
+        )
     with torch.device("meta"):
         model = Griffin(config)
     matrices = {f"{name}.weight" for name in packable(model)}
@@ -201,13 +215,16 @@ def model_bytes(config: GriffinConfig, dtype: torch.dtype, format: str | None = 
 
 
 def working_bytes(config: GriffinConfig, dtype: torch.dtype, rows: int, chunk: int) -> int:
-    """Return about what the values inside a call take at most: a piece of a prompt, or a step's logits."""
+    """Return about what the values inside a call take at most: a piece of a prompt, or a step's
+    logits."""
     wide = 4
     keys = config.attention_window_size + chunk if "attention" in config.block_types else 0
     kv = config.num_kv_heads * config.head_dim
     piece = chunk * (3 * config.mlp_width + 8 * config.width + 6 * config.lru_width) * wide
     piece += 2 * config.num_heads * chunk * keys * wide + 4 * keys * kv * dtype.itemsize
-    logits = 3 * rows * config.vocab_size * wide + 6 * config.vocab_size * 8  # the rows', and one sampler's
+    logits = (
+        3 * rows * config.vocab_size * wide + 6 * config.vocab_size * 8
+    )  # the rows', and one sampler's
     return piece + logits
 
 
@@ -217,7 +234,9 @@ def step_operations(config: GriffinConfig) -> int:
         model = Griffin(config)
     names = set(packable(model)) - (set() if config.tie_embeddings else {"model.embed_tokens"})
     matrices = sum(model.get_parameter(f"{name}.weight").numel() for name in names)
-    gates = 2 * config.lru_width**2 // config.num_gate_blocks * config.block_types.count("recurrent")
+    gates = (
+        2 * config.lru_width**2 // config.num_gate_blocks * config.block_types.count("recurrent")
+    )
     return 2 * (matrices + gates)
 
 

@@ -1,8 +1,8 @@
 """The exact prefix cache: a new prompt starts from the longest beginning that was read before.
 
-Checkpoints, and the blocks of keys and values that they share, lie in a tree (prefix_tree.py). This file
-turns ids into addresses there, cuts states into what is new, keeps the bound, and chooses what goes first.
-docs/prefix_cache.md explains the whole.
+Checkpoints, and the blocks of keys and values that they share, lie in a tree (prefix_tree.py). This
+file turns ids into addresses there, cuts states into what is new, keeps the bound, and chooses what
+goes first. docs/prefix_cache.md explains the whole.
 """
 
 from __future__ import annotations
@@ -54,9 +54,11 @@ class PrefixCache:
 
     model_fingerprint: names the weights; a part of every address.
     config, dtype:     the model's.
-    max_bytes:         what tensors and bookkeeping may take together; never exceeded. 0 keeps nothing.
-    every:             tokens of a block. Callers put a checkpoint at every multiple of it, and wherever else
-                       a later prompt may go on: at the end of a prompt and of an answer.
+    max_bytes:         what tensors and bookkeeping may take together; never exceeded. 0 keeps
+                       nothing.
+    every:             tokens of a block. Callers put a checkpoint at every multiple of it, and
+                       wherever else a later prompt may go on: at the end of a prompt and of an
+                       answer.
     Entries of one namespace are invisible to all others, and share nothing with them but the bound.
     """
 
@@ -80,17 +82,22 @@ class PrefixCache:
         self._fingerprint = model_fingerprint
         self._own = CHECKPOINT + recurrent_bytes(config, dtype)
         self._token = span_bytes(config, dtype)
-        self._usual = self._token + (self._own + NODE + BLOCK) / every  # bytes a token costs on average
+        self._usual = (
+            self._token + (self._own + NODE + BLOCK) / every
+        )  # bytes a token costs on average
         self._state_bytes = State.zeros(config, 1, dtype=dtype, device="meta").nbytes
         self._tree = Tree(every)
-        # A small part is set apart for what explains misses and spares hashing; the rest is for states.
+        # A small part is set apart for what explains misses and spares hashing; the rest is for
+        # states.
         self._aside = max_bytes // 128
         self._room = max_bytes - 2 * self._aside
         self._ghosts: dict[
             bytes, bytes
         ] = {}  # whole block's key -> tail of the checkpoint evicted last there
         self._trail: tuple[bytes, list[bytes]] = b"", [b""]  # the sequence that was hashed last
-        self._order: list[tuple[float, int, Checkpoint]] = []  # a heap; entries of an old score are void
+        self._order: list[
+            tuple[float, int, Checkpoint]
+        ] = []  # a heap; entries of an old score are void
         self._pushes = 0
         self._time = 0  # bytes ever added: the clock of recency
         self._finds = self._hits = self._reused = self._evicted = 0
@@ -104,13 +111,15 @@ class PrefixCache:
     def counts(self) -> Counts:
         """What is held, and what was found so far."""
         tree = self._tree
-        return Counts(tree.checkpoints, tree.blocks, self._finds, self._hits, self._reused, self._evicted)
+        return Counts(
+            tree.checkpoints, tree.blocks, self._finds, self._hits, self._reused, self._evicted
+        )
 
     def find(self, ids: Sequence[int], namespace: str = "") -> Hit:
         """Look up the longest known beginning of a prompt, at most all but its last token.
 
-        The last token must be read in any case, to have something to go on from. Raises ValueError for an
-        empty prompt, and for ids that are not whole numbers of 32 bits.
+        The last token must be read in any case, to have something to go on from. Raises ValueError
+        for an empty prompt, and for ids that are not whole numbers of 32 bits.
         """
         if not len(ids):
             raise ValueError("the prompt is empty; a model needs at least one token to go on from")
@@ -135,10 +144,11 @@ class PrefixCache:
     def put(self, ids: Sequence[int], state: State, namespace: str = "") -> None:
         """Keep the state, one row, that has read exactly `ids` as one document.
 
-        Copies what is new: the recurrent part, and keys and values that no kept checkpoint of the same
-        beginning has. What is known already is only marked as used. What is larger than the bound, or has
-        read nothing, is not kept. Raises ValueError for a state of another model, or after another number of
-        tokens.
+        Copies what is new: the recurrent part, and keys and values that no kept checkpoint of the
+                            same
+        beginning has. What is known already is only marked as used. What is larger than the bound,
+        or has read nothing, is not kept. Raises ValueError for a state of another model, or after
+        another number of tokens.
         """
         self._check(ids, state)
         if not len(ids):
@@ -150,7 +160,11 @@ class PrefixCache:
             return
         # Its window's positions, block by block.
         needed = window(self.config, len(ids))
-        grid = range(needed.start - needed.start % self.every, needed.stop, self.every) if needed else ()
+        grid = (
+            range(needed.start - needed.start % self.every, needed.stop, self.every)
+            if needed
+            else ()
+        )
         cuts = [(max(start, needed.start), min(start + self.every, needed.stop)) for start in grid]
         if self._own + NODE * (len(ids) // self.every + 2) + self._bytes(cuts) > self._room:
             return
@@ -158,7 +172,9 @@ class PrefixCache:
         tree = self._tree
         known = [tree.stored(data, keys, *cut) for cut in cuts]
         missing = [
-            cut for block, cut in zip(known, cuts, strict=True) if block is None or block.span.start > cut[0]
+            cut
+            for block, cut in zip(known, cuts, strict=True)
+            if block is None or block.span.start > cut[0]
         ]
         anchor = tree.deepest(keys)
         new_nodes = -(-len(ids) // self.every) - (anchor.length // self.every if anchor else -1)
@@ -195,25 +211,30 @@ class PrefixCache:
             )
         if state.nbytes != self._state_bytes or len(state.layers) != self.config.num_layers:
             raise ValueError(
-                f"a state of {len(state.layers)} layers and {state.nbytes} bytes is not of this cache's "
-                f"model; its states have {self.config.num_layers} layers and {self._state_bytes} bytes"
+                f"a state of {len(state.layers)} layers and {state.nbytes} bytes is not of this"
+                f" cache's model; its states have {self.config.num_layers} layers and"
+                f" {self._state_bytes} bytes"
             )
         if (pos := int(state.pos[0])) != len(ids):
             raise ValueError(
-                f"the state has read {pos} tokens of its document, and {len(ids)} ids were given; it is kept "
-                f"with all ids it has read, and no document may start among them"
+                f"the state has read {pos} tokens of its document, and {len(ids)} ids were given;"
+                " it is kept with all ids it has read, and no document may start among them"
             )
 
     def _address(self, ids: Sequence[int], namespace: str) -> tuple[bytes, list[bytes]]:
-        """Return the ids as bytes and the key of every whole block's end, the namespace's root first.
+        """Return the ids as bytes and the key of every whole block's end, the namespace's root
+        first.
 
-        A prompt comes piece by piece, each time with all before it; what was hashed last is not hashed again.
+        A prompt comes piece by piece, each time with all before it; what was hashed last is not
+        hashed again.
         """
         try:
             data = array("i", ids).tobytes()
         except (TypeError, OverflowError) as error:
             raise ValueError(f"token ids are whole numbers of 32 bits: {error}") from error
-        origin = f"{len(self._fingerprint)}:{self._fingerprint}{namespace}".encode("utf-8", "surrogatepass")
+        origin = f"{len(self._fingerprint)}:{self._fingerprint}{namespace}".encode(
+            "utf-8", "surrogatepass"
+        )
         root = blake2b(origin, digest_size=32).digest()
         size = self.every * ID
         before, keys = self._trail
@@ -242,11 +263,16 @@ class PrefixCache:
         if known == 0:
             return "nothing known"
         if known == length:
-            return f"all {length} tokens known, the last checkpoint before the end is after {tokens}"
-        return f"diverges after {known} tokens" if goes_on else f"nothing known beyond {known} tokens"
+            return (
+                f"all {length} tokens known, the last checkpoint before the end is after {tokens}"
+            )
+        return (
+            f"diverges after {known} tokens" if goes_on else f"nothing known beyond {known} tokens"
+        )
 
     def _make_room(self, more: int) -> bool:
-        """Evict the least useful checkpoints until `more` bytes fit; return False if they never will."""
+        """Evict the least useful checkpoints until `more` bytes fit; return False if they never
+        will."""
         while self._tree.nbytes + more > self._room:
             checkpoint = self._least_useful()
             if checkpoint is None:
@@ -264,14 +290,17 @@ class PrefixCache:
         self._ghosts[key] = b"" if node.key else node.ids
         while len(self._ghosts) > min(GHOSTS, self._aside // GHOST):
             del self._ghosts[next(iter(self._ghosts))]
-        if above is not None:  # more blocks may be its own now, and it is worth less for so many bytes
+        if (
+            above is not None
+        ):  # more blocks may be its own now, and it is worth less for so many bytes
             self._rank(above)
 
     def _score(self, checkpoint: Checkpoint) -> float:
         """Return until when a checkpoint is worth its bytes, on the clock of bytes added.
 
-        That is one turnover of the cache after its last use, if losing it costs as many tokens for each byte
-        that is freed as cached tokens cost on average; longer in proportion if it costs more.
+        That is one turnover of the cache after its last use, if losing it costs as many tokens for
+        each byte that is freed as cached tokens cost on average; longer in proportion if it costs
+        more.
         """
         node = checkpoint.node
         above = self._tree.above(node)
@@ -290,7 +319,8 @@ class PrefixCache:
     def _least_useful(self) -> Checkpoint | None:
         """Take the checkpoint of the lowest score off the heap.
 
-        Use, and evictions nearby, raise scores without a push; so each is formed anew when its turn comes.
+        Use, and evictions nearby, raise scores without a push; so each is formed anew when its turn
+        comes.
         """
         while self._order:
             entry = heapq.heappop(self._order)

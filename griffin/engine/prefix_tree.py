@@ -1,10 +1,12 @@
-"""The tree that the prefix cache keeps its states in: sequences, their checkpoints, the blocks these share.
+"""The tree that the prefix cache keeps its states in: sequences, their checkpoints, the blocks
+these share.
 
-A checkpoint is the state after some sequence. It owns its recurrent part and refers to blocks: the keys and
-values of `every` tokens each, stored once for all checkpoints of the same beginning. A node stands for a
-sequence and has one block more than its parent; its key is a hash chain over all tokens before it. A sequence
-that ends inside a block ends in a tail, a short node. Every node leads to a checkpoint: with the last one go
-the nodes and blocks that it alone needed. How much may be kept, and for how long, is decided elsewhere.
+A checkpoint is the state after some sequence. It owns its recurrent part and refers to blocks: the
+keys and values of `every` tokens each, stored once for all checkpoints of the same beginning. A
+node stands for a sequence and has one block more than its parent; its key is a hash chain over all
+tokens before it. A sequence that ends inside a block ends in a tail, a short node. Every node leads
+to a checkpoint: with the last one go the nodes and blocks that it alone needed. How much may be
+                 kept, and for how long, is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -98,8 +100,8 @@ class Tree:
     """Nodes by their keys, and the bytes of everything below them.
 
     every: tokens of a block.
-    A sequence is given as `data`, the bytes of its ids, and `keys`, the addresses of its whole blocks' ends
-    with that of its root before them.
+    A sequence is given as `data`, the bytes of its ids, and `keys`, the addresses of its whole
+    blocks' ends with that of its root before them.
     """
 
     def __init__(self, every: int) -> None:
@@ -112,7 +114,9 @@ class Tree:
 
     def deepest(self, keys: Sequence[bytes]) -> Node | None:
         """Return the last whole block of a sequence that is known; None if its root is not."""
-        return next((node for key in reversed(keys) if (node := self._nodes.get(key)) is not None), None)
+        return next(
+            (node for key in reversed(keys) if (node := self._nodes.get(key)) is not None), None
+        )
 
     def at(self, data: bytes, keys: Sequence[bytes]) -> Checkpoint | None:
         """Return the checkpoint after exactly this sequence."""
@@ -122,7 +126,8 @@ class Tree:
         return node.checkpoint if node is not None else None
 
     def longest(self, node: Node | None, data: bytes, limit: int) -> Checkpoint | None:
-        """Return the longest checkpoint of at most `limit` tokens of a sequence; node: its deepest."""
+        """Return the longest checkpoint of at most `limit` tokens of a sequence; node: its
+        deepest."""
         while node is not None:
             start = node.length * ID
             if node.tails:
@@ -147,7 +152,8 @@ class Tree:
         return None
 
     def known(self, node: Node | None, data: bytes) -> tuple[int, bool]:
-        """Return how many tokens of a sequence any known one begins with, and whether one goes on there.
+        """Return how many tokens of a sequence any known one begins with, and whether one goes on
+        there.
 
         node: the sequence's deepest.
         """
@@ -162,10 +168,11 @@ class Tree:
         return node.length + best[0], best[1]
 
     def stored(self, data: bytes, keys: Sequence[bytes], start: int, stop: int) -> Block | None:
-        """Return the block of the positions [start, stop), which do not leave one block of the grid.
+        """Return the block of the positions [start, stop), which do not leave one block of the
+        grid.
 
-        For a tail a longer block that begins with it will do, if it goes as far back. That of a whole block
-        may begin later than asked.
+        For a tail a longer block that begins with it will do, if it goes as far back. That of a
+        whole block may begin later than asked.
         """
         depth = start // self.every
         if stop % self.every == 0:
@@ -185,7 +192,8 @@ class Tree:
         return None
 
     def extend(self, data: bytes, keys: Sequence[bytes]) -> Node:
-        """Return the node of a sequence; it and those before it are added where they are missing."""
+        """Return the node of a sequence; it and those before it are added where they are
+        missing."""
         node = self.deepest(keys)
         if node is None:
             node = self._nodes[keys[0]] = Node(keys[0], None, b"")
@@ -203,11 +211,14 @@ class Tree:
             node = below
         return node
 
-    def keep(self, checkpoint: Checkpoint, known: Sequence[Block | None], spans: Mapping[int, Span]) -> None:
+    def keep(
+        self, checkpoint: Checkpoint, known: Sequence[Block | None], spans: Mapping[int, Span]
+    ) -> None:
         """Attach a checkpoint to its node.
 
         known: what `stored` returned for each block of its window, oldest first.
-        spans: new keys and values by where they stop, for blocks that were not known or began too late.
+        spans: new keys and values by where they stop, for blocks that were not known or began too
+               late.
         """
         node = checkpoint.node
         node.checkpoint = checkpoint
@@ -250,7 +261,8 @@ class Tree:
                 block.owner.block = None
 
     def leave(self, node: Node) -> None:
-        """Give up one use of a node; the last takes it away, and those above that led only there."""
+        """Give up one use of a node; the last takes it away, and those above that led only
+        there."""
         node.users -= 1
         while not node.users:
             self.nbytes -= NODE
@@ -286,4 +298,7 @@ def chain(key: bytes, ids: bytes) -> bytes:
 def _shared(a: bytes, b: bytes) -> int:
     """Return how many ids two runs have in common from their beginning."""
     shortest = min(len(a), len(b))
-    return next((at for at in range(0, shortest, ID) if a[at : at + ID] != b[at : at + ID]), shortest) // ID
+    return (
+        next((at for at in range(0, shortest, ID) if a[at : at + ID] != b[at : at + ID]), shortest)
+        // ID
+    )

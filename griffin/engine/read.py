@@ -10,7 +10,9 @@ from torch import Tensor
 from griffin.engine.request import check_ids
 from griffin.model import Griffin, State
 
-CHUNK = 512  # tokens a call reads: large enough for matrix products, small enough to stay in the cache
+CHUNK = (
+    512  # tokens a call reads: large enough for matrix products, small enough to stay in the cache
+)
 
 
 def read(
@@ -32,7 +34,9 @@ def read(
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1 token, not {chunk}")
     if state is not None and state.batch != 1:
-        raise ValueError(f"read takes a state of one row, not {state.batch}; use state.select([row])")
+        raise ValueError(
+            f"read takes a state of one row, not {state.batch}; use state.select([row])"
+        )
     hidden: Tensor | None = None
     done = 0
     with torch.no_grad():

@@ -15,7 +15,9 @@ from griffin.sampling import Constraint, SamplingParams
 
 FinishReason = Literal["stop", "length"]
 EndReason = Literal["cancelled", "deadline", "error"]
-Code = Literal["bad_request", "prompt_too_long", "too_many_choices", "queue_full", "no_room", "closed"]
+Code = Literal[
+    "bad_request", "prompt_too_long", "too_many_choices", "queue_full", "no_room", "closed"
+]
 
 
 class Refused(ValueError):
@@ -40,11 +42,14 @@ class Request:
 
     ids:        the token ids to read, at least one.
     params:     how to choose tokens; its `stop` strings are text and not the engine's concern.
-    stop_ids:   ids that end the answer, besides `params.stop_ids`; the last event reports the id itself.
-    state:      what was read before `ids`: a State of one row; nothing if omitted. It is left as it is.
-    seen:       (V,) bool, the tokens in `state`, for the repetition penalty; only `ids` count if omitted.
-    vocab_size: choose among the ids below it, for an embedding with more rows than the tokenizer has tokens;
-                log-probabilities are then of those ids alone. All V if omitted.
+    stop_ids:   ids that end the answer, besides `params.stop_ids`; the last event reports the id
+                itself.
+    state:      what was read before `ids`: a State of one row; nothing if omitted. It is left as it
+                is.
+    seen:       (V,) bool, the tokens in `state`, for the repetition penalty; only `ids` count if
+                omitted.
+    vocab_size: choose among the ids below it, for an embedding with more rows than the tokenizer
+                has tokens; log-probabilities are then of those ids alone. All V if omitted.
     constraint: makes what limits an answer, once for each choice; anything may be said if omitted.
     """
 
@@ -68,9 +73,10 @@ class Event:
     index:         which request, counted from 0 in the order they were given.
     id:            the token.
     logprob:       its log-probability under the model, before any sampling filter.
-    alternatives:  the most probable tokens there, as (id, log-probability), as many as were asked for.
-    finish_reason: None while the row goes on; "stop" after a stop id or where the constraint lets nothing
-                   follow, "length" after max_tokens.
+    alternatives:  the most probable tokens there, as (id, log-probability), as many as were asked
+                   for.
+    finish_reason: None while the row goes on; "stop" after a stop id or where the constraint lets
+                   nothing follow, "length" after max_tokens.
     choice:        which of the request's answers, counted from 0.
     """
 
@@ -96,7 +102,8 @@ class End:
 
 
 def check_ids(ids: Sequence[int], vocab_size: int, what: str = "the prompt") -> None:
-    """Raise ValueError if there are no ids, or one is outside the vocabulary (named with its position)."""
+    """Raise ValueError if there are no ids, or one is outside the vocabulary (named with its
+    position)."""
     if not len(ids):
         raise Refused(f"{what} is empty; a model needs at least one token to go on from")
     if wrong := [kind.__name__ for kind in set(map(type, ids)) if not issubclass(kind, Integral)]:
@@ -104,19 +111,25 @@ def check_ids(ids: Sequence[int], vocab_size: int, what: str = "the prompt") -> 
     if min(ids) >= 0 and max(ids) < vocab_size:
         return
     at, bad = next((n, i) for n, i in enumerate(ids) if not 0 <= i < vocab_size)
-    raise Refused(f"{what} has id {bad} at position {at}; the vocabulary has ids 0 to {vocab_size - 1}")
+    raise Refused(
+        f"{what} has id {bad} at position {at}; the vocabulary has ids 0 to {vocab_size - 1}"
+    )
 
 
 def check_request(
     request: Request, config: GriffinConfig, dtype: torch.dtype, what: str = "the prompt"
 ) -> None:
-    """Raise Refused if a model of this shape and type cannot answer a request. Nothing is allocated."""
+    """Raise Refused if a model of this shape and type cannot answer a request. Nothing is
+    allocated."""
     check_ids(request.ids, config.vocab_size, what)
     if request.vocab_size is not None and request.vocab_size < 1:
-        raise Refused(f"vocab_size of {what} is {request.vocab_size}; there must be an id to choose")
+        raise Refused(
+            f"vocab_size of {what} is {request.vocab_size}; there must be an id to choose"
+        )
     if request.seen is not None and request.seen.shape != (config.vocab_size,):
         raise Refused(
-            f"seen of {what} has shape {tuple(request.seen.shape)}; it marks the {config.vocab_size} ids"
+            f"seen of {what} has shape {tuple(request.seen.shape)}; it marks the"
+            f" {config.vocab_size} ids"
         )
     try:
         request.params.check_vocabulary(request.choices(config))
@@ -133,6 +146,8 @@ def _check_state(state: State, config: GriffinConfig, dtype: torch.dtype, what: 
     kinds = [[(t.shape, t.dtype) for t in layer] for layer in own.layers]
     given = [[(t.shape, t.dtype) for t in layer] for layer in state.layers]
     if kinds != given:
-        layer = next((n for n, (a, b) in enumerate(zip(kinds, given, strict=False)) if a != b), None)
+        layer = next(
+            (n for n, (a, b) in enumerate(zip(kinds, given, strict=False)) if a != b), None
+        )
         where = "another number of layers" if layer is None else f"layer {layer} is another"
         raise Refused(f"the state of {what} is not of this model and type ({dtype}): {where}")

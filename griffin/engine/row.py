@@ -59,8 +59,8 @@ class Row:
     def next_ids(self, chunk: int) -> array[int]:
         """Return the ids of the prompt to read in the next call, up to a multiple of `chunk`.
 
-        Borders are counted from the document's beginning, so they are the same whether its beginning is read
-        now, was read before, or comes from a cache.
+        Borders are counted from the document's beginning, so they are the same whether its
+        beginning is read now, was read before, or comes from a cache.
         """
         position = self.ticket.offset + self.read
         return self.ticket.ids[self.read : self.read + chunk - position % chunk]

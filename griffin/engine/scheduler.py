@@ -75,8 +75,9 @@ class Room:
 class Pace:
     """How many pieces of prompts fit between two steps of the rows that run.
 
-    stall_seconds: what a running row may wait for its next token. A piece is read if the last ones of its
-                   kind and the step that follows would still fit; one always is, so prompts never starve.
+    stall_seconds: what a running row may wait for its next token. A piece is read if the last ones
+                   of its kind and the step that follows would still fit; one always is, so prompts
+                   never starve.
     """
 
     def __init__(self, stall_seconds: float) -> None:
@@ -98,7 +99,8 @@ class Pace:
 
 
 def next_reader(rows: Sequence[Row], turn: int) -> Row:
-    """Return the row whose prompt is read on: of the highest priority, in turns the oldest and the shortest.
+    """Return the row whose prompt is read on: of the highest priority, in turns the oldest and the
+    shortest.
 
     So a short prompt need not wait for a long one, nor the long one forever.
     """
@@ -109,7 +111,8 @@ def next_reader(rows: Sequence[Row], turn: int) -> Row:
 
 
 def check_knobs(**knobs: float) -> None:
-    """Raise ValueError for a number below what it may be; `chunk` and `slots` start at 1, others at 0."""
+    """Raise ValueError for a number below what it may be; `chunk` and `slots` start at 1, others at
+    0."""
     for name, value in knobs.items():
         least = 1 if name in ("slots", "chunk", "max_prompt_tokens") else 0
         if math.isnan(value) or value < least:

@@ -18,8 +18,8 @@ def score(model: Griffin, ids: Sequence[int], *, chunk: int = CHUNK) -> Tensor:
     """Return the log-probability of each id given those before it.
 
     ids:   T token ids; the first is only read (begin with BOS to score a whole text).
-    chunk: tokens a call of the model reads; logits are made for at most 256 of them at a time, so memory
-           does not grow with the length.
+    chunk: tokens a call of the model reads; logits are made for at most 256 of them at a time, so
+           memory does not grow with the length.
     Returns (T - 1,) float32 on the CPU: natural logarithms, from a softmax in float32.
     Raises ValueError if there are no ids, or one is outside the vocabulary.
     """

@@ -1,4 +1,5 @@
-"""The memory of all sequences that are under way: one State, made once, whose rows are the slots."""
+"""The memory of all sequences that are under way: one State, made once, whose rows are the
+slots."""
 
 from __future__ import annotations
 
@@ -15,7 +16,12 @@ class Slots:
     """
 
     def __init__(
-        self, config: GriffinConfig, count: int, *, dtype: torch.dtype, device: torch.device | str = "cpu"
+        self,
+        config: GriffinConfig,
+        count: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.count = count
         state = State.zeros(config, count, dtype=dtype, device=device)
@@ -25,7 +31,8 @@ class Slots:
 
     @staticmethod
     def bytes(config: GriffinConfig, dtype: torch.dtype, count: int = 1) -> int:
-        """Return the bytes of `count` slots, known before there are any: pos, layers, the whole window."""
+        """Return the bytes of `count` slots, known before there are any: pos, layers, the whole
+        window."""
         row = State.zeros(config, 1, dtype=dtype, device="meta")
         return count * (row.nbytes + row.pos.nbytes)
 
@@ -38,7 +45,8 @@ class Slots:
         return self._state(self._at(first, rows))
 
     def store(self, first: int, state: State) -> None:
-        """Keep what a call returned for the view it was given; what was changed in place costs nothing."""
+        """Keep what a call returned for the view it was given; what was changed in place costs
+        nothing."""
         for place, new in zip(self._at(first, state.batch), tensors(state), strict=True):
             if place.data_ptr() != new.data_ptr():
                 place.copy_(new)
@@ -72,7 +80,8 @@ class Slots:
             t.narrow(0, first, rows).zero_()
 
     def _at(self, first: int, rows: int) -> list[Tensor]:
-        """Return every tensor's part for some slots. Made once, because a step of a small model is short."""
+        """Return every tensor's part for some slots. Made once, because a step of a small model is
+        short."""
         if (first, rows) not in self._places:
             self._places[first, rows] = [t.narrow(0, first, rows) for t in self._tensors]
         return self._places[first, rows]

@@ -25,9 +25,10 @@ class Ticket:
     queue_seconds:   from submit to the slot; None until then.
     prefill_seconds: from the slot to the first token, others' turns included; None until then.
     finish_reasons:  of each choice, None while it goes on.
-    states, pending: of each choice once it has ended, if the request was submitted with keep_state: one row
-                     that has read everything but `pending`, the last token chosen; or the rest of the prompt,
-                     where it ended before there was a token. None where nothing was read, or a step broke.
+    states, pending: of each choice once it has ended, if the request was submitted with keep_state:
+                     one row that has read everything but `pending`, the last token chosen; or the
+                     rest of the prompt, where it ended before there was a token. None where nothing
+                     was read, or a step broke.
     paused:          it was set aside.
     sink_error:      what its sink raised; the request was cancelled then.
     """
@@ -58,7 +59,9 @@ class Ticket:
         self.ids = array("i", request.ids)
         self.offset = 0 if request.state is None else int(request.state.pos[0])
         first = request.params.seed
-        self.seeds = tuple(secrets.randbits(63) if first is None else (first + i) % 2**63 for i in range(n))
+        self.seeds = tuple(
+            secrets.randbits(63) if first is None else (first + i) % 2**63 for i in range(n)
+        )
         self.cached_tokens: int | None = None
         self.cache_reason = ""
         self.queue_seconds: float | None = None
@@ -89,14 +92,16 @@ class Ticket:
         return self._over.is_set()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait until every choice has ended; return whether that was in time. Needs a running engine."""
+        """Wait until every choice has ended; return whether that was in time. Needs a running
+        engine."""
         return self._over.wait(seconds)
 
     def events(self, seconds: float | None = None) -> Iterator[Event | End]:
         """Iterate over the events of all choices as they come, until each has ended.
 
-        Blocks while the engine, on its own thread or another's `step`, has nothing new; TimeoutError where
-        that lasts longer than `seconds`. Refused with a sink, which gets the events instead.
+        Blocks while the engine, on its own thread or another's `step`, has nothing new;
+        TimeoutError where that lasts longer than `seconds`. Refused with a sink, which gets the
+        events instead.
         """
         if self._sink is not None:
             raise Refused("the events of this ticket go to its sink")
@@ -105,7 +110,9 @@ class Ticket:
             try:
                 event = self._events.get(timeout=seconds)
             except queue.Empty:
-                raise TimeoutError(f"no event of request {self.number} in {seconds} seconds") from None
+                raise TimeoutError(
+                    f"no event of request {self.number} in {seconds} seconds"
+                ) from None
             ended += event.finish_reason is not None
             yield event
 

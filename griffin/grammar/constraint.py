@@ -30,7 +30,9 @@ class GrammarConstraint:
         self._matcher = matcher
         self._vocab_size = vocab_size
         self._end_ids = end_ids
-        self._ends = torch.tensor(sorted(id for id in end_ids if id < vocab_size), dtype=torch.int64)
+        self._ends = torch.tensor(
+            sorted(id for id in end_ids if id < vocab_size), dtype=torch.int64
+        )
         self._bits = np.zeros((vocab_size + 31) // 32, dtype=np.uint32)
 
     def allowed(self) -> Tensor:
@@ -47,7 +49,8 @@ class GrammarConstraint:
         return mask
 
     def accept(self, id: int) -> bool:
-        """Take the id that was chosen; return whether the answer is complete and nothing may follow.
+        """Take the id that was chosen; return whether the answer is complete and nothing may
+        follow.
 
         Raises ConstraintError for an id that is not allowed.
         """
@@ -64,7 +67,8 @@ class GrammarConstraint:
 
 
 def brief(error: str) -> str:
-    """Return what one of llguidance's messages says, without its view of the source and its inner state."""
+    """Return what one of llguidance's messages says, without its view of the source and its inner
+    state."""
     lines = [line.strip() for line in error.split("\n<")[0].splitlines()]
     text = " ".join(line for line in lines if line and not _PICTURE.match(line))
     text = _PLACE.sub("", text)

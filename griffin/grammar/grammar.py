@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-# Between the parts of JSON: nothing, a space, or a line break with an indent. Without a bound a model that
-# has lost its way may write spaces for ever, and every one of them would be allowed.
+# Between the parts of JSON: nothing, a space, or a line break with an indent. Without a bound a
+# model that has lost its way may write spaces for ever, and every one of them would be allowed.
 _BLANK = r"( |\n {0,32})"
 
 
@@ -25,10 +25,11 @@ class Grammar:
 
     @classmethod
     def json_schema(cls, schema: Mapping[str, Any] | bool) -> Grammar:
-        """Allow the JSON that a schema (draft 2020-12) describes, its properties in the schema's order.
+        """Allow the JSON that a schema (draft 2020-12) describes, its properties in the schema's
+        order.
 
-        Keywords that cannot be held to, such as `not` and `uniqueItems`, are refused when it is compiled.
-        Raises ValueError for what is no schema.
+        Keywords that cannot be held to, such as `not` and `uniqueItems`, are refused when it is
+        compiled. Raises ValueError for what is no schema.
         """
         if isinstance(schema, bool):
             schema = {} if schema else {"not": {}}
@@ -43,7 +44,8 @@ class Grammar:
 
     @classmethod
     def regex(cls, pattern: str) -> Grammar:
-        """Allow what a regular expression matches from end to end; without look-around and back-references.
+        """Allow what a regular expression matches from end to end; without look-around and
+        back-references.
 
         Raises ValueError for what is no pattern.
         """
@@ -70,7 +72,8 @@ class Grammar:
 
 
 def json_source(schema: Mapping[str, Any], *, lenient: bool = False) -> str:
-    """Return a schema's JSON with our options, as it stands alone and after `%json` in a Lark grammar.
+    """Return a schema's JSON with our options, as it stands alone and after `%json` in a Lark
+    grammar.
 
     lenient: pass over keywords that cannot be held to, instead of refusing them.
     Raises ValueError for what JSON cannot hold.
@@ -89,7 +92,8 @@ def json_source(schema: Mapping[str, Any], *, lenient: bool = False) -> str:
 
 
 def quoted(text: str) -> str:
-    """Return a text as it stands in a Lark grammar; printable characters, quotes and line breaks."""
+    """Return a text as it stands in a Lark grammar; printable characters, quotes and line
+    breaks."""
     return json.dumps(text, ensure_ascii=False)
 
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 KEPT = 64
-# What a grammar may cost: a fifth of a second to compile, some 15 ms a token, 100 MB of an answer's own.
+# What a grammar may cost: a fifth of a second to compile, some 15 ms a token, 100 MB of an answer's
+# own.
 _LIMITS: dict[str, Any] = {
     "initial_lexer_fuel": 1_000_000,
     "step_lexer_fuel": 200_000,
@@ -53,11 +54,12 @@ class Grammars:
         self._lock = threading.Lock()
 
     def compile(self, grammar: Grammar) -> CompiledGrammar:
-        """Return a grammar ready for use: milliseconds, up to some tenths of a second for a huge one.
+        """Return a grammar ready for use: milliseconds, up to some tenths of a second for a huge
+        one.
 
         The first call prepares the tokenizer, about a second for 256,000 ids.
-        Raises ValueError for a grammar that is wrong, that no text fits, that cannot be held to, or that is
-        too complex.
+        Raises ValueError for a grammar that is wrong, that no text fits, that cannot be held to, or
+        that is too complex.
         """
         with self._lock:
             found = self._compiled.get(grammar)
@@ -96,9 +98,11 @@ class _Pieces:
         vocabulary = tokenizer.vocabulary
         self.eos_token_id = tokenizer.eos_id
         self.bos_token_id = tokenizer.bos_id
-        # Control tokens are named apart from text, or the text "<eos>" would allow them. Holes have no bytes.
+        # Control tokens are named apart from text, or the text "<eos>" would allow them. Holes have
+        # no bytes.
         self.tokens: Sequence[bytes] = [
-            b"" if piece is None else vocabulary.token_bytes(id) for id, piece in enumerate(vocabulary.pieces)
+            b"" if piece is None else vocabulary.token_bytes(id)
+            for id, piece in enumerate(vocabulary.pieces)
         ]
         self.special_token_ids = sorted(tokenizer.control_ids)
         self._tokenizer = tokenizer
@@ -121,5 +125,7 @@ def _library() -> Any:
     try:
         import llguidance
     except ImportError:
-        raise ValueError("structured output needs llguidance: pip install 'griffin-lm[serve]'") from None
+        raise ValueError(
+            "structured output needs llguidance: pip install 'griffin-lm[serve]'"
+        ) from None
     return llguidance

@@ -1,4 +1,5 @@
-"""The local attention block: few key and value heads, half-rotated heads, a ring of past keys and values."""
+"""The local attention block: few key and value heads, half-rotated heads, a ring of past keys and
+values."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ class LocalAttentionBlock(nn.Module):
         rope: tuple[Tensor, Tensor],
         state: AttentionState | None,
     ) -> tuple[Tensor, AttentionState]:
-        q, k, v = (p(x).unflatten(-1, (-1, self.head_dim)) for p in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (
+            p(x).unflatten(-1, (-1, self.head_dim)) for p in (self.q_proj, self.k_proj, self.v_proj)
+        )
         q, k = ops.apply_rope(q, rope), ops.apply_rope(k, rope)
         y, ring = ops.local_attention(q, k, v, window, state)
         return self.o_proj(y.flatten(-2)), AttentionState(*ring)

@@ -30,8 +30,9 @@ class GriffinConfig:
     rms_norm_eps           added to the mean square in RMSNorm.
     rope_theta             base of the rotary frequencies.
     rope_fraction          the part of each head that is rotated.
-    attention_bias         biases on the query, key and value projections (no released model has them).
-    tie_embeddings         the head is the embedding; otherwise `lm_head.weight` is its own matrix.
+    attention_bias         biases on the query, key and value projections (no released model has
+    them). tie_embeddings         the head is the embedding; otherwise `lm_head.weight` is its own
+    matrix.
 
     Griffin (arXiv:2402.19427), section 2 and table 2; RecurrentGemma (arXiv:2404.07839), table 1.
     """
@@ -58,9 +59,15 @@ class GriffinConfig:
         object.__setattr__(self, "block_types", tuple(self.block_types))
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ValueError(f"{field.name} must be a whole number of at least 1, not {value!r}")
-            if field.type == "float" and (not isinstance(value, (int, float)) or isinstance(value, bool)):
+            if field.type == "int" and (
+                not isinstance(value, int) or isinstance(value, bool) or value < 1
+            ):
+                raise ValueError(
+                    f"{field.name} must be a whole number of at least 1, not {value!r}"
+                )
+            if field.type == "float" and (
+                not isinstance(value, (int, float)) or isinstance(value, bool)
+            ):
                 raise ValueError(f"{field.name} must be a number, not {value!r}")
             if field.type == "bool" and not isinstance(value, bool):
                 raise ValueError(f"{field.name} must be true or false, not {value!r}")
@@ -68,7 +75,9 @@ class GriffinConfig:
             raise ValueError("block_types is empty; a model needs at least one layer")
         for kind in self.block_types:
             if kind not in ("recurrent", "attention"):
-                raise ValueError(f"block_types holds {kind!r}; allowed are 'recurrent' and 'attention'")
+                raise ValueError(
+                    f"block_types holds {kind!r}; allowed are 'recurrent' and 'attention'"
+                )
         for total, parts in (
             ("width", "num_heads"),
             ("lru_width", "num_gate_blocks"),
@@ -76,15 +85,19 @@ class GriffinConfig:
         ):
             if getattr(self, total) % getattr(self, parts):
                 raise ValueError(
-                    f"{total}={getattr(self, total)} is not a multiple of {parts}={getattr(self, parts)}"
+                    f"{total}={getattr(self, total)} is not a multiple of"
+                    f" {parts}={getattr(self, parts)}"
                 )
         if self.logits_soft_cap < 0:
-            raise ValueError(f"logits_soft_cap must be 0 (off) or positive, not {self.logits_soft_cap}")
+            raise ValueError(
+                f"logits_soft_cap must be 0 (off) or positive, not {self.logits_soft_cap}"
+            )
         if self.rms_norm_eps <= 0 or self.rope_theta <= 0:
             raise ValueError("rms_norm_eps and rope_theta must be positive")
         if not 0 <= self.rope_fraction <= 1 or self.rope_width % 2:
             raise ValueError(
-                f"rope_fraction={self.rope_fraction} of a head of {self.head_dim} must be a whole, even width"
+                f"rope_fraction={self.rope_fraction} of a head of {self.head_dim} must be a whole,"
+                " even width"
             )
 
     @property
@@ -107,7 +120,8 @@ class GriffinConfig:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> GriffinConfig:
-        """Build a config from plain values; an unknown or missing key is a ValueError that names it."""
+        """Build a config from plain values; an unknown or missing key is a ValueError that names
+        it."""
         known = {f.name for f in dataclasses.fields(cls)}
         check_keys(fields, known, "config")
         required = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
@@ -116,19 +130,23 @@ class GriffinConfig:
         return cls(**fields)
 
     def replace(self, **changes: Any) -> GriffinConfig:
-        """Return a copy with some fields changed; an unknown field is a ValueError that names it."""
+        """Return a copy with some fields changed; an unknown field is a ValueError that names
+        it."""
         return GriffinConfig.from_dict(self.to_dict() | changes)
 
     @classmethod
     def preset(cls, name: str) -> GriffinConfig:
         """Return a published shape: a name of `PRESETS`, such as "recurrentgemma-2b"."""
         if name not in PRESETS:
-            raise ValueError(f"no preset {name!r}{_suggest(name, PRESETS)}; there are {', '.join(PRESETS)}")
+            raise ValueError(
+                f"no preset {name!r}{_suggest(name, PRESETS)}; there are {', '.join(PRESETS)}"
+            )
         return PRESETS[name]
 
 
 def check_keys(given: Mapping[str, Any], known: set[str], what: str) -> None:
-    """Raise a ValueError that lists the keys of `given` not in `known`, with the nearest known ones."""
+    """Raise a ValueError that lists the keys of `given` not in `known`, with the nearest known
+    ones."""
     if unknown := [key for key in given if key not in known]:
         listed = ", ".join(f"{key!r}{_suggest(key, known)}" for key in unknown)
         raise ValueError(f"{what} has unknown keys: {listed}; known are {', '.join(sorted(known))}")
@@ -165,7 +183,12 @@ def _recurrentgemma(width: int, num_layers: int, num_heads: int) -> GriffinConfi
 
 
 def _paper(
-    pattern: tuple[BlockType, ...], width: int, lru_width: int, num_layers: int, num_heads: int, gates: int
+    pattern: tuple[BlockType, ...],
+    width: int,
+    lru_width: int,
+    num_layers: int,
+    num_heads: int,
+    gates: int,
 ) -> GriffinConfig:
     return GriffinConfig(
         vocab_size=256_000,
@@ -179,8 +202,9 @@ def _paper(
     )
 
 
-# Griffin paper, table 2: width, RNN width, depth, heads. Its gates have 16 blocks (section 2.4); the
-# reference code's 7B presets have as many as heads, and so have ours, so that its checkpoints load.
+# Griffin paper, table 2: width, RNN width, depth, heads. Its gates have 16 blocks (section 2.4);
+# the reference code's 7B presets have as many as heads, and so have ours, so that its checkpoints
+# load.
 _TABLE_2 = {
     "100m": (768, 1024, 12, 6, 16),
     "200m": (1024, 1536, 12, 8, 16),

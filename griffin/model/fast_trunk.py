@@ -1,4 +1,5 @@
-"""The trunk of a packed model in one call of the native module: the ops' bits, and no time lost between."""
+"""The trunk of a packed model in one call of the native module: the ops' bits, and no time lost
+between."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ class _Held(NamedTuple):
 
 
 class FastTrunk:
-    """The blocks of a model as the native module holds them: addresses, so whoever uses it asks `current`.
+    """The blocks of a model as the native module holds them: addresses, so whoever uses it asks
+    `current`.
 
     Only `build` makes one.
     """
@@ -50,7 +52,8 @@ class FastTrunk:
         ]
 
     def current(self) -> bool:
-        """Return whether the model still is what was built: no layer replaced, watched, moved or re-typed."""
+        """Return whether the model still is what was built: no layer replaced, watched, moved or
+        re-typed."""
         for table, name, child in self._children:
             if table.get(name) is not child or child._forward_hooks or child._forward_pre_hooks:
                 return False
@@ -70,9 +73,11 @@ class FastTrunk:
         )
 
     def __call__(self, tokens: Tensor, state: State) -> Tensor:
-        """Read tokens (B, T) that go on where `state` ends, and change its layers' tensors in place.
+        """Read tokens (B, T) that go on where `state` ends, and change its layers' tensors in
+        place.
 
-        state: as `fits` takes it; `pos` is left as it is. Returns hidden (B, T, D) after the final norm.
+        state: as `fits` takes it; `pos` is left as it is. Returns hidden (B, T, D) after the final
+               norm.
         KeyboardInterrupt in the middle leaves the state useless.
         """
         hidden = torch.empty(*tokens.shape, self._width, dtype=self._dtype)
@@ -84,14 +89,18 @@ class FastTrunk:
 
 
 def build(model: Any) -> FastTrunk | None:
-    """Return the trunk of a Griffin for the native module, or None where ops have to be called one by one.
+    """Return the trunk of a Griffin for the native module, or None where ops have to be called one
+    by one.
 
-    It takes models on the CPU whose matrices are all packed and whose other weights are of one type, float32
-    or bfloat16, with gates, heads and convolutions of the sizes the kernels have room for.
+    It takes models on the CPU whose matrices are all packed and whose other weights are of one
+    type, float32 or bfloat16, with gates, heads and convolutions of the sizes the kernels have room
+    for.
     """
     config, dtype, trunk = model.config, model.dtype, model.model
     embedding = trunk.embed_tokens
-    if not native.built() or not isinstance(embedding, PackedEmbedding):  # asked before every call of the ops
+    if not native.built() or not isinstance(
+        embedding, PackedEmbedding
+    ):  # asked before every call of the ops
         return None
     if dtype not in (torch.float32, torch.bfloat16) or embedding.like.dtype != dtype:
         return None
@@ -104,7 +113,8 @@ def build(model: Any) -> FastTrunk | None:
     if recurrent and (gate > native.LARGEST_GATE or config.conv_width > native.MOST_TAPS):
         return None
     if attention and (
-        config.num_heads // config.num_kv_heads > native.MOST_QUERIES or config.head_dim > native.LARGEST_HEAD
+        config.num_heads // config.num_kv_heads > native.MOST_QUERIES
+        or config.head_dim > native.LARGEST_HEAD
     ):
         return None
     sizes = [

@@ -23,7 +23,9 @@ class ResidualBlock(nn.Module):
     def __init__(self, config: GriffinConfig, kind: BlockType) -> None:
         super().__init__()
         self.temporal_pre_norm = RMSNorm(config.width, config.rms_norm_eps)
-        self.temporal_block = RecurrentBlock(config) if kind == "recurrent" else LocalAttentionBlock(config)
+        self.temporal_block = (
+            RecurrentBlock(config) if kind == "recurrent" else LocalAttentionBlock(config)
+        )
         self.channel_pre_norm = RMSNorm(config.width, config.rms_norm_eps)
         self.mlp_block = MLP(config)
 
@@ -109,14 +111,15 @@ class Griffin(nn.Module):
 
         tokens:      (B, T) integers below V; T may differ from call to call.
         state:       what was read before, from an earlier call; nothing if omitted.
-        segment_pos: (B, T) int64, each token's position in its document. 0 starts a document: nothing before
-                     it is seen. Negative: left padding, which leaves a row's state untouched; its hidden
-                     values mean nothing. Otherwise one more than the token before, or state.pos at the first.
-                     If omitted, the rows go on where `state` ends.
+        segment_pos: (B, T) int64, each token's position in its document. 0 starts a document:
+                     nothing before it is seen. Negative: left padding, which leaves a row's state
+                     untouched; its hidden values mean nothing. Otherwise one more than the token
+                     before, or state.pos at the first. If omitted, the rows go on where `state`
+                     ends.
         donate:      give `state` up; it cannot be used again.
-        Returns hidden (B, T, D) after the final norm, and the state after the last token. `state` itself is
-        never changed. Raises ValueError for ids out of range and positions that do not follow (checked where
-        the tensors are on the CPU).
+        Returns hidden (B, T, D) after the final norm, and the state after the last token. `state`
+        itself is never changed. Raises ValueError for ids out of range and positions that do not
+        follow (checked where the tensors are on the CPU).
         """
         self._check(tokens, state)
         runs_on = segment_pos is None
@@ -124,7 +127,11 @@ class Griffin(nn.Module):
             state = self._own(state, tokens.shape[0], donate)
             return fast(tokens, state), State(state.pos + tokens.shape[1], state.layers)
         pos, layers = (
-            (None, None) if state is None else state.consume() if donate else (state.pos, state.layers)
+            (None, None)
+            if state is None
+            else state.consume()
+            if donate
+            else (state.pos, state.layers)
         )
         if segment_pos is None:
             steps = torch.arange(tokens.shape[1], device=tokens.device)
@@ -156,7 +163,8 @@ class Griffin(nn.Module):
         return logits
 
     def _fast_trunk(self) -> FastTrunk | None:
-        """Return the native path through the whole trunk, where it gives what the ops one by one would."""
+        """Return the native path through the whole trunk, where it gives what the ops one by one
+        would."""
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or not ops.unforced():
             return None
         if self._fast is None or not self._fast.current():
@@ -174,22 +182,23 @@ class Griffin(nn.Module):
     def _check(self, tokens: Tensor, state: State | None) -> None:
         if tokens.dim() != 2 or tokens.shape[1] == 0 or tokens.is_floating_point():
             raise ValueError(
-                f"tokens must be (B, T) integers with T > 0, not {tuple(tokens.shape)} {tokens.dtype}"
+                f"tokens must be (B, T) integers with T > 0, not {tuple(tokens.shape)}"
+                f" {tokens.dtype}"
             )
         if tokens.device.type == "cpu":
             bad = (tokens < 0) | (tokens >= self.config.vocab_size)
             if bad.any():
                 row, at = (int(i) for i in bad.nonzero()[0])
                 raise ValueError(
-                    f"token {int(tokens[row, at])} at row {row}, place {at} is outside the vocabulary "
-                    f"of {self.config.vocab_size}"
+                    f"token {int(tokens[row, at])} at row {row}, place {at} is outside the"
+                    f" vocabulary of {self.config.vocab_size}"
                 )
         if state is not None and (
             state.batch != tokens.shape[0] or len(state.layers) != self.config.num_layers
         ):
             raise ValueError(
-                f"a state of {state.batch} rows and {len(state.layers)} layers does not fit tokens of "
-                f"{tokens.shape[0]} rows and a model of {self.config.num_layers} layers"
+                f"a state of {state.batch} rows and {len(state.layers)} layers does not fit tokens"
+                f" of {tokens.shape[0]} rows and a model of {self.config.num_layers} layers"
             )
 
 
@@ -210,6 +219,7 @@ def _check_positions(tokens: Tensor, segment_pos: Tensor, pos: Tensor | None) ->
     if wrong.any():
         row, at = (int(i) for i in wrong.nonzero()[0])
         raise ValueError(
-            f"segment_pos[{row}, {at}] is {int(segment_pos[row, at])}; after what came before only 0 or "
-            f"{int(expected[row, at])} can stand there (negative values only before a row's first token)"
+            f"segment_pos[{row}, {at}] is {int(segment_pos[row, at])}; after what came before only"
+            f" 0 or {int(expected[row, at])} can stand there (negative values only before a row's"
+            " first token)"
         )

@@ -1,4 +1,5 @@
-"""Initial values, as in the reference torch code (its Flax twin differs in the gates and the MLP)."""
+"""Initial values, as in the reference torch code (its Flax twin differs in the gates and the
+MLP)."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ if TYPE_CHECKING:
     from griffin.model.config import GriffinConfig
     from griffin.model.griffin import Griffin
 
-# The moduli of `a` at a recurrence gate of 1/8 (the reference code's choice; the paper's text applies the
-# range to a^8): uniform over the area of the ring between them.
+# The moduli of `a` at a recurrence gate of 1/8 (the reference code's choice; the paper's text
+# applies the range to a^8): uniform over the area of the ring between them.
 MIN_RADIUS, MAX_RADIUS = 0.9, 0.999
 
 
@@ -47,7 +48,15 @@ def init_std(name: str, config: GriffinConfig) -> float:
         return math.sqrt(config.num_gate_blocks / config.lru_width)
     if kind == "conv_1d":
         return math.sqrt(0.01 / config.conv_width)
-    if kind in ("linear_out", "o_proj", "down_proj"):  # what a block adds to the stream shrinks with depth
-        fan_in = {"linear_out": config.lru_width, "o_proj": config.width, "down_proj": config.mlp_width}[kind]
+    if kind in (
+        "linear_out",
+        "o_proj",
+        "down_proj",
+    ):  # what a block adds to the stream shrinks with depth
+        fan_in = {
+            "linear_out": config.lru_width,
+            "o_proj": config.width,
+            "down_proj": config.mlp_width,
+        }[kind]
         return math.sqrt(2.0 / config.num_layers / fan_in)
     return math.sqrt(1.0 / config.width)

@@ -36,7 +36,8 @@ class PackedWeight(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The (O, I) matrix in float32, unpacked anew each time: for tools and tests, not for speed."""
+        """The (O, I) matrix in float32, unpacked anew each time: for tools and tests, not for
+        speed."""
         return ops.unpack(self.packed)
 
     bias: nn.Parameter | None
@@ -46,12 +47,19 @@ class PackedWeight(nn.Module):
         return ops.packed_matrix(self.packed, self.bias)
 
     def extra_repr(self) -> str:
-        return f"in_features={self.in_features}, out_features={self.out_features}, format={self.format!r}"
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features},"
+            f" format={self.format!r}"
+        )
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         scale = self.weight_scale
         super()._apply(fn, recurse)
-        if scale is not None and self.weight_scale is not None and self.weight_scale.dtype != scale.dtype:
+        if (
+            scale is not None
+            and self.weight_scale is not None
+            and self.weight_scale.dtype != scale.dtype
+        ):
             self.weight_scale = scale.to(self.weight_scale.device)
         return self
 
@@ -70,7 +78,8 @@ class PackedLinear(PackedWeight):
 
 
 class PackedEmbedding(PackedWeight):
-    """Token embeddings from packed rows, times `scale`; as a tied head, the same bytes turned into logits."""
+    """Token embeddings from packed rows, times `scale`; as a tied head, the same bytes turned into
+    logits."""
 
     like: Tensor
 
@@ -79,7 +88,9 @@ class PackedEmbedding(PackedWeight):
         self.bias = None
         self.scale = scale
         # Nothing but a dtype: it follows `.to(dtype)`, as what comes out of a lookup should.
-        self.register_buffer("like", torch.empty(0, dtype=dtype, device=packed.data.device), persistent=False)
+        self.register_buffer(
+            "like", torch.empty(0, dtype=dtype, device=packed.data.device), persistent=False
+        )
 
     def forward(self, input: Tensor) -> Tensor:
         rows = ops.look_up(self.packed, input.reshape(-1), self.scale, self.like.dtype)
@@ -87,17 +98,23 @@ class PackedEmbedding(PackedWeight):
 
     def unembed(self, hidden: Tensor) -> Tensor:
         """Multiply hidden states (..., D) by the embedding: (..., V) in float32 or wider."""
-        return ops.packed_linear(hidden, self.packed, None, torch.promote_types(hidden.dtype, torch.float32))
+        return ops.packed_linear(
+            hidden, self.packed, None, torch.promote_types(hidden.dtype, torch.float32)
+        )
 
 
 def install(model: nn.Module, name: str, packed: ops.Packed, dtype: torch.dtype) -> None:
-    """Replace the Linear or Embedding called `name` by one that holds `packed`; a bias stays the same object.
+    """Replace the Linear or Embedding called `name` by one that holds `packed`; a bias stays the
+    same object.
 
-    dtype: the model's, of what a lookup returns. Raises ValueError for a shape that is not the layer's.
+    dtype: the model's, of what a lookup returns. Raises ValueError for a shape that is not the
+           layer's.
     """
     layer = model.get_submodule(name)
     if not isinstance(layer, (Linear, Embedding)):
-        raise ValueError(f"{name} is a {type(layer).__name__}; only Linear and Embedding have packed twins")
+        raise ValueError(
+            f"{name} is a {type(layer).__name__}; only Linear and Embedding have packed twins"
+        )
     if tuple(layer.weight.shape) != (packed.out_features, packed.in_features):
         raise ValueError(
             f"{name} is {tuple(layer.weight.shape)}, the packed weights are "

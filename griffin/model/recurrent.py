@@ -1,4 +1,5 @@
-"""The recurrent block: two branches, one of which remembers. Griffin (arXiv:2402.19427), section 2.3."""
+"""The recurrent block: two branches, one of which remembers. Griffin (arXiv:2402.19427), section
+2.3."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ class CausalConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(width, 1, taps))
         self.bias = nn.Parameter(torch.empty(width))
 
-    def forward(self, x: Tensor, segment_pos: Tensor, cache: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, segment_pos: Tensor, cache: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         return ops.causal_conv(x, self.weight, self.bias, segment_pos, cache)
 
 

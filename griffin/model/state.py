@@ -1,4 +1,5 @@
-"""The memory of a Griffin model: a value of fixed size that goes into a call and comes out of it."""
+"""The memory of a Griffin model: a value of fixed size that goes into a call and comes out of
+it."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ class State:
 
     pos:    (B,) int64, tokens of the current document read so far.
     layers: a tuple of RecurrentState and AttentionState.
-    A state is a value: calls leave it as it is, unless it is given to them with `donate=True`; a donated
+    A state is a value: calls leave it as it is, unless it is given to them with `donate=True`; a
+                        donated
     state raises RuntimeError when it is looked at again.
     """
 
@@ -81,10 +83,12 @@ class State:
     ) -> State:
         """Return the state of `batch` sequences of which nothing has been read.
 
-        dtype is the model's: of the convolution's inputs, keys and values. The recurrence's state is float32
-        (float64 for a float64 model).
+        dtype is the model's: of the convolution's inputs, keys and values. The recurrence's state
+        is float32 (float64 for a float64 model).
         """
-        if torch.device(device).type == "cpu":  # in large pages, which a token's attention reads sooner
+        if (
+            torch.device(device).type == "cpu"
+        ):  # in large pages, which a token's attention reads sooner
             state = cls.zeros(config, batch, dtype=dtype, device="meta")
             each = [state.pos, *(t for layer in state.layers for t in layer)]
             made = iter(ops.zeros_together(each))
@@ -119,7 +123,8 @@ class State:
         return State(fn(self.pos), [type(layer)(*map(fn, layer)) for layer in self.layers])
 
     def select(self, rows: Tensor | Sequence[int]) -> State:
-        """Return the given rows, in that order and as often as named: a copy that shares nothing."""
+        """Return the given rows, in that order and as often as named: a copy that shares
+        nothing."""
         index = torch.as_tensor(rows, dtype=torch.int64, device=self.pos.device)
         return self.map(lambda t: t.index_select(0, index))
 
@@ -144,7 +149,8 @@ class State:
         return State(torch.cat([s.pos for s in states]), layers)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the state as safetensors, readable by its owner only; a reader never sees half a file.
+        """Write the state as safetensors, readable by its owner only; a reader never sees half a
+        file.
 
         A ring that has not filled its window is stored only as far as it reaches.
         """
@@ -159,7 +165,9 @@ class State:
                 tensors[f"{name}.{number}"] = tensor.detach().cpu().contiguous()
         tensors["pos"] = self.pos.cpu()
         target = Path(path)
-        handle, beside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+        handle, beside = tempfile.mkstemp(
+            dir=target.parent, prefix=f".{target.name}.", suffix=".part"
+        )
         os.close(handle)
         try:
             save_file(tensors, beside, {"format": FORMAT, "version": VERSION, "slots": str(slots)})
@@ -177,15 +185,23 @@ class State:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
-        if metadata.get("format") != FORMAT or metadata.get("version") != VERSION or "pos" not in tensors:
-            raise ValueError(f"{path} is not a griffin state (version {VERSION}); its metadata is {metadata}")
+        if (
+            metadata.get("format") != FORMAT
+            or metadata.get("version") != VERSION
+            or "pos" not in tensors
+        ):
+            raise ValueError(
+                f"{path} is not a griffin state (version {VERSION}); its metadata is {metadata}"
+            )
         slots = int(metadata["slots"])
         layers: list[LayerState] = []
         while (number := len(layers)) < (len(tensors) - 1) // 2:
             if f"lru.{number}" in tensors and f"conv.{number}" in tensors:
                 layers.append(RecurrentState(tensors[f"conv.{number}"], tensors[f"lru.{number}"]))
             elif f"k.{number}" in tensors and f"v.{number}" in tensors:
-                layers.append(AttentionState(*(_widen(tensors[f"{x}.{number}"], slots) for x in "kv")))
+                layers.append(
+                    AttentionState(*(_widen(tensors[f"{x}.{number}"], slots) for x in "kv"))
+                )
             else:
                 raise ValueError(f"{path} lacks the tensors of layer {number}")
         return cls(tensors["pos"], layers).to(device)

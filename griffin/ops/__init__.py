@@ -1,8 +1,9 @@
 """Arithmetic on tensors; knows no model.
 
-Each op is a folder: `__init__` holds the documented function and its checks, `reference` the equation as a
-loop that is never optimised, `eager` a path in torch without a Python loop over time, `native` the C++ kernel
-on the CPU. One place, `dispatch`, chooses.
+Each op is a folder: `__init__` holds the documented function and its checks, `reference` the
+                     equation as a
+loop that is never optimised, `eager` a path in torch without a Python loop over time, `native` the
+C++ kernel on the CPU. One place, `dispatch`, chooses.
 """
 
 from griffin.ops.causal_conv import causal_conv

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from griffin.ops import native
 
-# op -> the implementations it has, the fastest first; each is `griffin.ops.<op>.<implementation>.<op>`.
+# op -> the implementations it has, the fastest first; each is
+# `griffin.ops.<op>.<implementation>.<op>`.
 IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "linear_scan": ("native", "eager", "reference"),
     "causal_conv": ("native", "eager", "reference"),
@@ -36,7 +37,9 @@ def use(implementation: str) -> Iterator[None]:
     """
     known = {name for names in IMPLEMENTATIONS.values() for name in names}
     if implementation not in known:
-        raise ValueError(f"no implementation {implementation!r}; there are {', '.join(sorted(known))}")
+        raise ValueError(
+            f"no implementation {implementation!r}; there are {', '.join(sorted(known))}"
+        )
     token = _forced.set(implementation)
     try:
         yield
@@ -55,7 +58,8 @@ def implementation(op: str, x: Tensor) -> Callable[..., Any]:
 def natively(*inputs: Tensor) -> bool:
     """Return whether a small elementwise op runs in C++ now; otherwise its torch formula does.
 
-    Where nothing needs a gradient or is being compiled, and the inputs are of one type that the kernels have.
+    Where nothing needs a gradient or is being compiled, and the inputs are of one type that the
+    kernels have.
     """
     first = inputs[0]
     if torch.compiler.is_compiling() or any(t.dtype != first.dtype for t in inputs):
@@ -68,7 +72,8 @@ def natively(*inputs: Tensor) -> bool:
 
 
 def unforced() -> bool:
-    """Return whether no `use` is in force, so that a path over several ops may stand in for them."""
+    """Return whether no `use` is in force, so that a path over several ops may stand in for
+    them."""
     return _forced.get() is None
 
 
@@ -82,7 +87,9 @@ def _choice(op: str, device: str, dtype: torch.dtype) -> tuple[str, str]:
                 _loaded[op_name, each] = getattr(loaded, op_name)
     name = _forced.get() or _choose(op, device, dtype)
     if name not in IMPLEMENTATIONS[op]:
-        raise ValueError(f"{op} has no implementation {name!r}; it has {', '.join(IMPLEMENTATIONS[op])}")
+        raise ValueError(
+            f"{op} has no implementation {name!r}; it has {', '.join(IMPLEMENTATIONS[op])}"
+        )
     return op, name
 
 
@@ -95,7 +102,8 @@ def _choose(op: str, device: str, dtype: torch.dtype) -> str:
 
 
 def describe() -> dict[str, str]:
-    """Return op -> the implementation that runs it now on the CPU, and a line about the native kernels.
+    """Return op -> the implementation that runs it now on the CPU, and a line about the native
+    kernels.
 
     For `griffin info`.
     """

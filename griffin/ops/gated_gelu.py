@@ -11,7 +11,8 @@ from griffin.ops.dispatch import natively
 
 
 def gated_gelu(gate: Tensor, x: Tensor) -> Tensor:
-    """Return gelu(gate) * x, with the tanh approximation that the released models were trained with.
+    """Return gelu(gate) * x, with the tanh approximation that the released models were trained
+    with.
 
     gate, x: of one shape and type. The native kernel rounds once, torch after the gelu too.
     Griffin (arXiv:2402.19427), sections 2.2 and 2.3.

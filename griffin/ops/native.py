@@ -1,4 +1,5 @@
-"""The compiled kernels: whether they are there, which instruction set runs, and how fast memory is read."""
+"""The compiled kernels: whether they are there, which instruction set runs, and how fast memory is
+read."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 
 MODULE = "griffin._native"
-# As in native/kernels.h and native/sequence.h: numbers of the types, and what the kernels have room for.
+# As in native/kernels.h and native/sequence.h: numbers of the types, and what the kernels have room
+# for.
 LARGEST_GATE = 4096
 MOST_TAPS = 16
 MOST_QUERIES = 64
@@ -23,7 +25,8 @@ TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
 
 @cache
 def built() -> bool:
-    """Return whether the package was installed with its compiled module (it needs a C++17 compiler)."""
+    """Return whether the package was installed with its compiled module (it needs a C++17
+    compiler)."""
     return find_spec(MODULE) is not None
 
 
@@ -41,9 +44,12 @@ def module() -> Any:
 def through_torch(*inputs: Tensor) -> bool:
     """Return whether a call has to be a torch operator: for a gradient or a compiler.
 
-    Otherwise the kernel is called at once, because an operator costs more than a small kernel takes.
+    Otherwise the kernel is called at once, because an operator costs more than a small kernel
+    takes.
     """
-    return torch.compiler.is_compiling() or (torch.is_grad_enabled() and any(t.requires_grad for t in inputs))
+    return torch.compiler.is_compiling() or (
+        torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
+    )
 
 
 def type_of(op: str, *inputs: Tensor) -> int:
@@ -56,7 +62,8 @@ def type_of(op: str, *inputs: Tensor) -> int:
         if t.dtype != first.dtype or t.dtype not in TYPES or t.device.type != "cpu":
             found = ", ".join(f"{t.dtype} on {t.device}" for t in inputs)
             raise ValueError(
-                f"native {op} takes float32, bfloat16 or float64 on the CPU, one type for all; not {found}"
+                f"native {op} takes float32, bfloat16 or float64 on the CPU, one type for all; not"
+                f" {found}"
             )
     return TYPES[first.dtype]
 
@@ -69,7 +76,8 @@ def addresses(*tensors: Tensor) -> list[int]:
 def matrix(
     number: int, data: Tensor, scale: Tensor | None, out: int, inputs: int, bias: Tensor | None
 ) -> Any:
-    """Return the kernels' view of a packed (out, inputs) matrix; the caller keeps the tensors alive."""
+    """Return the kernels' view of a packed (out, inputs) matrix; the caller keeps the tensors
+    alive."""
     return module().Matrix(
         number,
         data.data_ptr(),
@@ -104,10 +112,12 @@ def instruction_set(name: str) -> Iterator[None]:
 
 
 def read_rate(buffer: Tensor, threads: int) -> float:
-    """Return the bytes per second at which `threads` threads read a contiguous tensor once, in sequence.
+    """Return the bytes per second at which `threads` threads read a contiguous tensor once, in
+    sequence.
 
-    Each thread reads its own share from front to back, as the products with packed weights do. For the rate
-    of memory the buffer has to be several times larger than the last cache, and written before.
+    Each thread reads its own share from front to back, as the products with packed weights do. For
+    the rate of memory the buffer has to be several times larger than the last cache, and written
+    before.
     """
     if not buffer.is_contiguous() or buffer.device.type != "cpu" or buffer.nbytes < 8:
         raise ValueError("read_rate needs a contiguous CPU tensor of at least 8 bytes")
@@ -118,6 +128,9 @@ def read_rate(buffer: Tensor, threads: int) -> float:
 def describe() -> str:
     """Return one line about the kernels of this installation, for `griffin info`."""
     if not built():
-        return "not built: running on torch alone (install a C++17 compiler and reinstall for the fast path)"
+        return (
+            "not built: running on torch alone (install a C++17 compiler and reinstall for the fast"
+            " path)"
+        )
     others = ", ".join(instruction_sets()[1:])
     return f"{module().instruction_set()} (also here: {others})"

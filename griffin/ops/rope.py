@@ -14,12 +14,15 @@ def rope_frequencies(rope_width: int, theta: float) -> Tensor:
     return theta ** (-torch.arange(0, rope_width, 2, dtype=torch.float64) / max(rope_width, 1))
 
 
-def rope_table(positions: Tensor, rope_width: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def rope_table(
+    positions: Tensor, rope_width: int, theta: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
     """Return the cosines and sines of the angles at integer positions.
 
     positions: (B, T) int64. Returns two (B, T, 1, rope_width / 2) in `dtype`, at least float32.
-    Frequencies are theta^(-2j / rope_width). Angles are formed in float64 from the integers and reduced
-    there: float32 would round the position itself from 2^24 on. Su et al. (arXiv:2104.09864).
+    Frequencies are theta^(-2j / rope_width). Angles are formed in float64 from the integers and
+    reduced there: float32 would round the position itself from 2^24 on. Su et al.
+                   (arXiv:2104.09864).
     """
     wide = torch.promote_types(dtype, torch.float32)
     frequencies = rope_frequencies(rope_width, theta)

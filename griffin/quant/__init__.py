@@ -1,4 +1,5 @@
-"""Smaller weights: the table FORMATS, one file a format; rounding with and without sample text; storage."""
+"""Smaller weights: the table FORMATS, one file a format; rounding with and without sample text;
+storage."""
 
 from griffin.quant.calibrate import calibrate
 from griffin.quant.format import Format, Grid
@@ -6,4 +7,13 @@ from griffin.quant.formats import FORMATS, fastest_layout, get_format
 from griffin.quant.gptq import gptq
 from griffin.quant.quantize import quantize_model
 
-__all__ = ["FORMATS", "Format", "Grid", "calibrate", "fastest_layout", "get_format", "gptq", "quantize_model"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "Grid",
+    "calibrate",
+    "fastest_layout",
+    "get_format",
+    "gptq",
+    "quantize_model",
+]

@@ -1,4 +1,5 @@
-"""Quantization with sample text: layer by layer, each seeing what the rounded layers before it give."""
+"""Quantization with sample text: layer by layer, each seeing what the rounded layers before it
+give."""
 
 from __future__ import annotations
 
@@ -18,29 +19,38 @@ from griffin.quant.gptq import gptq
 from griffin.quant.quantize import refuse_packed
 
 _TOKENS = 4096  # go through a layer at a time
-# The embedding is read row by row too, where the head's inputs mean nothing: it follows the sample less.
+# The embedding is read row by row too, where the head's inputs mean nothing: it follows the sample
+# less.
 _HEAD_DAMPING = 0.3
 
 
 @torch.no_grad()
 def calibrate(
-    model: Griffin, tokens: Tensor, format: str, progress: Callable[[int, int], object] | None = None
+    model: Griffin,
+    tokens: Tensor,
+    format: str,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Griffin:
     """Do as `quantize_model`, choosing each value for the least change on a sample (GPTQ).
 
-    tokens:   (R, T) ids of R texts, such as 32 of 1,024 tokens. More is better until a few times the widest
-              layer's inputs.
+    tokens:   (R, T) ids of R texts, such as 32 of 1,024 tokens. More is better until a few times
+              the widest layer's inputs.
     progress: called with the number of layers done and of all.
-    Reads the sample twice, however many layers there are. Memory beside the model: its hidden states and the
-    largest (F, F) matrix a few times over. Returns the model. Raises ValueError for a format that does not
-    exist or has nothing to calibrate, a model that is quantized already, and ids it does not have.
+    Reads the sample twice, however many layers there are. Memory beside the model: its hidden
+    states and the largest (F, F) matrix a few times over. Returns the model. Raises ValueError for
+    a format that does not exist or has nothing to calibrate, a model that is quantized already, and
+    ids it does not have.
     """
     chosen = get_format(format)
     refuse_packed(model)
     if tokens.dim() != 2 or not tokens.numel() or tokens.is_floating_point():
-        raise ValueError(f"tokens must be (R, T) integers, not {tuple(tokens.shape)} {tokens.dtype}")
+        raise ValueError(
+            f"tokens must be (R, T) integers, not {tuple(tokens.shape)} {tokens.dtype}"
+        )
     if int(tokens.min()) < 0 or int(tokens.max()) >= model.config.vocab_size:
-        raise ValueError(f"the sample holds ids outside the vocabulary of {model.config.vocab_size}")
+        raise ValueError(
+            f"the sample holds ids outside the vocabulary of {model.config.vocab_size}"
+        )
     if chosen.grid is None:
         raise ValueError(f"{format} has nothing to calibrate; leave the sample out")
     config, dtype = model.config, model.dtype
@@ -86,14 +96,17 @@ class _Where:
         self.window = self.rope = None
         if "attention" in config.block_types:
             self.window = ops.plan_window(self.positions, config.attention_window_size, None, True)
-            self.rope = ops.rope_table(self.positions, config.rope_width, config.rope_theta, model.dtype)
+            self.rope = ops.rope_table(
+                self.positions, config.rope_width, config.rope_theta, model.dtype
+            )
 
     def run(self, block: nn.Module, stream: Tensor) -> Tensor:
         return block(stream, self.positions, self.window, self.rope, None)[0]
 
 
 class _Grams:
-    """The mean of x x^T for each of several layers; layers that are given the same x share the product."""
+    """The mean of x x^T for each of several layers; layers that are given the same x share the
+    product."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}

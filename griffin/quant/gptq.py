@@ -1,9 +1,10 @@
 """Rounding that looks at what comes in: an error made at one input is made good at those after it.
 
-GPTQ (arXiv:2210.17323). With inputs x and G the mean of x x^T, the product changes by (W - Q) G (W - Q)^T.
-Inputs are rounded one after another; what an input's rounding spoils, the weights of all later inputs repair
-as well as they can. U, the upper Cholesky factor of the inverse of G, holds all that needs: after rounding
-input j with an error e, the weights of input k change by -e U[j, k] / U[j, j].
+GPTQ (arXiv:2210.17323). With inputs x and G the mean of x x^T, the product changes by (W - Q) G (W
+- Q)^T. Inputs are rounded one after another; what an input's rounding spoils, the weights of all
+  later inputs repair
+as well as they can. U, the upper Cholesky factor of the inverse of G, holds all that needs: after
+rounding input j with an error e, the weights of input k change by -e U[j, k] / U[j, j].
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ def gptq(weight: Tensor, gram: Tensor, format: Format, damping: float = 0.01) ->
     """Round weights (O, I) so that their product with typical inputs changes least.
 
     gram:    (I, I) float32, the mean of x x^T over the inputs x.
-    damping: what is added to its diagonal, as a part of its mean; a large one trusts the sample less.
-    Raises ValueError for a format without a grid and for a gram of another size or with values that are not
-    finite.
+    damping: what is added to its diagonal, as a part of its mean; a large one trusts the sample
+             less.
+    Raises ValueError for a format without a grid and for a gram of another size or with values that
+    are not finite.
     """
     grid = format.grid
     inputs = weight.shape[1]
@@ -45,9 +47,11 @@ def gptq(weight: Tensor, gram: Tensor, format: Format, damping: float = 0.01) ->
 
 
 def inverse_factor(gram: Tensor, damping: float) -> Tensor:
-    """Return the upper triangular U with U^T U = (gram + damping)^-1, float32, computed in float64."""
+    """Return the upper triangular U with U^T U = (gram + damping)^-1, float32, computed in
+    float64."""
     damped = gram.double()
-    # Inputs that never differ from zero leave nothing to repair with; the last term keeps them harmless.
+    # Inputs that never differ from zero leave nothing to repair with; the last term keeps them
+    # harmless.
     damped.diagonal().add_(damping * damped.diagonal().mean() + torch.finfo(torch.float32).tiny)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
     return torch.linalg.cholesky(inverse, upper=True).float()

@@ -1,8 +1,9 @@
 """int4: a scale in half precision for 32 inputs of a row, values from -8 to 7; 4.5 bits a weight.
 
-The scale may be negative: the 16 values reach one step further on one side, and that side goes where the
-value of largest magnitude is. Of a few scales around it that one is taken whose squared error is least. A
-stored minimum for each group (5 bits a weight) was measured too: docs/quantization.md.
+The scale may be negative: the 16 values reach one step further on one side, and that side goes
+                           where the
+value of largest magnitude is. Of a few scales around it that one is taken whose squared error is
+least. A stored minimum for each group (5 bits a weight) was measured too: docs/quantization.md.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from griffin.quant.format import Format, Grid
 
 GROUP = 32
 _LOW, _HIGH = -8, 7
-# Tried as multiples of the scale that puts the value of largest magnitude on -8 steps; negative ones put it
-# on the short side. Each is then moved to the least squares of the steps it gives.
+# Tried as multiples of the scale that puts the value of largest magnitude on -8 steps; negative
+# ones put it on the short side. Each is then moved to the least squares of the steps it gives.
 _CANDIDATES = (1.0, 1.05, 0.95, 0.85, -1.14, -1.02, -0.9)
 _BLOCK = 1 << 16  # weights rounded at once: they stay in the processor's caches
 
@@ -31,7 +32,9 @@ def quantize(weight: Tensor) -> Packed:
     scales = torch.empty(rows, groups, dtype=torch.float16, device=weight.device)
     at_once = max(1, _BLOCK // inputs)
     for first in range(0, rows, at_once):
-        block = functional.pad(weight[first : first + at_once].float(), (0, groups * GROUP - inputs))
+        block = functional.pad(
+            weight[first : first + at_once].float(), (0, groups * GROUP - inputs)
+        )
         block = block.view(-1, GROUP).T.contiguous()
         scale = best_scales(block)
         count = (GRID.steps(block, scale) - _LOW).to(torch.uint8)
@@ -41,7 +44,8 @@ def quantize(weight: Tensor) -> Packed:
 
 
 def best_scales(weight: Tensor, importance: Tensor | None = None) -> Tensor:
-    """Return for each column of weights (g, O) float32 the half-precision scale of least error, as float32.
+    """Return for each column of weights (g, O) float32 the half-precision scale of least error, as
+    float32.
 
     importance (g,): by how much a squared error at each input counts; alike if omitted.
     """
@@ -52,9 +56,12 @@ def best_scales(weight: Tensor, importance: Tensor | None = None) -> Tensor:
     for factor in _CANDIDATES:
         steps = GRID.steps(weight, extreme * (factor / _LOW))
         product = (steps * weighted).sum(0)
-        square = (steps.square_() if importance is None else steps.square_() * importance[:, None]).sum(0)
+        square = (
+            steps.square_() if importance is None else steps.square_() * importance[:, None]
+        ).sum(0)
         scale = _stored(product / square.masked_fill(square == 0, 1))
-        # The squared error with these steps and that scale, less the squares of the weights, always the same.
+        # The squared error with these steps and that scale, less the squares of the weights, always
+        # the same.
         error = scale * (scale * square - 2 * product)
         better = error < least
         best, least = torch.where(better, scale, best), torch.where(better, error, least)

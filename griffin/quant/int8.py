@@ -24,7 +24,8 @@ def quantize(weight: Tensor) -> Packed:
 
 
 def _scales(weight: Tensor, importance: Tensor) -> Tensor:
-    # At 127 steps clipping the largest value costs more than a finer grid gains, whatever the importance.
+    # At 127 steps clipping the largest value costs more than a finer grid gains, whatever the
+    # importance.
     return weight.abs().amax(0) / 127
 
 

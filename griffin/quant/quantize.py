@@ -13,14 +13,19 @@ from griffin.quant.formats import get_format
 def quantize_model(model: Griffin, format: str) -> Griffin:
     """Round every Linear, the embedding and the head of `model` to a format of FORMATS, in place.
 
-    RG-LRU parameters, norms, the convolution and biases stay as they are. One matrix at a time: the rest of
-    the memory needed is small. Returns the model. Raises ValueError for an unknown format and for a model
-    that is quantized already.
+    RG-LRU parameters, norms, the convolution and biases stay as they are. One matrix at a time: the
+    rest of the memory needed is small. Returns the model. Raises ValueError for an unknown format
+    and for a model that is quantized already.
     """
     chosen = get_format(format)
     refuse_packed(model)
     for name in packable(model):
-        install(model, name, chosen.quantize(model.get_parameter(name + ".weight").detach()), model.dtype)
+        install(
+            model,
+            name,
+            chosen.quantize(model.get_parameter(name + ".weight").detach()),
+            model.dtype,
+        )
     return model
 
 

@@ -12,13 +12,16 @@ from griffin.ops.packed_linear import panel_bytes
 
 __all__ = ["DATA", "SCALE", "Packed", "join", "settle", "split", "stored_parts", "unpack"]
 
-# Added to the matrix's name: the bytes by the panel of 16 output rows, and scales that lie outside them. They
-# are the names of PackedWeight's buffers, so a quantized model's state dict is what its files hold.
+# Added to the matrix's name: the bytes by the panel of 16 output rows, and scales that lie outside
+# them. They are the names of PackedWeight's buffers, so a quantized model's state dict is what its
+# files hold.
 DATA, SCALE = "_packed", "_scale"
 _PANEL = 16
 
 
-def stored_parts(shape: tuple[int, ...], format: str) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+def stored_parts(
+    shape: tuple[int, ...], format: str
+) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     """Return shape and type of each tensor that a packed matrix (O, I) is stored as."""
     panels = -(-shape[0] // _PANEL)
     parts: dict[str, tuple[tuple[int, ...], torch.dtype]] = {

@@ -19,9 +19,9 @@ _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 class Acceptor:
     """Accept connections, in the place of an asyncio server.
 
-    asyncio takes all connections that wait, whatever there is to do, so the first process to wake gets a
-    whole burst. This one takes one at a time, at once if it is idle; the more requests it has, the longer it
-    leaves a connection to the others.
+    asyncio takes all connections that wait, whatever there is to do, so the first process to wake
+    gets a whole burst. This one takes one at a time, at once if it is idle; the more requests it
+    has, the longer it leaves a connection to the others.
     make: returns the protocol of a connection. load: returns how many requests are under way.
     """
 

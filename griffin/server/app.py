@@ -1,4 +1,5 @@
-"""The application: pure ASGI, so that nothing between the socket and a route hides that a client has left."""
+"""The application: pure ASGI, so that nothing between the socket and a route hides that a client
+has left."""
 
 from __future__ import annotations
 
@@ -34,15 +35,18 @@ class Route(NamedTuple):
 class App:
     """Answer requests for a Service. An ASGI application; its lifespan starts and ends the engine.
 
-    The order: headers not too large, Host and Origin, the path, the key, then the route. What a route raises
-    becomes one JSON error; an exception that nobody meant is logged without anybody's words and answered with
-    500 and the request's id.
+    The order: headers not too large, Host and Origin, the path, the key, then the route. What a
+               route raises
+    becomes one JSON error; an exception that nobody meant is logged without anybody's words and
+    answered with 500 and the request's id.
     """
 
     def __init__(self, service: Service) -> None:
         self.service = service
         self.routes = [_route(operation) for operation in OPERATIONS]
-        self.routes.append(Route("GET", re.compile(r"/openapi\.json"), "GET /openapi.json", False, document))
+        self.routes.append(
+            Route("GET", re.compile(r"/openapi\.json"), "GET /openapi.json", False, document)
+        )
         self.page = read_page()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,7 +54,9 @@ class App:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         elif scope["type"] == "http":
-            await self._http(Exchange(scope, receive, send, send_seconds=self.service.settings.send_seconds))
+            await self._http(
+                Exchange(scope, receive, send, send_seconds=self.service.settings.send_seconds)
+            )
         else:  # there are no web sockets here
             await send({"type": "websocket.close", "code": 1000})
 
@@ -88,7 +94,9 @@ class App:
             except Exception as error:
                 log.error("%s failed: %s", exchange.id, where(error))
                 code = "bug"
-                if exchange.status:  # in the middle of an answer: only closing the connection can tell
+                if (
+                    exchange.status
+                ):  # in the middle of an answer: only closing the connection can tell
                     raise Gone from None
                 await self._refuse(exchange, errors.bug(exchange.id))
         except Gone:
@@ -100,7 +108,8 @@ class App:
             self._note(exchange, name, code, time.perf_counter() - begun)
 
     def _admit(self, exchange: Exchange) -> Route | None:
-        """Return the route of a request that may have one, None for the page's files; ApiError otherwise."""
+        """Return the route of a request that may have one, None for the page's files; ApiError
+        otherwise."""
         service, scope = self.service, exchange.scope
         size = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
         if size + len(scope.get("raw_path", b"")) + len(scope.get("query_string", b"")) > (
@@ -114,13 +123,17 @@ class App:
         if path in self.page:
             return None
         found = [
-            (route, match) for route in self.routes if (match := route.pattern.fullmatch(path)) is not None
+            (route, match)
+            for route in self.routes
+            if (match := route.pattern.fullmatch(path)) is not None
         ]
         route, match = next(((r, m) for r, m in found if r.method == method), (None, None))
         if route is None or match is None:
             if method == "OPTIONS" and origin is not None and found:
                 return Route("OPTIONS", found[0][0].pattern, "preflight", True, _preflight)
-            service.keys.namespace(exchange.headers.get("authorization"))  # who has no key learns nothing
+            service.keys.namespace(
+                exchange.headers.get("authorization")
+            )  # who has no key learns nothing
             if not found:
                 raise no_route(exchange)
             allowed = ", ".join(sorted({r.method for r, _ in found}))
@@ -143,7 +156,8 @@ class App:
         await exchange.answer(Reply(error.body(), error.headers, error.status))
 
     def _note(self, exchange: Exchange, name: str, code: str, seconds: float) -> None:
-        """Count and log a request: what kind it was and how it went, no name and no word of anybody's."""
+        """Count and log a request: what kind it was and how it went, no name and no word of
+        anybody's."""
         kind = "error" if code else "ok"
         self.service.metrics.requests.labels(name, kind, code or "none").inc()
         tokens = ""
@@ -151,7 +165,14 @@ class App:
             tokens = " prompt={} cached={} generated={}".format(*exchange.tokens)
         log.info(
             "%s %s %d %s%.1fms%s",
-            *(exchange.id, name, exchange.status, f"{code} " if code else "", 1000 * seconds, tokens),
+            *(
+                exchange.id,
+                name,
+                exchange.status,
+                f"{code} " if code else "",
+                1000 * seconds,
+                tokens,
+            ),
         )
 
 
@@ -169,7 +190,8 @@ def _abort(exchange: Exchange) -> None:
 
 
 def _route(operation: Operation) -> Route:
-    """Return the route of an operation. A name is one segment of a path; a model's may hold slashes."""
+    """Return the route of an operation. A name is one segment of a path; a model's may hold
+    slashes."""
     parts = re.split(r"{(\w+)}", operation.path)
     pattern = "".join(
         (f"(?P<{part}>{'.+' if part == 'model' else '[^/]+'})" if place % 2 else re.escape(part))

@@ -15,8 +15,8 @@ _SHORTEST = 16
 class Keys:
     """The keys of one server. Without any, everybody may ask, in the one namespace "".
 
-    Only digests are kept. A key's namespace is made of its digest: what is kept for one key (sessions,
-    states, cached prefixes) is not seen by another.
+    Only digests are kept. A key's namespace is made of its digest: what is kept for one key
+    (sessions, states, cached prefixes) is not seen by another.
     """
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
@@ -25,8 +25,8 @@ class Keys:
         for number, key in enumerate(keys, start=1):
             if len(key) < _SHORTEST or not key.isascii() or not key.isprintable() or " " in key:
                 raise ValueError(
-                    f"API key {number} cannot be used: a key has at least {_SHORTEST} printable ASCII "
-                    f"characters and no spaces (`openssl rand -hex 24` makes one)"
+                    f"API key {number} cannot be used: a key has at least {_SHORTEST} printable"
+                    " ASCII characters and no spaces (`openssl rand -hex 24` makes one)"
                 )
             self._digests.append(_digest(key))
 
@@ -48,7 +48,8 @@ class Keys:
         return cls(found)
 
     def namespace(self, authorization: str | None) -> str:
-        """Return the namespace of who asks; ApiError (401) if the Authorization header has no key of ours.
+        """Return the namespace of who asks; ApiError (401) if the Authorization header has no key
+        of ours.
 
         All keys are compared, whichever fits, so the time tells nothing.
         """
@@ -60,7 +61,8 @@ class Keys:
         if scheme.lower() != "bearer" or not key or not found:
             what = "a wrong API key" if key else "no API key"
             raise ApiError(BAD_KEY, f"{what} was sent; send one as Authorization: Bearer KEY")
-        # Hashed once more: what lies on the disk under this name must not be what keys are compared with.
+        # Hashed once more: what lies on the disk under this name must not be what keys are compared
+        # with.
         return "key-" + hashlib.sha256(b"griffin namespace" + found[0]).hexdigest()[:32]
 
 

@@ -22,7 +22,8 @@ class Job:
 
 
 class Bridge:
-    """Carry pieces from the engine's thread to the loop: one wake-up for all that happened in a step."""
+    """Carry pieces from the engine's thread to the loop: one wake-up for all that happened in a
+    step."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -58,7 +59,8 @@ class Bridge:
 class Run:
     """Some prompts under way for one client. Everything but the sinks runs on the loop.
 
-    tickets: one a job, in order. settled: the engine has ended every answer, and its states are there.
+    tickets: one a job, in order. settled: the engine has ended every answer, and its states are
+             there.
     why:     what `cancel` was told.
     """
 
@@ -69,7 +71,9 @@ class Run:
         self.why = ""
         self.started = time.perf_counter()
         self._bridge = bridge
-        self._lock = threading.Lock()  # a sink may be called before `submit` has returned its ticket
+        self._lock = (
+            threading.Lock()
+        )  # a sink may be called before `submit` has returned its ticket
         self._waiter: asyncio.Future[bool] | None = None
         self._unsettled = sum(len(job.writers) for job in jobs)
 
@@ -113,7 +117,8 @@ class Run:
         self._bridge.runs.discard(self)
 
     async def next(self, seconds: float | None = None) -> list[Piece]:
-        """Return what has come since the last call, waiting until something does; nothing after the time."""
+        """Return what has come since the last call, waiting until something does; nothing after the
+        time."""
         if not self.pieces and not await self._woken(seconds):
             return []
         pieces, self.pieces = self.pieces, []
@@ -142,7 +147,8 @@ class Run:
             _resolve(self._waiter, True)
 
     def take(self, number: int, event: Event | End) -> None:
-        """Write an event of a job, on the engine's thread. A stop string ends its answer here and now."""
+        """Write an event of a job, on the engine's thread. A stop string ends its answer here and
+        now."""
         writer = self.jobs[number].writers[event.choice]
         try:
             piece = writer.take(event)

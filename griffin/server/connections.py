@@ -13,8 +13,10 @@ def bounded_protocol(most: int, header_seconds: float) -> type[asyncio.Protocol]
     """Return the protocol for `uvicorn.Config(http=...)`.
 
     most:           connections at a time; one more is closed at once.
-    header_seconds: what a client has for the headers of a request, from connecting or from their first byte.
-    The application finds `abort` in scope["state"]: it closes the connection and drops what was not sent.
+    header_seconds: what a client has for the headers of a request, from connecting or from their
+                    first byte.
+    The application finds `abort` in scope["state"]: it closes the connection and drops what was not
+    sent.
     """
 
     class BoundedProtocol(H11Protocol):

@@ -26,7 +26,8 @@ _ANYTHING = ToolChoice("auto")
 class Form:
     """What an answer must look like.
 
-    answer:  of one that calls nothing; any text if None. param: the field that says so, for refusals.
+    answer:  of one that calls nothing; any text if None. param: the field that says so, for
+             refusals.
     tools:   that may be called. tool_param: where the schema of the tool number {} stands.
     choice:  whether one must be, and which. several: whether more than one call may be made.
     """
@@ -40,7 +41,8 @@ class Form:
 
     @classmethod
     def of(cls, asked: ChatRequest | ResponseRequest, **params: str) -> Form:
-        """Return the form a request asks for. params: where its fields stand, if not where a chat's do."""
+        """Return the form a request asks for. params: where its fields stand, if not where a chat's
+        do."""
         return cls(
             answer=asked.format,
             tools=asked.tools if asked.tool_choice.mode != "none" else (),
@@ -102,11 +104,13 @@ def compile_form(service: Service, form: Form) -> CompiledGrammar:
         raise ApiError(errors.INVALID, f"the tools together: {error}", "tools") from None
 
 
-def calls_grammar(tools: Sequence[Tool], answer: Grammar | None, *, must: bool, several: bool) -> Grammar:
+def calls_grammar(
+    tools: Sequence[Tool], answer: Grammar | None, *, must: bool, several: bool
+) -> Grammar:
     """Return the grammar of an answer that may call tools, or must.
 
-    answer:  JSON, if an answer that calls nothing must be that; else it is any text, and text may come before
-             a call, too.
+    answer:  JSON, if an answer that calls nothing must be that; else it is any text, and text may
+             come before a call, too.
     several: more than one call may be made.
     """
     calls = "\n  | ".join(f"{quoted(head(tool.name))} %json {_arguments(tool)}" for tool in tools)
@@ -118,7 +122,11 @@ def calls_grammar(tools: Sequence[Tool], answer: Grammar | None, *, must: bool, 
     if must:
         rules += ["start: calls", f"opening: {quoted(OPEN)}"]
     elif answer is not None:
-        rules += ["start: answer | calls", f"answer: %json {answer.text}", f"opening: {quoted(OPEN)}"]
+        rules += [
+            "start: answer | calls",
+            f"answer: %json {answer.text}",
+            f"opening: {quoted(OPEN)}",
+        ]
     else:
         # Lazy: as soon as the text ends with it, nothing but a call may follow.
         rules += ["start: TEXT | calls", r"TEXT: /(.|\n)*/", f"opening[lazy]: TEXT {quoted(OPEN)}"]
@@ -126,7 +134,8 @@ def calls_grammar(tools: Sequence[Tool], answer: Grammar | None, *, must: bool, 
 
 
 def _arguments(tool: Tool) -> str:
-    """Return the schema of a tool's arguments. Only a strict one is refused where it cannot be held to."""
+    """Return the schema of a tool's arguments. Only a strict one is refused where it cannot be held
+    to."""
     # A function described without parameters takes none.
     schema = tool.parameters or {"properties": {}, "additionalProperties": False}
     return json_source({"type": "object", **schema}, lenient=not tool.strict)

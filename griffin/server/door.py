@@ -1,4 +1,5 @@
-"""Where a server listens, and whether it may: sockets that are made once and handed to whoever serves."""
+"""Where a server listens, and whether it may: sockets that are made once and handed to whoever
+serves."""
 
 from __future__ import annotations
 
@@ -10,20 +11,21 @@ from griffin.server.hosts import is_loopback
 
 
 def check_open_door(host: str, uds: Path | None, keys: Keys, insecure: bool) -> None:
-    """Raise ValueError for a server that anybody on the network could use, unless that is wanted."""
+    """Raise ValueError for a server that anybody on the network could use, unless that is
+    wanted."""
     if uds is None and not is_loopback(host) and not keys and not insecure:
         raise ValueError(
-            f"{host} can be reached from other machines, and no API key is set: anybody could use this "
-            "server. Give keys with --key-file or --key-env, or say --insecure-no-auth if something else "
-            "guards it"
+            f"{host} can be reached from other machines, and no API key is set: anybody could use"
+            " this server. Give keys with --key-file or --key-env, or say --insecure-no-auth if"
+            " something else guards it"
         )
 
 
 def bound_to_path(path: Path) -> socket.socket:
     """Return a socket bound to a path of mode 0600, not listening yet.
 
-    A socket that lies there from before makes room; OSError if somebody listens at it, ValueError for any
-    other file.
+    A socket that lies there from before makes room; OSError if somebody listens at it, ValueError
+    for any other file.
     """
     if path.is_socket():
         if _listened_at(path):
@@ -42,7 +44,8 @@ def bound_to_path(path: Path) -> socket.socket:
 
 
 def _listened_at(path: Path) -> bool:
-    """Return whether somebody listens at a socket; one too busy to answer, or another user's, counts, too."""
+    """Return whether somebody listens at a socket; one too busy to answer, or another user's,
+    counts, too."""
     with socket.socket(socket.AF_UNIX) as asking:
         asking.setblocking(False)
         try:
@@ -57,7 +60,8 @@ def _listened_at(path: Path) -> bool:
 def bound(host: str, port: int, uds: Path | None) -> list[socket.socket]:
     """Return sockets bound to an address, not listening yet: one for each address that a name has.
 
-    port 0: a free one, of the first address alone. Raises OSError, with the address, if it is taken.
+    port 0: a free one, of the first address alone. Raises OSError, with the address, if it is
+            taken.
     """
     if uds is not None:
         return [bound_to_path(uds)]

@@ -1,7 +1,7 @@
 """What a refused request gets: one JSON object, a status, and whether it is worth asking again.
 
-The official client turns the status into a class of exception and retries 408, 409, 429 and 5xx unless
-`x-should-retry: false` says that the same request would fail the same way.
+The official client turns the status into a class of exception and retries 408, 409, 429 and 5xx
+unless `x-should-retry: false` says that the same request would fail the same way.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import msgspec
 
 
 class Case(NamedTuple):
-    """A kind of failure. retry: False sends `x-should-retry: false`; None leaves it to the client."""
+    """A kind of failure. retry: False sends `x-should-retry: false`; None leaves it to the
+    client."""
 
     status: int
     type: str
@@ -85,8 +86,10 @@ class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
 class ApiError(Exception):
     """A refusal, ready to be sent. The room's only exception.
 
-    case: one of this file's. message: what was given, what is allowed, what to do. param: the field's path.
-    retry_after: seconds, for 429 and 503. retry: overrules the case's, for a failure known to repeat.
+    case: one of this file's. message: what was given, what is allowed, what to do. param: the
+          field's path.
+    retry_after: seconds, for 429 and 503. retry: overrules the case's, for a failure known to
+                 repeat.
     headers: further response headers.
     """
 
@@ -132,7 +135,9 @@ class ApiError(Exception):
 
     def object(self) -> ErrorBody:
         """Return the body as a value; streams and stored responses carry it too."""
-        detail = ErrorDetail(message=self.message, type=self.case.type, param=self.param, code=self.case.code)
+        detail = ErrorDetail(
+            message=self.message, type=self.case.type, param=self.param, code=self.case.code
+        )
         return ErrorBody(error=detail)
 
     def body(self) -> bytes:
@@ -140,8 +145,11 @@ class ApiError(Exception):
         return msgspec.json.encode(self.object())
 
 
-def of_code(code: str, message: str, param: str | None = None, retry_after: float | None = None) -> ApiError:
-    """Make the refusal for another room's machine-readable code ("session_busy", "queue_full", ...).
+def of_code(
+    code: str, message: str, param: str | None = None, retry_after: float | None = None
+) -> ApiError:
+    """Make the refusal for another room's machine-readable code ("session_busy", "queue_full",
+    ...).
 
     Raises KeyError for a code that no case has: the table must then learn it.
     """
@@ -151,8 +159,8 @@ def of_code(code: str, message: str, param: str | None = None, retry_after: floa
 def of_value_error(error: ValueError, param: str | None = None) -> ApiError:
     """Make a 400 of another room's ValueError, whose text is written for users.
 
-    A text that begins with a path, as `griffin.text.Chat` does ("messages[3] has role ..."), gives its own
-    param.
+    A text that begins with a path, as `griffin.text.Chat` does ("messages[3] has role ..."), gives
+    its own param.
     """
     text = str(error)
     found = _PATH.match(text)
@@ -160,5 +168,6 @@ def of_value_error(error: ValueError, param: str | None = None) -> ApiError:
 
 
 def bug(request_id: str) -> ApiError:
-    """Make the answer to an unexpected exception: nothing of it gets out, only where to look for it."""
+    """Make the answer to an unexpected exception: nothing of it gets out, only where to look for
+    it."""
     return ApiError(BUG, f"the server failed on this request; its log has more under {request_id}")

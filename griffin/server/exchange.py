@@ -30,7 +30,8 @@ class Reply:
 class Exchange:
     """A request, from its headers to the last byte of its answer.
 
-    headers:    by lower-case names. query: the query's values. params: the path's, by the operation's names.
+    headers:    by lower-case names. query: the query's values. params: the path's, by the
+                operation's names.
     namespace:  of who asks. id: in x-request-id of the answer and in the log.
     extra:      headers that every answer gets.
     status:     of the answer, 0 before it began. streaming: it began as a stream of events.
@@ -42,7 +43,8 @@ class Exchange:
         self.scope = scope
         self.method: str = scope["method"]
         self.headers: dict[str, str] = {
-            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
+            name.decode("latin-1").lower(): value.decode("latin-1")
+            for name, value in scope["headers"]
         }
         self.id = p.request_id(self.headers.get("x-request-id"))
         self.namespace = ""
@@ -62,7 +64,8 @@ class Exchange:
 
     @property
     def query(self) -> dict[str, str]:
-        """The query's values; of two with one name the last. ApiError for more than anybody needs."""
+        """The query's values; of two with one name the last. ApiError for more than anybody
+        needs."""
         text = self.scope.get("query_string", b"").decode("latin-1")
         if text.count("&") >= _MOST_VALUES:
             raise ApiError(INVALID, f"the query has more than {_MOST_VALUES} values; send fewer")
@@ -114,7 +117,9 @@ class Exchange:
     async def begin_stream(self, headers: dict[str, str]) -> None:
         """Send the headers of a stream of events."""
         self.streaming = True
-        await self._begin(200, sse.HEADERS | {"x-content-type-options": "nosniff"} | self.extra | headers)
+        await self._begin(
+            200, sse.HEADERS | {"x-content-type-options": "nosniff"} | self.extra | headers
+        )
 
     async def write(self, data: bytes) -> None:
         """Send some of the stream; Gone if the client does not take it in time."""
@@ -135,7 +140,8 @@ class Exchange:
     async def _begin(self, status: int, headers: dict[str, str]) -> None:
         self.status = status
         pairs = [
-            (name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers.items()
+            (name.encode("latin-1"), value.encode("latin-1", "replace"))
+            for name, value in headers.items()
         ]
         await self._put({"type": "http.response.start", "status": status, "headers": pairs})
 

@@ -108,8 +108,9 @@ async def stream(
 ) -> None:
     """Send the answers as events.
 
-    What fails before the first token, or the end of patience, is raised and gets its status; later it is an
-    event, and the stream ends after it. begin: the first events. more: those of a piece. end: the last.
+    What fails before the first token, or the end of patience, is raised and gets its status; later
+    it is an event, and the stream ends after it. begin: the first events. more: those of a piece.
+    end: the last.
     """
     settings = service.settings
     open_ = len(run.writers)
@@ -133,7 +134,9 @@ async def stream(
             written = b"" if pieces else sse.KEEPALIVE
         written = await end()
     except ApiError as error:
-        exchange.extra["x-griffin-failed"] = error.code or "bug"  # for the log; headers are long gone
+        exchange.extra["x-griffin-failed"] = (
+            error.code or "bug"
+        )  # for the log; headers are long gone
         written = fail(error)
     if written:
         await exchange.write(written)
@@ -157,11 +160,15 @@ def check(exchange: Exchange, run: Run, piece: Piece) -> None:
     if isinstance(error, ConstraintError):
         raise ApiError(errors.IMPOSSIBLE, f"an answer could not be held to its form: {error}")
     broke = error or next((t.sink_error for t in run.tickets if t.sink_error is not None), None)
-    log.error("%s failed in the engine: %s", exchange.id, "cancelled" if broke is None else where(broke))
+    log.error(
+        "%s failed in the engine: %s", exchange.id, "cancelled" if broke is None else where(broke)
+    )
     raise errors.bug(exchange.id)
 
 
-def extras(service: Service, run: Run, clock: Clock, source: str, session: str | None = None) -> p.Extras:
+def extras(
+    service: Service, run: Run, clock: Clock, source: str, session: str | None = None
+) -> p.Extras:
     """Return what only this server tells of an answer."""
     ticket = run.tickets[0]
     made = p.Extras(state=source, seeds=[seed for t in run.tickets for seed in t.seeds])  # pyright: ignore[reportArgumentType]

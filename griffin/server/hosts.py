@@ -24,9 +24,10 @@ def is_loopback(host: str) -> bool:
 class Hosts:
     """Which names the server goes by, and which foreign pages may speak to it.
 
-    names:   allowed in Host, without a port; None allows any, for a server whose name is not known to it and
-             that asks for keys.
-    origins: web pages allowed besides the server's own, "https://chat.example.org"; they get CORS headers.
+    names:   allowed in Host, without a port; None allows any, for a server whose name is not known
+             to it and that asks for keys.
+    origins: web pages allowed besides the server's own, "https://chat.example.org"; they get CORS
+             headers.
     """
 
     def __init__(self, names: Iterable[str] | None = _LOCAL, origins: Iterable[str] = ()) -> None:
@@ -38,45 +39,53 @@ class Hosts:
 
     @classmethod
     def bound_to(cls, host: str, names: Iterable[str] = (), origins: Iterable[str] = ()) -> Hosts:
-        """Return the rule for an address: on loopback local names and `names`; elsewhere `names`, if any."""
+        """Return the rule for an address: on loopback local names and `names`; elsewhere `names`,
+        if any."""
         names = tuple(names)
         if is_loopback(host):
             return cls((*_LOCAL, *names), origins)
         return cls(names or None, origins)
 
     def check(self, method: str, scheme: str, headers: Mapping[str, str]) -> str | None:
-        """Return the foreign origin that may ask, None for the usual case; ApiError (403) for who may not.
+        """Return the foreign origin that may ask, None for the usual case; ApiError (403) for who
+        may not.
 
-        A page that points its own name at this machine (DNS rebinding) is told by Host; a page that sends
-        requests from elsewhere by Origin, which browsers put on everything that is not a plain read.
+        A page that points its own name at this machine (DNS rebinding) is told by Host; a page that
+        sends requests from elsewhere by Origin, which browsers put on everything that is not a
+        plain read.
         """
         host = headers.get("host", "").lower()
         if self.names is not None and _name(host) not in self.names:
             raise ApiError(
                 FORBIDDEN,
-                f"this server does not go by the name {host[:100]!r}; use localhost, or allow the name with "
-                "--allow-host",
+                f"this server does not go by the name {host[:100]!r}; use localhost, or allow the"
+                " name with --allow-host",
             )
         origin = headers.get("origin")
         if origin is None or origin.lower() == f"{scheme}://{host}":
             return None
         if origin.lower() in self.origins:
             return origin
-        # Behind a proxy that ends TLS the page is https and we are not; the name must be ours all the same.
+        # Behind a proxy that ends TLS the page is https and we are not; the name must be ours all
+        # the same.
         if scheme == "http" and origin.lower() == f"https://{host}":
             return None
         if method in _READS:
             return None  # it may send this, but no header of ours lets it read the answer
         raise ApiError(
-            FORBIDDEN, f"pages of {origin[:100]!r} may not use this server; allow them with --allow-origin"
+            FORBIDDEN,
+            f"pages of {origin[:100]!r} may not use this server; allow them with --allow-origin",
         )
 
 
 def cors(origin: str) -> dict[str, str]:
-    """Return the headers that let an allowed page read an answer. Never a wildcard, never with cookies."""
+    """Return the headers that let an allowed page read an answer. Never a wildcard, never with
+    cookies."""
     return {
         "access-control-allow-origin": origin,
-        "access-control-expose-headers": "x-request-id, x-griffin-state, x-griffin-ignored, retry-after",
+        "access-control-expose-headers": (
+            "x-request-id, x-griffin-state, x-griffin-ignored, retry-after"
+        ),
         "vary": "origin",
     }
 

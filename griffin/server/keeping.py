@@ -65,7 +65,8 @@ class Thread:
         return p.state_header(self.source(run), cached + self.start.before)
 
     async def keep(self, run: Run, stats: dict[str, Any] | None = None) -> None:
-        """Put the finished answer on the disk; ApiError if it cannot be. Nothing if it is not to be kept."""
+        """Put the finished answer on the disk; ApiError if it cannot be. Nothing if it is not to be
+        kept."""
         self._tried = True
         if self.session is not None and self.kept:
             await run.settle()
@@ -81,7 +82,10 @@ class Thread:
             try:
                 await self._service.disk(lambda: self._commit(run, {"cut_short": True}))
             except (SessionError, OSError, ValueError) as error:
-                log.error("the session of a request that was cut short could not be kept: %s", where(error))
+                log.error(
+                    "the session of a request that was cut short could not be kept: %s",
+                    where(error),
+                )
 
     def close(self) -> None:
         """Give the session back."""
@@ -123,11 +127,14 @@ def refusals(do: Callable[[], T]) -> T:
         raise errors.of_code(error.code, str(error), retry_after=retry_after) from None
 
 
-def sessions(service: Service, namespace: str, kind: Literal["", "states", "responses"] = "") -> Store:
+def sessions(
+    service: Service, namespace: str, kind: Literal["", "states", "responses"] = ""
+) -> Store:
     """Return the store of one who asks; ApiError if this server keeps nothing."""
     if service.store is None:
         raise ApiError(
-            errors.UNSUPPORTED, "this server keeps no sessions and states; start it with --store DIR"
+            errors.UNSUPPORTED,
+            "this server keeps no sessions and states; start it with --store DIR",
         )
     kinds = ("", "states", "responses")
     names = {each: ".".join(part for part in (namespace, each) if part) for each in kinds}
@@ -144,8 +151,8 @@ def check_state(state: str | None, identity: Identity) -> None:
     if state is not None and identity.kind in ("session", "response"):
         raise ApiError(
             errors.INVALID,
-            f"state and {identity.source} both say what to go on from; begin a session from a state with "
-            "POST /v1/states/{name}/fork",
+            f"state and {identity.source} both say what to go on from; begin a session from a state"
+            " with POST /v1/states/{name}/fork",
             "state",
         )
 
@@ -175,10 +182,14 @@ async def chat_thread(
     if identity.kind == "session" and (service.store is not None or identity.source in _OURS):
         store = sessions(service, exchange.namespace)
         return await service.disk(
-            lambda: refusals(partial(_in_session, service, store, identity, messages, penalty, param)),
+            lambda: refusals(
+                partial(_in_session, service, store, identity, messages, penalty, param)
+            ),
             undo=Thread.close,
         )
-    size = size if service.plain_template else 1 << 30  # a checkpoint's own template may take its time
+    size = (
+        size if service.plain_template else 1 << 30
+    )  # a checkpoint's own template may take its time
     ids = await service.think(size, partial(chat_ids, service, messages, param))
     if state is None:
         start = Start(ids=ids)
@@ -208,7 +219,9 @@ def resumed(service: Service, session: Session, ids: Sequence[int], penalty: boo
         return Start(ids=[*found.pending, *ids])
     service.metrics.restore.observe(found.seconds)
     device = service.llm.model.device
-    state = found.state if device.type == "cpu" else found.state.map(lambda tensor: tensor.to(device))
+    state = (
+        found.state if device.type == "cpu" else found.state.map(lambda tensor: tensor.to(device))
+    )
     seen = None
     if penalty:
         read = session.ids()
@@ -238,7 +251,9 @@ def open_session(service: Service, store: Store, name: str) -> Session:
         return store.open(name, service.fingerprint)
     except UnknownSession:
         try:
-            return store.create(name, fingerprint=service.fingerprint, config=service.llm.model.config)
+            return store.create(
+                name, fingerprint=service.fingerprint, config=service.llm.model.config
+            )
         except SessionExists:  # another request was quicker
             return store.open(name, service.fingerprint)
 
@@ -252,11 +267,14 @@ def go_on(
     whole: bool,
     param: str = "messages",
 ) -> tuple[Start, str, str | None]:
-    """Stand where a request goes on; return where its answer begins, the message it answers, the system text.
+    """Stand where a request goes on; return where its answer begins, the message it answers, the
+    system text.
 
-    whole: the messages are the whole conversation, of which the session may know a beginning. Otherwise they
+    whole: the messages are the whole conversation, of which the session may know a beginning.
+           Otherwise they
     are what is new.
-    On the disk the session moves only with the answer: a request that is refused leaves it where it was.
+    On the disk the session moves only with the answer: a request that is refused leaves it where it
+    was.
     """
     try:
         plain = p.turns(messages)
@@ -264,7 +282,12 @@ def go_on(
         system = plain[0]["content"] if plain[0]["role"] == "system" else None
         talk = plain[1:] if system is not None else plain
         base = next(
-            (turn.number for turn in session.tree() if turn.parent is None and turn.role == "state"), None
+            (
+                turn.number
+                for turn in session.tree()
+                if turn.parent is None and turn.role == "state"
+            ),
+            None,
         )
         if not whole and session.head is not None and session.head.number != base:
             ids = chat.turn_ids(talk[-1], closed=session.pending[-1] in chat.stop_ids)
@@ -297,7 +320,9 @@ def _in_session(
     try:
         ours = identity.source in _OURS
         whole = not ours or any(message.role == "assistant" for message in messages)
-        start, message, system = go_on(service, session, messages, penalty, whole=whole, param=param)
+        start, message, system = go_on(
+            service, session, messages, penalty, whole=whole, param=param
+        )
         return Thread(service, start, session, message, system, shown=session.name)
     except BaseException:
         session.close()
@@ -309,8 +334,8 @@ def _known(
 ) -> tuple[int | None, int]:
     """Return the turn up to which the session knows a conversation, and how many exchanges that is.
 
-    All branches are looked through, by text: an edited message leads to the turn before it. What comes after
-    must be one message; otherwise the conversation is read from its beginning.
+    All branches are looked through, by text: an edited message leads to the turn before it. What
+    comes after must be one message; otherwise the conversation is read from its beginning.
     """
     tree = session.tree()
     line = {turn.number for turn in session.turns()}

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Bound every count and length that comes from outside. Each field is a whole number of at least 1.
+    """Bound every count and length that comes from outside. Each field is a whole number of at
+    least 1.
 
     max_body_bytes       of a JSON body; more is a 413.
-    max_json_values      values in a body's JSON, lists and objects counted four times: what bounds the memory
+    max_json_values      values in a body's JSON, lists and objects counted four times: what bounds
+    the memory
                          that a small body can ask for.
     max_messages         messages of a chat, items of a response's input.
     max_choices          `n`.
@@ -54,10 +56,13 @@ class Limits:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1 << 62:
-                raise ValueError(f"{field.name} must be a whole number of at least 1, not {value!r}")
+                raise ValueError(
+                    f"{field.name} must be a whole number of at least 1, not {value!r}"
+                )
         if self.default_max_tokens > self.max_tokens:
             raise ValueError(
-                f"default_max_tokens={self.default_max_tokens} is more than max_tokens={self.max_tokens}"
+                f"default_max_tokens={self.default_max_tokens} is more than"
+                f" max_tokens={self.max_tokens}"
             )
 
     @staticmethod

@@ -1,4 +1,5 @@
-"""Counters for Prometheus. No label ever holds a key, a session, a prompt or a path that a client chose."""
+"""Counters for Prometheus. No label ever holds a key, a session, a prompt or a path that a client
+chose."""
 
 from __future__ import annotations
 
@@ -18,16 +19,22 @@ _SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
 
 class Metrics:
-    """What a server counts. Names are like other servers', so that dashboards are easily changed over."""
+    """What a server counts. Names are like other servers', so that dashboards are easily changed
+    over."""
 
     def __init__(self, engine: Engine, version: str, model: str) -> None:
         self.registry = CollectorRegistry()
         make = {"registry": self.registry, "namespace": "griffin"}
         self.requests = Counter(
-            "requests", "Requests by endpoint and outcome.", ["endpoint", "finish_reason", "code"], **make
+            "requests",
+            "Requests by endpoint and outcome.",
+            ["endpoint", "finish_reason", "code"],
+            **make,
         )
         self.prompt_tokens = Counter("prompt_tokens", "Tokens of prompts.", **make)
-        self.cached_tokens = Counter("cached_prompt_tokens", "Of which so many were not read again.", **make)
+        self.cached_tokens = Counter(
+            "cached_prompt_tokens", "Of which so many were not read again.", **make
+        )
         self.generated_tokens = Counter("generation_tokens", "Tokens generated.", **make)
         self.cancelled = Counter("cancelled", "Requests whose client went away.", **make)
         self.state_hits = Counter("state_hits", "What requests went on from.", ["source"], **make)
@@ -35,13 +42,21 @@ class Metrics:
             "state_restore_seconds", "Reading a session's state.", buckets=_SHORT, **make
         )
         self.first_token = Histogram(
-            "time_to_first_token_seconds", "From the request to its first token.", buckets=_LONG, **make
+            "time_to_first_token_seconds",
+            "From the request to its first token.",
+            buckets=_LONG,
+            **make,
         )
         self.between = Histogram(
-            "inter_token_seconds", "Between tokens of an answer, on average.", buckets=_SHORT, **make
+            "inter_token_seconds",
+            "Between tokens of an answer, on average.",
+            buckets=_SHORT,
+            **make,
         )
         self.queue = Histogram("queue_seconds", "Waiting for a slot.", buckets=_LONG, **make)
-        self.whole = Histogram("request_seconds", "From the request to its end.", buckets=_LONG, **make)
+        self.whole = Histogram(
+            "request_seconds", "From the request to its end.", buckets=_LONG, **make
+        )
         self.registry.register(_EngineGauges(engine, version, model))
 
     def text(self) -> bytes:
@@ -51,14 +66,20 @@ class Metrics:
     def families(self) -> bytes:
         """Return everything as JSON, for `text_of_all`."""
         found = [
-            [one.name, one.documentation, one.type, [[s.name, s.labels, s.value] for s in one.samples]]
+            [
+                one.name,
+                one.documentation,
+                one.type,
+                [[s.name, s.labels, s.value] for s in one.samples],
+            ]
             for one in self.registry.collect()
         ]
         return json.dumps(found).encode()
 
 
 def text_of_all(replicas: Mapping[int, bytes | None]) -> bytes:
-    """Return what replicas count, as Prometheus reads it: each sample with the label of its replica.
+    """Return what replicas count, as Prometheus reads it: each sample with the label of its
+    replica.
 
     replicas: the `families` of each, None of one that did not answer; griffin_replica_up tells.
     """

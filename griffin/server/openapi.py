@@ -1,4 +1,5 @@
-"""The server's OpenAPI 3.1 document, made of the Structs that the bodies are read into and written from."""
+"""The server's OpenAPI 3.1 document, made of the Structs that the bodies are read into and written
+from."""
 
 from __future__ import annotations
 
@@ -45,8 +46,14 @@ _LIMITED: dict[type[msgspec.Struct], dict[str, tuple[str, str]]] = {
         "top_logprobs": ("maximum", "max_logprobs"),
         "tools": ("maxItems", "max_tools"),
     },
-    AppendBody: {"tokens": ("maxItems", "max_prompt_tokens"), "messages": ("maxItems", "max_messages")},
-    StateBody: {"tokens": ("maxItems", "max_prompt_tokens"), "messages": ("maxItems", "max_messages")},
+    AppendBody: {
+        "tokens": ("maxItems", "max_prompt_tokens"),
+        "messages": ("maxItems", "max_messages"),
+    },
+    StateBody: {
+        "tokens": ("maxItems", "max_prompt_tokens"),
+        "messages": ("maxItems", "max_messages"),
+    },
     TokenizeBody: {"messages": ("maxItems", "max_messages")},
     TemplateBody: {"messages": ("maxItems", "max_messages")},
     DetokenizeBody: {"tokens": ("maxItems", "max_prompt_tokens")},
@@ -61,7 +68,9 @@ _GENERATING_LIMITS = {
 def openapi(limits: Limits | None = None, version: str = "1") -> dict[str, Any]:
     """Return the document as plain values. limits: the server's own, written into the schemas."""
     limits = limits or Limits()
-    kinds = {kind for op in OPERATIONS for kind in (op.body, op.reply, op.chunk) if kind is not None}
+    kinds = {
+        kind for op in OPERATIONS for kind in (op.body, op.reply, op.chunk) if kind is not None
+    }
     ordered = sorted(kinds | {ErrorBody}, key=lambda kind: kind.__name__)
     schemas = msgspec.json.schema_components(ordered, ref_template=_REF)[1]
     for kind, fields in _LIMITED.items():
@@ -77,8 +86,11 @@ def openapi(limits: Limits | None = None, version: str = "1") -> dict[str, Any]:
         "info": {
             "title": "griffin",
             "version": version,
-            "description": "OpenAI's interface in front of a Griffin model, and sessions that stay. Fields "
-            "that this server does not know are passed over and named in the header x-griffin-ignored.",
+            "description": (
+                "OpenAI's interface in front of a Griffin model, and sessions that stay. Fields"
+                " that this server does not know are passed over and named in the header"
+                " x-griffin-ignored."
+            ),
         },
         "security": [{"key": []}],
         "paths": paths,
@@ -145,7 +157,9 @@ def _responses(operation: Operation) -> dict[str, Any]:
 def _parameters(operation: Operation) -> list[dict[str, Any]]:
     parameters: list[dict[str, Any]] = []
     for name in re.findall(r"{(\w+)}", operation.path):
-        schema = {"type": "string", "pattern": NAME_PATTERN} if name == "name" else {"type": "string"}
+        schema = (
+            {"type": "string", "pattern": NAME_PATTERN} if name == "name" else {"type": "string"}
+        )
         parameters.append({"name": name, "in": "path", "required": True, "schema": schema})
     if operation.paged:
         queries: Sequence[tuple[str, dict[str, Any]]] = (
@@ -158,7 +172,9 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
 
 
 def _description(fields: Policy) -> str:
-    refused = "; ".join(f"`{place}` ({refusal.why})" for place, refusal in sorted(fields.refused.items()))
+    refused = "; ".join(
+        f"`{place}` ({refusal.why})" for place, refusal in sorted(fields.refused.items())
+    )
     ignored = ", ".join(f"`{place}`" for place in sorted(fields.ignored))
     return f"Accepted without effect: {ignored}. Refused unless they ask for nothing: {refused}."
 

@@ -17,7 +17,8 @@ READY = b"r"  # what a replica says to its supervisor when it serves
 class Place:
     """Handed over on the command line of a replica; the sockets are inherited, by their numbers.
 
-    number, of: which one of how many, from 1. first: nothing has been ready yet, so it checks what all need.
+    number, of: which one of how many, from 1. first: nothing has been ready yet, so it checks what
+                all need.
     listeners:  sockets to accept from, shared by all. link: to the supervisor.
     folder:     of the sockets by which replicas ask each other; closed to other users.
     """

@@ -31,7 +31,8 @@ class Start:
 
 
 def chat_ids(service: Service, messages: Sequence[Message], param: str = "messages") -> list[int]:
-    """Return the ids of a conversation, up to where the answer begins; ApiError for what cannot be one."""
+    """Return the ids of a conversation, up to where the answer begins; ApiError for what cannot be
+    one."""
     try:
         return service.llm.chat_format.ids(p.turns(messages))
     except ValueError as error:
@@ -45,7 +46,9 @@ def chat_start(service: Service, messages: Sequence[Message], param: str = "mess
     return Start(ids=ids)
 
 
-def text_ids(service: Service, prompt: str | tuple[int, ...], param: str = "prompt") -> Sequence[int]:
+def text_ids(
+    service: Service, prompt: str | tuple[int, ...], param: str = "prompt"
+) -> Sequence[int]:
     """Return a text's ids, BOS first, or ids as they are."""
     if not isinstance(prompt, str):
         return prompt

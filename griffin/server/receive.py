@@ -23,7 +23,8 @@ class Gone(Exception):
 
 
 class Budget:
-    """Bytes of bodies that may be held at a time, of all requests together, each to the end of its answer."""
+    """Bytes of bodies that may be held at a time, of all requests together, each to the end of its
+    answer."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -53,8 +54,9 @@ async def read_body(
 ) -> bytes:
     """Read a request's body, which must be JSON; empty if there is none.
 
-    A body that says it is too large is refused unread, one that becomes so while it comes. ApiError: 413,
-    415, 408 for one that is not there after so many seconds. Gone if the client left.
+    A body that says it is too large is refused unread, one that becomes so while it comes.
+    ApiError: 413, 415, 408 for one that is not there after so many seconds. Gone if the client
+              left.
     take: is told of bytes before they are held, and may refuse them.
     """
     check_media(headers)
@@ -81,13 +83,16 @@ async def read_body(
                     break
     except TimeoutError:
         raise ApiError(
-            SLOW_BODY, f"the body was not there after {seconds:g} seconds; send it faster", headers=_CLOSE
+            SLOW_BODY,
+            f"the body was not there after {seconds:g} seconds; send it faster",
+            headers=_CLOSE,
         ) from None
     return b"".join(pieces)
 
 
 def check_media(headers: Mapping[str, str]) -> None:
-    """Raise ApiError (415) for a body that is not plain JSON. A page elsewhere cannot send that unasked."""
+    """Raise ApiError (415) for a body that is not plain JSON. A page elsewhere cannot send that
+    unasked."""
     empty = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
     media, _, rest = headers.get("content-type", "").partition(";")
     charset = rest.strip().lower().replace('"', "")
@@ -96,7 +101,8 @@ def check_media(headers: Mapping[str, str]) -> None:
     if media.strip().lower() != "application/json" or charset not in ("", "charset=utf-8"):
         raise ApiError(
             BAD_MEDIA,
-            f"the body is {media.strip()[:64] or 'of no type'}; send content-type: application/json",
+            f"the body is {media.strip()[:64] or 'of no type'}; send content-type:"
+            " application/json",
             headers=_CLOSE,
         )
     if (coding := headers.get("content-encoding", "identity")) != "identity":

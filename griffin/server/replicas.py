@@ -1,7 +1,8 @@
 """Several processes that serve at one address: started, watched, restarted and ended by this one.
 
-It holds no model and imports no torch: a replica is the same command started anew, never a fork of a process
-that has threads. Each has one end of a line to it (griffin/server/place.py) and dies with it.
+It holds no model and imports no torch: a replica is the same command started anew, never a fork of
+a process that has threads. Each has one end of a line to it (griffin/server/place.py) and dies with
+it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from griffin.server.place import READY, Place
 
 log = logging.getLogger("griffin.server")
 
-DRAIN_SECONDS = 30.0  # of a server that was not told otherwise, as in griffin.server.service.Settings
+DRAIN_SECONDS = (
+    30.0  # of a server that was not told otherwise, as in griffin.server.service.Settings
+)
 _SOON, _LATEST = 0.5, 60.0  # seconds until a replica that died is started again: doubled each time
 _STEADY = 60.0  # seconds of life after which a death is not taken for one of a row
 _GRACE = 10.0  # seconds beyond the drain after which a replica is killed
@@ -33,7 +36,8 @@ _TERM, _INT = signal.SIGTERM, signal.SIGINT
 
 
 class Replica:
-    """One of the processes. ready: it serves. again: when to start it next, on the monotonic clock."""
+    """One of the processes. ready: it serves. again: when to start it next, on the monotonic
+    clock."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -57,9 +61,10 @@ class Supervisor:
     drain_seconds: what replicas take to end what is under way.
     announce:      called once, when the first replica serves.
 
-    The first replica starts alone: what would keep it from serving would keep all, and is said once. When it
-    serves the others start. One that dies is started again, soon at first, then ever later. Signals are
-    passed on; a second SIGINT does not wait for what is under way.
+    The first replica starts alone: what would keep it from serving would keep all, and is said
+                                    once. When it
+    serves the others start. One that dies is started again, soon at first, then ever later. Signals
+    are passed on; a second SIGINT does not wait for what is under way.
     """
 
     def __init__(
@@ -83,7 +88,8 @@ class Supervisor:
         self._was_ready = False
 
     def run(self) -> int:
-        """Serve; return the exit code: 0 after a signal, the first replica's if it never came to serve."""
+        """Serve; return the exit code: 0 after a signal, the first replica's if it never came to
+        serve."""
         self._folder = tempfile.mkdtemp(prefix="griffin-")  # of mode 0700
         waker, woken = socket.socketpair()
         for end in (waker, woken):
@@ -167,7 +173,8 @@ class Supervisor:
         replica.wait = min(2 * replica.wait, _LATEST)
 
     def _start(self, replica: Replica, *, first: bool = False) -> None:
-        """Start a process. One that the system has no room for now is tried again, unless it is the first."""
+        """Start a process. One that the system has no room for now is tried again, unless it is the
+        first."""
         replica.again, replica.begun = None, time.monotonic()
         try:
             self._spawn(replica, first)
@@ -193,7 +200,7 @@ class Supervisor:
                     self._command(place),
                     stdin=subprocess.DEVNULL,
                     pass_fds=(*listeners, theirs.fileno()),
-                    start_new_session=True,  # so that Ctrl-C in a terminal comes once, through this process
+                    start_new_session=True,  # a terminal's Ctrl-C comes once, through this process
                 )
             except BaseException:
                 ours.close()
@@ -237,11 +244,13 @@ class Supervisor:
             listener.close()
 
     def _patience(self) -> float | None:
-        """Return the seconds until something is due; None if only a replica or a signal can bring news."""
+        """Return the seconds until something is due; None if only a replica or a signal can bring
+        news."""
         due = [replica.again for replica in self.replicas if replica.again is not None]
         if self._deadline is not None:
             due.append(self._deadline)
-        # A line that was let go of says nothing of a process that is about to end, but a signal does.
+        # A line that was let go of says nothing of a process that is about to end, but a signal
+        # does.
         return max(0.0, min(due) - time.monotonic()) if due else None
 
 
@@ -256,7 +265,8 @@ def ourselves(arguments: Sequence[str]) -> list[str]:
 
 
 def share(cores: int, replicas: int, number: int) -> int:
-    """Return how many of the cores a replica gets, at least one; the first ones get what does not divide."""
+    """Return how many of the cores a replica gets, at least one; the first ones get what does not
+    divide."""
     return max(1, cores // replicas + (number <= cores % replicas))
 
 

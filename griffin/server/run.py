@@ -32,10 +32,12 @@ class Server(uvicorn.Server):
 
     listeners:  where to listen: what `bound` returned.
     announce:   called with the address when it listens.
-    place:      among several processes that serve at one address; its sockets are listened at instead.
+    place:      among several processes that serve at one address; its sockets are listened at
+                instead.
     link:       to the one that started them.
-    From the signal on no new work is taken. What is under way may end within the service's `drain_seconds`;
-    what has not is ended with an error that says so. A second SIGINT does not wait.
+    From the signal on no new work is taken. What is under way may end within the service's
+    `drain_seconds`; what has not is ended with an error that says so. A second SIGINT does not
+    wait.
     """
 
     def __init__(
@@ -147,11 +149,14 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Listen to signals while serving. uvicorn raises them again at the end; here they ask for exit 0."""
+        """Listen to signals while serving. uvicorn raises them again at the end; here they ask for
+        exit 0."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {sig: signal.signal(sig, self.handle_exit) for sig in (signal.SIGINT, signal.SIGTERM)}
+        before = {
+            sig: signal.signal(sig, self.handle_exit) for sig in (signal.SIGINT, signal.SIGTERM)
+        }
         try:
             yield
         finally:
@@ -161,5 +166,7 @@ class Server(uvicorn.Server):
     def _count_down(self) -> None:
         assert self._loop is not None
         self._loop.call_later(
-            self.service.settings.drain_seconds, self.service.abort, "the server is shutting down; ask again"
+            self.service.settings.drain_seconds,
+            self.service.abort,
+            "the server is shutting down; ask again",
         )

@@ -43,8 +43,8 @@ class Settings:
     deadline_seconds:  for a request, from its body to its last token.
     body_seconds:      for a body to arrive. header_seconds: for the headers.
     send_seconds:      for a client to take what is sent.
-    patience_seconds:  how long a stream waits for its first token before it begins, so that what fails at
-                       once fails with a status.
+    patience_seconds:  how long a stream waits for its first token before it begins, so that what
+                       fails at once fails with a status.
     keepalive_seconds: between comments in a stream that has nothing to say yet.
     drain_seconds:     for requests under way when the server is told to stop.
     max_header_bytes, max_buffered_bytes: of one request's headers; of all bodies together.
@@ -160,7 +160,9 @@ class Service:
     def check_ready(self) -> None:
         """Raise ApiError (503) where no new work is taken."""
         if self.draining:
-            raise ApiError(errors.NOT_READY, "the server is shutting down; ask another", retry_after=2.0)
+            raise ApiError(
+                errors.NOT_READY, "the server is shutting down; ask another", retry_after=2.0
+            )
 
     async def body(self, exchange: Exchange) -> bytes:
         """Read a request's body."""
@@ -175,12 +177,14 @@ class Service:
     async def compile(self, do: Callable[[], T]) -> T:
         """Prepare a grammar, beside the loop and beside the texts. One at a time; others wait.
 
-        Who is cancelled while waiting costs nothing. What has begun goes on to its end, and the others wait.
+        Who is cancelled while waiting costs nothing. What has begun goes on to its end, and the
+        others wait.
         """
         return await asyncio.get_running_loop().run_in_executor(self._grammars, do)
 
     async def disk(self, do: Callable[[], T], undo: Callable[[T], object] | None = None) -> T:
-        """Do something that waits for the disk, beside the loop, to its end even if the client leaves.
+        """Do something that waits for the disk, beside the loop, to its end even if the client
+        leaves.
 
         undo: is given what came of it, if nobody waits for that any more.
         """
@@ -208,7 +212,9 @@ class Service:
             async with asyncio.timeout(self.settings.deadline_seconds):
                 return await asyncio.get_running_loop().run_in_executor(self._scorer, do, stop)
         except TimeoutError:
-            raise ApiError(errors.TIMEOUT, "the prompt was not measured in time", retry=False) from None
+            raise ApiError(
+                errors.TIMEOUT, "the prompt was not measured in time", retry=False
+            ) from None
         finally:
             stop.set()
             self._scoring -= 1
@@ -222,8 +228,9 @@ class Service:
         if len(ids) > self.limits.max_prompt_tokens:
             raise ApiError(
                 errors.TOO_LONG,
-                f"the prompt has {len(ids)} tokens; this server accepts {self.limits.max_prompt_tokens} "
-                f"(raise it with {Limits.flag('max_prompt_tokens')})",
+                f"the prompt has {len(ids)} tokens; this server accepts"
+                f" {self.limits.max_prompt_tokens} (raise it with"
+                f" {Limits.flag('max_prompt_tokens')})",
                 param,
             )
 
@@ -248,7 +255,9 @@ class Service:
         running, most = self._running[exchange.namespace], self.settings.max_requests_per_key
         if running >= most:
             raise ApiError(
-                errors.TOO_MANY, f"{running} requests of this key are under way; {most} may", retry_after=1.0
+                errors.TOO_MANY,
+                f"{running} requests of this key are under way; {most} may",
+                retry_after=1.0,
             )
         run = Run(self.bridge, jobs)
         try:
@@ -265,7 +274,8 @@ class Service:
         return run
 
     def finish(self, exchange: Exchange, run: Run, source: str = "") -> None:
-        """Count a run that is over. source: where its answers went on from; "" if they are no answers."""
+        """Count a run that is over. source: where its answers went on from; "" if they are no
+        answers."""
         run.close()
         self._running[exchange.namespace] -= 1
         if not self._running[exchange.namespace]:

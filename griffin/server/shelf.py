@@ -82,7 +82,9 @@ def page_of(objects: Sequence[S], page: Page, when: Callable[[S], int]) -> tuple
     if page.after is not None:
         ids = [one.id for one in ordered]
         if page.after not in ids:
-            raise ApiError(errors.INVALID, f"after is {page.after!r}, which is not in the list", "after")
+            raise ApiError(
+                errors.INVALID, f"after is {page.after!r}, which is not in the list", "after"
+            )
         ordered = ordered[ids.index(page.after) + 1 :]
     return ordered[: page.limit], len(ordered) > page.limit
 
@@ -109,9 +111,11 @@ async def read_into(
     size: int,
     role: str = READING,
 ) -> int:
-    """Read something after a session's head and keep where it led; return how many tokens that were.
+    """Read something after a session's head and keep where it led; return how many tokens that
+    were.
 
-    It goes through the engine as prompts do. The last token stays pending, so that one can go on from there.
+    It goes through the engine as prompts do. The last token stays pending, so that one can go on
+    from there.
     """
     ids = await service.think(size, lambda: reading_ids(service, reading))
     if session.head is not None and reading.tokens is None:
@@ -131,7 +135,9 @@ async def read_into(
             vocab_size=service.llm.tokenizer.vocab_size,
         )
         run = service.start(
-            exchange, [Job(request=request, writers=[Writer(service.llm.tokenizer, 0, ())])], keep_state=True
+            exchange,
+            [Job(request=request, writers=[Writer(service.llm.tokenizer, 0, ())])],
+            keep_state=True,
         )
         try:
             await collect(service, exchange, run, Clock())

@@ -16,7 +16,8 @@ _MOST = 16 << 20  # bytes of an answer
 
 
 class Siblings:
-    """The replicas at one address. Each answers on a socket of its own that only its user can reach.
+    """The replicas at one address. Each answers on a socket of its own that only its user can
+    reach.
 
     tell: what this replica answers, by the question.
     """
@@ -56,7 +57,10 @@ class Siblings:
                         answer += piece
                 finally:
                     writer.close()
-        except (OSError, TimeoutError):  # it is starting, or ending, or too busy: it is told apart as silent
+        except (
+            OSError,
+            TimeoutError,
+        ):  # it is starting, or ending, or too busy: it is told apart as silent
             return None
         return answer or None
 

@@ -34,5 +34,6 @@ def comment(text: str) -> bytes:
 
 
 def error(problem: ApiError) -> bytes:
-    """Write a failure in the middle of a stream; the official client raises it. The stream ends after it."""
+    """Write a failure in the middle of a stream; the official client raises it. The stream ends
+    after it."""
     return data(problem.object())

@@ -1,4 +1,5 @@
-"""The chat page, from memory: a few files known by name, so that no path of a request is ever opened."""
+"""The chat page, from memory: a few files known by name, so that no path of a request is ever
+opened."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from typing import Any
 from griffin.server.errors import BAD_METHOD, NO_ROUTE, ApiError
 from griffin.server.receive import Receive, Scope, Send
 
-# Nothing but what this server itself serves; no script or style in the HTML, no frames, forms or bases.
+# Nothing but what this server itself serves; no script or style in the HTML, no frames, forms or
+# bases.
 POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -55,21 +57,30 @@ class File:
     def reply(self, method: str, known: str | None = None) -> tuple[int, dict[str, str], bytes]:
         """Return status, headers and body of an answer.
 
-        known: the If-None-Match header. Raises ApiError (405) for a method that only a form would send.
+        known: the If-None-Match header. Raises ApiError (405) for a method that only a form would
+               send.
         """
         if method not in ("GET", "HEAD"):
-            raise ApiError(BAD_METHOD, f"{self.path} is read with GET", headers={"allow": "GET, HEAD"})
+            raise ApiError(
+                BAD_METHOD, f"{self.path} is read with GET", headers={"allow": "GET, HEAD"}
+            )
         headers = dict(self.headers)
-        if known is not None and "etag" in headers and headers["etag"] in known.replace("W/", "").split(", "):
+        if (
+            known is not None
+            and "etag" in headers
+            and headers["etag"] in known.replace("W/", "").split(", ")
+        ):
             del headers["content-length"], headers["content-type"]
             return 304, headers, b""
         return 200, headers, b"" if method == "HEAD" else self.body
 
 
 def read_page() -> Mapping[str, File]:
-    """Read the page and return its files by the paths of their URLs: "/" is index.html, others /page/NAME.
+    """Read the page and return its files by the paths of their URLs: "/" is index.html, others
+    /page/NAME.
 
-    The page says nothing about anybody, so no key is asked for it; it asks for one itself if it needs one.
+    The page says nothing about anybody, so no key is asked for it; it asks for one itself if it
+    needs one.
     """
     found: dict[str, File] = {}
     for entry in files("griffin.server").joinpath("page").iterdir():
@@ -89,7 +100,8 @@ def read_page() -> Mapping[str, File]:
 
 
 class Page:
-    """The page as an ASGI application, for whoever wants to mount it. files: what it serves, by path."""
+    """The page as an ASGI application, for whoever wants to mount it. files: what it serves, by
+    path."""
 
     def __init__(self) -> None:
         self.files = read_page()

@@ -1,7 +1,9 @@
-"""Tools as text, both ways: how the model is told of them, and how its calls are read. Experimental.
+"""Tools as text, both ways: how the model is told of them, and how its calls are read.
+Experimental.
 
-A call is `<tool_call>{"name": "look", "arguments": {...}}</tool_call>`; a second one stands on the next line.
-`griffin.server.constraints` lets the model write it only so, hence reading needs no guesses.
+A call is `<tool_call>{"name": "look", "arguments": {...}}</tool_call>`; a second one stands on the
+next line. `griffin.server.constraints` lets the model write it only so, hence reading needs no
+guesses.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ _HEAD = re.compile(r'\{"name": "([A-Za-z0-9_-]+)", "arguments": ')
 
 
 def with_tools(messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[Message, ...]:
-    """Return the conversation with calls and results as text, after a message that describes the tools."""
+    """Return the conversation with calls and results as text, after a message that describes the
+    tools."""
     written = tuple(_written(message) for message in messages)
     return (Message("system", _described(tools)), *written) if tools else written
 
@@ -41,7 +44,8 @@ class Said(NamedTuple):
 class CallReader:
     """Part an answer into text and calls while it comes.
 
-    anywhere: text may come before the first call; if not, an answer is either text or calls. White space
+    anywhere: text may come before the first call; if not, an answer is either text or calls. White
+              space
     between text and a call belongs to neither.
 
     `called` tells that there is a call, and `whole` that all calls are.
@@ -68,7 +72,8 @@ class CallReader:
         return said
 
     def finish(self) -> list[Said]:
-        """End the answer; return the text that was held back. A call that was cut before its name is none."""
+        """End the answer; return the text that was held back. A call that was cut before its name
+        is none."""
         text, self._held = self._held, ""
         return [Said("text", text)] if text and self._place == "text" else []
 
@@ -163,7 +168,9 @@ def _written(message: Message) -> Message:
         return Message("user", f"Result{name} ({message.tool_call_id}):\n{message.content}")
     if not message.tool_calls:
         return message
-    calls = [f"{OPEN}{head(call.name)}{call.arguments or '{}'}}}{CLOSE}" for call in message.tool_calls]
+    calls = [
+        f"{OPEN}{head(call.name)}{call.arguments or '{}'}}}{CLOSE}" for call in message.tool_calls
+    ]
     content = "\n".join([message.content, *calls] if message.content else calls)
     return replace(message, content=content, tool_calls=())
 

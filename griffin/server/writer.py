@@ -14,7 +14,8 @@ from griffin.text import StreamDetokenizer, Tokenizer
 class Piece:
     """What an event added to an answer.
 
-    choice: which answer. text: what became final. tokens: those that became final with it, if asked for.
+    choice: which answer. text: what became final. tokens: those that became final with it, if asked
+            for.
     count:  tokens it stands for. finish: how the answer ended, None while it goes on.
     end:    it was ended from outside.
     """
@@ -108,7 +109,9 @@ class Writer:
         return Piece(self.choice, text, tokens)
 
     def _scored(self, event: Event, offset: int) -> Scored:
-        return scored(self._tokenizer, event.id, event.logprob, event.alternatives, self._shift + offset)
+        return scored(
+            self._tokenizer, event.id, event.logprob, event.alternatives, self._shift + offset
+        )
 
 
 def scored(
@@ -120,6 +123,7 @@ def scored(
 ) -> Scored:
     """Return a token as answers show it."""
     others = [
-        Candidate(tokenizer.token_text(i), tokenizer.token_bytes(i), value) for i, value in alternatives
+        Candidate(tokenizer.token_text(i), tokenizer.token_bytes(i), value)
+        for i, value in alternatives
     ]
     return Scored(tokenizer.token_text(id), tokenizer.token_bytes(id), logprob, others, offset)

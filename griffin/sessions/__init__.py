@@ -1,4 +1,5 @@
-"""Conversations that outlive a process: state files, an index, undo, fork. Ids and states; no text is made.
+"""Conversations that outlive a process: state files, an index, undo, fork. Ids and states; no text
+is made.
 
 store = Store(folder)
 with store.create("kitchen", fingerprint=fingerprint, config=model.config) as session:

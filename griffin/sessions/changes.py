@@ -55,7 +55,9 @@ def check_free(index: sqlite3.Connection, namespace: str, name: str) -> None:
     """Raise SessionExists if a session of the namespace has this name."""
     query = "SELECT 1 FROM session WHERE namespace = ? AND name = ?"
     if index.execute(query, (namespace, name)).fetchone():
-        raise SessionExists(f"there is a session {name!r} already; choose another name, or delete that one")
+        raise SessionExists(
+            f"there is a session {name!r} already; choose another name, or delete that one"
+        )
 
 
 def insert_turn(
@@ -79,10 +81,12 @@ def insert_turn(
     blob:   where its state is; None for a turn known as text only.
     nbytes: as `turn_bytes` counts them.
     """
-    placed = (None, None, None, None) if blob is None else (blob.pos, blob.start, blob.name, blob.digest)
+    placed = (
+        (None, None, None, None) if blob is None else (blob.pos, blob.start, blob.name, blob.digest)
+    )
     cursor = index.execute(
-        "INSERT INTO turn (parent, role, text, ids, tokens, chain, pending, pos, start, file, digest, "
-        "nbytes, stats, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO turn (parent, role, text, ids, tokens, chain, pending, pos, start, file,"
+        " digest, nbytes, stats, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (parent, role, text, ids, tokens, chain, pending, *placed, nbytes, stats, created),
     )
     turn = cursor.lastrowid
@@ -115,20 +119,21 @@ def touch(index: sqlite3.Connection, session: int) -> None:
 
 
 def copy_line(index: sqlite3.Connection, session: int, target: int, turn: int | None) -> None:
-    """Give the session `target` the way to a turn of `session`, same numbers, and put its head there."""
+    """Give the session `target` the way to a turn of `session`, same numbers, and put its head
+    there."""
     index.execute(
-        "WITH RECURSIVE line (id, parent) AS ("
-        " SELECT id, parent FROM turn WHERE id = :turn"
-        " UNION ALL SELECT turn.id, turn.parent FROM turn JOIN line ON turn.id = line.parent) "
-        "INSERT INTO member (session, turn, number) "
-        "SELECT :target, turn, number FROM member WHERE session = :session AND turn IN (SELECT id FROM line)",
+        "WITH RECURSIVE line (id, parent) AS ( SELECT id, parent FROM turn WHERE id = :turn UNION"
+        " ALL SELECT turn.id, turn.parent FROM turn JOIN line ON turn.id = line.parent) INSERT INTO"
+        " member (session, turn, number) SELECT :target, turn, number FROM member WHERE session ="
+        " :session AND turn IN (SELECT id FROM line)",
         {"turn": turn, "target": target, "session": session},
     )
     move_head(index, target, turn, turn)
 
 
 def remove_session(index: sqlite3.Connection, session: int) -> list[str]:
-    """Remove a session and the turns that no other has; return the names of files that nobody needs now."""
+    """Remove a session and the turns that no other has; return the names of files that nobody needs
+    now."""
     # Youngest first: a turn's row is younger than its parent's, which it refers to.
     own = index.execute(
         "SELECT turn.id, turn.file FROM member JOIN turn ON turn.id = member.turn "

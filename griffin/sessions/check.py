@@ -22,9 +22,14 @@ def problems(index: Index, blobs: Path) -> Iterator[str]:
         if said != "ok":
             yield f"{index.path}: {said}"
     for row in index.rows("PRAGMA foreign_key_check"):
-        yield f"{index.path}: row {row['rowid']} of {row['table']} refers to a {row['parent']} that is gone"
+        yield (
+            f"{index.path}: row {row['rowid']} of {row['table']} refers to a {row['parent']} that"
+            " is gone"
+        )
     checked: set[int] = set()
-    for row in index.rows("SELECT id, name, fingerprint, config, head, tip FROM session ORDER BY id"):
+    for row in index.rows(
+        "SELECT id, name, fingerprint, config, head, tip FROM session ORDER BY id"
+    ):
         what = f"session {row['name']!r}"
         try:
             config = GriffinConfig.from_dict(json.loads(row["config"]))
@@ -38,7 +43,9 @@ def problems(index: Index, blobs: Path) -> Iterator[str]:
         for place in ("head", "tip"):
             if row[place] is not None and row[place] not in turns:
                 yield f"{what}: its {place} is a turn it does not have"
-        fresh = [turn for key, turn in turns.items() if key not in checked]  # forks share the others
+        fresh = [
+            turn for key, turn in turns.items() if key not in checked
+        ]  # forks share the others
         checked |= turns.keys()
         numbers = {turn.number: turn for turn in turns.values()}
         for turn in fresh:
@@ -47,7 +54,10 @@ def problems(index: Index, blobs: Path) -> Iterator[str]:
     named = {row[0] for row in index.rows("SELECT file FROM turn WHERE file IS NOT NULL")}
     for path in sorted(blobs.iterdir()):
         if path.name not in named:
-            yield f"{path}: no turn names it; opening the store removes it, unless somebody is writing it now"
+            yield (
+                f"{path}: no turn names it; opening the store removes it, unless somebody is"
+                " writing it now"
+            )
 
 
 def _turn_problems(
@@ -68,7 +78,10 @@ def _turn_problems(
     before, chain = (above.tokens, above.chain) if above else (0, NOTHING.hex())
     known = before + len(turn.ids) == turn.tokens
     if not known and above is not None:
-        yield f"it has {len(turn.ids)} ids, and {turn.tokens - before} tokens more than the turn before it"
+        yield (
+            f"it has {len(turn.ids)} ids, and {turn.tokens - before} tokens more than the turn"
+            " before it"
+        )
     if known and extend_chain(bytes.fromhex(chain), turn.ids).hex() != turn.chain:
         yield "its tokens are not those its hash was made of"
     if not turn.restorable:

@@ -15,10 +15,12 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def write_durably(target: Path, chunks: Iterable[bytes | memoryview]) -> None:
-    """Write a file of mode 0600 that survives a crash the moment this returns; replace one of that name.
+    """Write a file of mode 0600 that survives a crash the moment this returns; replace one of that
+    name.
 
-    Written beside, flushed to the disk, renamed, and the folder flushed. Whatever goes wrong, nothing is left
-    of it and an older file stays. Raises StorageFull when the disk or a limit of the system says so.
+    Written beside, flushed to the disk, renamed, and the folder flushed. Whatever goes wrong,
+    nothing is left of it and an older file stays. Raises StorageFull when the disk or a limit of
+    the system says so.
     """
     if not target.parent.is_dir():
         raise ValueError(f"{target} cannot be written: there is no folder {target.parent}")
@@ -42,12 +44,13 @@ def write_durably(target: Path, chunks: Iterable[bytes | memoryview]) -> None:
 
 
 def no_room(target: Path, error: OSError) -> StorageFull | None:
-    """Return what to raise if an error says that there is no room to write; None for any other error."""
+    """Return what to raise if an error says that there is no room to write; None for any other
+    error."""
     if error.errno not in _FULL:
         return None
     return StorageFull(
-        f"no room to write {target} ({os.strerror(error.errno or 0)}); nothing kept before is lost. "
-        "Free some space and try again"
+        f"no room to write {target} ({os.strerror(error.errno or 0)}); nothing kept before is lost."
+        " Free some space and try again"
     )
 
 
@@ -61,7 +64,8 @@ def sync_folder(folder: Path) -> None:
 
 
 def private_folder(folder: Path) -> None:
-    """Make a folder of mode 0700, or see that an existing one is closed to others; ValueError if it is not.
+    """Make a folder of mode 0700, or see that an existing one is closed to others; ValueError if it
+    is not.
 
     An empty folder is closed; one with files in it may be somebody's on purpose.
     """
@@ -69,8 +73,8 @@ def private_folder(folder: Path) -> None:
     if folder.stat().st_mode & 0o077:
         if any(folder.iterdir()):
             raise ValueError(
-                f"others may look into {folder}; conversations want a folder of their own, or close this "
-                f"one: chmod 700 {folder}"
+                f"others may look into {folder}; conversations want a folder of their own, or close"
+                f" this one: chmod 700 {folder}"
             )
         folder.chmod(0o700)
 

@@ -29,7 +29,8 @@ def export_turn(
     title: str,
     path: str | Path,
 ) -> int:
-    """Write a turn of a session as a state file and return its bytes. ValueError before the first turn."""
+    """Write a turn of a session as a state file and return its bytes. ValueError before the first
+    turn."""
     if turn is None:
         raise ValueError("nothing has been said yet; there is no state to export")
     state = history.state_after(store.index, store.blobs, turn, config, fingerprint)

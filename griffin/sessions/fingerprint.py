@@ -25,7 +25,8 @@ class Fingerprint:
 
     config:       `config_digest(config)`.
     weights:      digest of the weight files.
-    dtype:        the type the model computes in, "bfloat16" say: of convolution inputs, keys and values.
+    dtype:        the type the model computes in, "bfloat16" say: of convolution inputs, keys and
+                  values.
     quantization: "int8", "int4", ...; "none".
     adapter:      digest of an adapter; "none".
     tokenizer:    digest of the tokenizer's files.
@@ -45,13 +46,19 @@ class Fingerprint:
 
     def __post_init__(self) -> None:
         for part, value in self.to_dict().items():
-            if not isinstance(value, str) or not 0 < len(value) <= _LONGEST or not value.isprintable():
+            if (
+                not isinstance(value, str)
+                or not 0 < len(value) <= _LONGEST
+                or not value.isprintable()
+            ):
                 raise ValueError(
-                    f"the fingerprint's {part} must be a printable string of 1 to {_LONGEST} characters, "
-                    f"not {value!r:.100}"
+                    f"the fingerprint's {part} must be a printable string of 1 to {_LONGEST}"
+                    f" characters, not {value!r:.100}"
                 )
         if self.dtype not in _DTYPES:
-            raise ValueError(f"the fingerprint's dtype is {self.dtype!r}; allowed are {', '.join(_DTYPES)}")
+            raise ValueError(
+                f"the fingerprint's dtype is {self.dtype!r}; allowed are {', '.join(_DTYPES)}"
+            )
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -64,7 +71,8 @@ class Fingerprint:
         return json_digest(self.to_dict())
 
     def differences(self, other: Fingerprint) -> dict[str, tuple[str, str]]:
-        """Return the parts that differ: {part: (this one's, the other's)}; empty if they are the same."""
+        """Return the parts that differ: {part: (this one's, the other's)}; empty if they are the
+        same."""
         mine, theirs = self.to_dict(), other.to_dict()
         return {part: (mine[part], theirs[part]) for part in mine if mine[part] != theirs[part]}
 
@@ -72,10 +80,12 @@ class Fingerprint:
         """Raise StateMismatch unless the given model's fingerprint is this one, `what`'s own."""
         if different := self.differences(given):
             listed = "; ".join(
-                f"{part}: {_short(own)} there, {_short(now)} here" for part, (own, now) in different.items()
+                f"{part}: {_short(own)} there, {_short(now)} here"
+                for part, (own, now) in different.items()
             )
             raise StateMismatch(
-                f"{what} belongs to another model ({listed}); load the model it was made with, or begin anew"
+                f"{what} belongs to another model ({listed}); load the model it was made with, or"
+                " begin anew"
             )
 
     def to_dict(self) -> dict[str, str]:
@@ -84,10 +94,13 @@ class Fingerprint:
 
     @classmethod
     def from_dict(cls, parts: Mapping[str, str]) -> Fingerprint:
-        """Build one from plain strings; an unknown or a missing part is a ValueError that names it."""
+        """Build one from plain strings; an unknown or a missing part is a ValueError that names
+        it."""
         known = {field.name for field in dataclasses.fields(cls)}
         if unlike := sorted(known ^ set(parts)):
-            raise ValueError(f"a fingerprint has the parts {sorted(known)}; {unlike} are missing or unknown")
+            raise ValueError(
+                f"a fingerprint has the parts {sorted(known)}; {unlike} are missing or unknown"
+            )
         return cls(**parts)
 
 

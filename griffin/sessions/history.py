@@ -15,7 +15,9 @@ from griffin.sessions.turn_file import read_state
 
 def tree(index: Index, session: int) -> list[Turn]:
     """Return all turns of a session, of all branches, in the order they were made."""
-    return [turn_of(row) for row in index.rows(f"{TURNS} ORDER BY member.number", {"session": session})]
+    return [
+        turn_of(row) for row in index.rows(f"{TURNS} ORDER BY member.number", {"session": session})
+    ]
 
 
 def line(index: Index, session: int, turn: int | None) -> list[Turn]:
@@ -36,8 +38,8 @@ def check_restorable(turn: Turn) -> None:
     """Raise UnknownTurn if the state after a turn was never here."""
     if not turn.restorable:
         raise UnknownTurn(
-            f"turn {turn.number} came with an imported state as text only; the first state here is that "
-            "of the turn it was exported at"
+            f"turn {turn.number} came with an imported state as text only; the first state here is"
+            " that of the turn it was exported at"
         )
 
 

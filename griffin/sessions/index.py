@@ -1,7 +1,8 @@
-"""The index: one sqlite file that says which sessions there are, which turns they have and where those led.
+"""The index: one sqlite file that says which sessions there are, which turns they have and where
+those led.
 
-Everything is true or false with one transaction; files are written before the row that names them and removed
-after it is gone. So a killed process leaves at worst files that no row names.
+Everything is true or false with one transaction; files are written before the row that names them
+and removed after it is gone. So a killed process leaves at worst files that no row names.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ SCHEMA_VERSION = 1
 _APPLICATION = 0x67726966  # "grif": what `file` and others see in the header
 _PATIENCE = 10.0  # seconds to wait for another process's transaction; ours take milliseconds
 
-# How much sqlite flushes so that a commit is on the disk when it returns. EXTRA flushes the folder too, once
-# the rollback journal is gone from it: that is what makes such a commit.
+# How much sqlite flushes so that a commit is on the disk when it returns. EXTRA flushes the folder
+# too, once the rollback journal is gone from it: that is what makes such a commit.
 _SYNCHRONOUS: dict[Journal, str] = {"WAL": "FULL", "DELETE": "EXTRA"}
 
 _SCHEMA = """
@@ -62,7 +63,7 @@ CREATE TABLE session (
     used REAL NOT NULL,
     UNIQUE (namespace, name)
 );
-CREATE TABLE member (                       -- a session's turns: its own and, of a fork, those it began with
+CREATE TABLE member (                       -- a session's turns, and of a fork those it began with
     session INTEGER NOT NULL REFERENCES session (id) ON DELETE CASCADE,
     turn INTEGER NOT NULL REFERENCES turn (id),
     number INTEGER NOT NULL,
@@ -93,7 +94,8 @@ WITH RECURSIVE line (id, parent, start) AS (
 """
 # The whole way to a turn, oldest first (a turn's row is younger than its parent's).
 LINE = _LINE.format(condition="") + TURNS + " AND turn.id IN (SELECT id FROM line) ORDER BY turn.id"
-# The files a state needs: back to the one whose keys and values begin at position :first or before it.
+# The files a state needs: back to the one whose keys and values begin at position :first or before
+# it.
 FILES = (
     _LINE.format(condition="WHERE line.start > :first")
     + "SELECT turn.* FROM turn JOIN line ON turn.id = line.id ORDER BY turn.id DESC"
@@ -104,10 +106,12 @@ class Index:
     """A connection to the sqlite file, for one process and any of its threads."""
 
     def __init__(self, path: Path, journal: Journal = "WAL") -> None:
-        """Open the file, or make it. Raises StateTorn for what is not an index, or one of a later version.
+        """Open the file, or make it. Raises StateTorn for what is not an index, or one of a later
+        version.
 
-        journal: "WAL" for a local disk, "DELETE" (a rollback journal) for one that several machines share. A
-                 file that has another one is changed over; SessionBusy if somebody else has it open.
+        journal: "WAL" for a local disk, "DELETE" (a rollback journal) for one that several machines
+                 share. A file that has another one is changed over; SessionBusy if somebody else
+                 has it open.
         """
         self.path = path
         self.journal: Journal = journal
@@ -130,11 +134,13 @@ class Index:
         # Looked at before anything is changed: it may be somebody else's.
         version = run("PRAGMA user_version").fetchone()[0]
         fresh = version == 0 and not run("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        ours = version == SCHEMA_VERSION and run("PRAGMA application_id").fetchone()[0] == _APPLICATION
+        ours = (
+            version == SCHEMA_VERSION and run("PRAGMA application_id").fetchone()[0] == _APPLICATION
+        )
         if not fresh and not ours:
             raise StateTorn(
-                f"{self.path} is an index of version {version}, this griffin keeps version {SCHEMA_VERSION}; "
-                "use the griffin that wrote it, or another folder"
+                f"{self.path} is an index of version {version}, this griffin keeps version"
+                f" {SCHEMA_VERSION}; use the griffin that wrote it, or another folder"
             )
         self._choose_journal()
         run(f"PRAGMA synchronous = {_SYNCHRONOUS[self.journal]}")
@@ -157,8 +163,8 @@ class Index:
                 raise
         if mode.upper() != self.journal:
             raise SessionBusy(
-                f"{self.path} is open elsewhere, and its journal is not the one wanted ({self.journal}); end "
-                "what uses it, then open it again"
+                f"{self.path} is open elsewhere, and its journal is not the one wanted"
+                f" ({self.journal}); end what uses it, then open it again"
             )
 
     def close(self) -> None:
@@ -188,7 +194,8 @@ class Index:
         return found[0] if found else None
 
     def forget(self) -> None:
-        """Empty the journal, where what was deleted is still to be read, unless others are reading it.
+        """Empty the journal, where what was deleted is still to be read, unless others are reading
+        it.
 
         A rollback journal is removed by each commit.
         """
@@ -202,19 +209,25 @@ class Index:
             yield
         except sqlite3.DatabaseError as error:
             name = getattr(error, "sqlite_errorname", "") or ""
-            if name in ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC", "SQLITE_IOERR_SHMSIZE"):
+            if name in (
+                "SQLITE_FULL",
+                "SQLITE_IOERR_WRITE",
+                "SQLITE_IOERR_FSYNC",
+                "SQLITE_IOERR_SHMSIZE",
+            ):
                 raise StorageFull(
                     f"no room to write {self.path} ({error}); nothing kept before is lost. "
                     "Free some space and try again"
                 ) from error
             if name.startswith("SQLITE_BUSY"):
                 raise SessionBusy(
-                    f"{self.path} has been in use by another process for {_PATIENCE:.0f} s; try again"
+                    f"{self.path} has been in use by another process for {_PATIENCE:.0f} s; try"
+                    " again"
                 ) from error
             if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
                 raise StateTorn(
-                    f"{self.path} is torn or no index of ours ({error}); restore it from a copy, or move it "
-                    "away and import exported states"
+                    f"{self.path} is torn or no index of ours ({error}); restore it from a copy, or"
+                    " move it away and import exported states"
                 ) from error
             if name.startswith(_TROUBLE):
                 raise OSError(f"{self.path} cannot be read or written: {error}") from error
@@ -222,10 +235,11 @@ class Index:
 
 
 def open_index(folder: Path, blobs: Path, network: bool) -> Index:
-    """Open a store's index, with the journal that its folder is to have; the caller holds the folder.
+    """Open a store's index, with the journal that its folder is to have; the caller holds the
+    folder.
 
-    Raises ValueError if no such journal holds there, StateTorn if the index is missing beside its blobs; else
-    as Index.
+    Raises ValueError if no such journal holds there, StateTorn if the index is missing beside its
+    blobs; else as Index.
     """
     path = folder / "index.sqlite"
     if (not path.exists() or not path.stat().st_size) and any(blobs.iterdir()):
@@ -234,7 +248,9 @@ def open_index(folder: Path, blobs: Path, network: bool) -> Index:
     journal: Journal = "DELETE" if network or note.exists() else "WAL"
     check_place(folder, journal, mount_of(folder))
     index = Index(path, journal)
-    if journal == "DELETE" and not note.exists():  # only now: somebody might have had it open with the other
+    if (
+        journal == "DELETE" and not note.exists()
+    ):  # only now: somebody might have had it open with the other
         said = b"Several machines may share this folder: its index keeps a rollback journal.\n"
         try:
             write_durably(note, [said])
@@ -245,9 +261,11 @@ def open_index(folder: Path, blobs: Path, network: bool) -> Index:
 
 
 def _make(path: Path) -> None:
-    """Make an empty file of mode 0600 if there is none; sqlite's companion files get the mode it has.
+    """Make an empty file of mode 0600 if there is none; sqlite's companion files get the mode it
+    has.
 
-    One that is there is not touched: closing it would let go of all locks that this process has on it.
+    One that is there is not touched: closing it would let go of all locks that this process has on
+    it.
     """
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))

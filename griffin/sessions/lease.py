@@ -1,8 +1,10 @@
-"""A lease on a session: one holder at a time, let go by the kernel when its process dies, however it dies.
+"""A lease on a session: one holder at a time, let go by the kernel when its process dies, however
+it dies.
 
-It is an flock on a file of its own. A lease noted in the index (a process id, a time until when) outlives a
-killed owner or expires under a slow one; this one does neither, and needs no renewing. On NFS it is the
-server's: a machine that dies, or is cut off, loses it when the server gives it up (90 seconds, usually).
+It is an flock on a file of its own. A lease noted in the index (a process id, a time until when)
+outlives a killed owner or expires under a slow one; this one does neither, and needs no renewing.
+On NFS it is the server's: a machine that dies, or is cut off, loses it when the server gives it up
+(90 seconds, usually).
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from pathlib import Path
 from griffin.sessions.disk import no_room
 from griffin.sessions.errors import SessionBusy
 
-# Who looks whether a lease is free (`in_use`, a sweep) holds it for a moment, and forking takes milliseconds;
-# these are not worth refusing anybody.
+# Who looks whether a lease is free (`in_use`, a sweep) holds it for a moment, and forking takes
+# milliseconds; these are not worth refusing anybody.
 _TRIES, _PAUSE = 10, 0.002
 
 
@@ -34,7 +36,8 @@ class Lease:
                 holder = os.pread(handle, 500, 0).decode(errors="replace") or "another process"
                 raise SessionBusy(f"{what} is in use by {holder}; close it there, or fork it")
             line = (
-                f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
+                f"process {os.getpid()} on {socket.gethostname()} since"
+                f" {time.strftime('%Y-%m-%d %H:%M:%S')}"
             )
             try:
                 os.pwrite(handle, line.encode(), 0)
@@ -56,7 +59,9 @@ class Lease:
         """Let go; a second time does nothing."""
         handle, self._handle = self._handle, None
         if handle is not None:
-            with suppress(OSError):  # a note for people; where it cannot be removed it is only out of date
+            with suppress(
+                OSError
+            ):  # a note for people; where it cannot be removed it is only out of date
                 os.ftruncate(handle, 0)
             os.close(handle)
 

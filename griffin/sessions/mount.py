@@ -1,4 +1,5 @@
-"""What a folder is mounted from, read off Linux's mount table, and whether sessions can be kept there."""
+"""What a folder is mounted from, read off Linux's mount table, and whether sessions can be kept
+there."""
 
 from __future__ import annotations
 
@@ -10,13 +11,40 @@ Journal = Literal["WAL", "DELETE"]
 
 _TABLE = Path("/proc/self/mountinfo")
 _NETWORK = {
-    *("9p", "afs", "beegfs", "ceph", "cifs", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4"),
+    *(
+        "9p",
+        "afs",
+        "beegfs",
+        "ceph",
+        "cifs",
+        "gfs2",
+        "glusterfs",
+        "gpfs",
+        "lustre",
+        "ncpfs",
+        "nfs",
+        "nfs4",
+    ),
     *("ocfs2", "orangefs", "smb3", "smbfs", "virtiofs"),
-    *("fuse.ceph-fuse", "fuse.gcsfuse", "fuse.glusterfs", "fuse.juicefs", "fuse.rclone", "fuse.s3fs"),
+    *(
+        "fuse.ceph-fuse",
+        "fuse.gcsfuse",
+        "fuse.glusterfs",
+        "fuse.juicefs",
+        "fuse.rclone",
+        "fuse.s3fs",
+    ),
     "fuse.sshfs",
 }
 # Options, and file systems, whose locks are seen by the machine that takes them and by no other.
-_LOCAL_LOCKS = {"nolock", "local_lock=all", "local_lock=flock", "local_lock=posix", "nobrl", "localflock"}
+_LOCAL_LOCKS = {
+    "nolock",
+    "local_lock=all",
+    "local_lock=flock",
+    "local_lock=posix",
+    "nobrl",
+    "localflock",
+}
 _WITHOUT_LOCKS = {"fuse.gcsfuse", "fuse.rclone", "fuse.s3fs", "fuse.sshfs"}
 
 
@@ -46,26 +74,33 @@ def mount_of(folder: Path, table: str | None = None) -> Mount | None:
             continue
         point = Path(_plain(before[4]))
         # Of two at one point the later one lies on top.
-        if place.is_relative_to(point) and (found is None or len(point.parts) >= len(found.point.parts)):
+        if place.is_relative_to(point) and (
+            found is None or len(point.parts) >= len(found.point.parts)
+        ):
             options = frozenset([*before[5].split(","), *after[2].split(",")])
             found = Mount(point=point, kind=after[0], options=options)
     return found
 
 
 def check_place(folder: Path, journal: Journal, mount: Mount | None) -> None:
-    """Raise ValueError for a folder on which a store with this journal does not hold what it promises."""
+    """Raise ValueError for a folder on which a store with this journal does not hold what it
+    promises."""
     if mount is None or mount.kind not in _NETWORK:
         return
     if journal == "WAL":
         raise ValueError(
-            f"{folder} is on a network ({mount.kind}), where sqlite's write-ahead log does not hold; use a "
-            "local folder, or Store(network=True), which is `griffin serve --store-network`"
+            f"{folder} is on a network ({mount.kind}), where sqlite's write-ahead log does not"
+            " hold; use a local folder, or Store(network=True), which is `griffin serve"
+            " --store-network`"
         )
-    blind = sorted(_LOCAL_LOCKS & mount.options) or ([mount.kind] if mount.kind in _WITHOUT_LOCKS else [])
+    blind = sorted(_LOCAL_LOCKS & mount.options) or (
+        [mount.kind] if mount.kind in _WITHOUT_LOCKS else []
+    )
     if blind:
         raise ValueError(
-            f"{folder} is on a network ({mount.kind}) where others see no lock of ours ({', '.join(blind)}): "
-            "two could write one session; mount it with locks, or use another folder"
+            f"{folder} is on a network ({mount.kind}) where others see no lock of ours"
+            f" ({', '.join(blind)}): two could write one session; mount it with locks, or use"
+            " another folder"
         )
 
 

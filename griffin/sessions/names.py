@@ -1,4 +1,5 @@
-"""Names of sessions and namespaces, never part of a path, and the other words that the index keeps."""
+"""Names of sessions and namespaces, never part of a path, and the other words that the index
+keeps."""
 
 from __future__ import annotations
 
@@ -16,22 +17,25 @@ _ALLOWED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 def check_name(name: str) -> str:
-    """Return the name, or raise InvalidName: 1 to 128 of A-Z a-z 0-9 . _ -, a letter or digit first."""
+    """Return the name, or raise InvalidName: 1 to 128 of A-Z a-z 0-9 . _ -, a letter or digit
+    first."""
     if not isinstance(name, str) or not _ALLOWED.fullmatch(name):
         raise InvalidName(
-            f"{name!r:.200} cannot name a session; a name has 1 to 128 of the characters A-Z a-z 0-9 . _ - "
-            "and begins with a letter or a digit"
+            f"{name!r:.200} cannot name a session; a name has 1 to 128 of the characters A-Z a-z"
+            " 0-9 . _ - and begins with a letter or a digit"
         )
     return name
 
 
 def check_kept(name: str) -> str:
-    """Return a name that `check_name` lets pass or `unfinished_name` made; InvalidName for others."""
+    """Return a name that `check_name` lets pass or `unfinished_name` made; InvalidName for
+    others."""
     return name if isinstance(name, str) and _UNFINISHED.fullmatch(name) else check_name(name)
 
 
 def check_namespace(namespace: str) -> str:
-    """Return the namespace, a name or "" (the one of whoever runs the program); InvalidName otherwise."""
+    """Return the namespace, a name or "" (the one of whoever runs the program); InvalidName
+    otherwise."""
     return namespace if namespace == "" else check_name(namespace)
 
 

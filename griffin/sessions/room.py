@@ -24,8 +24,8 @@ SELECT (SELECT coalesce(sum(nbytes), 0) FROM turn)
 # What one session holds.
 OWN = f"""
 SELECT (SELECT coalesce(sum({_SESSION}), 0) FROM session WHERE id = :session)
-    + (SELECT coalesce(sum(nbytes + {MEMBER_BYTES}), 0) FROM member JOIN turn ON turn.id = member.turn
-       WHERE member.session = :session)
+    + (SELECT coalesce(sum(nbytes + {MEMBER_BYTES}), 0)
+       FROM member JOIN turn ON turn.id = member.turn WHERE member.session = :session)
 """
 # What sessions hold that are not of these namespaces (a JSON list). Namespaces share no turns.
 OTHERS = f"""
@@ -38,8 +38,14 @@ SELECT (SELECT coalesce(sum({_SESSION}), 0) FROM other)
 
 
 def session_bytes(title: str, settings: Mapping[str, Any] | None, turns: int = 0) -> int:
-    """Return the bytes that a new session takes beside its turns, of which it begins with so many."""
-    return SESSION_BYTES + len(title) + len(plain_json(settings, "the settings")) + turns * MEMBER_BYTES
+    """Return the bytes that a new session takes beside its turns, of which it begins with so
+    many."""
+    return (
+        SESSION_BYTES
+        + len(title)
+        + len(plain_json(settings, "the settings"))
+        + turns * MEMBER_BYTES
+    )
 
 
 def check_quota(index: sqlite3.Connection, quota: int | None, more: int) -> None:

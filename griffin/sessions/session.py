@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 class Resumed:
     """What a session goes on from.
 
-    state:   one row on the CPU that has read everything but `pending`, the caller's own; None if that is
-             nothing.
+    state:   one row on the CPU that has read everything but `pending`, the caller's own; None if
+             that is nothing.
     pending: ids to read before anything else.
     tokens:  how many tokens the conversation has, `pending` included.
     nbytes:  bytes of the state.
@@ -57,7 +57,8 @@ class Resumed:
 
 
 class Session:
-    """A conversation held by a lease: `Store.create` and `Store.open` make one. Used by one thread at a time.
+    """A conversation held by a lease: `Store.create` and `Store.open` make one. Used by one thread
+    at a time.
 
     name:        its name.
     fingerprint: of the model it belongs to.
@@ -107,13 +108,15 @@ class Session:
     def resume(self) -> Resumed:
         """Read the state back from the disk, each time anew.
 
-        Raises StateTorn, naming the file, if one of its files is missing or not what was written: the session
-        is not guessed at or read again behind the caller's back.
+        Raises StateTorn, naming the file, if one of its files is missing or not what was written:
+        the session is not guessed at or read again behind the caller's back.
         """
         self._check_held()
         started = time.perf_counter()
         store = self._store
-        state = history.state_after(store.index, store.blobs, self.head, self.config, self.fingerprint)
+        state = history.state_after(
+            store.index, store.blobs, self.head, self.config, self.fingerprint
+        )
         return Resumed(
             state=state,
             pending=self.pending,
@@ -136,13 +139,14 @@ class Session:
 
         role:    who said it.
         ids:     its tokens, at least one.
-        state:   one row that has read all tokens of the conversation but `pending`; it is copied from, not
-                 kept. None if it has read none.
+        state:   one row that has read all tokens of the conversation but `pending`; it is copied
+                 from, not kept. None if it has read none.
         pending: the ids at the conversation's end that `state` has not read, at least one.
         text:    the turn's text, to be shown later.
         stats:   plain values to keep beside it.
-        Raises ValueError for parts that do not fit together or the session's model, StorageFull if there is
-        no room, SessionBusy if the lease was lost and another went on; then all is as it was before.
+        Raises ValueError for parts that do not fit together or the session's model, StorageFull if
+        there is no room, SessionBusy if the lease was lost and another went on; then all is as it
+        was before.
         """
         self._check_held()
         turn_ids = check_ids(ids, self.config.vocab_size, "the turn's ids")
@@ -187,18 +191,22 @@ class Session:
         return self.head
 
     def undo(self, turns: int = 1) -> Turn | None:
-        """Go back so many turns and return where the session stands then; `redo` goes forward again.
+        """Go back so many turns and return where the session stands then; `redo` goes forward
+        again.
 
         Raises UnknownTurn if there are not so many, or the state there was never here.
         """
         _at_least_one(turns, "undo")
         line = self.turns()
         if turns > len(line):
-            raise UnknownTurn(f"the conversation has {len(line)} turns here; {turns} cannot be undone")
+            raise UnknownTurn(
+                f"the conversation has {len(line)} turns here; {turns} cannot be undone"
+            )
         return self._move(line[-turns - 1] if turns < len(line) else None, self._tip)
 
     def redo(self, turns: int = 1) -> Turn | None:
-        """Go forward so many turns, along the way that was left by `undo`, and return where it stands then.
+        """Go forward so many turns, along the way that was left by `undo`, and return where it
+        stands then.
 
         Raises UnknownTurn if there are not so many.
         """
@@ -212,22 +220,28 @@ class Session:
     def goto(self, number: int | None, *, keep: bool = True) -> Turn | None:
         """Stand at a turn of any branch, or before the first (None).
 
-        keep: note it on the disk. Otherwise only this object stands there, and the next `commit` makes it so;
-              if there is none, the session is found where it was.
-        `redo` then leads on along the way it was on, if the turn lies on it, otherwise along the youngest
-        turns that follow. Raises UnknownTurn if there is none of that number, or its state was never here.
+        keep: note it on the disk. Otherwise only this object stands there, and the next `commit`
+              makes it so; if there is none, the session is found where it was.
+        `redo` then leads on along the way it was on, if the turn lies on it, otherwise along the
+        youngest turns that follow. Raises UnknownTurn if there is none of that number, or its state
+        was never here.
         """
         index, tip = self._store.index, self._tip
         turn = None if number is None else history.turn(index, self._row, number=number)
-        if turn is not None and turn.key not in {other.key for other in history.line(index, self._row, tip)}:
+        if turn is not None and turn.key not in {
+            other.key for other in history.line(index, self._row, tip)
+        }:
             tip = youngest(self.tree(), turn).key
         return self._move(turn, tip, keep=keep)
 
-    def fork(self, name: str | None = None, *, at: int | None = None, title: str | None = None) -> str:
-        """Make another session of this one's turns, up to the head or to turn `at`, and return its name.
+    def fork(
+        self, name: str | None = None, *, at: int | None = None, title: str | None = None
+    ) -> str:
+        """Make another session of this one's turns, up to the head or to turn `at`, and return its
+        name.
 
-        It shares their files, and nothing that happens to one of the two is seen by the other. Raises
-        StorageFull if there is no room for its rows.
+        It shares their files, and nothing that happens to one of the two is seen by the other.
+        Raises StorageFull if there is no room for its rows.
         """
         self._check_held()
         turn = self._at(at)
@@ -259,7 +273,8 @@ class Session:
     def ids(self) -> tuple[int, ...]:
         """Return all tokens up to the head, those pending included.
 
-        Of a session that began with an imported state those read before its first turn are not known.
+        Of a session that began with an imported state those read before its first turn are not
+        known.
         """
         return tuple(i for turn in self.turns() for i in turn.ids)
 
@@ -278,7 +293,8 @@ class Session:
         title: str | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        """Change the name, the title, or the plain values kept beside the conversation; None leaves them.
+        """Change the name, the title, or the plain values kept beside the conversation; None leaves
+        them.
 
         Raises InvalidName, and SessionExists if the name is taken.
         """
@@ -296,13 +312,16 @@ class Session:
         self.name, self.title, self.settings = new, title, json.loads(kept)
 
     def export(self, path: str | Path, *, at: int | None = None) -> int:
-        """Write the head, or turn `at`, as a state file that can be carried anywhere; return its bytes.
+        """Write the head, or turn `at`, as a state file that can be carried anywhere; return its
+        bytes.
 
         The state of that one turn goes with it, and the text and tokens of those before it.
         """
         self._check_held()
         store = self._store
-        return export_turn(store, self._row, self._at(at), self.fingerprint, self.config, self.title, path)
+        return export_turn(
+            store, self._row, self._at(at), self.fingerprint, self.config, self.title, path
+        )
 
     def _move(self, turn: Turn | None, tip: int | None, *, keep: bool = True) -> Turn | None:
         self._check_held()
@@ -317,18 +336,20 @@ class Session:
         return turn
 
     def _read(self, ids: tuple[int, ...], pending: tuple[int, ...]) -> int:
-        """Return how many tokens more than the head's this turn's state has read; ValueError if it cannot."""
+        """Return how many tokens more than the head's this turn's state has read; ValueError if it
+        cannot."""
         if not ids:
             raise ValueError("a turn has at least one token")
         if not pending:
             raise ValueError(
-                "nothing is pending; a state cannot step back, so keep the one before the last token, and "
-                "that token as pending"
+                "nothing is pending; a state cannot step back, so keep the one before the last"
+                " token, and that token as pending"
             )
         unread = (*self.pending, *ids)
         if len(pending) > len(unread) or unread[-len(pending) :] != pending:
             raise ValueError(
-                f"the {len(pending)} pending ids are not the last of the {len(unread)} that were to be read"
+                f"the {len(pending)} pending ids are not the last of the {len(unread)} that were to"
+                " be read"
             )
         return len(unread) - len(pending)
 
@@ -340,7 +361,11 @@ class Session:
         return row["pos"]
 
     def _at(self, number: int | None) -> Turn | None:
-        return self.head if number is None else history.turn(self._store.index, self._row, number=number)
+        return (
+            self.head
+            if number is None
+            else history.turn(self._store.index, self._row, number=number)
+        )
 
     def _look(self) -> sqlite3.Row:
         """Read where the session stands; return its row."""
@@ -348,7 +373,9 @@ class Session:
         if found is None:
             raise UnknownSession("the session was deleted while it was being opened")
         head = found["head"]
-        self.head = history.turn(self._store.index, self._row, key=head) if head is not None else None
+        self.head = (
+            history.turn(self._store.index, self._row, key=head) if head is not None else None
+        )
         self._tip: int | None = found["tip"]
         self._kept_head: int | None = head  # what the disk has, from which `goto` may have gone
         return found
@@ -356,13 +383,15 @@ class Session:
     def _check_unmoved(self, index: sqlite3.Connection) -> None:
         """Raise SessionBusy, and give the session back, if it does not stand where we left it.
 
-        A lease on a network is the file server's: cut off from it for long enough, one loses it unawares.
+        A lease on a network is the file server's: cut off from it for long enough, one loses it
+        unawares.
         """
         row = index.execute("SELECT head FROM session WHERE id = ?", (self._row,)).fetchone()
         if row is None or row["head"] != self._kept_head:
             self._lease.release()
             raise SessionBusy(
-                f"the session {self.name!r} was gone on with elsewhere; its lease was lost, so open it again"
+                f"the session {self.name!r} was gone on with elsewhere; its lease was lost, so open"
+                " it again"
             )
 
     def _check_held(self) -> None:

@@ -51,7 +51,8 @@ class Usage:
 # Conditions follow.
 INFOS = """
 SELECT session.*, head.tokens, above.name AS parent_name,
-    (SELECT number FROM member WHERE member.session = session.id AND member.turn = session.head) AS stands_at,
+    (SELECT number FROM member
+     WHERE member.session = session.id AND member.turn = session.head) AS stands_at,
     (SELECT count(*) FROM member WHERE member.session = session.id) AS turns,
     (SELECT sum(nbytes) FROM member JOIN turn ON turn.id = member.turn
      WHERE member.session = session.id) AS nbytes

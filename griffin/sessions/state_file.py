@@ -1,9 +1,11 @@
-"""One state in one file to carry anywhere: `*.state.safetensors`, readable by any safetensors library.
+"""One state in one file to carry anywhere: `*.state.safetensors`, readable by any safetensors
+library.
 
-Metadata, all strings: format, version, fingerprint and config (JSON), tokens_seen, pos, token_chain_hash,
-pending_ids (JSON), created, parent, title, turns (JSON). Tensors: `rg_lru.N`, `conv.N` of the recurrent
-layers; `k.N`, `v.N` of the attention layers, the window's positions, oldest first; `ids`, those of all turns
-one after another.
+Metadata, all strings: format, version, fingerprint and config (JSON), tokens_seen, pos,
+                       token_chain_hash,
+pending_ids (JSON), created, parent, title, turns (JSON). Tensors: `rg_lru.N`, `conv.N` of the
+recurrent layers; `k.N`, `v.N` of the attention layers, the window's positions, oldest first; `ids`,
+those of all turns one after another.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ from griffin.sessions.turn_file import check_finite, check_state
 
 FORMAT = "griffin-portable-state"
 VERSION = "1"
-_LARGEST = 1 << 30  # bytes of a state we are willing to build for a file that only vouches for itself
+_LARGEST = (
+    1 << 30
+)  # bytes of a state we are willing to build for a file that only vouches for itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +60,8 @@ class StateInfo:
     tokens:      how many tokens led to it, `pending` included.
     chain:       hash chain over all of them (`extend_chain`), 32 hexadecimal digits.
     pending:     the last ids, which the state has not read: at least one.
-    turns:       the conversation so far, oldest first; empty if it was no conversation, or its text is not
-                 kept.
+    turns:       the conversation so far, oldest first; empty if it was no conversation, or its text
+                 is not kept.
     parent:      the chain of the state it went on from; "" if it went on from none.
     title:       for people.
     created:     seconds since 1970.
@@ -95,16 +99,26 @@ class StateInfo:
     def records(self) -> tuple[TurnRecord, ...]:
         """The turns; where there are none, one that stands for all that was read."""
         bare = TurnRecord(
-            role="state", text=None, ids=(), tokens=self.tokens, chain=self.chain, created=self.created
+            role="state",
+            text=None,
+            ids=(),
+            tokens=self.tokens,
+            chain=self.chain,
+            created=self.created,
         )
         return self.turns or (bare,)
 
 
-def info_of(line: Sequence[Turn], fingerprint: Fingerprint, config: GriffinConfig, title: str) -> StateInfo:
-    """Return what a state file says of the last of these turns, which follow each other from a first one."""
+def info_of(
+    line: Sequence[Turn], fingerprint: Fingerprint, config: GriffinConfig, title: str
+) -> StateInfo:
+    """Return what a state file says of the last of these turns, which follow each other from a
+    first one."""
     turn = line[-1]
     records = (
-        TurnRecord(role=t.role, text=t.text, ids=t.ids, tokens=t.tokens, chain=t.chain, created=t.created)
+        TurnRecord(
+            role=t.role, text=t.text, ids=t.ids, tokens=t.tokens, chain=t.chain, created=t.created
+        )
         for t in line
     )
     return StateInfo(
@@ -123,15 +137,16 @@ def save_state_file(path: str | Path, info: StateInfo, state: State | None) -> i
     """Write a state file of mode 0600, whole or not at all, in place of any file of that name.
 
     state: one row that has read everything but `info.pending`; None if that is nothing.
-    Returns the bytes written. Raises ValueError for a state that does not fit `info`, StorageFull without
-    room.
+    Returns the bytes written. Raises ValueError for a state that does not fit `info`, StorageFull
+    without room.
     """
     config, dtype = info.config, info.fingerprint.torch_dtype
     read = info.tokens - len(info.pending)
     pos = int(state.pos[0]) if state is not None else 0
     if (state is None) != (read == 0):
         raise ValueError(
-            f"of {info.tokens} tokens {len(info.pending)} are pending; the state must have read the rest"
+            f"of {info.tokens} tokens {len(info.pending)} are pending; the state must have read the"
+            " rest"
         )
     tensors: dict[str, Tensor] = {}
     if state is not None:
@@ -180,19 +195,24 @@ def load_state_file(
 ) -> tuple[StateInfo, State | None]:
     """Read a state file and check all of it before any of it is used.
 
-    fingerprint: the model's that is to go on with it; a difference is a StateMismatch that names the parts.
-                 Without one the file need only agree with itself.
+    fingerprint: the model's that is to go on with it; a difference is a StateMismatch that names
+                 the parts. Without one the file need only agree with itself.
     Returns what it says and the state, on the CPU; None if nothing has been read yet.
-    Raises UnknownSession if there is no such file, and StateTorn for one that is torn, foreign, of another
-    shape than its config says, or not finite.
+    Raises UnknownSession if there is no such file, and StateTorn for one that is torn, foreign, of
+    another shape than its config says, or not finite.
     """
     with _open(path) as file:
         info, pos = _info(file, fingerprint)
         if info.tokens == len(info.pending):
             return info, None
         config, dtype = info.config, info.fingerprint.torch_dtype
-        if fingerprint is None and State.zeros(config, 1, dtype=dtype, device="meta").nbytes > _LARGEST:
-            raise file.torn(f"its state would take more than {_LARGEST} bytes; name the model it belongs to")
+        if (
+            fingerprint is None
+            and State.zeros(config, 1, dtype=dtype, device="meta").nbytes > _LARGEST
+        ):
+            raise file.torn(
+                f"its state would take more than {_LARGEST} bytes; name the model it belongs to"
+            )
         tensors = {name: file.read(name) for name in file.specs if name != "ids"}
         try:
             check_finite(tensors)
@@ -203,7 +223,8 @@ def load_state_file(
 
 
 def read_state_info(path: str | Path) -> StateInfo:
-    """Return what a state file says of itself, without its state. Errors as for `load_state_file`."""
+    """Return what a state file says of itself, without its state. Errors as for
+    `load_state_file`."""
     with _open(path) as file:
         return _info(file, None)[0]
 
@@ -256,7 +277,14 @@ def _info(file: TensorFile, fingerprint: Fingerprint | None) -> tuple[StateInfo,
         )
     except SessionError:
         raise
-    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise file.torn(f"its metadata makes no sense ({error!s:.200})") from error
     return info, pos
 
@@ -284,14 +312,18 @@ def _check_turns(info: StateInfo) -> None:
         if turn.text is not None:
             check_text(turn.text, f"the text of {what}")
         if not isinstance(turn.created, (int, float)) or not math.isfinite(turn.created):
-            raise ValueError(f"{what} was made at {turn.created!r:.80}; it should be seconds since 1970")
+            raise ValueError(
+                f"{what} was made at {turn.created!r:.80}; it should be seconds since 1970"
+            )
         _count(turn.tokens)
         check_ids(turn.ids, info.config.vocab_size, f"the ids of {what}")
         _check_chain(turn.chain)
         if before is None:
             chain = NOTHING if len(turn.ids) == turn.tokens else None
             if len(turn.ids) > turn.tokens:
-                raise ValueError(f"{what} has {len(turn.ids)} ids and ends after {turn.tokens} tokens")
+                raise ValueError(
+                    f"{what} has {len(turn.ids)} ids and ends after {turn.tokens} tokens"
+                )
         else:
             chain = bytes.fromhex(before.chain)
             if before.tokens + len(turn.ids) != turn.tokens:
@@ -303,14 +335,18 @@ def _check_turns(info: StateInfo) -> None:
         before = turn
     if before is not None and (before.tokens, before.chain) != (info.tokens, info.chain):
         raise ValueError("the last turn does not end where the state does")
-    known = [i for turn in info.turns[-len(info.pending) - 1 :] for i in turn.ids][-len(info.pending) :]
+    known = [i for turn in info.turns[-len(info.pending) - 1 :] for i in turn.ids][
+        -len(info.pending) :
+    ]
     if known != list(info.pending)[len(info.pending) - len(known) :]:
         raise ValueError("the pending ids are not the last ones of the turns")
 
 
 def _check_chain(chain: str) -> None:
     if len(bytes.fromhex(chain)) != len(NOTHING):
-        raise ValueError(f"a token chain has {2 * len(NOTHING)} hexadecimal digits, not {chain!r:.80}")
+        raise ValueError(
+            f"a token chain has {2 * len(NOTHING)} hexadecimal digits, not {chain!r:.80}"
+        )
 
 
 def _object(text: str) -> dict[str, Any]:
@@ -364,7 +400,9 @@ def _parts(
     def column(name: str, kind: str) -> Tensor:
         layers: Sequence[int] = [n for n, k in enumerate(config.block_types) if k == kind]
         return (
-            torch.stack([tensors[f"{name}.{n}"] for n in layers]) if layers else torch.empty(0, dtype=dtype)
+            torch.stack([tensors[f"{name}.{n}"] for n in layers])
+            if layers
+            else torch.empty(0, dtype=dtype)
         )
 
     span = Span(window(config, pos).start, pos, column("k", "attention"), column("v", "attention"))

@@ -22,7 +22,14 @@ from griffin.sessions.exchange import export_turn, import_state
 from griffin.sessions.fingerprint import Fingerprint, config_digest
 from griffin.sessions.index import open_index
 from griffin.sessions.lease import Lease, in_use, locked, locked_if_free
-from griffin.sessions.names import UNFINISHED, check_kept, check_name, check_namespace, check_text, new_name
+from griffin.sessions.names import (
+    UNFINISHED,
+    check_kept,
+    check_name,
+    check_namespace,
+    check_text,
+    new_name,
+)
 from griffin.sessions.room import HELD, MOST_SESSIONS, OTHERS, OWN, check_quota, session_bytes
 from griffin.sessions.session import Session
 from griffin.sessions.session_info import INFOS, USAGE, SessionInfo, Usage, info_of
@@ -31,20 +38,24 @@ from griffin.sessions.turn import Turn
 
 
 class Store:
-    """Sessions in a folder of mode 0700, for any number of processes, on a network of several machines.
+    """Sessions in a folder of mode 0700, for any number of processes, on a network of several
+    machines.
 
-    folder:          made if it is not there. One that others may look into is refused, unless it is empty.
-    namespace:       whose sessions: they see and count only their own. "" or the form of a name, such as the
-                     digest of an API key.
-    quota_bytes:     most bytes of all namespaces together. An owner's own sessions make room for what is new,
-                     those unused for longest first.
+    folder:          made if it is not there. One that others may look into is refused, unless it is
+                     empty.
+    namespace:       whose sessions: they see and count only their own. "" or the form of a name,
+                     such as the digest of an API key.
+    quota_bytes:     most bytes of all namespaces together. An owner's own sessions make room for
+                     what is new, those unused for longest first.
     max_age_seconds: a session unused for longer is removed by `sweep`.
-    network:         the folder may be shared by several machines: the index keeps a rollback journal, which
-                     holds where file locks do. A folder that was opened so once stays so, whoever opens it.
-    A namespace has at most MOST_SESSIONS sessions; beside a quota, the one unused for longest makes place.
-    An open session is never removed. Raises StateTorn for an index that is not ours or not whole, ValueError
-    for a folder on a network without `network`, or one without locks that other machines see. Files that a
-    killed process left unfinished are removed. A process that forks makes a Store of its own in the child.
+    network:         the folder may be shared by several machines: the index keeps a rollback
+                     journal, which holds where file locks do. A folder that was opened so once
+                     stays so, whoever opens it.
+    A namespace has at most MOST_SESSIONS sessions; beside a quota, the one unused for longest makes
+    place. An open session is never removed. Raises StateTorn for an index that is not ours or not
+    whole, ValueError for a folder on a network without `network`, or one without locks that other
+    machines see. Files that a killed process left unfinished are removed. A process that forks
+    makes a Store of its own in the child.
     """
 
     def __init__(
@@ -84,7 +95,8 @@ class Store:
         self.index.close()
 
     def within(self, namespace: str, beside: Sequence[str] = ()) -> Store:
-        """Return this store for another owner. beside: namespaces of the same owner, which make room, too."""
+        """Return this store for another owner. beside: namespaces of the same owner, which make
+        room, too."""
         other = copy.copy(self)
         other.namespace = check_namespace(namespace)
         other.owner = (namespace, *map(check_namespace, beside))
@@ -99,16 +111,20 @@ class Store:
         title: str = "",
         settings: Mapping[str, Any] | None = None,
     ) -> Session:
-        """Begin a session and open it. Without a name it gets a random one; see also `unfinished_name`.
+        """Begin a session and open it. Without a name it gets a random one; see also
+        `unfinished_name`.
 
         fingerprint: of the model; its `config` is the digest of `config`.
         settings:    plain values to keep beside it.
-        Raises InvalidName, SessionExists, StorageFull, and ValueError for a fingerprint of another config.
+        Raises InvalidName, SessionExists, StorageFull, and ValueError for a fingerprint of another
+        config.
         """
         name = check_kept(name) if name is not None else new_name()
         check_text(title, "the title")
         if fingerprint.config != config_digest(config):
-            raise ValueError("the fingerprint's config is not the digest of the config given with it")
+            raise ValueError(
+                "the fingerprint's config is not the digest of the config given with it"
+            )
         key, needed = secrets.token_hex(16), session_bytes(title, settings)
         with locked(self.writers, shared=True):  # so that nobody takes the lock file for a lost one
             self._make_room(needed, None)
@@ -135,8 +151,8 @@ class Store:
     def open(self, name: str, fingerprint: Fingerprint) -> Session:
         """Open a session for the model of this fingerprint.
 
-        Raises UnknownSession, SessionBusy if it is open elsewhere, and StateMismatch, which says what
-        differs.
+        Raises UnknownSession, SessionBusy if it is open elsewhere, and StateMismatch, which says
+        what differs.
         """
         row = self._find(name)
         lease = Lease(self.locks / row["key"], f"the session {name!r}")
@@ -158,18 +174,21 @@ class Store:
         return tuple(info_of(row) for row in self.index.rows(INFOS + where, values))
 
     def show(self, name: str) -> SessionInfo:
-        """Return what the list says of one session; UnknownSession if there is none of that name."""
+        """Return what the list says of one session; UnknownSession if there is none of that
+        name."""
         row = self.index.row(INFOS + "WHERE session.id = :id", {"id": self._find(name)["id"]})
         if row is None:
             raise UnknownSession(_unknown(name))
         return info_of(row)
 
     def busy(self, name: str) -> bool:
-        """Return whether a session is open, here or in any other process; it stays free if it is."""
+        """Return whether a session is open, here or in any other process; it stays free if it
+        is."""
         return in_use(self.locks / self._find(name)["key"])
 
     def turns(self, name: str) -> tuple[Turn, ...]:
-        """Return all turns of a session, of all branches, in the order they were made; it may be open."""
+        """Return all turns of a session, of all branches, in the order they were made; it may be
+        open."""
         return tuple(history.tree(self.index, self._find(name)["id"]))
 
     def usage(self) -> Usage:
@@ -178,7 +197,8 @@ class Store:
         return Usage(sessions=sessions, turns=turns, nbytes=nbytes)
 
     def rename(self, name: str, to: str) -> None:
-        """Give a session another name. SessionBusy if it is open, SessionExists if the name is taken."""
+        """Give a session another name. SessionBusy if it is open, SessionExists if the name is
+        taken."""
         check_name(to)
         row = self._find(name)
         lease = Lease(self.locks / row["key"], f"the session {name!r}")
@@ -192,7 +212,8 @@ class Store:
             lease.release()
 
     def delete(self, name: str) -> None:
-        """Delete a session: its row, text and tokens are overwritten in the index, its files removed.
+        """Delete a session: its row, text and tokens are overwritten in the index, its files
+        removed.
 
         Turns it shares with forks stay theirs. Raises SessionBusy if it is open.
         """
@@ -204,8 +225,8 @@ class Store:
             lease.release()
 
     def export(self, name: str, path: str | Path, *, at: int | None = None) -> int:
-        """Write a session's head, or its turn `at`, as a state file and return its bytes; it need not be
-        free.
+        """Write a session's head, or its turn `at`, as a state file and return its bytes; it need
+        not be free.
 
         Raises UnknownTurn for a number it does not have, ValueError for a session without turns.
         """
@@ -214,7 +235,9 @@ class Store:
         config = GriffinConfig.from_dict(json.loads(row["config"]))
         turn: Turn | None = None
         if at is not None or row["head"] is not None:
-            turn = history.turn(self.index, row["id"], number=at, key=row["head"] if at is None else None)
+            turn = history.turn(
+                self.index, row["id"], number=at, key=row["head"] if at is None else None
+            )
         return export_turn(self, row["id"], turn, fingerprint, config, row["title"], path)
 
     def import_(
@@ -227,11 +250,11 @@ class Store:
     ) -> SessionInfo:
         """Begin a session from a state file, after checking all of it.
 
-        fingerprint: the model's; without one the file's own is believed, and checked when the session is
-                     opened.
+        fingerprint: the model's; without one the file's own is believed, and checked when the
+                     session is opened.
         title:       the file's own if omitted.
-        Its turns come along as text; the state is that of the last one, so nothing before it can be gone back
-        to. Errors as for `load_state_file` and `create`.
+        Its turns come along as text; the state is that of the last one, so nothing before it can be
+        gone back to. Errors as for `load_state_file` and `create`.
         """
         name = check_name(name) if name is not None else new_name()
         if title is not None:
@@ -240,7 +263,8 @@ class Store:
         return self.show(name)
 
     def sweep(self) -> int:
-        """Remove sessions unused for too long and, over the quota, those unused for longest; return how many.
+        """Remove sessions unused for too long and, over the quota, those unused for longest; return
+        how many.
 
         Of all owners. Open sessions stay.
         """
@@ -250,7 +274,8 @@ class Store:
     def writing(
         self, packed: Packed | None, nbytes: int, session: int | None = None
     ) -> Iterator[tuple[sqlite3.Connection, str | None]]:
-        """Write a turn's file, then hold the index for the rows that name it: all of it happens, or nothing.
+        """Write a turn's file, then hold the index for the rows that name it: all of it happens, or
+        nothing.
 
         packed:  the file, if there is one.
         nbytes:  what file and rows take; room is made for them.
@@ -268,13 +293,18 @@ class Store:
                     yield index, file
             except BaseException:
                 # An interrupt may come when the row that names it is on the disk already.
-                if file and self.index.row("SELECT 1 FROM turn WHERE file = :file", {"file": file}) is None:
+                if (
+                    file
+                    and self.index.row("SELECT 1 FROM turn WHERE file = :file", {"file": file})
+                    is None
+                ):
                     (self.blobs / file).unlink(missing_ok=True)
                 raise
 
     @contextmanager
     def carrying(self) -> Iterator[Path]:
-        """Give a place for a state file on its way from one namespace to another; it is gone at the end.
+        """Give a place for a state file on its way from one namespace to another; it is gone at the
+        end.
 
         If this process is killed, `recover` removes it.
         """
@@ -286,32 +316,40 @@ class Store:
                 path.unlink(missing_ok=True)
 
     def recover(self) -> int:
-        """Remove files that no row names and unfinished sessions, left by processes that were killed.
+        """Remove files that no row names and unfinished sessions, left by processes that were
+        killed.
 
-        Does nothing while another process is writing: its file comes before its row. Returns how many.
+        Does nothing while another process is writing: its file comes before its row. Returns how
+        many.
         """
         with locked_if_free(self.writers) as free:
             if not free:
                 return 0
-            found = self._remove_unused("substr(name, 1, 1) = :unfinished", values={"unfinished": UNFINISHED})
-            # Before the rows: who opens a session meanwhile makes a lock file, and that one is not lost.
+            found = self._remove_unused(
+                "substr(name, 1, 1) = :unfinished", values={"unfinished": UNFINISHED}
+            )
+            # Before the rows: who opens a session meanwhile makes a lock file, and that one is not
+            # lost.
             blobs, locks = list(self.blobs.iterdir()), list(self.locks.iterdir())
-            named = {row[0] for row in self.index.rows("SELECT file FROM turn WHERE file IS NOT NULL")}
+            named = {
+                row[0] for row in self.index.rows("SELECT file FROM turn WHERE file IS NOT NULL")
+            }
             keys = {row[0] for row in self.index.rows("SELECT key FROM session")}
             lost = [path for path in blobs if path.name not in named]
             lost += [path for path in locks if path.name not in keys]
-            # What NFS calls a file that was removed while somebody has it open; it goes with its reader.
+            # What NFS calls a file that was removed while somebody has it open; it goes with its
+            # reader.
             lost = [path for path in lost if not path.name.startswith(".nfs")]
             for path in lost:
                 path.unlink(missing_ok=True)
         return found + len(lost)
 
     def check(self) -> tuple[str, ...]:
-        """Read everything that is kept and return what is wrong, each problem with the name of its file or
-        session.
+        """Read everything that is kept and return what is wrong, each problem with the name of its
+        file or session.
 
-        Of all namespaces; empty if all is well. It reads every file and hashes every token: a second for a
-        gigabyte or two.
+        Of all namespaces; empty if all is well. It reads every file and hashes every token: a
+        second for a gigabyte or two.
         """
         return tuple(problems(self.index, self.blobs))
 
@@ -323,7 +361,8 @@ class Store:
             self._make_place()
 
     def _make_bytes(self, nbytes: int, quota: int, session: int | None) -> None:
-        """Remove sessions of this owner as needed; StorageFull, and none is removed, if it is of no use."""
+        """Remove sessions of this owner as needed; StorageFull, and none is removed, if it is of no
+        use."""
         own = self._sum(OWN, {"session": session})
         if own + nbytes > quota:
             raise StorageFull(
@@ -352,7 +391,9 @@ class Store:
         if self.quota_bytes is not None:
             self._remove_unused(where, full, values)
         if full():
-            raise StorageFull(f"there are {MOST_SESSIONS:,} sessions, as many as there may be; delete some")
+            raise StorageFull(
+                f"there are {MOST_SESSIONS:,} sessions, as many as there may be; delete some"
+            )
 
     def _over(self, more: int) -> bool:
         return self.quota_bytes is not None and self._sum(HELD) + more > self.quota_bytes
@@ -363,10 +404,15 @@ class Store:
     def _remove_old(self) -> int:
         if self.max_age_seconds is None:
             return 0
-        return self._remove_unused("used < :oldest", values={"oldest": time.time() - self.max_age_seconds})
+        return self._remove_unused(
+            "used < :oldest", values={"oldest": time.time() - self.max_age_seconds}
+        )
 
     def _remove_unused(
-        self, where: str, go_on: Callable[[], bool] = lambda: True, values: Mapping[str, Any] | None = None
+        self,
+        where: str,
+        go_on: Callable[[], bool] = lambda: True,
+        values: Mapping[str, Any] | None = None,
     ) -> int:
         """Remove sessions that nobody has open, those unused for longest first; return how many."""
         removed = 0
@@ -377,14 +423,17 @@ class Store:
             if not go_on():
                 break
             with locked_if_free(self.locks / row["key"]) as free:
-                same = self.index.row("SELECT 1 FROM session WHERE id = :id AND used = :used", dict(row))
+                same = self.index.row(
+                    "SELECT 1 FROM session WHERE id = :id AND used = :used", dict(row)
+                )
                 if free and same:  # nobody has it, nor had it since we looked
                     self._remove(row["id"], row["key"])
                     removed += 1
         return removed
 
     def _remove(self, session: int, key: str) -> None:
-        """Remove a session whose lease is held. Rows go first: a crash leaves files that nothing names."""
+        """Remove a session whose lease is held. Rows go first: a crash leaves files that nothing
+        names."""
         with self.index.transaction() as index:
             files = remove_session(index, session)
         for file in files:

@@ -1,7 +1,8 @@
-"""Safetensors files that know whether they are whole: a crc32 for every tensor, a digest for the header.
+"""Safetensors files that know whether they are whole: a crc32 for every tensor, a digest for the
+header.
 
-Any safetensors library reads them. Ours reads the parts it is asked for, and believes nothing it has not
-checked: state files come from other people too.
+Any safetensors library reads them. Ours reads the parts it is asked for, and believes nothing it
+has not checked: state files come from other people too.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ _DTYPES = {
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _BLANK = "0" * 32  # stands for the digest while the header is hashed
-_USUAL_HEADER = 4096  # bytes that are read at once to have it; that of a turn is there with one call
+_USUAL_HEADER = (
+    4096  # bytes that are read at once to have it; that of a turn is there with one call
+)
 _LONGEST_HEADER = 64 << 20  # bytes; a transcript of a million words is a tenth of it
 
 
@@ -80,7 +83,8 @@ def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Packed:
 
 
 class TensorFile:
-    """A file that `pack` laid out, open for reading. Its header is checked now, a tensor when it is read.
+    """A file that `pack` laid out, open for reading. Its header is checked now, a tensor when it is
+    read.
 
     path:     where it is.
     metadata: the strings given to `pack`.
@@ -124,7 +128,8 @@ class TensorFile:
         for name, spec in specs.items():
             if found[name] != spec:
                 raise self.torn(
-                    f"{name} is {found[name].shape} {found[name].dtype}; expected {spec.shape} {spec.dtype}"
+                    f"{name} is {found[name].shape} {found[name].dtype}; expected {spec.shape}"
+                    f" {spec.dtype}"
                 )
 
     def read(self, name: str) -> Tensor:
@@ -173,10 +178,14 @@ class TensorFile:
                 raise
             raise self.torn("its header is not JSON") from error
         metadata = header.get("__metadata__") if isinstance(header, dict) else None
-        if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        if not isinstance(metadata, dict) or not all(
+            isinstance(text, str) for text in metadata.values()
+        ):
             raise self.torn("its header is not that of a safetensors file with metadata")
         if "digest" not in metadata or "crc32" not in metadata:
-            raise self.torn(f"its format is {metadata.get('format', 'unknown')!r:.100}, without checksums")
+            raise self.torn(
+                f"its format is {metadata.get('format', 'unknown')!r:.100}, without checksums"
+            )
         self.digest: str = metadata["digest"]
         self.nbytes = size
         try:
@@ -185,7 +194,9 @@ class TensorFile:
                 raise self.torn("its header is not what was written: the digest differs")
             self._crcs: dict[str, int] = json.loads(metadata["crc32"])
             self._entries = {
-                name: _entry(entry, 8 + length) for name, entry in header.items() if name != "__metadata__"
+                name: _entry(entry, 8 + length)
+                for name, entry in header.items()
+                if name != "__metadata__"
             }
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             if isinstance(error, StateTorn):
@@ -201,13 +212,17 @@ class TensorFile:
         if end != size:
             raise self.torn(f"it has {size} bytes instead of {end}")
         self.specs: dict[str, Spec] = {name: spec for name, (spec, _) in self._entries.items()}
-        self.metadata: dict[str, str] = {k: v for k, v in metadata.items() if k not in ("crc32", "digest")}
+        self.metadata: dict[str, str] = {
+            k: v for k, v in metadata.items() if k not in ("crc32", "digest")
+        }
 
 
 def _entry(entry: Any, offset: int) -> tuple[Spec, int]:
     """Return a tensor's spec and where it begins in the file; ValueError for what cannot be."""
     shape, (start, end) = tuple(entry["shape"]), entry["data_offsets"]
-    if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in (*shape, start, end)):
+    if not all(
+        isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in (*shape, start, end)
+    ):
         raise ValueError("a shape or an offset is not a whole number")
     spec = Spec(_DTYPES[entry["dtype"]], shape)
     if end - start != math.prod(shape) * spec.dtype.itemsize:
@@ -216,7 +231,8 @@ def _entry(entry: Any, offset: int) -> tuple[Spec, int]:
 
 
 def _quoted(digest: str) -> bytes:
-    """Return the digest as it stands in a header; in no string of it could these quotes stand unescaped."""
+    """Return the digest as it stands in a header; in no string of it could these quotes stand
+    unescaped."""
     return f'"digest":"{digest}"'.encode()
 
 

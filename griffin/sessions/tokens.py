@@ -23,8 +23,8 @@ def unpack_ids(packed: bytes) -> tuple[int, ...]:
 def extend_chain(chain: bytes, ids: Iterable[int]) -> bytes:
     """Return the chain, 16 bytes, after more tokens.
 
-    One hash a token (half a microsecond), so that it depends on the tokens alone and not on where turns or
-    calls end, and can be gone on with without the tokens before.
+    One hash a token (half a microsecond), so that it depends on the tokens alone and not on where
+    turns or calls end, and can be gone on with without the tokens before.
     """
     for i in ids:
         chain = hashlib.blake2b(chain + i.to_bytes(4, "little"), digest_size=16).digest()
@@ -32,9 +32,12 @@ def extend_chain(chain: bytes, ids: Iterable[int]) -> bytes:
 
 
 def check_ids(ids: Iterable[int], vocab_size: int, what: str) -> tuple[int, ...]:
-    """Return ids as a tuple; ValueError if one is not a whole number below the vocabulary's size."""
+    """Return ids as a tuple; ValueError if one is not a whole number below the vocabulary's
+    size."""
     found = tuple(ids)
     for place, i in enumerate(found):
         if not isinstance(i, int) or isinstance(i, bool) or not 0 <= i < vocab_size:
-            raise ValueError(f"{what} hold {i!r} at place {place}; ids are whole numbers below {vocab_size}")
+            raise ValueError(
+                f"{what} hold {i!r} at place {place}; ids are whole numbers below {vocab_size}"
+            )
     return found

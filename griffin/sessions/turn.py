@@ -16,12 +16,14 @@ class Turn:
 
     number:     counts the session's turns from 1, in the order they were made.
     parent:     number of the turn before it; None for a first one.
-    role:       who said it: "user", "model", ...; "state" for what was read before the conversation began.
+    role:       who said it: "user", "model", ...; "state" for what was read before the conversation
+                began.
     ids:        its tokens, those around the text included.
     text:       its text, if the caller kept it.
     tokens:     how many tokens the conversation has after it, `pending` included.
     chain:      hash of all of them, 32 hexadecimal digits.
-    pending:    the ids at its end that its state has not read, at least one: a state cannot step back.
+    pending:    the ids at its end that its state has not read, at least one: a state cannot step
+                back.
     created:    when it was made, in seconds since 1970.
     nbytes:     bytes it takes on the disk.
     stats:      whatever numbers the caller put beside it.

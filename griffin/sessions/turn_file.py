@@ -1,7 +1,8 @@
 """A turn's file: the recurrent part after it, and the keys and values of the tokens it added.
 
-Written once and never changed. The rest of a state's window lies in the files of the turns before, so that
-branches and forks share it, and a turn costs 0.46 MB and 8 KB for each of its tokens at 2B, not 17 MB.
+Written once and never changed. The rest of a state's window lies in the files of the turns before,
+so that branches and forks share it, and a turn costs 0.46 MB and 8 KB for each of its tokens at 2B,
+not 17 MB.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ def check_state(state: State, config: GriffinConfig, dtype: torch.dtype, pos: in
     """Raise ValueError unless a state is one row of such a model after `pos` tokens, all finite."""
     wanted = State.zeros(config, 1, dtype=dtype, device="meta")
     if len(state.layers) != len(wanted.layers):
-        raise ValueError(f"the state has {len(state.layers)} layers, the session's model {config.num_layers}")
+        raise ValueError(
+            f"the state has {len(state.layers)} layers, the session's model {config.num_layers}"
+        )
     for number, (layer, like) in enumerate(zip(state.layers, wanted.layers, strict=True)):
         found = [(tuple(t.shape), t.dtype) for t in layer]
         expected = [(tuple(t.shape), t.dtype) for t in like]
@@ -38,13 +41,14 @@ def check_state(state: State, config: GriffinConfig, dtype: torch.dtype, pos: in
             )
     if int(state.pos[0]) != pos:
         raise ValueError(
-            f"the state is at position {int(state.pos[0])}; with the tokens of this turn, less those that "
-            f"are pending, it would be at {pos}"
+            f"the state is at position {int(state.pos[0])}; with the tokens of this turn, less"
+            f" those that are pending, it would be at {pos}"
         )
 
 
 def pieces(state: State, start: int) -> dict[str, Tensor]:
-    """Cut out what a turn keeps, keys and values from position `start` on; ValueError unless all finite."""
+    """Cut out what a turn keeps, keys and values from position `start` on; ValueError unless all
+    finite."""
     recurrent, span = cut_recurrent(state), cut_span(state, start, int(state.pos[0]))
     tensors = {"conv": recurrent.conv, "lru": recurrent.lru, "k": span.k, "v": span.v}
     tensors = {name: tensor for name, tensor in tensors.items() if tensor.numel()}
@@ -55,18 +59,29 @@ def pieces(state: State, start: int) -> dict[str, Tensor]:
 def check_finite(tensors: Mapping[str, Tensor]) -> None:
     """Raise ValueError for NaN and infinity: whatever would be read after them is lost."""
     for name, tensor in tensors.items():
-        # NaN and infinity are both seen in the extremes: twenty times as fast as looking at each number.
-        if tensor.numel() and not all(bool(extreme.isfinite()) for extreme in torch.aminmax(tensor)):
+        # NaN and infinity are both seen in the extremes: twenty times as fast as looking at each
+        # number.
+        if tensor.numel() and not all(
+            bool(extreme.isfinite()) for extreme in torch.aminmax(tensor)
+        ):
             raise ValueError(f"the state's {name} holds NaN or infinity; such a state is not kept")
 
 
 def pack_turn(tensors: dict[str, Tensor], start: int, pos: int, chain: str) -> Packed:
     """Lay out a turn's file from its pieces."""
-    metadata = {"format": FORMAT, "version": VERSION, "start": str(start), "pos": str(pos), "chain": chain}
+    metadata = {
+        "format": FORMAT,
+        "version": VERSION,
+        "start": str(start),
+        "pos": str(pos),
+        "chain": chain,
+    }
     return pack(tensors, metadata)
 
 
-def read_state(folder: Path, blobs: Sequence[Blob], config: GriffinConfig, dtype: torch.dtype) -> State:
+def read_state(
+    folder: Path, blobs: Sequence[Blob], config: GriffinConfig, dtype: torch.dtype
+) -> State:
     """Put the state after a turn together from files.
 
     blobs: the turn's, then those of the turns before it, as many as the window reaches back.
@@ -76,13 +91,20 @@ def read_state(folder: Path, blobs: Sequence[Blob], config: GriffinConfig, dtype
     first = window(config, head.pos).start
     gaps = any(newer.start != older.pos for newer, older in pairwise(blobs))
     if gaps or oldest.start > first:
-        raise StateTorn(f"the index of {folder.parent} lacks turns that the state after one of them needs")
+        raise StateTorn(
+            f"the index of {folder.parent} lacks turns that the state after one of them needs"
+        )
     # Bytes go from the files to where they belong; a window of small turns has a hundred of them.
     state = unwritten(config, head.pos, dtype)
     recurrent = [layer for layer in state.layers if isinstance(layer, RecurrentState)]
     rings = [layer for layer in state.layers if isinstance(layer, AttentionState)]
-    memory = {"k": [memory_of(ring.k) for ring in rings], "v": [memory_of(ring.v) for ring in rings]}
-    width = config.num_kv_heads * config.head_dim * dtype.itemsize  # bytes of a position in each of them
+    memory = {
+        "k": [memory_of(ring.k) for ring in rings],
+        "v": [memory_of(ring.v) for ring in rings],
+    }
+    width = (
+        config.num_kv_heads * config.head_dim * dtype.itemsize
+    )  # bytes of a position in each of them
     for number, blob in enumerate(blobs):
         assert blob.name is not None
         with TensorFile(folder / blob.name) as file:
@@ -98,7 +120,9 @@ def read_state(folder: Path, blobs: Sequence[Blob], config: GriffinConfig, dtype
                 ]
                 for name, layers in memory.items():
                     places = [[layer[run] for run in runs] for layer in layers]
-                    if blob.start < start:  # what the window has left behind is read for its checksum only
+                    if (
+                        blob.start < start
+                    ):  # what the window has left behind is read for its checksum only
                         for layer in places:
                             layer.insert(0, memoryview(bytearray((start - blob.start) * width)))
                     file.read_into(name, list(chain(*places)))
@@ -115,7 +139,8 @@ def verify(folder: Path, blob: Blob, config: GriffinConfig, dtype: torch.dtype) 
 
 
 def expected(config: GriffinConfig, dtype: torch.dtype, start: int, pos: int) -> dict[str, Spec]:
-    """Return the tensors of a turn's file; a model without a kind of layer has none of its tensors."""
+    """Return the tensors of a turn's file; a model without a kind of layer has none of its
+    tensors."""
     wide = torch.promote_types(dtype, torch.float32)
     specs: dict[str, Spec] = {}
     if count := config.block_types.count("recurrent"):
@@ -129,7 +154,8 @@ def expected(config: GriffinConfig, dtype: torch.dtype, start: int, pos: int) ->
 
 
 def first_kept(config: GriffinConfig, pos: int, before: int) -> int:
-    """Return the first position that a turn's file holds: of its own, those the window reaches back to.
+    """Return the first position that a turn's file holds: of its own, those the window reaches back
+    to.
 
     pos:    position after the turn.
     before: position after the turn before it, 0 if there is none.

@@ -1,7 +1,8 @@
 """Strings <-> ids, chat turns, streaming detokenizer. Imports no torch.
 
-A request's text enters through `Tokenizer.encode` or `Chat.ids` and leaves through `StreamDetokenizer`.
-Nothing a user types can become a control token; only `Chat` and `encode(..., allow_control=True)` make those.
+A request's text enters through `Tokenizer.encode` or `Chat.ids` and leaves through
+`StreamDetokenizer`. Nothing a user types can become a control token; only `Chat` and `encode(...,
+allow_control=True)` make those.
 """
 
 from griffin.text.chat import Chat, Message

@@ -1,4 +1,5 @@
-"""Conversations to ids: Gemma's turns, or the checkpoint's own template where it says something else."""
+"""Conversations to ids: Gemma's turns, or the checkpoint's own template where it says something
+else."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,14 +36,15 @@ _PROBES: tuple[tuple[list[tuple[str, str]], bool], ...] = (
 class Chat:
     """Turn conversations into ids for one tokenizer.
 
-    A message is {"role": "system" | "user" | "assistant", "content": str or [{"type": "text", "text": str}]}.
-    Contents are encoded as text, so nothing in them becomes a control token; white space around them goes, as
-    in Gemma's template. A system message comes first and joins the first user turn with a blank line between,
-    unless the checkpoint's template has its own place for it.
+    A message is {"role": "system" | "user" | "assistant", "content": str or [{"type": "text",
+    "text": str}]}. Contents are encoded as text, so nothing in them becomes a control token; white
+    space around them goes, as in Gemma's template. A system message comes first and joins the first
+    user turn with a blank line between, unless the checkpoint's template has its own place for it.
 
-    native: whether the turns are Gemma's. stop_ids: what ends a reply, whatever generation_config.json says.
-    Raises ValueError if the tokenizer has neither Gemma's turn tokens nor a template; TemplateError (a
-    ValueError) if its template does not compile.
+    native: whether the turns are Gemma's. stop_ids: what ends a reply, whatever
+            generation_config.json says.
+    Raises ValueError if the tokenizer has neither Gemma's turn tokens nor a template; TemplateError
+    (a ValueError) if its template does not compile.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -61,28 +63,31 @@ class Chat:
                 self._learn_stop_id()
         elif not turns:
             raise ValueError(
-                f"{tokenizer.path}: has no <start_of_turn> and <end_of_turn> and no chat template; it is no "
-                "chat model: give it plain text"
+                f"{tokenizer.path}: has no <start_of_turn> and <end_of_turn> and no chat template;"
+                " it is no chat model: give it plain text"
             )
         self.native = self._template is None
 
     def ids(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> list[int]:
         """Turn a conversation into ids, BOS first, exactly once.
 
-        add_generation_prompt: end with the opening of the model's turn; the last message must then be the
-        user's. Raises ValueError naming the message for an unknown role or key, contents that are not text, a
-        system message that is not the first, roles that do not alternate.
+        add_generation_prompt: end with the opening of the model's turn; the last message must then
+                               be the
+        user's. Raises ValueError naming the message for an unknown role or key, contents that are
+        not text, a system message that is not the first, roles that do not alternate.
         """
         segments = self._segments(_checked(messages, add_generation_prompt), add_generation_prompt)
         return [self.tokenizer.bos_id, *self._ids(segments)]
 
     def turn_ids(self, message: Message, first: bool = False, closed: bool = False) -> list[int]:
-        """Turn one new user message into the ids that continue a conversation, up to the model's turn.
+        """Turn one new user message into the ids that continue a conversation, up to the model's
+        turn.
 
-        first: nothing was read yet; BOS comes first. Otherwise the model's reply was read last, and the ids
-        begin by closing its turn; closed: its last token was the one that ends a turn, already read.
-        `ids(past)`, the reply's ids and `turn_ids(new)` in a row are the ids of the whole conversation.
-        Raises ValueError as `ids` does, or if the message is not the user's.
+        first: nothing was read yet; BOS comes first. Otherwise the model's reply was read last, and
+               the ids
+        begin by closing its turn; closed: its last token was the one that ends a turn, already
+        read. `ids(past)`, the reply's ids and `turn_ids(new)` in a row are the ids of the whole
+        conversation. Raises ValueError as `ids` does, or if the message is not the user's.
         """
         checked = _checked([message], True)
         if first:
@@ -98,7 +103,9 @@ class Chat:
         ids = self._ids([segment for segment in tail if segment])
         return ids[1:] if closed and ids[0] in self.stop_ids else ids
 
-    def _segments(self, messages: list[tuple[str, str]], add_generation_prompt: bool) -> list[Segment]:
+    def _segments(
+        self, messages: list[tuple[str, str]], add_generation_prompt: bool
+    ) -> list[Segment]:
         if self._template is None:
             return _gemma(messages, add_generation_prompt)
         try:
@@ -134,16 +141,23 @@ class Chat:
         return True
 
     def _learn_stop_id(self) -> None:
-        """Find the control token that the template writes after a reply, such as ChatML's <|im_end|>."""
+        """Find the control token that the template writes after a reply, such as ChatML's
+        <|im_end|>."""
         reply = free_character([])
         assert self._template is not None
         try:
             segments = self._template.segments([("user", "."), ("assistant", reply)], False)
         except TemplateError:
             return  # it takes no reply at the end; eos and <end_of_turn> remain
-        place = next((index for index, segment in enumerate(segments) if reply in segment), len(segments))
+        place = next(
+            (index for index, segment in enumerate(segments) if reply in segment), len(segments)
+        )
         after = segments[place + 1 : place + 2]
-        if after and isinstance(after[0], Control) and not segments[place].partition(reply)[2].strip():
+        if (
+            after
+            and isinstance(after[0], Control)
+            and not segments[place].partition(reply)[2].strip()
+        ):
             self.stop_ids |= {self.tokenizer.vocabulary.control[after[0]]}
 
     @property
@@ -174,7 +188,12 @@ def _without_bos(segments: list[Segment], bos: str) -> list[Segment]:
 
 
 def _variables(tokenizer: Tokenizer) -> dict[str, str]:
-    ids = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id, "unk": tokenizer.unk_id}
+    ids = {
+        "bos": tokenizer.bos_id,
+        "eos": tokenizer.eos_id,
+        "pad": tokenizer.pad_id,
+        "unk": tokenizer.unk_id,
+    }
     return {f"{role}_token": _name(tokenizer, id) for role, id in ids.items() if id is not None}
 
 
@@ -185,14 +204,17 @@ def _name(tokenizer: Tokenizer, id: int) -> str:
 
 
 def _checked(messages: Sequence[Message], add_generation_prompt: bool) -> list[tuple[str, str]]:
-    """Return (role, content) pairs: a system message only first, then user and assistant in turn."""
+    """Return (role, content) pairs: a system message only first, then user and assistant in
+    turn."""
     if isinstance(messages, (str, Mapping)):
         raise ValueError(f"a conversation is a list of messages, got one {type(messages).__name__}")
     checked: list[tuple[str, str]] = []
     for number, message in enumerate(messages):
         where = f"messages[{number}]"
         if not isinstance(message, Mapping):
-            raise ValueError(f"{where} must be an object with role and content, got {type(message).__name__}")
+            raise ValueError(
+                f"{where} must be an object with role and content, got {type(message).__name__}"
+            )
         if unknown := sorted(set(map(str, message)) - {"role", "content", "name"}):
             raise ValueError(f"{where} has {', '.join(unknown)}; a message has role and content")
         role = message.get("role")
@@ -225,7 +247,8 @@ def _content(content: object, where: str) -> str:
         return content
     if not isinstance(content, Sequence):
         raise ValueError(
-            f"{where} has content of type {type(content).__name__}; give a string or a list of parts"
+            f"{where} has content of type {type(content).__name__}; give a string or a list of"
+            " parts"
         )
     texts: list[str] = []
     for number, part in enumerate(content):
@@ -233,7 +256,8 @@ def _content(content: object, where: str) -> str:
         text = part.get("text") if isinstance(part, Mapping) else None
         if kind != "text" or not isinstance(text, str):
             raise ValueError(
-                f'{where} part {number} is of type {kind!r}; this model reads {{"type": "text", "text": ...}}'
+                f'{where} part {number} is of type {kind!r}; this model reads {{"type": "text",'
+                ' "text": ...}'
             )
         texts.append(text)
     return "".join(texts)

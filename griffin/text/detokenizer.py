@@ -9,13 +9,14 @@ from griffin.text.utf8 import REPLACEMENT, decode_prefix
 class StreamDetokenizer:
     """Turn a stream of ids into text whose every piece is final.
 
-    Never gives half a character, nor a U+FFFD that the next token would resolve, nor the beginning of a stop
-    string. The pieces together equal `tokenizer.decode(ids)`, cut before the stop string that is complete
-    first (of several that end at the same character, the longest). Work per token does not grow with the
-    stream.
+    Never gives half a character, nor a U+FFFD that the next token would resolve, nor the beginning
+    of a stop string. The pieces together equal `tokenizer.decode(ids)`, cut before the stop string
+    that is complete first (of several that end at the same character, the longest). Work per token
+    does not grow with the stream.
 
     stopped: the stop string that was met, or None. Ids pushed after it give "".
-    offset: characters of decoded text so far, held-back ones included: read before `push`, it is where that
+    offset: characters of decoded text so far, held-back ones included: read before `push`, it is
+            where that
     token's text begins.
     """
 
@@ -23,7 +24,9 @@ class StreamDetokenizer:
         self, tokenizer: Tokenizer, stop_strings: Sequence[str] = (), skip_control: bool = True
     ) -> None:
         if isinstance(stop_strings, str):
-            raise ValueError(f"stop strings must be a list of strings, got the string {stop_strings!r}")
+            raise ValueError(
+                f"stop strings must be a list of strings, got the string {stop_strings!r}"
+            )
         if not all(stop_strings):
             raise ValueError("a stop string is empty; it would stop before the first token")
         self.stopped: str | None = None
@@ -35,7 +38,8 @@ class StreamDetokenizer:
         self._matchers = [_Matcher(stop) for stop in stop_strings]
 
     def push(self, id: int) -> str:
-        """Add a token; return the text that has become final, often "". ValueError for an id out of range."""
+        """Add a token; return the text that has become final, often "". ValueError for an id out of
+        range."""
         if self.stopped is not None or id in self._skip:
             return ""
         text, self._bytes = decode_prefix(self._bytes + self._tokenizer.token_bytes(id))
@@ -73,7 +77,9 @@ class _Matcher:
     def __init__(self, stop: str) -> None:
         self.stop = stop
         self.matched = 0
-        self._shorter = [0] * len(stop)  # by matched length - 1: the next shorter match that is also a suffix
+        self._shorter = [0] * len(
+            stop
+        )  # by matched length - 1: the next shorter match that is also a suffix
         length = 0
         for index in range(1, len(stop)):
             while length and stop[index] != stop[length]:

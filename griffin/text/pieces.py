@@ -1,10 +1,11 @@
 """Text of any size to ids, in constant memory, with the ids the whole text would have.
 
-Where may a text be cut so that both sides, encoded alone, give the ids of the whole? Between two characters
-that stand side by side in no piece of the vocabulary: then no token of any segmentation spans the place, and
-merges left and right of it cannot feel each other. What a tokenizer does besides merging (its own splitting
-into words, spaces it adds) looks at the neighbourhood only, so encoding the neighbourhood whole and in two
-parts shows whether it minds. Lines are where this is most often so, but any place will do.
+Where may a text be cut so that both sides, encoded alone, give the ids of the whole? Between two
+characters that stand side by side in no piece of the vocabulary: then no token of any segmentation
+spans the place, and merges left and right of it cannot feel each other. What a tokenizer does
+besides merging (its own splitting into words, spaces it adds) looks at the neighbourhood only, so
+encoding the neighbourhood whole and in two parts shows whether it minds. Lines are where this is
+most often so, but any place will do.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class Cutter:
         self._pairs = pairs
 
     def cut(self, text: str) -> int | None:
-        """Return the last safe place with enough text after it to be sure; None if there is none."""
+        """Return the last safe place with enough text after it to be sure; None if there is
+        none."""
         low = max(_AROUND, len(text) // 2)
         for place in range(len(text) - _AROUND, low - 1, -1):
             if text[place - 1 : place + 1].replace(_SPACE, " ") not in self._pairs and self._holds(
@@ -87,7 +89,8 @@ class TextSource:
 class Pieces:
     """The ids of a long text, BOS first, one list after another.
 
-    characters: encoded so far. hard_cuts: places where a text had to be cut with no proof that its ids there
+    characters: encoded so far. hard_cuts: places where a text had to be cut with no proof that its
+                ids there
     are those of the whole (more than a million characters without a safe place).
     """
 

@@ -16,12 +16,14 @@ def open_sentencepiece(
 ) -> tuple[Vocabulary, Callable[[str], list[int]], dict[str, str]]:
     """Read a sentencepiece model.
 
-    Returns the vocabulary, a function from text to ids that can give no control id, and the roles the file
-    itself tells ({"bos": piece, ...}).
+    Returns the vocabulary, a function from text to ids that can give no control id, and the roles
+    the file itself tells ({"bos": piece, ...}).
     Raises ValueError naming the file if it is no such model, ImportError if the extra is missing.
 
-    How the guarantee is made: Gemma's turn tokens are "user defined" in the file, which the library finds in
-    plain text. In the copy that goes to the library they are of type "control", which it never finds there.
+    How the guarantee is made: Gemma's turn tokens are "user defined" in the file, which the library
+                               finds in
+    plain text. In the copy that goes to the library they are of type "control", which it never
+    finds there.
     """
     try:
         import sentencepiece
@@ -64,7 +66,9 @@ def open_sentencepiece(
     except RuntimeError as error:
         raise ValueError(f"{path}: the sentencepiece library refuses it ({error})") from error
     if processor.get_piece_size() != len(pieces) or not pieces:
-        raise ValueError(f"{path}: holds {len(pieces)} pieces, the library sees {processor.get_piece_size()}")
+        raise ValueError(
+            f"{path}: holds {len(pieces)} pieces, the library sees {processor.get_piece_size()}"
+        )
 
     def encode(text: str) -> list[int]:
         return processor.encode(text, out_type=int)
@@ -88,7 +92,8 @@ def _piece(message: bytes) -> tuple[str, int]:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """Yield (field number, the field's bytes with its tag, the content of a length-delimited field)."""
+    """Yield (field number, the field's bytes with its tag, the content of a length-delimited
+    field)."""
     at = 0
     while at < len(message):
         start = at
@@ -106,7 +111,9 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
         else:
             raise ValueError(f"wire type {wire} at byte {start}")
         if at > len(message):
-            raise ValueError(f"field at byte {start} reaches {at - len(message)} bytes beyond the end")
+            raise ValueError(
+                f"field at byte {start} reaches {at - len(message)} bytes beyond the end"
+            )
         yield tag >> 3, message[start:at], value
 
 

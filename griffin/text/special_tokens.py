@@ -1,4 +1,5 @@
-"""The small files beside a tokenizer: which tokens are special, and the checkpoint's chat template."""
+"""The small files beside a tokenizer: which tokens are special, and the checkpoint's chat
+template."""
 
 import json
 from collections.abc import Iterable
@@ -14,7 +15,8 @@ class SpecialTokens:
     """What the files beside a tokenizer say.
 
     names: role ("bos", "eos", "pad", "unk") -> the piece; only the roles a file names.
-    extra: further pieces that are control tokens. chat_template: Jinja source, if the checkpoint has one.
+    extra: further pieces that are control tokens. chat_template: Jinja source, if the checkpoint
+           has one.
     """
 
     names: dict[str, str]
@@ -23,10 +25,11 @@ class SpecialTokens:
 
 
 def read_special_tokens(folder: Path) -> SpecialTokens:
-    """Read special_tokens_map.json, tokenizer_config.json and chat_template.jinja in `folder`; all optional.
+    """Read special_tokens_map.json, tokenizer_config.json and chat_template.jinja in `folder`; all
+    optional.
 
-    tokenizer_config.json has the last word on names, chat_template.jinja on the template, as in transformers.
-    Raises ValueError naming the file that cannot be read.
+    tokenizer_config.json has the last word on names, chat_template.jinja on the template, as in
+    transformers. Raises ValueError naming the file that cannot be read.
     """
     names: dict[str, str] = {}
     extra: set[str] = set()
@@ -42,12 +45,18 @@ def read_special_tokens(folder: Path) -> SpecialTokens:
             piece = _piece(content.get(f"{role}_token"))
             if piece is not None:
                 names[role] = piece
-        for key in ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens"):
+        for key in (
+            "additional_special_tokens",
+            "extra_special_tokens",
+            "model_specific_special_tokens",
+        ):
             extra.update(_pieces(content.get(key)))
         decoder = content.get("added_tokens_decoder")
         if isinstance(decoder, dict):
             entries = [
-                entry for entry in decoder.values() if isinstance(entry, dict) and entry.get("special")
+                entry
+                for entry in decoder.values()
+                if isinstance(entry, dict) and entry.get("special")
             ]
             extra.update(_pieces(entries))
         template = _template(content.get("chat_template"), path) or template
@@ -64,7 +73,9 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a UTF-8 file (byte {error.start}); fetch it again") from error
+        raise ValueError(
+            f"{path}: not a UTF-8 file (byte {error.start}); fetch it again"
+        ) from error
 
 
 def read_json(path: Path) -> Any:
@@ -73,7 +84,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid JSON, perhaps cut off ({error}); fetch it again") from error
+        raise ValueError(
+            f"{path}: not valid JSON, perhaps cut off ({error}); fetch it again"
+        ) from error
 
 
 def _piece(value: object) -> str | None:
@@ -83,7 +96,9 @@ def _piece(value: object) -> str | None:
 
 
 def _pieces(value: object) -> Iterable[str]:
-    entries = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    entries = (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    )
     return [piece for entry in entries if (piece := _piece(entry)) is not None]
 
 
@@ -96,4 +111,6 @@ def _template(value: object, path: Path) -> str | None:
             if isinstance(entry, dict) and entry.get("name") == "default":
                 return _template(entry.get("template"), path)
         return None
-    raise ValueError(f"{path}: chat_template must be a string or a list, found {type(value).__name__}")
+    raise ValueError(
+        f"{path}: chat_template must be a string or a list, found {type(value).__name__}"
+    )

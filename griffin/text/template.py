@@ -1,8 +1,8 @@
 """A checkpoint's own Jinja chat template, rendered with limits and with its users' text kept apart.
 
-A template comes from whoever made the checkpoint: it runs in jinja2's immutable sandbox, with a limit on time
-(checked in every loop turn and macro call), on output and on the size of values. That stops accidents and
-simple attacks; it is no wall between processes.
+A template comes from whoever made the checkpoint: it runs in jinja2's immutable sandbox, with a
+limit on time (checked in every loop turn and macro call), on output and on the size of values. That
+stops accidents and simple attacks; it is no wall between processes.
 """
 
 import datetime
@@ -59,7 +59,8 @@ class ChatTemplate:
         self._control = sorted(control, key=len, reverse=True)
         if short := [name for name in self._control if len(name) < 2]:
             raise TemplateError(
-                f"control token {short[0]!r} is one character: messages cannot be kept apart from it"
+                f"control token {short[0]!r} is one character: messages cannot be kept apart"
+                " from it"
             )
         self._pattern = re.compile("(" + "|".join(map(re.escape, self._control)) + ")")
         self._firsts = _any_of({name[0] for name in self._control})
@@ -77,15 +78,20 @@ class ChatTemplate:
                 self._environment, code, self._environment.make_globals(None)
             )
         except (jinja2.TemplateError, RecursionError, SyntaxError) as error:
-            raise TemplateError(f"the checkpoint's chat template does not compile: {error}") from error
+            raise TemplateError(
+                f"the checkpoint's chat template does not compile: {error}"
+            ) from error
 
-    def segments(self, messages: Sequence[tuple[str, str]], add_generation_prompt: bool) -> list[Segment]:
+    def segments(
+        self, messages: Sequence[tuple[str, str]], add_generation_prompt: bool
+    ) -> list[Segment]:
         """Render (role, content) messages; return control tokens and text in order.
 
-        A control token's name counts as one only where the template wrote it. For that, a mark is put inside
-        the messages wherever such a name could begin or end, and taken out again afterwards; so the template
-        may trim, join or change the case of contents. It is rendered with and without marks: should it look
-        so deep into a content that the two differ, the conversation is refused (TemplateError).
+        A control token's name counts as one only where the template wrote it. For that, a mark is
+        put inside the messages wherever such a name could begin or end, and taken out again
+        afterwards; so the template may trim, join or change the case of contents. It is rendered
+        with and without marks: should it look so deep into a content that the two differ, the
+                                conversation is refused (TemplateError).
         """
         now = datetime.datetime.now()
         mark = free_character([self._source, *(content for _, content in messages)])
@@ -95,12 +101,14 @@ class ChatTemplate:
             messages, add_generation_prompt, now
         ):
             raise TemplateError(
-                "the checkpoint's chat template decides by what is written in a message, and a message has "
-                f"characters of control tokens such as {self._control[0]}: it cannot be rendered safely"
+                "the checkpoint's chat template decides by what is written in a message, and a"
+                f" message has characters of control tokens such as {self._control[0]}: it cannot"
+                " be rendered safely"
             )
         parts = self._pattern.split(rendered)
         segments = [
-            Control(part) if index % 2 else part.replace(mark, "") for index, part in enumerate(parts)
+            Control(part) if index % 2 else part.replace(mark, "")
+            for index, part in enumerate(parts)
         ]
         return [segment for segment in segments if segment]
 
@@ -108,7 +116,11 @@ class ChatTemplate:
         guarded = self._lasts.sub(lambda match: mark + match[0], content)
         guarded = self._firsts.sub(lambda match: match[0] + mark, guarded)
         core = content.strip()
-        if core and guarded == content and any(core.lower() in name.lower() for name in self._control):
+        if (
+            core
+            and guarded == content
+            and any(core.lower() in name.lower() for name in self._control)
+        ):
             # "end_of_turn" alone: the template might put the brackets around it.
             at = content.index(core) + 1
             # Marked on both sides of the first character: of one character, either side may be cut.
@@ -116,7 +128,10 @@ class ChatTemplate:
         return guarded
 
     def _render(
-        self, messages: Sequence[tuple[str, str]], add_generation_prompt: bool, now: datetime.datetime
+        self,
+        messages: Sequence[tuple[str, str]],
+        add_generation_prompt: bool,
+        now: datetime.datetime,
     ) -> str:
         limit = self._size_limit + 8 * sum(len(content) for _, content in messages)
         environment = self._environment
@@ -135,11 +150,15 @@ class ChatTemplate:
                 environment.tick()
                 size += len(piece)
                 if size > limit:
-                    raise TemplateError(f"the checkpoint's chat template wrote more than {limit} characters")
+                    raise TemplateError(
+                        f"the checkpoint's chat template wrote more than {limit} characters"
+                    )
                 pieces.append(piece)
         except TemplateError:
             raise
-        except Exception as error:  # a template is a program: it can fail with whatever a program can
+        except (
+            Exception
+        ) as error:  # a template is a program: it can fail with whatever a program can
             raise TemplateError(
                 f"the checkpoint's chat template fails ({type(error).__name__}: {error})"
             ) from error
@@ -154,7 +173,9 @@ def free_character(texts: Iterable[str]) -> str:
     for code in range(0xE000, 0xF900):
         if chr(code) not in used:
             return chr(code)
-    raise TemplateError("the messages use every private-use character of Unicode (U+E000 to U+F8FF)")
+    raise TemplateError(
+        "the messages use every private-use character of Unicode (U+E000 to U+F8FF)"
+    )
 
 
 def _refuse(message: object) -> NoReturn:
@@ -166,7 +187,8 @@ def _any_of(characters: set[str]) -> re.Pattern[str]:
 
 
 class _Generation(Extension):
-    """`{% generation %} ... {% endgeneration %}`, a mark around replies for training: just its body."""
+    """`{% generation %} ... {% endgeneration %}`, a mark around replies for training: just its
+    body."""
 
     tags = {"generation"}  # noqa: RUF012 (jinja2 declares it so)
 
@@ -182,7 +204,9 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def __init__(self, time_limit: float) -> None:
         super().__init__(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=["jinja2.ext.loopcontrols", _Generation],
         )
         self._time_limit = time_limit
         self._deadline = 0.0
@@ -197,17 +221,23 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def tick(self) -> str:
         if time.monotonic() > self._deadline:
-            raise TemplateError(f"the checkpoint's chat template took more than {self._time_limit} s")
+            raise TemplateError(
+                f"the checkpoint's chat template took more than {self._time_limit} s"
+            )
         return ""
 
     def add_limits(self, tree: nodes.Template) -> None:
         """Look at the clock in every loop and macro, and at the size of every assigned value."""
         for loop in tree.find_all((nodes.For, nodes.Macro, nodes.CallBlock)):
-            loop.body.insert(0, nodes.ExprStmt(self._call("tick", [], loop.lineno), lineno=loop.lineno))
+            loop.body.insert(
+                0, nodes.ExprStmt(self._call("tick", [], loop.lineno), lineno=loop.lineno)
+            )
         for assign in tree.find_all(nodes.Assign):
             assign.node = self._call("bounded", [assign.node], assign.lineno)
         for block in tree.find_all(nodes.AssignBlock):
-            block.filter = nodes.Filter(block.filter, "string", [], [], None, None, lineno=block.lineno)
+            block.filter = nodes.Filter(
+                block.filter, "string", [], [], None, None, lineno=block.lineno
+            )
         tree.set_environment(self)
 
     def bounded(self, value: Any) -> Any:
@@ -252,7 +282,9 @@ class _Environment(ImmutableSandboxedEnvironment):
     def _check_arguments(self, arguments: Iterable[Any]) -> None:
         for argument in arguments:
             if isinstance(argument, int) and abs(argument) > _LARGEST_NUMBER:
-                raise TemplateError(f"the checkpoint's chat template asks for {argument} of something")
+                raise TemplateError(
+                    f"the checkpoint's chat template asks for {argument} of something"
+                )
 
     @staticmethod
     def _call(method: str, args: Any, line: int) -> nodes.Call:

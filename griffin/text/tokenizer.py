@@ -11,16 +11,20 @@ from griffin.text.tokenizer_json import open_tokenizer_json
 from griffin.text.utf8 import REPLACEMENT, decode_all, decode_prefix
 from griffin.text.vocabulary import Vocabulary
 
-# Gemma's layout keeps text as it is; these show a dummy prefix, merged spaces or another byte alphabet.
+# Gemma's layout keeps text as it is; these show a dummy prefix, merged spaces or another byte
+# alphabet.
 _PROBES = ("a b", " a", "a  b")
 
 
 class Tokenizer:
     """A vocabulary with its way from text to ids; make one with `Tokenizer.open(path)`.
 
-    bos_id, eos_id: always there. pad_id, unk_id, start_of_turn_id, end_of_turn_id: None where absent.
-    control_ids: the ids that text from a user can never become. chat_template: the checkpoint's Jinja source.
-    (One exception: `unk_id`, in a vocabulary without byte pieces, is what unknown characters become.)
+    bos_id, eos_id: always there. pad_id, unk_id, start_of_turn_id, end_of_turn_id: None where
+                    absent.
+    control_ids: the ids that text from a user can never become. chat_template: the checkpoint's
+                 Jinja source.
+    (One exception: `unk_id`, in a vocabulary without byte pieces, is what unknown characters
+    become.)
     """
 
     def __init__(
@@ -40,7 +44,8 @@ class Tokenizer:
             ids[role] = vocabulary.control.get(name)
             if ids[role] is None and (role in special.names or role in ("bos", "eos")):
                 raise ValueError(
-                    f"{path}: has no token {name!r} for {role}_token among its {len(vocabulary)} pieces"
+                    f"{path}: has no token {name!r} for {role}_token among its {len(vocabulary)}"
+                    " pieces"
                 )
         bos, eos = ids["bos"], ids["eos"]
         assert bos is not None and eos is not None
@@ -57,15 +62,16 @@ class Tokenizer:
                 and (back := decode_all([vocabulary.token_bytes(id) for id in got])) != probe
             ):
                 raise ValueError(
-                    f"{path}: turns {probe!r} into {back!r}; Griffin needs Gemma's layout, exact text"
+                    f"{path}: turns {probe!r} into {back!r}; Griffin needs Gemma's layout, exact"
+                    " text"
                 )
 
     @classmethod
     def open(cls, path: str | Path) -> "Tokenizer":
         """Open the tokenizer in a folder, or a `tokenizer.json` or `tokenizer.model` file.
 
-        In a folder `tokenizer.json` is preferred. tokenizer_config.json, special_tokens_map.json and
-        chat_template.jinja beside it are read where they are.
+        In a folder `tokenizer.json` is preferred. tokenizer_config.json, special_tokens_map.json
+        and chat_template.jinja beside it are read where they are.
         Raises ValueError naming the file that is missing, torn or of another kind; ImportError if
         `tokenizer.model` is all there is and sentencepiece is not installed.
         """
@@ -74,23 +80,30 @@ class Tokenizer:
             files = [path / "tokenizer.json", path / "tokenizer.model"]
             found = next((file for file in files if file.is_file()), None)
             if found is None:
-                raise ValueError(f"{path}: holds neither tokenizer.json nor tokenizer.model; copy one there")
+                raise ValueError(
+                    f"{path}: holds neither tokenizer.json nor tokenizer.model; copy one there"
+                )
             path = found
         elif not path.is_file():
             raise ValueError(f"{path}: no such file or folder")
         if path.suffix not in (".json", ".model"):
-            raise ValueError(f"{path}: a tokenizer file ends in .json (tokenizers) or .model (sentencepiece)")
+            raise ValueError(
+                f"{path}: a tokenizer file ends in .json (tokenizers) or .model (sentencepiece)"
+            )
         special = read_special_tokens(path.parent)
         reader = open_tokenizer_json if path.suffix == ".json" else open_sentencepiece
         vocabulary, encode_text, roles = reader(path, special)
         special = SpecialTokens(
-            names={**roles, **special.names}, extra=special.extra, chat_template=special.chat_template
+            names={**roles, **special.names},
+            extra=special.extra,
+            chat_template=special.chat_template,
         )
         return cls(path, vocabulary, encode_text, special)
 
     @property
     def vocab_size(self) -> int:
-        """Count the ids: all are below this number. A model may have more rows, which mean nothing."""
+        """Count the ids: all are below this number. A model may have more rows, which mean
+        nothing."""
         return len(self.vocabulary)
 
     @property
@@ -106,7 +119,8 @@ class Tokenizer:
     def encode(self, text: str, bos: bool = True, allow_control: bool = False) -> list[int]:
         """Turn text into ids.
 
-        bos: put BOS first, exactly once. allow_control: let names such as "<end_of_turn>" in the text become
+        bos: put BOS first, exactly once. allow_control: let names such as "<end_of_turn>" in the
+             text become
         their control tokens; only for text you wrote yourself. Without it they are ordinary text.
         Raises ValueError for text that is not Unicode (lone surrogates).
         """
@@ -114,8 +128,9 @@ class Tokenizer:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise ValueError(
-                f"text holds a lone surrogate, U+{ord(text[error.start]):04X}, at character {error.start}, "
-                "which no tokenizer can encode; decode your input with errors='replace'"
+                f"text holds a lone surrogate, U+{ord(text[error.start]):04X}, at character"
+                f" {error.start}, which no tokenizer can encode; decode your input with"
+                " errors='replace'"
             ) from error
         if allow_control:
             ids: list[int] = []
@@ -142,7 +157,8 @@ class Tokenizer:
     def decode(self, ids: Iterable[int], skip_control: bool = True) -> str:
         """Turn ids into text. skip_control: leave control tokens out, else write their names.
 
-        Bytes that form no character become one U+FFFD each. Raises ValueError for an id out of range.
+        Bytes that form no character become one U+FFFD each. Raises ValueError for an id out of
+        range.
         """
         skip = self.control_ids if skip_control else frozenset()
         return decode_all([self.vocabulary.token_bytes(id) for id in ids if id not in skip])
@@ -152,6 +168,7 @@ class Tokenizer:
         return self.vocabulary.token_bytes(id)
 
     def token_text(self, id: int) -> str:
-        """Return one token as text for display; bytes that are no character alone show as U+FFFD."""
+        """Return one token as text for display; bytes that are no character alone show as
+        U+FFFD."""
         text, rest = decode_prefix(self.vocabulary.token_bytes(id))
         return text + REPLACEMENT * len(rest)

@@ -21,13 +21,14 @@ def open_tokenizer_json(
 ) -> tuple[Vocabulary, Callable[[str], list[int]], dict[str, str]]:
     """Read a BPE `tokenizer.json`.
 
-    Returns the vocabulary, a function from text to ids that can give no control id (nor a byte piece's id for
-    its written form, "<0x41>"), and the roles the file itself tells ({"unk": ...}).
+    Returns the vocabulary, a function from text to ids that can give no control id (nor a byte
+    piece's id for its written form, "<0x41>"), and the roles the file itself tells ({"unk": ...}).
     Raises ValueError, naming the file and the entry, for anything that is not such a file.
 
-    How the guarantee is made: in the copy that goes to the library, each control token is renamed, in the
-    vocabulary and among the added tokens, to a random name of 128 bits that nobody can type, and every merge
-    that would build or use one is left out. Ids and sizes stay as they are.
+    How the guarantee is made: in the copy that goes to the library, each control token is renamed,
+                               in the
+    vocabulary and among the added tokens, to a random name of 128 bits that nobody can type, and
+    every merge that would build or use one is left out. Ids and sizes stay as they are.
     """
     spec = read_json(path)
     model = spec.get("model") if isinstance(spec, dict) else None
@@ -42,7 +43,9 @@ def open_tokenizer_json(
 
     if model.get("byte_fallback") and model.get("ignore_merges"):
         # Then a typed "<0x41>" would be found whole and read back as "A".
-        raise ValueError(f"{path}: has both byte_fallback and ignore_merges; set ignore_merges to false")
+        raise ValueError(
+            f"{path}: has both byte_fallback and ignore_merges; set ignore_merges to false"
+        )
 
     vocab: dict[str, int] = model["vocab"]
     added = _added_tokens(spec.get("added_tokens") or [], path)
@@ -116,11 +119,15 @@ def _added_tokens(entries: Any, path: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def _pieces_by_id(vocab: Mapping[str, Any], added: list[dict[str, Any]], path: Path) -> list[str | None]:
+def _pieces_by_id(
+    vocab: Mapping[str, Any], added: list[dict[str, Any]], path: Path
+) -> list[str | None]:
     meanings = [*vocab.items(), *((entry["content"], entry["id"]) for entry in added)]
     for piece, id in meanings:
         if type(id) is not int or not 0 <= id < _MAX_VOCABULARY:
-            raise ValueError(f"{path}: id of {piece!r} is {id!r}; allowed are 0 to {_MAX_VOCABULARY - 1}")
+            raise ValueError(
+                f"{path}: id of {piece!r} is {id!r}; allowed are 0 to {_MAX_VOCABULARY - 1}"
+            )
     pieces: list[str | None] = [None] * (max((id for _, id in meanings), default=-1) + 1)
     for piece, id in meanings:
         if pieces[id] not in (None, piece):
@@ -136,7 +143,11 @@ def _safe_merges(
     for merge in merges:
         # Two spellings: "left right" in older files, ["left", "right"] in newer ones.
         pair = merge.split(" ") if isinstance(merge, str) else merge
-        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(half, str) for half in pair):
+        if (
+            not isinstance(pair, list)
+            or len(pair) != 2
+            or not all(isinstance(half, str) for half in pair)
+        ):
             raise ValueError(f"{path}: a merge must join two pieces, found {merge!r}")
         whole = pair[0] + pair[1]
         if whole in control or whole in byte_pieces or pair[0] in control or pair[1] in control:

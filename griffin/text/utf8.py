@@ -1,4 +1,5 @@
-"""UTF-8 that arrives in pieces: text as soon as it is certain, one U+FFFD for each byte that is none."""
+"""UTF-8 that arrives in pieces: text as soon as it is certain, one U+FFFD for each byte that is
+none."""
 
 REPLACEMENT = "\ufffd"
 
@@ -26,11 +27,13 @@ def decode_prefix(data: bytes) -> tuple[str, bytes]:
 
 
 def decode_all(parts: list[bytes]) -> str:
-    """Decode the concatenation of `parts`; equals feeding them one by one through `decode_prefix`."""
+    """Decode the concatenation of `parts`; equals feeding them one by one through
+    `decode_prefix`."""
     try:
         return b"".join(parts).decode("utf-8")
     except UnicodeDecodeError:
-        # Part by part: each call sees a few bytes, so a hostile sequence of broken bytes stays linear.
+        # Part by part: each call sees a few bytes, so a hostile sequence of broken bytes stays
+        # linear.
         text: list[str] = []
         rest = b""
         for part in parts:

@@ -12,9 +12,11 @@ CONTROL_NAMES = frozenset(
 
 
 class Vocabulary:
-    """The pieces of a tokenizer by id, which of them are control tokens, and which are single bytes.
+    """The pieces of a tokenizer by id, which of them are control tokens, and which are single
+    bytes.
 
-    pieces: by id; None where the file leaves a hole. byte_values: id -> 0..255 for the byte-fallback pieces.
+    pieces: by id; None where the file leaves a hole. byte_values: id -> 0..255 for the
+            byte-fallback pieces.
     marked_spaces: pieces write a space as U+2581, Gemma's way; else as itself.
     """
 
@@ -45,7 +47,9 @@ class Vocabulary:
         Raises ValueError for an id outside the vocabulary.
         """
         if not 0 <= id < len(self.pieces) or (piece := self.pieces[id]) is None:
-            raise ValueError(f"id {id} is not in this tokenizer, whose ids are 0 to {len(self.pieces) - 1}")
+            raise ValueError(
+                f"id {id} is not in this tokenizer, whose ids are 0 to {len(self.pieces) - 1}"
+            )
         if id in self.control_ids:
             return piece.encode("utf-8")
         value = self._byte_values.get(id)
@@ -54,7 +58,8 @@ class Vocabulary:
         return (piece.replace(SPACE, " ") if self._marked_spaces else piece).encode("utf-8")
 
     def digest(self) -> str:
-        """Hash what every id means (SHA-256, hex): equal for a `tokenizer.json` and its `tokenizer.model`."""
+        """Hash what every id means (SHA-256, hex): equal for a `tokenizer.json` and its
+        `tokenizer.model`."""
         hasher = hashlib.sha256(b"griffin vocabulary 1")
         for id, piece in enumerate(self.pieces):
             meaning = b"" if piece is None else self.token_bytes(id)

@@ -1,7 +1,7 @@
 """A BPE vocabulary for the documents at hand, laid out as Gemma's: control tokens, bytes, pieces.
 
-Spaces stay spaces inside the pieces (Gemma rewrites them as U+2581 and so cannot tell the two apart): what is
-encoded decodes to itself, whatever it is.
+Spaces stay spaces inside the pieces (Gemma rewrites them as U+2581 and so cannot tell the two
+apart): what is encoded decodes to itself, whatever it is.
 """
 
 from __future__ import annotations
@@ -10,33 +10,46 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 CONTROL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<start_of_turn>", "<end_of_turn>")
 PAD, EOS, BOS, UNK = range(4)
 _BYTES = tuple(f"<0x{value:02X}>" for value in range(256))
 FIRST_PIECE = len(CONTROL_TOKENS) + len(_BYTES)
 
-# What a piece may consist of, in this order: a line break with the indentation after it; one digit; a word,
-# with the space or the dot before it; a run of signs, with the space before it; other white space.
-# Indentation is a piece of its own, because that is what Python code repeats most.
-_PIECES = Regex(r"\r?\n(?:\r?\n)*[ \t]*|[ .]?[\p{L}\p{M}_]+|\p{N}|[ ]?[^\s\p{L}\p{M}\p{N}_]+|[ \t]+|\s")
+# What a piece may consist of, in this order: a line break with the indentation after it; one digit;
+# a word, with the space or the dot before it; a run of signs, with the space before it; other white
+# space. Indentation is a piece of its own, because that is what Python code repeats most.
+_PIECES = Regex(
+    r"\r?\n(?:\r?\n)*[ \t]*|[ .]?[\p{L}\p{M}_]+|\p{N}|[ ]?[^\s\p{L}\p{M}\p{N}_]+|[ \t]+|\s"
+)
 _ALPHABET = [chr(code) for code in range(32, 127)] + ["\n", "\t"]
-# Characters beyond the most frequent ones are spelt in bytes instead of taking a place in a small vocabulary.
+# Characters beyond the most frequent ones are spelt in bytes instead of taking a place in a small
+# vocabulary.
 _ALPHABET_LIMIT = 128
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int = 2) -> Tokenizer:
     """Learn a vocabulary of at most `vocab_size` entries from texts, deterministically.
 
-    Ids 0 to 6 are the control tokens, the next 256 the bytes, then come characters and learned pieces. The
-    result adds no token by itself except <bos> through its post-processor (`add_special_tokens=True`).
-    Raises ValueError if vocab_size leaves no room for pieces.
+    Ids 0 to 6 are the control tokens, the next 256 the bytes, then come characters and learned
+    pieces. The result adds no token by itself except <bos> through its post-processor
+    (`add_special_tokens=True`). Raises ValueError if vocab_size leaves no room for pieces.
     """
     if vocab_size < FIRST_PIECE + _ALPHABET_LIMIT:
         raise ValueError(
-            f"vocab_size={vocab_size} leaves no room for pieces beside {FIRST_PIECE} control and byte tokens "
-            f"and {_ALPHABET_LIMIT} characters; use at least {FIRST_PIECE + _ALPHABET_LIMIT}"
+            f"vocab_size={vocab_size} leaves no room for pieces beside {FIRST_PIECE} control and"
+            f" byte tokens and {_ALPHABET_LIMIT} characters; use at least"
+            f" {FIRST_PIECE + _ALPHABET_LIMIT}"
         )
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.Split(_PIECES, "isolated")
@@ -52,13 +65,16 @@ def train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int = 2) -> 
     )
     model = json.loads(learner.to_str())["model"]
     pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
-    # The trainer would make the byte tokens special, and special tokens are found in text; so they are put
-    # in here. No learned piece can spell one: letters, digits and signs never share a piece.
+    # The trainer would make the byte tokens special, and special tokens are found in text; so they
+    # are put in here. No learned piece can spell one: letters, digits and signs never share a
+    # piece.
     if clash := set(pieces) & {*CONTROL_TOKENS, *_BYTES}:
         raise AssertionError(f"learned pieces spell control tokens: {sorted(clash)}")
     vocab = {piece: index for index, piece in enumerate([*CONTROL_TOKENS, *_BYTES, *pieces])}
     merges = [tuple(merge) for merge in model["merges"]]
-    tokenizer = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer = Tokenizer(
+        models.BPE(vocab, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True)
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Split(_PIECES, "isolated")
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -71,7 +87,8 @@ def train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int = 2) -> 
 
 
 def open_bpe(path: Path) -> Tokenizer:
-    """Read a `tokenizer.json` for training; ValueError if it is unreadable or lacks <bos> and <eos>."""
+    """Read a `tokenizer.json` for training; ValueError if it is unreadable or lacks <bos> and
+    <eos>."""
     try:
         tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -98,4 +115,6 @@ def save_bpe(tokenizer: Tokenizer, folder: Path) -> None:
         "mask_token": "<mask>",
         "clean_up_tokenization_spaces": False,
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(config, indent=2) + "\n", encoding="utf-8"
+    )

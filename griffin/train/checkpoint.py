@@ -1,4 +1,5 @@
-"""A training run on disk: weights, optimiser and place in the data, from which it goes on bit for bit."""
+"""A training run on disk: weights, optimiser and place in the data, from which it goes on bit for
+bit."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ _WEIGHTS, _MOMENTS, _PROGRESS = "weights.safetensors", "optimizer.safetensors", 
 
 @dataclass(kw_only=True)
 class Progress:
-    """Say how far the run of a recipe (its digest) has come: steps, rows and tokens done, seconds spent."""
+    """Say how far the run of a recipe (its digest) has come: steps, rows and tokens done, seconds
+    spent."""
 
     recipe: str
     step: int = 0
@@ -31,10 +33,11 @@ class Progress:
 def save_checkpoint(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, keep: int
 ) -> Path:
-    """Write a checkpoint to `folder`/step-NNNNNNN beside the old ones, then drop all but the newest `keep`.
+    """Write a checkpoint to `folder`/step-NNNNNNN beside the old ones, then drop all but the newest
+    `keep`.
 
-    It is written under another name and renamed when complete: an interrupted write or a full disk (OSError)
-    leaves the older checkpoints and nothing else.
+    It is written under another name and renamed when complete: an interrupted write or a full disk
+    (OSError) leaves the older checkpoints and nothing else.
     """
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"{_PREFIX}{progress.step:07d}"
@@ -45,7 +48,9 @@ def save_checkpoint(
     try:
         save_file(weights, part / _WEIGHTS)
         save_file(_moments(model, optimizer), part / _MOMENTS)
-        (part / _PROGRESS).write_text(json.dumps(dataclasses.asdict(progress)) + "\n", encoding="utf-8")
+        (part / _PROGRESS).write_text(
+            json.dumps(dataclasses.asdict(progress)) + "\n", encoding="utf-8"
+        )
         shutil.rmtree(final, ignore_errors=True)
         part.replace(final)
     except SafetensorError as error:  # how the library reports a full disk
@@ -64,16 +69,20 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Put weights and optimiser back as `save_checkpoint` saw them; ValueError if the files do not fit."""
+    """Put weights and optimiser back as `save_checkpoint` saw them; ValueError if the files do not
+    fit."""
     try:
         progress = Progress(**json.loads((path / _PROGRESS).read_text(encoding="utf-8")))
         weights, moments = load_file(path / _WEIGHTS), load_file(path / _MOMENTS)
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise ValueError(
-            f"{path} is not a readable checkpoint ({error}); delete this folder to go on from an older one"
+            f"{path} is not a readable checkpoint ({error}); delete this folder to go on from an"
+            " older one"
         ) from error
 
-    def take(tensors: dict[str, Tensor], name: str, shape: torch.Size, device: torch.device) -> Tensor:
+    def take(
+        tensors: dict[str, Tensor], name: str, shape: torch.Size, device: torch.device
+    ) -> Tensor:
         found = tensors.get(name)
         if found is None or found.shape != shape:
             seen = "nothing" if found is None else tuple(found.shape)

@@ -58,8 +58,9 @@ class Corpus:
 def open_corpus(recipe: DataRecipe, folder: Path = Path()) -> Corpus:
     """Find the documents of a recipe and split them.
 
-    A document is held out when the hash of its relative path falls below `recipe.held_out`: adding or
-    removing other files never moves it to the other side. Raises ValueError if a side would be empty.
+    A document is held out when the hash of its relative path falls below `recipe.held_out`: adding
+    or removing other files never moves it to the other side. Raises ValueError if a side would be
+    empty.
     """
     if recipe.source == "stdlib":
         root, excluded = Path(sysconfig.get_path("stdlib")), _NOT_THE_LIBRARY + recipe.exclude
@@ -86,12 +87,15 @@ def open_corpus(recipe: DataRecipe, folder: Path = Path()) -> Corpus:
 def _matching(root: Path, include: tuple[str, ...], exclude: tuple[str, ...]) -> Iterator[Document]:
     """Yield the matching files, sorted by path."""
     wanted, refused = _regex(include), _regex(exclude)
-    # A folder whose whole content is excluded need not be entered; there may be a whole environment in it.
+    # A folder whose whole content is excluded need not be entered; there may be a whole environment
+    # in it.
     closed = _regex(tuple(pattern for pattern in exclude if pattern.endswith("/**")))
     found = []
     for folder, folders, files in os.walk(root):
         base = Path(folder).relative_to(root)
-        folders[:] = [name for name in folders if not closed.fullmatch((base / name).as_posix() + "/")]
+        folders[:] = [
+            name for name in folders if not closed.fullmatch((base / name).as_posix() + "/")
+        ]
         found += [(base / name).as_posix() for name in files]
     for path in sorted(found):
         if wanted.fullmatch(path) and not refused.fullmatch(path) and (root / path).is_file():

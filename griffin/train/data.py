@@ -31,8 +31,9 @@ class RunData:
 def claim_folder(out: Path, recipe: Recipe) -> Iterator[bool]:
     """Take a folder for a recipe; yield whether it already holds a run of it.
 
-    The folder becomes the recipe's (recipe.json) when the block ends without an exception, so a recipe that
-    turns out impossible can be corrected and tried again. Raises ValueError if another recipe's run is there.
+    The folder becomes the recipe's (recipe.json) when the block ends without an exception, so a
+    recipe that turns out impossible can be corrected and tried again. Raises ValueError if another
+    recipe's run is there.
     """
     out.mkdir(parents=True, exist_ok=True)
     path = out / "recipe.json"
@@ -45,7 +46,9 @@ def claim_folder(out: Path, recipe: Recipe) -> Iterator[bool]:
             raise ValueError(f"{path} is not readable ({error}); choose another --out") from error
         if digest != recipe.digest():
             listed = "; ".join(_differences(values, recipe.to_dict()))
-            raise ValueError(f"{out} holds a run of another recipe ({listed}); choose another --out")
+            raise ValueError(
+                f"{out} holds a run of another recipe ({listed}); choose another --out"
+            )
     yield known
     write_json(path, {"digest": recipe.digest(), "recipe": recipe.to_dict()})
 
@@ -53,11 +56,16 @@ def claim_folder(out: Path, recipe: Recipe) -> Iterator[bool]:
 def prepare_data(recipe: Recipe, out: Path, reporter: Reporter, reuse: bool) -> RunData:
     """Return a run's data, encoding the documents the first time.
 
-    reuse: take what an earlier call left in `out`, whatever has become of the documents since: a resumed run
+    reuse: take what an earlier call left in `out`, whatever has become of the documents since: a
+           resumed run
     trains on what it began with. Raises ValueError if tokenizer and model do not fit.
     """
     folder = out / "data"
-    train, held_out, vocabulary = folder / "train.bin", folder / "held_out.bin", out / "tokenizer.json"
+    train, held_out, vocabulary = (
+        folder / "train.bin",
+        folder / "held_out.bin",
+        out / "tokenizer.json",
+    )
     if not reuse:
         folder.mkdir(parents=True, exist_ok=True)
         corpus = open_corpus(recipe.data, recipe.folder)

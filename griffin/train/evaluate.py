@@ -17,10 +17,14 @@ from griffin.train.loss import chunked_cross_entropy
 from griffin.train.packing import Batch, TokenStore, pad_documents
 
 
-def row_nats(model: Griffin, batch: Batch, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-    """Return the summed nats of a batch's targets and how many there are; gradients flow from the former.
+def row_nats(
+    model: Griffin, batch: Batch, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    """Return the summed nats of a batch's targets and how many there are; gradients flow from the
+    former.
 
-    dtype is that of the matrix products; bfloat16 runs the trunk under autocast over float32 weights.
+    dtype is that of the matrix products; bfloat16 runs the trunk under autocast over float32
+    weights.
     """
     with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
         hidden, _ = model.trunk(batch.tokens, segment_pos=batch.segment_pos)
@@ -38,8 +42,8 @@ def bits_in_rows(
 ) -> float:
     """Return the bits a model needs for documents cut into rows of `length`, each read afresh.
 
-    This is how training reads. documents: ids from <bos> to <eos>; every token but <bos> is predicted.
-    rows: how many go through the model at a time.
+    This is how training reads. documents: ids from <bos> to <eos>; every token but <bos> is
+    predicted. rows: how many go through the model at a time.
     """
     batch = pad_documents(documents, length)
     nats = 0.0
@@ -69,7 +73,9 @@ def bits_in_streams(
             targets = document[None, at + 1 : at + 1 + length]
             tokens = document[None, at : at + targets.shape[1]]
             hidden, state = model.trunk(tokens, state, donate=state is not None)
-            nats += float(chunked_cross_entropy(hidden, model.head_weight, targets, soft_cap=cap)[0])
+            nats += float(
+                chunked_cross_entropy(hidden, model.head_weight, targets, soft_cap=cap)[0]
+            )
             if advance is not None:
                 advance(targets.shape[1])
     return nats / math.log(2)
@@ -78,8 +84,8 @@ def bits_in_streams(
 def validation_documents(store: TokenStore, limit: int) -> tuple[list[np.ndarray], int]:
     """Return whole documents with at most `limit` tokens together, and their bytes.
 
-    They are taken in the store's order, those that no longer fit passed over; if none fits, it is the
-    shortest alone.
+    They are taken in the store's order, those that no longer fit passed over; if none fits, it is
+    the shortest alone.
     """
     counts = np.diff(store.starts)
     chosen, total = [], 0
@@ -92,7 +98,8 @@ def validation_documents(store: TokenStore, limit: int) -> tuple[list[np.ndarray
 
 
 def compressors(documents: Sequence[Document]) -> dict[str, dict[str, float]]:
-    """Return the bits per byte of gzip -9 and xz -9e on documents: each file alone, and all in one stream."""
+    """Return the bits per byte of gzip -9 and xz -9e on documents: each file alone, and all in one
+    stream."""
     texts = [document.file.read_bytes() for document in documents]
     whole, size = b"".join(texts), sum(map(len, texts))
     packers: dict[str, Callable[[bytes], bytes]] = {

@@ -1,4 +1,5 @@
-"""The end of a run: a model folder that loads anywhere, and what it is worth on held-out documents."""
+"""The end of a run: a model folder that loads anywhere, and what it is worth on held-out
+documents."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from griffin.train.report import Reporter
 
 
 def export(trainer: Trainer) -> dict[str, Any]:
-    """Write the run's model folder (bfloat16, with tokenizer) and results.json; return the results."""
+    """Write the run's model folder (bfloat16, with tokenizer) and results.json; return the
+    results."""
     folder = trainer.out / "model"
     model = Griffin(trainer.recipe.model).to(torch.bfloat16)
     model.load_state_dict(trainer.model.state_dict())
@@ -39,12 +41,14 @@ def export(trainer: Trainer) -> dict[str, Any]:
     return results
 
 
-def measure(recipe: Recipe, folder: Path, reporter: Reporter, device: str = "cpu") -> dict[str, Any]:
+def measure(
+    recipe: Recipe, folder: Path, reporter: Reporter, device: str = "cpu"
+) -> dict[str, Any]:
     """Return the held-out bits per byte of a model folder, and of gzip and xz on the same files.
 
-    The weights are read as stored and computed with in float32. Both ways of reading are given: rows, as in
-    training, and whole documents, with the state carried through. Raises ValueError if the folder does not
-    hold a model with its tokenizer.
+    The weights are read as stored and computed with in float32. Both ways of reading are given:
+    rows, as in training, and whole documents, with the state carried through. Raises ValueError if
+    the folder does not hold a model with its tokenizer.
     """
     tokenizer = open_bpe(folder / "tokenizer.json")
     model = load_model(folder, dtype=torch.float32, device=device)

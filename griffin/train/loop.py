@@ -40,9 +40,10 @@ class DivergedError(RuntimeError):
 class Trainer:
     """Train one model by one recipe in one folder.
 
-    The folder holds recipe.json, the tokenizer, data/ (encoded documents), log.jsonl and checkpoints/. One
-    that holds a run of the same recipe is gone on with; of another recipe, it is refused with a ValueError.
-    device: "cpu", "cuda", ...; the weights are float32 wherever they are.
+    The folder holds recipe.json, the tokenizer, data/ (encoded documents), log.jsonl and
+    checkpoints/. One that holds a run of the same recipe is gone on with; of another recipe, it is
+    refused with a ValueError. device: "cpu", "cuda", ...; the weights are float32 wherever they
+                                       are.
     """
 
     def __init__(
@@ -71,13 +72,18 @@ class Trainer:
     def run(self) -> Progress:
         """Train until the budget is spent, and leave a checkpoint of the end.
 
-        SIGINT and SIGTERM finish the step at hand, write a checkpoint and raise `Interrupted`; a second one
-        stops at once. Raises DivergedError when loss or gradient are no numbers, before the weights change.
+        SIGINT and SIGTERM finish the step at hand, write a checkpoint and raise `Interrupted`; a
+        second one stops at once. Raises DivergedError when loss or gradient are no numbers, before
+        the weights change.
         """
         plan = self.recipe.train
         begun = saved = time.monotonic()
         before = self.progress.seconds
-        with self._signals(), self._log() as log, self.reporter.training(plan, self.progress) as show:
+        with (
+            self._signals(),
+            self._log() as log,
+            self.reporter.training(plan, self.progress) as show,
+        ):
             while self.progress.step < plan.total_steps:
                 started = time.monotonic()
                 entry = self.step()
@@ -99,7 +105,8 @@ class Trainer:
         return self.progress
 
     def step(self) -> dict[str, Any]:
-        """Do one optimiser step and return its log entry; the loss is the mean over the step's targets."""
+        """Do one optimiser step and return its log entry; the loss is the mean over the step's
+        targets."""
         plan = self.recipe.train
         places = range(0, plan.rows * plan.accumulation, plan.rows)
         batches = [self.packer.batch(self.progress.rows + place, plan.rows) for place in places]
@@ -108,14 +115,17 @@ class Trainer:
         self.optimizer.zero_grad()
         for batch in batches:
             nats, _ = row_nats(self.model, batch.rows(slice(None), self.device), self.dtype)
-            (nats / count).backward()  # every target of the step weighs the same, whatever its micro-batch
+            (
+                nats / count
+            ).backward()  # every target of the step weighs the same, whatever its micro-batch
             total += float(nats.detach())
         norm = self._clip()
         if not (math.isfinite(total) and math.isfinite(norm)):
             raise DivergedError(
-                f"step {self.progress.step + 1}: the loss is {total / count}, the gradient's norm {norm}; "
-                f"weights from before are in {latest_checkpoint(self.checkpoints) or 'no checkpoint yet'}. "
-                f"A lower train.learning_rate, a longer train.warmup_steps or a lower train.clip may help"
+                f"step {self.progress.step + 1}: the loss is {total / count}, the gradient's norm"
+                f" {norm}; weights from before are in"
+                f" {latest_checkpoint(self.checkpoints) or 'no checkpoint yet'}. A lower"
+                " train.learning_rate, a longer train.warmup_steps or a lower train.clip may help"
             )
         rate = learning_rate(self.progress.step, plan)
         for group in self.optimizer.param_groups:
@@ -136,7 +146,9 @@ class Trainer:
     def validate(self) -> float:
         """Return bits per byte on the first held-out documents, read in rows as in training."""
         documents, size = self._validation
-        return bits_in_rows(self.model, documents, self.recipe.train.length, dtype=self.dtype) / size
+        return (
+            bits_in_rows(self.model, documents, self.recipe.train.length, dtype=self.dtype) / size
+        )
 
     def save(self) -> Path:
         """Write a checkpoint of this moment and return its path."""
@@ -164,7 +176,8 @@ class Trainer:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Turn the first SIGINT or SIGTERM into a request to stop, and the second into KeyboardInterrupt."""
+        """Turn the first SIGINT or SIGTERM into a request to stop, and the second into
+        KeyboardInterrupt."""
 
         def ask(number: int, frame: FrameType | None) -> None:
             if self._stop:

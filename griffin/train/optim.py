@@ -22,10 +22,14 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
 
 
 def make_optimizer(model: nn.Module, recipe: TrainRecipe) -> torch.optim.AdamW:
-    """Return AdamW over the model's trainable parameters in two groups, with and without decay, fused."""
+    """Return AdamW over the model's trainable parameters in two groups, with and without decay,
+    fused."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups = [
-        {"params": [p for name, p in named if decays(name, p)], "weight_decay": recipe.weight_decay},
+        {
+            "params": [p for name, p in named if decays(name, p)],
+            "weight_decay": recipe.weight_decay,
+        },
         {"params": [p for name, p in named if not decays(name, p)], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(

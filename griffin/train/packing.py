@@ -1,10 +1,11 @@
 """Documents as rows of fixed length: encoded once, kept on disk, packed anew for every epoch.
 
-A document of n tokens, <bos> first and <eos> last, is n - 1 pairs (token, next token). An epoch shuffles the
-documents, lays their pairs end to end and cuts rows of equal length from them; then the rows are shuffled. So
-every pair is trained on once an epoch (but for less than a row at the end), no position is wasted on padding,
-and no target ever belongs to another document. `segment_pos` is 0 where a document starts and where a row
-starts: the piece of a document that a cut leaves at the head of a row is read without what came before it.
+A document of n tokens, <bos> first and <eos> last, is n - 1 pairs (token, next token). An epoch
+shuffles the documents, lays their pairs end to end and cuts rows of equal length from them; then
+the rows are shuffled. So every pair is trained on once an epoch (but for less than a row at the
+end), no position is wasted on padding, and no target ever belongs to another document.
+`segment_pos` is 0 where a document starts and where a row starts: the piece of a document that a
+cut leaves at the head of a row is read without what came before it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from griffin.train.corpus import Document
 class Batch:
     """Hold rows for one step.
 
-    tokens, targets, segment_pos: (R, L) int64; mask: (R, L) bool, False where a target is no real one.
+    tokens, targets, segment_pos: (R, L) int64; mask: (R, L) bool, False where a target is no real
+                                  one.
     """
 
     tokens: Tensor
@@ -73,14 +75,16 @@ def encode_one(text: str, tokenizer: Tokenizer) -> np.ndarray:
     """Return the ids of a text from <bos> to <eos>, int64; control tokens in the text stay text."""
     tokenizer.encode_special_tokens = True
     ids = tokenizer.encode(text, add_special_tokens=False).ids
-    return np.asarray([tokenizer.token_to_id("<bos>"), *ids, tokenizer.token_to_id("<eos>")], dtype=np.int64)
+    return np.asarray(
+        [tokenizer.token_to_id("<bos>"), *ids, tokenizer.token_to_id("<eos>")], dtype=np.int64
+    )
 
 
 def encode_documents(documents: Sequence[Document], tokenizer: Tokenizer, path: Path) -> None:
     """Encode documents into `path` (.bin, raw ids) and its index (.json beside it).
 
-    Control tokens that happen to stand in a text are encoded as the characters they are. The index is written
-    last, so that a store without one is known to be unfinished.
+    Control tokens that happen to stand in a text are encoded as the characters they are. The index
+    is written last, so that a store without one is known to be unfinished.
     """
     dtype = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.uint32
     lengths, sizes = [], []
@@ -102,7 +106,8 @@ def encode_documents(documents: Sequence[Document], tokenizer: Tokenizer, path: 
 
 
 def open_store(path: Path) -> TokenStore:
-    """Open what `encode_documents` wrote; ValueError if it is missing, torn or does not fit its index."""
+    """Open what `encode_documents` wrote; ValueError if it is missing, torn or does not fit its
+    index."""
     try:
         index = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         dtype = np.dtype(index["dtype"])
@@ -116,7 +121,7 @@ def open_store(path: Path) -> TokenStore:
     if found != starts[-1] * dtype.itemsize:
         raise ValueError(
             f"{path} has {found} bytes, its index says {starts[-1] * dtype.itemsize}; "
-            f"delete its folder to encode anew"
+            "delete its folder to encode anew"
         )
     return TokenStore(np.memmap(path, dtype=dtype, mode="r"), starts, sizes, paths)
 
@@ -125,20 +130,22 @@ class Packer:
     """Cut a token store into rows; row number n is the same whenever it is asked for."""
 
     def __init__(self, store: TokenStore, length: int, seed: int) -> None:
-        """length: tokens in a row. Raises ValueError if the store has too few tokens for a single row."""
+        """length: tokens in a row. Raises ValueError if the store has too few tokens for a single
+        row."""
         self.store, self.length, self.seed = store, length, seed
         self.rows_per_epoch = store.num_pairs // length
         if not self.rows_per_epoch:
             raise ValueError(
-                f"the training documents hold {store.num_pairs} tokens, less than one row of {length}; "
-                f"shorten train.length or add documents"
+                f"the training documents hold {store.num_pairs} tokens, less than one row of"
+                f" {length}; shorten train.length or add documents"
             )
         self._epoch = -1
         self._documents = self._row_order = np.zeros(0, dtype=np.int64)
         self._offsets = np.zeros(1, dtype=np.int64)
 
     def batch(self, first_row: int, rows: int) -> Batch:
-        """Return `rows` rows from `first_row` on, counted from the start of training over all epochs."""
+        """Return `rows` rows from `first_row` on, counted from the start of training over all
+        epochs."""
         tokens = np.empty((rows, self.length), dtype=np.int64)
         targets, positions = np.empty_like(tokens), np.empty_like(tokens)
         for index in range(rows):
@@ -146,7 +153,9 @@ class Packer:
             self._enter(epoch)
             self._fill(int(self._row_order[row]), tokens[index], targets[index], positions[index])
         mask = torch.ones(rows, self.length, dtype=torch.bool)
-        return Batch(torch.from_numpy(tokens), torch.from_numpy(targets), torch.from_numpy(positions), mask)
+        return Batch(
+            torch.from_numpy(tokens), torch.from_numpy(targets), torch.from_numpy(positions), mask
+        )
 
     def _enter(self, epoch: int) -> None:
         if epoch == self._epoch:
@@ -158,7 +167,9 @@ class Packer:
         self._offsets = np.concatenate([[0], np.cumsum(pairs)])
         self._epoch = epoch
 
-    def _fill(self, row: int, tokens: np.ndarray, targets: np.ndarray, positions: np.ndarray) -> None:
+    def _fill(
+        self, row: int, tokens: np.ndarray, targets: np.ndarray, positions: np.ndarray
+    ) -> None:
         at, end, filled = row * self.length, (row + 1) * self.length, 0
         place = int(np.searchsorted(self._offsets, at, side="right")) - 1
         while at < end:
@@ -172,7 +183,8 @@ class Packer:
 
 
 def pad_documents(documents: Iterable[np.ndarray], length: int) -> Batch:
-    """Cut each document into rows of `length`, every document on its own, in order, padded on the right.
+    """Cut each document into rows of `length`, every document on its own, in order, padded on the
+    right.
 
     Padding is id 0 with its target masked; causality keeps it from the real tokens before it.
     """

@@ -21,11 +21,12 @@ _Section = TypeVar("_Section")
 class DataRecipe:
     """Say which documents are read.
 
-    source              "stdlib": the standard library of the running Python; "files": text files in `root`.
-    root                where `include` starts ("files" only); relative to the recipe's own folder.
-    include, exclude    glob patterns over paths relative to the root; `*` stops at a /, `**` does not.
-    held_out            the share of documents kept for validation, chosen by a hash of the relative path.
-    max_document_bytes  longer documents are left out (tables and generated code, mostly).
+    source              "stdlib": the standard library of the running Python; "files": text files in
+    `root`. root                where `include` starts ("files" only); relative to the recipe's own
+    folder. include, exclude    glob patterns over paths relative to the root; `*` stops at a /,
+    `**` does not. held_out            the share of documents kept for validation, chosen by a hash
+    of the relative path. max_document_bytes  longer documents are left out (tables and generated
+    code, mostly).
     """
 
     source: Literal["stdlib", "files"] = "stdlib"
@@ -40,16 +41,21 @@ class DataRecipe:
         if not self.include:
             raise ValueError('data.include is empty; name at least one pattern, such as "**/*.txt"')
         if not 0 < self.held_out < 1:
-            raise ValueError(f"data.held_out must lie between 0 and 1 (exclusive), not {self.held_out}")
+            raise ValueError(
+                f"data.held_out must lie between 0 and 1 (exclusive), not {self.held_out}"
+            )
         if self.max_document_bytes < 1:
-            raise ValueError(f"data.max_document_bytes must be positive, not {self.max_document_bytes}")
+            raise ValueError(
+                f"data.max_document_bytes must be positive, not {self.max_document_bytes}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerRecipe:
     """Say where the vocabulary comes from.
 
-    path           an existing `tokenizer.json`, relative to the recipe's own folder; empty: train one on the
+    path           an existing `tokenizer.json`, relative to the recipe's own folder; empty: train
+    one on the
                    training documents with as many pieces as the model's `vocab_size`.
     min_frequency  a learned piece occurs at least this often.
     """
@@ -60,7 +66,9 @@ class TokenizerRecipe:
     def __post_init__(self) -> None:
         _check_types(self, "tokenizer")
         if self.min_frequency < 1:
-            raise ValueError(f"tokenizer.min_frequency must be at least 1, not {self.min_frequency}")
+            raise ValueError(
+                f"tokenizer.min_frequency must be at least 1, not {self.min_frequency}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +77,9 @@ class TrainRecipe:
 
     tokens or steps      the budget: exactly one of them is given, the other is 0.
     rows, length         shape of one micro-batch; accumulation: micro-batches a step.
-    learning_rate        the peak, reached after `warmup_steps`, then a cosine down to `final_ratio` of it.
-    weight_decay         on matrices only; never on RG-LRU parameters, norms, biases and embeddings.
-    clip                 the largest norm of the gradient; 0 leaves it alone.
+    learning_rate        the peak, reached after `warmup_steps`, then a cosine down to `final_ratio`
+    of it. weight_decay         on matrices only; never on RG-LRU parameters, norms, biases and
+    embeddings. clip                 the largest norm of the gradient; 0 leaves it alone.
     dtype                "float32", or "bfloat16": bfloat16 matrix products over float32 weights.
     eval_every           steps between validations on the first `eval_tokens` held-out tokens.
     checkpoint_minutes   minutes between checkpoints; the newest `keep` of them stay.
@@ -105,7 +113,15 @@ class TrainRecipe:
                 f"train needs exactly one budget, tokens or steps, "
                 f"not tokens={self.tokens} and steps={self.steps}"
             )
-        for name in ("rows", "length", "accumulation", "log_every", "eval_every", "eval_tokens", "keep"):
+        for name in (
+            "rows",
+            "length",
+            "accumulation",
+            "log_every",
+            "eval_every",
+            "eval_tokens",
+            "keep",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} must be at least 1, not {getattr(self, name)}")
         for name in ("tokens", "steps", "warmup_steps", "weight_decay", "clip", "seed"):
@@ -147,14 +163,17 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], folder: Path = Path()) -> Recipe:
-        """Build a recipe from plain values; anything unknown or impossible is a ValueError that names it."""
+        """Build a recipe from plain values; anything unknown or impossible is a ValueError that
+        names it."""
         check_keys(values, {"model", "data", "tokenizer", "train"}, "recipe")
         for section in ("model", "train"):
             if section not in values:
                 raise ValueError(f"recipe lacks the section [{section}]")
         for section, entries in values.items():
             if not isinstance(entries, Mapping):
-                raise ValueError(f"recipe: {section} must be a section, [{section}], not {entries!r}")
+                raise ValueError(
+                    f"recipe: {section} must be a section, [{section}], not {entries!r}"
+                )
         return cls(
             model=_model(values["model"]),
             data=_section(DataRecipe, values.get("data", {}), "data"),
@@ -164,12 +183,16 @@ class Recipe:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, the inverse of `from_dict`; the model is written out field by field."""
-        sections = {name: dataclasses.asdict(getattr(self, name)) for name in ("data", "tokenizer", "train")}
+        """Return plain values, the inverse of `from_dict`; the model is written out field by
+        field."""
+        sections = {
+            name: dataclasses.asdict(getattr(self, name)) for name in ("data", "tokenizer", "train")
+        }
         return json.loads(json.dumps({"model": self.model.to_dict()} | sections))
 
     def digest(self) -> str:
-        """Return a hash of everything that decides the weights, so that a resumed run is the same run."""
+        """Return a hash of everything that decides the weights, so that a resumed run is the same
+        run."""
         values = self.to_dict()
         for name in ("log_every", "eval_every", "eval_tokens", "checkpoint_minutes", "keep"):
             del values["train"][name]
@@ -179,8 +202,8 @@ class Recipe:
 def load_recipe(path: Path, changes: Iterable[str] = ()) -> Recipe:
     """Read a recipe from a TOML file, then apply changes of the form "section.key=value".
 
-    The value of a change is read as TOML, and as a plain string where it is none. A file that is missing or
-    is no TOML, an unknown key or an impossible value raises ValueError.
+    The value of a change is read as TOML, and as a plain string where it is none. A file that is
+    missing or is no TOML, an unknown key or an impossible value raises ValueError.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -247,4 +270,9 @@ def _check_types(section: Any, name: str) -> None:
             raise ValueError(f"{name}.{key} must be {_KINDS[hint]}, not {value!r}")
 
 
-_KINDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+_KINDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "a string",
+    bool: "true or false",
+}

@@ -27,7 +27,9 @@ def test_json_report_and_plot_of_one_run(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["griffin", "bench", "decode"])
     out, picture = tmp_path / "report.json", tmp_path / "picture.png"
     files = ("--out", out, "--plot", picture)
-    result = run("decode", "--model", folder, "--context", 20, "--context", 40, *QUICK, "--json", *files)
+    result = run(
+        "decode", "--model", folder, "--context", 20, "--context", 40, *QUICK, "--json", *files
+    )
     assert result.exit_code == 0, result.output
     objects = [json.loads(line) for line in result.stdout.splitlines()]
     assert [o["context"] for o in objects] == [20, 40] and all(set(o) >= KEYS for o in objects)
@@ -59,7 +61,9 @@ def test_kernels(folder, here):
     result = run("kernels", "--model", folder, "--length", 40, *QUICK, "--json")
     assert result.exit_code == 0, result.output
     names = [json.loads(line)["what"] for line in result.stdout.splitlines()]
-    assert "head 512x64, 1 row" in names and any(n.startswith("linear_scan backward, 40") for n in names)
+    assert "head 512x64, 1 row" in names and any(
+        n.startswith("linear_scan backward, 40") for n in names
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""The engine beside the plain loop, and long conversations: what is done, and what is said of it."""
+"""The engine beside the plain loop, and long conversations: what is done, and what is said of
+it."""
 
 from __future__ import annotations
 
@@ -23,7 +24,9 @@ def ours(folder) -> Ours:
 
 def read(ours: Ours, length: int) -> None:
     ours.forget(1, length)
-    ours.read(torch.randint(10, 400, (1, length), generator=torch.Generator().manual_seed(0)).numpy())
+    ours.read(
+        torch.randint(10, 400, (1, length), generator=torch.Generator().manual_seed(0)).numpy()
+    )
 
 
 def test_rows_take_the_tokens_that_the_plain_loop_takes(ours):
@@ -72,9 +75,13 @@ def test_what_is_said_compares_within_rounds():
 @pytest.mark.parametrize(("cold", "read"), [(None, 200), (40, 40)])
 def test_a_conversation_is_gone_on_with_in_every_way(folder, here, cold, read):
     run = plan(folder)
-    found = {m.what.removeprefix("conversation, "): m for m in talks.conversation(run, 200, 7, cold)}
+    found = {
+        m.what.removeprefix("conversation, "): m for m in talks.conversation(run, 200, 7, cold)
+    }
     assert list(found) == ["cold", "prefix cache", "session", "restart"]
-    assert all(m.seconds > 0 and m.context == 200 and m.tokens_per_second is None for m in found.values())
+    assert all(
+        m.seconds > 0 and m.context == 200 and m.tokens_per_second is None for m in found.values()
+    )
     assert [len(m.samples) for m in found.values()] == [1, 2, 2, 2]
     (said,) = run.report.notes
     assert said.startswith("float32: first token 7 tokens after 200: cold ")
@@ -83,7 +90,9 @@ def test_a_conversation_is_gone_on_with_in_every_way(folder, here, cold, read):
 
 def test_a_conversation_that_was_not_read_to_its_end_is_where_it_would_be(ours, tmp_path):
     talk = Talk(ours, tmp_path / "a")
-    assert talk.begin(201, 5)["tokens"] == 41  # a window of 32 at least, and 160 are five turns of the ring
+    assert (
+        talk.begin(201, 5)["tokens"] == 41
+    )  # a window of 32 at least, and 160 are five turns of the ring
     seconds, token = talk.by_cache(7, 1)
     assert seconds > 0 and talk.by_session(7, 1)[1] == token
     again = Talk(ours, tmp_path / "a")

@@ -21,7 +21,9 @@ def test_weights_are_random_and_of_the_size_that_was_asked_for(tmp_path, format)
     assert file.get_field("gemma.block_count").contents() == TOY.layers
     assert file.get_field("gemma.vocab_size").contents() == TOY.vocab_size
     found = {t.name: t for t in file.tensors}
-    assert {name: tuple(reversed(t.shape.tolist())) for name, t in found.items()} == dict(TOY.tensors())
+    assert {name: tuple(reversed(t.shape.tolist())) for name, t in found.items()} == dict(
+        TOY.tensors()
+    )
     bits = {"bf16": 16, "int8": 8.5, "int4": 4.5}[format]
     for name, tensor in found.items():
         values = gguf.dequantize(tensor.data, tensor.tensor_type)
@@ -42,7 +44,9 @@ def test_gemma_2b_is_as_large_as_the_model_of_that_name():
 def test_a_file_is_written_once(tmp_path):
     path = find_or_write(tmp_path / "new", "toy", "int4")
     stamp = path.stat().st_mtime_ns
-    assert find_or_write(tmp_path / "new", "toy", "int4") == path and path.stat().st_mtime_ns == stamp
+    assert (
+        find_or_write(tmp_path / "new", "toy", "int4") == path and path.stat().st_mtime_ns == stamp
+    )
     with pytest.raises(ValueError, match="there are gemma-2b, toy"):
         find_or_write(tmp_path, "gemma-3", "int4")
 

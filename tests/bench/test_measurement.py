@@ -19,14 +19,17 @@ PLACE = {
     "context": 512,
 }
 KEYS = (
-    "what model format threads batch context tokens_per_second bytes_per_token limit_tokens_per_second ratio"
+    "what model format threads batch context tokens_per_second bytes_per_token"
+    " limit_tokens_per_second ratio"
 )
 OLD = Path(__file__).parents[2] / "docs" / "benchmarks" / "torch-2b.json"
 
 
 def example(**changes: object) -> Measurement:
     work = {"bytes": 5e9, "operations": 5e9}
-    found = measured("decode", PLACE, [4.0, 5.0, 9.0], work, 30e9, 300e9, {"resident": 7, "peak": 8})
+    found = measured(
+        "decode", PLACE, [4.0, 5.0, 9.0], work, 30e9, 300e9, {"resident": 7, "peak": 8}
+    )
     return dataclasses.replace(found, **changes)
 
 

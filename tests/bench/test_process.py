@@ -28,7 +28,9 @@ def test_a_worker_answers_refuses_and_goes():
         missing = {"model": "/nowhere", "format": "stored", "threads": 1, "chunk": 8}
         with pytest.raises(ValueError, match="/nowhere"):
             worker.ask("start", program="griffin", **missing)
-        with pytest.raises(RuntimeError, match=r"failed at no_such_thing.*AttributeError|no_such_thing"):
+        with pytest.raises(
+            RuntimeError, match=r"failed at no_such_thing.*AttributeError|no_such_thing"
+        ):
             worker.ask("no_such_thing")
         assert worker.ask("memory", forget=True)["peak"] > 1e6  # still there
     assert gone(pid)
@@ -46,14 +48,18 @@ def test_a_worker_that_takes_too_long_is_ended():
     with Worker("a rival") as worker:
         worker.ask("memory")
         begun = time.monotonic()
-        with pytest.raises(Stopped, match=r"a rival was stopped: read_rate took longer than 0\.2 s"):
+        with pytest.raises(
+            Stopped, match=r"a rival was stopped: read_rate took longer than 0\.2 s"
+        ):
             worker.ask("read_rate", patience=0.2, threads=1, nbytes=1 << 20, seconds=60)
         assert time.monotonic() - begun < 10
 
 
 def test_a_rival_that_is_not_installed_is_named(monkeypatch, tmp_path):
     # A package of that name that cannot be imported, before any other on the path.
-    (tmp_path / "llama_cpp.py").write_text("raise ModuleNotFoundError('No module named libllama')\n")
+    (tmp_path / "llama_cpp.py").write_text(
+        "raise ModuleNotFoundError('No module named libllama')\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     from griffin.bench.worker import Runner
 

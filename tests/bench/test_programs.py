@@ -22,7 +22,13 @@ def toy(folder) -> Griffin:
 
 
 def options(folder, **changes) -> Options:
-    fields = {"model": str(folder), "format": "stored", "threads": 1, "chunk": 5, "config": CONFIG.to_dict()}
+    fields = {
+        "model": str(folder),
+        "format": "stored",
+        "threads": 1,
+        "chunk": 5,
+        "config": CONFIG.to_dict(),
+    }
     return Options(**fields | changes)
 
 
@@ -54,7 +60,9 @@ def test_ours_continues_greedily(folder, toy, batch):
     program = Ours(options(folder))
     tokens = ids(batch, 40)  # eight chunks, past the window
     assert continued(program, tokens) == greedy(toy, tokens)
-    assert program.format == "float32" and program.weight_bytes == sum(p.nbytes for p in toy.parameters())
+    assert program.format == "float32" and program.weight_bytes == sum(
+        p.nbytes for p in toy.parameters()
+    )
     took = program.resume()
     assert took["bytes"] > 0 and program._memory.pos.tolist() == [40 + STEPS + 1] * batch
 
@@ -70,7 +78,11 @@ def test_formats_of_ours(folder):
 def test_packed_formats_read_fewer_bytes(folder, toy, format, bits):
     program = Ours(options(folder, format=format))
     assert program.format == format
-    shapes = [m.weight.shape for m in toy.modules() if isinstance(m, (torch.nn.Linear, torch.nn.Embedding))]
+    shapes = [
+        m.weight.shape
+        for m in toy.modules()
+        if isinstance(m, (torch.nn.Linear, torch.nn.Embedding))
+    ]
     matrices = sum(o * i for o, i in shapes)
     others = sum(p.numel() for p in toy.parameters()) - matrices
     assert program.weight_bytes == pytest.approx(matrices * bits / 8 + 4 * others, rel=0.07)
@@ -98,7 +110,9 @@ def test_recurrentgemma_does_as_much(folder, toy):
     first = continued(program, ids(2, 20))
     assert continued(program, ids(2, 20)) == first
     assert program._seen == 20 + STEPS
-    assert program.format == "bf16" and 2 * program.weight_bytes == sum(p.nbytes for p in toy.parameters())
+    assert program.format == "bf16" and 2 * program.weight_bytes == sum(
+        p.nbytes for p in toy.parameters()
+    )
 
 
 @pytest.mark.parametrize("format", ["bf16", "int8", "int4"])
@@ -119,7 +133,10 @@ def test_llama_cpp_continues_as_it_would_alone_and_in_a_larger_cache(tmp_path, f
     program.read(tokens[:, 512:])
     program.step()
     assert program._next == whole[0][1:2]
-    assert program.decode_work(100, 1)["bytes"] - program.decode_work(0, 1)["bytes"] == 100 * 2 * 2 * 64 * 2
+    assert (
+        program.decode_work(100, 1)["bytes"] - program.decode_work(0, 1)["bytes"]
+        == 100 * 2 * 2 * 64 * 2
+    )
 
 
 def test_kernels_run_and_know_their_bytes(toy):
@@ -132,6 +149,8 @@ def test_kernels_run_and_know_their_bytes(toy):
         found = kernels.measure(name, 0.0)
         assert found["seconds"] > 0 and found["bytes"] > 0 and found["tokens"] in (1, 40)
         assert (found["copy_rate"] is None) == (found["bound"] == "read")
-    linear = sum(kernels.measure(name, 0.0)["bytes"] for name in names if name.startswith("linear "))
+    linear = sum(
+        kernels.measure(name, 0.0)["bytes"] for name in names if name.startswith("linear ")
+    )
     modules = [m for m in toy.modules() if isinstance(m, torch.nn.Linear)]
     assert linear == sum(p.nbytes for m in modules for p in m.parameters())

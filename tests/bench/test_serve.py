@@ -15,7 +15,9 @@ QUICK = ("--threads", 1, "--rounds", 2, "--tokens", 4, "--requests", 2, "--promp
 
 def test_the_server_beside_its_engine(folder, tmp_path):
     out = tmp_path / "report.json"
-    result = run("serve", "--model", folder, "--clients", 1, "--clients", 3, *QUICK, "--json", "--out", out)
+    result = run(
+        "serve", "--model", folder, "--clients", 1, "--clients", 3, *QUICK, "--json", "--out", out
+    )
     assert result.exit_code == 0, result.output
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     assert [(row["what"], row["program"], row["batch"]) for row in rows] == [
@@ -31,7 +33,9 @@ def test_the_server_beside_its_engine(folder, tmp_path):
     for engine, server in zip(rows[::2], rows[1::2], strict=True):
         assert engine["limit_tokens_per_second"] is None and len(server["samples"]) == 2
         assert server["limit_tokens_per_second"] == engine["tokens_per_second"]
-        assert server["ratio"] == pytest.approx(server["tokens_per_second"] / engine["tokens_per_second"])
+        assert server["ratio"] == pytest.approx(
+            server["tokens_per_second"] / engine["tokens_per_second"]
+        )
         assert server["seconds"] > 0 and server["context"] >= 8 and server["resident_bytes"]
     assert "the server adds" in result.stderr and json.loads(out.read_text())["notes"]
 

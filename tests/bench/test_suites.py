@@ -10,7 +10,14 @@ from griffin.bench.run import Bench, Plan, product_of
 
 
 def plan(folder, **changes) -> Plan:
-    fields = {"model": str(folder), "threads": 1, "rounds": 2, "tokens": 3, "buffer": 1 << 22, "probe": 0.01}
+    fields = {
+        "model": str(folder),
+        "threads": 1,
+        "rounds": 2,
+        "tokens": 3,
+        "buffer": 1 << 22,
+        "probe": 0.01,
+    }
     report = Report(command="", commit=None, machine={})
     return Plan(report=report, chunk=16, **fields | changes)
 
@@ -36,7 +43,11 @@ def test_context_and_memory_of_ours_and_a_rival_that_is_given_up(folder, here):
     assert len(run.report.notes) == 1 and "transformers was stopped" in run.report.notes[0]
     assert run.report.measurements[-2:] == found and run.report.rates["read, 1 threads"] > 0
     for m in run.report.measurements:
-        assert m.resident_bytes and m.peak_resident_bytes and m.peak_resident_bytes >= m.resident_bytes // 2
+        assert (
+            m.resident_bytes
+            and m.peak_resident_bytes
+            and m.peak_resident_bytes >= m.resident_bytes // 2
+        )
         assert m.ratio == pytest.approx(m.tokens_per_second / m.limit_tokens_per_second)
     decoded = [m for m in run.report.measurements if m.what == "decode"]
     assert all(len(m.samples) == 2 for m in decoded)
@@ -59,11 +70,19 @@ def test_load_goes_on_from_a_saved_state(folder, here):
 
 def test_a_rival_without_the_format_is_refused_before_anything_is_timed(folder, here, tmp_path):
     run = plan(folder, against=["llama.cpp"], gguf=tmp_path)
-    with pytest.raises(ValueError, match=r"llama.cpp has none of the formats float32; choose --format"):
+    with pytest.raises(
+        ValueError, match=r"llama.cpp has none of the formats float32; choose --format"
+    ):
         list(suites.decode(run, [4]))
     assert not run.report.measurements
 
 
 def test_which_product_bounds_a_format():
     names = ("float32", "bf16", "bf16-packed", "int8", "int4")
-    assert [product_of(name) for name in names] == ["float32", "bfloat16", "bfloat16", "int8", "int8"]
+    assert [product_of(name) for name in names] == [
+        "float32",
+        "bfloat16",
+        "bfloat16",
+        "int8",
+        "int8",
+    ]

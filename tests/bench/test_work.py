@@ -50,7 +50,11 @@ def test_a_step_reads_every_weight_but_an_embedding_that_is_no_head(dtype):
 def test_state_bytes_are_what_a_step_can_see_and_change(context):
     """Poison what a step after `context` tokens sees; what is finite afterwards was not touched."""
     model = make_model(GRIFFIN)
-    _, state = model.trunk(make_tokens(GRIFFIN, 2, context)) if context else (None, State.zeros(GRIFFIN, 2))
+    _, state = (
+        model.trunk(make_tokens(GRIFFIN, 2, context))
+        if context
+        else (None, State.zeros(GRIFFIN, 2))
+    )
     touched = 0
     for layer in state.layers:
         if "lru" in layer._fields:
@@ -68,7 +72,10 @@ def test_operations_are_two_for_each_weight_that_is_multiplied(config):
     count = sum(
         p.numel()
         for name, p in model.named_parameters()
-        if p.dim() > 1 and "conv_1d" not in name and "embed_tokens" not in name and "bias" not in name
+        if p.dim() > 1
+        and "conv_1d" not in name
+        and "embed_tokens" not in name
+        and "bias" not in name
     )
     count += config.vocab_size * config.width if config.tie_embeddings else 0
     layers = config.block_types.count("attention")
@@ -76,9 +83,9 @@ def test_operations_are_two_for_each_weight_that_is_multiplied(config):
     assert work.operations(config, 0) == 2 * count + scores_and_sums
     far = config.attention_window_size + 1
     assert work.operations(config, 10**6) == 2 * count + scores_and_sums * far
-    assert work.operations(config, 0, head=False) == work.operations(config, 0) - 2 * config.vocab_size * (
-        config.width
-    )
+    assert work.operations(config, 0, head=False) == work.operations(
+        config, 0
+    ) - 2 * config.vocab_size * (config.width)
 
 
 @pytest.mark.parametrize("start", [0, 1, 15, 40])

@@ -26,7 +26,8 @@ RELEASED_2B = json.loads("""
  "use_cache":true,"vocab_size":256000,"w_init_variance_scale":0.01}
 """)
 RELEASED_9B = {
-    **{k: v for k, v in RELEASED_2B.items() if k not in ("_block_types", "embeddings_scale_by_sqrt_dim")},
+    **{k: v for k, v in RELEASED_2B.items()
+       if k not in ("_block_types", "embeddings_scale_by_sqrt_dim")},
     "block_types": ["recurrent", "recurrent", "attention"],
     "hidden_size": 4096, "intermediate_size": 24576, "lru_width": 4096, "num_attention_heads": 16,
     "num_hidden_layers": 38, "transformers_version": "4.42.0.dev0",

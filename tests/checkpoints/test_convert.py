@@ -27,14 +27,21 @@ LAYOUTS: tuple[Target, ...] = get_args(Target)
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     checkpoints.save_model(make_model(DEEPMIND), tmp_path / "hf")
-    for name in ("tokenizer.json", "tokenizer.model", "generation_config.json", "chat_template.jinja"):
+    for name in (
+        "tokenizer.json",
+        "tokenizer.model",
+        "generation_config.json",
+        "chat_template.jinja",
+    ):
         (tmp_path / "hf" / name).write_text(name)
     return tmp_path / "hf"
 
 
 @pytest.mark.parametrize("first", LAYOUTS)
 @pytest.mark.parametrize("second", LAYOUTS)
-def test_every_direction_is_exact(saved: Path, tmp_path: Path, first: Target, second: Target) -> None:
+def test_every_direction_is_exact(
+    saved: Path, tmp_path: Path, first: Target, second: Target
+) -> None:
     steps: list[Progress] = []
     checkpoints.convert(saved, tmp_path / "one", first, dtype="bfloat16")
     made = checkpoints.convert(tmp_path / "one", tmp_path / "two", second, progress=steps.append)
@@ -74,7 +81,9 @@ def test_the_archive_is_a_sound_zip_file(
         assert archive.testzip() is None
     mapped = torch.load(tmp_path / "x.pt", weights_only=True, mmap=True)
     plain = torch.load(tmp_path / "x.pt", weights_only=True)
-    assert mapped.keys() == plain.keys() and all(torch.equal(t, plain[n]) for n, t in mapped.items())
+    assert mapped.keys() == plain.keys() and all(
+        torch.equal(t, plain[n]) for n, t in mapped.items()
+    )
     assert all(t.data_ptr() % 64 == 0 for t in mapped.values())
     assert same(checkpoints.load_model(tmp_path / "x.pt", config=UNTOLD), make_model(DEEPMIND))
 
@@ -93,7 +102,9 @@ def test_overflow_of_a_narrow_type(saved: Path, tmp_path: Path) -> None:
     model = make_model(DEEPMIND)
     model.model.final_norm.weight[3] = 1e6
     checkpoints.save_model(model, saved)
-    with pytest.raises(CheckpointError, match=r"final_norm\.weight holds 1 values that are NaN or infinite"):
+    with pytest.raises(
+        CheckpointError, match=r"final_norm\.weight holds 1 values that are NaN or infinite"
+    ):
         checkpoints.convert(saved, tmp_path / "out", dtype="float16")
 
 
@@ -107,7 +118,9 @@ def test_targets_that_exist(saved: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("to", LAYOUTS)
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")]
+)
 def test_an_interruption_leaves_nothing(
     saved: Path, tmp_path: Path, to: Target, error: BaseException
 ) -> None:
@@ -118,11 +131,15 @@ def test_an_interruption_leaves_nothing(
     with pytest.raises(type(error)) as caught:
         checkpoints.convert(saved, tmp_path / "out", to, progress=stop)
     if isinstance(caught.value, OSError):
-        assert caught.value.errno == errno.ENOSPC and "nothing half-written was left" in str(caught.value)
+        assert caught.value.errno == errno.ENOSPC and "nothing half-written was left" in str(
+            caught.value
+        )
     assert [p.name for p in tmp_path.iterdir()] == ["hf"]
 
 
-def test_no_room_is_said_before_writing(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_is_said_before_writing(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     free = type("Usage", (), {"free": 10})
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
     with pytest.raises(OSError, match=r"no room to write .* 10 are free") as caught:

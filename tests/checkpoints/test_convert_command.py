@@ -58,7 +58,10 @@ def test_misuse(saved: Path, tmp_path: Path) -> None:
         ((saved, saved), "exists already"),
         ((tmp_path / "none", tmp_path / "x"), "does not exist"),
         ((saved, tmp_path / "x", "--dtype", "int4"), "dtype must be one of"),
-        ((saved, tmp_path / "x", "--config", tmp_path / "bad.json"), "did you mean 'attention_window_size'"),
+        (
+            (saved, tmp_path / "x", "--config", tmp_path / "bad.json"),
+            "did you mean 'attention_window_size'",
+        ),
     ):
         result = run(*arguments)
         assert result.exit_code == 2 and message in result.stderr, result.stderr

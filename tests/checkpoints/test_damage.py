@@ -1,4 +1,5 @@
-"""Files that are wrong, truncated or hostile: one line that names file and tensor, and nothing executed."""
+"""Files that are wrong, truncated or hostile: one line that names file and tensor, and nothing
+executed."""
 
 from __future__ import annotations
 
@@ -104,8 +105,14 @@ def header(**entries: Any) -> bytes:
             header(a={"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}) + b"0" * 4,
             "expected 8 for F32 [2]",
         ),
-        (header(a={"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}) + b"0" * 8, "starts at byte"),
-        (header(a={"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}) + b"0" * 4, "lacks dtype, shape"),
+        (
+            header(a={"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}) + b"0" * 8,
+            "starts at byte",
+        ),
+        (
+            header(a={"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}) + b"0" * 4,
+            "lacks dtype, shape",
+        ),
         (
             header(a={"dtype": "F32", "shape": [True], "data_offsets": [0, 4]}) + b"0" * 4,
             "lacks dtype, shape",
@@ -125,7 +132,9 @@ def test_headers(tmp_path: Path, content: bytes, message: str) -> None:
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 entries = st.fixed_dictionaries(

@@ -1,4 +1,5 @@
-"""DeepMind's archives: which model they are, and that their own code reads ours and we read theirs."""
+"""DeepMind's archives: which model they are, and that their own code reads ours and we read
+theirs."""
 
 from __future__ import annotations
 
@@ -36,11 +37,16 @@ def test_other_shapes_need_to_be_told(tmp_path: Path) -> None:
     shapes = deepmind_shapes(DEEPMIND, "torch")
     assert config_for(shapes, UNTOLD, tmp_path, tmp_path) == DEEPMIND
     assert config_for(shapes, DEEPMIND, tmp_path, tmp_path) == DEEPMIND
-    with pytest.raises(CheckpointError, match=r"cannot tell logits_soft_cap, scale_embeddings; pass config="):
+    with pytest.raises(
+        CheckpointError, match=r"cannot tell logits_soft_cap, scale_embeddings; pass config="
+    ):
         config_for(shapes, {"attention_window_size": 16}, tmp_path, tmp_path)
     hawk = DEEPMIND.replace(block_types=("recurrent",) * 2)
     found = config_for(
-        deepmind_shapes(hawk, "torch"), {"logits_soft_cap": 5.0, "scale_embeddings": True}, tmp_path, tmp_path
+        deepmind_shapes(hawk, "torch"),
+        {"logits_soft_cap": 5.0, "scale_embeddings": True},
+        tmp_path,
+        tmp_path,
     )
     assert found == hawk.replace(attention_window_size=1024)
 
@@ -48,7 +54,8 @@ def test_other_shapes_need_to_be_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"width": 96}, {"mlp_width": 79}, {"lru_width": 60}, {"num_heads": 3}, {"num_gate_blocks": 3},
+        {"width": 96}, {"mlp_width": 79}, {"lru_width": 60}, {"num_heads": 3},
+        {"num_gate_blocks": 3},
         {"conv_width": 5}, {"vocab_size": 90}, {"num_kv_heads": 2}, {"attention_bias": True},
         {"tie_embeddings": False}, {"block_types": ("recurrent",) * 5},
     ],
@@ -105,7 +112,9 @@ def restore(folder: Path) -> dict[str, Any]:
     return orbax.PyTreeCheckpointer().restore(str(folder))
 
 
-def test_their_flax_code_reads_ours(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_their_flax_code_reads_ours(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(
         "griffin.checkpoints.deepmind_flax._CHUNK", 1000
     )  # several chunks, the last one short
@@ -117,7 +126,9 @@ def test_their_flax_code_reads_ours(saved: Path, tmp_path: Path, monkeypatch: py
     model = theirs.Griffin(official(DEEPMIND))
     expected = jax.eval_shape(model.init, jax.random.key(0), tokens, positions)["params"]
     assert jax.tree.structure(tree) == jax.tree.structure(expected)
-    jax.tree.map(lambda found, wanted: np.testing.assert_equal(found.shape, wanted.shape), tree, expected)
+    jax.tree.map(
+        lambda found, wanted: np.testing.assert_equal(found.shape, wanted.shape), tree, expected
+    )
     state = make_model(DEEPMIND).state_dict()
     block = tree["blocks.0"]
     name = "model.layers.0.temporal_block."
@@ -139,7 +150,9 @@ def test_we_read_what_orbax_writes(
     checkpoints.convert(saved, tmp_path / "ours", "deepmind-flax", dtype="bfloat16")
     tree = restore(tmp_path / "ours")
     handler = orbax.PyTreeCheckpointHandler(use_ocdbt=ocdbt, use_zarr3=zarr3)
-    orbax.Checkpointer(handler).save(str(tmp_path / "theirs/2b"), {"params": tree} if wrapped else tree)
+    orbax.Checkpointer(handler).save(
+        str(tmp_path / "theirs/2b"), {"params": tree} if wrapped else tree
+    )
     expected = make_model(DEEPMIND, dtype=torch.bfloat16)
     (tmp_path / "theirs/tokenizer.model").write_bytes(b"x")
     for path in (tmp_path / "theirs/2b", tmp_path / "theirs"):

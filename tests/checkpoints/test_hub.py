@@ -21,7 +21,9 @@ REPO = "google/recurrentgemma-2b"
 
 def answer(status: int) -> Any:
     """Return what the errors keep of a response, whichever HTTP library the client uses."""
-    return SimpleNamespace(status_code=status, headers={}, request=SimpleNamespace(headers={}, url="x"))
+    return SimpleNamespace(
+        status_code=status, headers={}, request=SimpleNamespace(headers={}, url="x")
+    )
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, error: Exception) -> str:
@@ -69,7 +71,10 @@ def test_gated(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (errors.RepositoryNotFoundError("404", response=answer(404)), "there is no huggingface.co/google/"),
+        (
+            errors.RepositoryNotFoundError("404", response=answer(404)),
+            "there is no huggingface.co/google/",
+        ),
         (errors.RevisionNotFoundError("404", response=answer(404)), "has no revision 'v2'"),
         (errors.HfHubHTTPError("broken\nlong text", response=answer(500)), "answered 500: broken"),
         (
@@ -90,7 +95,9 @@ def test_a_connection_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_offline_with_an_empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(CheckpointError, match="is not in the local cache and HF_HUB_OFFLINE is set"):
+    with pytest.raises(
+        CheckpointError, match="is not in the local cache and HF_HUB_OFFLINE is set"
+    ):
         checkpoints.open(REPO)
 
 

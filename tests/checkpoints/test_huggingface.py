@@ -77,7 +77,9 @@ def _anonymous() -> int:
 def test_dtype_and_check(tmp_path: Path) -> None:
     model = make_model(HUGGINGFACE)
     checkpoints.save_model(model, tmp_path)
-    assert same(model.to(torch.bfloat16), checkpoints.load_model(tmp_path, dtype="bfloat16", check=True))
+    assert same(
+        model.to(torch.bfloat16), checkpoints.load_model(tmp_path, dtype="bfloat16", check=True)
+    )
     with pytest.raises(ValueError, match="dtype must be one of"):
         checkpoints.load_model(tmp_path, dtype="int8")
 
@@ -106,7 +108,9 @@ class TestHead:
 
     def test_different_is_refused_where_the_config_ties(self, folder: Path) -> None:
         edit_tensors(folder, lm_head__weight=self.embedding(folder) + 1)
-        with pytest.raises(CheckpointError, match=r"lm_head.weight differs from model.embed_tokens.weight"):
+        with pytest.raises(
+            CheckpointError, match=r"lm_head.weight differs from model.embed_tokens.weight"
+        ):
             checkpoints.open(folder)
 
     def test_different_is_a_head_where_the_config_is_silent(self, folder: Path) -> None:
@@ -120,7 +124,9 @@ def test_longer_embedding_is_cut(tmp_path: Path) -> None:
     model = make_model(config(tie_embeddings=True))
     checkpoints.save_model(model, tmp_path)
     rows = checkpoints.open(tmp_path).read("model.embed_tokens.weight").clone()
-    edit_tensors(tmp_path, model__embed_tokens__weight=torch.cat([rows, torch.ones(7, rows.shape[1])]))
+    edit_tensors(
+        tmp_path, model__embed_tokens__weight=torch.cat([rows, torch.ones(7, rows.shape[1])])
+    )
     with pytest.warns(CheckpointWarning, match="has 96 rows, the vocabulary 89; the last 7"):
         assert same(model, checkpoints.load_model(tmp_path))
     edit_tensors(tmp_path, model__embed_tokens__weight=rows[:-1])

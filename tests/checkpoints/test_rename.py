@@ -76,8 +76,8 @@ def test_equations_of_the_reference_table() -> None:
 def test_fits() -> None:
     assert fits_deepmind(DEEPMIND) == []
     assert {reason.split("=")[0] for reason in fits_deepmind(GRIFFIN)} == {
-        "num_kv_heads", "conv_width", "rms_norm_eps", "rope_theta", "rope_fraction", "attention_bias",
-        "tie_embeddings", "num_gate_blocks",
+        "num_kv_heads", "conv_width", "rms_norm_eps", "rope_theta", "rope_fraction",
+        "attention_bias", "tie_embeddings", "num_gate_blocks",
     }  # fmt: skip
     for name in ("recurrentgemma-2b", "recurrentgemma-9b", "griffin-7b", "hawk-7b"):
         assert fits_deepmind(PRESETS[name]) == []

@@ -1,4 +1,5 @@
-"""The command in a forked process: there in milliseconds, torch and all, and as mortal as a real one."""
+"""The command in a forked process: there in milliseconds, torch and all, and as mortal as a real
+one."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ PATIENCE = 60.0  # seconds; a test that waits so long has failed
 
 
 def become(arguments: tuple[object, ...], first: Callable[[], object] | None = None) -> NoReturn:
-    """Be `griffin` with these arguments in a process that was just forked, on the streams 0, 1 and 2.
+    """Be `griffin` with these arguments in a process that was just forked, on the streams 0, 1 and
+    2.
 
     first: done before anything else.
     """
@@ -58,7 +60,10 @@ class Terminal:
         return self
 
     def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
     ) -> None:
         if self._pid:
             os.kill(self._pid, signal.SIGKILL)
@@ -73,10 +78,13 @@ class Terminal:
         os.write(self._handle, b"\x03")
 
     def expect(self, pattern: str) -> re.Match[str]:
-        """Wait until a pattern comes after what was expected before; AssertionError if it never does."""
+        """Wait until a pattern comes after what was expected before; AssertionError if it never
+        does."""
         end = time.monotonic() + PATIENCE
         while (found := re.compile(pattern).search(self.output, self._read)) is None:
-            assert self._more(end), f"{pattern!r} did not come; the terminal shows {self.output[-2000:]!r}"
+            assert self._more(end), (
+                f"{pattern!r} did not come; the terminal shows {self.output[-2000:]!r}"
+            )
         self._read = found.end()
         return found
 
@@ -85,7 +93,9 @@ class Terminal:
         end = time.monotonic() + PATIENCE
         while self._more(end):
             pass
-        assert time.monotonic() < end, f"it does not end; the terminal shows {self.output[-2000:]!r}"
+        assert time.monotonic() < end, (
+            f"it does not end; the terminal shows {self.output[-2000:]!r}"
+        )
         _, status = os.waitpid(self._pid, 0)
         self._pid = 0
         return os.waitstatus_to_exitcode(status)

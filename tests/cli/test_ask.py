@@ -14,7 +14,8 @@ from griffin.cli.document import Document, TextOnly, wants_turns
 from griffin.text.pieces import Cutter, TextSource
 
 LINES = "".join(
-    f"2026-11-{n % 28 + 1:02d} worker {n % 7}: took {n * 37 % 1000} ms for /item/{n}\n" for n in range(400)
+    f"2026-11-{n % 28 + 1:02d} worker {n % 7}: took {n * 37 % 1000} ms for /item/{n}\n"
+    for n in range(400)
 )
 QUESTIONS = ["Which worker is slow?", "How many items?", "Why? "]
 FLAGS = ("--max-tokens", 10, "--seed", 4, "--top-k", 50)
@@ -53,7 +54,9 @@ def test_answers_are_those_of_the_whole_text_asked_alone(run, folder, llm, path,
         assert row["answer"] == alone.text and row["finish_reason"] == alone.finish_reason
         assert row["prompt_tokens"] == alone.prompt_tokens and row["seed"] == 4
         assert row["generated_tokens"] == alone.generated_tokens
-        assert 0 < row["prompt_tokens"] - row["cached_tokens"] < 60, "only the question is read for itself"
+        assert 0 < row["prompt_tokens"] - row["cached_tokens"] < 60, (
+            "only the question is read for itself"
+        )
         assert 0 < row["first_seconds"] <= row["seconds"]
     only = run("ask", "--model", folder, "--file", path, flag, "-q", QUESTIONS[1], *FLAGS, "--json")
     timeless = {"seconds", "first_seconds"}
@@ -67,14 +70,26 @@ def test_text_for_people_files_of_questions_and_standard_input(run, folder, llm,
     more = tmp_path / "questions.txt"
     more.write_text(f"\n  {QUESTIONS[1]}\n\n")
     expected = "\n".join(f"{q}\n{whole(llm, LINES, q, False).text}\n" for q in QUESTIONS[:2])
-    arguments = ("ask", "--model", folder, *FLAGS, "-q", QUESTIONS[0], "--questions", more, "--stats")
+    arguments = (
+        "ask",
+        "--model",
+        folder,
+        *FLAGS,
+        "-q",
+        QUESTIONS[0],
+        "--questions",
+        more,
+        "--stats",
+    )
     result = run(*arguments, "--file", path)
     assert result.stdout == expected
     assert "tokens read once" in result.stderr and "20 tokens of 2 answers" in result.stderr
     assert run(*arguments, "--file", "-", stdin=LINES).stdout == expected
 
 
-@pytest.mark.parametrize("text", ["x", "one line", "ä" * 300, LINES[:5000] + "\n" * 9000, "a" * 20_000])
+@pytest.mark.parametrize(
+    "text", ["x", "one line", "ä" * 300, LINES[:5000] + "\n" * 9000, "a" * 20_000]
+)
 def test_texts_of_every_kind_have_the_ids_of_the_whole(llm, text):
     document = Document(llm, chat=False)
     seen: list[int] = []
@@ -165,7 +180,9 @@ def test_chat_is_for_chat_models(llm, monkeypatch):
 
 
 def test_a_template_of_its_own_holds_the_text(llm, monkeypatch):
-    template = "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}[/]{% endfor %}->"
+    template = (
+        "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}[/]{% endfor %}->"
+    )
     monkeypatch.setattr(llm.tokenizer, "chat_template", template)
     monkeypatch.delattr(llm, "chat_format", raising=False)
     monkeypatch.setitem(vars(llm), "chat_format", griffin.text.Chat(llm.tokenizer))
@@ -197,7 +214,9 @@ def test_bytes_that_are_no_text(run, folder, tmp_path):
     result = run("ask", "--model", folder, "--file", path, "-q", "What?", *FLAGS)
     assert result.exit_code == 0 and "notice: 3 places were not UTF-8" in result.stderr
     late = io.BytesIO(b"x" * (1 << 16) + b"\0" * 9)
-    assert len("".join(TextSource(TextOnly(late, "late")))) == (1 << 16) + 9, "only the beginning decides"
+    assert len("".join(TextSource(TextOnly(late, "late")))) == (1 << 16) + 9, (
+        "only the beginning decides"
+    )
 
 
 @pytest.mark.parametrize(

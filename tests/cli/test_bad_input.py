@@ -22,13 +22,22 @@ def _plain(monkeypatch):
 def store(run, folder, tmp_path):
     """A folder with a conversation of one turn, and one file of its state."""
     path = tmp_path / "store"
-    told = run("chat", "--model", folder, *OPTIONS, "--store", path, "--session", "kitchen", stdin="one\n")
+    told = run(
+        "chat", "--model", folder, *OPTIONS, "--store", path, "--session", "kitchen", stdin="one\n"
+    )
     assert told.exit_code == 0
-    assert run("state", "export", "kitchen", "-o", tmp_path / "kitchen.state", "--store", path).exit_code == 0
+    assert (
+        run(
+            "state", "export", "kitchen", "-o", tmp_path / "kitchen.state", "--store", path
+        ).exit_code
+        == 0
+    )
     return path
 
 
-@pytest.mark.parametrize("name", ["a/b", "../kitchen", "/etc/passwd", ".hidden", "a\\b", "two words"])
+@pytest.mark.parametrize(
+    "name", ["a/b", "../kitchen", "/etc/passwd", ".hidden", "a\\b", "two words"]
+)
 def test_a_name_that_could_be_a_path_is_refused_by_everything_that_takes_one(
     run, folder, store, tmp_path, name
 ):
@@ -51,7 +60,10 @@ def test_a_name_that_could_be_a_path_is_refused_by_everything_that_takes_one(
         stdin=f"/fork {name}\n/save {name}\n/load {name}\n/tokens\n",
     )
     assert talk.exit_code == 0 and len(talk.stdout.splitlines()) == 4
-    assert talk.stdout.count("cannot name a session") >= 2 and "tokens in the conversation" in talk.stdout
+    assert (
+        talk.stdout.count("cannot name a session") >= 2
+        and "tokens in the conversation" in talk.stdout
+    )
     with Store(store) as opened:
         assert [info.name for info in opened.list()] == ["kitchen"] and opened.check() == ()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kitchen.state", "store"]
@@ -91,7 +103,16 @@ def test_state_files_on_a_full_disk(folder, store, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     for command in (
-        ("state", "build", "--from", tmp_path / "book", "-o", out / "book.state", "--model", folder),
+        (
+            "state",
+            "build",
+            "--from",
+            tmp_path / "book",
+            "-o",
+            out / "book.state",
+            "--model",
+            folder,
+        ),
         ("state", "export", "kitchen", "-o", out / "kitchen.state", "--store", store),
     ):
         with Terminal(*command, first=full) as terminal:

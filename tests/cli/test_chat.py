@@ -34,7 +34,9 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture
 def chat(run, folder):
     def call(*lines, options=()):
-        return run("chat", "--model", folder, *OPTIONS, *options, stdin="".join(f"{x}\n" for x in lines))
+        return run(
+            "chat", "--model", folder, *OPTIONS, *options, stdin="".join(f"{x}\n" for x in lines)
+        )
 
     return call
 
@@ -56,7 +58,16 @@ def test_the_terminal(chat, llm, home):
             "/set top_p 7",
             "/set temprature 1",
         ),
-        *("/nothing", "/clear", "/tokens", "/system Be kind.", "one", "/help", "/bye", "never said"),
+        *(
+            "/nothing",
+            "/clear",
+            "/tokens",
+            "/system Be kind.",
+            "one",
+            "/help",
+            "/bye",
+            "never said",
+        ),
     )
     assert result.exit_code == 0, result.output
     (first, second), talk = alone(llm, "one", "two\nlines")
@@ -84,7 +95,9 @@ def test_quit_and_resume_equals_going_on(chat, llm):
     assert chat("one").stdout == f"{answers[0]}\n"
     again = chat("two", "/tokens")
     assert again.stdout.startswith(f"{answers[1]}\n{talk.tokens:,} tokens")
-    found = re.search(r"resumed (session-\w+): ([\d,]+) tokens in ([\d,]+) bytes, [\d.]+ ms", again.stderr)
+    found = re.search(
+        r"resumed (session-\w+): ([\d,]+) tokens in ([\d,]+) bytes, [\d.]+ ms", again.stderr
+    )
     assert found, again.stderr
     _, first = alone(llm, "one")
     assert found[2] == f"{first.tokens:,}" and found[3] == f"{first.context.state.nbytes:,}"
@@ -109,7 +122,9 @@ def test_a_conversation_without_a_word_leaves_nothing(chat, home):
 def test_no_persist_writes_nothing(chat, home, llm):
     answers, _ = alone(llm, "one", "two", "two")
     result = chat("one", "/undo", "one", "two", options=("--no-persist",))
-    assert result.stdout.startswith(f"{answers[0]}\nbefore the first turn\n{answers[0]}\n{answers[1]}\n")
+    assert result.stdout.startswith(
+        f"{answers[0]}\nbefore the first turn\n{answers[0]}\n{answers[1]}\n"
+    )
     assert "not kept" in result.stderr and not home.exists()
 
 
@@ -117,7 +132,16 @@ def test_going_back_and_elsewhere(chat, llm):
     answers, _ = alone(llm, "one", "two", "three")
     (_, other), _ = alone(llm, "one", "four")
     result = chat(
-        "one", "two", "/undo", "four", "/goto 2", "three", "/branches", "/goto 7", "/undo x", "/undo 9"
+        "one",
+        "two",
+        "/undo",
+        "four",
+        "/goto 2",
+        "three",
+        "/branches",
+        "/goto 7",
+        "/undo x",
+        "/undo 9",
     )
     lines = result.stdout
     assert f"{answers[1]}\nat turn 1: > one" in lines and f"\n{other}\nat turn 2: > two" in lines
@@ -130,13 +154,30 @@ def test_going_back_and_elsewhere(chat, llm):
 def test_fork_save_and_load(chat, home):
     options = ("--session", "kitchen")
     result = chat(
-        "one", "/fork cellar", "two", "/load kitchen", "/show", "/save attic", "/save", options=options
+        "one",
+        "/fork cellar",
+        "two",
+        "/load kitchen",
+        "/show",
+        "/save attic",
+        "/save",
+        options=options,
     )
     assert "on in cellar; kitchen stays as it is\n" in result.stdout
-    assert "in kitchen: " in result.stdout and "turns:        1 here, 1 on all branches" in result.stdout
-    assert "saved as attic; you are still in kitchen\n" in result.stdout and "/save NAME" in result.stdout
+    assert (
+        "in kitchen: " in result.stdout
+        and "turns:        1 here, 1 on all branches" in result.stdout
+    )
+    assert (
+        "saved as attic; you are still in kitchen\n" in result.stdout
+        and "/save NAME" in result.stdout
+    )
     with Store(home) as store:
-        assert {info.name: info.turns for info in store.list()} == {"kitchen": 1, "cellar": 2, "attic": 1}
+        assert {info.name: info.turns for info in store.list()} == {
+            "kitchen": 1,
+            "cellar": 2,
+            "attic": 1,
+        }
     kept = chat("one", "/save loft", "two", options=("--no-persist",))
     assert "saved as loft\n" in kept.stdout
     with Store(home) as store:
@@ -156,7 +197,9 @@ def test_a_file_goes_before_the_next_message(chat, llm, tmp_path):
     (tmp_path / "text").write_text("a text\n")
     (tmp_path / "bytes").write_bytes(b"a\0b")
     (answer,), _ = alone(llm, "a text\n\nwhat?")
-    result = chat(*(f"/file {tmp_path / name}" for name in ("none", "bytes", "text")), "what?", "/show 1")
+    result = chat(
+        *(f"/file {tmp_path / name}" for name in ("none", "bytes", "text")), "what?", "/show 1"
+    )
     lines = result.stdout.splitlines()
     assert "No such file" in lines[0] and "holds zero bytes" in lines[1]
     assert re.fullmatch(r"7 bytes, \d+ tokens, go before your next message", lines[2])
@@ -166,7 +209,9 @@ def test_a_file_goes_before_the_next_message(chat, llm, tmp_path):
 def test_state_says_what_is_remembered(chat):
     result = chat("/state", "one", "two", "/state")
     assert "nothing has been read yet" in result.stdout
-    assert re.search(r"bytes: the gist of \d\d tokens; the last 32 verbatim\nkept as session-", result.stdout)
+    assert re.search(
+        r"bytes: the gist of \d\d tokens; the last 32 verbatim\nkept as session-", result.stdout
+    )
 
 
 def test_wrong_options_are_one_line(chat, folder, tmp_path, home):
@@ -180,7 +225,10 @@ def test_wrong_options_are_one_line(chat, folder, tmp_path, home):
         (("--state", "none"), "there is no session 'none'"),
     ):
         result = chat("hello", options=options)
-        assert result.exit_code == 2 and line in result.stderr and not result.stdout, (options, result.output)
+        assert result.exit_code == 2 and line in result.stderr and not result.stdout, (
+            options,
+            result.output,
+        )
         assert "Traceback" not in result.output
     with Store(home) as store:
         assert [info.name for info in store.list()] == ["x"]
@@ -203,7 +251,9 @@ def test_two_chats_on_one_conversation(chat, llm, home):
         assert len(result.stderr.splitlines()) == 2
         by_default = chat("two")
         assert by_default.exit_code == 0
-        assert re.search(r"'x' is in use by process .* Began session-\w+ instead", by_default.stderr)
+        assert re.search(
+            r"'x' is in use by process .* Began session-\w+ instead", by_default.stderr
+        )
 
 
 def test_a_torn_file_is_named(chat, home):
@@ -213,7 +263,9 @@ def test_a_torn_file_is_named(chat, home):
     raw[-5] ^= 1
     blobs[-1].write_bytes(raw)
     result = chat("three")
-    assert result.exit_code == 2 and blobs[-1].name in result.stderr and "chat --new" in result.stderr
+    assert (
+        result.exit_code == 2 and blobs[-1].name in result.stderr and "chat --new" in result.stderr
+    )
     assert blobs[-1].read_bytes() == raw and chat("one", options=("--new",)).exit_code == 0
 
 

@@ -1,4 +1,5 @@
-"""`griffin chat` killed in the middle of answers, again and again: what was finished is there, to the bit."""
+"""`griffin chat` killed in the middle of answers, again and again: what was finished is there, to
+the bit."""
 
 from __future__ import annotations
 
@@ -73,20 +74,25 @@ def same(talk: Conversation, store: Store, name: str) -> bool:
 
 
 def kill_often(folder: Path, home: Path, times: int) -> None:
-    """Say something to the end, then something longer, and kill; in a third of the cycles already before.
+    """Say something to the end, then something longer, and kill; in a third of the cycles already
+    before.
 
     Each conversation has a twin in this process that nobody ever interrupts.
     """
     chance = random.Random(times)
     llm = griffin.load(folder, device="cpu")
     sampling = {"temperature": 0, "max_tokens": SHORT}
-    twins = {name: Conversation(llm, new_thread(llm, None), sampling=dict(sampling)) for name in NAMES}
+    twins = {
+        name: Conversation(llm, new_thread(llm, None), sampling=dict(sampling)) for name in NAMES
+    }
     options = ("--model", folder, "--store", home, "--temperature", 0, "--max-tokens", SHORT)
     for cycle in range(times):
         name = chance.choice(NAMES)
         twin, message = twins[name], f"message {cycle}"
         chat = Chat(*options, "--session", name)
-        if early := chance.random() < 1 / 3:  # at any moment of a short answer, its keeping included
+        if (
+            early := chance.random() < 1 / 3
+        ):  # at any moment of a short answer, its keeping included
             chat.type(message)
             chat.wait_for(chance.randint(1, 3))
             time.sleep(chance.uniform(0, 0.03))

@@ -65,10 +65,16 @@ def test_sampling_flags_arrive(run, folder, llm):
     stop = whole.text[len(whole.text) // 2 :][:2]
     result = run("generate", "--model", folder, *FLAGS, "--stop", stop, PROMPT)
     assert result.stdout == whole.text[: whole.text.index(stop)] + "\n"
-    result = run("generate", "--model", folder, "--logit-bias", "300=100", "--stop-id", 300, "--json", PROMPT)
+    result = run(
+        "generate", "--model", folder, "--logit-bias", "300=100", "--stop-id", 300, "--json", PROMPT
+    )
     assert json.loads(result.stdout)["ids"] == [300]
-    greedy = run("generate", "--model", folder, "--temperature", 0, "--max-tokens", 5, "--json", PROMPT)
-    assert json.loads(greedy.stdout)["ids"] == list(llm.generate(PROMPT, temperature=0, max_tokens=5).ids)
+    greedy = run(
+        "generate", "--model", folder, "--temperature", 0, "--max-tokens", 5, "--json", PROMPT
+    )
+    assert json.loads(greedy.stdout)["ids"] == list(
+        llm.generate(PROMPT, temperature=0, max_tokens=5).ids
+    )
 
 
 def test_bytes_that_are_no_text_are_read_with_a_notice(run, folder, llm):
@@ -79,7 +85,11 @@ def test_bytes_that_are_no_text_are_read_with_a_notice(run, folder, llm):
 
 def test_statistics_go_to_standard_error(run, folder):
     result = run("generate", "--model", folder, *FLAGS, "--stats", PROMPT)
-    assert "12 out (length)" in result.stderr and "seed 4" in result.stderr and "seed" not in result.stdout
+    assert (
+        "12 out (length)" in result.stderr
+        and "seed 4" in result.stderr
+        and "seed" not in result.stdout
+    )
 
 
 @pytest.mark.parametrize(

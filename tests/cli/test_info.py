@@ -28,7 +28,11 @@ def test_json_tells_what_the_model_is(run, folder):
 
 def test_text_for_people(run, folder):
     text = run("info", folder).stdout
-    assert "2 recurrent, 1 attention" in text and "512 x 64" in text and "mlp_block.up_proj.weight" in text
+    assert (
+        "2 recurrent, 1 attention" in text
+        and "512 x 64" in text
+        and "mlp_block.up_proj.weight" in text
+    )
     assert "model.layers.2." not in text
     assert "model.layers.2." in run("info", folder, "--tensors").stdout
 

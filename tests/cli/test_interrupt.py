@@ -1,4 +1,5 @@
-"""Ctrl-C in a terminal while something long is read: one press is enough, nothing is lost or half there."""
+"""Ctrl-C in a terminal while something long is read: one press is enough, nothing is lost or half
+there."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ def book(tmp_path) -> Path:
 
 
 def reading_slowly() -> None:
-    """Let every call that reads a piece of a prompt say so and take its time: a minute for a book."""
+    """Let every call that reads a piece of a prompt say so and take its time: a minute for a
+    book."""
     trunk = Griffin.trunk
 
     def slow(self, tokens, *arguments, **options):
@@ -74,7 +76,9 @@ def test_chat_stops_reading_and_stays_where_it_was(folder, book, tmp_path):
 def test_regen_that_is_stopped_leaves_the_old_answer(folder, book, tmp_path):
     long = tmp_path / "message"
     long.write_text(book.read_text()[:1000])
-    with Terminal("chat", "--model", folder, *OPTIONS, "--no-persist", first=reading_slowly) as terminal:
+    with Terminal(
+        "chat", "--model", folder, *OPTIONS, "--no-persist", first=reading_slowly
+    ) as terminal:
         terminal.expect(">>> ")
         terminal.type(f"/file {long}")
         terminal.expect("go before your next message")

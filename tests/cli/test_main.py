@@ -60,7 +60,11 @@ def failing(monkeypatch):
         (ValueError("top_p must be\n  below 1"), 2, "griffin: top_p must be below 1"),
         (OSError(28, "No space left on device"), 1, "griffin: [Errno 28] No space left on device"),
         (FloatingPointError("not finite"), 1, "griffin: not finite"),
-        (ImportError("pip install 'griffin-lm[kaggle]'"), 1, "griffin: pip install 'griffin-lm[kaggle]'"),
+        (
+            ImportError("pip install 'griffin-lm[kaggle]'"),
+            1,
+            "griffin: pip install 'griffin-lm[kaggle]'",
+        ),
         (MemoryError(), 1, "griffin: out of memory (MemoryError)"),
         (RuntimeError("state was donated"), 1, "griffin: state was donated"),
     ],
@@ -90,7 +94,12 @@ def test_ctrl_c_ends_with_130_and_no_traceback(run, failing):
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_ctrl_c_while_generating(folder):
     command = [sys.executable, "-c", _MAIN, "generate", "--model", str(folder), "--threads", "1"]
-    command += ["--logit-bias", "1=-100", "--logit-bias", "6=-100"]  # neither EOS nor <end_of_turn> ends it
+    command += [
+        "--logit-bias",
+        "1=-100",
+        "--logit-bias",
+        "6=-100",
+    ]  # neither EOS nor <end_of_turn> ends it
     command += ["--max-tokens", "100000", "x"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:

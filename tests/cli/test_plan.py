@@ -38,7 +38,14 @@ def test_a_shape_that_is_not_here(facts):
     config = GriffinConfig.preset("recurrentgemma-2b")
     made = plan(config, ram_bytes=16 * GIB, format="int8", prefix_cache_bytes=GIB)
     assert found["slot_bytes"] == 17_238_024 and found["slots"] == made.slots > 400
-    for name in ("weight_bytes", "working_bytes", "live_bytes", "spare_bytes", "kept", "session_bytes"):
+    for name in (
+        "weight_bytes",
+        "working_bytes",
+        "live_bytes",
+        "spare_bytes",
+        "kept",
+        "session_bytes",
+    ):
         assert found[name] == getattr(made, name), name
     assert found["sessions_on_disk"] == made.sessions_on_disk(100 * 10**9) > 5000
     assert found["limit_tokens_per_second"] == {
@@ -46,7 +53,8 @@ def test_a_shape_that_is_not_here(facts):
     }
     assert 60_000 < found["prefix_cache_tokens"] < 75_000  # at most 16 KB each
     assert (
-        facts("--model", "google/recurrentgemma-2b-it", "--ram", "16G", "--no-measure")["slots"] < made.slots
+        facts("--model", "google/recurrentgemma-2b-it", "--ram", "16G", "--no-measure")["slots"]
+        < made.slots
     )
 
 
@@ -65,7 +73,8 @@ def test_a_checkpoint_is_planned_as_it_is_loaded(facts, folder):
         packed = griffin.load_model(folder, device="cpu", quantize=name)
         assert smaller["weight_bytes"] == weight_bytes(packed) and smaller["format"] == name
     assert (
-        facts("--model", folder, "--ram", "1G", "--no-measure", "--dtype", "bfloat16")["dtype"] == "bfloat16"
+        facts("--model", folder, "--ram", "1G", "--no-measure", "--dtype", "bfloat16")["dtype"]
+        == "bfloat16"
     )
     assert facts("--model", "nano", "--ram", "1G", "--no-measure")["weight_bytes"] < 20 << 20
 
@@ -96,9 +105,22 @@ def test_rates_are_measured_here(facts, monkeypatch):
     monkeypatch.setattr(plan_file, "_SECONDS", 0.01)
     found = facts("--model", "nano", "--ram", "1G", "--slots", 4)
     assert found["read_bytes_per_second"] > 1e8 and found["operations_per_second"] > 1e6
-    assert list(found["limit_tokens_per_second"]) == ["1", "4"] == list(found["expected_tokens_per_second"])
+    assert (
+        list(found["limit_tokens_per_second"])
+        == ["1", "4"]
+        == list(found["expected_tokens_per_second"])
+    )
     given = facts(
-        "--model", "nano", "--ram", "1G", "--slots", 8, "--read-rate", "1GB", "--product-rate", "1e6"
+        "--model",
+        "nano",
+        "--ram",
+        "1G",
+        "--slots",
+        8,
+        "--read-rate",
+        "1GB",
+        "--product-rate",
+        "1e6",
     )
     config = GriffinConfig.preset("nano")
     made = plan(config, ram_bytes=GIB, slots=8, format=given["format"])
@@ -130,7 +152,8 @@ def test_what_is_expected_comes_from_a_trial(run, monkeypatch):
     assert tried == [1, 8, 64] and found["8"] == made.tokens_per_second(8e9, 8, 2048)
     text = run(*base).stdout
     assert (
-        "expected after 2,048 tokens, and the most that 20.0 GB/s and 400 billion operations/s allow:" in text
+        "expected after 2,048 tokens, and the most that 20.0 GB/s and 400 billion operations/s"
+        " allow:" in text
     )
     assert f"alone   {found['1']:>14,.1f} tokens/s together, at most " in text
 
@@ -203,8 +226,14 @@ def test_binary():
         (("--model", "nano", "--ram", "1G", "--quantize", "int3"), "no format 'int3'"),
         (("--model", "nano", "--ram", "1G", "--dtype", "int3"), "dtype must be one of"),
         (("--model", "nano", "--ram", "1G", "--slots", 0), "0 is not in the range"),
-        (("--model", "nano", "--ram", "1G", "--product-rate", 5), "--product-rate goes with --read-rate"),
-        (("--model", "nano", "--ram", "1G", "--prefix-cache", "1M", "--no-prefix-cache"), "not both"),
+        (
+            ("--model", "nano", "--ram", "1G", "--product-rate", 5),
+            "--product-rate goes with --read-rate",
+        ),
+        (
+            ("--model", "nano", "--ram", "1G", "--prefix-cache", "1M", "--no-prefix-cache"),
+            "not both",
+        ),
         (("--model", "nano"), "--ram"),
         (("--ram", "1G"), "--model"),
     ],

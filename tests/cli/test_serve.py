@@ -1,4 +1,5 @@
-"""`griffin serve` as a process: it says where it is, answers, and ends without an error when told to."""
+"""`griffin serve` as a process: it says where it is, answers, and ends without an error when told
+to."""
 
 from __future__ import annotations
 
@@ -44,7 +45,9 @@ def test_a_taken_address_is_told_before_the_model_is_looked_for(run):
     assert f"could not listen at 127.0.0.1:{port}: Address already in use" in done.output
 
 
-@pytest.mark.parametrize("sig", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "sig", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_it_serves_and_ends_well(folder, tmp_path, sig):
     process, url = start(folder, tmp_path, "--port", "0")
     try:

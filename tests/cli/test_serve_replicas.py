@@ -1,4 +1,5 @@
-"""Several processes over one folder: those of `griffin serve --replicas`, and those of several machines."""
+"""Several processes over one folder: those of `griffin serve --replicas`, and those of several
+machines."""
 
 from __future__ import annotations
 
@@ -30,7 +31,14 @@ class Served:
 
     def __init__(self, folder: Path, log: Path, *arguments: object) -> None:
         self._log = log
-        command = [sys.executable, "-c", "import griffin.cli as c; c.main()", "serve", "--model", folder]
+        command = [
+            sys.executable,
+            "-c",
+            "import griffin.cli as c; c.main()",
+            "serve",
+            "--model",
+            folder,
+        ]
         with log.open("wb") as out:
             self.process = subprocess.Popen(
                 [str(part) for part in (*command, "--slots", "2", "--threads", "1", *arguments)],
@@ -53,7 +61,8 @@ class Served:
         return {number: int(pid) for number, pid in found}
 
     def say(self, content: str, session: str = "s", **fields: Any) -> tuple[str, str]:
-        """Say something on a connection of its own; return the answer and the replica that gave it."""
+        """Say something on a connection of its own; return the answer and the replica that gave
+        it."""
         body = {"messages": [{"role": "user", "content": content}], "session_id": session}
         body |= {"max_tokens": 6, "seed": 1} | fields
         until(lambda: (reply := self.post(body)).status_code != 409 or not time.sleep(0.05))
@@ -102,7 +111,8 @@ def talk(llm: LLM, *messages: str) -> list[str]:
 
 
 def interrupted(url: str, llm: LLM, kill: Callable[[str], None], session: str = "s") -> None:
-    """Begin an answer without end in a session, and kill who gives it when its first words are there."""
+    """Begin an answer without end in a session, and kill who gives it when its first words are
+    there."""
     body = {
         "messages": [{"role": "user", "content": "and then?"}],
         "session_id": session,
@@ -168,7 +178,8 @@ def test_replicas_are_the_same_command_with_a_place(run, monkeypatch):
         def __init__(self, count, command, listeners, *, drain_seconds, announce):
             assert len(listeners) == 1 and listeners[0].getsockname()[0] == "127.0.0.1"
             places = [
-                Place(number=n, of=count, first=False, listeners=(3,), link=4, folder="f") for n in (1, 2, 3)
+                Place(number=n, of=count, first=False, listeners=(3,), link=4, folder="f")
+                for n in (1, 2, 3)
             ]
             started.extend(zip(places, map(command, places), strict=True))
             self.drain, self.announce = drain_seconds, announce
@@ -179,7 +190,18 @@ def test_replicas_are_the_same_command_with_a_place(run, monkeypatch):
 
     monkeypatch.setattr(replicas, "Supervisor", Recorded)
     monkeypatch.setattr(replicas, "cores", lambda: 8)
-    given = ["--model", "nowhere", "--replicas", "3", "--port", "0", "--slots", "5", "--drain-seconds", "9"]
+    given = [
+        "--model",
+        "nowhere",
+        "--replicas",
+        "3",
+        "--port",
+        "0",
+        "--slots",
+        "5",
+        "--drain-seconds",
+        "9",
+    ]
     done = run("serve", *given)
     assert done.exit_code == 7 and "griffin serves nowhere at http://127.0.0.1:" in done.output
     assert "for this machine only; 3 replicas of 5 slots" in done.output
@@ -209,13 +231,17 @@ def test_two_servers_over_one_folder(serve, llm, tmp_path, options):
 
     interrupted(one.url, llm, from_the_other)
     begun = time.monotonic()
-    assert two.say("go on")[0] == talk(llm, *SAID, "go on")[-1]  # as if that message had not been said
+    assert (
+        two.say("go on")[0] == talk(llm, *SAID, "go on")[-1]
+    )  # as if that message had not been said
     assert time.monotonic() - begun < 5
     assert two.get("/v1/sessions/s").json()["turns"] == len(SAID) + 1
 
     # Answers that are gone on from by their id are found wherever they were given.
     three = serve(*options)
-    first = httpx2.post(f"{two.url}/v1/responses", json={"input": "one", "max_output_tokens": 16, "seed": 1})
+    first = httpx2.post(
+        f"{two.url}/v1/responses", json={"input": "one", "max_output_tokens": 16, "seed": 1}
+    )
     going_on = {
         "input": "two",
         "previous_response_id": first.json()["id"],
@@ -226,7 +252,10 @@ def test_two_servers_over_one_folder(serve, llm, tmp_path, options):
     texts = [reply.json()["output"][0]["content"][0]["text"] for reply in second]
     assert texts[0] == texts[1]
     gone = httpx2.delete(f"{three.url}/v1/responses/{first.json()['id']}")
-    assert gone.status_code == 200 and two.get(f"/v1/responses/{first.json()['id']}").status_code == 404
+    assert (
+        gone.status_code == 200
+        and two.get(f"/v1/responses/{first.json()['id']}").status_code == 404
+    )
     journal = "delete" if options else "wal"
     with Store(tmp_path / "kept") as store:
         assert store.index.rows("PRAGMA journal_mode")[0][0] == journal
@@ -238,9 +267,16 @@ def test_two_servers_over_one_folder(serve, llm, tmp_path, options):
 def test_a_signal_lets_all_finish(serve, llm):
     server = serve("--replicas", "2")
     until(lambda: len(server.pids()) == 2, 30)
-    body = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 1500, "stream": True, "seed": 1}
+    body = {
+        "messages": [{"role": "user", "content": "x"}],
+        "max_tokens": 1500,
+        "stream": True,
+        "seed": 1,
+    }
     body["logit_bias"] = {str(id): -100 for id in llm.stop_ids}
-    with httpx2.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=30) as stream:
+    with httpx2.stream(
+        "POST", f"{server.url}/v1/chat/completions", json=body, timeout=30
+    ) as stream:
         lines = stream.iter_lines()
         next(lines)
         server.process.send_signal(signal.SIGTERM)
@@ -265,8 +301,17 @@ def test_a_unix_socket_and_no_room(serve, folder, tmp_path, run):
     again = serve("--replicas", "2", "--uds", door)  # the socket that was left makes room
     again.end()
     assert not door.exists()
-    command = [sys.executable, "-c", "import griffin.cli as c; c.main()", "serve", "--model", str(folder)]
+    command = [
+        sys.executable,
+        "-c",
+        "import griffin.cli as c; c.main()",
+        "serve",
+        "--model",
+        str(folder),
+    ]
     command += ["--replicas", "2", "--port", "0", "--no-store", "--cache-bytes", "1000G"]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and "enough for 0. Ask for fewer --replicas" in done.stderr, done.stderr
+    assert done.returncode == 2 and "enough for 0. Ask for fewer --replicas" in done.stderr, (
+        done.stderr
+    )
     assert done.stderr.count("griffin:") == 1

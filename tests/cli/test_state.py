@@ -29,7 +29,9 @@ def llm(folder):
 @pytest.fixture
 def chat(run, folder):
     def call(*lines, options=()):
-        return run("chat", "--model", folder, *OPTIONS, *options, stdin="".join(f"{x}\n" for x in lines))
+        return run(
+            "chat", "--model", folder, *OPTIONS, *options, stdin="".join(f"{x}\n" for x in lines)
+        )
 
     return call
 
@@ -40,7 +42,9 @@ def built(run, folder, tmp_path):
     text = "The handbook says: press the button. " * 9
     (tmp_path / "handbook.txt").write_text(text)
     path = tmp_path / "handbook.state"
-    result = run("state", "build", "--model", folder, "--from", tmp_path / "handbook.txt", "-o", path)
+    result = run(
+        "state", "build", "--model", folder, "--from", tmp_path / "handbook.txt", "-o", path
+    )
     assert result.exit_code == 0, result.output
     return path, text, result.stdout
 
@@ -49,7 +53,9 @@ def test_build_reads_a_text_and_says_what_is_left_of_it(built, llm):
     path, text, output = built
     ids = llm.tokenizer.encode(text)
     size = path.stat().st_size
-    assert output == f"{path}: the gist of {len(ids)} tokens; the last 32 verbatim ({size:,} bytes)\n"
+    assert (
+        output == f"{path}: the gist of {len(ids)} tokens; the last 32 verbatim ({size:,} bytes)\n"
+    )
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     info, state = load_state_file(path)
     assert (info.tokens, info.pending, info.title) == (len(ids), (ids[-1],), "handbook.txt")
@@ -59,7 +65,18 @@ def test_build_reads_a_text_and_says_what_is_left_of_it(built, llm):
 def test_build_from_standard_input_is_the_same(built, run, folder, tmp_path):
     path, text, _ = built
     result = run(
-        *("state", "build", "--model", folder, "--from", "-", "-o", tmp_path / "b.state", "--title", "book"),
+        *(
+            "state",
+            "build",
+            "--model",
+            folder,
+            "--from",
+            "-",
+            "-o",
+            tmp_path / "b.state",
+            "--title",
+            "book",
+        ),
         "--json",
         stdin=text,
     )
@@ -80,7 +97,9 @@ def test_chat_begins_from_a_state(built, chat, llm, home, tmp_path, monkeypatch)
     again = chat("/undo", "two", "/clear", "one", options=("--state", "help"))
     assert again.stdout.startswith("at turn 1: (state)") and again.stdout.endswith(f"\n{answer}\n")
     with Store(home) as store:
-        assert len(store.list()) == 2 and store.show("help").turns == 2, "the original stays as it is"
+        assert len(store.list()) == 2 and store.show("help").turns == 2, (
+            "the original stays as it is"
+        )
 
 
 def test_list_show_fork_and_remove(chat, run, home):
@@ -94,7 +113,10 @@ def test_list_show_fork_and_remove(chat, run, home):
     assert run("state", "fork", "x", "y", "--at", 1).stdout.startswith("y: ")
     shown = json.loads(run("state", "show", "y", "--json").stdout)
     assert shown["parent"] == "x" and [turn["number"] for turn in shown["turns"]] == [1]
-    assert "> one\n" in run("state", "show", "x").stdout and "weights " in run("state", "show", "x").stdout
+    assert (
+        "> one\n" in run("state", "show", "x").stdout
+        and "weights " in run("state", "show", "x").stdout
+    )
     result = run("state", "rm", "x", "nobody")
     assert result.exit_code == 2 and "no session 'nobody'" in result.stderr
     assert run("state", "rm", "x").stdout == "deleted x\n"
@@ -160,7 +182,9 @@ def test_wrong_input_is_one_line_and_leaves_nothing(built, chat, run, folder, tm
     ):
         result = run(*arguments)
         assert result.exit_code == 2, (arguments, result.output)
-        assert line in result.stderr.replace("\n", " ") and "Traceback" not in result.output, result.stderr
+        assert line in result.stderr.replace("\n", " ") and "Traceback" not in result.output, (
+            result.stderr
+        )
     assert sorted(p.name for p in tmp_path.iterdir()) == before
     with Store(home) as store:
         assert [info.name for info in store.list()] == ["x"]

@@ -18,7 +18,8 @@ from griffin.cli.document import Document
 from griffin.cli.watch import Watch, followed
 
 LINES = [
-    f"2026-11-{n % 28 + 1:02d} worker {n % 7}: took {n * 37 % 1000} ms for /item/{n}\n" for n in range(100)
+    f"2026-11-{n % 28 + 1:02d} worker {n % 7}: took {n * 37 % 1000} ms for /item/{n}\n"
+    for n in range(100)
 ]
 FLAGS = ("--max-tokens", 6, "--temperature", 0)
 FIELDS = {"max_tokens": 6, "temperature": 0}
@@ -54,7 +55,9 @@ def test_each_answer_is_that_of_the_lines_so_far_alone(run, folder, llm, chat):
     read = len(llm.tokenizer.encode(turn + "".join(LINES))) + chat
     assert out.stderr.startswith(f"100 lines, {read:,} tokens read, 3 answers in")
     plain = run(*arguments, "-", stdin="".join(LINES[:40]))
-    assert plain.stdout == f"line 40: {expected(llm, 40, chat)}\n", "no second answer without new lines"
+    assert plain.stdout == f"line 40: {expected(llm, 40, chat)}\n", (
+        "no second answer without new lines"
+    )
 
 
 def test_a_file_and_a_last_line_without_an_end(run, folder, llm, tmp_path):
@@ -62,10 +65,16 @@ def test_a_file_and_a_last_line_without_an_end(run, folder, llm, tmp_path):
     path.write_text("".join(LINES[:50]).rstrip("\n"))
     arguments = ("watch", "--model", folder, "--every", 49, "--ask", "Slow?", *FLAGS, "--json")
     found = rows(run(*arguments, path).stdout)
-    assert [(row["line"], row["answer"]) for row in found] == [(n, expected(llm, n)) for n in (49, 50)]
+    assert [(row["line"], row["answer"]) for row in found] == [
+        (n, expected(llm, n)) for n in (49, 50)
+    ]
     path.write_text("\n\n\n")
     result = run("watch", "--model", folder, "--every", 2, "--ask", "Slow?", path)
-    assert result.stdout == "" and result.exit_code == 0 and result.stderr.startswith("3 lines, 0 tokens")
+    assert (
+        result.stdout == ""
+        and result.exit_code == 0
+        and result.stderr.startswith("3 lines, 0 tokens")
+    )
     path.write_text("")
     result = run("watch", "--model", folder, "--ask", "Slow?", path)
     assert result.stdout == "" and result.exit_code == 0 and result.stderr.startswith("0 lines")
@@ -91,7 +100,9 @@ def test_characters_may_be_torn_between_chunks(llm):
     raw = "größer als früher\n".encode()
     watch = Watch(document, 1)
     asked = []
-    watch.run(iter([raw[:3], b"", raw[3:], b"\xff\n", b"end \xc3"]), lambda w: asked.append(w.lines))
+    watch.run(
+        iter([raw[:3], b"", raw[3:], b"\xff\n", b"end \xc3"]), lambda w: asked.append(w.lines)
+    )
     assert asked == [1, 2, 3] and watch.replaced == 2
     text = "größer als früher\n\ufffd\nend \ufffd\n\nWhy?"
     assert document.prompts(["Why?"])[0][0].tokens == len(llm.tokenizer.encode(text))
@@ -101,7 +112,9 @@ def test_memory_does_not_grow_with_the_stream(llm):
     document = Document(llm, chat=False, whole=False)
     watch = Watch(document, 50)
     held: list[int] = []
-    watch.run((LINES[n % 100].encode() for n in range(1500)), lambda w: held.append(len(document._held)))
+    watch.run(
+        (LINES[n % 100].encode() for n in range(1500)), lambda w: held.append(len(document._held))
+    )
     assert len(held) == 30 and document.hard_cuts == 0
     assert max(held) < 20_000 and watch._batch == ""
 
@@ -143,7 +156,17 @@ def test_a_file_is_followed_through_growth_truncation_and_rotation(tmp_path, mon
 def test_ctrl_c_ends_a_followed_file_with_statistics(folder, llm, tmp_path):
     path = tmp_path / "log"
     path.write_text("".join(LINES[:25]))
-    command = [sys.executable, "-c", _MAIN, "watch", "--model", str(folder), "--threads", "1", "--follow"]
+    command = [
+        sys.executable,
+        "-c",
+        _MAIN,
+        "watch",
+        "--model",
+        str(folder),
+        "--threads",
+        "1",
+        "--follow",
+    ]
     command += [
         "--every",
         "20",

@@ -55,7 +55,9 @@ def test_turns_equal_the_whole_conversation(llm, begin, monkeypatch):
     answer = list(llm.chat(messages, **FIELDS).ids)
     sizes: list[int] = []
     trunk = llm.model.trunk
-    monkeypatch.setattr(llm.model, "trunk", lambda t, *a, **k: sizes.append(t.shape[1]) or trunk(t, *a, **k))
+    monkeypatch.setattr(
+        llm.model, "trunk", lambda t, *a, **k: sizes.append(t.shape[1]) or trunk(t, *a, **k)
+    )
     second = said(talk, "two")
     monkeypatch.undo()
     new = llm.chat_format.turn_ids({"role": "user", "content": "two"})
@@ -267,7 +269,9 @@ def test_memory_exports_and_saves_what_it_holds(llm, store, tmp_path):
         said(talk, message)
     context = talk.context
     assert talk.save(store, "x") == "x" and talk.kept and equal(talk.context, context)
-    assert sorted(path.name for path in store.folder.iterdir() if path.name.endswith("saving")) == []
+    assert (
+        sorted(path.name for path in store.folder.iterdir() if path.name.endswith("saving")) == []
+    )
     with pytest.raises(UnknownTurn):
         talk.undo()
     assert equal(talk.context, context)
@@ -282,7 +286,11 @@ def test_a_session_that_cannot_be_written_goes_on_in_memory(llm, store, monkeypa
         said(straight, message)
     monkeypatch.setattr(store, "quota_bytes", 10)
     assert said(talk, "three") == said(straight, "three")
-    assert not talk.kept and "exceed the quota" in talk.trouble and equal(talk.context, straight.context)
+    assert (
+        not talk.kept
+        and "exceed the quota" in talk.trouble
+        and equal(talk.context, straight.context)
+    )
     assert said(talk, "four") == said(straight, "four") and equal(talk.context, straight.context)
     talk.undo(2)
     straight.undo(2)
@@ -308,7 +316,10 @@ def test_an_interrupt_in_a_commit_leaves_what_is_on_the_disk(llm, store, monkeyp
     monkeypatch.setattr(talk.thread, "commit", late)
     with pytest.raises(KeyboardInterrupt):
         said(talk, "two")
-    assert talk.tokens == talk.context.tokens == talk.thread.head.tokens and len(talk.thread.turns()) == 2
+    assert (
+        talk.tokens == talk.context.tokens == talk.thread.head.tokens
+        and len(talk.thread.turns()) == 2
+    )
     talk.close()
 
 

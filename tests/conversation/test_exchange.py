@@ -13,7 +13,12 @@ def test_message_and_answer_come_apart_again(message, answer):
 
 
 def test_lines_that_look_like_the_marks():
-    for message, answer in (("> a\n\n> b", "> c\n\nd"), ("", ""), ("a\n", "\n"), ("\r\x0b", "\u2028")):
+    for message, answer in (
+        ("> a\n\n> b", "> c\n\nd"),
+        ("", ""),
+        ("a\n", "\n"),
+        ("\r\x0b", "\u2028"),
+    ):
         assert split_exchange(join_exchange(message, answer)) == (message, answer)
 
 

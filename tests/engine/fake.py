@@ -1,6 +1,8 @@
-"""A model that is a function, so that thousands of prompts can be checked in seconds; an auditor of caches.
+"""A model that is a function, so that thousands of prompts can be checked in seconds; an auditor of
+caches.
 
-A fake state's numbers are made from hashes of the tokens read: each can be made anew and compared bit by bit.
+A fake state's numbers are made from hashes of the tokens read: each can be made anew and compared
+bit by bit.
 """
 
 from __future__ import annotations
@@ -55,7 +57,9 @@ def read(ids: Sequence[int], stops: Sequence[int], config: GriffinConfig = FAKE)
         for kind in config.block_types:
             if kind == "recurrent":
                 layers.append(
-                    RecurrentState(words[stop, None, None, :2].clone(), words[stop, None, 2:].clone())
+                    RecurrentState(
+                        words[stop, None, None, :2].clone(), words[stop, None, 2:].clone()
+                    )
                 )
             else:
                 layers.append(AttentionState(*ring))
@@ -63,11 +67,15 @@ def read(ids: Sequence[int], stops: Sequence[int], config: GriffinConfig = FAKE)
     return states
 
 
-def make_cache(max_bytes: int = PLENTY, every: int = EVERY, config: GriffinConfig = FAKE) -> PrefixCache:
+def make_cache(
+    max_bytes: int = PLENTY, every: int = EVERY, config: GriffinConfig = FAKE
+) -> PrefixCache:
     return PrefixCache("fake", config, torch.float32, max_bytes=max_bytes, every=every)
 
 
-def serve(cache: PrefixCache, ids: Sequence[int], ends: Sequence[int] = (), namespace: str = "") -> Hit:
+def serve(
+    cache: PrefixCache, ids: Sequence[int], ends: Sequence[int] = (), namespace: str = ""
+) -> Hit:
     """Do with the cache what an engine does for a prompt; check the state it gives."""
     hit = cache.find(ids, namespace)
     if hit.state is not None:
@@ -81,7 +89,8 @@ def serve(cache: PrefixCache, ids: Sequence[int], ends: Sequence[int] = (), name
 
 
 def prompts(count: int, longest: int = 48, seed: int = 0) -> Iterator[tuple[list[int], list[int]]]:
-    """Yield prompts that begin like earlier ones and leave them anywhere, with further ends of turns."""
+    """Yield prompts that begin like earlier ones and leave them anywhere, with further ends of
+    turns."""
     rng = random.Random(seed)
     pool: list[list[int]] = [[]]
     for _ in range(count):
@@ -124,8 +133,8 @@ def audit(cache: PrefixCache) -> None:
         assert node.users == len(below) + (node.checkpoint is not None) > 0
         assert node.runs == sorted(n.ids for n in below)
         assert node.block is None or id(node.block) in blocks
-        # A run that a longer one begins with has no keys and values of its own, but those of such a one;
-        # when that is evicted, the run may keep them.
+        # A run that a longer one begins with has no keys and values of its own, but those of such a
+        # one; when that is evicted, the run may keep them.
         stored = [n for n in below if n.block is not None]
         stored.sort(key=lambda n: n.ids)
         for at, short in enumerate(stored):

@@ -1,10 +1,10 @@
 """Requests at random, for as long as you like: `python -m tests.engine.soak --minutes 10`.
 
-64 ragged prompts at a time, some with the same beginning, some forked, with seeds, priorities, a prefix
-cache and kept states; while they run, some are cancelled (whole, or one choice), some paused and resumed.
-Every answer must be the one that the request gets alone, to the bit, and a cancelled one its beginning;
-afterwards every slot is free and clean, no kept state is left, and memory is what it was after the first
-rounds.
+64 ragged prompts at a time, some with the same beginning, some forked, with seeds, priorities, a
+prefix cache and kept states; while they run, some are cancelled (whole, or one choice), some paused
+and resumed. Every answer must be the one that the request gets alone, to the bit, and a cancelled
+one its beginning; afterwards every slot is free and clean, no kept state is left, and memory is
+what it was after the first rounds.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def random_request(chance: random.Random) -> tuple[Request, int]:
         logprobs=chance.choice([None, 2]),
         repetition_penalty=chance.choice([1.0, 1.3]),
     )
-    return Request(ids=prompt, params=params, stop_ids=frozenset({chance.randrange(64)})), chance.choice(
-        [1, 1, 1, 2, 3]
-    )
+    return Request(
+        ids=prompt, params=params, stop_ids=frozenset({chance.randrange(64)})
+    ), chance.choice([1, 1, 1, 2, 3])
 
 
 def answers(events: list[object], n: int) -> list[Answer]:
@@ -97,7 +97,8 @@ class Client:
             params = self.request.params.replace(seed=ticket.seeds[choice])
             engine = Engine(model, 1, chunk=CHUNK)
             lonely = engine.submit(
-                Request(ids=self.request.ids, params=params, stop_ids=self.request.stop_ids), keep_state=True
+                Request(ids=self.request.ids, params=params, stop_ids=self.request.stop_ids),
+                keep_state=True,
             )
             alone = answers(run(engine), 1)[0]
             reason = ticket.finish_reasons[choice]
@@ -107,7 +108,9 @@ class Client:
             else:
                 assert answer == alone and reason == lonely.finish_reasons[0]
                 if ticket.keep_state:
-                    assert same(ticket.states[choice], lonely.state), f"state of request {ticket.number}"
+                    assert same(ticket.states[choice], lonely.state), (
+                        f"state of request {ticket.number}"
+                    )
             compared += len(answer)
         return compared
 
@@ -147,7 +150,9 @@ def play(engine: Engine, model: Griffin, chance: random.Random, requests: int = 
     assert zero_slots(engine) and not engine._core.live and engine.stats().waiting == 0
     tokens = sum(client.check(model) for client in clients)
     ends = [reason for client in clients for reason in client.ticket.finish_reasons]
-    return Tally(tokens, ends.count("cancelled"), pauses, sum(client.ticket.n > 1 for client in clients))
+    return Tally(
+        tokens, ends.count("cancelled"), pauses, sum(client.ticket.n > 1 for client in clients)
+    )
 
 
 def resident_bytes() -> int:
@@ -159,13 +164,18 @@ def resident_bytes() -> int:
 def soak(seconds: float, seed: int = 0, *, log: bool = False) -> None:
     """Play rounds for so long, with and without packed weights, stepped and on a thread.
 
-    Plain bfloat16 is left out: torch's product with a matrix of few outputs now and then rounds a row of a
+    Plain bfloat16 is left out: torch's product with a matrix of few outputs now and then rounds a
+                                row of a
     short call otherwise than the same row of a longer one.
     """
     chance = random.Random(seed)
     packed = [
         quantize_model(make_model().to(dtype), format)
-        for format, dtype in (("int8", torch.float32), ("bf16", torch.bfloat16), ("int4", torch.bfloat16))
+        for format, dtype in (
+            ("int8", torch.float32),
+            ("bf16", torch.bfloat16),
+            ("int4", torch.bfloat16),
+        )
     ]
     models = [make_model(), *packed]
     engines = [make_engine(model) for model in models]
@@ -181,7 +191,9 @@ def soak(seconds: float, seed: int = 0, *, log: bool = False) -> None:
             first = held
         if log:
             print(f"{rounds:4} rounds, {tally}, {held / 2**20:.1f} MiB", flush=True)
-    assert resident_bytes() - first < 8 << 20, f"memory grew from {first:,} to {resident_bytes():,} bytes"
+    assert resident_bytes() - first < 8 << 20, (
+        f"memory grew from {first:,} to {resident_bytes():,} bytes"
+    )
     for engine in engines:
         engine.close()
 

@@ -43,7 +43,8 @@ def fits(tokens: list[tuple[int, float]]) -> bool:
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_in_company_as_alone(engine_model, temperature):
     asked = [
-        ask(4 + 9 * n, seed=n, temperature=temperature, constraint=Turns if n % 2 else None) for n in range(6)
+        ask(4 + 9 * n, seed=n, temperature=temperature, constraint=Turns if n % 2 else None)
+        for n in range(6)
     ]
     engine = Engine(engine_model, 4, chunk=CHUNK)
     for request in asked:
@@ -102,7 +103,8 @@ def test_a_state_goes_on_behind_an_answer_that_ended(engine_model):
 
 
 @pytest.mark.parametrize(
-    ("trouble", "error"), [("allowed", RuntimeError), ("accept", RuntimeError), ("nothing", ConstraintError)]
+    ("trouble", "error"),
+    [("allowed", RuntimeError), ("accept", RuntimeError), ("nothing", ConstraintError)],
 )
 @pytest.mark.parametrize("at", [0, 3])
 def test_trouble_stays_in_its_row(engine_model, trouble, error, at):

@@ -1,4 +1,5 @@
-"""The engine a step at a time: every answer is the one the request gets alone, whatever happens around it."""
+"""The engine a step at a time: every answer is the one the request gets alone, whatever happens
+around it."""
 
 from __future__ import annotations
 
@@ -12,7 +13,19 @@ from griffin.engine import End, Engine, Refused, Request, Slots
 from griffin.engine.slots import tensors
 from griffin.model import Griffin, State
 from griffin.sampling import SamplingParams
-from tests.engine.toy import CHUNK, CONFIG, V, alone, ask, ids, make_model, plain, run, same, zero_slots
+from tests.engine.toy import (
+    CHUNK,
+    CONFIG,
+    V,
+    alone,
+    ask,
+    ids,
+    make_model,
+    plain,
+    run,
+    same,
+    zero_slots,
+)
 
 
 @pytest.fixture
@@ -32,7 +45,9 @@ def of(events, index: int):
 @pytest.mark.parametrize("stall", [0.0, 10.0])
 def test_ragged_requests_get_what_they_get_alone(model, dtype, stall):
     model = copy.deepcopy(model).to(dtype)
-    asked = [ask(n, seed=n, max_tokens=3 + n % 7, logprobs=2) for n in (1, 2, 7, 8, 9, 17, 40, 23, 5, 64)]
+    asked = [
+        ask(n, seed=n, max_tokens=3 + n % 7, logprobs=2) for n in (1, 2, 7, 8, 9, 17, 40, 23, 5, 64)
+    ]
     engine = Engine(model, 3, chunk=CHUNK, stall_seconds=stall)
     for request in asked:
         engine.submit(request)
@@ -179,10 +194,16 @@ def test_the_state_of_whatever_was_cut_short_goes_on_to_the_same_end(model):
         ticket = engine.submit(ask(30, seed=3, max_tokens=10, temperature=0), keep_state=True)
         said = [e.id for _ in range(steps) for e in engine.step()]
         engine.cancel(ticket)
-        rest = ask(ids=ticket.pending[0], state=ticket.state, temperature=0, max_tokens=10 - len(said))
+        rest = ask(
+            ids=ticket.pending[0], state=ticket.state, temperature=0, max_tokens=10 - len(said)
+        )
         assert said == [i for i, _ in whole[: len(said)]] and len(said) == max(0, steps - 3)
         assert [i for i, _ in alone(model, rest)] == [i for i, _ in whole[len(said) :]]
-        assert ticket.state is None if steps == 0 else int(ticket.state.pos) + len(ticket.pending[0]) <= 40
+        assert (
+            ticket.state is None
+            if steps == 0
+            else int(ticket.state.pos) + len(ticket.pending[0]) <= 40
+        )
 
 
 def test_a_kept_state_has_read_all_but_the_last_token(model):
@@ -321,14 +342,24 @@ def test_a_sink_that_cancels_stops_before_anything_more_is_read(model):
         (ask(3), {"n": 0}, "too_many_choices", "n is 0"),
         (ask(3), {"deadline": 0.0}, "bad_request", "deadline is 0.0"),
         (ask(3, state=State.zeros(CONFIG, 2)), {}, "bad_request", "has 2 rows"),
-        (ask(3, state=State.zeros(CONFIG, 1, dtype=torch.bfloat16)), {}, "bad_request", "layer 0 is another"),
+        (
+            ask(3, state=State.zeros(CONFIG, 1, dtype=torch.bfloat16)),
+            {},
+            "bad_request",
+            "layer 0 is another",
+        ),
         (
             ask(3, state=State.zeros(CONFIG.replace(block_types=("recurrent",)))),
             {},
             "bad_request",
             "another number of layers",
         ),
-        (Request(ids=[1], seen=torch.zeros(3, dtype=torch.bool)), {}, "bad_request", "seen of the prompt"),
+        (
+            Request(ids=[1], seen=torch.zeros(3, dtype=torch.bool)),
+            {},
+            "bad_request",
+            "seen of the prompt",
+        ),
     ],
 )
 def test_what_cannot_be_taken_is_refused_at_once(model, request_, fields, code, message):

@@ -72,7 +72,9 @@ def test_namespaces_and_states_and_those_who_refuse_do_not_meet_it(model):
     run(engine)
     assert kept.cached_tokens == 32 and going.cached_tokens == 0
     assert going.cache_reason == "the request brings a state of its own"
-    assert cache.counts.checkpoints == held, "a state's beginning is unknown; nothing of it can be kept"
+    assert cache.counts.checkpoints == held, (
+        "a state's beginning is unknown; nothing of it can be kept"
+    )
     plainly = Engine(model, 1, chunk=CHUNK)
     assert plainly.submit(ask(3)).cached_tokens is None
     ticket = plainly.submit(ask(3))
@@ -89,7 +91,10 @@ def test_random_prompts_that_share_and_diverge_get_the_same_with_and_without(pac
     tickets, events = [], []
     for number in range(30):
         stem = chance.choice(stems)
-        prompt = [*stem[: chance.randrange(1, len(stem))], *ids(chance.randrange(1, 12), 100 + number)]
+        prompt = [
+            *stem[: chance.randrange(1, len(stem))],
+            *ids(chance.randrange(1, 12), 100 + number),
+        ]
         tickets.append(engine.submit(ask(ids=prompt, seed=number, max_tokens=2)))
         if chance.random() < 0.7:
             events += engine.step()

@@ -29,7 +29,9 @@ def requests() -> list[Request]:
     made = []
     for n, length in enumerate([1, 3, 5, 13, 40]):
         ids = torch.randint(V, (length,), generator=torch.Generator().manual_seed(n)).tolist()
-        params = SamplingParams(seed=n, max_tokens=5 + 4 * n, logprobs=2, top_k=20, repetition_penalty=1.2)
+        params = SamplingParams(
+            seed=n, max_tokens=5 + 4 * n, logprobs=2, top_k=20, repetition_penalty=1.2
+        )
         made.append(Request(ids=ids, params=params))
     return made
 
@@ -59,7 +61,9 @@ def test_greedy_equals_one_long_forward(model):
     assert answer == logprobs.argmax(-1).tolist()
     exact = logprobs.gather(1, torch.tensor(answer)[:, None]).squeeze(1)
     assert torch.allclose(torch.tensor([e.logprob for e in events]), exact, atol=1e-4)
-    assert len(set(answer)) > 3, "the toy model repeats itself; this test would not see a wrong state"
+    assert len(set(answer)) > 3, (
+        "the toy model repeats itself; this test would not see a wrong state"
+    )
 
 
 def test_rows_stop_one_by_one(model):
@@ -90,7 +94,9 @@ def test_rows_stop_one_by_one(model):
 
 def test_an_answer_goes_on_from_a_state_and_leaves_it_as_it_was(model):
     ids = list(range(20))
-    whole = rows(generate(model, [Request(ids=ids, params=SamplingParams(seed=3, max_tokens=9))]), 1)[0]
+    whole = rows(
+        generate(model, [Request(ids=ids, params=SamplingParams(seed=3, max_tokens=9))]), 1
+    )[0]
     with torch.no_grad():
         _, state = model.trunk(torch.tensor([ids[:11]]))
     before = state.clone()

@@ -58,7 +58,9 @@ def test_an_unwritten_state_is_whole_and_its_tensors_lie_apart(shape, length, tm
     assert [(t.shape, t.dtype, t.is_contiguous()) for t in tensors(state)] == [
         (t.shape, t.dtype, True) for t in tensors(like)
     ]
-    assert state.pos.tolist() == [length] and all(t.data_ptr() % 64 == 0 for t in tensors(state) if t.numel())
+    assert state.pos.tolist() == [length] and all(
+        t.data_ptr() % 64 == 0 for t in tensors(state) if t.numel()
+    )
     for layer in state.layers:
         if "k" in layer._fields:
             assert not layer.k[:, length:].any() and not layer.v[:, length:].any()
@@ -118,7 +120,9 @@ def test_a_document_in_the_middle_counts_from_its_own_start() -> None:
     assert window(GRIFFIN, 10) == range(10)
     joined = join(GRIFFIN, 10, cut_recurrent(state), [cut_span(state, 0, 10)], torch.float32)
     assert_states_equal(joined, state)
-    with pytest.raises(ValueError, match="positions 0 to 11 are not in the state; it holds 0 to 10"):
+    with pytest.raises(
+        ValueError, match="positions 0 to 11 are not in the state; it holds 0 to 10"
+    ):
         cut_span(state, 0, 11)
 
 
@@ -138,7 +142,12 @@ def test_parts_share_nothing_with_the_state(model: Griffin) -> None:
 def test_overlapping_and_useless_spans_do_no_harm() -> None:
     model = make_model(GRIFFIN)
     early, late = after(model, S), after(model, S + 6)
-    parts = [cut_span(early, 0, 9), cut_span(early, 3, 12), cut_span(late, 12, 12), cut_span(late, 8, S + 6)]
+    parts = [
+        cut_span(early, 0, 9),
+        cut_span(early, 3, 12),
+        cut_span(late, 12, 12),
+        cut_span(late, 8, S + 6),
+    ]
     assert_states_equal(join(GRIFFIN, S + 6, cut_recurrent(late), parts, torch.float32), late)
 
 
@@ -147,7 +156,9 @@ def test_what_does_not_fit_is_refused() -> None:
     state = after(model, S + 4)
     part, whole = cut_recurrent(state), cut_span(state, 4, S + 4)
 
-    def joined(recurrent: RecurrentPart = part, *parts: Span, dtype: torch.dtype = torch.float32) -> State:
+    def joined(
+        recurrent: RecurrentPart = part, *parts: Span, dtype: torch.dtype = torch.float32
+    ) -> State:
         return join(GRIFFIN, S + 4, recurrent, parts or (whole,), dtype)
 
     assert_states_equal(joined(), state)

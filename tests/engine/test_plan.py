@@ -30,7 +30,10 @@ def test_weights_are_counted_to_the_byte(config, format, dtype):
 
 def test_states_are_counted_to_the_byte(monkeypatch):
     assert parts(TWO_B, torch.bfloat16) == (460_800 + 8, 8_192)
-    assert parts(GriffinConfig.preset("recurrentgemma-9b"), torch.bfloat16) == (1_064_960 + 8, 12_288)
+    assert parts(GriffinConfig.preset("recurrentgemma-9b"), torch.bfloat16) == (
+        1_064_960 + 8,
+        12_288,
+    )
     assert parts(HAWK, torch.float32)[1] == 0
     made = plan(CONFIG, ram_bytes=GB, dtype=torch.float32, slots=6)
     engine = Engine(make_model(), made.slots, kept=made.kept, max_bytes=made.live_bytes)
@@ -51,7 +54,9 @@ def test_states_are_counted_to_the_byte(monkeypatch):
 def test_a_step_moves_what_the_benchmarks_count(rows, context):
     for config in (GRIFFIN, HAWK):
         model = quantize_model(Griffin(config).float(), "int8")
-        own = plan(config, ram_bytes=GB, dtype=torch.float32, format="int8").step_bytes(rows, context)
+        own = plan(config, ram_bytes=GB, dtype=torch.float32, format="int8").step_bytes(
+            rows, context
+        )
         state = state_bytes(State.zeros(config), context)
         more = (
             0
@@ -76,7 +81,9 @@ def test_the_most_sequences_that_fit_are_found_and_one_more_is_refused():
     )
     assert 0 <= made.spare_bytes < 2 * made.slot_bytes + 4 * TWO_B.vocab_size * 4
     assert plan(TWO_B, slots=made.slots, **asked) == made
-    with pytest.raises(ValueError, match=rf"{made.slots + 1} live sequences .* enough for {made.slots} of"):
+    with pytest.raises(
+        ValueError, match=rf"{made.slots + 1} live sequences .* enough for {made.slots} of"
+    ):
         plan(TWO_B, slots=made.slots + 1, **asked)
     assert plan(TWO_B, slots=3, **asked).spare_bytes > 10 * GB
     assert plan(TWO_B, kept=0, **asked).slots > made.slots

@@ -1,4 +1,5 @@
-"""The prefix cache finds what an oracle finds, gives states to the bit, and never exceeds its bound."""
+"""The prefix cache finds what an oracle finds, gives states to the bit, and never exceeds its
+bound."""
 
 from __future__ import annotations
 
@@ -12,13 +13,24 @@ from griffin.engine.prefix_cache import PrefixCache
 from griffin.engine.prefix_tree import BLOCK, CHECKPOINT, NODE, Tree
 from griffin.model import GriffinConfig, State
 from tests.conftest import GRIFFIN
-from tests.engine.fake import EVERY, FAKE, PLENTY, audit, checkpoints, make_cache, prompts, read, serve
+from tests.engine.fake import (
+    EVERY,
+    FAKE,
+    PLENTY,
+    audit,
+    checkpoints,
+    make_cache,
+    prompts,
+    read,
+    serve,
+)
 from tests.laws.compare import assert_states_equal
 
 
 @pytest.mark.parametrize(("every", "count"), [(1, 150), (4, 10_000), (16, 1_000)])
 def test_finds_what_an_oracle_finds(every: int, count: int) -> None:
-    """10,000 prompts: hit lengths and reasons equal those found by comparing with everything that was put."""
+    """10,000 prompts: hit lengths and reasons equal those found by comparing with everything that
+    was put."""
     cache = make_cache(every=every)
     put: set[bytes] = set()
     begun: set[bytes] = set()
@@ -36,11 +48,15 @@ def test_finds_what_an_oracle_finds(every: int, count: int) -> None:
         elif common == len(ids):
             assert hit.reason.startswith(f"all {common} tokens known")
         else:
-            further = any(data[: 4 * common] + bytes([t, 0, 0, 0]) in begun for t in range(FAKE.vocab_size))
+            further = any(
+                data[: 4 * common] + bytes([t, 0, 0, 0]) in begun for t in range(FAKE.vocab_size)
+            )
             expected = "diverges after {} tokens" if further else "nothing known beyond {} tokens"
             assert hit.reason == expected.format(common)
         stops = (*range(every, len(ids), every), *ends, len(ids))
-        put.update(data[: 4 * n] for n in stops if n > hit.tokens)  # what was not read cannot be put
+        put.update(
+            data[: 4 * n] for n in stops if n > hit.tokens
+        )  # what was not read cannot be put
         begun.update(data[: 4 * n] for n in range(1, len(ids) + 1))
         if number == 100:
             audit(cache)
@@ -51,8 +67,11 @@ def test_finds_what_an_oracle_finds(every: int, count: int) -> None:
 
 @pytest.mark.parametrize("max_bytes", [0, 3_000, 20_000, 150_000, 600_000])
 @pytest.mark.parametrize("every", [4, 16])
-def test_never_more_than_the_bound(max_bytes: int, every: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever must go, bytes are within the bound at every step, and what is found is right to the bit."""
+def test_never_more_than_the_bound(
+    max_bytes: int, every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever must go, bytes are within the bound at every step, and what is found is right to the
+    bit."""
     room = max_bytes - 2 * (max_bytes // 128)
 
     class Watched(Tree):
@@ -76,7 +95,12 @@ def test_never_more_than_the_bound(max_bytes: int, every: int, monkeypatch: pyte
 
 @pytest.mark.parametrize(
     ("kinds", "window"),
-    [(("recurrent",), 10), (("attention",), 10), (("recurrent", "attention"), 3), (("attention",), 1)],
+    [
+        (("recurrent",), 10),
+        (("attention",), 10),
+        (("recurrent", "attention"), 3),
+        (("attention",), 1),
+    ],
 )
 def test_other_shapes(kinds: tuple, window: int) -> None:
     """No attention, no recurrence, and windows smaller than a block."""
@@ -99,7 +123,9 @@ def test_keys_and_values_are_copied_once() -> None:
         cache.put(ids[:stop], state)
         sizes.append(cache.nbytes - before)
     root = NODE + 2 * 112 + 16  # and the first ids hashed, beside
-    step = NODE + CHECKPOINT + BLOCK + 4 * 16 + 16  # a block of 16 bytes a token, a recurrent part of 16
+    step = (
+        NODE + CHECKPOINT + BLOCK + 4 * 16 + 16
+    )  # a block of 16 bytes a token, a recurrent part of 16
     assert sizes[0] == step + root
     assert sizes[1:] == [step + 16 + 112] * 9
     assert cache.counts.blocks == 10
@@ -111,7 +137,9 @@ def test_keys_and_values_are_copied_once() -> None:
     other.put(ids, read(ids, [40])[0])  # alone: the window's ten positions, of three blocks
     assert other.counts.blocks == 3
     assert sum(block.span.nbytes for c in checkpoints(other) for block in c.blocks) == 10 * 16
-    other.put(ids[:36], read(ids, [36])[0])  # needs positions 26 to 30 too; the block 28 to 32 from its start
+    other.put(
+        ids[:36], read(ids, [36])[0]
+    )  # needs positions 26 to 30 too; the block 28 to 32 from its start
     assert other.counts.blocks == 4
     audit(other)
     assert_states_equal(other.find([*ids[:36], 9]).state, read(ids, [36])[0])
@@ -218,7 +246,8 @@ def test_a_failure_in_the_middle_leaves_the_cache_whole(monkeypatch: pytest.Monk
 
 
 def test_a_cached_token_costs_at_most_16_kb_at_2b() -> None:
-    """Measured at the full shape: 8,192 bytes of keys and values, 460,800 / 64 of checkpoint, bookkeeping."""
+    """Measured at the full shape: 8,192 bytes of keys and values, 460,800 / 64 of checkpoint,
+    bookkeeping."""
     config = GriffinConfig.preset("recurrentgemma-2b")
     cache = PrefixCache("2b", config, torch.bfloat16, max_bytes=1 << 30)
     state = State.zeros(config, 1, dtype=torch.bfloat16)
@@ -231,7 +260,9 @@ def test_a_cached_token_costs_at_most_16_kb_at_2b() -> None:
     tensors = {}
     for checkpoint in checkpoints(cache):
         parts = [checkpoint.recurrent, *(block.span[2:] for block in checkpoint.blocks)]
-        tensors |= {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for x in parts for t in x}
+        tensors |= {
+            t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for x in parts for t in x
+        }
     cost, plain = cache.nbytes / len(ids), sum(tensors.values()) / len(ids)
     print(f"\n{cost:,.0f} bytes a cached token, of which tensors {plain:,.0f}")
     assert plain == 8_192 + 460_800 / 64

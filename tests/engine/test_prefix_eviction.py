@@ -43,13 +43,16 @@ def test_what_was_not_used_goes_first() -> None:
 
 
 def test_what_leads_to_a_hit_counts_as_used() -> None:
-    """The hit is used last, and everything on the way to it after all else: tails, and the first block."""
+    """The hit is used last, and everything on the way to it after all else: tails, and the first
+    block."""
     cache = make_cache()
     ids, other = fill(cache, 0, 18), fill(cache, 1)
     serve(cache, [*ids[:6], 6, 6])
     serve(cache, ids[:10])
     assert cache.find([*ids, 0]).tokens == 18
-    *way, hit = sorted((c for c in checkpoints(cache) if kept_in(c, ids)), key=lambda c: c.node.length)
+    *way, hit = sorted(
+        (c for c in checkpoints(cache) if kept_in(c, ids)), key=lambda c: c.node.length
+    )
     assert [c.node.length for c in way] == [4, 8, 10, 12, 16]
     rest = [c.used for c in checkpoints(cache) if not kept_in(c, ids)]
     assert len(rest) == 4 + 1
@@ -59,7 +62,8 @@ def test_what_leads_to_a_hit_counts_as_used() -> None:
 
 
 def test_a_leaf_goes_before_its_trunk() -> None:
-    """Of one conversation, all as recently used and as far apart, the end frees more and goes first."""
+    """Of one conversation, all as recently used and as far apart, the end frees more and goes
+    first."""
     cache = make_cache()
     ids = fill(cache, 0, 32)
     cache.find([*ids, 0])

@@ -31,7 +31,8 @@ def answer(
 ) -> tuple[torch.Tensor, list[int]]:
     """Read a prompt from where the state is, cut at `cuts`, and choose three tokens greedily.
 
-    tell: called with ids and their state after each piece and at the end. Returns all logits and the ids.
+    tell: called with ids and their state after each piece and at the end. Returns all logits and
+          the ids.
     """
     done = 0 if state is None else int(state.pos)
     logits = []
@@ -47,8 +48,11 @@ def answer(
     return torch.stack([*logits, out[0, -1]]), ids
 
 
-def compare_on_and_off(count: int, chunk: int, max_bytes: int, seed: int, longest: int = 48) -> PrefixCache:
-    """Answer prompts with the cache and without it at the same cuts, and compare all logits, bit for bit."""
+def compare_on_and_off(
+    count: int, chunk: int, max_bytes: int, seed: int, longest: int = 48
+) -> PrefixCache:
+    """Answer prompts with the cache and without it at the same cuts, and compare all logits, bit
+    for bit."""
     model = make_model(TOY, seed=seed)
     cache = PrefixCache("toy", TOY, torch.float32, max_bytes=max_bytes, every=EVERY)
     cuts_of: dict[tuple[int, ...], tuple[int, ...]] = {(): ()}  # how what is kept was read
@@ -63,7 +67,9 @@ def compare_on_and_off(count: int, chunk: int, max_bytes: int, seed: int, longes
                 held = cache.counts.checkpoints
                 cache.put(read, state)
                 if cache.counts.checkpoints > held or tuple(read) not in cuts_of:
-                    own = range(before[-1] // chunk * chunk + chunk, min(len(read), len(prompt)), chunk)
+                    own = range(
+                        before[-1] // chunk * chunk + chunk, min(len(read), len(prompt)), chunk
+                    )
                     singles = range(len(prompt), len(read)) if len(read) > len(prompt) else ()
                     cuts_of[tuple(read)] = (*before, *own, *singles)
 

@@ -16,7 +16,14 @@ def row(number: int, priority: int = 0, length: int = 5, choice: int = 0) -> Row
 
 def test_the_line_goes_by_priority_then_by_arrival_then_by_choice():
     line = Line()
-    rows = [row(3), row(0), row(2, priority=5), row(1, priority=-1), row(4, priority=5, choice=1), row(4, 5)]
+    rows = [
+        row(3),
+        row(0),
+        row(2, priority=5),
+        row(1, priority=-1),
+        row(4, priority=5, choice=1),
+        row(4, 5),
+    ]
     for each in rows:
         line.add(each)
     order = []
@@ -60,7 +67,12 @@ def test_pace_fills_the_time_between_two_steps():
 
 
 def test_the_oldest_and_the_shortest_prompt_take_turns_within_the_highest_priority():
-    long, short, middle, low = row(0, length=60), row(3, length=4), row(2, length=20), row(1, -1, length=1)
+    long, short, middle, low = (
+        row(0, length=60),
+        row(3, length=4),
+        row(2, length=20),
+        row(1, -1, length=1),
+    )
     rows = [middle, low, short, long]
     assert [next_reader(rows, turn) for turn in range(4)] == [short, long, short, long]
     assert next_reader([low], 0) is low
@@ -80,7 +92,8 @@ def test_pieces_end_at_multiples_of_the_chunk_of_the_document():
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("slots", 0), ("chunk", 0), ("max_waiting", -1), ("stall_seconds", float("nan"))]
+    ("name", "value"),
+    [("slots", 0), ("chunk", 0), ("max_waiting", -1), ("stall_seconds", float("nan"))],
 )
 def test_knobs_have_bounds(name, value):
     with pytest.raises(ValueError, match=f"{name} must be at least"):

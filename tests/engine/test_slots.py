@@ -17,7 +17,9 @@ from tests.engine.toy import CONFIG, ask, same
 HAWK = CONFIG.replace(block_types=("recurrent", "recurrent"), conv_width=1)
 
 
-def state_of(number: int, dtype: torch.dtype = torch.float32, config: GriffinConfig = CONFIG) -> State:
+def state_of(
+    number: int, dtype: torch.dtype = torch.float32, config: GriffinConfig = CONFIG
+) -> State:
     """A state that no other number has."""
     generator = torch.Generator().manual_seed(number)
     state = State.zeros(config, 1, dtype=dtype)
@@ -31,7 +33,9 @@ def state_of(number: int, dtype: torch.dtype = torch.float32, config: GriffinCon
 @pytest.mark.parametrize("config", [CONFIG, HAWK, GriffinConfig.preset("nano")])
 def test_bytes_are_known_before(config, dtype):
     slots = Slots(config, 5, dtype=dtype)
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in slots._tensors}
+    storages = {
+        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in slots._tensors
+    }
     assert Slots.bytes(config, dtype, 5) == slots.nbytes == sum(storages.values())
 
 
@@ -50,7 +54,9 @@ def test_slots_move_whole_states(config):
     slots.copy(1, 3)
     assert [int(slots.take(n).pos) for n in range(4)] == [3, 2, 1, 2]
     assert (
-        same(slots.take(0), states[2]) and same(slots.take(2), states[0]) and same(slots.take(3), states[1])
+        same(slots.take(0), states[2])
+        and same(slots.take(2), states[0])
+        and same(slots.take(3), states[1])
     )
     assert same(slots.view(1, 2), State.cat([states[1], states[0]]))
     slots.clear(1)
@@ -68,7 +74,9 @@ def test_a_view_is_the_slots_own_memory_and_a_call_in_place_costs_nothing(monkey
     assert (slots.take(2).pos == 7).all() and not slots.take(0).layers[0].lru.any()
     copied = []
     copy = torch.Tensor.copy_
-    monkeypatch.setattr(torch.Tensor, "copy_", lambda own, *rest: copied.append(own) or copy(own, *rest))
+    monkeypatch.setattr(
+        torch.Tensor, "copy_", lambda own, *rest: copied.append(own) or copy(own, *rest)
+    )
     slots.store(1, slots.view(1, 2))
     assert not copied
     parts = tensors(slots.view(1, 2))

@@ -1,4 +1,5 @@
-"""Random requests in company against the same requests alone: a few seconds here, minutes in `soak`."""
+"""Random requests in company against the same requests alone: a few seconds here, minutes in
+`soak`."""
 
 from __future__ import annotations
 

@@ -19,7 +19,10 @@ def test_many_threads_each_get_their_own_answers(engine_model):
         for turn in range(3):
             request = ask(3 + 7 * number, seed=10 * number + turn)
             events = list(engine.submit(request).events(seconds=30))
-            if plain(events) != alone(engine_model, request) or events[-1].finish_reason != "length":
+            if (
+                plain(events) != alone(engine_model, request)
+                or events[-1].finish_reason != "length"
+            ):
                 failures.append((number, turn))
 
     with Engine(engine_model, 3, chunk=CHUNK) as engine:
@@ -32,7 +35,9 @@ def test_many_threads_each_get_their_own_answers(engine_model):
     assert engine.stats().busy == 0
 
 
-def test_the_thread_sleeps_when_there_is_nothing_to_do_and_wakes_for_a_deadline(engine_model, monkeypatch):
+def test_the_thread_sleeps_when_there_is_nothing_to_do_and_wakes_for_a_deadline(
+    engine_model, monkeypatch
+):
     with Engine(engine_model, 1, chunk=CHUNK) as engine:
         steps = []
         step = engine.step
@@ -115,7 +120,9 @@ def test_a_broken_thread_tells_everyone(engine_model, monkeypatch):
 def test_the_choice_of_implementations_comes_along(engine_model, monkeypatch):
     seen = []
     trunk = engine_model.trunk
-    monkeypatch.setattr(engine_model, "trunk", lambda *a, **k: seen.append(ops.describe()) or trunk(*a, **k))
+    monkeypatch.setattr(
+        engine_model, "trunk", lambda *a, **k: seen.append(ops.describe()) or trunk(*a, **k)
+    )
     with ops.use("reference"), Engine(engine_model, 1, chunk=CHUNK) as engine:
         assert engine.submit(ask(3, max_tokens=2)).wait(30)
     assert seen and all(each["rg_lru"] == "reference" for each in seen)

@@ -32,7 +32,9 @@ CONFIG = GriffinConfig(
 def make_model(config: GriffinConfig = CONFIG) -> Griffin:
     torch.manual_seed(0)
     model = Griffin(config).eval().requires_grad_(False)
-    for parameter in model.parameters():  # sharper than the initial values, so that a wrong state shows
+    for (
+        parameter
+    ) in model.parameters():  # sharper than the initial values, so that a wrong state shows
         parameter.mul_(2).add_(0.05 * torch.randn_like(parameter))
     return model
 
@@ -79,5 +81,7 @@ def zero_slots(engine: Engine, first: int = 0) -> bool:
 
 def same(one: State, other: State) -> bool:
     pairs = [(one.pos, other.pos)]
-    pairs += [p for a, b in zip(one.layers, other.layers, strict=True) for p in zip(a, b, strict=True)]
+    pairs += [
+        p for a, b in zip(one.layers, other.layers, strict=True) for p in zip(a, b, strict=True)
+    ]
     return all(torch.equal(a, b) for a, b in pairs)

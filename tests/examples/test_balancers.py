@@ -39,7 +39,9 @@ def test_haproxy(tmp_path):
     if (haproxy := shutil.which("haproxy")) is None:
         pytest.skip("haproxy is not installed")
     (tmp_path / "haproxy.cfg").write_text(block("haproxy"))
-    done = subprocess.run([haproxy, "-c", "-f", tmp_path / "haproxy.cfg"], capture_output=True, text=True)
+    done = subprocess.run(
+        [haproxy, "-c", "-f", tmp_path / "haproxy.cfg"], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

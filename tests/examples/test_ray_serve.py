@@ -1,4 +1,5 @@
-"""The example on a local Ray cluster: a session moves between two replicas, and outlives one of them."""
+"""The example on a local Ray cluster: a session moves between two replicas, and outlives one of
+them."""
 
 from __future__ import annotations
 
@@ -81,11 +82,16 @@ def test_a_session_moves_and_a_replica_is_killed(served, llm):
     url, folder = served
     assert httpx2.get(f"{url}/ready", timeout=10).json() == {"status": "ok"}
     replicas: set[str] = set()
-    until(lambda: replicas.add(say(url, "hello", f"probe-{len(replicas)}")[1]) or len(replicas) == 2, 60)
+    until(
+        lambda: replicas.add(say(url, "hello", f"probe-{len(replicas)}")[1]) or len(replicas) == 2,
+        60,
+    )
     answers = [say(url, message) for message in SAID]
     assert [text for text, _ in answers] == talk(llm, *SAID)
     said = list(SAID)
-    while len({replica for _, replica in answers}) < 2:  # Ray chooses at random, of the two with least to do
+    while (
+        len({replica for _, replica in answers}) < 2
+    ):  # Ray chooses at random, of the two with least to do
         said.append(f"more {len(said)}")
         answers.append(say(url, said[-1]))
         assert len(said) < 60

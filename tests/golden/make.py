@@ -1,7 +1,9 @@
-"""Make the golden checkpoints anew: `python -m tests.golden.make` (needs recurrentgemma and transformers).
+"""Make the golden checkpoints anew: `python -m tests.golden.make` (needs recurrentgemma and
+transformers).
 
-Each is written by the implementation it comes from, with that implementation's own writer and its own logits:
-nothing of ours takes part, so they pin our readers and our model without the rivals being installed.
+Each is written by the implementation it comes from, with that implementation's own writer and its
+own logits: nothing of ours takes part, so they pin our readers and our model without the rivals
+            being installed.
 """
 
 from __future__ import annotations
@@ -47,7 +49,11 @@ def shake(tensor: Tensor, generator: torch.Generator) -> Tensor:
 
 def keep(folder: Path, logits: Tensor) -> None:
     tokens, positions = inputs()
-    tensors = {"tokens": tokens, "positions": positions, "logits": logits.detach().float().contiguous()}
+    tensors = {
+        "tokens": tokens,
+        "positions": positions,
+        "logits": logits.detach().float().contiguous(),
+    }
     save_file(tensors, folder / "expected.safetensors")
     config = {
         "attention_window_size": WINDOW,
@@ -77,7 +83,9 @@ def make_flax(folder: Path) -> None:
     tokens, positions = (jnp.asarray(x.numpy()) for x in inputs())
     params = model.init(jax.random.key(3), tokens, positions)["params"]
     generator = torch.Generator().manual_seed(6)
-    params = jax.tree.map(lambda x: jnp.asarray(shake(torch.tensor(x.tolist()), generator).numpy()), params)
+    params = jax.tree.map(
+        lambda x: jnp.asarray(shake(torch.tensor(x.tolist()), generator).numpy()), params
+    )
     orbax.checkpoint.PyTreeCheckpointer().save(folder.absolute() / "toy", params)
     # Orbax notes the folder it wrote to, which is nobody else's business.
     (folder / "toy" / "commit_success.txt").write_text("Checkpoint commit was successful\n")

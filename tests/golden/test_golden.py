@@ -1,4 +1,5 @@
-"""Checkpoints and logits that other implementations wrote (see make.py), read and computed by ours."""
+"""Checkpoints and logits that other implementations wrote (see make.py), read and computed by
+ours."""
 
 from __future__ import annotations
 

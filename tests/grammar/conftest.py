@@ -24,7 +24,8 @@ def llm(tmp_path_factory: pytest.TempPathFactory) -> LLM:
 
 @pytest.fixture(scope="session", params=["nano", "json", "model"])
 def grammars(request: pytest.FixtureRequest, files: Files) -> Grammars:
-    """Of the bundled tokenizer, and of Gemma's layout in both of its files: bytes, spaces, control tokens."""
+    """Of the bundled tokenizer, and of Gemma's layout in both of its files: bytes, spaces, control
+    tokens."""
     nano = Path(str(griffin.__file__)).parent / "data" / "nano"
     folder = nano if request.param == "nano" else getattr(files, request.param)
     return Grammars(Tokenizer.open(folder))

@@ -57,13 +57,17 @@ UNION = {"anyOf": [{"type": "boolean"}, {"const": {"a": [1, 2]}}, SMALL]}
 PLENTY = 400
 
 
-@pytest.mark.parametrize("schema", [PERSON, TREE, STRINGS, UNION], ids=["person", "tree", "strings", "union"])
+@pytest.mark.parametrize(
+    "schema", [PERSON, TREE, STRINGS, UNION], ids=["person", "tree", "strings", "union"]
+)
 def test_every_answer_is_valid(llm, schema):
     grammar = Grammar.json_schema(schema)
     prompts = ["x", "import json\n", "{"]
     answers = llm.generate(prompts, grammar=grammar, seed=1, max_tokens=PLENTY)
     answers += [llm.generate("x", grammar=grammar, temperature=0, max_tokens=PLENTY)]
-    answers += [llm.chat([{"role": "user", "content": "Hi"}], grammar=grammar, seed=2, max_tokens=PLENTY)]
+    answers += [
+        llm.chat([{"role": "user", "content": "Hi"}], grammar=grammar, seed=2, max_tokens=PLENTY)
+    ]
     for answer in answers:
         assert answer.finish_reason == "stop"
         jsonschema_rs.validate(schema, json.loads(answer.text))
@@ -75,7 +79,11 @@ def test_the_answer_is_the_one_of_the_model_among_what_is_allowed(llm):
     """The first token is the most probable one of those the grammar allows."""
     grammar = Grammar.regex("[0-9]+")
     answer = llm.generate("def f(", grammar=grammar, temperature=0, max_tokens=1, logprobs=100)
-    digits = [id for id, _ in answer.alternatives[0] if re.fullmatch("[0-9]+", llm.tokenizer.token_text(id))]
+    digits = [
+        id
+        for id, _ in answer.alternatives[0]
+        if re.fullmatch("[0-9]+", llm.tokenizer.token_text(id))
+    ]
     assert answer.ids[0] == digits[0] and answer.finish_reason == "length"
 
 
@@ -90,7 +98,9 @@ def test_any_object(llm):
 
 
 def test_choices_and_patterns(llm):
-    said = {llm.generate("x", grammar=Grammar.choice("yes", "no", "☃"), seed=s).text for s in range(12)}
+    said = {
+        llm.generate("x", grammar=Grammar.choice("yes", "no", "☃"), seed=s).text for s in range(12)
+    }
     assert said <= {"yes", "no", "☃"} and len(said) > 1
     answer = llm.generate("x", grammar=Grammar.regex(r"\d{4}-[a-c]{2}"), seed=0)
     assert re.fullmatch(r"\d{4}-[a-c]{2}", answer.text) and answer.finish_reason == "stop"
@@ -109,7 +119,9 @@ def test_streams_and_what_follows(llm):
 def test_a_grammar_that_gets_too_complex_ends_its_answer_alone(llm):
     """It compiles, and fails once the model has said something."""
     many = {"type": "object", "properties": {f"k{n}": {"type": "string"} for n in range(1500)}}
-    wide = llm._request(llm._context("x"), llm.params(seed=1), llm.stop_ids, Grammar.json_schema(many))
+    wide = llm._request(
+        llm._context("x"), llm.params(seed=1), llm.stop_ids, Grammar.json_schema(many)
+    )
     free = llm._request(llm._context("x"), llm.params(seed=1, max_tokens=9), llm.stop_ids, None)
     events, errors = [], []
     generation = generate(llm.model, [wide, free])
@@ -121,7 +133,9 @@ def test_a_grammar_that_gets_too_complex_ends_its_answer_alone(llm):
         except ConstraintError as error:
             errors.append(error)
     assert len(errors) == 1 and "items" in str(errors[0])
-    assert tuple(e.id for e in events if e.index == 1) == llm.generate("x", seed=1, max_tokens=9).ids
+    assert (
+        tuple(e.id for e in events if e.index == 1) == llm.generate("x", seed=1, max_tokens=9).ids
+    )
 
 
 def test_a_seed_decides_and_prompts_do_not_feel_each_other(llm):
@@ -163,14 +177,18 @@ SCHEMAS = st.recursive(
     _LEAVES,
     lambda inner: st.one_of(
         _objects(inner),
-        st.builds(lambda s, n: {"type": "array", "items": s, "maxItems": n}, inner, st.integers(0, 3)),
+        st.builds(
+            lambda s, n: {"type": "array", "items": s, "maxItems": n}, inner, st.integers(0, 3)
+        ),
         st.builds(lambda a, b: {"anyOf": [a, b]}, inner, inner),
     ),
     max_leaves=6,
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(schema=SCHEMAS, seed=st.integers(0, 1000))
 def test_any_schema_any_way(llm, schema, seed):
     """Without the model: whichever allowed token is taken, what comes out fits."""

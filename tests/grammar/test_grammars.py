@@ -1,4 +1,5 @@
-"""Masks against an oracle without a grammar: a choice allows a token if some text goes on with its bytes."""
+"""Masks against an oracle without a grammar: a choice allows a token if some text goes on with its
+bytes."""
 
 from __future__ import annotations
 
@@ -72,9 +73,13 @@ def test_masks_are_exact(grammars, choices):
         check_walk(grammars, choices, random.Random(seed))
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
-    choices=st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6), min_size=1),
+    choices=st.lists(
+        st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6), min_size=1
+    ),
     seed=st.integers(0, 99),
 )
 def test_masks_are_exact_for_any_texts(grammars, choices, seed):
@@ -120,7 +125,10 @@ def test_answers_do_not_share_a_place(grammars):
         (lambda: Grammar.json_schema(False), "JSON schema cannot"),
         (lambda: Grammar.json_schema({"a": {1}}), "only what JSON does"),
         (lambda: Grammar.json_schema([]), "is an object, not"),
-        (lambda: Grammar.json_schema({"type": "integer", "multipleOf": 999999937}), "fuel exhausted"),
+        (
+            lambda: Grammar.json_schema({"type": "integer", "multipleOf": 999999937}),
+            "fuel exhausted",
+        ),
         (lambda: Grammar.regex("(a"), "unclosed group"),
         (lambda: Grammar.regex(r"(a)\1"), "backreferences are not supported"),
         (lambda: Grammar.regex(""), "is a string that is not empty"),
@@ -138,7 +146,11 @@ def test_what_cannot_be_held_to_is_refused(llm, make, said):
 
 def test_our_options_are_not_the_schemas():
     """What a request brings along must not loosen the grammar."""
-    loose = {"x-guidance": {"lenient": True, "whitespace_flexible": True}, "type": "string", "not": {}}
+    loose = {
+        "x-guidance": {"lenient": True, "whitespace_flexible": True},
+        "type": "string",
+        "not": {},
+    }
     assert json.loads(Grammar.json_schema(loose).text)["x-guidance"]["lenient"] is False
 
 
@@ -162,7 +174,10 @@ def test_those_used_last_are_remembered(llm):
     a, b = grammars.compile(Grammar.choice("a")), grammars.compile(Grammar.choice("b"))
     assert grammars.compile(Grammar.choice("a")) is a
     grammars.compile(Grammar.choice("c"))
-    assert grammars.compile(Grammar.choice("a")) is a and grammars.compile(Grammar.choice("b")) is not b
+    assert (
+        grammars.compile(Grammar.choice("a")) is a
+        and grammars.compile(Grammar.choice("b")) is not b
+    )
 
 
 def test_without_the_library_it_is_said_what_to_install(llm, monkeypatch):

@@ -62,7 +62,8 @@ def test_batch(toy: Griffin, steps: int) -> None:
 
 @pytest.mark.parametrize("resumed", [False, True])
 def test_ragged_batch(toy: Griffin, resumed: bool) -> None:
-    """Rows of any length, padded on the left, equal the same rows alone: from nothing and from a state."""
+    """Rows of any length, padded on the left, equal the same rows alone: from nothing and from a
+    state."""
     lengths = [1, 2, 3, 4, 5, W - 1, W, W + 1, 2 * W + 3, 0]
     longest = max(lengths)
     tokens = make_tokens(toy.config, len(lengths), longest)
@@ -72,7 +73,9 @@ def test_ragged_batch(toy: Griffin, resumed: bool) -> None:
         starts = [toy(earlier[row : row + 1, : 1 + 2 * row])[1] for row in range(len(lengths))]
         before = State.cat(starts)
     base = torch.zeros(len(lengths), dtype=torch.int64) if before is None else before.pos
-    segment_pos = torch.arange(longest).expand(len(lengths), -1) - longest + torch.tensor(lengths)[:, None]
+    segment_pos = (
+        torch.arange(longest).expand(len(lengths), -1) - longest + torch.tensor(lengths)[:, None]
+    )
     segment_pos = torch.where(segment_pos < 0, -1, segment_pos + base[:, None])
     logits, state = toy(tokens, before, segment_pos)
     for row, length in enumerate(lengths):
@@ -203,7 +206,8 @@ def test_fork(toy: Griffin) -> None:
 
 @pytest.mark.parametrize("start", [2**24, 2**31 + 3, 2**40 + 1])
 def test_positions_stay_exact(start: int) -> None:
-    """Only distances count, however far the stream has come: a shift by a multiple of S changes nothing."""
+    """Only distances count, however far the stream has come: a shift by a multiple of S changes
+    nothing."""
     model = make_model(GRIFFIN, dtype=torch.float64)
     _, state = model(make_tokens(GRIFFIN, 1, 2 * W))
     tokens = make_tokens(GRIFFIN, 1, W + 5, seed=2)
@@ -225,6 +229,8 @@ def _rotate(model: Griffin, state: State, offset: int) -> list:
         torch.full((1, 1), offset), model.config.rope_width, model.config.rope_theta, torch.float64
     )
     return [
-        AttentionState(ops.apply_rope(layer.k, turn), layer.v) if isinstance(layer, AttentionState) else layer
+        AttentionState(ops.apply_rope(layer.k, turn), layer.v)
+        if isinstance(layer, AttentionState)
+        else layer
         for layer in state.layers
     ]

@@ -12,7 +12,8 @@ from griffin.model import PRESETS, Griffin, GriffinConfig
 from griffin.model.init import init_std
 from tests.conftest import GRIFFIN, make_model, make_tokens
 
-# A changed value for each field; those that change the shape of a parameter as well as those that do not.
+# A changed value for each field; those that change the shape of a parameter as well as those that
+# do not.
 CHANGES: dict[str, Any] = {
     "vocab_size": 90,
     "width": 96,
@@ -46,7 +47,9 @@ def test_every_field_changes_the_output(field: str) -> None:
     if {n: p.shape for n, p in base.named_parameters()} == {
         n: p.shape for n, p in changed.named_parameters()
     }:
-        changed.load_state_dict(base.state_dict())  # equal weights: the field alone makes the difference
+        changed.load_state_dict(
+            base.state_dict()
+        )  # equal weights: the field alone makes the difference
         assert not torch.allclose(changed(tokens)[0], expected, atol=1e-4)
     else:
         with pytest.raises(RuntimeError, match=r"size mismatch|Unexpected|Missing"):
@@ -121,7 +124,8 @@ def test_presets_build(preset: str) -> None:
         model = Griffin(GriffinConfig.preset(preset))
     kinds = [layer.temporal_block.__class__.__name__ for layer in model.model.layers]
     expected = [
-        "LocalAttentionBlock" if k == "attention" else "RecurrentBlock" for k in model.config.block_types
+        "LocalAttentionBlock" if k == "attention" else "RecurrentBlock"
+        for k in model.config.block_types
     ]
     assert kinds == expected
 

@@ -1,4 +1,5 @@
-"""The trunk in one native call gives what the ops give one by one, and knows when it may not be used."""
+"""The trunk in one native call gives what the ops give one by one, and knows when it may not be
+used."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ from tests.conftest import make_model, make_tokens
 from tests.toy import CONFIG
 
 pytestmark = pytest.mark.skipif(not native.built(), reason="the native kernels are not built")
-# Heads of 32, which bfloat16 models lay out in pairs; groups of two; a window that is no multiple of a block.
+# Heads of 32, which bfloat16 models lay out in pairs; groups of two; a window that is no multiple
+# of a block.
 PAIRS = CONFIG.replace(width=128, lru_width=128, num_kv_heads=2, attention_window_size=150)
 
 
@@ -107,7 +109,10 @@ def test_whoever_changes_or_watches_the_model_is_heard() -> None:
     model(tokens)
     assert seen == ["down"]
     handle.remove()
-    old, mlp.down_proj = mlp.down_proj, torch.nn.Sequential(mlp.down_proj, torch.nn.Hardtanh(-0.01, 0.01))
+    old, mlp.down_proj = (
+        mlp.down_proj,
+        torch.nn.Sequential(mlp.down_proj, torch.nn.Hardtanh(-0.01, 0.01)),
+    )
     assert not torch.equal(model(tokens)[0], before)
     mlp.down_proj = old
     model.model.final_norm.weight = torch.nn.Parameter(model.model.final_norm.weight + 1)

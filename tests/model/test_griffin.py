@@ -40,7 +40,11 @@ def test_bfloat16_keeps_the_recurrence_in_float32() -> None:
     model = make_model(GRIFFIN, dtype=torch.bfloat16)
     logits, state = model(make_tokens(GRIFFIN, 1, 5))
     assert logits.dtype == torch.float32
-    kinds = {name: t.dtype for layer in state.layers for name, t in zip(layer._fields, layer, strict=True)}
+    kinds = {
+        name: t.dtype
+        for layer in state.layers
+        for name, t in zip(layer._fields, layer, strict=True)
+    }
     assert kinds == {
         "conv": torch.bfloat16,
         "lru": torch.float32,
@@ -53,7 +57,9 @@ def test_bfloat16_keeps_the_recurrence_in_float32() -> None:
 def test_ids_out_of_range_are_named(bad: int) -> None:
     tokens = make_tokens(GRIFFIN, 2, 5)
     tokens[1, 3] = bad
-    with pytest.raises(ValueError, match=f"token {bad} at row 1, place 3 is outside the vocabulary of 89"):
+    with pytest.raises(
+        ValueError, match=f"token {bad} at row 1, place 3 is outside the vocabulary of 89"
+    ):
         make_model(GRIFFIN)(tokens)
 
 
@@ -129,7 +135,9 @@ def test_gradients_of_packed_documents_equal_those_of_documents_apart() -> None:
     lengths = [1, 20, 4, 30]
     tokens = make_tokens(GRIFFIN, 1, sum(lengths))
     positions = torch.cat([torch.arange(n) for n in lengths])[None]
-    packed = torch.autograd.grad(model(tokens, None, positions)[0].square().sum(), list(model.parameters()))
+    packed = torch.autograd.grad(
+        model(tokens, None, positions)[0].square().sum(), list(model.parameters())
+    )
     apart = sum(model(piece)[0].square().sum() for piece in tokens.split(lengths, dim=1))
     assert isinstance(apart, torch.Tensor)
     for got, want in zip(packed, torch.autograd.grad(apart, list(model.parameters())), strict=True):
@@ -138,7 +146,8 @@ def test_gradients_of_packed_documents_equal_those_of_documents_apart() -> None:
 
 @pytest.mark.slow
 def test_a_million_tokens_take_no_memory() -> None:
-    """Resident memory after 1,000,000 tokens is within 1 MB of that after 16,000; logits stay finite."""
+    """Resident memory after 1,000,000 tokens is within 1 MB of that after 16,000; logits stay
+    finite."""
     import gc
     import resource
 

@@ -1,4 +1,5 @@
-"""The product with weights as a checkpoint holds them: every instruction set, rows that feel no company."""
+"""The product with weights as a checkpoint holds them: every instruction set, rows that feel no
+company."""
 
 from __future__ import annotations
 
@@ -78,7 +79,9 @@ def before_a_wall(tensor: Tensor) -> Tensor:
     page, bytes_ = mmap.PAGESIZE, tensor.nbytes
     size = -(-bytes_ // page) * page + page
     memory = mmap.mmap(-1, size)
-    copy = torch.frombuffer(memory, dtype=tensor.dtype, offset=size - page - bytes_, count=tensor.numel())
+    copy = torch.frombuffer(
+        memory, dtype=tensor.dtype, offset=size - page - bytes_, count=tensor.numel()
+    )
     wall = copy.data_ptr() + bytes_
     assert ctypes.CDLL(None, use_errno=True).mprotect(ctypes.c_void_p(wall), page, 0) == 0
     return copy.view(tensor.shape).copy_(tensor)
@@ -106,14 +109,17 @@ def test_nothing_behind_the_last_weight_is_read(dtype: torch.dtype, chosen: str)
 @needs_native
 @pytest.mark.skipif("amx" not in SETS, reason="this machine has no tiles")
 def test_packed_and_unpacked_weights_have_one_order_of_sums_on_tiles() -> None:
-    """Both are summed 32 inputs at a time, the even and the odd ones apart: the bits are the same."""
+    """Both are summed 32 inputs at a time, the even and the odd ones apart: the bits are the
+    same."""
     weight, x = draw(48, 700, dtype=torch.bfloat16), draw(21, 700, seed=1, dtype=torch.bfloat16)
     assert torch.equal(ops.linear(x, weight), ops.packed_linear(x, ops.pack(weight, "bf16")))
     even, odd = torch.zeros(21, 48), torch.zeros(21, 48)
     total = torch.zeros(21, 48)
     for first in range(0, 700, 32):
         even.zero_(), odd.zero_()
-        for k in range(first, min(first + 32, 700), 2):  # a product of two bfloat16 is exact in float32
+        for k in range(
+            first, min(first + 32, 700), 2
+        ):  # a product of two bfloat16 is exact in float32
             even += x[:, k, None].float() * weight[:, k].float()
             odd += x[:, k + 1, None].float() * weight[:, k + 1].float()
         total += even + odd

@@ -1,4 +1,5 @@
-"""Memory for weights and states: large pages where the system has them, bytes that belong to one tensor."""
+"""Memory for weights and states: large pages where the system has them, bytes that belong to one
+tensor."""
 
 from __future__ import annotations
 
@@ -32,14 +33,17 @@ def test_a_block_goes_with_its_last_room() -> None:
     before = resident()
     rooms = [ops.packed_room((8 << 20,)).fill_(1) for _ in range(24)]
     full = resident()
-    assert full - before > 90 << 20  # of 192 MiB; elsewhere in the process memory may go back meanwhile
+    assert (
+        full - before > 90 << 20
+    )  # of 192 MiB; elsewhere in the process memory may go back meanwhile
     del rooms
     gc.collect()
     assert full - resident() > 90 << 20, "all but the block that is filled now"
 
 
 def test_each_has_a_storage_of_its_own() -> None:
-    """A write to one says nothing about another, wherever it was made, and saving one saves no other."""
+    """A write to one says nothing about another, wherever it was made, and saving one saves no
+    other."""
     with torch.inference_mode():
         ops.packed_room((1 << 20,)).fill_(1)
     one, other = ops.packed_room((1 << 20,)), ops.packed_room((1 << 20,))
@@ -55,7 +59,9 @@ def test_a_default_device_does_not_move_them() -> None:
     with torch.device("meta"):
         made = [
             ops.packed_room((10,)),
-            *ops.zeros_together([torch.empty(3, device="meta"), torch.empty(9 << 20, device="meta")]),
+            *ops.zeros_together(
+                [torch.empty(3, device="meta"), torch.empty(9 << 20, device="meta")]
+            ),
         ]
     assert [t.device.type for t in made] == ["cpu"] * 3
 
@@ -75,7 +81,9 @@ def test_zeros_together(rows: int) -> None:
         torch.empty(2, dtype=torch.int64, device="meta"),
     ]
     made = ops.zeros_together(like)
-    assert [(t.shape, t.dtype, t.device.type) for t in made] == [(t.shape, t.dtype, "cpu") for t in like]
+    assert [(t.shape, t.dtype, t.device.type) for t in made] == [
+        (t.shape, t.dtype, "cpu") for t in like
+    ]
     assert not any(t.any() for t in made)
     for number, tensor in enumerate(made):
         tensor.fill_(number + 1)

@@ -1,4 +1,5 @@
-"""The compiled kernels as inference calls them: every instruction set, any cut, any number of threads."""
+"""The compiled kernels as inference calls them: every instruction set, any cut, any number of
+threads."""
 
 from __future__ import annotations
 
@@ -57,7 +58,9 @@ class Sequence:
         weights = [draw(blocks, size, size, seed=n, dtype=x.dtype) for n in (1, 3)]
         biases = [draw(blocks, size, seed=n, dtype=x.dtype) for n in (2, 4)]
         gates = map(Gate, weights, biases)
-        return ops.rg_lru(x, *gates, draw(self.width, seed=5, dtype=x.dtype) - 2, segment_pos, state)
+        return ops.rg_lru(
+            x, *gates, draw(self.width, seed=5, dtype=x.dtype) - 2, segment_pos, state
+        )
 
 
 OPS = ["linear_scan", "causal_conv", "rg_lru"]
@@ -74,7 +77,9 @@ def assert_close(got: Tensor, want: Tensor, what: str) -> None:
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("width", [3, 51, 192, 198])
 @pytest.mark.parametrize("op", OPS)
-def test_sequences_equal_the_reference(op: str, width: int, dtype: torch.dtype, chosen: str) -> None:
+def test_sequences_equal_the_reference(
+    op: str, width: int, dtype: torch.dtype, chosen: str
+) -> None:
     run = Sequence(op, width, dtype)
     for steps in (1, 2, 7, 40):
         x, segment_pos = draw(3, steps, width, seed=0, dtype=dtype), positions(3, steps)
@@ -87,7 +92,9 @@ def test_sequences_equal_the_reference(op: str, width: int, dtype: torch.dtype, 
 
 
 @pytest.mark.parametrize("chosen", SETS)
-@pytest.mark.parametrize("width", [102, 192, 768])  # gates of 34, 64 and 256 inputs: the latter fill tiles
+@pytest.mark.parametrize(
+    "width", [102, 192, 768]
+)  # gates of 34, 64 and 256 inputs: the latter fill tiles
 @pytest.mark.parametrize("op", OPS)
 def test_cuts_threads_and_company_do_not_change_a_bit(
     op: str, width: int, chosen: str, threads: None
@@ -116,7 +123,9 @@ def test_cuts_threads_and_company_do_not_change_a_bit(
 class Attention:
     """Tokens of some rows with a ring behind them, which may be read in any cut."""
 
-    def __init__(self, steps: int, heads: int, kv: int, width: int, size: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self, steps: int, heads: int, kv: int, width: int, size: int, dtype: torch.dtype
+    ) -> None:
         rows = 5
         self.size = size
         self.q = draw(rows, steps, heads, width, seed=0, dtype=dtype)
@@ -157,7 +166,9 @@ HEADS = [
 @pytest.mark.parametrize("chosen", SETS)
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("shape", HEADS)
-def test_attention_equals_the_reference(shape: tuple[int, ...], dtype: torch.dtype, chosen: str) -> None:
+def test_attention_equals_the_reference(
+    shape: tuple[int, ...], dtype: torch.dtype, chosen: str
+) -> None:
     for steps in (1, 2, 9, 40):
         attend = Attention(steps, *shape, dtype)
         with ops.use("reference"):
@@ -203,11 +214,14 @@ def test_largest_scores_do_not_overflow() -> None:
 
 @pytest.mark.parametrize("chosen", SETS)
 def test_saturated_gates_are_exact(chosen: str) -> None:
-    """Gates far out: sigmoid is 0 or 1, never NaN, and h of a closed input gate decays to nothing."""
+    """Gates far out: sigmoid is 0 or 1, never NaN, and h of a closed input gate decays to
+    nothing."""
     x = torch.tensor([[[1e4, -1e4, 0.0, 1.0]]])
     gate = Gate(torch.eye(4)[None], torch.zeros(1, 4))
     with native.instruction_set(chosen), torch.no_grad():
-        h, _ = ops.rg_lru(x, gate, gate, torch.full((4,), 30.0), torch.tensor([[7]]), torch.full((1, 4), 2.0))
+        h, _ = ops.rg_lru(
+            x, gate, gate, torch.full((4,), 30.0), torch.tensor([[7]]), torch.full((1, 4), 2.0)
+        )
     assert torch.isfinite(h).all()
     # r = 1: a = exp(-240) = 0; r = 0: a = 1, and the closed input gate adds nothing
     assert h[0, 0, 0] == 1e4
@@ -240,7 +254,9 @@ def test_operators_are_well_formed() -> None:
     leaves = [t.requires_grad_() for t in (x, a, h0)]
     torch.library.opcheck(griffin.linear_scan.default, (*leaves, True), test_utils=checks)
     pos, param = positions(2, 5), draw(6, seed=2).requires_grad_()
-    torch.library.opcheck(griffin.rg_lru_of_gates.default, (x, a, a, param, pos, h0), test_utils=checks)
+    torch.library.opcheck(
+        griffin.rg_lru_of_gates.default, (x, a, a, param, pos, h0), test_utils=checks
+    )
     weight, bias = draw(2, 3, 3, seed=3), draw(2, 3, seed=4)
     x, h0, param = x.detach(), h0.detach(), param.detach()
     torch.library.opcheck(griffin.rg_lru.default, (x, weight, bias, weight, bias, param, pos, h0))
@@ -253,7 +269,11 @@ def test_operators_are_well_formed() -> None:
 
 def test_compiled_and_plain_calls_agree() -> None:
     gate = Gate(draw(3, 17, 17, seed=1), draw(3, 17, seed=2))
-    packed, param, h0 = ops.pack(draw(51, 51, seed=3), "int8"), draw(51, seed=5), draw(3, 51, seed=6)
+    packed, param, h0 = (
+        ops.pack(draw(51, 51, seed=3), "int8"),
+        draw(51, seed=5),
+        draw(3, 51, seed=6),
+    )
     segment_pos = positions(3, 9)
 
     def block(x: Tensor) -> Tensor:

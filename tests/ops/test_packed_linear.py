@@ -1,4 +1,5 @@
-"""Packed weights: what packing keeps, and every implementation and instruction set against the reference."""
+"""Packed weights: what packing keeps, and every implementation and instruction set against the
+reference."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from griffin.ops.packed_linear.packed import LONGEST
 needs_native = pytest.mark.skipif(not native.built(), reason="the native kernels are not built")
 SHAPES = [(1, 1), (16, 64), (17, 33), (40, 128), (63, 500), (5, 1000)]
 SETS = native.instruction_sets()
-# Error of a product relative to its largest value: int8's activations have 16 bits, sums are float32.
+# Error of a product relative to its largest value: int8's activations have 16 bits, sums are
+# float32.
 CLOSE = 1e-4
 
 
@@ -38,7 +40,9 @@ def test_integers_are_within_half_a_step(format: str, shape: tuple[int, int]) ->
     else:
         groups = torch.nn.functional.pad(weight, (0, -shape[1] % 32)).unflatten(1, (-1, 32))
         # The symmetric format reaches 7 steps on one side, so its far end can be a whole step off.
-        step = groups.abs().amax(2) / 4 if format == "int4" else (groups.amax(2) - groups.amin(2)) / 15
+        step = (
+            groups.abs().amax(2) / 4 if format == "int4" else (groups.amax(2) - groups.amin(2)) / 15
+        )
         step = step.repeat_interleave(32, 1)[:, : shape[1]]
     assert (error <= step * 0.51 + 1e-3 * weight.abs().max()).all()
 
@@ -55,14 +59,18 @@ def test_int4_keeps_every_value(shape: tuple[int, int]) -> None:
         return t.float().repeat_interleave(32, 1)[:, : shape[1]]
 
     assert torch.equal(unpack(pack_int4(values, scale)), (values.float() - 8) * wide(scale))
-    assert torch.equal(unpack(pack_int4(values, scale, least)), values.float() * wide(scale) + wide(least))
+    assert torch.equal(
+        unpack(pack_int4(values, scale, least)), values.float() * wide(scale) + wide(least)
+    )
 
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("implementation", ["eager", *(f"native {name}" for name in SETS)])
-def test_twins(format: str, shape: tuple[int, int], dtype: torch.dtype, implementation: str) -> None:
+def test_twins(
+    format: str, shape: tuple[int, int], dtype: torch.dtype, implementation: str
+) -> None:
     packed, bias = pack(draw(*shape), format), draw(shape[0], seed=2, dtype=dtype)
     x = draw(19, shape[1], seed=1, dtype=dtype)
     x[3] = 0
@@ -79,7 +87,9 @@ def test_twins(format: str, shape: tuple[int, int], dtype: torch.dtype, implemen
             got = ops.packed_linear(x, packed, bias, torch.float32)
             rounded = ops.packed_linear(x, packed, bias)
     scale = x.float().abs().amax(1, keepdim=True) * unpack(packed).abs().sum(1) + 1
-    close = 1e-2 if name == "eager" and dtype == torch.bfloat16 else CLOSE  # torch rounds weights and sums
+    close = (
+        1e-2 if name == "eager" and dtype == torch.bfloat16 else CLOSE
+    )  # torch rounds weights and sums
     assert ((got - want).abs() <= close * scale).all()
     if name == "native":
         assert torch.equal(rounded, got.to(dtype))
@@ -87,17 +97,23 @@ def test_twins(format: str, shape: tuple[int, int], dtype: torch.dtype, implemen
 
 @needs_native
 def test_int8_activations_keep_sixteen_bits() -> None:
-    """Without outliers the product is as good as with float32 activations, to 1e-4 of its typical size."""
+    """Without outliers the product is as good as with float32 activations, to 1e-4 of its typical
+    size."""
     packed, x = pack(draw(64, 512), "int8"), draw(4, 512, seed=1)
     want = x @ unpack(packed).T
-    error = (ops.packed_linear(x, packed) - want).square().mean().sqrt() / want.square().mean().sqrt()
+    error = (
+        ops.packed_linear(x, packed) - want
+    ).square().mean().sqrt() / want.square().mean().sqrt()
     assert error < 1e-4
 
 
-@pytest.mark.parametrize("implementation", ["reference", "eager", *(["native"] if native.built() else [])])
+@pytest.mark.parametrize(
+    "implementation", ["reference", "eager", *(["native"] if native.built() else [])]
+)
 @pytest.mark.parametrize("format", ["int4", "int4_min"])
 def test_int4_activations_keep_eight_bits_of_their_group(format: str, implementation: str) -> None:
-    """An outlier costs its own group its precision and no other; each value is within half a step."""
+    """An outlier costs its own group its precision and no other; each value is within half a
+    step."""
     weight = torch.zeros(16, 96)
     weight[:, 0:96:32] = 8  # of each group only the first input counts, and int4 holds it exactly
     x = draw(1, 96)
@@ -106,7 +122,9 @@ def test_int4_activations_keep_eight_bits_of_their_group(format: str, implementa
     with ops.use(implementation):
         got = [
             float(
-                ops.packed_linear(torch.where(torch.arange(96) // 32 == g, x, 0), pack(weight, format))[0, 0]
+                ops.packed_linear(
+                    torch.where(torch.arange(96) // 32 == g, x, 0), pack(weight, format)
+                )[0, 0]
             )
             for g in range(3)
         ]
@@ -116,7 +134,9 @@ def test_int4_activations_keep_eight_bits_of_their_group(format: str, implementa
     assert got[1] == 0, "next to 1000, a tenth is nothing"
 
 
-@pytest.mark.parametrize("implementation", ["reference", "eager", *(["native"] if native.built() else [])])
+@pytest.mark.parametrize(
+    "implementation", ["reference", "eager", *(["native"] if native.built() else [])]
+)
 def test_gradients_pass_through_rounded_activations(implementation: str) -> None:
     packed, x = pack(draw(24, 64), "int4"), draw(3, 64, seed=1).requires_grad_()
     with ops.use(implementation):
@@ -131,14 +151,21 @@ def test_gradients_pass_through_rounded_activations(implementation: str) -> None
 def test_rows_and_threads_do_not_change_a_bit(
     format: str, chosen: str, dtype: torch.dtype, threads: None
 ) -> None:
-    packed, bias, x = pack(draw(200, 192), format), draw(200, seed=1), draw(40, 192, seed=2, dtype=dtype)
+    packed, bias, x = (
+        pack(draw(200, 192), format),
+        draw(200, seed=1),
+        draw(40, 192, seed=2, dtype=dtype),
+    )
     with native.instruction_set(chosen):
         torch.set_num_threads(1)
         whole = ops.packed_linear(x, packed, bias)
         for count in (1, 2, 3):
             torch.set_num_threads(count)
             for rows in (*range(1, 20), 40):
-                assert torch.equal(ops.packed_linear(x[:rows], packed, bias), whole[:rows]), (count, rows)
+                assert torch.equal(ops.packed_linear(x[:rows], packed, bias), whole[:rows]), (
+                    count,
+                    rows,
+                )
             assert torch.equal(ops.packed_linear(x[7], packed, bias), whole[7])
 
 
@@ -146,14 +173,19 @@ def test_rows_and_threads_do_not_change_a_bit(
 @pytest.mark.parametrize("chosen", SETS)
 @pytest.mark.parametrize("format", FORMATS)
 def test_many_rows_of_many_inputs(format: str, chosen: str) -> None:
-    """Where inputs are taken in slabs and rows in groups, for the caches' sake, no bit changes either."""
+    """Where inputs are taken in slabs and rows in groups, for the caches' sake, no bit changes
+    either."""
     packed, bias = pack(draw(50, 6500 if format == "bf16" else 12_900), format), draw(50, seed=1)
     x = draw(530, packed.in_features, seed=2, dtype=torch.bfloat16)
     with native.instruction_set(chosen):
         whole = ops.packed_linear(x, packed, bias, torch.float32)
         for rows in (1, 3, 33):
-            assert torch.equal(ops.packed_linear(x[:rows], packed, bias, torch.float32), whole[:rows])
-            assert torch.equal(ops.packed_linear(x[-rows:], packed, bias, torch.float32), whole[-rows:])
+            assert torch.equal(
+                ops.packed_linear(x[:rows], packed, bias, torch.float32), whole[:rows]
+            )
+            assert torch.equal(
+                ops.packed_linear(x[-rows:], packed, bias, torch.float32), whole[-rows:]
+            )
     with ops.use("reference"):
         want = ops.packed_linear(x[::50], packed, bias, torch.float32)
     scale = x[::50].float().abs().amax(1, keepdim=True) * unpack(packed).abs().sum(1) + 1
@@ -180,7 +212,9 @@ def test_largest_sums_do_not_overflow() -> None:
         for name in SETS:
             with native.instruction_set(name):
                 got = ops.packed_linear(torch.full((1, inputs), 3.0), packed)
-            torch.testing.assert_close(got, torch.full((1, 2), sign * 127 * 3.0 * inputs), rtol=1e-6, atol=0)
+            torch.testing.assert_close(
+                got, torch.full((1, 2), sign * 127 * 3.0 * inputs), rtol=1e-6, atol=0
+            )
 
 
 @needs_native
@@ -228,7 +262,9 @@ def test_custom_op_is_well_formed() -> None:
 def test_strided_and_empty_inputs() -> None:
     packed, x = pack(draw(24, 40), "int4"), draw(6, 80)
     strided = x[:, ::2]
-    assert torch.equal(ops.packed_linear(strided, packed), ops.packed_linear(strided.contiguous(), packed))
+    assert torch.equal(
+        ops.packed_linear(strided, packed), ops.packed_linear(strided.contiguous(), packed)
+    )
     assert ops.packed_linear(x[:0, :40], packed).shape == (0, 24)
 
 

@@ -27,7 +27,8 @@ def test_rms_norm_rounds_bfloat16_once() -> None:
 
 @pytest.mark.parametrize("position", [0, 1, 77, 2**24 + 1, 2**40 + 12345])
 def test_rope_turns_pairs_by_exact_angles(position: int) -> None:
-    """Each pair is a complex number turned by position * theta^(-2j / width): here exact in float64."""
+    """Each pair is a complex number turned by position * theta^(-2j / width): here exact in
+    float64."""
     head, width, theta = 16, 8, 16.0  # frequencies 1, 1/2, 1/4, 1/8
     x = torch.randn(1, 1, 2, head, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     table = ops.rope_table(torch.tensor([[position]]), width, theta, torch.float64)
@@ -65,7 +66,9 @@ def test_shapes_that_do_not_fit_are_named() -> None:
         ops.causal_conv(x, torch.zeros(4, 1, 4), torch.zeros(4), position[:1])
     window = ops.plan_window(position, 8, None)
     with pytest.raises(ValueError, match="do not match"):
-        ops.local_attention(torch.zeros(2, 3, 4, 6), torch.zeros(2, 3, 3, 6), torch.zeros(2, 3, 3, 6), window)
+        ops.local_attention(
+            torch.zeros(2, 3, 4, 6), torch.zeros(2, 3, 3, 6), torch.zeros(2, 3, 3, 6), window
+        )
     with pytest.raises(ValueError, match="needs its ring"):
         q = torch.zeros(2, 3, 1, 6)
         ops.local_attention(q, q, q, ops.plan_window(position, 8, torch.zeros(2).long()))

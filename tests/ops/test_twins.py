@@ -1,4 +1,5 @@
-"""Every implementation of an op against its reference: values and all gradients, odd sizes, odd layouts."""
+"""Every implementation of an op against its reference: values and all gradients, odd sizes, odd
+layouts."""
 
 from __future__ import annotations
 
@@ -47,7 +48,9 @@ def positions(rows: int, steps: int, pads: bool) -> Tensor:
     return out
 
 
-def check(op: str, run: Callable[[], tuple[list[Tensor], list[Tensor]]], dtype: torch.dtype) -> None:
+def check(
+    op: str, run: Callable[[], tuple[list[Tensor], list[Tensor]]], dtype: torch.dtype
+) -> None:
     """Run an op as it is and as reference; compare results and, for wide types, gradients."""
     with ops.use("reference"):
         expected = run()
@@ -66,7 +69,12 @@ def collect(outputs: list[Tensor], inputs: list[Tensor]) -> tuple[list[Tensor], 
     """Outputs, and the gradients of a random weighting of all of them."""
     loss: Any = 0
     for number, out in enumerate(outputs):
-        loss = loss + (out.double() * draw(*out.shape, dtype=torch.float64, seed=90 + number).detach()).sum()
+        loss = (
+            loss
+            + (
+                out.double() * draw(*out.shape, dtype=torch.float64, seed=90 + number).detach()
+            ).sum()
+        )
     grads = torch.autograd.grad(loss, inputs)
     return [out.detach() for out in outputs], list(grads)
 
@@ -114,7 +122,8 @@ def test_rg_lru(steps: int, dtype: torch.dtype, slow: bool) -> None:
         Gate(draw(3, 4, 4, dtype=dtype, seed=1), draw(3, 4, dtype=dtype, seed=2)),
         Gate(draw(3, 4, 4, dtype=dtype, seed=3), draw(3, 4, dtype=dtype, seed=4)),
     ]
-    # near_one: a within 1e-6 of 1, where 1 - a^2 formed from a rounded a would be nothing but rounding
+    # near_one: a within 1e-6 of 1, where 1 - a^2 formed from a rounded a would be nothing but
+    # rounding
     param = (draw(12, dtype=dtype, seed=5) - (14 if slow else 2)).detach().requires_grad_()
     h0 = draw(2, 12, dtype=torch.promote_types(dtype, torch.float32), seed=6)
     segment_pos = positions(2, steps, pads=True)
@@ -154,7 +163,9 @@ def test_local_attention_without_a_ring_equals_an_empty_one() -> None:
     segment_pos = torch.arange(40).expand(2, -1)
     ring = (torch.zeros(2, 8, 1, 6), torch.zeros(2, 8, 1, 6))
     bare, left = ops.local_attention(q, k, v, ops.plan_window(segment_pos, 8, None))
-    empty, also = ops.local_attention(q, k, v, ops.plan_window(segment_pos, 8, torch.zeros(2).long()), ring)
+    empty, also = ops.local_attention(
+        q, k, v, ops.plan_window(segment_pos, 8, torch.zeros(2).long()), ring
+    )
     torch.testing.assert_close(bare, empty, rtol=1e-5, atol=1e-6)
     assert torch.equal(left[0], also[0])
 
@@ -181,7 +192,9 @@ def test_gradcheck(op: str) -> None:
         biases = [draw(2, 2, dtype=wide, seed=n) for n in (2, 4)]
         param, h0 = draw(4, dtype=wide, seed=5), draw(2, 4, dtype=wide, seed=6)
 
-        def unit(x: Tensor, wi: Tensor, bi: Tensor, wr: Tensor, br: Tensor, p: Tensor, h: Tensor) -> Any:
+        def unit(
+            x: Tensor, wi: Tensor, bi: Tensor, wr: Tensor, br: Tensor, p: Tensor, h: Tensor
+        ) -> Any:
             return ops.rg_lru(x, Gate(wi, bi), Gate(wr, br), p, segment_pos, h)
 
         inputs = (x, weights[0], biases[0], weights[1], biases[1], param, h0)
@@ -189,7 +202,8 @@ def test_gradcheck(op: str) -> None:
 
 
 def test_square_root_gradient_is_clipped() -> None:
-    """At a = 1 the true gradient of sqrt(1 - a^2) is infinite; both implementations stop at 1000."""
+    """At a = 1 the true gradient of sqrt(1 - a^2) is infinite; both implementations stop at
+    1000."""
     x = torch.ones(1, 2, 1, dtype=torch.float64)
     gate = Gate(torch.zeros(1, 1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64))
     segment_pos = torch.tensor([[5, 6]])
@@ -198,7 +212,8 @@ def test_square_root_gradient_is_clipped() -> None:
         with ops.use(name):
             h, _ = ops.rg_lru(x, gate, gate, param, segment_pos)
         (grad,) = torch.autograd.grad(h[0, 0, 0], param)
-        # dh/dparam = i x * 1000 * d(1 - a^2)/dparam; i = r = 1/2, so d log a/dparam = -4 sigmoid(param)
+        # dh/dparam = i x * 1000 * d(1 - a^2)/dparam; i = r = 1/2, so d log a/dparam = -4
+        # sigmoid(param)
         expected = 0.5 * 1000 * 2 * 4 * torch.sigmoid(param.detach())
         torch.testing.assert_close(grad, expected, rtol=1e-9, atol=0)
 
@@ -220,7 +235,9 @@ def test_linear_rows_do_not_feel_each_other(
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_gate_rows_do_not_feel_each_other(threads: int, with_threads: Callable[[int], None]) -> None:
+def test_gate_rows_do_not_feel_each_other(
+    threads: int, with_threads: Callable[[int], None]
+) -> None:
     with_threads(threads)
     weight = draw(3, 64, 64, dtype=torch.float32, seed=0).detach()
     bias = draw(3, 64, dtype=torch.float32, seed=1).detach()

@@ -40,7 +40,8 @@ def official_torch(model: Griffin, folder: Path, dtype: torch.dtype = torch.floa
 
 
 def official_steps(theirs: Any, prompt: Tensor, rest: Tensor) -> Iterator[Tensor]:
-    """Yield logits (B, T, V): of the prompt at once, then of each further token through the cache."""
+    """Yield logits (B, T, V): of the prompt at once, then of each further token through the
+    cache."""
     positions = torch.arange(prompt.shape[1]).expand_as(prompt)
     logits, cache = theirs(prompt, positions, None)
     yield logits
@@ -58,7 +59,8 @@ def official_flax_logits(model: Griffin, folder: Path, tokens: Tensor) -> Tensor
 
     save_model(model, folder / "ours")
     convert(folder / "ours", folder / "orbax", to="deepmind-flax")
-    # What official.load_parameters does; itself it fails with the orbax of today (a change in its metadata).
+    # What official.load_parameters does; itself it fails with the orbax of today (a change in its
+    # metadata).
     archive = next((folder / "orbax").glob("**/_METADATA")).parent
     params = orbax.checkpoint.PyTreeCheckpointer().restore(archive)
     theirs = official.Griffin(official_config(model.config), dtype=jnp.float32)
@@ -67,15 +69,20 @@ def official_flax_logits(model: Griffin, folder: Path, tokens: Tensor) -> Tensor
     return torch.tensor(jnp.asarray(logits, jnp.float32).tolist())
 
 
-def transformers_steps(model: Griffin, folder: Path, prompt: Tensor, rest: Tensor) -> Iterator[Tensor]:
-    """Yield transformers' logits: of the prompt at once, then of each further token through its cache."""
+def transformers_steps(
+    model: Griffin, folder: Path, prompt: Tensor, rest: Tensor
+) -> Iterator[Tensor]:
+    """Yield transformers' logits: of the prompt at once, then of each further token through its
+    cache."""
     from transformers import AutoModelForCausalLM, DynamicCache
 
     save_model(model, folder / "ours")
     theirs = AutoModelForCausalLM.from_pretrained(folder / "ours", dtype=torch.float32)
     theirs.requires_grad_(False)
     cache = DynamicCache(config=theirs.config)
-    for start, piece in [(0, prompt)] + [(prompt.shape[1] + i, t) for i, t in enumerate(rest.split(1, 1))]:
+    for start, piece in [(0, prompt)] + [
+        (prompt.shape[1] + i, t) for i, t in enumerate(rest.split(1, 1))
+    ]:
         positions = torch.arange(start, start + piece.shape[1]).expand_as(piece)
         out = theirs(piece, position_ids=positions, past_key_values=cache, use_cache=True)
         yield out.logits
@@ -85,7 +92,10 @@ def official_config(config: GriffinConfig) -> Any:
     """Return recurrentgemma's config of the same shape."""
     from recurrentgemma import common
 
-    kinds = {"recurrent": common.TemporalBlockType.RECURRENT, "attention": common.TemporalBlockType.ATTENTION}
+    kinds = {
+        "recurrent": common.TemporalBlockType.RECURRENT,
+        "attention": common.TemporalBlockType.ATTENTION,
+    }
     return common.GriffinConfig(
         vocab_size=config.vocab_size,
         width=config.width,

@@ -1,4 +1,5 @@
-"""Our logits beside those of recurrentgemma (torch and Flax) and transformers, random weights, toy shapes."""
+"""Our logits beside those of recurrentgemma (torch and Flax) and transformers, random weights, toy
+shapes."""
 
 from __future__ import annotations
 
@@ -77,8 +78,9 @@ def test_official_flax(length: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("length", [2, W - 1])
 def test_transformers(length: int, tmp_path: Path) -> None:
-    """transformers shows each query one key fewer than the released weights were trained with, so it is an
-    oracle only while everything fits its window; and its conv state assumes lru_width = width."""
+    """transformers shows each query one key fewer than the released weights were trained with, so
+    it is an oracle only while everything fits its window; and its conv state assumes lru_width =
+    width."""
     config = TOY.replace(
         lru_width=64,
         attention_window_size=80,
@@ -110,7 +112,8 @@ def released_like(width: int, window: int) -> GriffinConfig:
 
 
 def bfloat16_errors(config: GriffinConfig, tokens: Tensor, folder: Path) -> tuple[float, float]:
-    """Root-mean-square error of bfloat16 logits against our float64, ours and the official torch code's."""
+    """Root-mean-square error of bfloat16 logits against our float64, ours and the official torch
+    code's."""
     from griffin.model import Griffin
     from griffin.model.init import init_weights
 
@@ -121,9 +124,13 @@ def bfloat16_errors(config: GriffinConfig, tokens: Tensor, folder: Path) -> tupl
     truth.load_state_dict(rounded.state_dict())
     expected = truth(tokens)[0]
     ours = rounded(tokens)[0].double()
-    theirs = next(official_steps(official_torch(rounded, folder, torch.bfloat16), tokens, tokens[:, :0]))
+    theirs = next(
+        official_steps(official_torch(rounded, folder, torch.bfloat16), tokens, tokens[:, :0])
+    )
     scale = expected.square().mean().sqrt()
-    return tuple(((x.double() - expected).square().mean().sqrt() / scale).item() for x in (ours, theirs))  # pyright: ignore
+    return tuple(
+        ((x.double() - expected).square().mean().sqrt() / scale).item() for x in (ours, theirs)
+    )  # pyright: ignore
 
 
 def test_bfloat16_toy(tmp_path: Path) -> None:

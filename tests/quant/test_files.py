@@ -39,7 +39,9 @@ def int8(folder: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("format", ["int8", "int4", "bf16"])
 def test_on_disk_and_on_the_fly_are_one(tmp_path: Path, shape, format: str) -> None:
     checkpoints.save_model(make_model(shape), tmp_path / "plain")
-    made = checkpoints.quantize(tmp_path / "plain", tmp_path / "small", format, max_shard_size=20_000)
+    made = checkpoints.quantize(
+        tmp_path / "plain", tmp_path / "small", format, max_shard_size=20_000
+    )
     stored = griffin.load_model(tmp_path / "small")
     flown = griffin.load_model(tmp_path / "plain", quantize=format)
     assert same(stored, flown) and same(stored, quantize_model(make_model(shape), format))
@@ -50,15 +52,18 @@ def test_on_disk_and_on_the_fly_are_one(tmp_path: Path, shape, format: str) -> N
     assert opened.quantization == Quantization(format) and opened.nbytes == made.nbytes
     with torch.no_grad():
         tokens = make_tokens(shape, 1, 9)
-        assert torch.equal(stored.requires_grad_(False)(tokens)[0], flown.requires_grad_(False)(tokens)[0])
+        assert torch.equal(
+            stored.requires_grad_(False)(tokens)[0], flown.requires_grad_(False)(tokens)[0]
+        )
 
 
 def test_packed_weights_start_on_a_cache_line(int8: Path) -> None:
     model = griffin.load_model(int8)
     for name, tensor in model.state_dict().items():
-        assert tensor.data_ptr() % (64 if name.endswith(("_packed", "_scale")) else tensor.itemsize) == 0, (
-            name
-        )
+        assert (
+            tensor.data_ptr() % (64 if name.endswith(("_packed", "_scale")) else tensor.itemsize)
+            == 0
+        ), name
 
 
 def test_text_from_a_quantized_folder(folder: Path, int8: Path) -> None:
@@ -130,7 +135,9 @@ def test_nan_is_refused(folder: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         model.model.layers[1].mlp_block.up_proj.weight[3, 4] = float("nan")
     checkpoints.save_model(model, tmp_path / "bad")
-    with pytest.raises(CheckpointError, match=r"layers\.1\.mlp_block\.up_proj\.weight holds 1 values"):
+    with pytest.raises(
+        CheckpointError, match=r"layers\.1\.mlp_block\.up_proj\.weight holds 1 values"
+    ):
         checkpoints.quantize(tmp_path / "bad", tmp_path / "new", "int8")
     with pytest.raises(CheckpointError, match="NaN"):
         griffin.load_model(tmp_path / "bad", quantize="int4")
@@ -149,9 +156,21 @@ def test_truncated(int8: Path) -> None:
     [
         ("weight_packed", lambda t: None, "lacks model.layers.0.mlp_block.up_proj.weight_packed"),
         ("weight_scale", lambda t: None, "lacks model.layers.0.mlp_block.up_proj.weight_scale"),
-        ("weight_packed", lambda t: t[:, :-64], r"up_proj.weight_packed is \[8, 960\] torch.uint8, expected"),
-        ("weight_scale", lambda t: t.half(), r"up_proj.weight_scale is \[128\] torch.float16, expected"),
-        ("weight_more", lambda t: torch.ones(2), "holds model.layers.0.mlp_block.up_proj.weight_more"),
+        (
+            "weight_packed",
+            lambda t: t[:, :-64],
+            r"up_proj.weight_packed is \[8, 960\] torch.uint8, expected",
+        ),
+        (
+            "weight_scale",
+            lambda t: t.half(),
+            r"up_proj.weight_scale is \[128\] torch.float16, expected",
+        ),
+        (
+            "weight_more",
+            lambda t: torch.ones(2),
+            "holds model.layers.0.mlp_block.up_proj.weight_more",
+        ),
     ],
 )
 def test_what_does_not_fit(int8: Path, part: str, change, message: str) -> None:
@@ -178,12 +197,27 @@ def test_spoiled_scales_are_found_on_demand(int8: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "quant_method 'bitsandbytes'; expected"),
-        ({"quant_method": "griffin", "version": 2, "format": "int8"}, "version 2; this griffin reads 1"),
-        ({"quant_method": "griffin", "version": 1, "format": "int5"}, "format 'int5'; expected one of int8"),
+        (
+            {"quant_method": "bitsandbytes", "load_in_8bit": True},
+            "quant_method 'bitsandbytes'; expected",
+        ),
+        (
+            {"quant_method": "griffin", "version": 2, "format": "int8"},
+            "version 2; this griffin reads 1",
+        ),
+        (
+            {"quant_method": "griffin", "version": 1, "format": "int5"},
+            "format 'int5'; expected one of int8",
+        ),
         ({"quant_method": "griffin", "version": 1, "format": "int4"}, "for int4 weights"),
-        ({"quant_method": "griffin", "version": 1, "format": "int8", "grp": 3}, "unknown keys: 'grp'"),
-        ({"quant_method": "griffin", "version": 1, "format": "int8", "calibrated": 1}, "true or false"),
+        (
+            {"quant_method": "griffin", "version": 1, "format": "int8", "grp": 3},
+            "unknown keys: 'grp'",
+        ),
+        (
+            {"quant_method": "griffin", "version": 1, "format": "int8", "calibrated": 1},
+            "true or false",
+        ),
         ([1], "must be an object"),
         (None, "holds model.embed_tokens.weight_"),
     ],

@@ -91,9 +91,9 @@ def test_a_calibrated_model_is_nearer(shape) -> None:
         truth, _ = model.trunk(sample[:1])
         plain, _ = quantize_model(make_model(shape), "int4").trunk(sample[:1])
         seen: list[tuple[int, int]] = []
-        found, _ = calibrate(make_model(shape), sample, "int4", lambda *step: seen.append(step)).trunk(
-            sample[:1]
-        )
+        found, _ = calibrate(
+            make_model(shape), sample, "int4", lambda *step: seen.append(step)
+        ).trunk(sample[:1])
     assert (found - truth).norm() < 0.8 * (plain - truth).norm()
     assert seen[-1] == (shape.num_layers + 1,) * 2 and len(seen) == shape.num_layers + 1
 

@@ -1,7 +1,8 @@
-"""The laws of tests/laws with packed and unpacked weights: on the native path they hold bit for bit.
+"""The laws of tests/laws with packed and unpacked weights: on the native path they hold bit for
+bit.
 
-Without it torch sums in orders of its own, and where int8 and int4 activations are rounded to 16 bits, a
-difference in the last bit of a sum becomes one step: 1e-5 becomes 1e-3.
+Without it torch sums in orders of its own, and where int8 and int4 activations are rounded to 16
+bits, a difference in the last bit of a sum becomes one step: 1e-5 becomes 1e-3.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ SHAPES = {
 UNPACKED = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-@pytest.fixture(params=[f"{shape}-{format}" for shape in SHAPES for format in (*FORMATS, *UNPACKED)])
+@pytest.fixture(
+    params=[f"{shape}-{format}" for shape in SHAPES for format in (*FORMATS, *UNPACKED)]
+)
 def model(request: pytest.FixtureRequest) -> Iterator[Griffin]:
     shape, format = request.param.split("-")
     with torch.no_grad():

@@ -15,7 +15,8 @@ from tests.conftest import GRIFFIN, HAWK, TOYS, make_model, make_tokens
 
 
 def unpacked(packed: Griffin, plain: Griffin) -> Griffin:
-    """Return `plain` with the values that `packed` has after rounding, given activations as it takes them."""
+    """Return `plain` with the values that `packed` has after rounding, given activations as it
+    takes them."""
     with torch.no_grad():
         for name in packable(plain):
             layer = packed.get_submodule(name)
@@ -25,7 +26,9 @@ def unpacked(packed: Griffin, plain: Griffin) -> Griffin:
             if isinstance(module, Embedding):
                 module.unembed = lambda x, f=module.unembed, format=format: f(met(x, format))
             else:
-                module.register_forward_pre_hook(lambda _, given, format=format: (met(given[0], format),))
+                module.register_forward_pre_hook(
+                    lambda _, given, format=format: (met(given[0], format),)
+                )
     return plain
 
 
@@ -45,8 +48,9 @@ def test_the_same_function_of_the_rounded_weights(format: str, toy: str) -> None
     bound = 1e-2 if format == "bf16" else 2e-3
     error = (found - wanted).norm(dim=-1) / wanted.norm(dim=-1)
     if format == "int4":
-        # A last bit of difference may send an 8-bit activation to the other neighbour, for this token and,
-        # through the state, a little for those after it: the first tokens are those to compare.
+        # A last bit of difference may send an 8-bit activation to the other neighbour, for this
+        # token and, through the state, a little for those after it: the first tokens are those to
+        # compare.
         assert error.max() < 5e-2
         assert error[:, :8].median() < bound
     else:
@@ -96,7 +100,10 @@ def test_a_change_of_type_leaves_scales_alone() -> None:
     model = quantize_model(make_model(HAWK), "int8")
     scale = model.model.embed_tokens.weight_scale.clone()
     model.to(torch.bfloat16)
-    assert model.dtype == torch.bfloat16 and model.model.embed_tokens.weight_scale.dtype == torch.float32
+    assert (
+        model.dtype == torch.bfloat16
+        and model.model.embed_tokens.weight_scale.dtype == torch.float32
+    )
     assert torch.equal(model.model.embed_tokens.weight_scale, scale)
     logits, state = model(make_tokens(HAWK, 1, 3))
     assert logits.dtype == torch.float32 and state.layers[0].conv.dtype == torch.bfloat16

@@ -38,7 +38,11 @@ PARSERS: dict[str, tuple[Callable[[bytes, Limits], Any], dict[str, Any]]] = {
 }
 ENDPOINTS = {
     "chat": (policy.CHAT, ChatBody, chat_create_params.CompletionCreateParamsBase),
-    "completion": (policy.COMPLETION, CompletionBody, completion_create_params.CompletionCreateParamsBase),
+    "completion": (
+        policy.COMPLETION,
+        CompletionBody,
+        completion_create_params.CompletionCreateParamsBase,
+    ),
     "response": (policy.RESPONSE, ResponseBody, response_create_params.ResponseCreateParamsBase),
 }
 

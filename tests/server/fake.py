@@ -1,4 +1,5 @@
-"""A server without an engine: the protocol behind a mock transport, and the official client in front of it.
+"""A server without an engine: the protocol behind a mock transport, and the official client in
+front of it.
 
 The "model" answers every prompt with the same pieces. Everything else is the room's own code.
 """
@@ -29,7 +30,8 @@ def scored(text: str, offset: int = 0, logprob: float | None = -0.5, few: int = 
 
 
 class FakeServer:
-    """Answers as the real one will. Set `problem` to have it refuse; `break_after` to fail in mid-stream.
+    """Answers as the real one will. Set `problem` to have it refuse; `break_after` to fail in
+    mid-stream.
 
     bodies: what was sent to it. headers: of the last answer.
     """
@@ -60,7 +62,9 @@ class FakeServer:
                 raise self.problem
             return routes[request.url.path](request, headers)
         except ApiError as error:
-            return httpx2.Response(error.status, headers=headers | error.headers, content=error.body())
+            return httpx2.Response(
+                error.status, headers=headers | error.headers, content=error.body()
+            )
 
     def _chat(self, request: httpx2.Request, headers: dict[str, str]) -> httpx2.Response:
         asked = p.parse_chat(request.content, LIMITS)
@@ -107,7 +111,11 @@ class FakeServer:
     def _completion(self, request: httpx2.Request, headers: dict[str, str]) -> httpx2.Response:
         asked = p.parse_completion(request.content, LIMITS)
         head = p.Head.new("cmpl-", "nano", p.fingerprint("weights"))
-        answers = [self._completion_answer(asked, prompt) for prompt in asked.prompts for _ in range(asked.n)]
+        answers = [
+            self._completion_answer(asked, prompt)
+            for prompt in asked.prompts
+            for _ in range(asked.n)
+        ]
         used = p.usage(4 * len(asked.prompts), asked.max_tokens * len(answers))
         if not asked.stream:
             return _json(p.completion(head, answers, used), headers)
@@ -150,14 +158,18 @@ class FakeServer:
         status = "completed" if whole else "incomplete"
         return _json(p.response_object(head, asked, items, status=status, used=used), headers)
 
-    def _response_events(self, stream: p.ResponseStream, used: p.Usage, whole: bool) -> Iterator[bytes]:
+    def _response_events(
+        self, stream: p.ResponseStream, used: p.Usage, whole: bool
+    ) -> Iterator[bytes]:
         yield stream.begin()
         yield stream.message()
         for number, piece in enumerate(self.pieces):
             if number == self.break_after:
                 yield stream.fail(errors.bug("req_1"))
                 return
-            yield stream.more(piece, [scored(piece)] if "logprobs" in stream.request.sampling else ())
+            yield stream.more(
+                piece, [scored(piece)] if "logprobs" in stream.request.sampling else ()
+            )
         yield stream.close(whole=whole)
         if self.call is not None:
             yield stream.call(self.call.id, self.call.name)

@@ -1,9 +1,11 @@
-"""Replicas without a model, for tests of what supervises them: `python -m tests.server.fake_replicas`.
+"""Replicas without a model, for tests of what supervises them: `python -m
+tests.server.fake_replicas`.
 
     supervise COUNT BEHAVIOUR [GRACE]   a Supervisor of so many; it prints the address it listens at
     replica PLACE BEHAVIOUR             one of them, started by it
 
-BEHAVIOUR: "serve" answers each connection with the process's id, and takes half a second to end; "fail" ends
+BEHAVIOUR: "serve" answers each connection with the process's id, and takes half a second to end;
+           "fail" ends
 at once with exit code 2; "deaf" does not end when asked to.
 """
 
@@ -36,7 +38,9 @@ def supervise(count: int, behaviour: str, grace: float = 10.0) -> int:
         return [sys.executable, "-m", __spec__.name, "replica", place.to_json(), behaviour]
 
     where = url_of(listeners[0])
-    supervisor = Supervisor(count, command, listeners, drain_seconds=0.1, announce=lambda: tell("at", where))
+    supervisor = Supervisor(
+        count, command, listeners, drain_seconds=0.1, announce=lambda: tell("at", where)
+    )
     return supervisor.run()
 
 

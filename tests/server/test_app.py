@@ -1,4 +1,5 @@
-"""The server itself: its routes, its headers, what it frees and refuses. Its clients are in contract/."""
+"""The server itself: its routes, its headers, what it frees and refuses. Its clients are in
+contract/."""
 
 from __future__ import annotations
 
@@ -33,9 +34,12 @@ def test_every_operation_has_its_route():
 
 
 def test_echo_measures_the_prompt(client, llm):
-    """What evaluations ask for: the log-probability of each token of a text, and the likeliest there."""
+    """What evaluations ask for: the log-probability of each token of a text, and the likeliest
+    there."""
     given = "class Decoder:"
-    measured = client.completions.create(model=NAME, prompt=given, max_tokens=0, echo=True, logprobs=2)
+    measured = client.completions.create(
+        model=NAME, prompt=given, max_tokens=0, echo=True, logprobs=2
+    )
     ids = llm.tokenizer.encode(given)
     with torch.no_grad():  # over the tokenizer's ids: the toy has more embeddings than those
         logits = llm.model(torch.tensor([ids]))[0][0, :-1, : llm.tokenizer.vocab_size]
@@ -45,7 +49,9 @@ def test_echo_measures_the_prompt(client, llm):
     assert shown.token_logprobs == pytest.approx(score, abs=1e-4)
     assert shown.text_offset[0] == 0 and all(len(top) >= 2 for top in shown.top_logprobs)
     assert measured.usage.completion_tokens == 0
-    given_ids = client.completions.create(model=NAME, prompt=ids, max_tokens=1, echo=True, logprobs=1)
+    given_ids = client.completions.create(
+        model=NAME, prompt=ids, max_tokens=1, echo=True, logprobs=1
+    )
     logprobs = given_ids.choices[0].logprobs
     assert logprobs.token_logprobs[0] is None and len(logprobs.tokens) == len(score) + 2
     assert logprobs.token_logprobs[1:-1] == pytest.approx(score, abs=1e-4)
@@ -81,7 +87,10 @@ def test_refusals(client, fields, status, code, param):
             ask(client, stream=stream, **fields)
         error = caught.value
         assert (error.status_code, error.code, error.param) == (status, code, param)
-        assert error.response.headers["x-request-id"] and error.response.headers["x-should-retry"] == "false"
+        assert (
+            error.response.headers["x-request-id"]
+            and error.response.headers["x-should-retry"] == "false"
+        )
 
 
 def test_fields_that_were_passed_over_are_named(client):
@@ -112,7 +121,10 @@ def test_the_server_about_itself(live):
         assert about["limits"]["max_choices"] == 4
         assert http.get("/").status_code == 200 and "/v1/chat" in http.get("/openapi.json").text
         metrics = http.get("/metrics").text
-        assert "griffin_generation_tokens_total" in metrics and 'griffin_slots{state="busy"} 0.0' in metrics
+        assert (
+            "griffin_generation_tokens_total" in metrics
+            and 'griffin_slots{state="busy"} 0.0' in metrics
+        )
         assert http.get("/v1/nothing").json()["error"]["code"] == "not_found"
         wrong = http.get("/v1/chat/completions")
         assert wrong.status_code == 405 and wrong.headers["allow"] == "POST"
@@ -139,7 +151,11 @@ def test_a_long_prompt_keeps_the_connection_alive(llm):
 
     settings = Settings(patience_seconds=0.01, keepalive_seconds=0.02)
     with serving(llm, settings=settings) as live, live.http() as http:
-        body = {"messages": [{"role": "user", "content": LONG * 8}], "max_tokens": 1, "stream": True}
+        body = {
+            "messages": [{"role": "user", "content": LONG * 8}],
+            "max_tokens": 1,
+            "stream": True,
+        }
         lines = http.post("/v1/chat/completions", json=body).text.split("\n\n")
     assert lines[0].startswith("data: ") and ": keepalive" in lines and lines[-2] == "data: [DONE]"
 
@@ -161,7 +177,8 @@ def test_a_failure_in_the_engine(live, client, monkeypatch, caplog):
 
 
 def test_shutting_down(llm):
-    """Who is served is served to the end; who comes is sent away; what takes too long is told so."""
+    """Who is served is served to the end; who comes is sent away; what takes too long is told
+    so."""
     from griffin.server.service import Settings
 
     with serving(llm, settings=Settings(drain_seconds=0.6)) as live:
@@ -199,7 +216,11 @@ def test_the_async_client_alone_and_in_company(live, llm):
         if seed % 2:
             stream = await client.chat.completions.create(**fields, max_tokens=count, stream=True)
             return "".join([c.choices[0].delta.content or "" async for c in stream])
-        return (await client.chat.completions.create(**fields, max_tokens=count)).choices[0].message.content
+        return (
+            (await client.chat.completions.create(**fields, max_tokens=count))
+            .choices[0]
+            .message.content
+        )
 
     async def all_():
         async with AsyncOpenAI(api_key="none", base_url=f"{live.url}/v1", max_retries=8) as client:

@@ -37,7 +37,10 @@ def live(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fuzz")
     llm = griffin.load(write_toy(folder / "toy"), device="cpu")
     limits = {"max_tokens": 6, "default_max_tokens": 3, "max_rows": 8}
-    with serving(llm, folder / "store", limits=limits, store_bytes=4 << 20) as live, live.http() as http:
+    with (
+        serving(llm, folder / "store", limits=limits, store_bytes=4 << 20) as live,
+        live.http() as http,
+    ):
         http.post("/v1/sessions", json={"name": "s"})
         http.post("/v1/states", json={"name": "t", "text": "owl"})
         yield live, http
@@ -48,9 +51,13 @@ def check(live, http, kind, body):
     answer = http.request(method, path, content=body, headers={"content-type": "application/json"})
     assert answer.status_code < 500 or answer.status_code == 507, (kind, body, answer.text)
     if answer.headers["content-type"].startswith("application/json"):
-        assert ("error" in answer.json()) == (answer.status_code >= 400) or "status" in answer.json()
+        assert ("error" in answer.json()) == (
+            answer.status_code >= 400
+        ) or "status" in answer.json()
     else:
-        assert answer.text.endswith("\n\n") and '"code":null,"type":"server_error"' not in answer.text
+        assert (
+            answer.text.endswith("\n\n") and '"code":null,"type":"server_error"' not in answer.text
+        )
 
 
 @settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
@@ -61,10 +68,13 @@ def test_a_thousand_bodies(live, drawn):
 
 @pytest.mark.slow
 def test_ten_thousand_bodies(tmp_path):
-    """And memory does not grow: the server is a process of its own, for hypothesis's own memory does."""
+    """And memory does not grow: the server is a process of its own, for hypothesis's own memory
+    does."""
     folder = write_toy(tmp_path / "toy")
     bounds = ("--max-tokens", 6, "--default-max-tokens", 3, "--max-rows", 8)
-    process, url = start(folder, tmp_path, "--port", 0, "--store-bytes", "4M", "--cache-bytes", "8M", *bounds)
+    process, url = start(
+        folder, tmp_path, "--port", 0, "--store-bytes", "4M", "--cache-bytes", "8M", *bounds
+    )
     drain = threading.Thread(target=process.stderr.read, daemon=True)
     drain.start()
     statm, seen = Path(f"/proc/{process.pid}/statm"), []
@@ -74,7 +84,10 @@ def test_ten_thousand_bodies(tmp_path):
             http.post("/v1/states", json={"name": "t", "text": "owl"})
 
             @settings(
-                max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck), database=None
+                max_examples=10_000,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+                database=None,
             )
             @given(drawn=bodies())
             def go(drawn):

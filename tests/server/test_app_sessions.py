@@ -1,4 +1,5 @@
-"""Sessions, states and responses over HTTP: each answer the one that a conversation in memory gives."""
+"""Sessions, states and responses over HTTP: each answer the one that a conversation in memory
+gives."""
 
 from __future__ import annotations
 
@@ -54,14 +55,18 @@ def talk(llm, *messages, max_tokens=6):
     """Return what a conversation in memory answers."""
     from griffin.conversation import new_thread
 
-    conversation = Conversation(llm, new_thread(llm, None), sampling={"max_tokens": max_tokens, "seed": 1})
+    conversation = Conversation(
+        llm, new_thread(llm, None), sampling={"max_tokens": max_tokens, "seed": 1}
+    )
     return ["".join(conversation.say(message)) for message in messages]
 
 
 def both(said, answers):
     roles = ("user", "assistant")
     pairs = zip(said, answers, strict=True)
-    return [{"role": r, "content": text} for pair in pairs for r, text in zip(roles, pair, strict=True)]
+    return [
+        {"role": r, "content": text} for pair in pairs for r, text in zip(roles, pair, strict=True)
+    ]
 
 
 def test_a_session_goes_on(live, llm, http):
@@ -73,7 +78,9 @@ def test_a_session_goes_on(live, llm, http):
     shown = http.get("/v1/sessions/goes-on").json()
     assert (shown["turns"], shown["head"], shown["busy"]) == (3, 3, False)
     turns = http.get("/v1/sessions/goes-on/turns").json()["data"]
-    assert [turn["text"] for turn in turns] == [f"> {u}\n\n{a}" for u, a in zip(said, answers, strict=True)]
+    assert [turn["text"] for turn in turns] == [
+        f"> {u}\n\n{a}" for u, a in zip(said, answers, strict=True)
+    ]
 
 
 def test_a_client_that_sends_everything_goes_on_too(live, llm, http):
@@ -86,14 +93,19 @@ def test_a_client_that_sends_everything_goes_on_too(live, llm, http):
     text, state = say(live, "other", session="whole", before=whole)
     assert text == talk(llm, "one", "other")[1] and state.startswith("session;")
     turns = http.get("/v1/sessions/whole/turns").json()["data"]
-    assert [(turn["parent"], turn["current"]) for turn in turns] == [(None, True), (1, False), (1, True)]
+    assert [(turn["parent"], turn["current"]) for turn in turns] == [
+        (None, True),
+        (1, False),
+        (1, True),
+    ]
     # Words that the session does not know are read from the beginning.
     text, state = say(live, "x", session="whole", before=both(["never"], ["said"]))
     assert state.startswith(("none", "prefix"))
 
 
 def test_a_program_that_names_its_chats(live):
-    """open-webui sends everything each time, and a header; a chat that begins again begins again."""
+    """open-webui sends everything each time, and a header; a chat that begins again begins
+    again."""
     headers = {"x-openwebui-chat-id": "chat-1"}
     first, _ = say(live, "one", extra_headers=headers)
     _, state = say(live, "two", before=both(["one"], [first]), extra_headers=headers)
@@ -133,19 +145,32 @@ def test_undo_is_never_having_said_it(live, llm, http):
     assert say(live, "three", session="undo")[0] == talk(llm, "one", "three")[1]
     assert http.post("/v1/sessions/undo/rewind", json={"to": 2}).json()["head"] == 2
     assert http.post("/v1/sessions/undo/rewind", json={"to": 99}).status_code == 404
-    forked = http.post("/v1/sessions/undo/fork", json={"name": "undo2", "at": 1, "title": "T"}).json()
-    assert (forked["id"], forked["turns"], forked["title"], forked["parent"]) == ("undo2", 1, "T", "undo")
+    forked = http.post(
+        "/v1/sessions/undo/fork", json={"name": "undo2", "at": 1, "title": "T"}
+    ).json()
+    assert (forked["id"], forked["turns"], forked["title"], forked["parent"]) == (
+        "undo2",
+        1,
+        "T",
+        "undo",
+    )
     assert say(live, "three", session="undo2")[0] == talk(llm, "one", "three")[1]
 
 
 def test_sessions_are_listed_renamed_deleted(live, http):
-    made = [http.post("/v1/sessions", json={"name": f"list-{n}", "title": str(n)}).json() for n in range(3)]
+    made = [
+        http.post("/v1/sessions", json={"name": f"list-{n}", "title": str(n)}).json()
+        for n in range(3)
+    ]
     assert made[0]["head"] is None and made[0]["tokens"] == 0
     page = http.get("/v1/sessions", params={"limit": 2}).json()
     assert len(page["data"]) == 2 and page["has_more"]
     rest = http.get("/v1/sessions", params={"limit": 100, "after": page["last_id"]}).json()
     assert not {s["id"] for s in rest["data"]} & {s["id"] for s in page["data"]}
-    assert http.post("/v1/sessions", json={"name": "list-0"}).json()["error"]["code"] == "session_exists"
+    assert (
+        http.post("/v1/sessions", json={"name": "list-0"}).json()["error"]["code"]
+        == "session_exists"
+    )
     renamed = http.patch("/v1/sessions/list-0", json={"name": "list-9", "title": "new"}).json()
     assert (renamed["id"], renamed["title"]) == ("list-9", "new")
     assert http.delete("/v1/sessions/list-9").json() == {
@@ -184,7 +209,10 @@ def test_a_session_answers_one_at_a_time(live, llm):
         extra_body={"session_id": "busy"},
     )
     with live.http() as http:
-        assert [t["parent"] for t in http.get("/v1/sessions/busy/turns").json()["data"]] == [None, 1]
+        assert [t["parent"] for t in http.get("/v1/sessions/busy/turns").json()["data"]] == [
+            None,
+            1,
+        ]
 
 
 def test_two_that_begin_a_session_at_once(live, monkeypatch):
@@ -251,7 +279,9 @@ def test_a_session_that_nobody_waits_for_is_given_back(live, monkeypatch, way):
             pass
 
     async def response():
-        await responses._own_thread(service, exchange, p.Identity("none"), asked.messages, name, True, False)
+        await responses._own_thread(
+            service, exchange, p.Identity("none"), asked.messages, name, True, False
+        )
 
     if way == "response":
         store = store.within("responses")
@@ -267,7 +297,9 @@ def test_a_session_that_nobody_waits_for_is_given_back(live, monkeypatch, way):
 def test_what_answers_went_on_from_is_counted(live):
     def hits(source):
         found = {"source": source}
-        return live.service.metrics.registry.get_sample_value("griffin_state_hits_total", found) or 0
+        return (
+            live.service.metrics.registry.get_sample_value("griffin_state_hits_total", found) or 0
+        )
 
     def count():
         return hits("session"), sum(map(hits, ("session", "prefix", "none")))
@@ -282,7 +314,9 @@ def test_what_answers_went_on_from_is_counted(live):
 
 
 def test_append_and_saved_states(live, llm, http):
-    done = http.post("/v1/states", json={"name": "rules", "text": "class Rules: pass\n", "title": "R"}).json()
+    done = http.post(
+        "/v1/states", json={"name": "rules", "text": "class Rules: pass\n", "title": "R"}
+    ).json()
     assert done["tokens"] == len(llm.tokenizer.encode("class Rules: pass\n"))
     assert http.post("/v1/states", json={"name": "rules", "text": "x"}).status_code == 409
     raw = live.openai().chat.completions.with_raw_response.create(
@@ -351,7 +385,9 @@ def test_responses(live, llm):
     other = client.responses.create(input="other", previous_response_id=first.id, **fields)
     assert other.output_text == talk(llm, "one", "other")[1]
     assert client.responses.retrieve(second.id).output_text == answers[1]
-    events = list(client.responses.create(input="two", previous_response_id=first.id, stream=True, **fields))
+    events = list(
+        client.responses.create(input="two", previous_response_id=first.id, stream=True, **fields)
+    )
     assert events[0].type == "response.created" and events[-1].type == "response.incomplete"
     assert events[-1].response.output_text == answers[1]
     assert client.responses.retrieve(events[-1].response.id).output_text == answers[1]
@@ -374,19 +410,29 @@ def test_a_response_that_goes_on_and_is_not_kept(live, llm, stream):
     if stream:
         second = list(second)[-1].response
     assert second.output_text == talk(llm, "one", "two")[1]
-    until(lambda: second.id not in {info.name for info in live.service.store.within("responses").list()})
+    until(
+        lambda: (
+            second.id not in {info.name for info in live.service.store.within("responses").list()}
+        )
+    )
     assert client.responses.retrieve(first.id).id == first.id
 
 
 def test_a_conversation_of_responses(live, llm):
     client = live.openai()
-    fields = {"model": NAME, "max_output_tokens": 6, "extra_body": {"seed": 1}, "conversation": "talk"}
+    fields = {
+        "model": NAME,
+        "max_output_tokens": 6,
+        "extra_body": {"seed": 1},
+        "conversation": "talk",
+    }
     answers = [client.responses.create(input=said, **fields).output_text for said in ("one", "two")]
     assert answers == talk(llm, "one", "two")
 
 
 def test_another_process_and_the_terminal_go_on(live, llm, folder, tmp_path):
-    """What a server kept, another one on the same folder goes on with; and so does `griffin chat`."""
+    """What a server kept, another one on the same folder goes on with; and so does `griffin
+    chat`."""
     answers = talk(llm, "one", "two", "three")
     assert say(live, "one", session="moves")[0] == answers[0]
     with serving(llm, folder) as other:

@@ -1,4 +1,5 @@
-"""Two servers at one address, as replicas are, in one process: whichever is asked speaks for both."""
+"""Two servers at one address, as replicas are, in one process: whichever is asked speaks for
+both."""
 
 from __future__ import annotations
 
@@ -34,7 +35,11 @@ class Pair:
         return httpx2.get(f"{self.url}{path}", timeout=10)
 
     def say(self, session: str) -> httpx2.Response:
-        body = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 2, "session_id": session}
+        body = {
+            "messages": [{"role": "user", "content": "x"}],
+            "max_tokens": 2,
+            "session_id": session,
+        }
         return httpx2.post(f"{self.url}/v1/chat/completions", json=body, timeout=10)
 
     def from_both(self, path: str) -> dict[str, httpx2.Response]:
@@ -56,14 +61,19 @@ def pair(llm: LLM, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     [listener] = bound("127.0.0.1", 0, None)
     servers = []
     for number, slots in ((1, 2), (2, 3)):
-        service = build(llm, name="toy", store=folder / "kept", slots=slots, chunk=16, cache_bytes=1 << 20)
+        service = build(
+            llm, name="toy", store=folder / "kept", slots=slots, chunk=16, cache_bytes=1 << 20
+        )
         own = os.dup(listener.fileno())
-        place = Place(number=number, of=2, first=False, listeners=(own,), link=0, folder=str(folder))
+        place = Place(
+            number=number, of=2, first=False, listeners=(own,), link=0, folder=str(folder)
+        )
         servers.append(Server(service, place=place))
     url = url_of(listener)
     listener.close()
     threads = [
-        threading.Thread(target=lambda one=one: asyncio.run(one.serve()), daemon=True) for one in servers
+        threading.Thread(target=lambda one=one: asyncio.run(one.serve()), daemon=True)
+        for one in servers
     ]
     for thread in threads:
         thread.start()
@@ -89,14 +99,22 @@ def test_either_tells_of_both(pair):
             (2, True, 3),
         ]
         for what in ("weights", "slots"):
-            assert shown["bytes"][what] == sum(one["bytes"][what] for one in each) > each[0]["bytes"][what]
+            assert (
+                shown["bytes"][what]
+                == sum(one["bytes"][what] for one in each)
+                > each[0]["bytes"][what]
+            )
         assert shown["bytes"]["sessions"] > 0  # the folder's, once
     for reply in pair.from_both("/metrics").values():
         chats = re.findall(
-            r'^griffin_requests_total\{.*"POST /v1/chat/completions".*\} (\d+)', reply.text, re.MULTILINE
+            r'^griffin_requests_total\{.*"POST /v1/chat/completions".*\} (\d+)',
+            reply.text,
+            re.MULTILINE,
         )
         assert sum(map(int, chats)) == 4
-        assert set(re.findall(r'^griffin_slots\{replica="(.)",state="total"\}', reply.text, re.M)) == {
+        assert set(
+            re.findall(r'^griffin_slots\{replica="(.)",state="total"\}', reply.text, re.M)
+        ) == {
             "1",
             "2",
         }
@@ -106,7 +124,9 @@ def test_busy_is_told_whoever_holds_the_session(pair):
     assert pair.say("s").status_code == 200
     store = pair.servers[0].service.store
     with store.open("s", pair.servers[0].service.fingerprint):
-        assert {reply.json()["busy"] for reply in pair.from_both("/v1/sessions/s").values()} == {True}
+        assert {reply.json()["busy"] for reply in pair.from_both("/v1/sessions/s").values()} == {
+            True
+        }
         refused = pair.say("s")
         assert refused.status_code == 409 and refused.json()["error"]["code"] == "session_busy"
     assert {reply.json()["busy"] for reply in pair.from_both("/v1/sessions/s").values()} == {False}

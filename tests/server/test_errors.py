@@ -45,10 +45,15 @@ def test_the_table(case, row):
 
 def test_headers():
     full = ApiError(errors.QUEUE_FULL, "later", retry_after=1.2).headers
-    assert (full["retry-after"], full["retry-after-ms"]) == ("2", "1200") and "x-should-retry" not in full
+    assert (full["retry-after"], full["retry-after-ms"]) == (
+        "2",
+        "1200",
+    ) and "x-should-retry" not in full
     assert ApiError(errors.BAD_KEY, "no").headers["www-authenticate"] == "Bearer"
     assert ApiError(errors.MISMATCH, "no").headers["x-should-retry"] == "false"
-    late = ApiError(errors.TIMEOUT, "it ran its whole time", retry=False, headers={"x-a": "b"}).headers
+    late = ApiError(
+        errors.TIMEOUT, "it ran its whole time", retry=False, headers={"x-a": "b"}
+    ).headers
     assert (late["x-should-retry"], late["x-a"]) == ("false", "b")
 
 
@@ -69,7 +74,9 @@ def test_every_word_of_the_engine_and_the_sessions_has_a_case():
 
 
 def test_other_rooms_errors_keep_their_place():
-    error = errors.of_value_error(ValueError("messages[3] has role 'owl'; allowed are ..."), "messages")
+    error = errors.of_value_error(
+        ValueError("messages[3] has role 'owl'; allowed are ..."), "messages"
+    )
     assert error.param == "messages[3]"
     assert (
         errors.of_value_error(ValueError("a conversation needs a user message"), "messages").param
@@ -96,6 +103,8 @@ def test_lines_of_a_stream():
 
 
 def test_the_protocol_brings_no_torch():
-    code = "import sys, griffin.server.protocol, griffin.server.openapi; print('torch' in sys.modules)"
+    code = (
+        "import sys, griffin.server.protocol, griffin.server.openapi; print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -47,7 +47,9 @@ def references(value: Any) -> set[str]:
     if isinstance(value, dict):
         own = {value["$ref"]} if isinstance(value.get("$ref"), str) else set()
         return own.union(*(references(inner) for inner in value.values()))
-    return set().union(*(references(inner) for inner in value)) if isinstance(value, list) else set()
+    return (
+        set().union(*(references(inner) for inner in value)) if isinstance(value, list) else set()
+    )
 
 
 def test_the_document_is_whole():
@@ -55,14 +57,20 @@ def test_the_document_is_whole():
     assert references(DOCUMENT) == {f"#/components/schemas/{name}" for name in schemas}
     for name in schemas:
         validator(name)
-    ids = [operation["operationId"] for path in DOCUMENT["paths"].values() for operation in path.values()]
+    ids = [
+        operation["operationId"]
+        for path in DOCUMENT["paths"].values()
+        for operation in path.values()
+    ]
     assert len(ids) == len(set(ids)) == len(OPERATIONS)
     assert json.loads(json.dumps(DOCUMENT)) == DOCUMENT
 
 
 def test_another_program_reads_it():
     schema = schemathesis.openapi.from_dict(DOCUMENT)
-    found = {(result.ok().method.upper(), result.ok().path) for result in schema.get_all_operations()}
+    found = {
+        (result.ok().method.upper(), result.ok().path) for result in schema.get_all_operations()
+    }
     assert found == {(operation.method, operation.path) for operation in OPERATIONS}
 
 
@@ -84,7 +92,10 @@ def test_the_limits_are_the_servers():
     chat = mine["components"]["schemas"]["ChatBody"]["properties"]
     assert chat["n"]["anyOf"][0]["maximum"] == 3 and chat["max_tokens"]["anyOf"][0]["maximum"] == 7
     assert [m["maxItems"] for m in chat["stop"]["anyOf"] if m["type"] == "array"] == [2]
-    assert DOCUMENT["components"]["schemas"]["ChatBody"]["properties"]["n"]["anyOf"][0]["maximum"] == 16
+    assert (
+        DOCUMENT["components"]["schemas"]["ChatBody"]["properties"]["n"]["anyOf"][0]["maximum"]
+        == 16
+    )
     assert mine["info"]["version"] == "9"
 
 
@@ -115,11 +126,17 @@ def test_replies_fit_their_schemas():
     server = FakeServer()
     client = server.client()
     arguments: dict[str, Any] = {"model": "nano", "messages": [{"role": "user", "content": "x"}]}
-    chat = client.chat.completions.with_raw_response.create(**arguments, logprobs=True, top_logprobs=1)
+    chat = client.chat.completions.with_raw_response.create(
+        **arguments, logprobs=True, top_logprobs=1
+    )
     validator("ChatCompletion").validate(json.loads(chat.content))
-    text = client.completions.with_raw_response.create(model="nano", prompt="x", echo=True, logprobs=1)
+    text = client.completions.with_raw_response.create(
+        model="nano", prompt="x", echo=True, logprobs=1
+    )
     validator("Completion").validate(json.loads(text.content))
-    response = client.responses.with_raw_response.create(model="nano", input="x", metadata={"a": "b"})
+    response = client.responses.with_raw_response.create(
+        model="nano", input="x", metadata={"a": "b"}
+    )
     validator("ResponseObject").validate(json.loads(response.content))
     chunks = p.ChatChunks(HEAD, include_usage=True)
     for chunk in (

@@ -23,7 +23,11 @@ TEXT = "".join(PIECES)
 WEATHER = {
     "name": "weather",
     "description": "Tell the weather.",
-    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    "parameters": {
+        "type": "object",
+        "properties": {"city": {"type": "string"}},
+        "required": ["city"],
+    },
 }
 
 
@@ -38,7 +42,9 @@ def server() -> FakeServer:
 
 
 def test_a_chat_is_the_clients_own_object(server):
-    raw = server.client().chat.completions.with_raw_response.create(model="nano", messages=HELLO, n=3)
+    raw = server.client().chat.completions.with_raw_response.create(
+        model="nano", messages=HELLO, n=3
+    )
     answer = raw.parse()
     # The client builds its objects without checking them; here they are checked.
     ChatCompletion.model_validate(json.loads(raw.content), strict=True)
@@ -55,11 +61,15 @@ def test_a_chat_is_the_clients_own_object(server):
 
 
 def test_a_stream_is_role_pieces_finish_and_no_usage_unasked(server):
-    chunks = list(server.client().chat.completions.create(model="nano", messages=HELLO, stream=True))
+    chunks = list(
+        server.client().chat.completions.create(model="nano", messages=HELLO, stream=True)
+    )
     for chunk in chunks:
         ChatCompletionChunk.model_validate(chunk.model_dump(exclude_unset=True), strict=True)
     assert len({(chunk.id, chunk.created, chunk.model) for chunk in chunks}) == 1
-    assert all(len(chunk.choices) == 1 and "usage" not in chunk.model_fields_set for chunk in chunks)
+    assert all(
+        len(chunk.choices) == 1 and "usage" not in chunk.model_fields_set for chunk in chunks
+    )
     first, *middle, last = [chunk.choices[0] for chunk in chunks]
     assert (first.delta.role, first.delta.content, first.finish_reason) == ("assistant", "", None)
     assert [choice.delta.content for choice in middle] == list(PIECES)
@@ -79,7 +89,9 @@ def test_usage_comes_in_a_last_chunk_of_its_own_when_asked(server):
 
 def test_three_choices_stream_side_by_side(server):
     texts: dict[int, str] = {}
-    for chunk in server.client().chat.completions.create(model="nano", messages=HELLO, stream=True, n=3):
+    for chunk in server.client().chat.completions.create(
+        model="nano", messages=HELLO, stream=True, n=3
+    ):
         for choice in chunk.choices:
             texts[choice.index] = texts.get(choice.index, "") + (choice.delta.content or "")
     assert texts == dict.fromkeys(range(3), TEXT)
@@ -87,7 +99,13 @@ def test_three_choices_stream_side_by_side(server):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_log_probabilities(server, stream):
-    arguments = {"model": "nano", "messages": HELLO, "logprobs": True, "top_logprobs": 2, "stream": stream}
+    arguments = {
+        "model": "nano",
+        "messages": HELLO,
+        "logprobs": True,
+        "top_logprobs": 2,
+        "stream": stream,
+    }
     answer = server.client().chat.completions.create(**arguments)
     parts = [c.choices[0].logprobs for c in answer] if stream else [answer.choices[0].logprobs]
     tokens = [token for part in parts if part is not None for token in part.content]
@@ -99,7 +117,9 @@ def test_log_probabilities(server, stream):
 
 def test_parse_gives_a_model_of_the_callers(server):
     server.pieces = ('{"name": "Ug', 'l", "age": 3}')
-    answer = server.client().chat.completions.parse(model="nano", messages=HELLO, response_format=Owl)
+    answer = server.client().chat.completions.parse(
+        model="nano", messages=HELLO, response_format=Owl
+    )
     assert answer.choices[0].message.parsed == Owl(name="Ugl", age=3)
     # What the client made of the class is what the parser reads.
     asked = p.parse_chat(json.dumps(server.bodies[0]).encode(), LIMITS)
@@ -117,7 +137,10 @@ def test_a_tool_call(server, helper):
             call = stream.get_final_completion().choices[0].message.tool_calls[0]
     else:
         answer = server.client().chat.completions.create(**arguments, tool_choice="required")
-        assert answer.choices[0].message.content is None and answer.choices[0].finish_reason == "tool_calls"
+        assert (
+            answer.choices[0].message.content is None
+            and answer.choices[0].finish_reason == "tool_calls"
+        )
         call = answer.choices[0].message.tool_calls[0]
     assert (call.id, call.type, call.function.name) == ("call_1", "function", "weather")
     assert json.loads(call.function.arguments) == {"city": "Oslo"}
@@ -159,7 +182,9 @@ def test_a_completion_streams(server):
     for chunk in chunks[:-1]:
         assert chunk.usage is None
     assert "".join(choice.text for chunk in chunks for choice in chunk.choices) == TEXT
-    assert chunks[-2].choices[0].finish_reason == "stop" and chunks[-1].usage.completion_tokens == 16
+    assert (
+        chunks[-2].choices[0].finish_reason == "stop" and chunks[-1].usage.completion_tokens == 16
+    )
 
 
 def test_the_reply_structs_are_the_clients_types(server):
@@ -177,7 +202,9 @@ def test_a_response_and_one_that_follows(server):
     )
     Response.model_validate_json(raw.content)  # not strict: created_at is a float there
     first = raw.parse()
-    assert first.output_text == TEXT and first.status == "completed" and first.id.startswith("resp_")
+    assert (
+        first.output_text == TEXT and first.status == "completed" and first.id.startswith("resp_")
+    )
     assert (first.temperature, first.metadata, first.instructions) == (0.5, {"a": "b"}, "Be brief.")
     assert first.usage.input_tokens_details.cached_tokens == 3 and first.usage.total_tokens == 14
     second = client.responses.create(model="nano", input="and?", previous_response_id=first.id)
@@ -185,7 +212,9 @@ def test_a_response_and_one_that_follows(server):
     asked = p.parse_response(json.dumps(server.bodies[1]).encode(), LIMITS)
     assert asked.identity({}) == p.Identity("response", first.id, "previous_response_id")
     # Everything that came out may go in again.
-    client.responses.create(model="nano", input=[*first.output, {"role": "user", "content": "and?"}])
+    client.responses.create(
+        model="nano", input=[*first.output, {"role": "user", "content": "and?"}]
+    )
     asked = p.parse_response(json.dumps(server.bodies[2]).encode(), LIMITS)
     assert asked.messages == (p.Message("assistant", TEXT), p.Message("user", "and?"))
     assert asked.ignored == ()
@@ -230,14 +259,19 @@ def test_a_failed_response_says_so(server):
     server.break_after = 2
     events = list(server.client().responses.create(model="nano", input="hello", stream=True))
     assert events[-1].type == "response.failed"
-    assert events[-1].response.error.code == "server_error" and "req_1" in events[-1].response.error.message
+    assert (
+        events[-1].response.error.code == "server_error"
+        and "req_1" in events[-1].response.error.message
+    )
 
 
 def test_an_error_in_mid_stream_is_raised(server):
     server.break_after = 2
     text = ""
     with pytest.raises(openai.APIError, match="its log has more under req_1") as caught:
-        for chunk in server.client().chat.completions.create(model="nano", messages=HELLO, stream=True):
+        for chunk in server.client().chat.completions.create(
+            model="nano", messages=HELLO, stream=True
+        ):
             text += chunk.choices[0].delta.content
     assert text == "The owl" and caught.value.type == "server_error"
 
@@ -259,7 +293,9 @@ CLASSES = {
 
 
 @pytest.mark.parametrize("case", CLASSES, ids=lambda case: case.code or "bug")
-def test_every_failure_is_the_clients_class_and_is_tried_again_only_where_it_helps(server, case, monkeypatch):
+def test_every_failure_is_the_clients_class_and_is_tried_again_only_where_it_helps(
+    server, case, monkeypatch
+):
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     server.problem = ApiError(case, "no, because", "messages[2].content", retry_after=0.001)
     with pytest.raises(CLASSES[case]) as caught:

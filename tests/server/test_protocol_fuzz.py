@@ -57,16 +57,32 @@ ITEMS = [
 RICH: dict[str, dict[str, Any]] = {
     "chat": SHARED
     | {"messages": MESSAGES, "max_tokens": 5, "n": 2, "logprobs": True, "top_logprobs": 2}
-    | {"stream_options": {"include_usage": True}, "tools": [{"type": "function", "function": FUNCTION}]}
+    | {
+        "stream_options": {"include_usage": True},
+        "tools": [{"type": "function", "function": FUNCTION}],
+    }
     | {"tool_choice": {"type": "function", "function": {"name": "f"}}, "parallel_tool_calls": False}
     | {"response_format": {"type": "json_schema", "json_schema": NAMED_SCHEMA}},
     "completion": SHARED
     | {"prompt": [[1, 2], [3]], "max_tokens": 0, "n": 2, "echo": True, "logprobs": 1}
     | {"stream_options": {"include_usage": True}},
     "response": SHARED
-    | {"input": ITEMS, "instructions": "i", "max_output_tokens": 5, "previous_response_id": "resp_1"}
-    | {"store": True, "include": ["message.output_text.logprobs"], "top_logprobs": 2, "metadata": {"a": "b"}}
-    | {"tools": [{"type": "function", **FUNCTION}], "tool_choice": {"type": "function", "name": "f"}}
+    | {
+        "input": ITEMS,
+        "instructions": "i",
+        "max_output_tokens": 5,
+        "previous_response_id": "resp_1",
+    }
+    | {
+        "store": True,
+        "include": ["message.output_text.logprobs"],
+        "top_logprobs": 2,
+        "metadata": {"a": "b"},
+    }
+    | {
+        "tools": [{"type": "function", **FUNCTION}],
+        "tool_choice": {"type": "function", "name": "f"},
+    }
     | {"text": {"format": {"type": "json_schema", **NAMED_SCHEMA}}},
     "session": {"name": "s", "title": "t", "state": "x"},
     "change": {"name": "s", "title": "t"},
@@ -78,10 +94,24 @@ RICH: dict[str, dict[str, Any]] = {
     "detokenize": {"tokens": [1, 2], "model": "nano"},
     "template": {"messages": MESSAGES, "add_generation_prompt": True},
 }
-WORDS = ["type", "text", "role", "content", "name", "id", "schema", "image_url", "arguments", "1", "x"]
+WORDS = [
+    "type",
+    "text",
+    "role",
+    "content",
+    "name",
+    "id",
+    "schema",
+    "image_url",
+    "arguments",
+    "1",
+    "x",
+]
 
 leaves = st.one_of(
-    st.sampled_from([None, True, False, 0, 1, -1, 2**31, 2**63, -(2**63), 10**30, 0.5, -0.0, 1e308]),
+    st.sampled_from(
+        [None, True, False, 0, 1, -1, 2**31, 2**63, -(2**63), 10**30, 0.5, -0.0, 1e308]
+    ),
     st.sampled_from(
         ["user", "assistant", "text", "function", "json_schema", "none", "", "\x00", "🦉", "\ud800"]
     ),
@@ -91,7 +121,9 @@ leaves = st.one_of(
 )
 values = st.recursive(
     leaves,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
@@ -99,7 +131,9 @@ values = st.recursive(
 def fields(kind: str) -> list[str]:
     """Return every field that a parser knows, in whichever table."""
     if kind not in ENDPOINTS:
-        return sorted({*RICH[kind], *policy.OWN.refused, "text", "tokens", "session", "turns", "content"})
+        return sorted(
+            {*RICH[kind], *policy.OWN.refused, "text", "tokens", "session", "turns", "content"}
+        )
     tables, body, _ = ENDPOINTS[kind]
     return sorted(set(shape_of(body).fields or ()) | tables.ignored | set(tables.refused))
 
@@ -109,7 +143,8 @@ FIELDS = {kind: fields(kind) for kind in RICH}
 
 @st.composite
 def bodies(draw: st.DrawFn) -> tuple[str, bytes]:
-    """Draw a parser and a body: nonsense, any JSON, known fields with any values, or a good body broken."""
+    """Draw a parser and a body: nonsense, any JSON, known fields with any values, or a good body
+    broken."""
     kind = draw(st.sampled_from(sorted(RICH)))
     way = draw(st.integers(0, 9))
     if way == 0:
@@ -128,7 +163,8 @@ def bodies(draw: st.DrawFn) -> tuple[str, bytes]:
 
 
 def broken(draw: st.DrawFn, body: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of a good body in which something, somewhere, is another value, gone, or new."""
+    """Return a copy of a good body in which something, somewhere, is another value, gone, or
+    new."""
     body = copy.deepcopy(body)
     place: Any = body
     while True:
@@ -172,7 +208,9 @@ def check(kind: str, body: bytes) -> bool:
     """Parse a body; return whether it became a request."""
     started = time.thread_time()
     request = parsed(kind, body)
-    if time.thread_time() - started > SLOW:  # a collection of this process's garbage may have fallen into it
+    if (
+        time.thread_time() - started > SLOW
+    ):  # a collection of this process's garbage may have fallen into it
         started = time.thread_time()
         parsed(kind, body)
         assert time.thread_time() - started < SLOW
@@ -192,7 +230,8 @@ def parsed(kind: str, body: bytes) -> bool:
     ignored = asked[1] if isinstance(asked, tuple) else asked.ignored
     for value in p.ignored_header(ignored).values():
         assert value.isprintable() and value.isascii() and value == value.strip()
-    # What was let through can be run: the engine's own checks find nothing more, and texts can be encoded.
+    # What was let through can be run: the engine's own checks find nothing more, and texts can be
+    # encoded.
     if hasattr(asked, "sampling"):
         SamplingParams.from_dict(asked.sampling).check_vocabulary(LIMITS.vocab_size)
     repr(asked).encode("utf-8")

@@ -1,4 +1,5 @@
-"""LangChain's client over the protocol: what it asks for by itself is read, and none of it passed over."""
+"""LangChain's client over the protocol: what it asks for by itself is read, and none of it passed
+over."""
 
 from __future__ import annotations
 
@@ -44,7 +45,9 @@ def model(server: FakeServer, **options: Any) -> ChatOpenAI:
 
 def test_invoke_and_stream(server):
     answer = model(server, max_tokens=50).invoke([("system", "be brief"), ("human", "hi")])
-    assert answer.content == TEXT and answer.usage_metadata["input_token_details"]["cache_read"] == 3
+    assert (
+        answer.content == TEXT and answer.usage_metadata["input_token_details"]["cache_read"] == 3
+    )
     assert server.bodies[0]["max_completion_tokens"] == 50
     assert "".join(chunk.content for chunk in model(server).stream("hi")) == TEXT
 
@@ -70,4 +73,6 @@ def test_tools_that_must_be_called(server):
 def test_responses(server):
     answer = model(server, use_responses_api=True).invoke("hi")
     assert answer.text == TEXT and answer.usage_metadata["total_tokens"] == 14
-    assert "".join(chunk.text for chunk in model(server, use_responses_api=True).stream("hi")) == TEXT
+    assert (
+        "".join(chunk.text for chunk in model(server, use_responses_api=True).stream("hi")) == TEXT
+    )

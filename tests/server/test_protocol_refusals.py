@@ -19,7 +19,11 @@ WRONG = [
     ("chat", {"messages": [*USER, {"role": "owl", "content": "x"}]}, "messages[1].role"),
     ("chat", {"messages": [{"role": "user"}]}, "messages[0].content"),
     ("chat", {"messages": [{"content": "x"}]}, "messages[0].role"),
-    ("chat", {"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
+    (
+        "chat",
+        {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+        "messages[0].content[0].text",
+    ),
     ("chat", {"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
     ("chat", {"messages": [{"role": "assistant"}]}, "messages[0].content"),
     ("chat", {"messages": [{"role": "user", "content": "x", "tool_calls": [{"id": "1"}]}]}, None),
@@ -62,8 +66,16 @@ WRONG = [
         "response_format.json_schema.schema",
     ),
     ("chat", {"tools": [{"type": "web_search"}]}, None),
-    ("chat", {"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
-    ("chat", {"tools": [{"type": "function", "function": {"name": "a"}}] * 2}, "tools[1].function.name"),
+    (
+        "chat",
+        {"tools": [{"type": "function", "function": {"name": "a b"}}]},
+        "tools[0].function.name",
+    ),
+    (
+        "chat",
+        {"tools": [{"type": "function", "function": {"name": "a"}}] * 2},
+        "tools[1].function.name",
+    ),
     ("chat", {"tool_choice": "required"}, "tool_choice"),
     ("chat", {"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
     ("chat", {"tool_choice": "perhaps"}, "tool_choice"),
@@ -118,18 +130,24 @@ def test_what_is_wrong_is_refused_with_its_path(kind, fields, param):
 
 def test_messages_say_what_was_given_and_what_is_allowed():
     assert (
-        refused("chat", n=99).message == "n is 99; this server takes at most 16 (raise it with --max-choices)"
+        refused("chat", n=99).message
+        == "n is 99; this server takes at most 16 (raise it with --max-choices)"
     )
-    assert refused("chat", temperature="hot").message == "temperature is 'hot'; expected float | null"
-    assert refused("chat", tool_choice="x").message == (
-        "tool_choice is 'x'; allowed are any, auto, none, required"
+    assert (
+        refused("chat", temperature="hot").message == "temperature is 'hot'; expected float | null"
     )
-    assert refused("chat", session_id="a/b").message == (
-        "session_id is 'a/b'; expected a letter or digit and after it at most 127 letters, digits, dots, "
-        "dashes and underscores"
+    assert (
+        refused("chat", tool_choice="x").message
+        == "tool_choice is 'x'; allowed are any, auto, none, required"
     )
-    assert refused("detokenize", tokens=[1, 1000]).message == (
-        "tokens[1] is token 1000; the vocabulary has ids 0 to 999"
+    assert (
+        refused("chat", session_id="a/b").message
+        == "session_id is 'a/b'; expected a letter or digit and after it at most 127 letters,"
+        " digits, dots, dashes and underscores"
+    )
+    assert (
+        refused("detokenize", tokens=[1, 1000]).message
+        == "tokens[1] is token 1000; the vocabulary has ids 0 to 999"
     )
 
 
@@ -139,7 +157,11 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}
 @pytest.mark.parametrize(
     ("kind", "fields", "param"),
     [
-        ("chat", {"messages": [{"role": "user", "content": [IMAGE]}]}, "messages[0].content[0].image_url"),
+        (
+            "chat",
+            {"messages": [{"role": "user", "content": [IMAGE]}]},
+            "messages[0].content[0].image_url",
+        ),
         (
             "chat",
             {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]},
@@ -189,7 +211,10 @@ def test_schemas_are_bounded(schema):
         (b'{"messages": NaN}', "not valid JSON"),
         (b'{"messages": [], "temperature": Infinity}', "not valid JSON"),
         (b'{"messages": [], "other": -1e999}', "a number in the body is out of range"),
-        (b'{"messages": [{"role": "user", "content": "x"}], "temperature": 1e999}', "temperature is out of"),
+        (
+            b'{"messages": [{"role": "user", "content": "x"}], "temperature": 1e999}',
+            "temperature is out of",
+        ),
         (b'{"messages": "\\ud800"}', "half a surrogate pair"),
         (b'{"messages": "\xff"}', "not UTF-8"),
         (b'{"messages":' * 5000, "nested too deeply"),
@@ -206,7 +231,10 @@ def test_bodies_that_are_no_json_object(body, says):
 def test_a_large_body_is_refused_before_it_is_read():
     with pytest.raises(ApiError) as caught:
         p.parse_chat(b"x" * 101, Limits(max_body_bytes=100))
-    assert caught.value.status == 413 and "has 101 bytes; this server accepts 100" in caught.value.message
+    assert (
+        caught.value.status == 413
+        and "has 101 bytes; this server accepts 100" in caught.value.message
+    )
 
 
 def test_a_small_body_cannot_ask_for_much_memory():
@@ -217,7 +245,10 @@ def test_a_small_body_cannot_ask_for_much_memory():
         assert caught.value.status == 413, body[:8]
     # Brackets and commas in a text are text.
     text = 'a "quoted" [{,\\' * 2000
-    assert parse("chat", limits, messages=[{"role": "user", "content": text}]).messages[0].content == text
+    assert (
+        parse("chat", limits, messages=[{"role": "user", "content": text}]).messages[0].content
+        == text
+    )
 
 
 def test_every_limit_of_a_request_is_the_servers_to_choose():
@@ -255,7 +286,9 @@ def test_every_limit_of_a_request_is_the_servers_to_choose():
     assert parse("completion", tight).max_tokens == 3
 
 
-@pytest.mark.parametrize("query", [{"limit": "0"}, {"limit": "1001"}, {"limit": "²"}, {"limit": "-1"}])
+@pytest.mark.parametrize(
+    "query", [{"limit": "0"}, {"limit": "1001"}, {"limit": "²"}, {"limit": "-1"}]
+)
 def test_pages(query):
     with pytest.raises(ApiError, match="limit is"):
         p.parse_page(query)

@@ -39,15 +39,23 @@ def test_a_token_that_is_half_a_character():
     half = p.Scored("\ufffd", b"\xf0\x9f", -1.0, [p.Candidate("\ufffd", b"\xf0\x9f", -1.0)])
     assert plain(token_logprobs([half]))[0]["bytes"] == [0xF0, 0x9F]
     legacy = completion_logprobs([half])
-    assert legacy.tokens == ["bytes:\\xf0\\x9f"] and legacy.top_logprobs == [{"bytes:\\xf0\\x9f": -1.0}]
+    assert legacy.tokens == ["bytes:\\xf0\\x9f"] and legacy.top_logprobs == [
+        {"bytes:\\xf0\\x9f": -1.0}
+    ]
     # One that really is U+FFFD stays it.
     real = p.Scored("\ufffd", "\ufffd".encode(), -1.0)
     assert completion_logprobs([real]).tokens == ["\ufffd"]
 
 
 def test_tokens_that_look_alike_keep_the_greater_number():
-    alike = [p.Candidate("a", b"a", -3.0), p.Candidate("a", b"a", -1.0), p.Candidate("a", b"a", -2.0)]
-    assert completion_logprobs([p.Scored("b", b"b", -4.0, alike)]).top_logprobs == [{"a": -1.0, "b": -4.0}]
+    alike = [
+        p.Candidate("a", b"a", -3.0),
+        p.Candidate("a", b"a", -1.0),
+        p.Candidate("a", b"a", -2.0),
+    ]
+    assert completion_logprobs([p.Scored("b", b"b", -4.0, alike)]).top_logprobs == [
+        {"a": -1.0, "b": -4.0}
+    ]
 
 
 def test_what_is_not_there_is_left_out_and_what_is_null_is_null():
@@ -58,7 +66,9 @@ def test_what_is_not_there_is_left_out_and_what_is_null_is_null():
         "created": 12,
         "model": "nano",
         "system_fingerprint": "fp_1",
-        "choices": [{"index": 0, "delta": {"content": "x"}, "logprobs": None, "finish_reason": None}],
+        "choices": [
+            {"index": 0, "delta": {"content": "x"}, "logprobs": None, "finish_reason": None}
+        ],
     }
     assert plain(p.ChatChunks(HEAD, True).finish("length"))["usage"] is None
     more = plain(chunks.call_more(1, "{", index=2))["choices"][0]
@@ -69,7 +79,9 @@ def test_what_is_not_there_is_left_out_and_what_is_null_is_null():
     assert begin == [
         {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": ""}}
     ]
-    answer = plain(p.chat_completion(HEAD, [p.ChatAnswer(text="x", finish_reason="stop")], p.usage(1, 1)))
+    answer = plain(
+        p.chat_completion(HEAD, [p.ChatAnswer(text="x", finish_reason="stop")], p.usage(1, 1))
+    )
     assert answer["choices"][0]["message"] == {"role": "assistant", "content": "x", "refusal": None}
     assert "griffin" not in answer and plain(p.Extras(seeds=[3])) == {"seeds": [3]}
 
@@ -107,7 +119,13 @@ def test_a_response_stream_out_of_order_is_a_bug():
 
 def test_a_stored_response_is_what_was_streamed():
     stream = p.ResponseStream(HEAD, REQUEST)
-    sent = stream.begin() + stream.message() + stream.more("a") + stream.more("b") + stream.close(whole=False)
+    sent = (
+        stream.begin()
+        + stream.message()
+        + stream.more("a")
+        + stream.more("b")
+        + stream.close(whole=False)
+    )
     sent += stream.end(p.usage(1, 2), whole=False)
     last = json.loads(sent.split(b"\n\n")[-2].split(b"data: ")[1])
     assert last["type"] == "response.incomplete"
@@ -117,9 +135,16 @@ def test_a_stored_response_is_what_was_streamed():
 
 
 def test_lists():
-    session = listing.SessionObject(id="a", created=1, last_used=2, title="", tokens=3, turns=1, bytes=4)
+    session = listing.SessionObject(
+        id="a", created=1, last_used=2, title="", tokens=3, turns=1, bytes=4
+    )
     page = plain(listing.session_list([session, session], has_more=True))
-    assert (page["first_id"], page["last_id"], page["has_more"], len(page["data"])) == ("a", "a", True, 2)
+    assert (page["first_id"], page["last_id"], page["has_more"], len(page["data"])) == (
+        "a",
+        "a",
+        True,
+        2,
+    )
     assert plain(listing.state_list([], has_more=False))["first_id"] is None
     assert plain(listing.tokens([5, 6])) == {
         "tokens": [5, 6],

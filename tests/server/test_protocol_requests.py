@@ -79,7 +79,10 @@ def test_dialects_of_sampling(given, arguments):
 
 
 def test_messages_become_plain_text():
-    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b", "cache_control": {"type": "x"}}]
+    parts = [
+        {"type": "text", "text": "a"},
+        {"type": "text", "text": "b", "cache_control": {"type": "x"}},
+    ]
     asked = parse(
         "chat",
         messages=[
@@ -140,7 +143,10 @@ def test_tools(choice, read):
 
 
 def test_formats():
-    wrapped = {"type": "json_schema", "json_schema": {"name": "owl", "schema": SCHEMA, "strict": True}}
+    wrapped = {
+        "type": "json_schema",
+        "json_schema": {"name": "owl", "schema": SCHEMA, "strict": True},
+    }
     assert parse("chat", response_format=wrapped).format == p.JsonFormat(SCHEMA, "owl", True)
     assert parse("chat", response_format={"type": "json_object"}).format == p.JsonFormat()
     assert parse("chat", response_format={"type": "text"}).format is None
@@ -181,10 +187,21 @@ def test_input_items_of_a_response():
                 "id": "msg_1",
                 "status": "completed",
                 "content": [
-                    {"type": "output_text", "text": "let me look", "annotations": [], "logprobs": []}
+                    {
+                        "type": "output_text",
+                        "text": "let me look",
+                        "annotations": [],
+                        "logprobs": [],
+                    }
                 ],
             },
-            {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}", "id": "fc_1"},
+            {
+                "type": "function_call",
+                "call_id": "c1",
+                "name": "f",
+                "arguments": "{}",
+                "id": "fc_1",
+            },
             {"type": "function_call", "call_id": "c2", "name": "g", "arguments": "{}"},
             {"type": "function_call_output", "call_id": "c1", "output": "one"},
             {
@@ -279,7 +296,9 @@ def test_identities_that_are_none():
 def test_every_field_of_the_official_client_is_in_exactly_one_table(kind):
     tables, body, params = ENDPOINTS[kind]
     used = set(body.__struct_encode_fields__)
-    assert not used & (tables.ignored | set(tables.refused)) and not tables.ignored & set(tables.refused)
+    assert not used & (tables.ignored | set(tables.refused)) and not tables.ignored & set(
+        tables.refused
+    )
     official = set(params.__annotations__) | {"stream"}
     assert official <= used | tables.ignored | set(tables.refused)
 
@@ -291,7 +310,10 @@ def test_refused_fields_are_refused_by_name_and_harmless_values_of_them_are_not(
         if "[]" in place or "." in place:
             continue
         error = refused(kind, **{place: "something"})
-        assert (error.code, error.param) == ("unsupported_parameter", place) and refusal.why in error.message
+        assert (error.code, error.param) == (
+            "unsupported_parameter",
+            place,
+        ) and refusal.why in error.message
         for value in (*refusal.harmless, None):
             assert parse(kind, **{place: value}).ignored == (), f"{place}={value!r}"
     assert shape_of(body).fields is not None
@@ -323,7 +345,9 @@ def test_harmless_fields_are_accepted_in_silence_and_unknown_ones_named():
 def test_the_header_that_names_them_is_bounded_and_clean():
     names = (*(f"field{n}\r\nx: y" for n in range(40)), "z" * 1000)
     header = p.ignored_header(names)["x-griffin-ignored"]
-    assert header.isprintable() and header.isascii() and len(header) < 1200 and "and 25 more" in header
+    assert (
+        header.isprintable() and header.isascii() and len(header) < 1200 and "and 25 more" in header
+    )
     assert p.ignored_header(()) == {}
 
 

@@ -1,4 +1,5 @@
-"""The process that keeps replicas: it starts, watches, restarts and ends them, and none outlives it."""
+"""The process that keeps replicas: it starts, watches, restarts and ends them, and none outlives
+it."""
 
 from __future__ import annotations
 
@@ -31,7 +32,11 @@ class Supervised:
         self.folders.mkdir()
         with log.open("wb") as out:
             self.process = subprocess.Popen(
-                [*(sys.executable, "-m", "tests.server.fake_replicas", "supervise"), str(count), behaviour]
+                [
+                    *(sys.executable, "-m", "tests.server.fake_replicas", "supervise"),
+                    str(count),
+                    behaviour,
+                ]
                 + [str(seconds) for seconds in grace],
                 stdout=out,
                 stderr=out,
@@ -94,7 +99,8 @@ def test_one_that_dies_is_started_again_and_a_signal_ends_all(started):
     until(lambda: len(server.pids()) == 3)
     number, again = server.said("replica")[2]
     assert (
-        number == "1" and "replica 1 died (SIGKILL); it is started again in 0.5 s" in server.log.read_text()
+        number == "1"
+        and "replica 1 died (SIGKILL); it is started again in 0.5 s" in server.log.read_text()
     )
     assert server.ask() in (first[1], int(again))
     until(lambda: server.log.read_text().count("replica 1 of 2 serves") == 2)
@@ -182,10 +188,14 @@ def test_one_that_cannot_be_started_is_tried_again_and_harms_nobody(caplog):
 
 def test_a_replica_that_is_ready_too_late_starts_no_others():
     started = []
-    supervisor = replicas.Supervisor(2, lambda place: [], [], announce=lambda: started.append("said"))
+    supervisor = replicas.Supervisor(
+        2, lambda place: [], [], announce=lambda: started.append("said")
+    )
     [first, second] = supervisor.replicas
     # `_look` lets go of it if the signal has ended it by then.
-    child = first.process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    child = first.process = subprocess.Popen(
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE
+    )
     first.link, theirs = socket.socketpair()
     supervisor._selector.register(first.link, selectors.EVENT_READ, first)
     with theirs, first.link, child:
@@ -213,7 +223,12 @@ def test_nothing_is_imported_from_the_current_folder(tmp_path):
 def test_an_address_that_is_taken_is_told_before_anything_starts():
     [holder] = bound("127.0.0.1", 0, None)
     holder.listen(1)
-    with holder, pytest.raises(OSError, match=f"127.0.0.1:{holder.getsockname()[1]}: Address already in use"):
+    with (
+        holder,
+        pytest.raises(
+            OSError, match=f"127.0.0.1:{holder.getsockname()[1]}: Address already in use"
+        ),
+    ):
         bound("127.0.0.1", holder.getsockname()[1], None)
 
 

@@ -42,7 +42,11 @@ CHAT = {"messages": [{"role": "user", "content": "my secret owl"}], "max_tokens"
 def live(llm, tmp_path_factory):
     """A server with two keys, small limits and little patience."""
     settings = Settings(
-        body_seconds=0.3, header_seconds=0.3, send_seconds=0.5, max_header_bytes=4096, max_connections=20
+        body_seconds=0.3,
+        header_seconds=0.3,
+        send_seconds=0.5,
+        max_header_bytes=4096,
+        max_connections=20,
     )
     with serving(
         llm,
@@ -65,7 +69,9 @@ def test_the_default_is_this_machine_alone():
     host = next(param for param in _serve().params if param.name == "host")
     assert is_loopback(host.default)
     assert [is_loopback(h) for h in ("127.0.0.1", "::1", "localhost", "127.9.9.9")] == [True] * 4
-    assert not any(is_loopback(h) for h in ("0.0.0.0", "::", "192.168.1.5", "localhost.evil.example", ""))
+    assert not any(
+        is_loopback(h) for h in ("0.0.0.0", "::", "192.168.1.5", "localhost.evil.example", "")
+    )
 
 
 def _serve():
@@ -100,8 +106,12 @@ def test_keys_come_from_files_that_others_cannot_read(tmp_path):
 def test_every_path_but_two_needs_a_key(live):
     with live.http() as http:
         for operation in OPERATIONS:
-            answer = http.request(operation.method, _path(operation), json={} if operation.body else None)
-            assert (answer.status_code == 200) if operation.public else (answer.status_code == 401), operation
+            answer = http.request(
+                operation.method, _path(operation), json={} if operation.body else None
+            )
+            assert (
+                (answer.status_code == 200) if operation.public else (answer.status_code == 401)
+            ), operation
         assert {o.path for o in OPERATIONS if o.public} == {"/health", "/ready"}
         for path in ("/openapi.json", "/nothing", "/v1/chat/completions"):
             answer = http.get(path)
@@ -110,7 +120,15 @@ def test_every_path_but_two_needs_a_key(live):
 
 
 @pytest.mark.parametrize(
-    "given", ["", "Bearer", f"Basic {ALICE}", f"Bearer {ALICE}x", f"Bearer {ALICE[:-1]}", f"Bearer {ALICE} x"]
+    "given",
+    [
+        "",
+        "Bearer",
+        f"Basic {ALICE}",
+        f"Bearer {ALICE}x",
+        f"Bearer {ALICE[:-1]}",
+        f"Bearer {ALICE} x",
+    ],
 )
 def test_wrong_keys(live, given):
     with live.http(headers={"authorization": given}) as http:
@@ -137,7 +155,12 @@ def test_keys_are_compared_in_constant_time(monkeypatch):
 
 
 def test_a_name_that_is_not_ours(live):
-    for host in ("evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example"):
+    for host in (
+        "evil.example",
+        "evil.example:8000",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+    ):
         with as_(live, ALICE, host=host) as http:
             answer = http.get("/v1/models")
             assert answer.status_code == 403 and answer.json()["error"]["code"] == "forbidden", host
@@ -146,7 +169,9 @@ def test_a_name_that_is_not_ours(live):
             assert http.get("/v1/models").status_code == 200, host
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost.evil.example"])
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://localhost.evil.example"]
+)
 def test_a_page_from_elsewhere(live, origin):
     with as_(live, ALICE, origin=origin) as http:
         assert http.post("/v1/chat/completions", json=CHAT).status_code == 403
@@ -163,7 +188,10 @@ def test_our_own_page(live):
 
 def test_a_page_that_was_allowed(llm):
     hosts = Hosts(origins=["https://chat.example.org"])
-    with serving(llm, hosts=hosts) as live, live.http(headers={"origin": "https://chat.example.org"}) as http:
+    with (
+        serving(llm, hosts=hosts) as live,
+        live.http(headers={"origin": "https://chat.example.org"}) as http,
+    ):
         asked = http.options("/v1/chat/completions")
         assert asked.status_code == 204
         assert asked.headers["access-control-allow-origin"] == "https://chat.example.org"
@@ -181,7 +209,9 @@ def test_a_body_that_a_form_could_send(live, media):
     headers = {"content-type": media} if media else {}
     with as_(live, ALICE) as http:
         answer = http.post("/v1/chat/completions", content=json.dumps(CHAT), headers=headers)
-        assert answer.status_code == 415 and answer.json()["error"]["code"] == "unsupported_media_type"
+        assert (
+            answer.status_code == 415 and answer.json()["error"]["code"] == "unsupported_media_type"
+        )
         zipped = {"content-type": "application/json", "content-encoding": "gzip"}
         assert http.post("/v1/chat/completions", content=b"x", headers=zipped).status_code == 415
 
@@ -189,7 +219,10 @@ def test_a_body_that_a_form_could_send(live, media):
 def test_the_pages_own_headers(live):
     with live.http() as http:
         headers = http.get("/").headers
-    assert "default-src 'none'" in headers["content-security-policy"] and headers["x-frame-options"] == "DENY"
+    assert (
+        "default-src 'none'" in headers["content-security-policy"]
+        and headers["x-frame-options"] == "DENY"
+    )
 
 
 def test_a_unix_socket_is_closed_to_others_before_anybody_can_connect(llm, tmp_path, monkeypatch):
@@ -221,7 +254,10 @@ def test_a_unix_socket_is_closed_to_others_before_anybody_can_connect(llm, tmp_p
 
 
 def test_large_bodies_are_refused_before_they_are_read(live):
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {ALICE}\r\n"
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer"
+        f" {ALICE}\r\n"
+    )
     head += "content-type: application/json\r\n"
     with live.raw(f"{head}content-length: 999999999999\r\n\r\n".encode()) as sock:
         assert b"413" in sock.recv(100)
@@ -233,7 +269,10 @@ def test_large_bodies_are_refused_before_they_are_read(live):
 
 
 def test_bodies_that_never_end(live):
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {ALICE}\r\n"
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer"
+        f" {ALICE}\r\n"
+    )
     head += "content-type: application/json\r\ncontent-length: 100\r\n\r\n{"
     with live.raw(head.encode()) as sock:
         answer = _all(sock)
@@ -273,10 +312,20 @@ def test_more_connections_than_there_may_be(live):
 
 def test_a_client_that_never_reads(live, llm):
     """Its answer ends, its slot is free, and its connection gone."""
-    body = {**CHAT, "max_tokens": 20_000, "n": 4, "stream": True, "logprobs": True, "top_logprobs": 20}
+    body = {
+        **CHAT,
+        "max_tokens": 20_000,
+        "n": 4,
+        "stream": True,
+        "logprobs": True,
+        "top_logprobs": 20,
+    }
     body["logit_bias"] = {str(id): -100 for id in llm.stop_ids}
     content = json.dumps(body).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {ALICE}\r\n"
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer"
+        f" {ALICE}\r\n"
+    )
     head += f"content-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
     before = live.service.engine.stats().tokens_generated
     with live.raw(head.encode() + content, buffer=4096) as sock:
@@ -321,7 +370,9 @@ def test_large_bodies_are_parsed_beside_the_loop(live, monkeypatch):
             if operation.body is not None:
                 threads.clear()
                 http.request(operation.method, _path(operation), json={"owl": "o" * 5000})
-                assert threads and all(name.startswith("griffin-text") for name in threads), operation
+                assert threads and all(name.startswith("griffin-text") for name in threads), (
+                    operation
+                )
 
 
 def test_one_key_cannot_take_everything(llm):
@@ -342,7 +393,12 @@ def test_one_key_cannot_take_everything(llm):
 
 def test_limits_reach_the_protocol(live):
     with as_(live, ALICE) as http:
-        for fields in ({"n": 99}, {"stop": ["x"] * 99}, {"max_tokens": 10**9}, {"logit_bias": {"9" * 12: 1}}):
+        for fields in (
+            {"n": 99},
+            {"stop": ["x"] * 99},
+            {"max_tokens": 10**9},
+            {"logit_bias": {"9" * 12: 1}},
+        ):
             answer = http.post("/v1/chat/completions", json=CHAT | fields)
             assert answer.status_code == 400, fields
         answer = http.get("/v1/sessions?" + "&".join(["after=a"] * 33))
@@ -385,7 +441,10 @@ def test_each_key_sees_its_own(live):
 
 def test_no_key_can_push_out_what_another_keeps(live, monkeypatch):
     with as_(live, ALICE) as alice, as_(live, BOB) as bob:
-        assert alice.post("/v1/chat/completions", json={**CHAT, "session_id": "hers"}).status_code == 200
+        assert (
+            alice.post("/v1/chat/completions", json={**CHAT, "session_id": "hers"}).status_code
+            == 200
+        )
         alice.post("/v1/responses", json={"input": "x", "max_output_tokens": 2})
         store = live.service.store
         sessions = store.usage().sessions
@@ -420,7 +479,10 @@ def test_the_log_holds_nobodys_words(live, caplog):
     caplog.set_level(logging.DEBUG)
     with as_(live, ALICE) as http:
         http.post("/v1/chat/completions", json={**CHAT, "session_id": "my-session"})
-        torn = {"content": b'{"messages": "my secret owl', "headers": {"content-type": "application/json"}}
+        torn = {
+            "content": b'{"messages": "my secret owl',
+            "headers": {"content-type": "application/json"},
+        }
         http.post("/v1/chat/completions", **torn)
         http.get("/v1/sessions/my-session")
         metrics = http.get("/metrics").text
@@ -438,7 +500,10 @@ def test_a_traceback_stays_inside(live, monkeypatch, caplog):
     with as_(live, ALICE) as http:
         answer = http.get("/metrics")
     assert answer.status_code == 500 and "secret" not in answer.text + caplog.text
-    assert answer.headers["x-request-id"] in answer.json()["error"]["message"] and "broken" in caplog.text
+    assert (
+        answer.headers["x-request-id"] in answer.json()["error"]["message"]
+        and "broken" in caplog.text
+    )
 
 
 def test_nothing_is_unpickled(live):

@@ -25,7 +25,9 @@ def place(folder: Path, number: int, of: int = 3) -> Place:
 
 @pytest.fixture
 def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("s")  # short: the path of a socket has room for about a hundred letters
+    return tmp_path_factory.mktemp(
+        "s"
+    )  # short: the path of a socket has room for about a hundred letters
 
 
 def test_a_place_survives_the_command_line(folder):
@@ -35,7 +37,9 @@ def test_a_place_survives_the_command_line(folder):
 
 def test_each_answers_for_all(folder):
     async def main():
-        first, second = (Siblings(place(folder, n), {"who": lambda n=n: b"I am %d" % n}) for n in (1, 2))
+        first, second = (
+            Siblings(place(folder, n), {"who": lambda n=n: b"I am %d" % n}) for n in (1, 2)
+        )
         await first.open()
         await second.open()
         found = await second.ask("who")
@@ -58,7 +62,9 @@ def test_who_says_nothing_costs_no_more_than_the_patience(folder, monkeypatch):
     monkeypatch.setattr(siblings, "_PATIENCE", 0.05)
 
     async def main():
-        mute = await asyncio.start_unix_server(lambda reader, writer: asyncio.sleep(10), folder / "1.sock")
+        mute = await asyncio.start_unix_server(
+            lambda reader, writer: asyncio.sleep(10), folder / "1.sock"
+        )
         one = Siblings(place(folder, 2, 2), {"who": lambda: b"me"})
         found = await one.ask("who")
         mute.close()

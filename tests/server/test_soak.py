@@ -1,4 +1,5 @@
-"""Short soaks, and that a soak would see what is wrong; `python -m tests.server.soak` for the whole."""
+"""Short soaks, and that a soak would see what is wrong; `python -m tests.server.soak` for the
+whole."""
 
 from __future__ import annotations
 
@@ -45,11 +46,20 @@ def test_what_is_wrong_is_seen_in_a_session(llm, tmp_path):
 
 
 def test_what_is_wrong_is_seen_in_an_answer(llm):
-    body = {"messages": [{"role": "user", "content": "x"}], "seed": 1, "max_tokens": 6, "temperature": 1.0}
+    body = {
+        "messages": [{"role": "user", "content": "x"}],
+        "seed": 1,
+        "max_tokens": 6,
+        "temperature": 1.0,
+    }
     body |= {"top_k": 0, "stop": (), "logprobs": True}
     alone = [llm.chat(body["messages"], seed=1 + n, max_tokens=6, logprobs=0) for n in range(2)]
-    right = Heard([a.text for a in alone], [list(a.logprobs) for a in alone], ["length"] * 2, whole=True)
-    assert [a.finish_reason for a in alone] == ["length"] * 2 and Asked(body, 2, right).check(llm) == 2
+    right = Heard(
+        [a.text for a in alone], [list(a.logprobs) for a in alone], ["length"] * 2, whole=True
+    )
+    assert [a.finish_reason for a in alone] == ["length"] * 2 and Asked(body, 2, right).check(
+        llm
+    ) == 2
     for change in (
         lambda heard: heard.texts.reverse(),
         lambda heard: heard.finishes.__setitem__(1, "stop"),
@@ -64,11 +74,19 @@ def test_what_is_wrong_is_seen_in_an_answer(llm):
 @pytest.mark.slow
 def test_many_clients_for_some_seconds(tmp_path):
     done = soak(tmp_path, 20, clients=64, seed=1)
-    for what in ("answers compared", "turns compared", "left in the prompt", "left in the answer", "forks"):
+    for what in (
+        "answers compared",
+        "turns compared",
+        "left in the prompt",
+        "left in the answer",
+        "forks",
+    ):
         assert done[what] >= 10, f"{done}: this shows too little"
 
 
 @pytest.mark.slow
 def test_killed_twice_under_load(tmp_path):
     done = kill_often(tmp_path, 2, clients=32, seed=1)
-    assert done["turns compared"] >= 20 and done["broken off"] >= 20, f"{done}: this shows too little"
+    assert done["turns compared"] >= 20 and done["broken off"] >= 20, (
+        f"{done}: this shows too little"
+    )

@@ -38,7 +38,8 @@ class Owl(BaseModel):
 
 @pytest.fixture
 def saying(llm, monkeypatch):
-    """Return a way to make the model want to begin with a text; the constraint still has its say."""
+    """Return a way to make the model want to begin with a text; the constraint still has its
+    say."""
     from griffin.engine import core
 
     wanted: list[int] = []
@@ -107,12 +108,17 @@ def test_parse_gives_what_the_caller_described(client):
         model=NAME, messages=HI, response_format=Owl, temperature=0, max_tokens=400
     )
     assert isinstance(greedy.choices[0].message.parsed, Owl)
-    response = client.responses.parse(model=NAME, input="Hi", text_format=Owl, max_output_tokens=400)
+    response = client.responses.parse(
+        model=NAME, input="Hi", text_format=Owl, max_output_tokens=400
+    )
     assert isinstance(response.output_parsed, Owl) and response.status == "completed"
 
 
 def test_streamed_it_is_the_same(client):
-    form = {"type": "json_schema", "json_schema": {"name": "tally", "schema": TALLY, "strict": True}}
+    form = {
+        "type": "json_schema",
+        "json_schema": {"name": "tally", "schema": TALLY, "strict": True},
+    }
     answer = ask(client, response_format=form).choices[0]
     assert valid("look", answer.message.content) and answer.finish_reason == "stop"
     assert streamed(ask(client, response_format=form, stream=True)) == whole(answer)
@@ -132,11 +138,18 @@ def test_any_object_may_be_cut_short(client):
 def test_completions_and_text(client):
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": [1, "é", None]}}}
     answer = client.completions.create(
-        model=NAME, prompt=["x", "y"], max_tokens=40, echo=True, extra_body={"response_format": form}
+        model=NAME,
+        prompt=["x", "y"],
+        max_tokens=40,
+        echo=True,
+        extra_body={"response_format": form},
     )
     assert all(json.loads(choice.text[1:]) in (1, "é", None) for choice in answer.choices)
     free = ask(client, max_tokens=6).choices[0].message.content
-    assert ask(client, max_tokens=6, response_format={"type": "text"}).choices[0].message.content == free
+    assert (
+        ask(client, max_tokens=6, response_format={"type": "text"}).choices[0].message.content
+        == free
+    )
 
 
 def test_in_company_of_the_free(live, llm):
@@ -173,7 +186,9 @@ def test_a_call_that_must_be(client, several):
 def test_the_function_that_must_be_called(client):
     for name in ("look", "look_up"):
         chosen = {"type": "function", "function": {"name": name}}
-        _, ((called, arguments),), finish = whole(ask(client, tools=TOOLS, tool_choice=chosen).choices[0])
+        _, ((called, arguments),), finish = whole(
+            ask(client, tools=TOOLS, tool_choice=chosen).choices[0]
+        )
         assert called == name and valid(name, arguments) and finish == "tool_calls"
 
 
@@ -219,13 +234,18 @@ def test_a_call_that_is_cut_short(client, saying):
     saying('<tool_call>{"name": "look", "arguments": {"at": "owl",')
     for count in (12, 40):
         said = whole(ask(client, tools=TOOLS, max_tokens=count).choices[0])
-        assert said[2] == ("length" if not said[1] or not said[1][0][1].endswith("}") else "tool_calls")
+        assert said[2] == (
+            "length" if not said[1] or not said[1][0][1].endswith("}") else "tool_calls"
+        )
         assert streamed(ask(client, tools=TOOLS, max_tokens=count, stream=True)) == said
 
 
 def test_json_or_a_call(client, saying):
     """With a form and tools an answer is one or the other."""
-    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"const": {"say": "<tool_call>"}}}}
+    form = {
+        "type": "json_schema",
+        "json_schema": {"name": "x", "schema": {"const": {"say": "<tool_call>"}}},
+    }
     fields = {"tools": TOOLS, "response_format": form}
     saying("{")
     text, calls, finish = said = whole(ask(client, **fields).choices[0])
@@ -248,7 +268,13 @@ def test_responses_call(client, choice):
 @pytest.mark.parametrize("stream", [True, False])
 def test_responses_say_something_and_call(client, saying, stream):
     saying("Let me see.\n<tool_call>")
-    fields = {"model": NAME, "input": "Hi", "tools": FLAT, "store": False, "parallel_tool_calls": False}
+    fields = {
+        "model": NAME,
+        "input": "Hi",
+        "tools": FLAT,
+        "store": False,
+        "parallel_tool_calls": False,
+    }
     answer = client.responses.create(stream=stream, max_output_tokens=400, **fields)
     if stream:
         answer = list(answer)[-1].response
@@ -258,7 +284,8 @@ def test_responses_say_something_and_call(client, saying, stream):
 
 
 def test_a_conversation_goes_on_behind_a_call(client):
-    """What the client sends back is what the model said: the session knows it, and reads only what is new."""
+    """What the client sends back is what the model said: the session knows it, and reads only what
+    is new."""
     extra = {"extra_headers": {"x-conversation-id": "calls"}}
     first = ask(client, tools=TOOLS, tool_choice="required", parallel_tool_calls=False, **extra)
     message = first.choices[0].message
@@ -274,12 +301,20 @@ def test_a_conversation_goes_on_behind_a_call(client):
     ("fields", "param"),
     [
         (
-            {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": IMPOSSIBLE}}},
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "x", "schema": IMPOSSIBLE},
+                }
+            },
             "response_format",
         ),
         (
             {
-                "tools": [*TOOLS, {"type": "function", "function": {"name": "x", "parameters": IMPOSSIBLE}}],
+                "tools": [
+                    *TOOLS,
+                    {"type": "function", "function": {"name": "x", "parameters": IMPOSSIBLE}},
+                ],
             },
             "tools[2].function.parameters",
         ),
@@ -320,7 +355,9 @@ def test_what_cannot_be_held_to_is_refused(live, client, fields, param, stream):
 
 def test_the_search_for_what_is_to_blame_ends(client, llm, monkeypatch):
     compiled, compile_ = [], llm.grammars.compile
-    monkeypatch.setattr(llm.grammars, "compile", lambda grammar: compiled.append(1) or compile_(grammar))
+    monkeypatch.setattr(
+        llm.grammars, "compile", lambda grammar: compiled.append(1) or compile_(grammar)
+    )
     monkeypatch.setattr(constraints, "_BLAME_SECONDS", 0)
     function = {"name": "x", "strict": True, "parameters": {"properties": {"a": IMPOSSIBLE}}}
     with pytest.raises(openai.BadRequestError) as caught:
@@ -337,7 +374,12 @@ def test_grammars_that_take_their_time_hold_up_no_texts(client, llm, monkeypatch
             with pytest.raises(openai.APIStatusError, match="not prepared in time"):
                 ask(client, response_format={"type": "json_object"})
         long = [{"role": "user", "content": "x " * 2000}]  # it is parsed beside the loop
-        assert ask(client.with_options(timeout=10), messages=long, max_tokens=2).usage.completion_tokens == 2
+        assert (
+            ask(
+                client.with_options(timeout=10), messages=long, max_tokens=2
+            ).usage.completion_tokens
+            == 2
+        )
     finally:
         end.set()
     assert len(begun) == 1  # who waited in vain costs nothing
@@ -360,7 +402,9 @@ def test_responses_and_completions_refuse_it_too(client):
 def test_a_tool_that_is_not_strict_may_ask_for_more_than_can_be_held_to(client):
     few = {"type": "array", "uniqueItems": True, "items": {"const": 1}, "maxItems": 2}
     schema = {"properties": {"a": few}}
-    tools = [{"type": "function", "function": {"name": "x", "parameters": schema | {"required": ["a"]}}}]
+    tools = [
+        {"type": "function", "function": {"name": "x", "parameters": schema | {"required": ["a"]}}}
+    ]
     answer = ask(client, tools=tools, tool_choice="required", max_tokens=60, seed=3)
     assert whole(answer.choices[0])[1][0][1].startswith("{")
 

@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 from griffin.server.protocol import Message, Tool, ToolCall
 from griffin.server.tool_text import CallReader, Said, read_answer, with_tools
 
-LOOK = '<tool_call>{"name": "look", "arguments": {"at": "}\\"</tool_call>{", "n": [1, {}]}}</tool_call>'
+LOOK = (
+    '<tool_call>{"name": "look", "arguments": {"at": "}\\"</tool_call>{", "n": [1,'
+    " {}]}}</tool_call>"
+)
 NONE = '<tool_call>{"name": "look_up-2", "arguments": {}}</tool_call>'
 ARGUMENTS = '{"at": "}\\"</tool_call>{", "n": [1, {}]}'
 
@@ -53,7 +56,9 @@ def test_an_answer_is_parted(text, expected):
 
 
 @given(
-    st.lists(st.sampled_from([LOOK, NONE, "<tool", "\n", " ", "é", "<", "Hi"]), max_size=6).map("".join),
+    st.lists(st.sampled_from([LOOK, NONE, "<tool", "\n", " ", "é", "<", "Hi"]), max_size=6).map(
+        "".join
+    ),
     st.lists(st.integers(1, 9), max_size=80),
     st.booleans(),
 )
@@ -76,7 +81,9 @@ def test_pieces_say_what_the_whole_does(text, cuts, anywhere):
         at += cut
     said += reader.finish()
     whole = CallReader(anywhere)
-    assert joined(said) == joined([*whole.feed(text), *whole.finish()]) and reader.whole == whole.whole
+    assert (
+        joined(said) == joined([*whole.feed(text), *whole.finish()]) and reader.whole == whole.whole
+    )
 
 
 def test_json_that_speaks_of_calls_is_no_call():
@@ -111,6 +118,10 @@ def test_tools_are_described_and_results_told():
     )
     assert [m.role for m in told] == ["system", "user", "assistant", "user"]
     line = told[0].content.splitlines()[1]
-    assert json.loads(line) == {"name": "look", "description": "Looks.", "parameters": {"type": "object"}}
+    assert json.loads(line) == {
+        "name": "look",
+        "description": "Looks.",
+        "parameters": {"type": "object"},
+    }
     assert told[2].content == '<tool_call>{"name": "look", "arguments": {}}</tool_call>'
     assert told[3].content == "Result of look (call_1):\nan owl"

@@ -1,4 +1,5 @@
-"""States that are a function of the tokens read, without a model; conversations and sessions made of them."""
+"""States that are a function of the tokens read, without a model; conversations and sessions made
+of them."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ def fingerprint(config: GriffinConfig = CONFIG, **parts: str) -> Fingerprint:
 def fake_state(
     tokens: Sequence[int], config: GriffinConfig = CONFIG, dtype: torch.dtype = torch.float32
 ) -> State | None:
-    """Return what such a model remembers of these tokens: position p's keys follow from the first p + 1."""
+    """Return what such a model remembers of these tokens: position p's keys follow from the first p
+    + 1."""
     if not tokens:
         return None
     state = State.zeros(config, dtype=dtype)
@@ -70,7 +72,8 @@ def _fill(like: torch.Tensor, seed: int) -> torch.Tensor:
 
 
 def say(session: Session, ids: Sequence[int], *, pending: int = 1, role: str = "user") -> Turn:
-    """Commit a turn of these ids; the state after it is the fake one of all tokens but the pending."""
+    """Commit a turn of these ids; the state after it is the fake one of all tokens but the
+    pending."""
     tokens = [i for turn in session.turns() for i in turn.ids] + list(ids)
     read = tokens[: len(tokens) - pending]
     dtype = session.fingerprint.torch_dtype

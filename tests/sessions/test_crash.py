@@ -34,7 +34,8 @@ def tokens_after(turns: int) -> list[int]:
 
 
 def child(work: Callable[[], None]) -> int:
-    """Run something in a forked process and return its id. It ends without the cleaning up of this one."""
+    """Run something in a forked process and return its id. It ends without the cleaning up of this
+    one."""
     pid = os.fork()
     if pid:
         return pid
@@ -98,7 +99,8 @@ def test_killed_a_hundred_times(tmp_path):
 
 
 def test_killed_between_any_two_steps_of_a_commit(tmp_path, monkeypatch):
-    """Every system call that changes the disk, one after another: the child ends right before it."""
+    """Every system call that changes the disk, one after another: the child ends right before
+    it."""
     real = {name: getattr(os, name) for name in ("write", "fsync", "open")}
     real_rename = Path.replace
 
@@ -121,7 +123,10 @@ def test_killed_between_any_two_steps_of_a_commit(tmp_path, monkeypatch):
     outcomes = []
     for left in range(60):
         folder = tmp_path / str(left)
-        with Store(folder) as store, store.create("a", fingerprint=fingerprint(), config=CONFIG) as session:
+        with (
+            Store(folder) as store,
+            store.create("a", fingerprint=fingerprint(), config=CONFIG) as session,
+        ):
             say(session, turn_ids(1))
         pid = child(lambda folder=folder, left=left: dying(folder, left))
         _, status = os.waitpid(pid, 0)
@@ -157,11 +162,16 @@ def test_a_full_disk_leaves_everything_as_it_was(tmp_path, monkeypatch):
                     raise OSError(errno.ENOSPC, "No space left on device")
                 return real(*args)
 
-            for attempt in (lambda: say(session, turn_ids(2)), lambda: save_state_file(path, info, state)):
+            for attempt in (
+                lambda: say(session, turn_ids(2)),
+                lambda: save_state_file(path, info, state),
+            ):
                 count = 0
                 with monkeypatch.context() as patch:
                     patch.setattr(os, name, full)
-                    with pytest.raises(StorageFull, match=r"no room to write .*\(No space left on device\)"):
+                    with pytest.raises(
+                        StorageFull, match=r"no room to write .*\(No space left on device\)"
+                    ):
                         attempt()
                 assert holds(session, tokens_after(1)) and store.check() == ()
                 assert len(list(store.blobs.iterdir())) == 1
@@ -185,9 +195,13 @@ def test_short_writes_are_gone_on_with(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("limit", [600, 4_000, 30_000, 120_000])
 def test_a_limit_on_file_sizes(tmp_path, limit):
-    """The system's own refusal, met by the state's file or by sqlite's journal, whichever is larger."""
+    """The system's own refusal, met by the state's file or by sqlite's journal, whichever is
+    larger."""
     folder = tmp_path / "s"
-    with Store(folder) as store, store.create("a", fingerprint=fingerprint(), config=CONFIG) as session:
+    with (
+        Store(folder) as store,
+        store.create("a", fingerprint=fingerprint(), config=CONFIG) as session,
+    ):
         say(session, turn_ids(1))
 
     def work() -> None:
@@ -214,7 +228,8 @@ def test_a_limit_on_file_sizes(tmp_path, limit):
 
 
 def test_an_interrupt_after_the_commit_loses_nothing(tmp_path, monkeypatch):
-    """Ctrl-C between the row's commit and the return: the file stays, the session knows where it stands."""
+    """Ctrl-C between the row's commit and the return: the file stays, the session knows where it
+    stands."""
     with (
         Store(tmp_path / "s") as store,
         store.create("a", fingerprint=fingerprint(), config=CONFIG) as session,
@@ -238,7 +253,10 @@ def test_an_interrupt_after_the_commit_loses_nothing(tmp_path, monkeypatch):
 
 
 def write_many(folder: Path, name: str, start, turns: int) -> None:
-    with Store(folder) as store, store.create(name, fingerprint=fingerprint(), config=CONFIG) as session:
+    with (
+        Store(folder) as store,
+        store.create(name, fingerprint=fingerprint(), config=CONFIG) as session,
+    ):
         start.wait()
         for number in range(1, turns + 1):
             say(session, turn_ids(number))
@@ -273,7 +291,10 @@ def test_processes_want_one_session(tmp_path):
     os.read(reading, 4)
 
     def want() -> None:
-        with Store(folder) as store, pytest.raises(SessionBusy, match=f"in use by process {pid} on"):
+        with (
+            Store(folder) as store,
+            pytest.raises(SessionBusy, match=f"in use by process {pid} on"),
+        ):
             store.open("a", fingerprint())
 
     try:
@@ -321,7 +342,10 @@ def test_stores_open_at_once(tmp_path):
 
     def work(name: str) -> None:
         start.wait()
-        with Store(tmp_path / "s") as store, store.create(name, fingerprint=fingerprint(), config=CONFIG):
+        with (
+            Store(tmp_path / "s") as store,
+            store.create(name, fingerprint=fingerprint(), config=CONFIG),
+        ):
             pass
 
     workers = [FORK.Process(target=work, args=(name,)) for name in "abcdef"]

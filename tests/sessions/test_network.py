@@ -11,7 +11,7 @@ from tests.sessions.test_crash import child, kill_often, talk, tokens_after
 
 TABLE = r"""
 21 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard
-40 21 0:35 / /mnt/share rw,noatime shared:9 - nfs4 files:/export rw,vers=4.2,local_lock=none,addr=10.0.0.2
+40 21 0:35 / /mnt/share rw shared:9 - nfs4 files:/export rw,vers=4.2,local_lock=none,addr=10.0.0.2
 41 21 0:36 / /mnt/share/disk rw - xfs /dev/vdb rw
 42 21 0:37 / /mnt/old rw - nfs files:/old rw,vers=3,nolock,local_lock=all
 43 21 0:38 / /mnt/with\040blank rw - cifs //files/x rw,nobrl
@@ -67,7 +67,10 @@ def test_a_table_that_is_not_there(tmp_path, monkeypatch):
 
 
 def modes(store: Store) -> tuple[str, int]:
-    return store.index.rows("PRAGMA journal_mode")[0][0], store.index.rows("PRAGMA synchronous")[0][0]
+    return (
+        store.index.rows("PRAGMA journal_mode")[0][0],
+        store.index.rows("PRAGMA synchronous")[0][0],
+    )
 
 
 def test_a_network_folder_is_refused_without_the_option_and_keeps_to_it(tmp_path, monkeypatch):
@@ -136,7 +139,8 @@ def test_processes_write_at_once_with_a_rollback_journal(tmp_path):
 def test_who_lost_a_lease_does_not_write_over_the_one_who_has_it(store, what):
     with store.create("kitchen", fingerprint=fingerprint(), config=CONFIG) as ours:
         say(ours, [1, 2, 3])
-        # What it looks like when a file server gives up the lock of a machine that it does not hear from.
+        # What it looks like when a file server gives up the lock of a machine that it does not hear
+        # from.
         for lock in store.locks.iterdir():
             lock.unlink()
         with store.open("kitchen", fingerprint()) as theirs:
@@ -151,7 +155,10 @@ def test_who_lost_a_lease_does_not_write_over_the_one_who_has_it(store, what):
 
 
 def test_busy_is_seen_by_all_and_disturbs_nobody(store, tmp_path):
-    with Store(store.folder) as other, store.create("kitchen", fingerprint=fingerprint(), config=CONFIG):
+    with (
+        Store(store.folder) as other,
+        store.create("kitchen", fingerprint=fingerprint(), config=CONFIG),
+    ):
         assert other.busy("kitchen") and store.busy("kitchen")
         with pytest.raises(SessionBusy, match="process"):
             other.open("kitchen", fingerprint())
@@ -176,7 +183,8 @@ def test_the_session_of_one_who_was_killed_is_free(tmp_path):
 
 
 def test_a_moment_of_looking_is_waited_out(store):
-    """Who sweeps or looks holds a lease for a moment; nobody is told that a session is busy for that."""
+    """Who sweeps or looks holds a lease for a moment; nobody is told that a session is busy for
+    that."""
     import threading
 
     store.create("kitchen", fingerprint=fingerprint(), config=CONFIG).close()

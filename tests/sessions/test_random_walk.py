@@ -14,9 +14,12 @@ from tests.sessions.fakes import CONFIGS, fake_state, fingerprint, holds, random
 
 @dataclass
 class Talk:
-    """What a session should be: turns by number as (parent, ids, tokens up to it, pending, has a state)."""
+    """What a session should be: turns by number as (parent, ids, tokens up to it, pending, has a
+    state)."""
 
-    turns: dict[int, tuple[int | None, list[int], list[int], int, bool]] = field(default_factory=dict)
+    turns: dict[int, tuple[int | None, list[int], list[int], int, bool]] = field(
+        default_factory=dict
+    )
     head: int | None = None
     tip: int | None = None
 
@@ -83,7 +86,11 @@ def walk(folder: Path, kind: str, seed: int, steps: int) -> None:
         with store.open(name, mark) as session:
             agrees(session, talks[name], everywhere=True)
         store.delete(name)
-    assert store.usage().nbytes == 0 and not list(store.blobs.iterdir()) and not list(store.locks.iterdir())
+    assert (
+        store.usage().nbytes == 0
+        and not list(store.blobs.iterdir())
+        and not list(store.locks.iterdir())
+    )
     store.close()
 
 

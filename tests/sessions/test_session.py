@@ -11,7 +11,16 @@ from griffin.sessions import Session, Store, UnknownTurn, extend_chain
 from griffin.sessions.tokens import NOTHING
 from griffin.sessions.turn_file import expected
 from tests.conftest import TOYS, make_model
-from tests.sessions.fakes import CONFIG, CONFIGS, fake_state, fingerprint, holds, random_ids, same, say
+from tests.sessions.fakes import (
+    CONFIG,
+    CONFIGS,
+    fake_state,
+    fingerprint,
+    holds,
+    random_ids,
+    same,
+    say,
+)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -22,7 +31,10 @@ def test_every_turn_of_any_length_comes_back_to_the_bit(tmp_path, kind, dtype):
     lengths = [1, 1, 2, 14, 1, 15, 16, 17, 40, 3, 5, 2, 1, 33]
     tokens: list[int] = []
     ends: list[tuple[int, int]] = []
-    with Store(tmp_path / "s") as store, store.create("a", fingerprint=mark, config=config) as session:
+    with (
+        Store(tmp_path / "s") as store,
+        store.create("a", fingerprint=mark, config=config) as session,
+    ):
         for length in lengths:
             ids = [chance.randrange(97) for _ in range(length)]
             tokens += ids
@@ -30,7 +42,9 @@ def test_every_turn_of_any_length_comes_back_to_the_bit(tmp_path, kind, dtype):
             ends.append((say(session, ids, pending=pending).tokens, pending))
     with Store(tmp_path / "s") as store, store.open("a", mark) as session:
         assert [turn.ids for turn in session.turns()][3] == tuple(tokens[4:18])
-        assert session.chain == extend_chain(NOTHING, tokens).hex() and session.ids() == tuple(tokens)
+        assert session.chain == extend_chain(NOTHING, tokens).hex() and session.ids() == tuple(
+            tokens
+        )
         for number, (end, pending) in reversed(list(enumerate(ends, start=1))):
             session.goto(number)
             assert holds(session, tokens[:end], pending), number
@@ -180,7 +194,11 @@ def test_forks_share_files_and_nothing_else(store, session):
         assert fork.title == "anew" and holds(fork, ids)
     session.close()
     store.rename("kitchen", "cellar")
-    assert [store.show(name).parent for name in ("try2", "first", "cellar")] == ["cellar", "cellar", ""]
+    assert [store.show(name).parent for name in ("try2", "first", "cellar")] == [
+        "cellar",
+        "cellar",
+        "",
+    ]
     store.delete("cellar")
     assert store.show("try2").parent == ""
     for name, tokens in (("try2", [*ids, 1, 2, 3, 7, 7]), ("first", ids)):
@@ -218,7 +236,10 @@ GOOD = {"role": "user", "ids": [3, 4], "pending": [4]}
             "the session's model has",
         ),
         ({"state": fake_state([1, 2, 3]).select([0, 0])}, "layer 0"),
-        ({"state": fake_state([1, 2, 3]).map(lambda t: t / 0 if t.dim() > 1 else t)}, "NaN or infinity"),
+        (
+            {"state": fake_state([1, 2, 3]).map(lambda t: t / 0 if t.dim() > 1 else t)},
+            "NaN or infinity",
+        ),
         ({"stats": {"a": {1, 2}}}, "JSON"),
     ],
 )
@@ -245,9 +266,19 @@ def test_states_are_copied(session):
 def test_what_is_kept_beside(session, store):
     say(session, [1, 2])
     turn = session.commit(
-        role="model", ids=[3], state=fake_state([1, 2]), pending=[3], text="Ü\0\n", stats={"seconds": 0.5}
+        role="model",
+        ids=[3],
+        state=fake_state([1, 2]),
+        pending=[3],
+        text="Ü\0\n",
+        stats={"seconds": 0.5},
     )
-    assert (turn.text, turn.stats, turn.role, turn.parent) == ("Ü\0\n", {"seconds": 0.5}, "model", 1)
+    assert (turn.text, turn.stats, turn.role, turn.parent) == (
+        "Ü\0\n",
+        {"seconds": 0.5},
+        "model",
+        1,
+    )
     session.update(title="Soup", settings={"temperature": 0.7})
     session.close()
     assert store.show("kitchen").title == "Soup"
@@ -278,6 +309,10 @@ def test_files_hold_what_a_turn_added_and_no_more(session, store):
         return store.usage().nbytes - before
 
     say(session, list(range(40)))
-    kv_per_token = 2 * 2 * 4 * 4 + 4  # two layers' keys and values of one head of 4 floats, and the id
-    assert added(list(range(12))) - added([1, 2]) == pytest.approx(10 * kv_per_token, abs=60)  # header, text
+    kv_per_token = (
+        2 * 2 * 4 * 4 + 4
+    )  # two layers' keys and values of one head of 4 floats, and the id
+    assert added(list(range(12))) - added([1, 2]) == pytest.approx(
+        10 * kv_per_token, abs=60
+    )  # header, text
     assert added(list(range(60))) < added(list(range(30))) + 30 * 4 + 60  # a window is the most

@@ -1,4 +1,5 @@
-"""Portable state files: what goes in comes out, and what is not whole or not right is named and refused."""
+"""Portable state files: what goes in comes out, and what is not whole or not right is named and
+refused."""
 
 from __future__ import annotations
 
@@ -73,7 +74,9 @@ def test_round_trip(tmp_path, kind, dtype):
         pending = min(length, chance.choice([1, 3]))
         info = info_of(tokens, pending, fingerprint=mark, config=config)
         state = fake_state(tokens[: length - pending], config, mark.torch_dtype)
-        assert save_state_file(path, info, state) == path.stat().st_size  # in place of the one before
+        assert (
+            save_state_file(path, info, state) == path.stat().st_size
+        )  # in place of the one before
         assert path.stat().st_mode & 0o777 == 0o600
         for given_mark in (mark, None):
             found, back = load_state_file(path, given_mark)
@@ -99,7 +102,11 @@ def test_any_library_reads_it_oldest_position_first(tmp_path):
     assert found["ids"].tolist() == tokens and found["ids"].dtype == torch.int32
     with safetensors.safe_open(tmp_path / "f", "pt") as file:
         said = file.metadata()
-    assert (said["tokens_seen"], json.loads(said["pending_ids"]), said["title"]) == ("29", [29], "Soup")
+    assert (said["tokens_seen"], json.loads(said["pending_ids"]), said["title"]) == (
+        "29",
+        [29],
+        "Soup",
+    )
 
 
 @pytest.mark.parametrize(
@@ -116,7 +123,10 @@ def test_any_library_reads_it_oldest_position_first(tmp_path):
         ({"turns": records([1, 2], [3])}, "does not end where"),
         ({"turns": (replace(records([1, 2, 3, 4])[0], ids=(1, 2, 3, 5)),)}, "not those its hash"),
         ({"turns": (replace(records([1, 2, 3, 4])[0], tokens=3),)}, "4 ids and ends after 3"),
-        ({"turns": records([1, 2])[:1] + records([1, 2, 3], [4])[1:]}, "ends after 4 tokens, not 3"),
+        (
+            {"turns": records([1, 2])[:1] + records([1, 2, 3], [4])[1:]},
+            "ends after 4 tokens, not 3",
+        ),
         ({"turns": records([1, 2, 3, 4]), "pending": (3,)}, "not the last ones"),
         ({"turns": (replace(records([1, 2, 3, 4])[0], created=float("inf")),)}, "made at inf"),
         ({"turns": (replace(records([1, 2, 3, 4])[0], text=5),)}, "not a string"),
@@ -134,7 +144,10 @@ def test_what_contradicts_itself_is_not_written(wrong, message):
         (fake_state([1, 2, 3, 4, 5]), "position 5, after 3"),
         (fake_state([1, 2, 3], CONFIGS["hawk"]), "has 2 layers"),
         (fake_state([1, 2, 3], dtype=torch.bfloat16), "bfloat16"),
-        (fake_state([1, 2, 3]).map(lambda t: t * float("inf") if t.dim() == 2 else t), "NaN or infinity"),
+        (
+            fake_state([1, 2, 3]).map(lambda t: t * float("inf") if t.dim() == 2 else t),
+            "NaN or infinity",
+        ),
     ],
 )
 def test_a_state_that_does_not_fit_is_not_written(tmp_path, state, message):
@@ -147,19 +160,24 @@ def test_a_state_that_does_not_fit_is_not_written(tmp_path, state, message):
 
 def test_another_model_is_refused_before_the_state_is_read(tmp_path):
     save_state_file(tmp_path / "f", info_of([1, 2, 3]), fake_state([1, 2]))
-    with pytest.raises(StateMismatch, match=r"f belongs to another model \(weights: w+\.\.\. there, v here"):
+    with pytest.raises(
+        StateMismatch, match=r"f belongs to another model \(weights: w+\.\.\. there, v here"
+    ):
         load_state_file(tmp_path / "f", fingerprint(weights="v"))
     with pytest.raises(UnknownSession, match="no state file"):
         load_state_file(tmp_path / "g")
 
 
-def altered(path: Path, metadata: dict[str, str | None], tensors: dict[str, torch.Tensor | None]) -> None:
+def altered(
+    path: Path, metadata: dict[str, str | None], tensors: dict[str, torch.Tensor | None]
+) -> None:
     """Write a file again with some things changed or gone, and checksums that fit."""
     with TensorFile(path) as file:
         said = {**file.metadata, **metadata}
         held = {**{name: file.read(name) for name in file.specs}, **tensors}
     packed = pack(
-        {k: v for k, v in held.items() if v is not None}, {k: v for k, v in said.items() if v is not None}
+        {k: v for k, v in held.items() if v is not None},
+        {k: v for k, v in said.items() if v is not None},
     )
     write_durably(path, packed.chunks)
 
@@ -189,7 +207,8 @@ HUGE = CONFIG.replace(attention_window_size=1 << 40)
         ({"title": "\udcff"}, {}),
         ({"config": json.dumps(WIDER.to_dict())}, {}),
         ({"config": json.dumps({**CONFIG.to_dict(), "more": 1})}, {}),
-        ({"config": json.dumps(HUGE.to_dict()), "fingerprint": json.dumps(fingerprint(HUGE).to_dict())}, {}),
+        ({"config": json.dumps(HUGE.to_dict()),
+          "fingerprint": json.dumps(fingerprint(HUGE).to_dict())}, {}),
         ({"config": json.dumps({**CONFIG.to_dict(), "block_types": ["recurrent"] * 100_000})}, {}),
         ({}, {"k.1": None}),
         ({}, {"k.0": torch.zeros(3)}),
@@ -205,7 +224,9 @@ HUGE = CONFIG.replace(attention_window_size=1 << 40)
 )  # fmt: skip
 def test_whole_files_that_lie(tmp_path, metadata, tensors):
     path = tmp_path / "f"
-    save_state_file(path, info_of([1, 2, 3, 4], turns=records([1, 2], [3, 4])), fake_state([1, 2, 3]))
+    save_state_file(
+        path, info_of([1, 2, 3, 4], turns=records([1, 2], [3, 4])), fake_state([1, 2, 3])
+    )
     altered(path, {}, {})
     load_state_file(path, fingerprint())  # the altering itself does no harm
     altered(path, metadata, tensors)
@@ -227,7 +248,9 @@ def test_raw_states_are_told_apart(tmp_path):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> tuple[Path, bytes]:
     path = tmp_path_factory.mktemp("whole") / "f"
-    save_state_file(path, info_of([1, 2, 3, 4], turns=records([1, 2], [3, 4])), fake_state([1, 2, 3]))
+    save_state_file(
+        path, info_of([1, 2, 3, 4], turns=records([1, 2], [3, 4])), fake_state([1, 2, 3])
+    )
     return path, path.read_bytes()
 
 
@@ -236,7 +259,9 @@ def whole(tmp_path_factory) -> tuple[Path, bytes]:
 def test_random_damage_is_never_anything_but_torn(whole, data):
     path, content = whole
     start = data.draw(st.integers(0, len(content)))
-    stop = data.draw(st.one_of(st.just(start), st.just(len(content)), st.integers(start, len(content))))
+    stop = data.draw(
+        st.one_of(st.just(start), st.just(len(content)), st.integers(start, len(content)))
+    )
     damaged = content[:start] + data.draw(st.binary(max_size=60)) + content[stop:]
     path.write_bytes(damaged)
     if damaged != content:
@@ -270,12 +295,17 @@ def test_a_session_travels(tmp_path):
             other.import_(path, "c", fingerprint=fingerprint(weights="v"))
         with other.open("b", fingerprint()) as session:
             assert holds(session, tokens)
-            assert [(t.role, t.text, t.ids, t.chain, t.tokens, t.created) for t in session.turns()] == [
-                (t.role, t.text, t.ids, t.chain, t.tokens, t.created) for t in turns[:3]
-            ]
-            with pytest.raises(UnknownTurn, match="turn 2 came with an imported state as text only"):
+            assert [
+                (t.role, t.text, t.ids, t.chain, t.tokens, t.created) for t in session.turns()
+            ] == [(t.role, t.text, t.ids, t.chain, t.tokens, t.created) for t in turns[:3]]
+            with pytest.raises(
+                UnknownTurn, match="turn 2 came with an imported state as text only"
+            ):
                 session.undo()
-            for use in (lambda: session.fork("c", at=1), lambda: session.export(tmp_path / "c", at=1)):
+            for use in (
+                lambda: session.fork("c", at=1),
+                lambda: session.export(tmp_path / "c", at=1),
+            ):
                 with pytest.raises(UnknownTurn, match="text only"):
                     use()
             say(session, [8] * 5)
@@ -305,7 +335,10 @@ def test_a_state_that_is_no_conversation(tmp_path):
             assert (resumed.tokens, resumed.nbytes) == (60, resumed.state.nbytes)
             state = fake_state([*tokens, 1])
             session.commit(role="user", ids=[1, 2], state=state, pending=[2])
-            assert session.chain == extend_chain(NOTHING, [*tokens, 1, 2]).hex() and session.tokens == 62
+            assert (
+                session.chain == extend_chain(NOTHING, [*tokens, 1, 2]).hex()
+                and session.tokens == 62
+            )
             assert same(session.resume().state, state)
             session.export(tmp_path / "again")
         assert store.check() == ()

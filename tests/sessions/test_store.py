@@ -30,7 +30,22 @@ def test_names(store):
     for name in ("a", "A", "0", "Kitchen-2.0_b", "x" * 128):
         begin(store, name).close()
     assert {info.name for info in store.list()} == {"a", "A", "0", "Kitchen-2.0_b", "x" * 128}
-    for name in ("", ".", "..", "../a", "a/b", "a\\b", "-a", "_a", "a b", "a\n", "ä", "x" * 129, "a\0", None):
+    for name in (
+        "",
+        ".",
+        "..",
+        "../a",
+        "a/b",
+        "a\\b",
+        "-a",
+        "_a",
+        "a b",
+        "a\n",
+        "ä",
+        "x" * 129,
+        "a\0",
+        None,
+    ):
         for use in (lambda n: store.open(n, fingerprint()), store.show, store.delete, store.turns):
             with pytest.raises(InvalidName, match="1 to 128"):
                 use(name)
@@ -133,7 +148,9 @@ def test_creating_what_is_there(store):
 def test_one_holder_at_a_time(store):
     with begin(store, "a") as session:
         say(session, [1, 2])
-        with pytest.raises(SessionBusy, match=f"process {os.getpid()} on .* since .*close it there"):
+        with pytest.raises(
+            SessionBusy, match=f"process {os.getpid()} on .* since .*close it there"
+        ):
             store.open("a", fingerprint())
         with pytest.raises(SessionBusy):
             store.delete("a")
@@ -158,7 +175,9 @@ def test_another_model_is_refused_and_told_what_differs(store):
     }
     assert others.keys() == fingerprint().to_dict().keys()
     for part, other in others.items():
-        with pytest.raises(StateMismatch, match=rf"'a' belongs to another model \({part}: [^;]*\)") as error:
+        with pytest.raises(
+            StateMismatch, match=rf"'a' belongs to another model \({part}: [^;]*\)"
+        ) as error:
             store.open("a", other)
         assert (error.value.status, error.value.code) == (409, "state_mismatch")
         assert list(fingerprint().differences(other)) == [part]
@@ -166,7 +185,9 @@ def test_another_model_is_refused_and_told_what_differs(store):
     store.open("a", fingerprint()).close()  # a refusal holds no lease
 
 
-@pytest.mark.parametrize("bad", [{"weights": ""}, {"weights": "a\n"}, {"weights": 3}, {"dtype": "int8"}])
+@pytest.mark.parametrize(
+    "bad", [{"weights": ""}, {"weights": "a\n"}, {"weights": 3}, {"dtype": "int8"}]
+)
 def test_fingerprints_are_strict(bad):
     with pytest.raises(ValueError, match="the fingerprint's"):
         fingerprint(**bad)
@@ -200,7 +221,11 @@ def test_delete_deletes(store):
         state = fake_state([1, 2, *ids[:-1]])
         session.commit(role="secret-role", ids=ids, state=state, pending=ids[-1:], text=secret)
         store.export("secret-name", store.folder.parent / "out")
-    words = [b"secret", bytes(b for i in ids for b in (i, 0, 0, 0)), state.layers[0].lru.numpy().tobytes()]
+    words = [
+        b"secret",
+        bytes(b for i in ids for b in (i, 0, 0, 0)),
+        state.layers[0].lru.numpy().tobytes(),
+    ]
     assert all(word in everything_in(store) for word in words)
     store.delete("secret-name")
     assert not any(word in everything_in(store) for word in words)

@@ -98,7 +98,12 @@ def test_check_finds_what_is_wrong_in_the_index(store):
         index.execute("UPDATE turn SET tokens = 9, start = 1 WHERE id = 2")
     found = store.check()
     assert len(found) == 5, found
-    for words in ("turn 1: its tokens", "turn 2: it has 1 ids, and 6", "begins at position 1", "stray"):
+    for words in (
+        "turn 1: its tokens",
+        "turn 2: it has 1 ids, and 6",
+        "begins at position 1",
+        "stray",
+    ):
         assert any(words in problem for problem in found), (words, found)
 
 
@@ -170,16 +175,22 @@ def test_what_is_carried_is_left_alone_and_not_left_behind(store):
 
 
 def test_a_file_of_the_same_tokens_and_other_numbers_is_told_apart(store):
-    """Two sessions that read the same through models that differ: no file stands in for the other."""
+    """Two sessions that read the same through models that differ: no file stands in for the
+    other."""
     files = []
     for name, factor in (("a", 1), ("b", 2)):
         with begin(store, name) as session:
             before = set(store.blobs.iterdir())
-            state = fake_state([1, 2]).map(lambda t, factor=factor: t * factor if t.dim() > 1 else t)
+            state = fake_state([1, 2]).map(
+                lambda t, factor=factor: t * factor if t.dim() > 1 else t
+            )
             session.commit(role="user", ids=[1, 2, 3], state=state, pending=[3])
             files.append((set(store.blobs.iterdir()) - before).pop())
     files[0].write_bytes(files[1].read_bytes())
-    with store.open("a", fingerprint()) as session, pytest.raises(StateTorn, match="not the file that was"):
+    with (
+        store.open("a", fingerprint()) as session,
+        pytest.raises(StateTorn, match="not the file that was"),
+    ):
         session.resume()
 
 
@@ -188,7 +199,10 @@ def test_an_index_that_means_other_tokens_is_told_apart(store):
         say(session, [1, 2])
     with store.index.transaction() as index:
         index.execute("UPDATE turn SET chain = ?", ("0" * 32,))
-    with store.open("a", fingerprint()) as session, pytest.raises(StateTorn, match="not the file that was"):
+    with (
+        store.open("a", fingerprint()) as session,
+        pytest.raises(StateTorn, match="not the file that was"),
+    ):
         session.resume()
 
 

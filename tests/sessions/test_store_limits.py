@@ -26,11 +26,19 @@ def test_the_quota_takes_the_longest_unused_and_never_an_open_one(tmp_path):
                 say(session, list(range(30)))
             age(plain, name, 100 - number)
         one = plain.usage().nbytes // 4
-    with Store(tmp_path / "s", quota_bytes=4 * one + 100) as store, store.open("a", fingerprint()) as held:
+    with (
+        Store(tmp_path / "s", quota_bytes=4 * one + 100) as store,
+        store.open("a", fingerprint()) as held,
+    ):
         age(store, "a", 1000)
         with begin(store, "e") as session:
             say(session, list(range(30)))
-        assert [info.name for info in store.list()] == ["e", "d", "c", "a"]  # b went, not a, which is open
+        assert [info.name for info in store.list()] == [
+            "e",
+            "d",
+            "c",
+            "a",
+        ]  # b went, not a, which is open
         assert store.usage().nbytes <= 4 * one + 100
         assert holds(held, list(range(30)))
         assert store.check() == ()
@@ -48,8 +56,13 @@ def test_an_owner_makes_room_for_what_is_new_and_others_do_not(tmp_path):
         with begin(his, "b") as session:
             say(session, list(range(30)))
         assert [info.name for info in his.list()] in (["b"], ["b", "a"])
-        assert len(his.list()) + len(store.within("his.states").list()) == 2 and len(hers.list()) == 1
-        with his.open("b", fingerprint()) as session, pytest.raises(StorageFull, match="of others leave no"):
+        assert (
+            len(his.list()) + len(store.within("his.states").list()) == 2 and len(hers.list()) == 1
+        )
+        with (
+            his.open("b", fingerprint()) as session,
+            pytest.raises(StorageFull, match="of others leave no"),
+        ):
             say(session, list(range(90)))
             say(session, list(range(90)))
         assert len(hers.list()) == 1 and store.check() == ()

@@ -123,7 +123,8 @@ A = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
         b'{"__metadata__": {"digest": "\\ud800", "crc32": "{}"}}',
         *(json.dumps({"__metadata__": META, "a": {**A, key: value}}).encode() for key, value in [
             ("dtype", "F8"), ("dtype", None), ("shape", "1"), ("shape", [-1]), ("shape", [True]),
-            ("shape", [1e9]), ("shape", [2**62, 2**62]), ("data_offsets", [0]), ("data_offsets", [4, 0]),
+            ("shape", [1e9]), ("shape", [2**62, 2**62]), ("data_offsets", [0]),
+            ("data_offsets", [4, 0]),
             ("data_offsets", [-4, 0]), ("data_offsets", ["0", "4"]), ("data_offsets", None),
             ("data_offsets", [0, 1 << 70]),
         ]),
@@ -145,7 +146,11 @@ def test_headers_that_lie(tmp_path, header):
 def test_tensors_that_share_their_bytes(tmp_path):
     """The sizes add up, and the second tensor's bytes are nobody's."""
     meta = {"crc32": json.dumps({"a": 558161692, "b": 558161692}), "digest": "0" * 32}
-    header = json.dumps({"__metadata__": meta, "a": A, "b": A}).replace('"digest": ', '"digest":').encode()
+    header = (
+        json.dumps({"__metadata__": meta, "a": A, "b": A})
+        .replace('"digest": ', '"digest":')
+        .encode()
+    )
     digest = hashlib.blake2b(header, digest_size=16).hexdigest()
     (tmp_path / "f").write_bytes(framed(header.replace(b"0" * 32, digest.encode()), bytes(8)))
     with pytest.raises(StateTorn, match="overlap"):

@@ -1,4 +1,5 @@
-"""One small vocabulary in Gemma's layout, as tokenizer.model and, converted here, as tokenizer.json."""
+"""One small vocabulary in Gemma's layout, as tokenizer.model and, converted here, as
+tokenizer.json."""
 
 import ast
 import json
@@ -13,15 +14,19 @@ from hypothesis import settings
 
 from griffin.text import Tokenizer
 
-settings.register_profile("text", deadline=None)  # the machine may be busy; no example is slow by itself
+settings.register_profile(
+    "text", deadline=None
+)  # the machine may be busy; no example is slow by itself
 settings.load_profile("text")
 
 TURNS = ["<start_of_turn>", "<end_of_turn>"]
-# Gemma 1's chat template, written from its description: no system role, roles alternate, contents trimmed.
+# Gemma 1's chat template, written from its description: no system role, roles alternate, contents
+# trimmed.
 GEMMA_TEMPLATE = """{{ bos_token }}
 {%- if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}
 {%- for m in messages %}
-{%- if (loop.index0 % 2 == 0) != (m.role == 'user') %}{{ raise_exception('roles must alternate') }}{% endif %}
+{%- if (loop.index0 % 2 == 0) != (m.role == 'user') -%}
+{{ raise_exception('roles must alternate') }}{% endif %}
 {%- set name = 'model' if m['role'] == 'assistant' else m['role'] %}
 {{- '<start_of_turn>' + name + '\\n' + (m['content'] | trim) + '<end_of_turn>\\n' }}
 {%- endfor %}
@@ -68,7 +73,8 @@ def train(folder: Path) -> Path:
 
 
 def convert(model: Path) -> dict[str, Any]:
-    """Write a sentencepiece BPE as the tokenizers library's JSON, all else in it as Gemma's has it."""
+    """Write a sentencepiece BPE as the tokenizers library's JSON, all else in it as Gemma's has
+    it."""
     processor: Any = sentencepiece.SentencePieceProcessor(model_file=str(model))
     size = processor.get_piece_size()
     pieces = [processor.id_to_piece(id) for id in range(size)]
@@ -103,7 +109,10 @@ def convert(model: Path) -> dict[str, Any]:
                 {"SpecialToken": {"id": "<bos>", "type_id": 0}},
                 {"Sequence": {"id": "A", "type_id": 0}},
             ],
-            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "pair": [
+                {"Sequence": {"id": "A", "type_id": 0}},
+                {"Sequence": {"id": "B", "type_id": 1}},
+            ],
             "special_tokens": {"<bos>": {"id": "<bos>", "ids": [2], "tokens": ["<bos>"]}},
         },
         "decoder": {
@@ -144,7 +153,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     )
 
     next_id = len(spec["model"]["vocab"])
-    flags = {key: value for key, value in spec["added_tokens"][0].items() if key not in ("id", "content")}
+    flags = {
+        key: value for key, value in spec["added_tokens"][0].items() if key not in ("id", "content")
+    }
     spec["added_tokens"] += [
         {"id": next_id + index, "content": name, **flags}
         for index, name in enumerate(("<|im_start|>", "<|im_end|>"))

@@ -24,7 +24,10 @@ def theirs(files: Any) -> Any:
 
 
 def conversation(contents: list[str]) -> Messages:
-    return [{"role": ("user", "assistant")[n % 2], "content": content} for n, content in enumerate(contents)]
+    return [
+        {"role": ("user", "assistant")[n % 2], "content": content}
+        for n, content in enumerate(contents)
+    ]
 
 
 def user(content: Any) -> dict[str, Any]:
@@ -32,9 +35,12 @@ def user(content: Any) -> dict[str, Any]:
 
 
 def test_a_conversation_in_full(tokenizer: Tokenizer, chat: Chat) -> None:
-    ids = chat.ids([{"role": "system", "content": "Be brief. "}, *conversation(["  Hi ", "Ho", "Bye"])])
-    assert tokenizer.decode(ids, skip_control=False) == (
-        "<bos><start_of_turn>user\nBe brief.\n\nHi<end_of_turn>\n<start_of_turn>model\nHo<end_of_turn>\n"
+    ids = chat.ids(
+        [{"role": "system", "content": "Be brief. "}, *conversation(["  Hi ", "Ho", "Bye"])]
+    )
+    assert (
+        tokenizer.decode(ids, skip_control=False) == "<bos><start_of_turn>user\nBe"
+        " brief.\n\nHi<end_of_turn>\n<start_of_turn>model\nHo<end_of_turn>\n"
         "<start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\n"
     )
     assert chat.native and chat.stop_ids == {1, 6}
@@ -138,8 +144,10 @@ def test_which_template_is_used(tokenizer: Tokenizer, chatml: Tokenizer) -> None
     assert tokenizer.decode(folded).startswith("user\ns\n\na")
     own = Chat(chatml)
     assert not own.native and own.stop_ids == {1, 6, 601}
-    assert chatml.decode(own.ids([{"role": "system", "content": " s"}, user("a")]), skip_control=False) == (
-        "<bos><|im_start|>system\ns<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n"
+    assert (
+        chatml.decode(own.ids([{"role": "system", "content": " s"}, user("a")]), skip_control=False)
+        == "<bos><|im_start|>system\ns<|im_end|>\n<|im_start|>user\na<|im_end|>\n"
+        "<|im_start|>assistant\n"
     )
 
 
@@ -166,7 +174,9 @@ EACH = "{% for m in messages %}"
         (EACH + "<{{ m.content }}s>{% endfor %}", ["eo"]),
     ],
 )
-def test_no_template_puts_a_control_token_together_from_contents(source: str, contents: list[str]) -> None:
+def test_no_template_puts_a_control_token_together_from_contents(
+    source: str, contents: list[str]
+) -> None:
     segments = render(source + "<bos>", *contents)
     assert [segment for segment in segments if isinstance(segment, Control)] == ["<bos>"]
     environment_free = "".join(segments)
@@ -193,13 +203,17 @@ def test_a_template_that_looks_inside_contents_is_refused_only_when_it_matters()
 
 
 def test_templates_have_what_they_expect() -> None:
-    assert render("{%- for i in range(9) %}{% if i > 2 %}{% break %}{% endif %}{{ i }}{% endfor %}") == [
-        "012"
+    assert render(
+        "{%- for i in range(9) %}{% if i > 2 %}{% break %}{% endif %}{{ i }}{% endfor %}"
+    ) == ["012"]
+    assert render("{{ strftime_now('%Y') | length }}{{ {'a': '<é>'} | tojson }}") == [
+        '4{"a": "<é>"}'
     ]
-    assert render("{{ strftime_now('%Y') | length }}{{ {'a': '<é>'} | tojson }}") == ['4{"a": "<é>"}']
     assert render("{% generation %}x{% endgeneration %}{{ bos_token }}") == ["x", "<bos>"]
     assert render("{% set n = namespace(x='a') %}{% set n.x = n.x ~ 'b' %}{{ n.x }}") == ["ab"]
-    assert render("{{ '%s-%02d' | format('a', 3) }}{{ '{}'.format(4) }}{{ '%d' % 5 }}") == ["a-0345"]
+    assert render("{{ '%s-%02d' | format('a', 3) }}{{ '{}'.format(4) }}{{ '%d' % 5 }}") == [
+        "a-0345"
+    ]
     assert render("{% if true %}\n  a\n  {% endif %}\nb") == ["  a\nb"]
     with pytest.raises(TemplateError, match="refuses the conversation: because"):
         render("{{ raise_exception('because') }}")
@@ -219,7 +233,10 @@ def test_templates_have_what_they_expect() -> None:
         "{{ '{:>{w}}'.format(1, w='9999999999') }}",
         "{{ '%9999999999d' % 1 }}",
         "{{ '%9999999999d' | format(1) }}",
-        "{% set n = namespace(x='ab') %}{% for i in range(99) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
+        (
+            "{% set n = namespace(x='ab') %}{% for i in range(99) %}{% set n.x = n.x ~ n.x %}{%"
+            " endfor %}"
+        ),
         "{% for i in range(99999) %}{{ 'a' * 1000 }}{% endfor %}",
         "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
         "{% macro f(n) %}{{ f(n - 1) if n }}{{ f(n - 1) if n }}{% endmacro %}{{ f(60) }}",
@@ -234,7 +251,9 @@ def test_hostile_and_broken_templates_end_in_an_error(source: str) -> None:
         render(source, "x", time_limit=0.2)
 
 
-def test_a_tokenizer_without_turns_is_no_chat_model(tokenizer: Tokenizer, chatml: Tokenizer) -> None:
+def test_a_tokenizer_without_turns_is_no_chat_model(
+    tokenizer: Tokenizer, chatml: Tokenizer
+) -> None:
     bare = with_template(tokenizer, None)
     bare.end_of_turn_id = None
     with pytest.raises(ValueError, match="give it plain text"):

@@ -7,7 +7,8 @@ from tests.text.texts import texts
 
 ids_lists = st.lists(st.integers(0, 599) | st.integers(10, 265), max_size=25)
 stop_lists = st.lists(
-    st.sampled_from(["\n", "\n\n", "aab", "aa", "ab", "self", "é", "<end_of_turn>", "漢字"]), max_size=4
+    st.sampled_from(["\n", "\n\n", "aab", "aa", "ab", "self", "é", "<end_of_turn>", "漢字"]),
+    max_size=4,
 )
 
 
@@ -30,7 +31,9 @@ def stream(tokenizer: Tokenizer, ids: list[int], stops: list[str]) -> tuple[list
 
 
 @given(ids=ids_lists, stops=stop_lists)
-def test_any_ids_stream_to_what_decode_gives(tokenizer: Tokenizer, ids: list[int], stops: list[str]) -> None:
+def test_any_ids_stream_to_what_decode_gives(
+    tokenizer: Tokenizer, ids: list[int], stops: list[str]
+) -> None:
     pieces, stopped = stream(tokenizer, ids, stops)
     assert ("".join(pieces), stopped) == cut(tokenizer.decode(ids), stops)
 
@@ -39,21 +42,28 @@ def test_any_ids_stream_to_what_decode_gives(tokenizer: Tokenizer, ids: list[int
 @example(text="aab", stops=["ab", "aab"])
 @example(text="aaab", stops=["aab"])
 @example(text="aababaab", stops=["abaab", "abb"])
-def test_text_streams_cut_at_the_first_stop_string(tokenizer: Tokenizer, text: str, stops: list[str]) -> None:
+def test_text_streams_cut_at_the_first_stop_string(
+    tokenizer: Tokenizer, text: str, stops: list[str]
+) -> None:
     ids = tokenizer.encode(text)
     pieces, stopped = stream(tokenizer, ids, stops)
     assert ("".join(pieces), stopped) == cut(tokenizer.decode(ids), stops)
 
 
 @given(text=texts.filter(lambda text: "\ufffd" not in text))
-def test_no_replacement_character_is_shown_that_would_resolve(tokenizer: Tokenizer, text: str) -> None:
+def test_no_replacement_character_is_shown_that_would_resolve(
+    tokenizer: Tokenizer, text: str
+) -> None:
     pieces, _ = stream(tokenizer, tokenizer.encode(text), [])
     assert "\ufffd" not in "".join(pieces) and pieces[-1] == ""
 
 
 @given(text=texts, stops=stop_lists.filter(bool))
-def test_what_is_shown_early_is_as_much_as_can_be(tokenizer: Tokenizer, text: str, stops: list[str]) -> None:
-    """After each token: everything decoded but the longest end that may begin a stop string, and no more."""
+def test_what_is_shown_early_is_as_much_as_can_be(
+    tokenizer: Tokenizer, text: str, stops: list[str]
+) -> None:
+    """After each token: everything decoded but the longest end that may begin a stop string, and no
+    more."""
     detokenizer = StreamDetokenizer(tokenizer, stops)
     shown, ids = "", []
     for id in tokenizer.encode(text):
@@ -80,7 +90,9 @@ def test_offsets_say_where_a_token_begins(tokenizer: Tokenizer) -> None:
     for id in tokenizer.encode(text):
         at = detokenizer.offset
         detokenizer.push(id)
-        assert text.startswith(tokenizer.token_text(id).strip("\ufffd"), at) or id == tokenizer.bos_id
+        assert (
+            text.startswith(tokenizer.token_text(id).strip("\ufffd"), at) or id == tokenizer.bos_id
+        )
     assert detokenizer.offset == len(text)
 
 

@@ -29,10 +29,13 @@ def ours(tmp_path_factory) -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def gemma(tmp_path_factory) -> Tokenizer:
-    """Gemma's layout: one word, spaces as U+2581, merges across spaces, line breaks and everything."""
+    """Gemma's layout: one word, spaces as U+2581, merges across spaces, line breaks and
+    everything."""
     made = Library(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     made.normalizer = normalizers.Replace(" ", "▁")
-    made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    made.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
     alphabet = [f"<0x{value:02X}>" for value in range(256)]
     lines = Path(json.__file__).read_text().splitlines(keepends=True)
     text = ["".join(lines[n : n + 3]) for n in range(len(lines))]
@@ -83,7 +86,9 @@ def test_any_text_may_be_cut_where_the_cutter_says(text, gemma):
     place = Cutter(gemma).cut(text)
     if place is not None:
         whole = gemma.encode(text, bos=False)
-        assert gemma.encode(text[:place], bos=False) + gemma.encode(text[place:], bos=False) == whole
+        assert (
+            gemma.encode(text[:place], bos=False) + gemma.encode(text[place:], bos=False) == whole
+        )
 
 
 def test_a_text_without_a_safe_place_is_cut_all_the_same_and_says_so(ours, monkeypatch):

@@ -43,7 +43,9 @@ def test_control_names_become_control_only_when_allowed(
 ) -> None:
     ids = tokenizer.encode(text, bos=False, allow_control=True)
     assert ids == kaggle.encode(text, bos=False, allow_control=True)
-    assert sum(id in tokenizer.control_ids for id in ids) == len(re.findall("|".join(CONTROL), text))
+    assert sum(id in tokenizer.control_ids for id in ids) == len(
+        re.findall("|".join(CONTROL), text)
+    )
     assert tokenizer.decode(ids, skip_control=False) == text.replace("▁", " ")
 
 
@@ -61,7 +63,9 @@ def test_typed_control_names_really_would_have_matched(files: Any) -> None:
     """The danger is there in the libraries; without it the tests above would show nothing."""
     library = Library.from_file(str(files.json / "tokenizer.json"))
     assert 6 in library.encode("<end_of_turn>").ids
-    processor: Any = sentencepiece.SentencePieceProcessor(model_file=str(files.model / "tokenizer.model"))
+    processor: Any = sentencepiece.SentencePieceProcessor(
+        model_file=str(files.model / "tokenizer.model")
+    )
     assert processor.encode("<end_of_turn>") == [6]
 
 
@@ -75,7 +79,9 @@ def test_merges_that_build_a_control_token_are_left_out(files: Any, tmp_path: Pa
         for length in range(2, 6):
             vocab.setdefault("".join(byte[:length]), len(vocab))
         for parts in (steps, byte):
-            spec["model"]["merges"] += [["".join(parts[:n]), parts[n]] for n in range(1, len(parts))]
+            spec["model"]["merges"] += [
+                ["".join(parts[:n]), parts[n]] for n in range(1, len(parts))
+            ]
 
     opened = Tokenizer.open(copy(files, tmp_path, change))
     assert not set(opened.encode("<eos>", bos=False)) & opened.control_ids
@@ -90,7 +96,8 @@ def test_bos_comes_exactly_once(tokenizer: Tokenizer) -> None:
     assert tokenizer.encode("<bos><bos>x", allow_control=True) == tokenizer.encode("x")
     assert tokenizer.encode("<bos>x", bos=False, allow_control=True) == tokenizer.encode("x")
     assert (
-        tokenizer.encode("<bos>x").count(2) == 1 and tokenizer.decode(tokenizer.encode("<bos>x")) == "<bos>x"
+        tokenizer.encode("<bos>x").count(2) == 1
+        and tokenizer.decode(tokenizer.encode("<bos>x")) == "<bos>x"
     )
 
 
@@ -114,7 +121,9 @@ def _transformers(folder: Path) -> Any:
 def test_decode_equals_sentencepiece(
     files: Any, kaggle: Tokenizer, tokenizer: Tokenizer, ids: list[int]
 ) -> None:
-    processor: Any = sentencepiece.SentencePieceProcessor(model_file=str(files.model / "tokenizer.model"))
+    processor: Any = sentencepiece.SentencePieceProcessor(
+        model_file=str(files.model / "tokenizer.model")
+    )
     assert kaggle.decode(ids) == tokenizer.decode(ids) == processor.decode(ids)
 
 
@@ -177,7 +186,10 @@ def test_what_is_missing_or_of_another_kind_is_named(files: Any, tmp_path: Path)
 
     changes: list[tuple[Any, str]] = [
         (lambda spec: spec["model"].update(type="WordPiece"), "WordPiece"),
-        (lambda spec: spec["model"].update(ignore_merges=True), "both byte_fallback and ignore_merges"),
+        (
+            lambda spec: spec["model"].update(ignore_merges=True),
+            "both byte_fallback and ignore_merges",
+        ),
         (lambda spec: spec["model"].update(vocab=[]), "not a BPE"),
         (lambda spec: spec["model"]["vocab"].update({"q": -4}), "id of 'q' is -4"),
         (lambda spec: spec["model"]["merges"].append("a"), "a merge must join two pieces"),
@@ -230,13 +242,20 @@ def test_old_spelling_of_merges(files: Any, tokenizer: Tokenizer, tmp_path: Path
     assert Tokenizer.open(copy(files, tmp_path, change)).encode(text) == tokenizer.encode(text)
 
 
-def test_without_sentencepiece_the_extra_is_named(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_sentencepiece_the_extra_is_named(
+    files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
     with pytest.raises(ImportError, match=re.escape("pip install 'griffin-lm[kaggle]'")):
         Tokenizer.open(files.model)
 
 
 def test_the_room_imports_neither_torch_nor_transformers() -> None:
-    code = "import sys, griffin.text; print({'torch', 'transformers', 'sentencepiece'} & set(sys.modules))"
-    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    code = (
+        "import sys, griffin.text; print({'torch', 'transformers', 'sentencepiece'} &"
+        " set(sys.modules))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    )
     assert result.stdout.strip() == "set()"

@@ -36,7 +36,9 @@ def corpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     chance = random.Random(0)
     for number in range(40):
         lines = [f"def f{number}(x):"]
-        lines += [f"    x = x + {chance.randrange(10)}  # step" for _ in range(chance.randrange(1, 12))]
+        lines += [
+            f"    x = x + {chance.randrange(10)}  # step" for _ in range(chance.randrange(1, 12))
+        ]
         (root / f"part{number % 4}").mkdir(exist_ok=True)
         file = root / f"part{number % 4}" / f"file{number}.py"
         file.write_text("\n".join([*lines, "    return x"]) + "\n")
@@ -48,7 +50,14 @@ def recipe(corpus_folder: Path) -> Callable[..., Recipe]:
     """Build the toy recipe with some values of [train] changed."""
 
     def build(**train: Any) -> Recipe:
-        values = {"steps": 6, "rows": 2, "length": 24, "warmup_steps": 2, "log_every": 1, "eval_every": 3}
+        values = {
+            "steps": 6,
+            "rows": 2,
+            "length": 24,
+            "warmup_steps": 2,
+            "log_every": 1,
+            "eval_every": 3,
+        }
         return Recipe.from_dict(
             {
                 "model": MODEL,

@@ -20,7 +20,22 @@ _TOKENIZER = train_bpe(_CODE, 480)
 _PARTS = st.one_of(
     st.text(st.characters(codec="utf-8"), max_size=8),
     st.sampled_from(
-        ["    ", "\n", "\r\n", "\t", "▁", "_", "self", "<eos>", "<0x41>", "é", "e\u0301", "🦅", "\x00", " .x"]
+        [
+            "    ",
+            "\n",
+            "\r\n",
+            "\t",
+            "▁",
+            "_",
+            "self",
+            "<eos>",
+            "<0x41>",
+            "é",
+            "e\u0301",
+            "🦅",
+            "\x00",
+            " .x",
+        ]
     ),
 )
 
@@ -42,7 +57,15 @@ def test_control_tokens_in_a_text_stay_text(text: str) -> None:
 
 def test_layout_is_gemmas() -> None:
     names = [_TOKENIZER.id_to_token(index) for index in range(_TOKENIZER.get_vocab_size())]
-    assert names[:7] == ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<start_of_turn>", "<end_of_turn>"]
+    assert names[:7] == [
+        "<pad>",
+        "<eos>",
+        "<bos>",
+        "<unk>",
+        "<mask>",
+        "<start_of_turn>",
+        "<end_of_turn>",
+    ]
     assert names[7 : 7 + 256] == [f"<0x{value:02X}>" for value in range(256)]
     assert FIRST_PIECE == 263
     assert len(set(names)) == len(names) <= 480
@@ -51,7 +74,10 @@ def test_layout_is_gemmas() -> None:
 
 
 def test_bytes_only_where_no_piece_is() -> None:
-    assert [_TOKENIZER.id_to_token(i) for i in encode_one("é", _TOKENIZER)[1:-1]] == ["<0xC3>", "<0xA9>"]
+    assert [_TOKENIZER.id_to_token(i) for i in encode_one("é", _TOKENIZER)[1:-1]] == [
+        "<0xC3>",
+        "<0xA9>",
+    ]
 
 
 def test_the_saved_file_adds_bos_once_and_knows_control_tokens(tmp_path: Path) -> None:

@@ -56,7 +56,9 @@ def test_a_full_disk_leaves_the_older_checkpoint_alone(
     assert [p.name for p in ours.checkpoints.iterdir()] == [kept.name]
 
 
-@pytest.mark.parametrize("damage", ["weights.safetensors", "optimizer.safetensors", "progress.json"])
+@pytest.mark.parametrize(
+    "damage", ["weights.safetensors", "optimizer.safetensors", "progress.json"]
+)
 def test_torn_files_are_named(trainer: Callable[..., Trainer], damage: str) -> None:
     ours = trainer()
     ours.step()
@@ -72,8 +74,12 @@ def test_another_shape_is_named(trainer: Callable[..., Trainer]) -> None:
     ours.step()
     path = ours.save()
     weights = module.load_file(path / "weights.safetensors")
-    module.save_file(weights | {"model.final_norm.weight": torch.zeros(3)}, path / "weights.safetensors")
-    with pytest.raises(ValueError, match=r"final_norm\.weight should have shape \(16,\), found \(3,\)"):
+    module.save_file(
+        weights | {"model.final_norm.weight": torch.zeros(3)}, path / "weights.safetensors"
+    )
+    with pytest.raises(
+        ValueError, match=r"final_norm\.weight should have shape \(16,\), found \(3,\)"
+    ):
         load_checkpoint(path, ours.model, ours.optimizer)
 
 

@@ -29,7 +29,14 @@ ROOT = Path(__file__).parents[2]
 def recipe_file(tmp_path: Path, corpus_folder: Path) -> Path:
     lines = ["[model]", *(f"{key} = {json.dumps(value)}" for key, value in MODEL.items())]
     lines += ["[data]", 'source = "files"', f'root = "{corpus_folder}"', "held_out = 0.2"]
-    lines += ["[train]", "steps = 4", "rows = 2", "length = 24", "warmup_steps = 1", "log_every = 2"]
+    lines += [
+        "[train]",
+        "steps = 4",
+        "rows = 2",
+        "length = 24",
+        "warmup_steps = 1",
+        "log_every = 2",
+    ]
     path = tmp_path / "toy.toml"
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -44,7 +51,10 @@ def test_train_leaves_a_model_that_loads(recipe_file: Path, tmp_path: Path) -> N
     assert printed == json.loads((out / "results.json").read_text())
     assert printed["training"]["steps"] == 4
     assert set(printed["bits_per_byte"]) >= {"whole documents", "rows of 24", "xz -9e, one stream"}
-    assert [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()] == [2, 4]
+    assert [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()] == [
+        2,
+        4,
+    ]
 
     model = load_model(out / "model", check=True)
     trained = Trainer(load_recipe(recipe_file), out, Reporter(quiet=True))
@@ -70,7 +80,15 @@ def test_a_misspelt_key_is_suggested(recipe_file: Path, tmp_path: Path) -> None:
 
 def test_ctrl_c_leaves_a_resumable_checkpoint(recipe_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    arguments = [str(recipe_file), "--out", str(out), "--set", "train.steps=100000", "--threads", "1"]
+    arguments = [
+        str(recipe_file),
+        "--out",
+        str(out),
+        "--set",
+        "train.steps=100000",
+        "--threads",
+        "1",
+    ]
     process = subprocess.Popen(
         [sys.executable, "-m", "griffin.cli.train", *arguments],
         cwd=ROOT,

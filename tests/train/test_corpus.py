@@ -26,7 +26,9 @@ def test_split_depends_on_the_path_alone(tmp_path: Path) -> None:
     before = open_corpus(recipe)
     _write(tmp_path, *(f"deep/b{n}.py" for n in range(30)))
     after = open_corpus(recipe)
-    assert {d.path for d in before.held_out} == {d.path for d in after.held_out if "/" not in d.path}
+    assert {d.path for d in before.held_out} == {
+        d.path for d in after.held_out if "/" not in d.path
+    }
     assert {d.path for d in after.train}.isdisjoint(d.path for d in after.held_out)
     # A value written down once: the split of a released model must never change.
     fates = {d.path: d.fate for d in (*before.train, *before.held_out)}
@@ -35,7 +37,15 @@ def test_split_depends_on_the_path_alone(tmp_path: Path) -> None:
 
 def test_patterns(tmp_path: Path) -> None:
     _write(
-        tmp_path, "a.py", "b.txt", "x/c.py", "x/test/d.py", "test/e.py", "x/y/f.py", "xtest/g.py", "(1).py"
+        tmp_path,
+        "a.py",
+        "b.txt",
+        "x/c.py",
+        "x/test/d.py",
+        "test/e.py",
+        "x/y/f.py",
+        "xtest/g.py",
+        "(1).py",
     )
     everything = {"a.py", "x/c.py", "x/test/d.py", "test/e.py", "x/y/f.py", "xtest/g.py", "(1).py"}
     assert _names(tmp_path) == everything

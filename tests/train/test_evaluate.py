@@ -21,7 +21,9 @@ def _documents(*lengths: int) -> list[np.ndarray]:
     return [chance.integers(0, 480, length) for length in lengths]
 
 
-def test_a_model_that_knows_nothing_needs_log2_of_the_vocabulary(trainer: Callable[..., Trainer]) -> None:
+def test_a_model_that_knows_nothing_needs_log2_of_the_vocabulary(
+    trainer: Callable[..., Trainer],
+) -> None:
     model = trainer().model
     with torch.no_grad():
         model.model.embed_tokens.weight.zero_()
@@ -35,7 +37,9 @@ def test_rows_forget_and_streams_do_not(trainer: Callable[..., Trainer]) -> None
     model = trainer().model
     documents = _documents(50, 21, 2)
     whole = sum(_one(model, ids) for ids in documents)
-    pieces = sum(_one(model, ids[at : at + 8]) for ids in documents for at in range(0, len(ids) - 1, 7))
+    pieces = sum(
+        _one(model, ids[at : at + 8]) for ids in documents for at in range(0, len(ids) - 1, 7)
+    )
     assert bits_in_streams(model, documents, 7) == pytest.approx(whole, rel=1e-5)
     assert bits_in_streams(model, documents, 100) == pytest.approx(whole, rel=1e-5)
     assert bits_in_rows(model, documents, 7, rows=3) == pytest.approx(pieces, rel=1e-5)
@@ -59,7 +63,9 @@ def test_progress_counts_every_token(trainer: Callable[..., Trainer]) -> None:
 
 def test_validation_takes_whole_documents() -> None:
     starts = np.cumsum([0, 50, 20, 40, 5])
-    store = TokenStore(np.arange(115, dtype=np.uint16), starts, (500, 200, 400, 50), ("a", "b", "c", "d"))
+    store = TokenStore(
+        np.arange(115, dtype=np.uint16), starts, (500, 200, 400, 50), ("a", "b", "c", "d")
+    )
     documents, size = validation_documents(store, 60)
     assert [len(d) for d in documents] == [50, 5] and size == 550
     documents, size = validation_documents(store, 1000)

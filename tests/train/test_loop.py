@@ -22,7 +22,9 @@ Build = Callable[..., Trainer]
 
 def _log(trainer: Trainer) -> list[dict[str, Any]]:
     entries = [json.loads(line) for line in (trainer.out / "log.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in e.items() if k not in ("seconds", "tokens_per_second")} for e in entries]
+    return [
+        {k: v for k, v in e.items() if k not in ("seconds", "tokens_per_second")} for e in entries
+    ]
 
 
 def _weights(trainer: Trainer) -> list[torch.Tensor]:
@@ -116,7 +118,8 @@ def test_accumulation_is_one_large_batch(trainer: Build) -> None:
 def test_masked_targets_weigh_nothing_across_micro_batches(
     trainer: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With one target in the first micro-batch and many in the second, each still weighs the same."""
+    """With one target in the first micro-batch and many in the second, each still weighs the
+    same."""
     ours = trainer(accumulation=2)
     batch = ours.packer.batch
 
@@ -146,7 +149,9 @@ def test_documents_packed_give_the_gradients_of_documents_apart(trainer: Build) 
         return [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
     def batch(parts: list[torch.Tensor]) -> Batch:
-        tokens, targets = (torch.cat([p[:, cut] for p in parts], 1) for cut in (slice(-1), slice(1, None)))
+        tokens, targets = (
+            torch.cat([p[:, cut] for p in parts], 1) for cut in (slice(-1), slice(1, None))
+        )
         positions = torch.cat([torch.arange(p.shape[1] - 1)[None] for p in parts], 1)
         return Batch(tokens, targets, positions, torch.ones_like(tokens, dtype=torch.bool))
 
@@ -173,12 +178,16 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_change(trainer: Build
 
 def test_another_recipe_is_refused_and_differences_are_named(trainer: Build) -> None:
     trainer("run")
-    with pytest.raises(ValueError, match=r"another recipe \(train\.learning_rate: 0\.001 there, 0\.5 here\)"):
+    with pytest.raises(
+        ValueError, match=r"another recipe \(train\.learning_rate: 0\.001 there, 0\.5 here\)"
+    ):
         trainer("run", learning_rate=0.5)
     trainer("run", log_every=2)
 
 
-def test_a_recipe_that_failed_can_be_corrected(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+def test_a_recipe_that_failed_can_be_corrected(
+    recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     with pytest.raises(ValueError, match="less than one row of 100000"):
         Trainer(recipe(length=100_000), out, Reporter(quiet=True))
@@ -195,10 +204,14 @@ def test_a_resumed_run_does_not_read_the_documents_again(
     assert again.step()["loss"] == ours.step()["loss"]
 
 
-def test_vocabularies_must_fit(recipe: Callable[..., Recipe], trainer: Build, tmp_path: Path) -> None:
+def test_vocabularies_must_fit(
+    recipe: Callable[..., Recipe], trainer: Build, tmp_path: Path
+) -> None:
     size = trainer("run").data.tokenizer.get_vocab_size()
     values = recipe().to_dict()
     values["model"]["vocab_size"] = size - 1
     values["tokenizer"]["path"] = str(tmp_path / "run" / "tokenizer.json")
-    with pytest.raises(ValueError, match=rf"tokenizer has {size} entries, the model's vocabulary {size - 1}"):
+    with pytest.raises(
+        ValueError, match=rf"tokenizer has {size} entries, the model's vocabulary {size - 1}"
+    ):
         Trainer(Recipe.from_dict(values), tmp_path / "small", Reporter(quiet=True))

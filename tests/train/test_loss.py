@@ -11,7 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from griffin.train.loss import chunked_cross_entropy
 
 
-def _case(tokens: tuple[int, ...], vocab: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _case(
+    tokens: tuple[int, ...], vocab: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(*tokens, 6, generator=generator, dtype=dtype).mul_(3).requires_grad_()
     weight = torch.randn(vocab, 6, generator=generator, dtype=dtype).requires_grad_()
@@ -20,7 +22,9 @@ def _case(tokens: tuple[int, ...], vocab: int, dtype: torch.dtype) -> tuple[Tens
     return hidden, weight, targets, mask
 
 
-def _plain(hidden: Tensor, weight: Tensor, targets: Tensor, mask: Tensor | None, cap: float) -> Tensor:
+def _plain(
+    hidden: Tensor, weight: Tensor, targets: Tensor, mask: Tensor | None, cap: float
+) -> Tensor:
     logits = hidden @ weight.T
     logits = cap * torch.tanh(logits / cap) if cap else logits
     nats = functional.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none")
@@ -45,7 +49,9 @@ def test_equals_plain_cross_entropy(
     expected = _plain(hidden, weight, targets, mask, cap)
     torch.testing.assert_close(nats, expected, rtol=1e-12, atol=1e-12)
     assert int(count) == (targets.numel() if mask is None else int(mask.sum()))
-    for ours, theirs in zip(grads, torch.autograd.grad(expected * 0.7, (hidden, weight)), strict=True):
+    for ours, theirs in zip(
+        grads, torch.autograd.grad(expected * 0.7, (hidden, weight)), strict=True
+    ):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
@@ -54,9 +60,9 @@ def test_gradcheck(tile: int, vocab_block: int) -> None:
     hidden, weight, targets, mask = _case((2, 3), 11, torch.float64)
 
     def loss(hidden: Tensor, weight: Tensor) -> Tensor:
-        return chunked_cross_entropy(hidden, weight, targets, mask, 3.0, tile=tile, vocab_block=vocab_block)[
-            0
-        ]
+        return chunked_cross_entropy(
+            hidden, weight, targets, mask, 3.0, tile=tile, vocab_block=vocab_block
+        )[0]
 
     assert torch.autograd.gradcheck(loss, (hidden, weight))
 
@@ -128,7 +134,11 @@ def test_no_tensor_of_all_logits_exists(vocab_block: int) -> None:
     ],
 )
 def test_errors(change: dict[str, Any], message: str) -> None:
-    good = {"hidden": torch.zeros(2, 6), "weight": torch.zeros(9, 6), "targets": torch.tensor([0, 8])}
+    good = {
+        "hidden": torch.zeros(2, 6),
+        "weight": torch.zeros(9, 6),
+        "targets": torch.tensor([0, 8]),
+    }
     with pytest.raises(ValueError, match=message):
         chunked_cross_entropy(**(good | change))
 

@@ -20,7 +20,10 @@ def test_only_matrices_and_taps_decay() -> None:
         if decays(name, p)
     }
     assert ends == {
-        *(f"temporal_block.{part}.weight" for part in ("linear_x", "linear_y", "linear_out", "conv_1d")),
+        *(
+            f"temporal_block.{part}.weight"
+            for part in ("linear_x", "linear_y", "linear_out", "conv_1d")
+        ),
         *(f"temporal_block.{part}_proj.weight" for part in "qkvo"),
         *(f"mlp_block.{part}_proj.weight" for part in ("gate", "up", "down")),
     }
@@ -55,4 +58,6 @@ def test_course_of_the_learning_rate() -> None:
     assert all(a > b for a, b in itertools.pairwise(rates[10:]))
     middle = 2.0 * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * 50 / 99)))
     assert rates[60] == pytest.approx(middle)
-    assert learning_rate(0, TrainRecipe(steps=1, warmup_steps=0, learning_rate=2.0)) == pytest.approx(2.0)
+    assert learning_rate(
+        0, TrainRecipe(steps=1, warmup_steps=0, learning_rate=2.0)
+    ) == pytest.approx(2.0)

@@ -20,7 +20,9 @@ def _store(*lengths: int) -> TokenStore:
 
 def _pairs(packer: Packer, first: int, rows: int) -> Counter[tuple[int, int]]:
     batch = packer.batch(first, rows)
-    return Counter(zip(batch.tokens.flatten().tolist(), batch.targets.flatten().tolist(), strict=True))
+    return Counter(
+        zip(batch.tokens.flatten().tolist(), batch.targets.flatten().tolist(), strict=True)
+    )
 
 
 def test_an_epoch_trains_every_pair_once() -> None:
@@ -67,7 +69,12 @@ def test_too_little_text_for_a_row() -> None:
 def test_padded_rows_keep_order_and_mask_padding() -> None:
     documents = [np.arange(10, 21), np.arange(50, 52)]
     batch = pad_documents(documents, 4)
-    assert batch.tokens.tolist() == [[10, 11, 12, 13], [14, 15, 16, 17], [18, 19, 0, 0], [50, 0, 0, 0]]
+    assert batch.tokens.tolist() == [
+        [10, 11, 12, 13],
+        [14, 15, 16, 17],
+        [18, 19, 0, 0],
+        [50, 0, 0, 0],
+    ]
     assert batch.targets[batch.mask].tolist() == [*range(11, 21), 51]
     assert batch.segment_pos.tolist() == [[0, 1, 2, 3]] * 4
 

@@ -31,7 +31,10 @@ MINIMAL = {"model": {"preset": "nano"}, "train": {"steps": 10}}
         (MINIMAL | {"train": {"steps": 1, "tokens": 1}}, r"exactly one budget"),
         (MINIMAL | {"train": {"steps": "ten"}}, r"train.steps must be a whole number, not 'ten'"),
         (MINIMAL | {"train": {"steps": True}}, r"train.steps must be a whole number"),
-        (MINIMAL | {"train": {"steps": 1, "dtype": "float16"}}, r"'float32', 'bfloat16', not 'float16'"),
+        (
+            MINIMAL | {"train": {"steps": 1, "dtype": "float16"}},
+            r"'float32', 'bfloat16', not 'float16'",
+        ),
         (MINIMAL | {"train": {"steps": 1, "beta2": 1.0}}, r"train.beta2 must be at least 0"),
         (MINIMAL | {"train": {"steps": 1, "rows": 0}}, r"train.rows must be at least 1"),
         (MINIMAL | {"data": {"held_out": 1.0}}, r"held_out must lie between"),
@@ -70,12 +73,18 @@ def test_round_trip_and_digest(recipe: Callable[..., Recipe]) -> None:
     ours = recipe()
     again = Recipe.from_dict(ours.to_dict())
     assert again == ours
-    assert again.digest() == ours.digest() == recipe(log_every=3, keep=1, checkpoint_minutes=1).digest()
+    assert (
+        again.digest()
+        == ours.digest()
+        == recipe(log_every=3, keep=1, checkpoint_minutes=1).digest()
+    )
     assert recipe(learning_rate=1e-4).digest() != ours.digest() != recipe(rows=4).digest()
 
 
 def test_budget_in_tokens() -> None:
-    plan = Recipe.from_dict(MINIMAL | {"train": {"tokens": 1000, "rows": 2, "length": 10, "accumulation": 5}})
+    plan = Recipe.from_dict(
+        MINIMAL | {"train": {"tokens": 1000, "rows": 2, "length": 10, "accumulation": 5}}
+    )
     assert plan.train.total_steps == 10
     assert Recipe.from_dict(MINIMAL | {"train": {"tokens": 1}}).train.total_steps == 1
 
@@ -90,7 +99,9 @@ def test_bundled_recipes_compare_equals() -> None:
     assert abs(sizes[1] / sizes[0] - 1) < 0.001
     assert set(theirs.model.block_types) == {"attention"}
     assert theirs.model.attention_window_size + 1 >= theirs.train.length  # a token sees itself too
-    texts = [tomllib.loads((RECIPES / n).read_text()) for n in ("nano.toml", "nano-transformer.toml")]
+    texts = [
+        tomllib.loads((RECIPES / n).read_text()) for n in ("nano.toml", "nano-transformer.toml")
+    ]
     assert {k: v for k, v in texts[0].items() if k != "model"} == {
         k: v for k, v in texts[1].items() if k != "model"
     }

@@ -77,11 +77,13 @@ class Program(Protocol):
         ...
 
     def decode_work(self, context: int, batch: int) -> dict[str, float]:
-        """Return the "bytes" and "operations" of a token when `batch` sequences have `context` tokens."""
+        """Return the "bytes" and "operations" of a token when `batch` sequences have `context`
+        tokens."""
         ...
 
     def prefill_work(self, length: int, start: int = 0) -> dict[str, float]:
-        """Return the "bytes" and "operations" of one of `length` tokens of a prompt, read after `start`."""
+        """Return the "bytes" and "operations" of one of `length` tokens of a prompt, read after
+        `start`."""
         ...
 
     def vocabulary(self) -> int:

@@ -1,4 +1,5 @@
-"""Our own model, driven as the engine drives it: prompts in chunks, states donated, last logits only."""
+"""Our own model, driven as the engine drives it: prompts in chunks, states donated, last logits
+only."""
 
 from __future__ import annotations
 
@@ -60,7 +61,9 @@ class GriffinWork:
 
 def format_of(model: Griffin) -> str:
     """Return the format of a model's matrices, as --format names it."""
-    formats = {str(vars(module)["format"]) for module in model.modules() if "format" in vars(module)}
+    formats = {
+        str(vars(module)["format"]) for module in model.modules() if "format" in vars(module)
+    }
     if formats:
         return "+".join("bf16-packed" if name == "bf16" else name for name in sorted(formats))
     return {torch.bfloat16: "bf16"}.get(model.dtype, str(model.dtype).removeprefix("torch."))
@@ -92,7 +95,9 @@ class Ours(GriffinWork):
     def read(self, tokens: numpy.ndarray) -> None:
         ids = torch.from_numpy(tokens)
         for piece in ids.split(self.chunk, dim=1):
-            hidden, self._memory = self.griffin.trunk(piece, self._memory, donate=self._memory is not None)
+            hidden, self._memory = self.griffin.trunk(
+                piece, self._memory, donate=self._memory is not None
+            )
             self._hidden = hidden[:, -1].clone()
         self._choose()
 
@@ -123,4 +128,9 @@ class Ours(GriffinWork):
             self.step()
             stepped = time.perf_counter()
             size = path.stat().st_size
-        return {"save": saved - begun, "load": loaded - saved, "step": stepped - loaded, "bytes": size}
+        return {
+            "save": saved - begun,
+            "load": loaded - saved,
+            "step": stepped - loaded,
+            "bytes": size,
+        }

@@ -1,4 +1,5 @@
-"""llama.cpp on Gemma, what a user of a CPU would run instead of a Griffin; through its C interface."""
+"""llama.cpp on Gemma, what a user of a CPU would run instead of a Griffin; through its C
+interface."""
 
 from __future__ import annotations
 
@@ -64,7 +65,8 @@ class LlamaCpp:
         self._batch, self._seen, self._next = batch, 0, [0] * batch
 
     def reserve(self, capacity: int) -> None:
-        """Move the sequences into a larger cache: one is only as large as what has been read needs."""
+        """Move the sequences into a larger cache: one is only as large as what has been read
+        needs."""
         old, new = self._context, self._open(self._batch, capacity)
         for row in range(self._batch):
             size = self._api.llama_state_seq_get_size(old, row)
@@ -123,7 +125,11 @@ class LlamaCpp:
         return context
 
     def _decode(
-        self, tokens: Sequence[int], places: Sequence[int], rows: Sequence[int], wanted: Sequence[bool]
+        self,
+        tokens: Sequence[int],
+        places: Sequence[int],
+        rows: Sequence[int],
+        wanted: Sequence[bool],
     ) -> None:
         """Read tokens, each at a place of a row; compute the logits after those that are wanted."""
         batch = self._api.llama_batch_init(len(tokens), 0, 1)

@@ -42,7 +42,8 @@ class RecurrentGemma(GriffinWork):
             logits_soft_cap=config.logits_soft_cap,
             lru_width=config.lru_width,
         )
-        # Without its initial values, which take it minutes at 2B; then small numbers, none of them denormal.
+        # Without its initial values, which take it minutes at 2B; then small numbers, none of them
+        # denormal.
         net: Any = official.Griffin(shape, device="meta", dtype=dtype, gradient_checkpointing=False)
         self._net: Any = net.to_empty(device="cpu").requires_grad_(False)
         generator = torch.Generator().manual_seed(0)

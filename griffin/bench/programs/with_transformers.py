@@ -25,15 +25,17 @@ class Transformers(GriffinWork):
 
         torch.set_num_threads(options.threads)
         dtype = {"float32": torch.float32, "bf16": torch.bfloat16}.get(options.format, "auto")
-        self._net: Any = AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype).requires_grad_(
-            False
-        )
+        self._net: Any = AutoModelForCausalLM.from_pretrained(
+            options.model, dtype=dtype
+        ).requires_grad_(False)
         self._new_cache = lambda: DynamicCache(config=self._net.config)
         self.model = Path(options.model).name
         self.format = "float32" if self._net.dtype == torch.float32 else "bf16"
         assert options.config is not None
         config = GriffinConfig.from_dict(options.config)
-        super().__init__(config, sum(p.nbytes for p in self._net.parameters()), self._net.dtype, None)
+        super().__init__(
+            config, sum(p.nbytes for p in self._net.parameters()), self._net.dtype, None
+        )
         self.forget(1, 0)
 
     def forget(self, batch: int, capacity: int) -> None:

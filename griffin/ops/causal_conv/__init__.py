@@ -16,23 +16,28 @@ def causal_conv(
     x:           (B, T, E).
     weight:      (E, 1, W); tap k multiplies the token W-1-k places back.
     bias:        (E,).
-    segment_pos: (B, T) int64; no tap reaches past a 0, where a document starts. Negative: left padding.
+    segment_pos: (B, T) int64; no tap reaches past a 0, where a document starts. Negative: left
+                 padding.
     cache:       (B, W-1, E), the inputs before this call, oldest first; zeros if omitted.
-    Returns y (B, T, E) in x.dtype and the next cache in the cache's dtype (x.dtype if omitted). Inputs of an
-    earlier document leave the cache, so it is what the last document alone would have left.
-    Sums are in float32 or wider. Griffin (arXiv:2402.19427), section 2.3.
+    Returns y (B, T, E) in x.dtype and the next cache in the cache's dtype (x.dtype if omitted).
+    Inputs of an earlier document leave the cache, so it is what the last document alone would have
+    left. Sums are in float32 or wider. Griffin (arXiv:2402.19427), section 2.3.
     """
     width = weight.shape[-1]
     if weight.shape != (x.shape[2], 1, width) or bias.shape != (x.shape[2],):
         raise ValueError(
-            f"weight, bias must be (E, 1, W), (E,), E={x.shape[2]}; not {weight.shape}, {bias.shape}"
+            f"weight, bias must be (E, 1, W), (E,), E={x.shape[2]}; not {weight.shape},"
+            f" {bias.shape}"
         )
     if segment_pos.shape != x.shape[:2]:
-        raise ValueError(f"segment_pos must be (B, T) = {tuple(x.shape[:2])}, not {tuple(segment_pos.shape)}")
+        raise ValueError(
+            f"segment_pos must be (B, T) = {tuple(x.shape[:2])}, not {tuple(segment_pos.shape)}"
+        )
     if cache is None:
         cache = torch.zeros(x.shape[0], width - 1, x.shape[2], dtype=x.dtype, device=x.device)
     elif cache.shape != (x.shape[0], width - 1, x.shape[2]):
         raise ValueError(
-            f"cache must be (B, W-1, E) = {(x.shape[0], width - 1, x.shape[2])}, not {tuple(cache.shape)}"
+            f"cache must be (B, W-1, E) = {(x.shape[0], width - 1, x.shape[2])}, not"
+            f" {tuple(cache.shape)}"
         )
     return implementation("causal_conv", x)(x, weight, bias, segment_pos, cache)

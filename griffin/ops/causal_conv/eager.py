@@ -12,8 +12,9 @@ def causal_conv(
     x: Tensor, weight: Tensor, bias: Tensor, segment_pos: Tensor, cache: Tensor
 ) -> tuple[Tensor, Tensor]:
     steps, reach = x.shape[1], cache.shape[1]
-    # The cache belongs right before the first real token, so after the pads of a padded row. A pad's own
-    # input is never looked at: the cache is written over the W-1 nearest ones, others are out of reach.
+    # The cache belongs right before the first real token, so after the pads of a padded row. A
+    # pad's own input is never looked at: the cache is written over the W-1 nearest ones, others are
+    # out of reach.
     inputs = torch.cat([cache.to(x.dtype), x], dim=1)
     if reach:
         home = (segment_pos < 0).sum(1, keepdim=True) + torch.arange(reach, device=x.device)
@@ -30,7 +31,8 @@ def causal_conv(
 
 
 class _Taps(torch.autograd.Function):
-    """y[t] = bias + the sum over `back` of taps[W-1-back] * inputs[W-1+t-back], while back <= since[t].
+    """y[t] = bias + the sum over `back` of taps[W-1-back] * inputs[W-1+t-back], while back <=
+    since[t].
 
     since is -1 at a pad, where y is 0.
 

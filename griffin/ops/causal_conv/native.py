@@ -28,7 +28,11 @@ def _run(
     inputs = [t.contiguous() for t in (x, weight, bias, segment_pos, cache)]
     y, left = torch.empty_like(inputs[0]), torch.empty_like(inputs[-1])
     native.module().convolution(
-        kind, *x.shape, weight.shape[-1], *native.addresses(*inputs, y, left), torch.get_num_threads()
+        kind,
+        *x.shape,
+        weight.shape[-1],
+        *native.addresses(*inputs, y, left),
+        torch.get_num_threads(),
     )
     return y, left
 
@@ -37,5 +41,7 @@ _op = torch.library.custom_op("griffin::causal_conv", _run, mutates_args=())
 
 
 @_op.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor, segment_pos: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
+def _(
+    x: Tensor, weight: Tensor, bias: Tensor, segment_pos: Tensor, cache: Tensor
+) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape), cache.new_empty(cache.shape)

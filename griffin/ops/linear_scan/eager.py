@@ -1,9 +1,10 @@
 """The recurrence in blocks: a few passes over memory, whatever the length.
 
-Time is cut into blocks of `BLOCK` steps. All blocks advance together, one step at a time, from a zero state,
-while `a` becomes its running product; the blocks' last values form a recurrence `BLOCK` times shorter, solved
-the same way; its solution, times the running products, is what each block still lacked. The work is about
-that of the loop, in BLOCK * log_BLOCK(T) vector operations instead of T.
+Time is cut into blocks of `BLOCK` steps. All blocks advance together, one step at a time, from a
+zero state, while `a` becomes its running product; the blocks' last values form a recurrence `BLOCK`
+times shorter, solved the same way; its solution, times the running products, is what each block
+still lacked. The work is about that of the loop, in BLOCK * log_BLOCK(T) vector operations instead
+of T.
 """
 
 from __future__ import annotations

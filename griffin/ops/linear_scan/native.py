@@ -21,7 +21,8 @@ def linear_scan(x: Tensor, a: Tensor, h0: Tensor | None) -> tuple[Tensor, Tensor
 
 
 def _run(x: Tensor, a: Tensor, h0: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Return h, the last h, and every h in the wide type if it is asked for and h does not hold it."""
+    """Return h, the last h, and every h in the wide type if it is asked for and h does not hold
+    it."""
     kind = native.type_of("linear_scan", x, a)
     x, a, h0 = x.contiguous(), a.contiguous(), h0.contiguous()
     h, last = torch.empty_like(x), torch.empty_like(h0)
@@ -51,7 +52,9 @@ def _run_backward(
 
 
 _op = torch.library.custom_op("griffin::linear_scan", _run, mutates_args=())
-_backward_op = torch.library.custom_op("griffin::linear_scan_backward", _run_backward, mutates_args=())
+_backward_op = torch.library.custom_op(
+    "griffin::linear_scan_backward", _run_backward, mutates_args=()
+)
 
 
 @_op.register_fake
@@ -61,7 +64,9 @@ def _(x: Tensor, a: Tensor, h0: Tensor, keep: bool) -> tuple[Tensor, Tensor, Ten
 
 
 @_backward_op.register_fake
-def _(a: Tensor, every: Tensor, h0: Tensor, dh: Tensor, dlast: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _(
+    a: Tensor, every: Tensor, h0: Tensor, dh: Tensor, dlast: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     return a.new_empty(a.shape), a.new_empty(a.shape), h0.new_empty(h0.shape)
 
 

@@ -11,26 +11,33 @@ from griffin.ops.dispatch import implementation
 
 
 class Window(NamedTuple):
-    """What a call may attend to and what its ring keeps: the same for every layer, so made once a call."""
+    """What a call may attend to and what its ring keeps: the same for every layer, so made once a
+    call."""
 
     size: int  # a query sees itself and this many tokens before it
-    segment: Tensor  # (B, T) int64  document of each token, counted from 0 = the one the ring belongs to
+    segment: (
+        Tensor  # (B, T) int64  document of each token, counted from 0 = the one the ring belongs to
+    )
     pad: Tensor  # (B, T) bool  left padding
     position: Tensor  # (B, T) int64  position in the document
     slot_position: Tensor  # (B, S) int64  position held by each ring slot, negative if none
-    source: Tensor  # (B, S) int64  where each slot of the next ring comes from in [ring, new]; -1: nowhere
+    source: Tensor  # (B, S) int64  where each slot of the next ring is in [ring, new]; -1: nowhere
     fresh: bool  # the ring holds nothing and need not be looked at
     runs_on: bool  # every row goes on with the ring's document, without pads
 
 
-def plan_window(segment_pos: Tensor, size: int, before: Tensor | None, runs_on: bool = False) -> Window:
+def plan_window(
+    segment_pos: Tensor, size: int, before: Tensor | None, runs_on: bool = False
+) -> Window:
     """Lay out the window of a call.
 
-    segment_pos: (B, T) int64; 0 starts a document, negative is left padding, otherwise each token's position
-                 is one more than that of the token before it.
+    segment_pos: (B, T) int64; 0 starts a document, negative is left padding, otherwise each token's
+                 position is one more than that of the token before it.
     size:        the window; also the number of ring slots S. Position p lives in slot p mod S.
-    before:      (B,) int64, tokens of the current document that the ring has seen; None: no ring yet.
-    runs_on:     the caller knows that no document starts and no row is padded, which makes decoding cheaper.
+    before:      (B,) int64, tokens of the current document that the ring has seen; None: no ring
+                 yet.
+    runs_on:     the caller knows that no document starts and no row is padded, which makes decoding
+                 cheaper.
     """
     fresh = before is None
     rows, steps = segment_pos.shape
@@ -57,9 +64,11 @@ def local_attention(
 
     q:    (B, T, N, H), already rotated and not yet scaled.
     k, v: (B, T, K, H), keys already rotated; N is a multiple of K.
-    ring: keys and values (B, S, K, H) of the last S tokens; None only with a window planned without one.
-    Returns (B, T, N, H) in q.dtype and the next ring, in the ring's dtype. Softmax in float32 or wider.
-    Griffin (arXiv:2402.19427), section 2.3; the window counts as in the reference code: size + 1 keys.
+    ring: keys and values (B, S, K, H) of the last S tokens; None only with a window planned without
+          one.
+    Returns (B, T, N, H) in q.dtype and the next ring, in the ring's dtype. Softmax in float32 or
+    wider. Griffin (arXiv:2402.19427), section 2.3; the window counts as in the reference code: size
+    + 1 keys.
     """
     if (
         q.shape[:2] != k.shape[:2]
@@ -67,7 +76,9 @@ def local_attention(
         or q.shape[3] != k.shape[3]
         or q.shape[2] % k.shape[2]
     ):
-        raise ValueError(f"q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)} do not match")
+        raise ValueError(
+            f"q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)} do not match"
+        )
     if (ring is None) != window.fresh:
         raise ValueError("a window planned with `before` needs its ring, and one without has none")
     if ring is not None and ring[0].shape != (k.shape[0], window.size, *k.shape[2:]):
@@ -90,5 +101,6 @@ def next_ring(window: Window, k: Tensor, ring: Tensor | None) -> Tensor:
 
 
 def _latest(last: Tensor, slots: Tensor, size: int) -> Tensor:
-    """Return the newest position up to `last` that lives in each slot; negative if there is none."""
+    """Return the newest position up to `last` that lives in each slot; negative if there is
+    none."""
     return last - (last - slots) % size

@@ -1,7 +1,7 @@
 """Local attention through torch's fused attention, long sequences in blocks of one window.
 
-A block of S queries needs only its own keys and those of the block before it, so the work is 2 S keys a query
-whatever the length; the ring stands in for the block before the first.
+A block of S queries needs only its own keys and those of the block before it, so the work is 2 S
+keys a query whatever the length; the ring stands in for the block before the first.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     k, v = (x.to(q.dtype).transpose(1, 2) for x in (k, v))
     if steps > 1:
         k, v = (_for_each_head(x, heads) for x in (k, v))
-        y = functional.scaled_dot_product_attention(q.transpose(1, 2), k, v, attn_mask=mask[:, None])
+        y = functional.scaled_dot_product_attention(
+            q.transpose(1, 2), k, v, attn_mask=mask[:, None]
+        )
         return y.transpose(1, 2)
-    # One token: the query heads of a key head stand in for its queries, so that keys are read once, not once
-    # a head; and row by row, because torch sums a row differently in company.
+    # One token: the query heads of a key head stand in for its queries, so that keys are read once,
+    # not once a head; and row by row, because torch sums a row differently in company.
     q = q.reshape(rows, k.shape[1], -1, width)
     mask = mask[:, None].expand(-1, -1, q.shape[2], -1)
     parts = zip(q.split(1), k.split(1), v.split(1), mask.split(1), strict=True)
@@ -48,7 +50,9 @@ def _for_each_head(x: Tensor, heads: int) -> Tensor:
     return x.repeat_interleave(heads // x.shape[1], dim=1)
 
 
-def _dense(q: Tensor, k: Tensor, v: Tensor, window: Window, ring: tuple[Tensor, Tensor] | None) -> Tensor:
+def _dense(
+    q: Tensor, k: Tensor, v: Tensor, window: Window, ring: tuple[Tensor, Tensor] | None
+) -> Tensor:
     index = torch.arange(q.shape[1], device=q.device)
     back = index[:, None] - index
     mask = (back >= 0) & (back <= window.size)
@@ -62,7 +66,9 @@ def _dense(q: Tensor, k: Tensor, v: Tensor, window: Window, ring: tuple[Tensor, 
     return _attend(q, keys, values, mask)
 
 
-def _blocks(q: Tensor, k: Tensor, v: Tensor, window: Window, ring: tuple[Tensor, Tensor] | None) -> Tensor:
+def _blocks(
+    q: Tensor, k: Tensor, v: Tensor, window: Window, ring: tuple[Tensor, Tensor] | None
+) -> Tensor:
     rows, steps = q.shape[:2]
     size = window.size
     count = -(-steps // size)
@@ -72,7 +78,9 @@ def _blocks(q: Tensor, k: Tensor, v: Tensor, window: Window, ring: tuple[Tensor,
         padded = functional.pad(x, [0, 0] * (x.dim() - 2) + [0, short], value=value)
         return padded.unflatten(1, (count, size))
 
-    def paired(new: Tensor, old: Tensor) -> Tensor:  # each block with the one before it: (B, count, 2 S, ...)
+    def paired(
+        new: Tensor, old: Tensor
+    ) -> Tensor:  # each block with the one before it: (B, count, 2 S, ...)
         return torch.cat([torch.cat([old[:, None], new[:, :-1]], dim=1), new], dim=2)
 
     nothing = torch.zeros_like(k[:, :1]).expand(-1, size, -1, -1)
@@ -95,7 +103,8 @@ def _blocks(q: Tensor, k: Tensor, v: Tensor, window: Window, ring: tuple[Tensor,
 
 
 def _ring_mask(window: Window, queries: slice) -> Tensor:
-    """Which ring slots each query sees, (B, T, S): its own document's, not older than the window."""
+    """Which ring slots each query sees, (B, T, S): its own document's, not older than the
+    window."""
     position = window.position[:, queries, None]
     held = window.slot_position[:, None]
     own = (window.segment[:, queries] == 0) & ~window.pad[:, queries]

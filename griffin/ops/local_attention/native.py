@@ -1,4 +1,5 @@
-"""Attention in C++, keys in blocks of positions, so that the cut of the calls does not change a bit."""
+"""Attention in C++, keys in blocks of positions, so that the cut of the calls does not change a
+bit."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ def local_attention(
 
 
 def _covered(q: Tensor, k: Tensor, *others: Tensor) -> bool:
-    """Return whether the kernel covers a call: one type, no gradient, heads of usual size and number."""
+    """Return whether the kernel covers a call: one type, no gradient, heads of usual size and
+    number."""
     if any(t.dtype != q.dtype for t in (k, *others)):
         return False
     if torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, *others)):

@@ -45,11 +45,11 @@ def packed_linear(
     x:         (..., I) float32, bfloat16 (other types where no native kernel is needed).
     bias:      (O,).
     out_dtype: of the result, x.dtype if omitted; sums are float32 and rounded once.
-    Returns (..., O). A row has the same bits whatever the number of rows and threads. With bf16 weights
-    activations are taken as they are. With int8 the native kernels round them to 16 bits, in steps of the
-    row's largest magnitude / 32512, and sum exactly. With int4 every implementation rounds them to 8 bits, in
-    steps of the largest magnitude of 32 inputs / 127. The gradient reaches x and bias, as if nothing were
-    rounded.
+    Returns (..., O). A row has the same bits whatever the number of rows and threads. With bf16
+    weights activations are taken as they are. With int8 the native kernels round them to 16 bits,
+    in steps of the row's largest magnitude / 32512, and sum exactly. With int4 every implementation
+    rounds them to 8 bits, in steps of the largest magnitude of 32 inputs / 127. The gradient
+    reaches x and bias, as if nothing were rounded.
     Raises ValueError for shapes that do not match.
     """
     if x.shape[-1] != packed.in_features:

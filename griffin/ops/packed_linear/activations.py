@@ -1,4 +1,5 @@
-"""How activations meet 4-bit weights: a signed byte each, in steps of their group's largest magnitude."""
+"""How activations meet 4-bit weights: a signed byte each, in steps of their group's largest
+magnitude."""
 
 from __future__ import annotations
 
@@ -15,10 +16,11 @@ _LEAST = 1e-30  # below it a group counts as zeros, so that no step is too small
 def met(x: Tensor, format: str) -> Tensor:
     """Return activations (..., I) as a product with weights of `format` takes them, in x's type.
 
-    int4, int4_min: each group of 32 inputs rounded to whole steps of its largest magnitude / 127, computed in
-                    float32; something that is not finite makes its group NaN. The gradient passes through.
-    others:         as they are. (The native int8 kernels round to 15 bits and a sign, which is not told apart
-                    from float32 sums here.)
+    int4, int4_min: each group of 32 inputs rounded to whole steps of its largest magnitude / 127,
+                    computed in float32; something that is not finite makes its group NaN. The
+                    gradient passes through.
+    others:         as they are. (The native int8 kernels round to 15 bits and a sign, which is not
+                    told apart from float32 sums here.)
     """
     if not format.startswith("int4"):
         return x

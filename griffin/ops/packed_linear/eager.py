@@ -1,4 +1,5 @@
-"""The product in torch: weights unpacked a slice at a time to x's type, then torch's own product."""
+"""The product in torch: weights unpacked a slice at a time to x's type, then torch's own
+product."""
 
 from __future__ import annotations
 
@@ -16,7 +17,9 @@ _PANELS = 128  # unpacked at once: 2,048 rows
 def packed_linear(x: Tensor, packed: Packed, bias: Tensor | None, out_dtype: torch.dtype) -> Tensor:
     x = met(x, packed.format)
     rows = x.numel() // x.shape[-1]
-    flat = functional.pad(x.reshape(rows, x.shape[-1]), (0, 0, 0, padded_rows(rows, x.dtype) - rows))
+    flat = functional.pad(
+        x.reshape(rows, x.shape[-1]), (0, 0, 0, padded_rows(rows, x.dtype) - rows)
+    )
     parts = []
     for first in range(0, packed.data.shape[0], _PANELS):
         weight = unpack_rows(packed, first, first + _PANELS)

@@ -17,7 +17,8 @@ _LOOKUPS = 512  # rows unpacked at once: their panels are unpacked whole, 16 row
 def look_up(packed: Packed, ids: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
     """Return rows `ids` of packed weights in `dtype`, times `scale`: an embedding.
 
-    ids: (N,) int64, in range. Returns (N, I); each weight is rounded to `dtype`, and its product again.
+    ids: (N,) int64, in range. Returns (N, I); each weight is rounded to `dtype`, and its product
+         again.
     """
     like = packed.data.new_empty(len(ids), packed.in_features, dtype=dtype)
     if dtype != torch.float64 and natively(like):

@@ -1,7 +1,8 @@
 """Memory for packed weights: in pages of 2 MiB where the system gives them.
 
-A product reads every weight once, and with pages of 4 KiB it spends a good part of its time looking them up.
-A matrix seldom ends where a large page does, so they lie one behind the other in blocks of many pages.
+A product reads every weight once, and with pages of 4 KiB it spends a good part of its time looking
+them up. A matrix seldom ends where a large page does, so they lie one behind the other in blocks of
+many pages.
 """
 
 from __future__ import annotations
@@ -48,8 +49,12 @@ class _Pages:
 
 _lock = threading.Lock()
 _block: _Pages | None = None  # the last one
-if hasattr(os, "register_at_fork"):  # a child must not find it locked by a thread that it does not have
-    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+if hasattr(
+    os, "register_at_fork"
+):  # a child must not find it locked by a thread that it does not have
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+    )
 
 
 def room(shape: Sequence[int]) -> Tensor:
@@ -70,14 +75,16 @@ def room(shape: Sequence[int]) -> Tensor:
 
 
 def settle(data: Tensor) -> Tensor:
-    """Return a copy of weights in memory of its own; what does not lie on the CPU is left as it is."""
+    """Return a copy of weights in memory of its own; what does not lie on the CPU is left as it
+    is."""
     if data.device.type != "cpu":
         return data
     return room((data.nbytes,)).view(data.dtype).view(data.shape).copy_(data)
 
 
 def zeros_together(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Return zeros on the CPU, shaped and typed as (meta) tensors; many bytes lie in one piece of memory.
+    """Return zeros on the CPU, shaped and typed as (meta) tensors; many bytes lie in one piece of
+    memory.
 
     As with torch.zeros a page of it is there only when something was written to it.
     """

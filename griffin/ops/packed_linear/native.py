@@ -13,7 +13,9 @@ from griffin.ops.packed_linear.packed import FORMATS, Packed, panel_bytes, unpac
 
 def packed_linear(x: Tensor, packed: Packed, bias: Tensor | None, out_dtype: torch.dtype) -> Tensor:
     data, scale, format, out_features, in_features = packed
-    wanted = torch.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad))
+    wanted = torch.is_grad_enabled() and (
+        x.requires_grad or (bias is not None and bias.requires_grad)
+    )
     # A custom op costs more than a small product, so only those who need one go through it.
     run = torch.ops.griffin.packed_linear if wanted or torch.compiler.is_compiling() else _run
     return run(x, data, scale, bias, format, out_features, in_features, out_dtype)
@@ -38,13 +40,17 @@ def _run(
     for name, tensor in (("x", x), ("bias", bias)):
         if tensor is not None and (tensor.dtype not in _TYPES or tensor.device.type != "cpu"):
             raise ValueError(
-                f"the native product takes {name} as float32 or bfloat16 on the CPU, not {tensor.dtype} "
-                f"on {tensor.device}"
+                f"the native product takes {name} as float32 or bfloat16 on the CPU, not"
+                f" {tensor.dtype} on {tensor.device}"
             )
     if out_dtype not in _TYPES:
         raise ValueError(f"the native product returns float32 or bfloat16, not {out_dtype}")
-    if (format == "int8") != (scale is not None) or (scale is not None and len(scale) != 16 * len(data)):
-        raise ValueError("int8 weights, and no others, come with one scale for each packed output row")
+    if (format == "int8") != (scale is not None) or (
+        scale is not None and len(scale) != 16 * len(data)
+    ):
+        raise ValueError(
+            "int8 weights, and no others, come with one scale for each packed output row"
+        )
     x = x.contiguous()
     y = torch.empty(*x.shape[:-1], out_features, dtype=out_dtype)
     if not y.numel():
@@ -68,7 +74,9 @@ _op = torch.library.custom_op("griffin::packed_linear", _run, mutates_args=())
 
 
 @_op.register_fake
-def _(x: Tensor, data: Tensor, scale: Any, bias: Any, format: str, out: int, _: int, dtype: Any) -> Tensor:
+def _(
+    x: Tensor, data: Tensor, scale: Any, bias: Any, format: str, out: int, _: int, dtype: Any
+) -> Tensor:
     return x.new_empty(*x.shape[:-1], out, dtype=dtype)
 
 

@@ -1,13 +1,17 @@
-"""Weights in the order the kernels read them: 16 output rows side by side, one sequential stream a thread.
+"""Weights in the order the kernels read them: 16 output rows side by side, one sequential stream a
+thread.
 
 A panel is 16 output rows. Within it inputs follow each other, a few of all 16 rows at a time:
 
 bf16      pairs of inputs: 16 rows x 2 values, 64 bytes.
-int8      fours of inputs: 16 rows x 4 bytes, 64 bytes, each value + 128; one float32 scale an output row.
-int4      blocks of 64 inputs, two groups of 32, 576 bytes: for each group 4 x 64 bytes, 16 rows x 4 bytes,
-          whose low halves are inputs 8j..8j+3 of the group and whose high halves are inputs 8j+4..8j+7, each
-          value + 8; then 2 x 16 scales in half precision.
-int4_min  the same in 640 bytes, with 2 x 16 smallest values after the scales: weight = scale * value + least.
+int8      fours of inputs: 16 rows x 4 bytes, 64 bytes, each value + 128; one float32 scale an
+                           output row.
+int4      blocks of 64 inputs, two groups of 32, 576 bytes: for each group 4 x 64 bytes, 16 rows x 4
+bytes,
+          whose low halves are inputs 8j..8j+3 of the group and whose high halves are inputs
+          8j+4..8j+7, each value + 8; then 2 x 16 scales in half precision.
+int4_min  the same in 640 bytes, with 2 x 16 smallest values after the scales: weight = scale *
+value + least.
 
 Rows are padded to 16, inputs to 2, 4 or 64, with what stands for zero.
 """
@@ -27,16 +31,25 @@ from griffin.ops.packed_linear.memory import room, settle
 PANEL = 16
 GROUP = 32  # inputs that share a scale in the int4 formats
 FORMATS = ("bf16", "int8", "int4", "int4_min")
-INPUTS = {"bf16": 2, "int8": 4, "int4": 64, "int4_min": 64}  # the number of inputs is padded to a multiple
+INPUTS = {
+    "bf16": 2,
+    "int8": 4,
+    "int4": 64,
+    "int4_min": 64,
+}  # the number of inputs is padded to a multiple
 LONGEST = 65_536  # inputs: what the 32-bit sums of the int8 kernel can hold
-_SLICE = 4096  # output rows converted at once, so that packing needs little memory besides the result
+_SLICE = (
+    4096  # output rows converted at once, so that packing needs little memory besides the result
+)
 
 
 class Packed(NamedTuple):
     """A weight matrix (O, I) in one of the FORMATS."""
 
     data: Tensor  # (panels, bytes of a panel) uint8
-    scale: Tensor | None  # int8: (O,) float32, padded to whole panels with zeros; otherwise inside data
+    scale: (
+        Tensor | None
+    )  # int8: (O,) float32, padded to whole panels with zeros; otherwise inside data
     format: str
     out_features: int
     in_features: int
@@ -47,7 +60,8 @@ class Packed(NamedTuple):
         return self.data.nbytes + (0 if self.scale is None else self.scale.nbytes)
 
     def settled(self) -> Packed:
-        """Return the weights in memory of their own, in large pages: faster to read than a mapped file."""
+        """Return the weights in memory of their own, in large pages: faster to read than a mapped
+        file."""
         scale = None if self.scale is None else self.scale.clone()
         return self._replace(data=settle(self.data), scale=scale)
 
@@ -69,15 +83,17 @@ def pack(weight: Tensor, format: str) -> Packed:
 
     bf16:     exact for bfloat16 weights.
     int8:     one scale an output row, largest magnitude / 127.
-    int4:     a scale for 32 inputs of a row, so that the value of largest magnitude is exactly -8 steps.
+    int4:     a scale for 32 inputs of a row, so that the value of largest magnitude is exactly -8
+              steps.
     int4_min: scale and smallest value for 32 inputs of a row.
-    Scales are rounded to what is stored before values are rounded to them. Raises ValueError for a format
-    that does not exist and for shapes that cannot be packed.
+    Scales are rounded to what is stored before values are rounded to them. Raises ValueError for a
+    format that does not exist and for shapes that cannot be packed.
     """
     _check_format(format)
     if weight.dim() != 2 or 0 in weight.shape or not weight.is_floating_point():
         raise ValueError(
-            f"weights must be a floating-point (O, I) matrix, not {tuple(weight.shape)} {weight.dtype}"
+            f"weights must be a floating-point (O, I) matrix, not {tuple(weight.shape)}"
+            f" {weight.dtype}"
         )
     if format == "bf16":
         return pack_bf16(weight)
@@ -95,7 +111,8 @@ def round_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def round_int4(weight: Tensor, least: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return values 0..15 (O, I) uint8, scales (O, I/32) float16 and, if asked for, smallest values.
+    """Return values 0..15 (O, I) uint8, scales (O, I/32) float16 and, if asked for, smallest
+    values.
 
     The last group may be shorter. Without smallest values a weight is scale * (value - 8).
     """
@@ -112,7 +129,11 @@ def round_int4(weight: Tensor, least: bool) -> tuple[Tensor, Tensor, Tensor | No
         extreme = groups.gather(2, groups.abs().argmax(2, keepdim=True))[..., 0]
         scale = (extreme / -8).to(torch.float16)
         values = groups * _inverse(scale) + 8
-    return values.round_().clamp_(0, 15).to(torch.uint8).flatten(1)[:, :inputs].contiguous(), scale, low
+    return (
+        values.round_().clamp_(0, 15).to(torch.uint8).flatten(1)[:, :inputs].contiguous(),
+        scale,
+        low,
+    )
 
 
 def _inverse(scale: Tensor) -> Tensor:
@@ -125,7 +146,9 @@ def pack_bf16(weight: Tensor) -> Packed:
     if native.built() and weight.device.type == "cpu" and weight.dtype == torch.bfloat16:
         weight = weight.contiguous()
         out = room((-(-weight.shape[0] // PANEL), panel_bytes("bf16", weight.shape[1])))
-        native.module().pack_pairs(weight.data_ptr(), *weight.shape, out.data_ptr(), torch.get_num_threads())
+        native.module().pack_pairs(
+            weight.data_ptr(), *weight.shape, out.data_ptr(), torch.get_num_threads()
+        )
         return Packed(out, None, "bf16", *weight.shape)
 
     def panels(at: slice) -> Tensor:
@@ -154,7 +177,8 @@ def pack_int8(values: Tensor, scale: Tensor) -> Packed:
 
 
 def pack_int4(values: Tensor, scale: Tensor, least: Tensor | None = None) -> Packed:
-    """Pack values 0..15 (O, I) uint8 with scales (O, groups of 32) and perhaps smallest values of that shape.
+    """Pack values 0..15 (O, I) uint8 with scales (O, groups of 32) and perhaps smallest values of
+    that shape.
 
     weight = scale * (value - 8), or scale * value + least.
     """
@@ -162,8 +186,8 @@ def pack_int4(values: Tensor, scale: Tensor, least: Tensor | None = None) -> Pac
     shapes = [tuple(t.shape) for t in (scale, least) if t is not None]
     if values.dtype != torch.uint8 or values.dim() != 2 or any(shape != groups for shape in shapes):
         raise ValueError(
-            f"values must be (O, I) uint8 and scales (O, I/32) = {groups}, not {tuple(values.shape)} "
-            f"{values.dtype}, {shapes}"
+            f"values must be (O, I) uint8 and scales (O, I/32) = {groups}, not"
+            f" {tuple(values.shape)} {values.dtype}, {shapes}"
         )
     if values.numel() and int(values.max()) > 15:
         raise ValueError(f"values must be 0..15; the largest is {int(values.max())}")
@@ -171,7 +195,9 @@ def pack_int4(values: Tensor, scale: Tensor, least: Tensor | None = None) -> Pac
 
     def panels(at: slice) -> Tensor:
         padded = _pad(values[at], INPUTS[format], 8 if least is None else 0)
-        nibbles = padded.unflatten(1, (-1, 2, 4, 2, 4))  # (rows, block, group, j, low or high, input)
+        nibbles = padded.unflatten(
+            1, (-1, 2, 4, 2, 4)
+        )  # (rows, block, group, j, low or high, input)
         both = nibbles[..., 0, :] | nibbles[..., 1, :] << 4
         stream = both.unflatten(0, (-1, PANEL)).permute(0, 2, 3, 4, 1, 5).flatten(2)
         parts = [stream]
@@ -188,11 +214,16 @@ def pack_int4(values: Tensor, scale: Tensor, least: Tensor | None = None) -> Pac
 def unpack(packed: Packed, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return the weights (O, I) that a product with `packed` multiplies by, rounded to `dtype`.
 
-    Exact for bf16 in every dtype from bfloat16 up; for the integer formats scale times value in float32.
+    Exact for bf16 in every dtype from bfloat16 up; for the integer formats scale times value in
+    float32.
     """
-    out = torch.empty(packed.out_features, packed.in_features, dtype=dtype, device=packed.data.device)
+    out = torch.empty(
+        packed.out_features, packed.in_features, dtype=dtype, device=packed.data.device
+    )
     for first in range(0, packed.out_features, _SLICE):
-        rows = unpack_rows(packed, first // PANEL, min(packed.data.shape[0], (first + _SLICE) // PANEL))
+        rows = unpack_rows(
+            packed, first // PANEL, min(packed.data.shape[0], (first + _SLICE) // PANEL)
+        )
         out[first : first + _SLICE] = rows[: packed.out_features - first, : packed.in_features]
     return out
 
@@ -209,14 +240,20 @@ def unpack_rows(packed: Packed, first: int, last: int) -> Tensor:
         return values * packed.scale[first * PANEL : last * PANEL, None]
     blocks = data.view(panels, -1, 640 if packed.format == "int4_min" else 576)
     both = blocks[..., :512].unflatten(2, (2, 4, PANEL, 4))
-    nibbles = torch.stack([both & 15, both >> 4], dim=5)  # (panel, block, group, j, row, low or high, input)
+    nibbles = torch.stack(
+        [both & 15, both >> 4], dim=5
+    )  # (panel, block, group, j, row, low or high, input)
     values = nibbles.permute(0, 4, 1, 2, 3, 5, 6).reshape(panels, PANEL, -1, GROUP).float()
 
     def halves(at: int) -> Tensor:  # (panel, row, group, 1)
         found = blocks[..., at : at + 64].contiguous().view(torch.float16).unflatten(2, (2, PANEL))
         return found.permute(0, 3, 1, 2).flatten(2)[..., None].float()
 
-    scaled = values * halves(512) + halves(576) if packed.format == "int4_min" else (values - 8) * halves(512)
+    scaled = (
+        values * halves(512) + halves(576)
+        if packed.format == "int4_min"
+        else (values - 8) * halves(512)
+    )
     return scaled.flatten(2).flatten(0, 1)
 
 
@@ -239,7 +276,9 @@ def _interleave(words: Tensor) -> Tensor:
 def _separate(data: Tensor) -> Tensor:
     """(panels, bytes) -> (panels, 16, words) int32."""
     turned = data.contiguous().view(torch.int32).unflatten(1, (-1, PANEL)).transpose(1, 2)
-    return turned.clone(memory_format=torch.contiguous_format)  # strides fit for a view also of one word
+    return turned.clone(
+        memory_format=torch.contiguous_format
+    )  # strides fit for a view also of one word
 
 
 def _in_slices(rows: Tensor, format: str, panels: Callable[[slice], Tensor]) -> Tensor:

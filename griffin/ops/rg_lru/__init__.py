@@ -32,11 +32,11 @@ def rg_lru(
     x:               (B, T, E), the convolution's output.
     gates:           i = sigmoid(input gate of x), r = sigmoid(recurrence gate of x).
     recurrent_param: (E,); log a = -8 r softplus(recurrent_param).
-    segment_pos:     (B, T) int64. At 0 a document starts: h is forgotten and x enters unscaled. At negative
-                     positions (left padding) h stays as it is.
+    segment_pos:     (B, T) int64. At 0 a document starts: h is forgotten and x enters unscaled. At
+                     negative positions (left padding) h stays as it is.
     h0:              (B, E) float32, zeros if omitted.
-    Returns h (B, T, E) in x.dtype and the last h (B, E) in float32. Everything between is float32 or wider;
-    the gradient of the square root is clipped at 1000 (RecurrentGemma, section 2.3).
+    Returns h (B, T, E) in x.dtype and the last h (B, E) in float32. Everything between is float32
+    or wider; the gradient of the square root is clipped at 1000 (RecurrentGemma, section 2.3).
     Griffin (arXiv:2402.19427), section 2.4 and appendix A.
     """
     blocks, size, _ = input_gate.weight.shape
@@ -46,6 +46,8 @@ def rg_lru(
             f"and recurrent_param {tuple(recurrent_param.shape)}"
         )
     if segment_pos.shape != x.shape[:2]:
-        raise ValueError(f"segment_pos must be (B, T) = {tuple(x.shape[:2])}, not {tuple(segment_pos.shape)}")
+        raise ValueError(
+            f"segment_pos must be (B, T) = {tuple(x.shape[:2])}, not {tuple(segment_pos.shape)}"
+        )
     run = implementation("rg_lru", x)
     return run(x, input_gate, recurrence_gate, recurrent_param, segment_pos, h0)

@@ -33,8 +33,8 @@ def rg_lru(
 class _Decay(torch.autograd.Function):
     """From gates before their sigmoid to the decay a and the scaled input of the scan.
 
-    Written out so that training keeps five tensors instead of autograd's dozen: everything else is made
-    again from the gates.
+    Written out so that training keeps five tensors instead of autograd's dozen: everything else is
+    made again from the gates.
     """
 
     @staticmethod

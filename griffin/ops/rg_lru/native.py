@@ -1,4 +1,5 @@
-"""The RG-LRU in C++: gates, decay and scan in one pass; in training from gates that torch computes."""
+"""The RG-LRU in C++: gates, decay and scan in one pass; in training from gates that torch
+computes."""
 
 from __future__ import annotations
 
@@ -84,7 +85,8 @@ def _run_backward(
     h0: Tensor,
     dlast: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of x, gate_i and gate_r (B, T, E), of softplus(param) (B, E) and of h0."""
+    """Return the gradients of x, gate_i and gate_r (B, T, E), of softplus(param) (B, E) and of
+    h0."""
     kind = native.type_of("rg_lru", x, dh)
     inputs = [t.contiguous() for t in (x, dh, gate_i, gate_r, every, param, segment_pos, h0, dlast)]
     dx, dgate_i, dgate_r = (torch.empty_like(inputs[4]) for _ in range(3))
@@ -104,12 +106,16 @@ _backward_op = torch.library.custom_op("griffin::rg_lru_backward", _run_backward
 
 
 @_op.register_fake
-def _(x: Tensor, wi: Tensor, bi: Tensor, wr: Tensor, br: Tensor, p: Tensor, pos: Tensor, h0: Tensor) -> Any:
+def _(
+    x: Tensor, wi: Tensor, bi: Tensor, wr: Tensor, br: Tensor, p: Tensor, pos: Tensor, h0: Tensor
+) -> Any:
     return x.new_empty(x.shape), h0.new_empty(h0.shape)
 
 
 @_gates_op.register_fake
-def _(x: Tensor, gate_i: Tensor, gate_r: Tensor, param: Tensor, segment_pos: Tensor, h0: Tensor) -> Any:
+def _(
+    x: Tensor, gate_i: Tensor, gate_r: Tensor, param: Tensor, segment_pos: Tensor, h0: Tensor
+) -> Any:
     return x.new_empty(x.shape), h0.new_empty(h0.shape), h0.new_empty(x.shape)
 
 
@@ -125,7 +131,9 @@ def _(
     h0: Tensor,
     dlast: Tensor,
 ) -> Any:
-    return *(every.new_empty(every.shape) for _ in range(3)), *(h0.new_empty(h0.shape) for _ in range(2))
+    return *(every.new_empty(every.shape) for _ in range(3)), *(
+        h0.new_empty(h0.shape) for _ in range(2)
+    )
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -135,7 +143,9 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 def _backward(ctx: Any, dh: Tensor, dlast: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     x, gate_i, gate_r, param, segment_pos, h0, every = ctx.saved_tensors
     run = torch.ops.griffin.rg_lru_backward
-    dx, dgate_i, dgate_r, drate, dh0 = run(x, dh, gate_i, gate_r, every, param, segment_pos, h0, dlast)
+    dx, dgate_i, dgate_r, drate, dh0 = run(
+        x, dh, gate_i, gate_r, every, param, segment_pos, h0, dlast
+    )
     return dx.to(x.dtype), dgate_i, dgate_r, drate.sum(0) * torch.sigmoid(param), None, dh0
 
 

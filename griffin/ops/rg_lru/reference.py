@@ -37,7 +37,10 @@ def rg_lru(
 
 def _blocks(x: Tensor, gate: Gate) -> Tensor:
     parts = x.unflatten(-1, gate.bias.shape).unbind(-2)
-    out = [p @ w.to(x.dtype) + b.to(x.dtype) for p, w, b in zip(parts, gate.weight, gate.bias, strict=True)]
+    out = [
+        p @ w.to(x.dtype) + b.to(x.dtype)
+        for p, w, b in zip(parts, gate.weight, gate.bias, strict=True)
+    ]
     return torch.cat(out, dim=-1)
 
 

@@ -22,12 +22,14 @@ _STEP = re.compile(r"\.(?P<key>[^.\[]+)|\[(?P<index>\d+)\]")
 _SHOWN = 40
 
 
-def read_body(body: bytes, kind: type[B], policy: Policy, limits: Limits) -> tuple[B, tuple[str, ...]]:
+def read_body(
+    body: bytes, kind: type[B], policy: Policy, limits: Limits
+) -> tuple[B, tuple[str, ...]]:
     """Decode a request's body.
 
-    Returns the Struct, and the fields that were passed over and are in no table: the answer must name them
-    (`ignored_header`). Raises ApiError: 413 for a body over the limits, 400 with `param` for everything else,
-    NaN, infinity and lone surrogates included.
+    Returns the Struct, and the fields that were passed over and are in no table: the answer must
+    name them (`ignored_header`). Raises ApiError: 413 for a body over the limits, 400 with `param`
+    for everything else, NaN, infinity and lone surrogates included.
     """
     data = _json(body, kind, limits)
     shape = shape_of(kind)
@@ -50,7 +52,11 @@ def read_body(body: bytes, kind: type[B], policy: Policy, limits: Limits) -> tup
 def show(value: Any) -> str:
     """Describe a JSON value in a few words, for a message."""
     if isinstance(value, str):
-        return repr(value) if len(value) <= _SHOWN else f"{value[:_SHOWN]!r}... ({len(value)} characters)"
+        return (
+            repr(value)
+            if len(value) <= _SHOWN
+            else f"{value[:_SHOWN]!r}... ({len(value)} characters)"
+        )
     if isinstance(value, (bool, type(None))):
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, list):
@@ -83,15 +89,17 @@ def _json(body: bytes, kind: type[msgspec.Struct], limits: Limits) -> Any:
     if _values(body) > cap and (_strings(body) > cap or _values(_STRINGS.sub(b"", body)) > cap):
         raise ApiError(
             TOO_LARGE,
-            f"the body holds more than {cap} JSON values (lists and objects count four times); send less at "
-            f"once (a server takes more with {limits.flag('max_json_values')})",
+            f"the body holds more than {cap} JSON values (lists and objects count four times); send"
+            f" less at once (a server takes more with {limits.flag('max_json_values')})",
         )
     try:
         return _decode(body)
     except RecursionError:
         raise ApiError(INVALID, "the body's JSON is nested too deeply") from None
     except UnicodeDecodeError as error:
-        raise ApiError(INVALID, f"the body is not UTF-8: byte {error.start} of a string in it") from None
+        raise ApiError(
+            INVALID, f"the body is not UTF-8: byte {error.start} of a string in it"
+        ) from None
     except msgspec.ValidationError:
         raise _out_of_range(body, kind) from None
     except msgspec.DecodeError as error:
@@ -102,7 +110,8 @@ def _json(body: bytes, kind: type[msgspec.Struct], limits: Limits) -> Any:
 
 
 def _out_of_range(body: bytes, kind: type[msgspec.Struct]) -> ApiError:
-    """Blame a number such as 1e999: read again as what the body should be, msgspec says where it stands."""
+    """Blame a number such as 1e999: read again as what the body should be, msgspec says where it
+    stands."""
     where = None
     try:
         msgspec.json.decode(body, type=kind)

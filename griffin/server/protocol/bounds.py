@@ -18,11 +18,15 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 FUNCTION_PATTERN = r"^[A-Za-z0-9_-]{1,64}(?!\n)$"
 # What a message says in place of a pattern.
 IN_WORDS = {
-    NAME_PATTERN: "a letter or digit and after it at most 127 letters, digits, dots, dashes and underscores",
+    NAME_PATTERN: (
+        "a letter or digit and after it at most 127 letters, digits, dots, dashes and underscores"
+    ),
     FUNCTION_PATTERN: "1 to 64 letters, digits, dashes and underscores",
 }
 
-Name = Annotated[str, Meta(pattern=NAME_PATTERN, description="A session's or state's name; never a path.")]
+Name = Annotated[
+    str, Meta(pattern=NAME_PATTERN, description="A session's or state's name; never a path.")
+]
 Title = Annotated[str, Meta(max_length=256)]
 ModelName = Annotated[str, Meta(min_length=1, max_length=256)]
 Id = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -34,7 +38,8 @@ TurnNumber = Annotated[int, Meta(ge=1, le=2**31 - 1)]  # as GET /v1/sessions/{na
 
 
 def check_most(number: int, what: str, limits: Limits, name: str, param: str) -> None:
-    """Raise ApiError if `number` is above the limit of that name. what: "n is 99", "stop has 40 strings"."""
+    """Raise ApiError if `number` is above the limit of that name. what: "n is 99", "stop has 40
+    strings"."""
     most = getattr(limits, name)
     if number > most:
         raise ApiError(

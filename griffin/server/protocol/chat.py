@@ -57,8 +57,8 @@ class ChatRequest:
     sampling:   keyword arguments of SamplingParams; "logprobs" is in it if they were asked for.
     n:          answers. stream: as events. include_usage: with a last chunk that tells the usage.
     format:     the form the answer must have, None for free text.
-    tools, tool_choice, parallel_tool_calls: functions that may be called, whether, and whether several.
-    state:      a saved state that the prompt follows. Which session: `identity(headers)`.
+    tools, tool_choice, parallel_tool_calls: functions that may be called, whether, and whether
+    several. state:      a saved state that the prompt follows. Which session: `identity(headers)`.
     ignored:    fields that were passed over and must be named in the response (`ignored_header`).
     """
 
@@ -88,7 +88,8 @@ class ChatRequest:
 
 
 def parse_chat(body: bytes, limits: Limits) -> ChatRequest:
-    """Read the body of POST /v1/chat/completions; ApiError for anything that cannot be done as asked."""
+    """Read the body of POST /v1/chat/completions; ApiError for anything that cannot be done as
+    asked."""
     read, ignored = read_body(body, ChatBody, policy.CHAT, limits)
     n = 1 if read.n is None else read.n
     check_most(n, f"n is {n}", limits, "max_choices", "n")
@@ -97,7 +98,8 @@ def parse_chat(body: bytes, limits: Limits) -> ChatRequest:
         if name not in _TEMPLATE_ARGUMENTS:
             raise ApiError(
                 UNSUPPORTED,
-                f"chat_template_kwargs has {name[:64]!r}; a template takes no arguments from requests",
+                f"chat_template_kwargs has {name[:64]!r}; a template takes no arguments from"
+                " requests",
                 "chat_template_kwargs",
             )
     sampling = sampling_arguments(read, limits)

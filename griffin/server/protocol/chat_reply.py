@@ -148,9 +148,11 @@ def chat_completion(
 class ChatChunks:
     """Make the chunks of one streamed chat.
 
-    head: what all of them share. include_usage: the client asked for a last chunk with the usage; all others
+    head: what all of them share. include_usage: the client asked for a last chunk with the usage;
+          all others
     then carry `usage: null`.
-    For each choice: `role`, then any number of `text` and `call`, then `finish`; `usage` once after all.
+    For each choice: `role`, then any number of `text` and `call`, then `finish`; `usage` once after
+                     all.
     """
 
     def __init__(self, head: Head, include_usage: bool) -> None:
@@ -162,8 +164,11 @@ class ChatChunks:
         return self._chunk(ChunkChoice(index=index, delta=Delta(role="assistant", content="")))
 
     def text(self, text: str, tokens: Sequence[Scored] | None = None, index: int = 0) -> ChatChunk:
-        """Add text, and the tokens that became final with it if log-probabilities were asked for."""
-        return self._chunk(ChunkChoice(index=index, delta=Delta(content=text), logprobs=_logprobs(tokens)))
+        """Add text, and the tokens that became final with it if log-probabilities were asked
+        for."""
+        return self._chunk(
+            ChunkChoice(index=index, delta=Delta(content=text), logprobs=_logprobs(tokens))
+        )
 
     def call_begin(self, call: int, id: str, name: str, index: int = 0) -> ChatChunk:
         """Begin the call number `call` of an answer."""
@@ -180,7 +185,8 @@ class ChatChunks:
         return self._chunk(ChunkChoice(index=index, delta=Delta(), finish_reason=reason))
 
     def usage(self, used: Usage, extras: Extras | None = None) -> ChatChunk:
-        """End the stream with what it cost. Only for clients that asked: it has no choices, and some fall."""
+        """End the stream with what it cost. Only for clients that asked: it has no choices, and
+        some fall."""
         chunk = self._chunk()
         chunk.usage = used
         chunk.griffin = UNSET if extras is None else extras

@@ -1,4 +1,5 @@
-"""/v1/completions: the answer, whole or in chunks, with the log-probabilities that evaluations read."""
+"""/v1/completions: the answer, whole or in chunks, with the log-probabilities that evaluations
+read."""
 
 from __future__ import annotations
 
@@ -64,7 +65,8 @@ class CompletionAnswer:
 def completion(
     head: Head, answers: Sequence[CompletionAnswer], used: Usage, extras: Extras | None = None
 ) -> Completion:
-    """Make the body of a completion that is not streamed; `answers` in the order of their indices."""
+    """Make the body of a completion that is not streamed; `answers` in the order of their
+    indices."""
     choices = [
         CompletionChoice(
             text=answer.text,
@@ -78,7 +80,8 @@ def completion(
 
 
 class CompletionChunks:
-    """Make the chunks of one streamed completion: `text` as often as there is some, `finish`, `usage`.
+    """Make the chunks of one streamed completion: `text` as often as there is some, `finish`,
+    `usage`.
 
     One `finish` a choice, one `usage` after all. include_usage: as for chats.
     """
@@ -88,7 +91,8 @@ class CompletionChunks:
         self.include_usage = include_usage
 
     def text(self, text: str, tokens: Sequence[Scored] | None = None, index: int = 0) -> Completion:
-        """Add text, and the tokens that became final with it if log-probabilities were asked for."""
+        """Add text, and the tokens that became final with it if log-probabilities were asked
+        for."""
         return self._chunk(text, index, completion_logprobs(tokens), None)
 
     def finish(self, reason: CompletionEnd, index: int = 0) -> Completion:
@@ -100,7 +104,11 @@ class CompletionChunks:
         return _completion(self.head, [], used, extras)
 
     def _chunk(
-        self, text: str, index: int, logprobs: CompletionLogprobs | None, reason: CompletionEnd | None
+        self,
+        text: str,
+        index: int,
+        logprobs: CompletionLogprobs | None,
+        reason: CompletionEnd | None,
     ) -> Completion:
         choice = CompletionChoice(text=text, index=index, logprobs=logprobs, finish_reason=reason)
         return _completion(self.head, [choice], None if self.include_usage else UNSET, None)
@@ -109,14 +117,16 @@ class CompletionChunks:
 def completion_logprobs(tokens: Sequence[Scored] | None) -> CompletionLogprobs | None:
     """Return tokens as /v1/completions shows them.
 
-    The token itself is always among its `top_logprobs`, so it is the likeliest exactly if none there is above
-    it: that is how lm-eval finds out whether a text is what greedy decoding gives.
+    The token itself is always among its `top_logprobs`, so it is the likeliest exactly if none
+    there is above it: that is how lm-eval finds out whether a text is what greedy decoding gives.
     """
     if tokens is None:
         return None
     return CompletionLogprobs(
         tokens=[_written(token.text, token.bytes) for token in tokens],
-        token_logprobs=[None if token.logprob is None else clamp(token.logprob) for token in tokens],
+        token_logprobs=[
+            None if token.logprob is None else clamp(token.logprob) for token in tokens
+        ],
         top_logprobs=[_top(token) for token in tokens],
         text_offset=[token.offset for token in tokens],
     )

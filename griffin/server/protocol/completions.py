@@ -12,7 +12,14 @@ from griffin.server.errors import INVALID, ApiError
 from griffin.server.limits import Limits
 from griffin.server.protocol import policy
 from griffin.server.protocol.body import read_body, show
-from griffin.server.protocol.bounds import Count, CountOrZero, ModelName, TokenId, check_ids, check_most
+from griffin.server.protocol.bounds import (
+    Count,
+    CountOrZero,
+    ModelName,
+    TokenId,
+    check_ids,
+    check_most,
+)
 from griffin.server.protocol.chat import StreamOptions
 from griffin.server.protocol.formats import FormatBody, JsonFormat, read_format
 from griffin.server.protocol.identity import Identity, identify
@@ -40,10 +47,11 @@ class CompletionRequest:
     """Prompts that are ready to run.
 
     prompts:    each a string ("" is a text with nothing in it: begin with BOS) or a tuple of ids.
-    sampling:   keyword arguments of SamplingParams. Without "max_tokens" where 0 were asked for: then the
-                prompt is only read.
+    sampling:   keyword arguments of SamplingParams. Without "max_tokens" where 0 were asked for:
+                then the prompt is only read.
     max_tokens: how many to generate, 0 included.
-    echo:       put the prompt before each answer; with "logprobs" in `sampling`, its log-probabilities too.
+    echo:       put the prompt before each answer; with "logprobs" in `sampling`, its
+                log-probabilities too.
     n:          answers to each prompt; choice i of prompt p has the index p * n + i.
     The rest is as in ChatRequest.
     """
@@ -79,14 +87,20 @@ def parse_completion(body: bytes, limits: Limits) -> CompletionRequest:
     n = 1 if read.n is None else read.n
     check_most(n, f"n is {n}", limits, "max_choices", "n")
     rows = len(prompts) * n
-    check_most(rows, f"{len(prompts)} prompts with n={n} are {rows} answers", limits, "max_rows", "n")
+    check_most(
+        rows, f"{len(prompts)} prompts with n={n} are {rows} answers", limits, "max_rows", "n"
+    )
     sampling = sampling_arguments(read, limits)
-    asked = min(DEFAULT_MAX_TOKENS, limits.max_tokens) if read.max_tokens is None else read.max_tokens
+    asked = (
+        min(DEFAULT_MAX_TOKENS, limits.max_tokens) if read.max_tokens is None else read.max_tokens
+    )
     max_tokens = most_tokens(asked, limits, "max_tokens")
     if max_tokens:
         sampling["max_tokens"] = max_tokens
     if read.logprobs is not None:
-        check_most(read.logprobs, f"logprobs is {read.logprobs}", limits, "max_logprobs", "logprobs")
+        check_most(
+            read.logprobs, f"logprobs is {read.logprobs}", limits, "max_logprobs", "logprobs"
+        )
         sampling["logprobs"] = read.logprobs
     options = read.stream_options
     return CompletionRequest(
@@ -106,7 +120,9 @@ def parse_completion(body: bytes, limits: Limits) -> CompletionRequest:
     )
 
 
-def _prompts(prompt: str | list[str | int | list[int]], limits: Limits) -> tuple[str | tuple[int, ...], ...]:
+def _prompts(
+    prompt: str | list[str | int | list[int]], limits: Limits
+) -> tuple[str | tuple[int, ...], ...]:
     if isinstance(prompt, str):
         return (prompt,)
     if isinstance(prompt[0], int):
@@ -118,8 +134,8 @@ def _prompts(prompt: str | list[str | int | list[int]], limits: Limits) -> tuple
         if isinstance(one, int) or isinstance(one, str) is not isinstance(prompt[0], str):
             raise ApiError(
                 INVALID,
-                f"{param} is {show(one)}, prompt[0] is {show(prompt[0])}; a prompt is a string, a list of "
-                "ids, or a list of several of one kind",
+                f"{param} is {show(one)}, prompt[0] is {show(prompt[0])}; a prompt is a string, a"
+                " list of ids, or a list of several of one kind",
                 param,
             )
         prompts.append(one if isinstance(one, str) else _ids(one, limits, param))
@@ -133,7 +149,9 @@ def _ids(ids: list[Any], limits: Limits, param: str) -> tuple[int, ...]:
     for index, id in enumerate(ids):
         if not isinstance(id, int):
             raise ApiError(
-                INVALID, f"{param}[{index}] is {show(id)}; ids are whole numbers", f"{param}[{index}]"
+                INVALID,
+                f"{param}[{index}] is {show(id)}; ids are whole numbers",
+                f"{param}[{index}]",
             )
     check_ids(ids, limits, param)
     return tuple(ids)

@@ -52,7 +52,9 @@ class JsonFormat:
     strict: bool = False
 
 
-def read_format(body: FormatBody | TextFormatBody | None, limits: Limits, param: str) -> JsonFormat | None:
+def read_format(
+    body: FormatBody | TextFormatBody | None, limits: Limits, param: str
+) -> JsonFormat | None:
     """Return the form, None for free text. ApiError with the path of what is wrong."""
     if body is None or body.type == "text":
         return None
@@ -71,7 +73,8 @@ def read_format(body: FormatBody | TextFormatBody | None, limits: Limits, param:
 
 
 def check_schema(schema: dict[str, Any], limits: Limits, param: str) -> None:
-    """Raise ApiError if a JSON schema is too long or too deep; its sense is the grammar's matter."""
+    """Raise ApiError if a JSON schema is too long or too deep; its sense is the grammar's
+    matter."""
     size = len(msgspec.json.encode(schema))
     check_most(size, f"{param} has {size} bytes", limits, "max_schema_bytes", param)
     depth, level = 0, [schema]

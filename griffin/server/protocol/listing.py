@@ -13,7 +13,8 @@ from griffin.server.limits import Limits
 
 
 class ModelExtras(msgspec.Struct, kw_only=True):
-    """What only this server tells of a model. state_bytes: of a full state. window: tokens kept verbatim."""
+    """What only this server tells of a model. state_bytes: of a full state. window: tokens kept
+    verbatim."""
 
     parameters: int
     weights: str
@@ -125,7 +126,8 @@ class Deleted(msgspec.Struct, kw_only=True):
 
 
 class Tokens(msgspec.Struct, kw_only=True):
-    """POST /tokenize. token_strs: only if asked for. max_model_len: null, for a state has no end."""
+    """POST /tokenize. token_strs: only if asked for. max_model_len: null, for a state has no
+    end."""
 
     tokens: list[int]
     count: int
@@ -160,7 +162,8 @@ class Slots(msgspec.Struct, kw_only=True):
 
 
 class ReplicaObject(msgspec.Struct, kw_only=True):
-    """One of the processes that serve at this address. up: it answered; of one that did not all is 0.
+    """One of the processes that serve at this address. up: it answered; of one that did not all is
+    0.
 
     bytes: by what they are for (weights, slots, kept, prefix_cache).
     """
@@ -178,7 +181,8 @@ class ReplicaObject(msgspec.Struct, kw_only=True):
 class ServerObject(msgspec.Struct, kw_only=True):
     """GET /v1/server. bytes: by what they are for (weights, slots, kept, prefix_cache, sessions).
 
-    replica: who answers. replicas: all that serve at this address; slots, waiting, running, paused and bytes
+    replica: who answers. replicas: all that serve at this address; slots, waiting, running, paused
+             and bytes
     are those of all of them together, uptime_seconds and the rest of who answers.
     """
 
@@ -216,7 +220,9 @@ def state_list(data: Sequence[StateObject], has_more: bool) -> StateList:
 
 def tokens(ids: Sequence[int], pieces: Sequence[str] | None = None) -> Tokens:
     """Make the answer of /tokenize."""
-    return Tokens(tokens=list(ids), count=len(ids), token_strs=None if pieces is None else list(pieces))
+    return Tokens(
+        tokens=list(ids), count=len(ids), token_strs=None if pieces is None else list(pieces)
+    )
 
 
 def _ends(data: Sequence[SessionObject] | Sequence[StateObject]) -> tuple[str | None, str | None]:

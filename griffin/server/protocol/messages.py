@@ -112,19 +112,24 @@ def read_content(content: Content, param: str) -> str:
 
 
 def turns(messages: Sequence[Message]) -> list[dict[str, str]]:
-    """Return the conversation as griffin.text.Chat takes it: first a system message, then user and assistant.
+    """Return the conversation as griffin.text.Chat takes it: first a system message, then user and
+    assistant.
 
-    Neighbours of one role become one message, with a blank line between. System messages at the beginning
-    join likewise; a later one joins the user's message after it, or the one before it if it is the last.
-    Nothing is dropped and the order stays. Calls and results of tools must have been written as text before:
-    ValueError if one is left.
+    Neighbours of one role become one message, with a blank line between. System messages at the
+    beginning join likewise; a later one joins the user's message after it, or the one before it if
+    it is the last. Nothing is dropped and the order stays. Calls and results of tools must have
+    been written as text before: ValueError if one is left.
     """
     plain: list[tuple[str, str]] = []
     for index, message in enumerate(messages):
         if message.role == "tool" or message.tool_calls:
             raise ValueError(f"messages[{index}] is about a tool and was not written as text")
         # Only a system message that comes before everything else keeps its role.
-        role = "user" if message.role == "system" and any(r != "system" for r, _ in plain) else message.role
+        role = (
+            "user"
+            if message.role == "system" and any(r != "system" for r, _ in plain)
+            else message.role
+        )
         if plain and plain[-1][0] == role:
             plain[-1] = (role, f"{plain[-1][1]}\n\n{message.content}")
         else:
@@ -142,8 +147,12 @@ def _message(body: MessageBody, param: str, limits: Limits) -> Message:
         role = "tool" if body.role == "tool" else "user"
     calls = body.tool_calls or []
     if calls and role != "assistant":
-        raise ApiError(INVALID, f"{param} calls tools; only the assistant does", f"{param}.tool_calls")
-    check_most(len(calls), f"{param}.tool_calls has {len(calls)} entries", limits, "max_tools", param)
+        raise ApiError(
+            INVALID, f"{param} calls tools; only the assistant does", f"{param}.tool_calls"
+        )
+    check_most(
+        len(calls), f"{param}.tool_calls has {len(calls)} entries", limits, "max_tools", param
+    )
     if role == "tool" and body.tool_call_id is None:
         raise ApiError(INVALID, f"{param}.tool_call_id is missing", f"{param}.tool_call_id")
     content = body.content

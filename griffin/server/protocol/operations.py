@@ -32,7 +32,14 @@ from griffin.server.protocol.listing import (
 from griffin.server.protocol.policy import Policy
 from griffin.server.protocol.response_reply import ResponseObject
 from griffin.server.protocol.responses import ResponseBody
-from griffin.server.protocol.sessions import AppendBody, Fork, Rewind, SessionChange, SessionCreate, StateBody
+from griffin.server.protocol.sessions import (
+    AppendBody,
+    Fork,
+    Rewind,
+    SessionChange,
+    SessionCreate,
+    StateBody,
+)
 from griffin.server.protocol.tokens import DetokenizeBody, TemplateBody, TokenizeBody
 
 _BODY = (errors.INVALID, errors.TOO_LARGE, errors.BAD_MEDIA, errors.SLOW_BODY)
@@ -120,7 +127,9 @@ _SERVER = (
 )
 
 
-def _session(route: str, summary: str, body: type[msgspec.Struct] | None, *cases: Case) -> Operation:
+def _session(
+    route: str, summary: str, body: type[msgspec.Struct] | None, *cases: Case
+) -> Operation:
     """Return an operation that answers with a session."""
     empty = body in (SessionCreate, Fork, Rewind)
     return Operation(route, summary, SessionObject, body, cases=(*_NAMED, *cases), empty=empty)
@@ -129,11 +138,17 @@ def _session(route: str, summary: str, body: type[msgspec.Struct] | None, *cases
 _SESSION = "/v1/sessions/{name}"
 _MADE = (*_BODY, *_KEPT, errors.TAKEN)
 _SESSIONS = (
-    Operation("GET /v1/sessions", "List the sessions.", SessionList, cases=(errors.INVALID,), paged=True),
+    Operation(
+        "GET /v1/sessions", "List the sessions.", SessionList, cases=(errors.INVALID,), paged=True
+    ),
     _session("POST /v1/sessions", "Create a session.", SessionCreate, *_MADE),
     _session(f"GET {_SESSION}", "Show a session.", None),
-    _session(f"PATCH {_SESSION}", "Rename a session.", SessionChange, *_BODY, errors.TAKEN, errors.BUSY),
-    Operation(f"DELETE {_SESSION}", "Delete a session for good.", Deleted, cases=(*_NAMED, errors.BUSY)),
+    _session(
+        f"PATCH {_SESSION}", "Rename a session.", SessionChange, *_BODY, errors.TAKEN, errors.BUSY
+    ),
+    Operation(
+        f"DELETE {_SESSION}", "Delete a session for good.", Deleted, cases=(*_NAMED, errors.BUSY)
+    ),
     Operation(f"GET {_SESSION}/turns", "List its turns.", TurnList, cases=_NAMED),
     _session(f"POST {_SESSION}/fork", "Go on from it in two ways.", Fork, *_MADE, errors.NO_TURN),
     _session(
@@ -150,7 +165,9 @@ _SESSIONS = (
 )
 _STATE = "/v1/states/{name}"
 _STATES = (
-    Operation("GET /v1/states", "List the saved states.", StateList, cases=(errors.INVALID,), paged=True),
+    Operation(
+        "GET /v1/states", "List the saved states.", StateList, cases=(errors.INVALID,), paged=True
+    ),
     Operation(
         "POST /v1/states",
         "Save a state.",
@@ -166,7 +183,9 @@ _READ = (*_BODY, errors.NO_MODEL)
 _TOKENS = (
     Operation("POST /tokenize", "Turn text into ids.", Tokens, TokenizeBody, cases=_READ),
     Operation("POST /detokenize", "Turn ids into text.", Text, DetokenizeBody, cases=_READ),
-    Operation("POST /apply-template", "Show what the model reads.", Rendered, TemplateBody, cases=_READ),
+    Operation(
+        "POST /apply-template", "Show what the model reads.", Rendered, TemplateBody, cases=_READ
+    ),
 )
 
 OPERATIONS: tuple[Operation, ...] = (

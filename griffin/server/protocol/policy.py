@@ -1,8 +1,9 @@
-"""What becomes of fields: USED are those of the Structs, IGNORED change nothing, REFUSED would be missed.
+"""What becomes of fields: USED are those of the Structs, IGNORED change nothing, REFUSED would be
+missed.
 
-A field in none of them is passed over, and the response names it in `x-griffin-ignored`. Places inside a body
-are written like "messages[].audio". A refused field is let through where its value asks for nothing: null,
-and what `harmless` lists.
+A field in none of them is passed over, and the response names it in `x-griffin-ignored`. Places
+inside a body are written like "messages[].audio". A refused field is let through where its value
+asks for nothing: null, and what `harmless` lists.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ _HARMLESS = frozenset(
         *("prompt_cache_options", "prompt_cache_retention"),
     }
 )
-_STREAMING = frozenset({"stream_options.include_obfuscation", "stream_options.continuous_usage_stats"})
+_STREAMING = frozenset(
+    {"stream_options.include_obfuscation", "stream_options.continuous_usage_stats"}
+)
 
 # Options of other servers that this one does not have, and that an answer would show the lack of.
 _VENDORS = {
@@ -131,7 +134,13 @@ RESPONSE = Policy(
     | {
         *("reasoning", "truncation", "max_tool_calls", "text.verbosity", "context_management"),
         *("background_options", "stream_options"),
-        *("input[].id", "input[].status", "input[].phase", "input[].summary", "input[].encrypted_content"),
+        *(
+            "input[].id",
+            "input[].status",
+            "input[].phase",
+            "input[].summary",
+            "input[].encrypted_content",
+        ),
         *("input[].caller", "input[].namespace", "input[].async"),
         *("input[].content[].annotations", "input[].content[].logprobs"),
         "input[].content[].prompt_cache_breakpoint",
@@ -157,6 +166,8 @@ RESPONSE = Policy(
 # Our own endpoints: what they do not know is named, and nothing of it is refused.
 OWN = Policy(
     ignored=frozenset({"messages[].annotations", "messages[].tool_calls[].index"}),
-    refused={place: refusal for place, refusal in CHAT.refused.items() if place.startswith("messages[]")}
+    refused={
+        place: refusal for place, refusal in CHAT.refused.items() if place.startswith("messages[]")
+    }
     | {"chat_template": _VENDORS["chat_template"]},
 )

@@ -28,12 +28,14 @@ def new_id(prefix: str) -> str:
 
 
 def request_id(asked: str | None) -> str:
-    """Return the client's X-Request-Id if it is harmless in a header and a log line, else a new one."""
+    """Return the client's X-Request-Id if it is harmless in a header and a log line, else a new
+    one."""
     return asked if asked is not None and _REQUEST_ID.fullmatch(asked) else new_id("req_")
 
 
 def fingerprint(*parts: str) -> str:
-    """Return a system_fingerprint: it changes when any part (weights, quantization, version, ...) does."""
+    """Return a system_fingerprint: it changes when any part (weights, quantization, version, ...)
+    does."""
     joined = "\0".join(f"{len(part)}:{part}" for part in parts)
     return "fp_" + hashlib.sha256(joined.encode("utf-8", "replace")).hexdigest()[:12]
 
@@ -69,7 +71,8 @@ class Usage(msgspec.Struct, kw_only=True):
 
 
 def usage(prompt: int, completion: int, cached: int = 0, written: int = 0) -> Usage:
-    """Count an answer's tokens. prompt: of all prompts, cached ones included. completion: of all choices."""
+    """Count an answer's tokens. prompt: of all prompts, cached ones included. completion: of all
+    choices."""
     details = PromptDetails(cached_tokens=cached, cache_write_tokens=written)
     return Usage(
         prompt_tokens=prompt,
@@ -83,7 +86,8 @@ class Extras(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What only this server tells, under the key `griffin`; what is not known is left out.
 
     state:              where the answer went on from. why: why no more of the prompt was reused.
-    session:            the session it belongs to now. seeds: one a choice, to ask for the same again.
+    session:            the session it belongs to now. seeds: one a choice, to ask for the same
+                        again.
     state_bytes:        the size of the state behind it.
     tokens_per_second:  of generated text, after its first token.
     queue_seconds, prompt_seconds: before the first token: waiting, and reading.
@@ -110,8 +114,10 @@ class Candidate(NamedTuple):
 class Scored(NamedTuple):
     """A token of a prompt or an answer.
 
-    text, bytes: as displayed, and exactly. logprob: None for a prompt's first token, which nothing precedes.
-    alternatives: the most probable tokens there, best first. offset: where its text begins among the answer's
+    text, bytes: as displayed, and exactly. logprob: None for a prompt's first token, which nothing
+                 precedes.
+    alternatives: the most probable tokens there, best first. offset: where its text begins among
+                  the answer's
     (and, with echo, the prompt's) characters; only /v1/completions tells it.
     """
 

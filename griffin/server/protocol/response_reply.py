@@ -10,7 +10,15 @@ from msgspec import UNSET, UnsetType
 
 from griffin.server.errors import ApiError
 from griffin.server.protocol.messages import ToolCall
-from griffin.server.protocol.reply import Extras, Head, Scored, TokenLogprob, Usage, new_id, token_logprobs
+from griffin.server.protocol.reply import (
+    Extras,
+    Head,
+    Scored,
+    TokenLogprob,
+    Usage,
+    new_id,
+    token_logprobs,
+)
 from griffin.server.protocol.responses import ResponseRequest
 from griffin.server.protocol.tools import ToolChoice
 
@@ -147,7 +155,8 @@ def response_object(
 ) -> ResponseObject:
     """Make the response object in any of its states.
 
-    head: its id begins with "resp_". "incomplete" says that the answer met max_output_tokens. error: why a
+    head: its id begins with "resp_". "incomplete" says that the answer met max_output_tokens.
+          error: why a
     "failed" one did. What the request did not set is null where the server's defaults decide.
     """
     sampling = request.sampling
@@ -157,14 +166,20 @@ def response_object(
         status=status,
         model=head.model,
         output=list(output),
-        error=None if error is None else ResponseFailure(code="server_error", message=error.message),
-        incomplete_details=Incomplete(reason="max_output_tokens") if status == "incomplete" else None,
+        error=None
+        if error is None
+        else ResponseFailure(code="server_error", message=error.message),
+        incomplete_details=Incomplete(reason="max_output_tokens")
+        if status == "incomplete"
+        else None,
         instructions=request.instructions,
         max_output_tokens=sampling.get("max_tokens"),
         metadata=request.metadata,
         parallel_tool_calls=request.parallel_tool_calls,
         previous_response_id=request.previous_response_id,
-        conversation=None if request.conversation is None else ConversationOut(id=request.conversation),
+        conversation=None
+        if request.conversation is None
+        else ConversationOut(id=request.conversation),
         prompt_cache_key=request.prompt_cache_key,
         store=request.store,
         temperature=sampling.get("temperature"),

@@ -1,4 +1,5 @@
-"""/v1/responses with `stream`: the events, numbered, in the order that the official client insists on."""
+"""/v1/responses with `stream`: the events, numbered, in the order that the official client insists
+on."""
 
 from __future__ import annotations
 
@@ -26,9 +27,9 @@ from griffin.server.protocol.responses import ResponseRequest
 class ResponseStream:
     """Write one streamed response.
 
-    Call `begin`; then for each item `message` or `call`, any number of `more`, `close`; then `end` or `fail`.
-    Each returns the bytes to send. `output` holds the finished items. A call out of order is a bug of the
-    caller's: AssertionError.
+    Call `begin`; then for each item `message` or `call`, any number of `more`, `close`; then `end`
+    or `fail`. Each returns the bytes to send. `output` holds the finished items. A call out of
+    order is a bug of the caller's: AssertionError.
     """
 
     def __init__(self, head: Head, request: ResponseRequest) -> None:
@@ -52,19 +53,26 @@ class ResponseStream:
         item = OutputMessage(id=new_id("msg_"), content=[], status="in_progress")
         opened = self._open_item(item)
         return opened + self._event(
-            "response.content_part.added", **self._place(), content_index=0, part=OutputText(text="")
+            "response.content_part.added",
+            **self._place(),
+            content_index=0,
+            part=OutputText(text=""),
         )
 
     def call(self, id: str, name: str) -> bytes:
         """Begin a call of a function; id: its `call_id`."""
-        item = OutputCall(id=new_id("fc_"), call_id=id, name=name, arguments="", status="in_progress")
+        item = OutputCall(
+            id=new_id("fc_"), call_id=id, name=name, arguments="", status="in_progress"
+        )
         return self._open_item(item)
 
     def more(self, text: str, tokens: Sequence[Scored] = ()) -> bytes:
         """Add text to the open message, or arguments to the open call."""
         self._texts.append(text)
         if isinstance(self._open, OutputCall):
-            return self._event("response.function_call_arguments.delta", **self._place(), delta=text)
+            return self._event(
+                "response.function_call_arguments.delta", **self._place(), delta=text
+            )
         self._tokens += tokens
         return self._event(
             "response.output_text.delta",
@@ -96,7 +104,9 @@ class ResponseStream:
                 text=text,
                 logprobs=token_logprobs(self._tokens),
             ) + self._event("response.content_part.done", **place, content_index=0, part=part)
-        written += self._event("response.output_item.done", output_index=place["output_index"], item=item)
+        written += self._event(
+            "response.output_item.done", output_index=place["output_index"], item=item
+        )
         self.output.append(item)
         self._open, self._texts, self._tokens = None, [], []
         return written
@@ -105,7 +115,9 @@ class ResponseStream:
         """End the response. whole: False if it met max_output_tokens."""
         assert self._open is None
         status: ResponseStatus = "completed" if whole else "incomplete"
-        return self._event(f"response.{status}", response=self.object(status, used=used, extras=extras))
+        return self._event(
+            f"response.{status}", response=self.object(status, used=used, extras=extras)
+        )
 
     def fail(self, error: ApiError) -> bytes:
         """End the response with an error; what was open stays unfinished."""
@@ -121,7 +133,13 @@ class ResponseStream:
     ) -> ResponseObject:
         """Return the response object as it stands; what a store keeps after the end."""
         return response_object(
-            self.head, self.request, self.output, status=status, used=used, error=error, extras=extras
+            self.head,
+            self.request,
+            self.output,
+            status=status,
+            used=used,
+            error=error,
+            extras=extras,
         )
 
     def _open_item(self, item: OutputItem) -> bytes:

@@ -71,8 +71,9 @@ class ResponseBody(GeneratingBody, kw_only=True):
 class ResponseRequest:
     """A response that is ready to run.
 
-    input:        the new messages. instructions: the system message, which an earlier response's does not
-                  outlive. previous_response_id, conversation, session_id: what they follow (`identity`).
+    input:        the new messages. instructions: the system message, which an earlier response's
+                  does not outlive. previous_response_id, conversation, session_id: what they follow
+                  (`identity`).
     sampling:     keyword arguments of SamplingParams; "logprobs" is in it if they were asked for.
     store:        whether a later request may go on from this response.
     metadata:     given back as it came.
@@ -118,7 +119,9 @@ def parse_response(body: bytes, limits: Limits) -> ResponseRequest:
     """Read the body of POST /v1/responses; ApiError for anything that cannot be done as asked."""
     read, ignored = read_body(body, ResponseBody, policy.RESPONSE, limits)
     conversation = (
-        read.conversation.id if isinstance(read.conversation, ConversationBody) else read.conversation
+        read.conversation.id
+        if isinstance(read.conversation, ConversationBody)
+        else read.conversation
     )
     if conversation is not None and read.previous_response_id is not None:
         raise ApiError(
@@ -182,11 +185,13 @@ def _input(items: str | Sequence[ItemBody], limits: Limits) -> tuple[Message, ..
             text = read_content(_needed(item.output, f"{param}.output"), f"{param}.output")
             id = _needed(item.call_id, f"{param}.call_id")
             messages.append(Message("tool", text, tool_call_id=id))
-        elif item.type != "reasoning":  # this model has none; what another one thought says nothing here
+        elif (
+            item.type != "reasoning"
+        ):  # this model has none; what another one thought says nothing here
             raise ApiError(
                 UNSUPPORTED,
-                f"{param} is of type {show(item.type)}; this server takes message, function_call and "
-                "function_call_output",
+                f"{param} is of type {show(item.type)}; this server takes message, function_call"
+                " and function_call_output",
                 f"{param}.type",
             )
     if not messages:

@@ -1,4 +1,5 @@
-"""What every generating endpoint shares: how tokens are chosen, and what the prompt goes on from."""
+"""What every generating endpoint shares: how tokens are chosen, and what the prompt goes on
+from."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ Penalty = Annotated[float, Meta(ge=-2, le=2)]
 class GeneratingBody(msgspec.Struct, kw_only=True):
     """Fields of any request that generates; null and absent are the same: the model's defaults.
 
-    session_id: a session, made if there is none of that name. state: a saved state that the prompt follows.
+    session_id: a session, made if there is none of that name. state: a saved state that the prompt
+                follows.
     prompt_cache_key: requests with the same one are likely to begin alike; a hint, never a name.
     """
 
@@ -41,10 +43,12 @@ class GeneratingBody(msgspec.Struct, kw_only=True):
 
 
 def sampling_arguments(body: GeneratingBody, limits: Limits) -> dict[str, Any]:
-    """Return keyword arguments for griffin.sampling.SamplingParams, only those that the request sets.
+    """Return keyword arguments for griffin.sampling.SamplingParams, only those that the request
+    sets.
 
-    `top_p` 0 is the one most probable token, as elsewhere; `top_k` -1 keeps all, as elsewhere; a negative
-    seed is the one that is equal modulo 2^63. Raises ApiError with `param` for what is over the limits.
+    `top_p` 0 is the one most probable token, as elsewhere; `top_k` -1 keeps all, as elsewhere; a
+    negative seed is the one that is equal modulo 2^63. Raises ApiError with `param` for what is
+    over the limits.
     """
     arguments: dict[str, Any] = {}
     for name in (
@@ -70,7 +74,11 @@ def sampling_arguments(body: GeneratingBody, limits: Limits) -> dict[str, Any]:
     if body.stop_token_ids:
         ids = body.stop_token_ids
         check_most(
-            len(ids), f"stop_token_ids has {len(ids)} entries", limits, "max_stop_ids", "stop_token_ids"
+            len(ids),
+            f"stop_token_ids has {len(ids)} entries",
+            limits,
+            "max_stop_ids",
+            "stop_token_ids",
         )
         check_ids(ids, limits, "stop_token_ids")
         arguments["stop_ids"] = tuple(ids)
@@ -78,7 +86,8 @@ def sampling_arguments(body: GeneratingBody, limits: Limits) -> dict[str, Any]:
 
 
 def most_tokens(asked: int | None, limits: Limits, param: str) -> int:
-    """Return how many tokens to generate at most; ApiError if more were asked for than the server gives."""
+    """Return how many tokens to generate at most; ApiError if more were asked for than the server
+    gives."""
     if asked is None:
         return limits.default_max_tokens
     check_most(asked, f"{param} is {asked}", limits, "max_tokens", param)
@@ -86,12 +95,15 @@ def most_tokens(asked: int | None, limits: Limits, param: str) -> int:
 
 
 def _bias(bias: dict[str, float], limits: Limits) -> dict[int, float]:
-    check_most(len(bias), f"logit_bias has {len(bias)} entries", limits, "max_logit_bias", "logit_bias")
+    check_most(
+        len(bias), f"logit_bias has {len(bias)} entries", limits, "max_logit_bias", "logit_bias"
+    )
     for key in bias:
         if not _TOKEN.fullmatch(key) or int(key) >= limits.vocab_size:
             raise ApiError(
                 INVALID,
-                f"logit_bias has the key {key[:32]!r}; keys are token ids from 0 to {limits.vocab_size - 1}",
+                f"logit_bias has the key {key[:32]!r}; keys are token ids from 0 to"
+                f" {limits.vocab_size - 1}",
                 "logit_bias",
             )
     return {int(key): value for key, value in bias.items()}
@@ -103,6 +115,10 @@ def _stop(stop: str | list[str], limits: Limits) -> tuple[str, ...]:
     for index, text in enumerate(texts):
         param = "stop" if isinstance(stop, str) else f"stop[{index}]"
         if not text:
-            raise ApiError(INVALID, f"{param} is an empty string; give some text, or leave it out", param)
-        check_most(len(text), f"{param} has {len(text)} characters", limits, "max_stop_chars", param)
+            raise ApiError(
+                INVALID, f"{param} is an empty string; give some text, or leave it out", param
+            )
+        check_most(
+            len(text), f"{param} has {len(text)} characters", limits, "max_stop_chars", param
+        )
     return texts

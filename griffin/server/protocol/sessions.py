@@ -13,14 +13,23 @@ from griffin.server.errors import INVALID, ApiError
 from griffin.server.limits import Limits
 from griffin.server.protocol import policy
 from griffin.server.protocol.body import read_body, show
-from griffin.server.protocol.bounds import Count, Name, Title, TokenId, TurnNumber, check_ids, check_most
+from griffin.server.protocol.bounds import (
+    Count,
+    Name,
+    Title,
+    TokenId,
+    TurnNumber,
+    check_ids,
+    check_most,
+)
 from griffin.server.protocol.messages import Message, MessageBody, read_messages
 
 MAX_PAGE = 1000
 
 
 class SessionCreate(msgspec.Struct, kw_only=True):
-    """POST /v1/sessions. name: one is made up if there is none. state: a saved state to begin from."""
+    """POST /v1/sessions. name: one is made up if there is none. state: a saved state to begin
+    from."""
 
     name: Name | None = None
     title: Title | None = None
@@ -35,7 +44,8 @@ class SessionChange(msgspec.Struct, kw_only=True):
 
 
 class Fork(msgspec.Struct, kw_only=True):
-    """POST /v1/sessions/{name}/fork, /v1/states/{name}/fork. at: the turn to fork after; absent: the last."""
+    """POST /v1/sessions/{name}/fork, /v1/states/{name}/fork. at: the turn to fork after; absent:
+    the last."""
 
     name: Name | None = None
     title: Title | None = None
@@ -43,7 +53,8 @@ class Fork(msgspec.Struct, kw_only=True):
 
 
 class Rewind(msgspec.Struct, kw_only=True):
-    """POST /v1/sessions/{name}/rewind. turns: how many to undo, 1 if absent; or `to`: the turn to go to."""
+    """POST /v1/sessions/{name}/rewind. turns: how many to undo, 1 if absent; or `to`: the turn to
+    go to."""
 
     turns: Count | None = None
     to: TurnNumber | None = None
@@ -58,7 +69,8 @@ class AppendBody(msgspec.Struct, kw_only=True):
 
 
 class StateBody(AppendBody, kw_only=True):
-    """POST /v1/states: a state by reading text, tokens or messages, or of a session as it is (at a turn)."""
+    """POST /v1/states: a state by reading text, tokens or messages, or of a session as it is (at a
+    turn)."""
 
     name: Name
     title: Title | None = None
@@ -88,7 +100,8 @@ class StateCreate:
 
 @dataclass(frozen=True)
 class Page:
-    """Which part of a list to give: `limit` entries after the one named `after`, newest first if `newest`."""
+    """Which part of a list to give: `limit` entries after the one named `after`, newest first if
+    `newest`."""
 
     limit: int = 20
     after: str | None = None
@@ -96,7 +109,8 @@ class Page:
 
 
 def parse_session_create(body: bytes, limits: Limits) -> tuple[SessionCreate, tuple[str, ...]]:
-    """Read the body of POST /v1/sessions; an empty one asks for nothing. Also returns the ignored fields."""
+    """Read the body of POST /v1/sessions; an empty one asks for nothing. Also returns the ignored
+    fields."""
     return read_body(body or b"{}", SessionCreate, policy.OWN, limits)
 
 
@@ -104,7 +118,9 @@ def parse_session_change(body: bytes, limits: Limits) -> tuple[SessionChange, tu
     """Read the body of PATCH /v1/sessions/{name}. Also returns the ignored fields."""
     read, ignored = read_body(body, SessionChange, policy.OWN, limits)
     if read.name is None and read.title is None:
-        raise ApiError(INVALID, "neither name nor title is given; there is nothing to change", "name")
+        raise ApiError(
+            INVALID, "neither name nor title is given; there is nothing to change", "name"
+        )
     return read, ignored
 
 
@@ -138,18 +154,26 @@ def parse_state_create(body: bytes, limits: Limits) -> tuple[StateCreate, tuple[
     read, ignored = read_body(body, StateBody, policy.OWN, limits)
     reading = _reading(read, limits)
     if (reading is None) is (read.session is None):
-        raise ApiError(INVALID, "exactly one of session, text, tokens and messages is needed", "session")
+        raise ApiError(
+            INVALID, "exactly one of session, text, tokens and messages is needed", "session"
+        )
     if read.at is not None and read.session is None:
         raise ApiError(INVALID, "at names a turn of a session, but session is missing", "at")
-    made = StateCreate(name=read.name, title=read.title, session=read.session, at=read.at, reading=reading)
+    made = StateCreate(
+        name=read.name, title=read.title, session=read.session, at=read.at, reading=reading
+    )
     return made, ignored
 
 
 def parse_page(query: Mapping[str, str]) -> Page:
     """Read limit, after and order from a query; ApiError for values that are none."""
     limit = query.get("limit", "20")
-    if not (limit.isascii() and limit.isdigit() and len(limit) <= 6 and 1 <= int(limit) <= MAX_PAGE):
-        raise ApiError(INVALID, f"limit is {show(limit)}; give a number from 1 to {MAX_PAGE}", "limit")
+    if not (
+        limit.isascii() and limit.isdigit() and len(limit) <= 6 and 1 <= int(limit) <= MAX_PAGE
+    ):
+        raise ApiError(
+            INVALID, f"limit is {show(limit)}; give a number from 1 to {MAX_PAGE}", "limit"
+        )
     order = query.get("order", "desc")
     if order not in ("asc", "desc"):
         raise ApiError(INVALID, f"order is {show(order)}; allowed are asc, desc", "order")

@@ -1,4 +1,5 @@
-"""The shape of a body's Struct, to find what it does not know: msgspec itself passes over that in silence."""
+"""The shape of a body's Struct, to find what it does not know: msgspec itself passes over that in
+silence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""/tokenize, /detokenize and /apply-template: the requests, in the dialects of vLLM and llama.cpp."""
+"""/tokenize, /detokenize and /apply-template: the requests, in the dialects of vLLM and
+llama.cpp."""
 
 from __future__ import annotations
 
@@ -81,8 +82,8 @@ class TemplateRequest:
 def parse_tokenize(body: bytes, limits: Limits) -> TokenizeRequest:
     """Read the body of POST /tokenize.
 
-    BOS comes first unless `add_special_tokens` is false (vLLM's default is true), or the text came as
-    `content` and `add_special` is not true (llama.cpp's default is false).
+    BOS comes first unless `add_special_tokens` is false (vLLM's default is true), or the text came
+    as `content` and `add_special` is not true (llama.cpp's default is false).
     """
     read, ignored = read_body(body, TokenizeBody, policy.OWN, limits)
     given = [name for name in ("prompt", "content", "messages") if getattr(read, name) is not None]
@@ -103,7 +104,13 @@ def parse_tokenize(body: bytes, limits: Limits) -> TokenizeRequest:
 def parse_detokenize(body: bytes, limits: Limits) -> DetokenizeRequest:
     """Read the body of POST /detokenize."""
     read, ignored = read_body(body, DetokenizeBody, policy.OWN, limits)
-    check_most(len(read.tokens), f"tokens has {len(read.tokens)} ids", limits, "max_prompt_tokens", "tokens")
+    check_most(
+        len(read.tokens),
+        f"tokens has {len(read.tokens)} ids",
+        limits,
+        "max_prompt_tokens",
+        "tokens",
+    )
     check_ids(read.tokens, limits, "tokens")
     return DetokenizeRequest(model=read.model, tokens=tuple(read.tokens), ignored=ignored)
 

@@ -69,7 +69,8 @@ class Tool:
 
 @dataclass(frozen=True)
 class ToolChoice:
-    """Whether a function is called: never, as the model likes, or always; `name` is the one that must be."""
+    """Whether a function is called: never, as the model likes, or always; `name` is the one that
+    must be."""
 
     mode: Literal["none", "auto", "required"]
     name: str | None = None
@@ -78,7 +79,8 @@ class ToolChoice:
 def read_tools(
     tools: Sequence[ToolBody | FlatToolBody] | None, choice: ToolChoiceBody | None, limits: Limits
 ) -> tuple[tuple[Tool, ...], ToolChoice]:
-    """Return the tools and the choice; "any" is "required". ApiError with the path of what is wrong."""
+    """Return the tools and the choice; "any" is "required". ApiError with the path of what is
+    wrong."""
     bodies = tools or []
     check_most(len(bodies), f"tools has {len(bodies)} entries", limits, "max_tools", "tools")
     read: list[Tool] = []
@@ -88,7 +90,9 @@ def read_tools(
         function = body if flat else body.function
         where = f"tools[{index}]" if flat else f"tools[{index}].function"
         if function.name in seen:
-            raise ApiError(INVALID, f"{where}.name {function.name!r} is there twice", f"{where}.name")
+            raise ApiError(
+                INVALID, f"{where}.name {function.name!r} is there twice", f"{where}.name"
+            )
         seen.add(function.name)
         schema = function.parameters or {}
         check_schema(schema, limits, f"{where}.parameters")

@@ -26,7 +26,9 @@ async def chat(service: Service, exchange: Exchange) -> Reply | None:
     form = Form.of(asked)
     messages = with_tools(asked.messages, form.tools)
     if messages[-1].role == "assistant":
-        raise ApiError(INVALID, "the last message is the assistant's; there is nothing to answer", "messages")
+        raise ApiError(
+            INVALID, "the last message is the assistant's; there is nothing to answer", "messages"
+        )
     check_state(asked.state, identity)
     grammar = await constrain(service, form)
     penalty = service.penalizes(asked.sampling)
@@ -69,7 +71,9 @@ async def _answer(
 
         async def end() -> bytes:
             await thread.keep(run)
-            last = chunks.usage(used(run, thread.start.before), told()) if asked.include_usage else b""
+            last = (
+                chunks.usage(used(run, thread.start.before), told()) if asked.include_usage else b""
+            )
             return last + sse.DONE
 
         await stream(
@@ -121,7 +125,8 @@ class _Chunks:
 
 
 class _Choice:
-    """One of the answers of a streamed chat. With tools, text waits as long as it may begin a call."""
+    """One of the answers of a streamed chat. With tools, text waits as long as it may begin a
+    call."""
 
     def __init__(self, chunks: p.ChatChunks, index: int, form: Form) -> None:
         self._chunks = chunks
@@ -140,7 +145,9 @@ class _Choice:
             self._tokens.add(piece.tokens)
             for said in [*reader.feed(piece.text), *(reader.finish() if piece.last else [])]:
                 written += self._say(said, piece.tokens is not None)
-            if piece.last and self._tokens.left and not reader.called:  # those that have no character
+            if (
+                piece.last and self._tokens.left and not reader.called
+            ):  # those that have no character
                 written += sse.data(chunks.text("", self._tokens.left, index))
         if piece.finish is not None:
             reason = "tool_calls" if reader is not None and reader.whole else piece.finish

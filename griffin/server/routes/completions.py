@@ -70,10 +70,13 @@ async def completions(service: Service, exchange: Exchange) -> Reply | None:
             if asked.echo:
                 text = prompt.text + text
                 tokens = None if tokens is None else (prompt.tokens or []) + tokens
-            answers.append(p.CompletionAnswer(text=text, finish_reason=answer.finish, tokens=tokens))
+            answers.append(
+                p.CompletionAnswer(text=text, finish_reason=answer.finish, tokens=tokens)
+            )
         told = extras(service, run, clock, no_thread(run).source(run))
         return Reply(
-            p.encode(p.completion(head, answers, used(run), told)), ignored | no_thread(run).header(run)
+            p.encode(p.completion(head, answers, used(run), told)),
+            ignored | no_thread(run).header(run),
         )
     finally:
         service.finish(exchange, run, no_thread(run).source(run))
@@ -173,7 +176,11 @@ def _ids(service: Service, asked: p.CompletionRequest) -> list[Sequence[int]]:
 
 
 async def _prompt(
-    service: Service, exchange: Exchange, asked: p.CompletionRequest, number: int, ids: Sequence[int]
+    service: Service,
+    exchange: Exchange,
+    asked: p.CompletionRequest,
+    number: int,
+    ids: Sequence[int],
 ) -> _Prompt:
     """Return a prompt as it is shown; measured, if it is echoed with log-probabilities.
 

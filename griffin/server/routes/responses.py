@@ -1,7 +1,8 @@
 """/v1/responses: answers that can be gone on from by their id.
 
-A response that is kept is a session of its own, named by the id, in the "responses" of who asked. One that
-goes on from another is a fork of it: it shares what came before, and deleting one leaves the other whole.
+A response that is kept is a session of its own, named by the id, in the "responses" of who asked.
+One that goes on from another is a fork of it: it shares what came before, and deleting one leaves
+the other whole.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ async def create(service: Service, exchange: Exchange) -> Reply | None:
     messages = with_tools(asked.messages, form.tools)
     if messages[-1].role == "assistant":
         raise ApiError(
-            errors.INVALID, "the input ends with the assistant's words; there is nothing to answer", "input"
+            errors.INVALID,
+            "the input ends with the assistant's words; there is nothing to answer",
+            "input",
         )
     grammar = await constrain(service, form)
     head = p.Head.new("resp_", model, service.system_fingerprint)
@@ -51,7 +54,14 @@ async def create(service: Service, exchange: Exchange) -> Reply | None:
         thread = await _own_thread(service, exchange, identity, messages, head.id, kept, penalty)
     else:
         thread = await chat_thread(
-            service, exchange, identity, messages, asked.state, size=len(body), penalty=penalty, param="input"
+            service,
+            exchange,
+            identity,
+            messages,
+            asked.state,
+            size=len(body),
+            penalty=penalty,
+            param="input",
         )
     try:
         return await _answer(service, exchange, asked, head, thread, form, grammar)
@@ -112,7 +122,9 @@ async def _answer(
 
         async def end() -> bytes:
             told = await keep(events.stream.output, events.whole)
-            return events.stream.end(used(run, thread.start.before), whole=events.whole, extras=told)
+            return events.stream.end(
+                used(run, thread.start.before), whole=events.whole, extras=told
+            )
 
         await stream(
             service,
@@ -128,7 +140,9 @@ async def _answer(
         return None
     finally:
         service.finish(exchange, run, thread.source(run))
-        if thread.name is not None:  # a named session keeps what was said; a response that failed is none
+        if (
+            thread.name is not None
+        ):  # a named session keeps what was said; a response that failed is none
             await thread.rescue(run)
 
 
@@ -158,13 +172,16 @@ async def _own_thread(
     kept: bool,
     penalty: bool,
 ) -> Thread:
-    """Return the thread of a response: a fork of the one it goes on from, or a session of its own."""
+    """Return the thread of a response: a fork of the one it goes on from, or a session of its
+    own."""
     store = sessions(service, exchange.namespace, "responses")
     before = identity.value if identity.kind == "response" else None
 
     def do() -> Thread:
         if before is None:
-            session = store.create(id, fingerprint=service.fingerprint, config=service.llm.model.config)
+            session = store.create(
+                id, fingerprint=service.fingerprint, config=service.llm.model.config
+            )
         else:
             p.check_name(before, "previous_response_id")
             try:

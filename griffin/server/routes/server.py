@@ -52,7 +52,8 @@ async def server(service: Service, exchange: Exchange) -> Reply:
         model=service.name,
         system_fingerprint=service.system_fingerprint,
         slots=listing.Slots(
-            total=sum(one.slots.total for one in replicas), busy=sum(one.slots.busy for one in replicas)
+            total=sum(one.slots.total for one in replicas),
+            busy=sum(one.slots.busy for one in replicas),
         ),
         waiting=sum(one.waiting for one in replicas),
         running=sum(one.running for one in replicas),
@@ -161,4 +162,6 @@ def _is_chat(service: Service) -> bool:
 def no_route(exchange: Exchange) -> ApiError:
     """Return the answer to a path that is none."""
     path = exchange.scope["path"][:100]
-    return ApiError(errors.NO_ROUTE, f"there is nothing at {path!r}; GET /openapi.json lists what there is")
+    return ApiError(
+        errors.NO_ROUTE, f"there is nothing at {path!r}; GET /openapi.json lists what there is"
+    )

@@ -28,7 +28,9 @@ async def listed(service: Service, exchange: Exchange) -> Reply:
 async def create(service: Service, exchange: Exchange) -> Reply:
     """Create a session, empty or going on from a saved state."""
     body = await service.body(exchange)
-    asked, ignored = await service.think(len(body), lambda: p.parse_session_create(body, service.limits))
+    asked, ignored = await service.think(
+        len(body), lambda: p.parse_session_create(body, service.limits)
+    )
     store = sessions(service, exchange.namespace)
     states = sessions(service, exchange.namespace, "states")
 
@@ -54,7 +56,9 @@ async def show(service: Service, exchange: Exchange) -> Reply:
 async def change(service: Service, exchange: Exchange) -> Reply:
     """Give a session another name or title."""
     body = await service.body(exchange)
-    asked, ignored = await service.think(len(body), lambda: p.parse_session_change(body, service.limits))
+    asked, ignored = await service.think(
+        len(body), lambda: p.parse_session_change(body, service.limits)
+    )
     store, name = _named(service, exchange)
 
     def do() -> str:
@@ -81,7 +85,9 @@ async def turns(service: Service, exchange: Exchange) -> Reply:
     store, name = _named(service, exchange)
 
     def do() -> listing.TurnList:
-        head = store.show(name).head  # before the turns: one that is added in between is then in the list
+        head = store.show(
+            name
+        ).head  # before the turns: one that is added in between is then in the list
         found = store.turns(name)
         line = line_to(found, head)
         return listing.TurnList(data=[turn_object(turn, line) for turn in found])
@@ -160,5 +166,7 @@ async def _shown(
     service: Service, store: Store, do: Callable[[], str], ignored: tuple[str, ...] = ()
 ) -> Reply:
     """Do something that gives a session's name, and answer with that session."""
-    shown = await service.disk(lambda: refusals(lambda: session_object(service, store, store.show(do()))))
+    shown = await service.disk(
+        lambda: refusals(lambda: session_object(service, store, store.show(do())))
+    )
     return Reply(p.encode(shown), p.ignored_header(ignored))

@@ -29,7 +29,9 @@ async def listed(service: Service, exchange: Exchange) -> Reply:
 async def create(service: Service, exchange: Exchange) -> Reply:
     """Save a state: by reading something, or of a session as it is at a turn."""
     body = await service.body(exchange)
-    asked, ignored = await service.think(len(body), lambda: p.parse_state_create(body, service.limits))
+    asked, ignored = await service.think(
+        len(body), lambda: p.parse_state_create(body, service.limits)
+    )
     service.check_ready()
     store = sessions(service, exchange.namespace, "states")
     if asked.reading is None:
@@ -70,14 +72,21 @@ async def fork(service: Service, exchange: Exchange) -> Reply:
 
 
 async def _by_reading(
-    service: Service, exchange: Exchange, store: Store, asked: p.StateCreate, reading: p.Reading, size: int
+    service: Service,
+    exchange: Exchange,
+    store: Store,
+    asked: p.StateCreate,
+    reading: p.Reading,
+    size: int,
 ) -> None:
     # Under another name until it is whole, so that nobody goes on from half a state.
     name = unfinished_name()
 
     def begin() -> Session:
         if asked.name in {info.name for info in store.list()}:  # said before anything long is read
-            raise SessionExists(f"there is a state {asked.name!r} already; delete it, or choose another name")
+            raise SessionExists(
+                f"there is a state {asked.name!r} already; delete it, or choose another name"
+            )
         return store.create(
             name,
             fingerprint=service.fingerprint,
@@ -101,4 +110,6 @@ def _of_session(service: Service, source: Store, store: Store, asked: p.StateCre
 
 
 def _named(service: Service, exchange: Exchange) -> tuple[Store, str]:
-    return sessions(service, exchange.namespace, "states"), p.check_name(exchange.params["name"], "name")
+    return sessions(service, exchange.namespace, "states"), p.check_name(
+        exchange.params["name"], "name"
+    )

@@ -41,7 +41,9 @@ async def detokenize(service: Service, exchange: Exchange) -> Reply:
         asked = p.parse_detokenize(body, service.limits)
         service.check_model(asked.model)
         text = service.llm.tokenizer.decode(asked.tokens)
-        return Reply(p.encode(listing.Text(prompt=text, content=text)), p.ignored_header(asked.ignored))
+        return Reply(
+            p.encode(listing.Text(prompt=text, content=text)), p.ignored_header(asked.ignored)
+        )
 
     return await service.think(len(body), do)
 
@@ -62,6 +64,8 @@ async def apply_template(service: Service, exchange: Exchange) -> Reply:
 
 def _conversation(service: Service, messages: Sequence[Message], open_: bool) -> list[int]:
     try:
-        return service.llm.chat_format.ids(p.turns(with_tools(messages, ())), add_generation_prompt=open_)
+        return service.llm.chat_format.ids(
+            p.turns(with_tools(messages, ())), add_generation_prompt=open_
+        )
     except ValueError as error:
         raise errors.of_value_error(error, "messages") from None

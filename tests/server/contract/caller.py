@@ -17,8 +17,9 @@ HI = [{"role": "user", "content": "Hi there"}]
 class Caller:
     """An official client.
 
-    client(lambda c: c.models.list()) gives what comes of a call, and client.all(...) everything a stream or
-    a page holds. An async client runs on a loop of its own, which stands still between two calls.
+    client(lambda c: c.models.list()) gives what comes of a call, and client.all(...) everything a
+    stream or a page holds. An async client runs on a loop of its own, which stands still between
+    two calls.
     """
 
     def __init__(self, client: Any, runner: asyncio.Runner | None = None) -> None:

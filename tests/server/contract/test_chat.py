@@ -1,4 +1,5 @@
-"""Chats and completions by the official client: each answer is the one that the model gives alone."""
+"""Chats and completions by the official client: each answer is the one that the model gives
+alone."""
 
 from __future__ import annotations
 
@@ -35,7 +36,10 @@ def test_streaming_says_the_same(client):
     whole = client.chat().choices[0].message.content
     chunks = client.rest(client.chat(stream=True))
     assert text(chunks) == whole
-    assert chunks[0].choices[0].delta.role == "assistant" and chunks[-1].choices[0].finish_reason == "length"
+    assert (
+        chunks[0].choices[0].delta.role == "assistant"
+        and chunks[-1].choices[0].finish_reason == "length"
+    )
     assert len({chunk.id for chunk in chunks}) == 1
     assert not any("usage" in chunk.model_fields_set for chunk in chunks)
     counted = client.rest(client.chat(stream=True, stream_options={"include_usage": True}))
@@ -44,9 +48,17 @@ def test_streaming_says_the_same(client):
 
 
 def test_the_clients_own_stream_helper(client):
-    """It puts the deltas together by itself; it would raise for an answer that was cut at its length."""
+    """It puts the deltas together by itself; it would raise for an answer that was cut at its
+    length."""
     stop = client.chat().choices[0].message.content[4:6]
-    asked = {"model": NAME, "messages": HI, "max_tokens": 8, "seed": 1, "stop": stop, "logprobs": True}
+    asked = {
+        "model": NAME,
+        "messages": HI,
+        "max_tokens": 8,
+        "seed": 1,
+        "stop": stop,
+        "logprobs": True,
+    }
     if client.runner is None:
         with client.client.chat.completions.stream(**asked) as stream:
             kinds = [event.type for event in stream]
@@ -75,7 +87,8 @@ def test_three_answers(client):
 
 
 def across_a_border(llm, tokens):
-    """Return an answer's text and a stop string that begins in one of its tokens and ends in a later one."""
+    """Return an answer's text and a stop string that begins in one of its tokens and ends in a
+    later one."""
     pieces = [piece.text for piece in llm.stream_chat(HI, seed=1, max_tokens=40)]
     whole, at = "".join(pieces), 0
     for number in range(len(pieces) - tokens + 1):
@@ -96,7 +109,9 @@ def test_a_stop_string_across_borders_of_tokens(live, client, llm, tokens):
     assert answer.choices[0].message.content == before and answer.choices[0].finish_reason == "stop"
     assert answer.usage.completion_tokens < 40
     chunks = client.rest(client.chat(max_tokens=40, stop=stop, stream=True))
-    assert text(chunks) == before  # no piece of the stop string got out before it was known to be one
+    assert (
+        text(chunks) == before
+    )  # no piece of the stop string got out before it was known to be one
     assert chunks[-1].choices[0].finish_reason == "stop"
     assert live.idle(10)
 
@@ -108,14 +123,18 @@ def test_log_probabilities(client, llm):
     assert [token.logprob for token in content] == list(alone.logprobs)
     rows = [[t.logprob for t in token.top_logprobs] for token in content]
     assert rows == [[logprob for _, logprob in row] for row in alone.alternatives]
-    assert b"".join(bytes(token.bytes) for token in content).decode("utf-8", "replace") == alone.text
+    assert (
+        b"".join(bytes(token.bytes) for token in content).decode("utf-8", "replace") == alone.text
+    )
     parts = [chunk.choices[0].logprobs for chunk in client.rest(client.chat(**asked, stream=True))]
     assert [token for part in parts if part for token in part.content] == content
 
 
 def test_seeds(client):
     """The same again, others otherwise; and without one the answer says which it had."""
-    texts = {seed: client.chat(seed=seed, max_tokens=12).choices[0].message.content for seed in (1, 2, 3)}
+    texts = {
+        seed: client.chat(seed=seed, max_tokens=12).choices[0].message.content for seed in (1, 2, 3)
+    }
     assert len(set(texts.values())) == 3
     assert client.chat(seed=2, max_tokens=12).choices[0].message.content == texts[2]
     free = client.chat(seed=None, max_tokens=12)
@@ -133,7 +152,9 @@ def test_completions(client, llm):
     order = [("def f(", 3), ("def f(", 4), ("x", 3), ("x", 4)]
     for choice, (prompt, seed) in zip(several.choices, order, strict=True):
         assert choice.text == llm.generate(prompt, seed=seed, max_tokens=6).text
-    assert complete(prompt=llm.tokenizer.encode("def f(")).choices[0].text == several.choices[0].text
+    assert (
+        complete(prompt=llm.tokenizer.encode("def f(")).choices[0].text == several.choices[0].text
+    )
     chunks = client.rest(complete(prompt="def f(", echo=True, stream=True))
     assert "".join(chunk.choices[0].text for chunk in chunks) == "def f(" + several.choices[0].text
     assert complete(prompt="", max_tokens=2).usage.prompt_tokens == 1

@@ -1,4 +1,5 @@
-"""The published OpenAPI document, taken at its word by schemathesis: what it allows, and what it does not."""
+"""The published OpenAPI document, taken at its word by schemathesis: what it allows, and what it
+does not."""
 
 from __future__ import annotations
 
@@ -44,7 +45,9 @@ def document(small):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["good", "bad"])
+@pytest.mark.parametrize(
+    "mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["good", "bad"]
+)
 @pytest.mark.parametrize("route", [operation.route for operation in OPERATIONS])
 def test_every_operation_keeps_its_word(small, document, route, mode):
     method, path = route.split()
@@ -52,7 +55,9 @@ def test_every_operation_keeps_its_word(small, document, route, mode):
     if mode is GenerationMode.NEGATIVE and not (operation.body or operation.query):
         pytest.skip("nothing can be wrong with it")
 
-    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(
+        max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    )
     @given(case=operation.as_strategy(generation_mode=mode))
     def go(case):
         case.call_and_validate(base_url=small.url, checks=CHECKS)

@@ -1,4 +1,5 @@
-"""What goes wrong, as the official client tells it: its classes, its retries, and leaving in the middle."""
+"""What goes wrong, as the official client tells it: its classes, its retries, and leaving in the
+middle."""
 
 from __future__ import annotations
 
@@ -24,10 +25,20 @@ MANY = 20_000
     ("fields", "kind_", "code", "param"),
     [
         ({"temperature": -1}, openai.BadRequestError, "invalid_value", "temperature"),
-        ({"messages": [{"role": "owl", "content": "x"}]}, openai.BadRequestError, "invalid_value", None),
+        (
+            {"messages": [{"role": "owl", "content": "x"}]},
+            openai.BadRequestError,
+            "invalid_value",
+            None,
+        ),
         ({"model": "gpt-9"}, openai.NotFoundError, "model_not_found", "model"),
         ({"extra_body": {"state": "nothing"}}, openai.NotFoundError, "state_not_found", None),
-        ({"extra_headers": {"host": "evil.example"}}, openai.PermissionDeniedError, "forbidden", None),
+        (
+            {"extra_headers": {"host": "evil.example"}},
+            openai.PermissionDeniedError,
+            "forbidden",
+            None,
+        ),
     ],
     ids=["400", "400 deep", "404", "404 state", "403"],
 )
@@ -59,13 +70,17 @@ def test_a_server_with_keys_and_small_limits(kind, llm):
 
 
 def test_a_busy_session_is_tried_again(live, client, llm, kind):
-    """409 while another answer is on its way; the client asks again by itself, and then it is its turn."""
+    """409 while another answer is on its way; the client asks again by itself, and then it is its
+    turn."""
     asked = {"extra_body": {"session_id": f"busy-{kind}"}}
     busy = client.chat(stream=True, max_tokens=MANY, **asked, **endless(llm))
     client.first(busy)
     with pytest.raises(openai.ConflictError) as caught:
         client.chat(**asked)
-    assert caught.value.code == "session_busy" and "x-should-retry" not in caught.value.response.headers
+    assert (
+        caught.value.code == "session_busy"
+        and "x-should-retry" not in caught.value.response.headers
+    )
     client.close(busy)
     assert client.with_options(max_retries=8).chat(**asked).choices[0].message.content
 
@@ -75,12 +90,17 @@ def test_a_full_queue_is_tried_again(kind, llm):
     with serving(llm, slots=1, max_waiting=1) as live, calling(kind, live) as client:
         busy = [live.openai() for _ in range(2)]
         streams = [
-            one.chat.completions.create(model=NAME, messages=HI, max_tokens=MANY, stream=True, **endless(llm))
+            one.chat.completions.create(
+                model=NAME, messages=HI, max_tokens=MANY, stream=True, **endless(llm)
+            )
             for one in busy
         ]
         with pytest.raises(openai.RateLimitError) as caught:
             client.chat()
-        assert caught.value.code == "queue_full" and caught.value.response.headers["retry-after"] == "1"
+        assert (
+            caught.value.code == "queue_full"
+            and caught.value.response.headers["retry-after"] == "1"
+        )
         assert "x-should-retry" not in caught.value.response.headers
 
         def make_room():
@@ -99,12 +119,19 @@ def test_a_full_queue_is_tried_again(kind, llm):
 
 def refused(live):
     """Return how many requests a server has sent away because its queue was full."""
-    labels = {"endpoint": "POST /v1/chat/completions", "finish_reason": "error", "code": "queue_full"}
+    labels = {
+        "endpoint": "POST /v1/chat/completions",
+        "finish_reason": "error",
+        "code": "queue_full",
+    }
     return live.service.metrics.registry.get_sample_value("griffin_requests_total", labels) or 0
 
 
 def test_a_deadline(kind, llm):
-    with serving(llm, settings=Settings(deadline_seconds=0.2)) as live, calling(kind, live) as client:
+    with (
+        serving(llm, settings=Settings(deadline_seconds=0.2)) as live,
+        calling(kind, live) as client,
+    ):
         with pytest.raises(openai.InternalServerError) as caught:
             client.with_options(max_retries=2).chat(max_tokens=MANY, **endless(llm))
         assert caught.value.status_code == 504 and caught.value.code == "timeout"
@@ -141,7 +168,9 @@ def test_an_error_in_mid_stream_is_raised(live, client, llm, breaking):
 
 def test_a_response_that_breaks_says_so(live, client, llm, breaking):
     extra = endless(llm)
-    stream = client(lambda c: c.responses.create(model=NAME, input="Hi there", stream=True, extra_body=extra))
+    stream = client(
+        lambda c: c.responses.create(model=NAME, input="Hi there", stream=True, extra_body=extra)
+    )
     client.first(stream)
     breaking.set()
     events = client.rest(stream)

@@ -1,4 +1,5 @@
-"""lm-eval's own client of /v1/completions before a live server: what it measures is what the model says."""
+"""lm-eval's own client of /v1/completions before a live server: what it measures is what the model
+says."""
 
 from __future__ import annotations
 
@@ -9,7 +10,9 @@ import torch
 
 from tests.server.live import NAME
 
-lm_eval = pytest.importorskip("lm_eval", reason="lm-eval is not installed; see docs/clients/lm_eval.md")
+lm_eval = pytest.importorskip(
+    "lm_eval", reason="lm-eval is not installed; see docs/clients/lm_eval.md"
+)
 pytestmark = pytest.mark.slow
 
 PAIRS = [
@@ -20,7 +23,9 @@ PAIRS = [
 ]
 
 
-@pytest.fixture(params=[(1, 1), (4, 1), (1, 3)], ids=["one by one", "four at a time", "three in a request"])
+@pytest.fixture(
+    params=[(1, 1), (4, 1), (1, 3)], ids=["one by one", "four at a time", "three in a request"]
+)
 def model(request, live, llm):
     from lm_eval.models.openai_completions import LocalCompletionsAPI
 
@@ -47,7 +52,8 @@ def asked(kind, *all_arguments):
 
 
 def measured(llm, ids, count):
-    """Return the log-probability of the last `count` ids, and whether each is the likeliest there."""
+    """Return the log-probability of the last `count` ids, and whether each is the likeliest
+    there."""
     with torch.no_grad():
         logits = llm.model(torch.tensor([ids]))[0][0, :-1, : llm.tokenizer.vocab_size]
     chosen = torch.tensor(ids[1:])
@@ -73,7 +79,9 @@ def test_what_greedy_decoding_gives_is_known_as_such(model, llm):
         if answer.text.strip() and llm.tokenizer.encode(context + answer.text) == ids:
             break
     else:
-        raise AssertionError("the toy's words are other tokens when they are read; choose another context")
+        raise AssertionError(
+            "the toy's words are other tokens when they are read; choose another context"
+        )
     pairs = [(context, answer.text), (context, answer.text + " owl")]
     found = model.loglikelihood(asked("loglikelihood", *pairs))
     assert [greedy for _, greedy in found] == [True, False]
@@ -83,7 +91,9 @@ def test_whole_texts(model, llm):
     """lm-eval puts BOS before whole texts by itself; with add_bos_token there would be two."""
     model.add_bos_token = False
     texts = ["import json\nclass Decoder:\n    pass\n", "owl"]
-    found = model.loglikelihood_rolling(asked("loglikelihood_rolling", *((text,) for text in texts)))
+    found = model.loglikelihood_rolling(
+        asked("loglikelihood_rolling", *((text,) for text in texts))
+    )
     for text, score in zip(texts, found, strict=True):
         ids = llm.tokenizer.encode(text)
         assert score == pytest.approx(measured(llm, ids, len(ids) - 1)[0], abs=1e-4)
@@ -92,7 +102,9 @@ def test_whole_texts(model, llm):
 def test_answers(model, llm):
     contexts = ["def f(", "class Decoder:", "import"]
     options = {"until": ["never said"], "temperature": 0, "max_gen_toks": 12}
-    found = model.generate_until(asked("generate_until", *((text, dict(options)) for text in contexts)))
+    found = model.generate_until(
+        asked("generate_until", *((text, dict(options)) for text in contexts))
+    )
     assert found == [llm.generate(text, temperature=0, max_tokens=12).text for text in contexts]
 
 
@@ -101,9 +113,12 @@ def test_a_task_of_ones_own(model, llm, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     questions = [
-        {"question": "class Decoder:", "choices": [" pass", " return", "\n"], "answer": n} for n in range(3)
+        {"question": "class Decoder:", "choices": [" pass", " return", "\n"], "answer": n}
+        for n in range(3)
     ]
-    (tmp_path / "owls.jsonl").write_text("".join(json.dumps(question) + "\n" for question in questions))
+    (tmp_path / "owls.jsonl").write_text(
+        "".join(json.dumps(question) + "\n" for question in questions)
+    )
     task = {
         "task": "owls",
         "dataset_path": "json",

@@ -16,13 +16,17 @@ PAGES = Path(__file__).parents[3] / "docs" / "clients"
 
 def snippets(page, language):
     """Return a page's code of one language."""
-    found = re.findall(rf"^```{language}\n(.*?)^```", (PAGES / page).read_text(encoding="utf-8"), re.M | re.S)
+    found = re.findall(
+        rf"^```{language}\n(.*?)^```", (PAGES / page).read_text(encoding="utf-8"), re.M | re.S
+    )
     assert found, f"{page} shows no {language}"
     return found
 
 
 def here(code, live):
-    return code.replace("http://127.0.0.1:8000", live.url).replace("google/recurrentgemma-2b-it", NAME)
+    return code.replace("http://127.0.0.1:8000", live.url).replace(
+        "google/recurrentgemma-2b-it", NAME
+    )
 
 
 @pytest.mark.parametrize("page", ["openai.md", "langchain.md"])

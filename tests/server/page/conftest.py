@@ -10,7 +10,9 @@ import pytest
 
 from tests.server.page.site import Site
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 
 
 @pytest.fixture(scope="package")
@@ -20,7 +22,8 @@ def browser() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("there is no chromium on this machine")
     with playwright.sync_playwright() as driver:
-        # Its own sandbox needs rights that containers lack; it only ever sees this repository's page.
+        # Its own sandbox needs rights that containers lack; it only ever sees this repository's
+        # page.
         flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
         yield browser
@@ -68,9 +71,11 @@ def context(browser: Any) -> Iterator[Any]:
 
 @pytest.fixture
 def visit(browser: Any, context: Any, site: Site) -> Iterator[Callable[..., Any]]:
-    """Open the page in a fresh tab; in the end nothing may have been asked of anybody else, nor failed.
+    """Open the page in a fresh tab; in the end nothing may have been asked of anybody else, nor
+    failed.
 
-    page.faults: what the page's console said, its exceptions, and requests to other hosts. A test that
+    page.faults: what the page's console said, its exceptions, and requests to other hosts. A test
+                 that
     expects some clears the list.
     """
     pages: list[Any] = []

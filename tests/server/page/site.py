@@ -1,7 +1,7 @@
 """A server without a model, for the page: sessions in memory, answers by what the message says.
 
-Its requests go through the protocol's parsers and its answers through the protocol's builders, so the page is
-tried against the shapes that the real server has.
+Its requests go through the protocol's parsers and its answers through the protocol's builders, so
+the page is tried against the shapes that the real server has.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ def step(h, x, a):
 | recurrent | 460,800 | no |
 | window | 16,777,216 | up to 2,048 tokens |
 
-> It never holds more than that. See [the paper](https://arxiv.org/abs/2402.19427), or `griffin plan`.
+> It holds no more than that. See [the paper](https://arxiv.org/abs/2402.19427), or `griffin plan`.
 """
 EVIL = (
-    '<img src=x onerror="document.title=1"> ![x](http://elsewhere.test/x.png) [go](javascript:alert(1)) '
-    "<script>document.title = 1</script>"
+    '<img src=x onerror="document.title=1"> ![x](http://elsewhere.test/x.png)'
+    " [go](javascript:alert(1)) <script>document.title = 1</script>"
 )
 
 
@@ -126,7 +126,9 @@ class Site:
         """Serve on a free port of this machine."""
         listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        config = uvicorn.Config(self.app(), log_level="error", lifespan="off", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(
+            self.app(), log_level="error", lifespan="off", timeout_graceful_shutdown=1
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([listener],), daemon=True)
         self._thread.start()
@@ -167,7 +169,8 @@ class Site:
                 given = request.headers.get("authorization")
                 if self.key is not None and given != f"Bearer {self.key}":
                     raise ApiError(
-                        errors.BAD_KEY, "a wrong API key was sent" if given else "no API key was sent"
+                        errors.BAD_KEY,
+                        "a wrong API key was sent" if given else "no API key was sent",
                     )
                 return await do(request)
             except ApiError as error:
@@ -188,9 +191,15 @@ class Site:
 
     async def _models(self, request: Request) -> Response:
         extras = listing.ModelExtras(
-            parameters=2_680_000_000, weights="int8", state_bytes=STATE_BYTES, window=2048, chat=True
+            parameters=2_680_000_000,
+            weights="int8",
+            state_bytes=STATE_BYTES,
+            window=2048,
+            chat=True,
         )
-        return _json(listing.ModelList(data=[listing.ModelObject(id="toy-2b-it", created=1, griffin=extras)]))
+        return _json(
+            listing.ModelList(data=[listing.ModelObject(id="toy-2b-it", created=1, griffin=extras)])
+        )
 
     async def _about(self, request: Request) -> Response:
         return _json(
@@ -280,8 +289,12 @@ class Site:
             raise ApiError(errors.QUEUE_FULL, "8 requests wait already", retry_after=3)
         return StreamingResponse(self._events(asked, talk, text), headers=sse.HEADERS)
 
-    async def _events(self, asked: p.ChatRequest, talk: Talk | None, text: str) -> AsyncIterator[bytes]:
-        chunks = p.ChatChunks(p.Head.new("chatcmpl-", "toy-2b-it", p.fingerprint("toy")), asked.include_usage)
+    async def _events(
+        self, asked: p.ChatRequest, talk: Talk | None, text: str
+    ) -> AsyncIterator[bytes]:
+        chunks = p.ChatChunks(
+            p.Head.new("chatcmpl-", "toy-2b-it", p.fingerprint("toy")), asked.include_usage
+        )
         before = talk.object().tokens if talk is not None else 0
         given, ended = "", False
         if talk is not None:
@@ -308,7 +321,9 @@ class Site:
             read = len(text.split()) + 4
             if asked.include_usage:
                 used = p.usage(before + read, len(given.split()), before)
-                yield sse.data(chunks.usage(used, p.Extras(state_bytes=STATE_BYTES, tokens_per_second=41.5)))
+                yield sse.data(
+                    chunks.usage(used, p.Extras(state_bytes=STATE_BYTES, tokens_per_second=41.5))
+                )
             yield sse.DONE
         finally:
             if talk is not None:

@@ -1,4 +1,5 @@
-"""The page's markdown: what it makes of texts, and that hostile ones cost no time and make nothing happen."""
+"""The page's markdown: what it makes of texts, and that hostile ones cost no time and make nothing
+happen."""
 
 from __future__ import annotations
 
@@ -52,7 +53,9 @@ CASES = {
     "see https://b.test/x?y=1&z=2.": (
         f'<p>see <a href="https://b.test/x?y=1&amp;z=2"{LINK}>https://b.test/x?y=1&amp;z=2</a>.</p>'
     ),
-    "<https://b.test/> <b>": f'<p><a href="https://b.test/"{LINK}>https://b.test/</a> &lt;b&gt;</p>',
+    "<https://b.test/> <b>": (
+        f'<p><a href="https://b.test/"{LINK}>https://b.test/</a> &lt;b&gt;</p>'
+    ),
     "![alt](https://b.test/i.png)": f'<p><a href="https://b.test/i.png"{LINK}>alt</a></p>',
     "[x](javascript:alert(1)) [y](data:text/html,z) [z](/relative)": (
         "<p>[x](javascript:alert(1)) [y](data:text/html,z) [z](/relative)</p>"
@@ -93,7 +96,9 @@ def place(visit):
 
 def test_texts(place):
     wrong = {
-        text: (made, want) for text, want in CASES.items() if (made := place.evaluate(MAKE, text)) != want
+        text: (made, want)
+        for text, want in CASES.items()
+        if (made := place.evaluate(MAKE, text)) != want
     }
     assert wrong == {}
 
@@ -140,21 +145,24 @@ def test_random_texts_make_only_harmless_elements(place):
         }""",
         texts,
     )
-    allowed = "p br h3 h4 h5 h6 strong em del code pre figure figcaption ul ol li blockquote hr a div "
+    allowed = (
+        "p br h3 h4 h5 h6 strong em del code pre figure figcaption ul ol li blockquote hr a div "
+    )
     allowed += "table thead tbody tr th td"
     assert set(tags) <= set(allowed.split())
     assert links and all(link.startswith("href=http://") for link in links), links
 
 
 def test_growing_in_pieces_ends_like_reading_at_once(place):
-    """What is settled early is never rendered otherwise later: parts, each by itself, are the whole."""
+    """What is settled early is never rendered otherwise later: parts, each by itself, are the
+    whole."""
     text = "# A\n\npara *x*\n\n```py\na\n\nb\n```\n\n- one\n\n- two\n\n  more\n\nend\n\n"
     text += "| a |\n|--|\n| b |\n\nlast"
     same = place.evaluate(
         """async (text) => {
           const { render, settled } = await import("/page/markdown.js");
-          const made = (t) => { const d = document.createElement("div"); render(d, t); return d.innerHTML; };
-          let [cut, done] = [0, ""];
+          const made = (t) => { const d = document.createElement("div"); render(d, t); return
+          d.innerHTML; }; let [cut, done] = [0, ""];
           for (let end = 0; end <= text.length; end += 1) {
             const next = settled(text.slice(0, end), cut);
             done += made(text.slice(cut, next));

@@ -1,4 +1,5 @@
-"""The chat page in a browser: what people do with it. The fast ones are what a page must do at least."""
+"""The chat page in a browser: what people do with it. The fast ones are what a page must do at
+least."""
 
 from __future__ import annotations
 
@@ -227,8 +228,9 @@ def test_a_key_is_asked_for_only_if_needed_and_stays_in_the_tab(visit, site):
     page.keyboard.press("Enter")
     expect(page.locator("#server")).to_contain_text("toy-2b-it")
     expect(field).to_have_value("")
-    assert page.evaluate("JSON.stringify([{...sessionStorage}, {...localStorage}, document.cookie])") == (
-        f'[{{"griffin-key":"{site.key}"}},{{}},""]'
+    assert (
+        page.evaluate("JSON.stringify([{...sessionStorage}, {...localStorage}, document.cookie])")
+        == f'[{{"griffin-key":"{site.key}"}},{{}},""]'
     )
     page.reload()
     say(page, "hello")
@@ -278,17 +280,21 @@ def test_by_keyboard_and_ear(visit, site):
     expect(page.locator("#live")).to_contain_text("after 0 turns")
     assert site.bodies[0].messages[0].content == "line one\nline two"
     expect(page.get_by_label("Message", exact=True)).to_be_focused()
-    # Everything that can be clicked has a name and is reached with the tabulator, from top to bottom.
+    # Everything that can be clicked has a name and is reached with the tabulator, from top to
+    # bottom.
     nameless = page.evaluate(
-        "[...document.querySelectorAll('button, input, textarea, summary')].filter(e => e.checkVisibility()"
-        " && !(e.textContent.trim() || e.ariaLabel || e.labels?.length)).map(e => e.outerHTML)"
+        "[...document.querySelectorAll('button, input, textarea, summary')].filter(e =>"
+        " e.checkVisibility() && !(e.textContent.trim() || e.ariaLabel || e.labels?.length)).map(e"
+        " => e.outerHTML)"
     )
     assert nameless == []
     page.locator(".skip").focus()
     order = []
     for _ in range(20):
         page.keyboard.press("Tab")
-        order.append(page.evaluate("document.activeElement.id || document.activeElement.textContent"))
+        order.append(
+            page.evaluate("document.activeElement.id || document.activeElement.textContent")
+        )
         if order[-1] == "send":
             break
     wanted = [
@@ -339,15 +345,13 @@ def test_light_and_dark_are_readable(visit, site):
 def test_the_policy_stops_what_is_not_ours(visit, site):
     page = visit()
     assert "unsafe" not in POLICY
-    done = page.evaluate(
-        """async () => {
+    done = page.evaluate("""async () => {
             const script = document.createElement("script");
             script.textContent = "window.injected = 1";
             document.body.append(script);
-            const far = await fetch("https://elsewhere.test/").then(() => "fetched", () => "refused");
-            return [window.injected ?? null, far];
-        }"""
-    )
+            const far = await fetch("https://elsewhere.test/").then(() => "fetched", () =>
+            "refused"); return [window.injected ?? null, far];
+        }""")
     assert done == [None, "refused"]
     page.faults.clear()  # both are noted
 

@@ -63,7 +63,8 @@ def test_stop_keeps_what_was_said_and_frees_the_slot(visit, live, llm):
     endless = next(
         word
         for word in ("go", "class", "import", "def", "return", "x", "0", "if")
-        if len(llm.chat([{"role": "user", "content": word}], temperature=0, max_tokens=400).ids) == 400
+        if len(llm.chat([{"role": "user", "content": word}], temperature=0, max_tokens=400).ids)
+        == 400
     )
     page = visit(live)
     most(page, 20000)

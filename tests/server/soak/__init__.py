@@ -1,1 +1,2 @@
-"""A live `griffin serve` under many clients at once and under kill -9: `python -m tests.server.soak`."""
+"""A live `griffin serve` under many clients at once and under kill -9: `python -m
+tests.server.soak`."""

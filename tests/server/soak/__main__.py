@@ -1,12 +1,14 @@
-"""python -m tests.server.soak --minutes 10 --clients 64, or --kills 20: many clients, and a table at the end.
+"""python -m tests.server.soak --minutes 10 --clients 64, or --kills 20: many clients, and a table
+at the end.
 
-Clients ask at random, whole and streamed, for one to three answers, with seeds; talk in sessions, fork and
-rewind them; go away in the prompt and in the answer. Each answer whose end was seen must be the one that the
-model gives alone, to the bit, and what was heard of the others its beginning. In between every slot must be
-free, no answer may be a 500, and memory stays what it was after the first rounds.
+Clients ask at random, whole and streamed, for one to three answers, with seeds; talk in sessions,
+fork and rewind them; go away in the prompt and in the answer. Each answer whose end was seen must
+be the one that the model gives alone, to the bit, and what was heard of the others its beginning.
+In between every slot must be free, no answer may be a 500, and memory stays what it was after the
+first rounds.
 
-With --kills the server is killed (-9) at a random moment of each round and started again: every session must
-go on from its last answered turn. What a client saw the end of must be there.
+With --kills the server is killed (-9) at a random moment of each round and started again: every
+session must go on from its last answered turn. What a client saw the end of must be there.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ from tests.server.soak.rounds import kill_often, soak
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="tests.server.soak"
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="tests.server.soak",
     )
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--kills", type=int, default=0, help="so many, instead of the minutes")

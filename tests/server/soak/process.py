@@ -15,7 +15,8 @@ SLOTS, CHUNK = 8, 64
 class Process:
     """A server of a model's folder.
 
-    store: its folder of sessions. url: where it listens; the same after each start. log: what it wrote.
+    store: its folder of sessions. url: where it listens; the same after each start. log: what it
+           wrote.
     """
 
     def __init__(self, model: Path, folder: Path, *options: object) -> None:
@@ -35,21 +36,34 @@ class Process:
     def start(self, seconds: float = 60) -> None:
         """Start, and wait until it listens."""
         command = [
-            *(sys.executable, "-c", "import griffin.cli as c; c.main()", "serve", "--model", self.model),
+            *(
+                sys.executable,
+                "-c",
+                "import griffin.cli as c; c.main()",
+                "serve",
+                "--model",
+                self.model,
+            ),
             *("--store", self.store, "--port", self._port, "--slots", SLOTS, "--chunk", CHUNK),
             *("--threads", 1, "--cache-bytes", "8M", *self._options),
         ]
         told = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [str(part) for part in command], stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}
+                [str(part) for part in command],
+                stderr=log,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
             )
         until = time.monotonic() + seconds
         while True:
             said = self.log.read_bytes()[told:].decode()
-            if line := next((line for line in said.splitlines() if line.startswith("griffin serves ")), ""):
+            if line := next(
+                (line for line in said.splitlines() if line.startswith("griffin serves ")), ""
+            ):
                 break
-            assert self._process.poll() is None and time.monotonic() < until, f"it did not start: {said}"
+            assert self._process.poll() is None and time.monotonic() < until, (
+                f"it did not start: {said}"
+            )
             time.sleep(0.02)
         self.url = line.split(" at ")[1].split(",")[0]
         self._port = int(self.url.rpartition(":")[2])

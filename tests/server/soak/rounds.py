@@ -40,14 +40,16 @@ async def visited(
 ) -> list[Visitor]:
     """Let clients come for some seconds; return them. talks: sessions that they find, dealt out.
 
-    kill: the server is killed when the time is over, whatever it is at. Otherwise the clients come to their
+    kill: the server is killed when the time is over, whatever it is at. Otherwise the clients come
+          to their
     end, and every slot must be free.
     """
     loop = asyncio.get_running_loop()
     wire = Wire(process.url)
     number = chance.getrandbits(32)
     visitors = [
-        Visitor(wire, random.Random(chance.getrandbits(64)), f"{number:x}-{i}") for i in range(clients)
+        Visitor(wire, random.Random(chance.getrandbits(64)), f"{number:x}-{i}")
+        for i in range(clients)
     ]
     for place, talk in enumerate(talks or ()):
         visitors[place % clients].talks.append(talk)
@@ -80,7 +82,9 @@ async def _idle(wire: Wire) -> None:
         await asyncio.sleep(0.02)
 
 
-def compared(visitors: list[Visitor], talks: list[Talk], process: Process, llm: LLM) -> Counter[str]:
+def compared(
+    visitors: list[Visitor], talks: list[Talk], process: Process, llm: LLM
+) -> Counter[str]:
     """Compare everything that visitors were told with the model; return what they did, counted."""
     done: Counter[str] = Counter()
     for visitor in visitors:
@@ -99,8 +103,11 @@ async def _forget(process: Process, talks: list[Talk]) -> None:
     await wire.close()
 
 
-def soak(folder: Path, seconds: float, clients: int, seed: int, *, log: bool = False) -> Counter[str]:
-    """Play rounds for so long; return what they consisted of. AssertionError for whatever is not right."""
+def soak(
+    folder: Path, seconds: float, clients: int, seed: int, *, log: bool = False
+) -> Counter[str]:
+    """Play rounds for so long; return what they consisted of. AssertionError for whatever is not
+    right."""
     chance, tally = random.Random(seed), Counter[str]()
     process, llm = prepare(folder)
     with closing(process):
@@ -116,7 +123,8 @@ def soak(folder: Path, seconds: float, clients: int, seed: int, *, log: bool = F
             first = held if rounds == WARM else first
             if log:
                 print(
-                    f"{rounds:4} rounds, {tally['answers compared']:,} answers, {held / 2**20:.1f} MiB",
+                    f"{rounds:4} rounds, {tally['answers compared']:,} answers,"
+                    f" {held / 2**20:.1f} MiB",
                     flush=True,
                 )
         assert held - first < GROWTH, f"memory grew from {first:,} to {held:,} bytes"
@@ -126,7 +134,9 @@ def soak(folder: Path, seconds: float, clients: int, seed: int, *, log: bool = F
     return tally
 
 
-def kill_often(folder: Path, kills: int, clients: int, seed: int, *, log: bool = False) -> Counter[str]:
+def kill_often(
+    folder: Path, kills: int, clients: int, seed: int, *, log: bool = False
+) -> Counter[str]:
     """Kill the server so often, and look after each start what it has; return what happened."""
     chance, tally = random.Random(seed), Counter[str]()
     process, llm = prepare(folder)
@@ -144,7 +154,8 @@ def kill_often(folder: Path, kills: int, clients: int, seed: int, *, log: bool =
             visitors += came
             if log:
                 print(
-                    f"{number + 1:4} kills, {len(talks):,} sessions of {kept:,} turns, all there", flush=True
+                    f"{number + 1:4} kills, {len(talks):,} sessions of {kept:,} turns, all there",
+                    flush=True,
                 )
         process.start()  # and all of them go on
         visitors += asyncio.run(visited(process, clients, 1.0, chance, talks=talks))
@@ -158,5 +169,9 @@ def kill_often(folder: Path, kills: int, clients: int, seed: int, *, log: bool =
 
 def _check_log(process: Process) -> None:
     """AssertionError if the server noted a failure of its own."""
-    wrong = [line for line in process.log.read_text().splitlines() if " ERROR " in line or " 500 " in line]
+    wrong = [
+        line
+        for line in process.log.read_text().splitlines()
+        if " ERROR " in line or " 500 " in line
+    ]
     assert not wrong, f"the log has {len(wrong)} failures: {wrong[:3]}"

@@ -17,7 +17,22 @@ STEMS = (
     "class Decoder:\n    def __init__(self, *, object_hook=None, parse_float=None):\n",
     "import json\n" * 30,
 )
-WORDS = ["def", "class", "import", "return", "self", "json", "float", "None", "x", "0", ",", "(", ")", "owl"]
+WORDS = [
+    "def",
+    "class",
+    "import",
+    "return",
+    "self",
+    "json",
+    "float",
+    "None",
+    "x",
+    "0",
+    ",",
+    "(",
+    ")",
+    "owl",
+]
 MOST_TURNS = 8
 
 
@@ -30,8 +45,11 @@ class Asked:
     heard: Heard
 
     def check(self, llm: LLM) -> int:
-        """Compare each choice with the answer that the model gives alone; return how many were compared."""
-        sampling = {name: self.body[name] for name in ("max_tokens", "temperature", "top_k", "stop")}
+        """Compare each choice with the answer that the model gives alone; return how many were
+        compared."""
+        sampling = {
+            name: self.body[name] for name in ("max_tokens", "temperature", "top_k", "stop")
+        }
         for choice in range(self.n):
             seed = self.body["seed"] + choice
             logprobs = 0 if self.body["logprobs"] else None
@@ -84,7 +102,8 @@ class Visitor:
         return f"{self.chance.choice(STEMS)}{' '.join(words)} {self.chance.getrandbits(32):x}"
 
     async def ask(self) -> None:
-        """Ask for one to three answers, whole or streamed, and now and then do not wait for their end."""
+        """Ask for one to three answers, whole or streamed, and now and then do not wait for their
+        end."""
         chance = self.chance
         n = chance.choice([1, 1, 1, 2, 3])
         leave = chance.choice([None, None, chance.randrange(1, 12)])
@@ -107,7 +126,10 @@ class Visitor:
     async def leave_in_the_prompt(self) -> None:
         """Send something long and go away before it is read, or at any time after."""
         stream = self.chance.random() < 0.5
-        content = f"{self.chance.getrandbits(32):x} {'import json as j ' * self.chance.randrange(50, 800)}"
+        content = (
+            f"{self.chance.getrandbits(32):x}"
+            f" {'import json as j ' * self.chance.randrange(50, 800)}"
+        )
         body = {
             "messages": [{"role": "user", "content": content}],
             "max_tokens": 30,
@@ -125,7 +147,8 @@ class Visitor:
         return talk
 
     async def say(self) -> None:
-        """Say something in a session, an old one or a new one, and now and then leave in the answer."""
+        """Say something in a session, an old one or a new one, and now and then leave in the
+        answer."""
         chance = self.chance
         talk = chance.choice(self.talks) if self.talks and chance.random() < 0.75 else self.begin()
         if len(talk.said) >= MOST_TURNS:
@@ -167,7 +190,9 @@ class Visitor:
         try:
             await self.wire.ask("POST", f"/v1/sessions/{talk.name}/fork", {"name": name})
         except Broken:
-            forked.said = [Said(s.message, s.sampling, s.heard) for s in forked.said]  # it may not be there
+            forked.said = [
+                Said(s.message, s.sampling, s.heard) for s in forked.said
+            ]  # it may not be there
             raise
         forked.made = True
         self.done["forks"] += 1

@@ -1,4 +1,5 @@
-"""HTTP as the clients of a soak speak it: what breaks off is an exception, what must not happen another."""
+"""HTTP as the clients of a soak speak it: what breaks off is an exception, what must not happen
+another."""
 
 from __future__ import annotations
 
@@ -45,7 +46,9 @@ class Wire:
     """Connections to one server. tries: how often it was sent away (409, 429) and came again."""
 
     def __init__(self, url: str) -> None:
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=2)
+        limits = httpx2.Limits(
+            max_connections=None, max_keepalive_connections=32, keepalive_expiry=2
+        )
         self.http = httpx2.AsyncClient(base_url=url, timeout=120, limits=limits)
         self.tries: Counter[int] = Counter()
 
