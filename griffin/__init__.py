@@ -12,7 +12,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from griffin import ops
-    from griffin.answer import Context, Piece, Result, Stream
+    from griffin.answer import Piece, Result, Stream
+    from griffin.engine import Context
     from griffin.grammar import Grammar
     from griffin.llm import LLM, Score
     from griffin.loading import load, load_model
@@ -38,7 +39,7 @@ __all__ = [
 ]
 
 _WHERE = {
-    "Context": "griffin.answer",
+    "Context": "griffin.engine",
     "Grammar": "griffin.grammar",
     "Griffin": "griffin.model",
     "GriffinConfig": "griffin.model",

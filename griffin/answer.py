@@ -7,38 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor
-
-from griffin.engine import Event, Generation
-from griffin.model import State
+from griffin.engine import Context, End, Event, FinishReason, Generation
 from griffin.text import StreamDetokenizer, Tokenizer
-
-
-@dataclass(frozen=True, kw_only=True)
-class Context:
-    """What a conversation or a long text has come to: a state, and ids that were not read yet.
-
-    state:   what has been read, one row; None if nothing.
-    pending: ids that come next, at least one before a prompt can be continued.
-    seen:    (V,) bool, the tokens in `state`, for the repetition penalty.
-    tokens:  how many tokens `state` and `pending` hold together.
-    A context is a value: generating from it leaves it as it is, so several answers may fork from
-                          one.
-    """
-
-    state: State | None
-    pending: tuple[int, ...]
-    seen: Tensor | None
-    tokens: int
-
-    def then(self, ids: Sequence[int]) -> Context:
-        """Return the context with more ids to read."""
-        return Context(
-            state=self.state,
-            pending=(*self.pending, *ids),
-            seen=self.seen,
-            tokens=self.tokens + len(ids),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,65 +57,110 @@ class Result:
         return (len(self.ids) - 1) / spent if len(self.ids) > 1 and spent > 0 else 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Piece:
-    """A token of an answer and the text that became final with it, often a word, sometimes
-    empty."""
+    """What an event added to an answer: a token, and the text that became final with it.
+
+    text:         often a word, sometimes empty: a character's first half waits for the second, and
+                  what may begin a stop string for what follows.
+    id:           the token; None where the answer was ended without one.
+    logprob:      its log-probability under the model, before sampling filters.
+    alternatives: the most probable tokens there, (id, log-probability), as many as were asked for.
+    offset:       where the token's own text begins, in characters of the answer.
+    finish:       how the answer ends with it; None while it goes on.
+    choice:       which of the request's answers.
+    end:          what ended it from outside, if something did.
+    """
 
     text: str
-    id: int
-    logprob: float
-    alternatives: tuple[tuple[int, float], ...]
+    id: int | None = None
+    logprob: float | None = None
+    alternatives: tuple[tuple[int, float], ...] = ()
+    offset: int | None = None
+    finish: FinishReason | None = None
+    choice: int = 0
+    end: End | None = None
+
+    @property
+    def last(self) -> bool:
+        """Whether nothing follows."""
+        return self.finish is not None or self.end is not None
 
 
-class Answer:
-    """Collect the events of one request into text and numbers."""
+class Writer:
+    """Write one answer: the engine's events in, pieces of text out. The only way from one to the
+    other.
 
-    def __init__(
-        self, tokenizer: Tokenizer, stop: Sequence[str], prompt_tokens: int, started: float
-    ) -> None:
-        self.finished = False
+    tokenizer: of the model. stop: strings that end the answer; they are no part of it.
+    choice:    which of the request's answers it is.
+    events:    those that brought a token. ended: the answer is over, by its ids, by a stop string,
+               from outside, or because `finish` was called.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), choice: int = 0) -> None:
+        self.choice = choice
+        self.events: list[Event] = []
+        self.ended = False
         self._detokenizer = StreamDetokenizer(tokenizer, stop)
-        self._prompt_tokens = prompt_tokens
-        self._started = started
-        self._first: float | None = None
-        self._last = started
         self._texts: list[str] = []
-        self._events: list[Event] = []
-        self._reason: Literal["stop", "length", "cancelled"] = "cancelled"
+        self._reason: FinishReason | Literal["cancelled"] = "cancelled"
+        self._begun = self._first = self._last = time.perf_counter()
 
-    def take(self, event: Event) -> Piece:
-        """Add a token; `finished` tells whether the answer ends with it, by its ids or by a stop
-        string."""
+    @property
+    def ids(self) -> list[int]:
+        """Every id so far; one that ended the answer is the last."""
+        return [event.id for event in self.events]
+
+    @property
+    def text(self) -> str:
+        """All text that is final."""
+        return "".join(self._texts)
+
+    @property
+    def stop(self) -> str | None:
+        """The stop string that was met, if one was."""
+        return self._detokenizer.stopped
+
+    def take(self, event: Event | End) -> Piece | None:
+        """Add an event; None for what comes after the answer's end."""
+        if self.ended:
+            return None
+        if isinstance(event, End):
+            return Piece(self.finish(), choice=self.choice, end=event)
         self._last = time.perf_counter()
-        if self._first is None:
+        if not self.events:
             self._first = self._last
-        self._events.append(event)
+        self.events.append(event)
+        offset = self._detokenizer.offset
         text = self._detokenizer.push(event.id)
-        if self._detokenizer.stopped is not None:
-            self._reason, self.finished = "stop", True
-        elif event.finish_reason is not None:
-            self._reason, self.finished = event.finish_reason, True
-            text += self._detokenizer.finish()
+        finish = "stop" if self.stop is not None else event.finish_reason
         self._texts.append(text)
-        return Piece(text, event.id, event.logprob, event.alternatives)
+        if finish is not None:
+            self._reason = finish
+            text += self.finish()
+        return Piece(text, event.id, event.logprob, event.alternatives, offset, finish, self.choice)
 
-    def result(self, seed: int) -> Result:
-        """Return what has been collected; an answer that was cut short gives what it held back."""
-        if not self.finished:
-            self.finished = True
-            self._texts.append(self._detokenizer.finish())
-        first = self._last if self._first is None else self._first
+    def finish(self) -> str:
+        """End the answer here, and return the text that was held back."""
+        self.ended = True
+        text = self._detokenizer.finish()
+        self._texts.append(text)
+        return text
+
+    def result(self, prompt_tokens: int, seed: int) -> Result:
+        """Return the answer as it stands; one that was not over is ended."""
+        if not self.ended:
+            self.finish()
         return Result(
-            text="".join(self._texts),
-            ids=tuple(event.id for event in self._events),
-            logprobs=tuple(event.logprob for event in self._events),
-            alternatives=tuple(event.alternatives for event in self._events),
+            text=self.text,
+            ids=tuple(self.ids),
+            logprobs=tuple(event.logprob for event in self.events),
+            alternatives=tuple(event.alternatives for event in self.events),
             finish_reason=self._reason,
-            stop=self._detokenizer.stopped,
-            prompt_tokens=self._prompt_tokens,
-            first_seconds=first - self._started,
-            seconds=self._last - self._started,
+            stop=self.stop,
+            prompt_tokens=prompt_tokens,
+            first_seconds=self._first - self._begun,
+            seconds=self._last - self._begun,
             seed=seed,
         )
 
@@ -153,37 +168,28 @@ class Answer:
 class Stream(Iterator[Piece]):
     """An answer on its way: iterate for pieces, then look at `result` and `context`."""
 
-    def __init__(
-        self, generation: Generation, answer: Answer, prompt: Context, seen: Tensor
-    ) -> None:
+    def __init__(self, generation: Generation, writer: Writer, prompt_tokens: int) -> None:
         self._generation = generation
-        self._answer = answer
-        self._prompt = prompt
-        self._seen = (
-            seen  # prompt and state; the answer's ids are added when the context is asked for
-        )
+        self._writer = writer
+        self._prompt_tokens = prompt_tokens
         self._result: Result | None = None
 
     def __next__(self) -> Piece:
         if self._result is not None:
             raise StopIteration
         event = next(self._generation, None)
-        if event is None:
-            self._close()
+        piece = None if event is None else self._writer.take(event)
+        if self._writer.ended or piece is None:
+            self.close()
+        if piece is None:
             raise StopIteration
-        piece = self._answer.take(event)
-        if self._answer.finished:
-            self._close()
         return piece
 
     def close(self) -> None:
         """End the answer here; its finish_reason is "cancelled" if it was not over."""
         if self._result is None:
-            self._close()
-
-    def _close(self) -> None:
-        self._generation.cancel(0)
-        self._result = self._answer.result(self._generation.seeds[0])
+            self._generation.cancel(0)
+            self._result = self._writer.result(self._prompt_tokens, self._generation.seeds[0])
 
     @property
     def result(self) -> Result:
@@ -194,19 +200,10 @@ class Stream(Iterator[Piece]):
 
     @property
     def context(self) -> Context:
-        """Prompt and answer as the beginning of what comes next; its last id has not been read yet.
+        """Prompt and answer as the beginning of what comes next; its last id was not read yet.
 
-        Raises RuntimeError while the answer is not over. Without a single token it is the prompt's
-        context.
+        Of an answer that was stopped before its first token, as much of the prompt as was read, and
+        the rest of it. Raises RuntimeError while the answer is not over.
         """
-        ids = self.result.ids
-        if not ids:
-            return self._prompt
-        seen = self._seen.clone()
-        seen[list(ids[:-1])] = True
-        return Context(
-            state=self._generation.state(0),
-            pending=(ids[-1],),
-            seen=seen,
-            tokens=self._prompt.tokens + len(ids),
-        )
+        _ = self.result
+        return self._generation.context(0)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain
 from numbers import Integral
@@ -13,14 +12,14 @@ from typing import Any, cast, overload
 
 import torch
 
-from griffin.answer import Answer, Context, Piece, Result, Stream
-from griffin.engine import CHUNK, Request, check_ids, generate, read, score
-from griffin.grammar import Grammar, Grammars
+from griffin.answer import Piece, Result, Stream, Writer
+from griffin.engine import CHUNK, Context, Request, Seen, check_ids, generate, read, score
+from griffin.grammar import CompiledGrammar, Grammar, Grammars
 from griffin.model import Griffin
-from griffin.sampling import SamplingParams, mark_ids
+from griffin.sampling import SamplingParams
 from griffin.text import Chat, Message, Tokenizer
 
-__all__ = ["LLM", "Context", "Piece", "Result", "Score", "Stream"]
+__all__ = ["LLM", "Piece", "Result", "Score", "Stream"]
 
 Prompt = str | Sequence[int] | Context
 
@@ -139,13 +138,23 @@ class LLM:
         results = {which: result for which, _, result in pieces if result is not None}
         return results[0] if single else [results[which] for which in range(len(prompts))]
 
-    def stream(self, prompt: Prompt, *, grammar: Grammar | None = None, **sampling: Any) -> Stream:
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        chat: bool = False,
+        grammar: Grammar | None = None,
+        **sampling: Any,
+    ) -> Stream:
         """Continue a prompt and give each piece of text as soon as it is final.
 
         Returns an iterator of pieces with `.text`; after the last, its `.result` is what `generate`
         returns and its `.context` goes on from there. Arguments and errors as for `generate`.
         """
-        return self._stream(self._context(prompt), self.params(**sampling), self.stop_ids, grammar)
+        request = self.request(prompt, chat=chat, grammar=grammar, **sampling)
+        generation = generate(self.model, [request], keep_states=True)
+        writer = Writer(self.tokenizer, request.params.stop)
+        return Stream(generation, writer, request.context.tokens)
 
     def stream_all(
         self, prompts: Sequence[Prompt], *, grammar: Grammar | None = None, **sampling: Any
@@ -156,18 +165,17 @@ class LLM:
         last piece. Each prompt gets the answer that it gets alone. Arguments and errors as for
         `generate`.
         """
-        params = self.params(**sampling)
-        contexts = [self._context(prompt) for prompt in prompts]
-        started = time.perf_counter()
-        requests = [self._request(c, params, self.stop_ids, grammar) for c in contexts]
+        requests = [self.request(prompt, grammar=grammar, **sampling) for prompt in prompts]
         generation = generate(self.model, requests)
-        answers = [Answer(self.tokenizer, params.stop, c.tokens, started) for c in contexts]
+        writers = [Writer(self.tokenizer, request.params.stop) for request in requests]
         for event in generation:
-            which, answer = event.index, answers[event.index]
-            piece = answer.take(event)
-            if answer.finished and event.finish_reason is None:
+            which, writer = event.index, writers[event.index]
+            piece = writer.take(event)
+            assert piece is not None, "a cancelled row is silent"
+            if writer.ended and event.finish_reason is None:
                 generation.cancel(which)  # a stop string, of which the engine knows nothing
-            yield which, piece, answer.result(generation.seeds[which]) if answer.finished else None
+            tokens, seed = requests[which].context.tokens, generation.seeds[which]
+            yield which, piece, writer.result(tokens, seed) if writer.ended else None
 
     def chat(
         self, messages: Sequence[Message], *, grammar: Grammar | None = None, **sampling: Any
@@ -183,8 +191,34 @@ class LLM:
     ) -> Stream:
         """Answer a conversation as `stream` does a prompt."""
         ids = self.chat_format.ids(messages)
-        stop_ids = self.stop_ids | self.chat_format.stop_ids
-        return self._stream(self._context(ids), self.params(**sampling), stop_ids, grammar)
+        return self.stream(ids, chat=True, grammar=grammar, **sampling)
+
+    def request(
+        self,
+        prompt: Prompt,
+        *,
+        chat: bool = False,
+        grammar: Grammar | CompiledGrammar | None = None,
+        **sampling: Any,
+    ) -> Request:
+        """Return what an engine is asked, for programs that run one of their own.
+
+        chat: the answer is a turn of a conversation, and ends with it. Arguments and errors as for
+        `generate`. What a penalty has to know of the tokens before is looked up now.
+        """
+        params, context = self.params(**sampling), self._context(prompt)
+        if params.repetition_penalty != 1:
+            context = replace(context, seen=Seen(context.seen.marks(self.model.config.vocab_size)))
+        stop_ids = self.stop_ids | self.chat_format.stop_ids if chat else self.stop_ids
+        if isinstance(grammar, Grammar):
+            grammar = self.grammars.compile(grammar)
+        return Request(
+            context=context,
+            params=params,
+            stop_ids=stop_ids,
+            vocab_size=self.tokenizer.vocab_size,
+            constraint=None if grammar is None else partial(grammar.constraint, stop_ids),
+        )
 
     def read(
         self,
@@ -200,15 +234,14 @@ class LLM:
         The last id stays pending, so that the result can be continued. `progress` is called with
         the number of tokens read now and then. Raises ValueError if there are none.
         """
+        before = (context or Context()).to(self.model.device)
         vocab_size = self.model.config.vocab_size
-        before = context or Context(state=None, pending=(), seen=None, tokens=0)
-        seen = mark_ids(() if before.seen is None else before.seen, vocab_size)
-        held = list(before.pending)
+        seen = torch.zeros(vocab_size, dtype=torch.bool)
+        held, total = list(before.pending), before.read
         source = iter(pieces)
         while len(held) < 2 and (piece := next(source, None)) is not None:
             held.extend(piece)
         check_ids(held, vocab_size)
-        total = before.tokens - len(before.pending)
 
         def feed() -> Iterator[Sequence[int]]:
             nonlocal held, total
@@ -221,12 +254,12 @@ class LLM:
                     yield held[:-1]
                     held = held[-1:]
 
-        if len(held) == 1:
-            return Context(
-                state=before.state, pending=(held[0],), seen=before.seen, tokens=total + 1
-            )
-        state, _ = read(self.model, feed(), before.state, chunk=chunk, progress=progress)
-        return Context(state=state, pending=(held[-1],), seen=seen, tokens=total + 1)
+        state = before.state
+        if len(held) > 1:
+            state, _ = read(self.model, feed(), state, chunk=chunk, progress=progress)
+        return Context(
+            state=state, pending=(held[-1],), seen=before.seen.then(seen), tokens=total + 1
+        )
 
     @overload
     def score(self, texts: str) -> Score: ...
@@ -277,38 +310,4 @@ class LLM:
                         f"a prompt of ids holds {i!r} at position {place}; ids are whole numbers"
                     )
             ids = tuple(int(i) for i in prompt)
-        return Context(state=None, pending=ids, seen=None, tokens=len(ids))
-
-    def _request(
-        self,
-        context: Context,
-        params: SamplingParams,
-        stop_ids: frozenset[int],
-        grammar: Grammar | None,
-    ) -> Request:
-        compiled = None if grammar is None else self.grammars.compile(grammar)
-        return Request(
-            ids=context.pending,
-            params=params,
-            stop_ids=stop_ids,
-            state=context.state,
-            seen=context.seen,
-            vocab_size=self.tokenizer.vocab_size,
-            constraint=None if compiled is None else partial(compiled.constraint, stop_ids),
-        )
-
-    def _stream(
-        self,
-        context: Context,
-        params: SamplingParams,
-        stop_ids: frozenset[int],
-        grammar: Grammar | None,
-    ) -> Stream:
-        started = time.perf_counter()
-        request = self._request(context, params, stop_ids, grammar)
-        generation = generate(self.model, [request], keep_states=True)
-        seen = mark_ids(context.pending, self.model.config.vocab_size)
-        if context.seen is not None:
-            seen |= context.seen
-        answer = Answer(self.tokenizer, params.stop, context.tokens, started)
-        return Stream(generation, answer, context, seen)
+        return Context().then(ids)

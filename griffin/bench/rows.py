@@ -7,8 +7,7 @@ import queue
 import time
 
 from griffin.bench.programs.ours import Ours
-from griffin.engine import End, Engine, Event, Request
-from griffin.model import State
+from griffin.engine import Context, End, Engine, Event, Request
 from griffin.sampling import SamplingParams
 
 
@@ -22,7 +21,7 @@ class Rows:
     def __init__(self, program: Ours, slots: int) -> None:
         self._engine = Engine(program.griffin, slots, kept=0, chunk=program.chunk).start()
         state, last = program.standing()
-        self._starts: list[tuple[State, int]] = [(state, last)] * slots
+        self._starts = [Context(state=state).then([last])] * slots
 
     def decode(self, count: int, rows: int) -> float:
         """Let rows take `count` tokens each, greedily and together; return the seconds that took.
@@ -36,9 +35,9 @@ class Rows:
         params = SamplingParams(temperature=0, max_tokens=count + 2 * rows + 8)
         tickets = [
             self._engine.submit(
-                Request(ids=[last], state=state, params=params), sink=events.put, keep_state=True
+                Request(context=context, params=params), sink=events.put, keep_state=True
             )
-            for state, last in self._starts[:rows]
+            for context in self._starts[:rows]
         ]
         begun: set[int] = set()
         while len(begun) < rows:
@@ -51,8 +50,8 @@ class Rows:
             self._engine.cancel(ticket)
         for number, ticket in enumerate(tickets):
             ticket.wait()
-            assert ticket.state is not None
-            self._starts[number] = ticket.state, ticket.pending[0][0]
+            assert ticket.context is not None
+            self._starts[number] = ticket.context
         return took
 
 

@@ -22,7 +22,7 @@ from griffin.bench.memory import forget_peak, resident
 from griffin.bench.programs.ours import format_of, load_options
 from griffin.bench.worker import LOWEST_ID, answer_requests
 from griffin.conversation import fingerprint_of
-from griffin.engine import End, Engine, Event, Request
+from griffin.engine import Context, End, Engine, Event, Request
 from griffin.llm import LLM
 from griffin.loading import load
 from griffin.sampling import SamplingParams
@@ -132,7 +132,7 @@ class Served:
             max_tokens=tokens, seed=1, logit_bias={id: -100.0 for id in self._llm.stop_ids}
         )
         request = Request(
-            ids=ids,
+            context=Context().then(ids),
             params=params,
             stop_ids=self._llm.stop_ids,
             vocab_size=self._llm.tokenizer.vocab_size,

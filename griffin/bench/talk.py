@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy
 
 from griffin.bench.programs.ours import Ours
-from griffin.engine import End, Engine, PrefixCache, Request
+from griffin.engine import Context, End, Engine, PrefixCache, Request
 from griffin.model import State
 from griffin.sampling import SamplingParams
 from griffin.sessions import Fingerprint, Store, config_digest
@@ -56,7 +56,7 @@ class Talk:
         read += (tokens - read) % turn
         self._ids = self._random(0, tokens)
         begun = time.perf_counter()
-        state, last = self._first(Request(ids=self._ids[:read], params=_FIRST))
+        state, last = self._first(Context().then(self._ids[:read]))
         took = time.perf_counter() - begun
         if read < tokens:
             state = State(state.pos + (tokens - read), state.layers)
@@ -73,9 +73,9 @@ class Talk:
         Returns the seconds to the first token, and that token. RuntimeError if the cache knew less
         than all but the conversation's last.
         """
-        request = Request(ids=[*self._ids, *self._random(seed, count)], params=_FIRST)
+        prompt = Context().then([*self._ids, *self._random(seed, count)])
         begun = time.perf_counter()
-        _, token = self._first(request, len(self._ids) - 1)
+        _, token = self._first(prompt, len(self._ids) - 1)
         return time.perf_counter() - begun, token
 
     def by_session(self, count: int, seed: int) -> tuple[float, int]:
@@ -84,21 +84,18 @@ class Talk:
         ids = self._random(seed, count)
         begun = time.perf_counter()
         with self._store.open(_NAME, self._mark) as session:
-            found = session.resume()
-            _, token = self._first(
-                Request(ids=[*found.pending, *ids], state=found.state, params=_FIRST)
-            )
+            _, token = self._first(session.resume().then(ids))
         return time.perf_counter() - begun, token
 
-    def _first(self, request: Request, known: int | None = None) -> tuple[State, int]:
-        """Wait for a request's first token; return the state before it and the token.
+    def _first(self, prompt: Context, known: int | None = None) -> tuple[State, int]:
+        """Wait for the first token after a prompt; return the state before it and the token.
 
         known: tokens that the prefix cache has to spare.
         """
         if self._engine is None:
             model, chunk = self._program.griffin, self._program.chunk
             self._engine = Engine(model, 1, kept=0, chunk=chunk, prefix_cache=self._cache).start()
-        ticket = self._engine.submit(request, keep_state=True)
+        ticket = self._engine.submit(Request(context=prompt, params=_FIRST), keep_state=True)
         event = next(ticket.events())
         if isinstance(event, End):
             raise event.error or RuntimeError(f"the request ended: {event.finish_reason}")
@@ -107,8 +104,8 @@ class Talk:
                 f"the prefix cache spared {ticket.cached_tokens} tokens of {known}"
                 f" ({ticket.cache_reason})"
             )
-        assert ticket.state is not None
-        return ticket.state, event.id
+        assert ticket.context is not None and ticket.context.state is not None
+        return ticket.context.state, event.id
 
     def _random(self, seed: int, count: int) -> list[int]:
         chance: Sequence[int] = (seed, count)

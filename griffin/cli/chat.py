@@ -115,8 +115,9 @@ def command(
 
 def resumed(talk: Conversation) -> str:
     """Return a line about what was just taken up."""
-    found = talk.resumed
-    return f"{found.tokens:,} tokens in {found.nbytes:,} bytes, {1000 * found.seconds:,.1f} ms"
+    state = talk.context.state
+    nbytes = 0 if state is None else state.nbytes
+    return f"{talk.tokens:,} tokens in {nbytes:,} bytes, {1000 * talk.resume_seconds:,.1f} ms"
 
 
 def _thread(

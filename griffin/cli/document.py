@@ -8,7 +8,7 @@ from itertools import chain, takewhile
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
-    from griffin.answer import Context
+    from griffin.engine import Context
     from griffin.llm import LLM
     from griffin.text.pieces import Cutter
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 if TYPE_CHECKING:
-    from griffin.answer import Context
+    from griffin.engine import Context
     from griffin.llm import LLM
 
 

@@ -4,18 +4,20 @@ elsewhere."""
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
-from griffin.answer import Context, Result
+from griffin.answer import Result
 from griffin.conversation.exchange import EXCHANGE, join_exchange, split_exchange
 from griffin.conversation.fingerprint import fingerprint_of
 from griffin.conversation.memory import Memory
+from griffin.engine import Context
 from griffin.llm import LLM
 from griffin.model import State
-from griffin.sampling import mark_ids
-from griffin.sessions import Resumed, Session, SessionError, Store, Turn
+from griffin.sessions import Session, SessionError, Store, Turn
 from griffin.sessions.state_file import info_of
 
 Thread = Session | Memory
@@ -32,7 +34,7 @@ class Conversation:
     max_message_tokens: the most a message may have, with what was attached; None for no limit.
 
     context:  where the next message goes on. result: the last answer's numbers, None before.
-    resumed:  what the last look at the thread found, and how long it took.
+    resume_seconds: what it took to get there.
     attached: text that goes before the next message.
     trouble:  why the conversation goes on in memory, once it does; "" otherwise.
     Raises ValueError if the model knows no turns, or the session's settings are none of this
@@ -77,24 +79,24 @@ class Conversation:
     def tokens(self) -> int:
         return self.thread.tokens
 
-    def switch(self, thread: Thread) -> Resumed:
+    def switch(self, thread: Thread) -> Context:
         """Go on with another thread; the one before is closed. If it cannot be read, nothing
         changes."""
         saved = dict(thread.settings.get("sampling", {}))
         saved = {name: tuple(v) if isinstance(v, list) else v for name, v in saved.items()}
         self.llm.params(**saved | self._given)
-        resumed = thread.resume()
+        context, seconds = _resume(thread)
         if hasattr(self, "thread"):
             self.thread.close()
         self.thread = thread
         self.trouble = ""
         self._saved, self._set = saved, dict[str, Any]()
-        return self._look(resumed)
+        return self._stand_at(context, seconds)
 
-    def resume(self) -> Resumed:
+    def resume(self) -> Context:
         """Take the state after the thread's head up again. Raises StateTorn if it is not what was
         kept."""
-        return self._look(self.thread.resume())
+        return self._stand_at(*_resume(self.thread))
 
     # Talking.
 
@@ -167,12 +169,12 @@ class Conversation:
         first = next(iter(self.thread.turns()), None)
         self.goto(first.number if first is not None and first.role == "state" else 0)
 
-    def fork(self, store: Store, name: str | None = None) -> Resumed:
+    def fork(self, store: Store, name: str | None = None) -> Context:
         """Go on in a new session that begins with what was said here; the old one stays where it
         is."""
         if isinstance(self.thread, Memory):
             self.save(store, name)
-            return self.resumed
+            return self.context
         name = self.thread.fork(name)
         return self.switch(store.open(name, self.thread.fingerprint))
 
@@ -252,12 +254,7 @@ class Conversation:
         end = self._chat.turn_ids({"role": "user", "content": "."})[0]
         if end not in self._chat.stop_ids:
             return context
-        return Context(
-            state=context.state,
-            pending=(*context.pending[:-1], end),
-            seen=context.seen,
-            tokens=context.tokens,
-        )
+        return replace(context, pending=(*context.pending[:-1], end))
 
     def _keep(self, message: str, ids: Sequence[int], result: Result, after: Context) -> None:
         thread, before = self.thread, self.context
@@ -300,30 +297,14 @@ class Conversation:
             raise
         return turn
 
-    def _look(self, resumed: Resumed) -> Resumed:
-        self.resumed = resumed
-        state = resumed.state
-        device = self.llm.model.device
-        if state is not None and device.type != "cpu":
-            state = state.map(lambda tensor: tensor.to(device))
-        self.context = Context(
-            state=state,
-            pending=resumed.pending,
-            seen=(
-                mark_ids(self._seen(), self.llm.model.config.vocab_size) if resumed.tokens else None
-            ),
-            tokens=resumed.tokens,
-        )
-        return resumed
+    def _stand_at(self, context: Context, seconds: float) -> Context:
+        self.context, self.resume_seconds = context.to(self.llm.model.device), seconds
+        return self.context
 
-    def _seen(self) -> list[int]:
-        """Return the ids that the state has read, as far as they are known: those of a state file
-        are not."""
-        ids: list[int] = []
-        for turn in self.thread.turns():
-            ids += turn.ids or turn.pending
-        pending = self.thread.head.pending if self.thread.head else ()
-        return ids[: len(ids) - len(pending)]
+
+def _resume(thread: Thread) -> tuple[Context, float]:
+    started = time.perf_counter()
+    return thread.resume(), time.perf_counter() - started
 
 
 def _on_cpu(state: State | None) -> State | None:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from griffin.engine import Context, Seen
 from griffin.engine.pieces import RecurrentPart, Span, cut_recurrent, cut_span, join, window
 from griffin.model import GriffinConfig, State
 from griffin.sessions import (
     NOTHING,
     Branch,
     Fingerprint,
-    Resumed,
     StateInfo,
     Turn,
     TurnRecord,
@@ -30,7 +30,7 @@ from griffin.sessions import (
 )
 from griffin.sessions.state_file import info_of
 from griffin.sessions.tokens import pack_ids
-from griffin.sessions.tree import branches, line_to, youngest
+from griffin.sessions.tree import branches, line_to, read_ids, youngest
 from griffin.sessions.turn_file import check_finite, check_state, first_kept
 
 
@@ -93,16 +93,14 @@ class Memory:
     def close(self) -> None:
         """Do nothing: there is nothing to give back."""
 
-    def resume(self) -> Resumed:
+    def resume(self) -> Context:
         """Put the state after the head together."""
-        started = time.perf_counter()
-        state = self._state(self.head)
-        return Resumed(
-            state=state,
+        line = self.turns()
+        return Context(
+            state=self._state(self.head),
             pending=self.head.pending if self.head else (),
+            seen=Seen(lambda: read_ids(line)),
             tokens=self.tokens,
-            nbytes=state.nbytes if state is not None else 0,
-            seconds=time.perf_counter() - started,
         )
 
     def commit(

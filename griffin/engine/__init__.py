@@ -1,5 +1,6 @@
 """Many sequences, one model, ids only: no text, no files."""
 
+from griffin.engine.context import Context, Seen
 from griffin.engine.engine import Engine
 from griffin.engine.generate import Generation, generate
 from griffin.engine.plan import Plan, plan
@@ -13,6 +14,7 @@ from griffin.engine.ticket import Ticket
 
 __all__ = [
     "CHUNK",
+    "Context",
     "End",
     "EndReason",
     "Engine",
@@ -23,6 +25,7 @@ __all__ = [
     "PrefixCache",
     "Refused",
     "Request",
+    "Seen",
     "Slots",
     "Stats",
     "Ticket",

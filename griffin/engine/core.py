@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from griffin.engine.batch import Batch
+from griffin.engine.context import Context
 from griffin.engine.request import End, EndReason, Event, FinishReason
 from griffin.engine.row import Kept, Row
 from griffin.engine.scheduler import Line, Room, next_reader
 from griffin.engine.slots import Slots
 from griffin.engine.ticket import Ticket
 from griffin.model import Griffin, State
-from griffin.sampling import Sampler, mark_ids
+from griffin.sampling import Sampler
 
 if TYPE_CHECKING:
     from griffin.engine.prefix_cache import PrefixCache
@@ -152,7 +153,7 @@ class Core:
             ticket.places = 0
             for choice, ended in enumerate(ticket.finish_reasons):
                 if ended is None:
-                    self._finish(ticket, End(ticket.number, choice, reason, error), None, ())
+                    self._finish(ticket, End(ticket.number, choice, reason, error), None)
 
     def release(self) -> None:
         """Give the memory of the slots back."""
@@ -176,8 +177,8 @@ class Core:
         if row.kept is not None:
             state = row.kept.state
             self._drop(row, keep_place=row.reserved)
-        elif ticket.request.state is not None:
-            state = ticket.request.state
+        elif ticket.request.context.state is not None:
+            state = ticket.request.context.state
             ticket.cached_tokens, ticket.cache_reason = 0, "the request brings a state of its own"
         else:
             state = self._known(row)
@@ -225,7 +226,7 @@ class Core:
     def _cache_for(self, ticket: Ticket) -> PrefixCache | None:
         """Return the cache if a request may use it: one that brings a state has a beginning nobody
         knows."""
-        return self.cache if ticket.use_cache and ticket.request.state is None else None
+        return self.cache if ticket.use_cache and ticket.request.context.state is None else None
 
     def _fork(self, reader: Row, logits: Tensor) -> None:
         """Choose the first token of every choice, and let those that go on run from the reader's
@@ -248,8 +249,9 @@ class Core:
         self.live[ticket.number][1][:] = going
         for row, event in ended:
             row.phase = "ended"
-            state = self.batch.take(reader) if ticket.keep_state else None
-            self._finish(ticket, event, state, row.pending)
+            self._finish(
+                ticket, event, self._context_of(reader, row) if ticket.keep_state else None
+            )
         if not going:
             self.batch.leave(reader)
             self._unreserve(reader)
@@ -279,10 +281,7 @@ class Core:
         limit = request.choices(self._model.config)
         marks: Tensor | tuple[int, ...] = ()
         if request.params.repetition_penalty != 1:
-            marks = mark_ids(ticket.ids, vocab_size)
-            if request.seen is not None:
-                marks |= mark_ids(request.seen, vocab_size)
-            marks = marks[:limit]
+            marks = request.context.seen.then(ticket.ids).marks(vocab_size)[:limit]
         constraint = None if request.constraint is None else request.constraint()
         return Sampler(request.params.replace(seed=ticket.seeds[choice]), limit, marks, constraint)
 
@@ -322,7 +321,8 @@ class Core:
         choices: Sequence[int] = [row.choice]
         if row.sampler is None:  # it reads for all of them
             choices = [n for n, reason in enumerate(ticket.finish_reasons) if reason is None]
-        states = [self._state_of(row) if ticket.keep_state and not lost else None for _ in choices]
+        kept = ticket.keep_state and not lost
+        contexts = [self._context_of(row) if kept else None for _ in choices]
         if row.phase in ("reading", "running"):
             self.batch.leave(row)
         elif row.phase == "waiting" and row in self.line:
@@ -331,9 +331,9 @@ class Core:
         self._unreserve(row)
         row.phase = "ended"
         self.live[ticket.number][1].remove(row)
-        for choice, state in zip(choices, states, strict=True):
+        for choice, context in zip(choices, contexts, strict=True):
             own = event if choice == event.choice else End(ticket.number, choice, *_reason(event))
-            self._finish(ticket, own, state, row.pending)
+            self._finish(ticket, own, context)
 
     def _end_unforked(self, row: Row, choice: int, reason: EndReason) -> None:
         """End one choice of a prompt that is still read; the row goes on for the others."""
@@ -346,26 +346,27 @@ class Core:
         if not others:
             self._end(row, End(ticket.number, choice, reason))
             return
-        state = self._state_of(row) if ticket.keep_state else None
-        self._finish(ticket, End(ticket.number, choice, reason), state, row.pending)
+        context = self._context_of(row) if ticket.keep_state else None
+        self._finish(ticket, End(ticket.number, choice, reason), context)
 
-    def _finish(
-        self, ticket: Ticket, event: Event | End, state: State | None, pending: tuple[int, ...]
-    ) -> None:
+    def _finish(self, ticket: Ticket, event: Event | End, context: Context | None) -> None:
         ticket.finish_reasons[event.choice] = event.finish_reason
-        if ticket.keep_state:
-            ticket.states[event.choice], ticket.pending[event.choice] = state, pending
+        ticket.contexts[event.choice] = context
         self.out.append((ticket, event))
         if None not in ticket.finish_reasons:
             del self.live[ticket.number]
             if ticket.queue_seconds is None:
                 self.admitted += 1
 
-    def _state_of(self, row: Row) -> State | None:
-        """Return a copy of a row's state; the request's own where nothing was read."""
+    def _context_of(self, row: Row, choice: Row | None = None) -> Context:
+        """Return where a row leads, with a copy of its state; the request's own where nothing was
+        read. choice: whose answer it is, if another than the row that has the state."""
+        given, answer = row.ticket.request.context, choice or row
         if row.phase in ("reading", "running"):
-            return self.batch.take(row)
-        return row.ticket.request.state if row.kept is None else row.kept.state.clone()
+            state = self.batch.take(row)
+        else:
+            state = given.state if row.kept is None else row.kept.state.clone()
+        return given.after(state, answer.pending, answer.chosen)
 
     def _drop(self, row: Row, keep_place: bool = False) -> None:
         """Let go of a row's state outside the slots."""

@@ -124,7 +124,7 @@ class Engine:
         use_cache:  begin from the prefix cache and add to it.
         keep_state: put the state of every choice that has ended into the ticket.
         """
-        length = len(request.ids)
+        length = len(request.context.pending)
         if self.max_prompt_tokens is not None and length > self.max_prompt_tokens:
             raise Refused(
                 f"the prompt has {length} tokens; this engine accepts {self.max_prompt_tokens} "

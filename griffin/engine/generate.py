@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 
+from griffin.engine.context import Context
 from griffin.engine.engine import Engine
 from griffin.engine.read import CHUNK
 from griffin.engine.request import End, Event, Request, check_request
-from griffin.model import Griffin, State
+from griffin.model import Griffin
 
 MAX_ROWS = 32
 
@@ -28,7 +29,7 @@ def generate(
     that ends leaves the batch at once. It is an Engine without a thread, as wide as it has to be.
     chunk:       tokens of a prompt a call of the model reads.
     max_rows:    the most rows that are continued together; others wait until one ends.
-    keep_states: hold on to the state of each row that ends, for `Generation.state`.
+    keep_states: hold on to the state of each row that ends, for `Generation.context`.
     All requests are checked before this returns: ValueError for an empty prompt, ids, biases or
     stop ids outside the vocabulary, and a state of more than one row or another model.
     """
@@ -92,15 +93,15 @@ class Generation(Iterator[Event]):
         self._cancelled.add(index)
         self._engine.cancel(self._tickets[index])
 
-    def state(self, index: int) -> State:
-        """Return the state of a request that has ended: one row that has read all but the last
-        token chosen.
+    def context(self, index: int) -> Context:
+        """Return where a request that has ended led: its state has read all but the last token
+        chosen.
 
         Needs keep_states=True. Raises ValueError if there is none.
         """
-        state = self._tickets[index].states[0]
-        if state is None:
+        context = self._tickets[index].contexts[0]
+        if context is None:
             raise ValueError(
                 f"no state of request {index} is at hand (has it ended, and is keep_states set?)"
             )
-        return state
+        return context

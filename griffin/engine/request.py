@@ -8,8 +8,8 @@ from numbers import Integral
 from typing import Literal
 
 import torch
-from torch import Tensor
 
+from griffin.engine.context import Context
 from griffin.model import GriffinConfig, State
 from griffin.sampling import Constraint, SamplingParams
 
@@ -40,24 +40,19 @@ class Refused(ValueError):
 class Request:
     """A prompt and how to continue it.
 
-    ids:        the token ids to read, at least one.
+    context:    what to go on from; its pending ids are read, at least one. Its state is left as it
+                is.
     params:     how to choose tokens; its `stop` strings are text and not the engine's concern.
     stop_ids:   ids that end the answer, besides `params.stop_ids`; the last event reports the id
                 itself.
-    state:      what was read before `ids`: a State of one row; nothing if omitted. It is left as it
-                is.
-    seen:       (V,) bool, the tokens in `state`, for the repetition penalty; only `ids` count if
-                omitted.
     vocab_size: choose among the ids below it, for an embedding with more rows than the tokenizer
                 has tokens; log-probabilities are then of those ids alone. All V if omitted.
     constraint: makes what limits an answer, once for each choice; anything may be said if omitted.
     """
 
-    ids: Sequence[int]
+    context: Context
     params: SamplingParams = field(default_factory=SamplingParams)
     stop_ids: frozenset[int] = frozenset()
-    state: State | None = None
-    seen: Tensor | None = None
     vocab_size: int | None = None
     constraint: Callable[[], Constraint] | None = None
 
@@ -121,22 +116,18 @@ def check_request(
 ) -> None:
     """Raise Refused if a model of this shape and type cannot answer a request. Nothing is
     allocated."""
-    check_ids(request.ids, config.vocab_size, what)
+    check_ids(request.context.pending, config.vocab_size, what)
     if request.vocab_size is not None and request.vocab_size < 1:
         raise Refused(
             f"vocab_size of {what} is {request.vocab_size}; there must be an id to choose"
         )
-    if request.seen is not None and request.seen.shape != (config.vocab_size,):
-        raise Refused(
-            f"seen of {what} has shape {tuple(request.seen.shape)}; it marks the"
-            f" {config.vocab_size} ids"
-        )
     try:
+        request.context.seen.check(config.vocab_size)
         request.params.check_vocabulary(request.choices(config))
     except ValueError as error:
         raise Refused(str(error)) from error
-    if request.state is not None:
-        _check_state(request.state, config, dtype, what)
+    if request.context.state is not None:
+        _check_state(request.context.state, config, dtype, what)
 
 
 def _check_state(state: State, config: GriffinConfig, dtype: torch.dtype, what: str) -> None:

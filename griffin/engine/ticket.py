@@ -8,8 +8,8 @@ import threading
 from array import array
 from collections.abc import Callable, Iterator
 
+from griffin.engine.context import Context
 from griffin.engine.request import End, EndReason, Event, FinishReason, Refused, Request
-from griffin.model import State
 
 Sink = Callable[[Event | End], object]
 
@@ -25,10 +25,11 @@ class Ticket:
     queue_seconds:   from submit to the slot; None until then.
     prefill_seconds: from the slot to the first token, others' turns included; None until then.
     finish_reasons:  of each choice, None while it goes on.
-    states, pending: of each choice once it has ended, if the request was submitted with keep_state:
-                     one row that has read everything but `pending`, the last token chosen; or the
-                     rest of the prompt, where it ended before there was a token. None where nothing
-                     was read, or a step broke.
+    contexts:        where each choice led, once it has ended, if the request was submitted with
+                     keep_state: its state has read everything but the last token chosen, or, where
+                                 it
+                     ended before there was one, but the rest of the prompt. None where a step
+                     broke.
     paused:          it was set aside.
     sink_error:      what its sink raised; the request was cancelled then.
     """
@@ -56,8 +57,9 @@ class Ticket:
         self.namespace = namespace
         self.use_cache = use_cache
         self.keep_state = keep_state
-        self.ids = array("i", request.ids)
-        self.offset = 0 if request.state is None else int(request.state.pos[0])
+        self.ids = array("i", request.context.pending)
+        state = request.context.state
+        self.offset = 0 if state is None else int(state.pos[0])
         first = request.params.seed
         self.seeds = tuple(
             secrets.randbits(63) if first is None else (first + i) % 2**63 for i in range(n)
@@ -67,8 +69,7 @@ class Ticket:
         self.queue_seconds: float | None = None
         self.prefill_seconds: float | None = None
         self.finish_reasons: list[FinishReason | EndReason | None] = [None] * n
-        self.states: list[State | None] = [None] * n
-        self.pending: list[tuple[int, ...]] = [()] * n
+        self.contexts: list[Context | None] = [None] * n
         self.sink_error: Exception | None = None
         self.paused = False
         self.places = 0  # reserved for the states of a pause that has been asked for
@@ -82,9 +83,9 @@ class Ticket:
         return len(self.ids)
 
     @property
-    def state(self) -> State | None:
-        """The state of the first choice, the only one if n is 1."""
-        return self.states[0]
+    def context(self) -> Context | None:
+        """Where the first choice led, the only one if n is 1."""
+        return self.contexts[0]
 
     @property
     def done(self) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Literal, TypeVar
 
 from griffin.conversation import EXCHANGE, join_exchange, split_exchange
-from griffin.sampling import mark_ids
 from griffin.server import errors
 from griffin.server import protocol as p
 from griffin.server.bridge import Run
@@ -95,8 +95,8 @@ class Thread:
     def _commit(self, run: Run, stats: dict[str, Any]) -> None:
         session, ticket, writer = self.session, run.tickets[0], run.writers[0]
         assert session is not None
-        state, pending = ticket.states[0], ticket.pending[0]
-        if not writer.ids or (state is None and len(self.start.ids) + self.start.before > 1):
+        context = ticket.context
+        if not writer.ids or context is None:
             raise ValueError("the answer left no state behind")
         new = self.start.ids[len(session.pending) :]
         ids = [*new, *writer.ids]
@@ -106,8 +106,8 @@ class Thread:
         self.turn = session.commit(
             role=EXCHANGE,
             ids=[*ids[:-1], last],
-            state=None if state is None else state.map(lambda tensor: tensor.cpu()),
-            pending=[*pending[:-1], last],
+            state=context.to("cpu").state,
+            pending=[*context.pending[:-1], last],
             text=join_exchange(self._message, writer.text),
             stats={
                 "system": self._system,
@@ -214,20 +214,19 @@ async def saved_start(
 
 def resumed(service: Service, session: Session, ids: Sequence[int], penalty: bool) -> Start:
     """Return where a prompt begins that follows a session's head. ids: what is new."""
+    started = time.perf_counter()
     found = session.resume()
     if found.state is None:
         return Start(ids=[*found.pending, *ids])
-    service.metrics.restore.observe(found.seconds)
+    service.metrics.restore.observe(time.perf_counter() - started)
     device = service.llm.model.device
     state = (
         found.state if device.type == "cpu" else found.state.map(lambda tensor: tensor.to(device))
     )
     seen = None
     if penalty:
-        read = session.ids()
-        seen = mark_ids(read[: len(read) - len(found.pending)], service.llm.model.config.vocab_size)
-    before = found.tokens - len(found.pending)
-    return Start(ids=[*found.pending, *ids], state=state, seen=seen, before=before)
+        seen = found.seen.marks(service.llm.model.config.vocab_size)
+    return Start(ids=[*found.pending, *ids], state=state, seen=seen, before=found.read)
 
 
 @asynccontextmanager

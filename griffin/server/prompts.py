@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from griffin.engine import Request
+from griffin.engine import Context, Request, Seen
 from griffin.grammar import CompiledGrammar
 from griffin.server import errors
 from griffin.server import protocol as p
@@ -78,11 +78,14 @@ def job(
     params = service.params(sampling)
     stop_ids = llm.stop_ids | llm.chat_format.stop_ids if chat else llm.stop_ids
     request = Request(
-        ids=start.ids,
+        context=Context(
+            state=start.state,
+            pending=tuple(start.ids),
+            seen=Seen() if start.seen is None else Seen(start.seen),
+            tokens=start.before + len(start.ids),
+        ),
         params=params,
         stop_ids=stop_ids,
-        state=start.state,
-        seen=start.seen,
         vocab_size=llm.tokenizer.vocab_size,
         constraint=None if grammar is None else partial(grammar.constraint, stop_ids),
     )

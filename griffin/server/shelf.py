@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from griffin.engine import Request
+from griffin.engine import Context, Request
 from griffin.sampling import SamplingParams
 from griffin.server import errors
 from griffin.server import protocol as p
@@ -129,9 +129,8 @@ async def read_into(
     if unread:
         # The engine always chooses a token. It is not read, and thrown away.
         request = Request(
-            ids=unread,
+            context=Context(state=start.state, pending=tuple(unread)),
             params=SamplingParams(max_tokens=1, temperature=0),
-            state=start.state,
             vocab_size=service.llm.tokenizer.vocab_size,
         )
         run = service.start(
@@ -142,7 +141,8 @@ async def read_into(
         try:
             await collect(service, exchange, run, Clock())
             await run.settle()
-            state = run.tickets[0].states[0]
+            context = run.tickets[0].context
+            state = None if context is None else context.state
         finally:
             service.finish(exchange, run)
         exchange.tokens = (len(ids), run.tickets[0].cached_tokens or 0, 0)

@@ -5,7 +5,7 @@ store = Store(folder)
 with store.create("kitchen", fingerprint=fingerprint, config=model.config) as session:
     session.commit(role="user", ids=ids, state=state, pending=ids[-1:], text="...")
 with store.open("kitchen", fingerprint) as session:
-    resumed = session.resume()      # the state before its last token, and that token
+    context = session.resume()      # the state before its last token, and that token
 """
 
 from griffin.sessions.errors import (
@@ -21,7 +21,7 @@ from griffin.sessions.errors import (
 )
 from griffin.sessions.fingerprint import Fingerprint, config_digest, json_digest
 from griffin.sessions.names import unfinished_name
-from griffin.sessions.session import Resumed, Session
+from griffin.sessions.session import Session
 from griffin.sessions.session_info import SessionInfo, Usage
 from griffin.sessions.state_file import (
     StateInfo,
@@ -39,7 +39,6 @@ __all__ = [
     "Branch",
     "Fingerprint",
     "InvalidName",
-    "Resumed",
     "Session",
     "SessionBusy",
     "SessionError",

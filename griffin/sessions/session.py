@@ -7,10 +7,10 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from griffin.engine import Context, Seen
 from griffin.model import GriffinConfig, State
 from griffin.sessions import history
 from griffin.sessions.changes import (
@@ -29,31 +29,12 @@ from griffin.sessions.lease import Lease
 from griffin.sessions.names import check_name, check_text, new_name, plain_json
 from griffin.sessions.room import MEMBER_BYTES, session_bytes
 from griffin.sessions.tokens import NOTHING, check_ids, extend_chain, pack_ids
-from griffin.sessions.tree import branches, youngest
+from griffin.sessions.tree import branches, read_ids, youngest
 from griffin.sessions.turn import Blob, Branch, Turn
 from griffin.sessions.turn_file import check_state, first_kept, pack_turn, pieces
 
 if TYPE_CHECKING:
     from griffin.sessions.store import Store
-
-
-@dataclass(frozen=True, kw_only=True)
-class Resumed:
-    """What a session goes on from.
-
-    state:   one row on the CPU that has read everything but `pending`, the caller's own; None if
-             that is nothing.
-    pending: ids to read before anything else.
-    tokens:  how many tokens the conversation has, `pending` included.
-    nbytes:  bytes of the state.
-    seconds: what getting it back took.
-    """
-
-    state: State | None
-    pending: tuple[int, ...]
-    tokens: int
-    nbytes: int
-    seconds: float
 
 
 class Session:
@@ -105,25 +86,17 @@ class Session:
         """Hash over all tokens up to the head, 32 hexadecimal digits."""
         return self.head.chain if self.head else NOTHING.hex()
 
-    def resume(self) -> Resumed:
-        """Read the state back from the disk, each time anew.
+    def resume(self) -> Context:
+        """Read back where the session stands, each time anew; its state lies on the CPU.
 
         Raises StateTorn, naming the file, if one of its files is missing or not what was written:
         the session is not guessed at or read again behind the caller's back.
         """
         self._check_held()
-        started = time.perf_counter()
-        store = self._store
-        state = history.state_after(
-            store.index, store.blobs, self.head, self.config, self.fingerprint
-        )
-        return Resumed(
-            state=state,
-            pending=self.pending,
-            tokens=self.tokens,
-            nbytes=state.nbytes if state is not None else 0,
-            seconds=time.perf_counter() - started,
-        )
+        store, head = self._store, self.head
+        state = history.state_after(store.index, store.blobs, head, self.config, self.fingerprint)
+        seen = Seen() if head is None else Seen(lambda: read_ids(self._line(head)))
+        return Context(state=state, pending=self.pending, seen=seen, tokens=self.tokens)
 
     def commit(
         self,
@@ -268,7 +241,7 @@ class Session:
 
     def turns(self) -> list[Turn]:
         """Return the turns from the first to the head."""
-        return history.line(self._store.index, self._row, self.head.key if self.head else None)
+        return self._line(self.head)
 
     def ids(self) -> tuple[int, ...]:
         """Return all tokens up to the head, those pending included.
@@ -322,6 +295,9 @@ class Session:
         return export_turn(
             store, self._row, self._at(at), self.fingerprint, self.config, self.title, path
         )
+
+    def _line(self, turn: Turn | None) -> list[Turn]:
+        return history.line(self._store.index, self._row, turn.key if turn else None)
 
     def _move(self, turn: Turn | None, tip: int | None, *, keep: bool = True) -> Turn | None:
         self._check_held()

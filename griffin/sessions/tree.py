@@ -28,6 +28,13 @@ def youngest(tree: Sequence[Turn], turn: Turn) -> Turn:
     return turn
 
 
+def read_ids(line: Sequence[Turn]) -> list[int]:
+    """Return the ids that the state after these turns has read, as far as they are known: those of
+    a state file without turns are not, but for its pending ones, which the next turn has read."""
+    ids = [i for turn in line for i in turn.ids or turn.pending]
+    return ids[: len(ids) - len(line[-1].pending)] if line else ids
+
+
 def branches(tree: Sequence[Turn], head: Turn | None) -> list[Branch]:
     """Return all ways through the tree, in the order their last turns were made."""
     inner = {turn.parent for turn in tree}

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import torch
 
-from griffin.engine import Engine, Event, Refused, Request, Ticket
+from griffin.engine import Context, Engine, Event, Refused, Request, Ticket
 from griffin.engine.prefix_cache import PrefixCache
 from griffin.model import Griffin
 from griffin.quant.quantize import quantize_model
@@ -50,7 +50,9 @@ def random_request(chance: random.Random) -> tuple[Request, int]:
         repetition_penalty=chance.choice([1.0, 1.3]),
     )
     return Request(
-        ids=prompt, params=params, stop_ids=frozenset({chance.randrange(64)})
+        context=Context().then(prompt),
+        params=params,
+        stop_ids=frozenset({chance.randrange(64)}),
     ), chance.choice([1, 1, 1, 2, 3])
 
 
@@ -97,7 +99,9 @@ class Client:
             params = self.request.params.replace(seed=ticket.seeds[choice])
             engine = Engine(model, 1, chunk=CHUNK)
             lonely = engine.submit(
-                Request(ids=self.request.ids, params=params, stop_ids=self.request.stop_ids),
+                Request(
+                    context=self.request.context, params=params, stop_ids=self.request.stop_ids
+                ),
                 keep_state=True,
             )
             alone = answers(run(engine), 1)[0]
@@ -108,7 +112,7 @@ class Client:
             else:
                 assert answer == alone and reason == lonely.finish_reasons[0]
                 if ticket.keep_state:
-                    assert same(ticket.states[choice], lonely.state), (
+                    assert same(ticket.contexts[choice].state, lonely.context.state), (
                         f"state of request {ticket.number}"
                     )
             compared += len(answer)

@@ -98,8 +98,8 @@ def test_a_state_goes_on_behind_an_answer_that_ended(engine_model):
     engine = Engine(engine_model, 1, chunk=CHUNK)
     ticket = engine.submit(ask(6, constraint=lambda: Turns(last=4)), keep_state=True)
     tokens = [id for id, _ in plain(run(engine))]
-    assert len(tokens) == 4 and ticket.pending[0] == (tokens[-1],)
-    assert int(ticket.states[0].pos[0]) == 6 + 3
+    assert len(tokens) == 4 and ticket.context.pending == (tokens[-1],)
+    assert int(ticket.context.state.pos[0]) == 6 + 3
 
 
 @pytest.mark.parametrize(

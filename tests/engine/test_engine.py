@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from griffin.engine import End, Engine, Refused, Request, Slots
+from griffin.engine import Context, End, Engine, Refused, Request, Seen, Slots
 from griffin.engine.slots import tensors
 from griffin.model import Griffin, State
 from griffin.sampling import SamplingParams
@@ -57,7 +57,7 @@ def test_ragged_requests_get_what_they_get_alone(model, dtype, stall):
     assert ends(events) == [(e.index, 0, "length") for e in events if e.finish_reason]
     stats = engine.stats()
     assert (stats.busy, stats.waiting, stats.kept) == (0, 0, 0) and zero_slots(engine)
-    assert stats.tokens_read == sum(len(r.ids) for r in asked)
+    assert stats.tokens_read == sum(len(r.context.pending) for r in asked)
     assert stats.tokens_generated == sum(r.params.max_tokens for r in asked)
 
 
@@ -121,7 +121,10 @@ def test_choices_are_forks_of_one_reading(model, slots):
     assert engine.stats().tokens_read == 20 + 12, "the prompt was read once"
     assert forked.seeds == (7, 8, 9) and forked.cached_tokens == 0
     for choice in range(3):
-        single = Request(ids=ids(20, 7), params=SamplingParams(seed=7 + choice, max_tokens=12))
+        single = Request(
+            context=Context().then(ids(20, 7)),
+            params=SamplingParams(seed=7 + choice, max_tokens=12),
+        )
         assert plain(of(events, forked.number), choice) == alone(model, single)
     for ticket in others:
         assert plain(of(events, ticket.number)) == alone(model, ticket.request)
@@ -130,12 +133,17 @@ def test_choices_are_forks_of_one_reading(model, slots):
 
 def test_fresh_seeds_of_choices_differ_and_repeat_the_answer(model):
     engine = Engine(model, 3, chunk=CHUNK)
-    ticket = engine.submit(Request(ids=[4], params=SamplingParams(max_tokens=9)), n=3)
+    ticket = engine.submit(
+        Request(context=Context().then([4]), params=SamplingParams(max_tokens=9)), n=3
+    )
     events = run(engine)
     answers = [plain(events, choice) for choice in range(3)]
     assert len(set(ticket.seeds)) == 3 and answers[0] != answers[1] != answers[2]
     for choice in range(3):
-        again = Request(ids=[4], params=SamplingParams(max_tokens=9, seed=ticket.seeds[choice]))
+        again = Request(
+            context=Context().then([4]),
+            params=SamplingParams(max_tokens=9, seed=ticket.seeds[choice]),
+        )
         assert alone(model, again) == answers[choice]
 
 
@@ -150,8 +158,9 @@ def test_a_choice_may_end_at_its_first_token_or_be_cancelled_alone(model):
     engine.cancel(ticket, 1)
     run(engine)
     assert ticket.finish_reasons == ["stop", "cancelled", "cancelled"]
-    assert [int(s.pos) if s else None for s in ticket.states] == [20, 21, None]
-    assert ticket.pending[0] == (first,) and ticket.pending[2] == tuple(ids(20, 7))
+    assert [int(c.state.pos) if c.state else None for c in ticket.contexts] == [20, 21, None]
+    assert ticket.contexts[0].pending == (first,)
+    assert ticket.contexts[2].pending == tuple(ids(20, 7))
     assert ticket.done and zero_slots(engine) and engine.stats().kept == 0
     with pytest.raises(ValueError, match="choices 0 to 2"):
         engine.cancel(ticket, 3)
@@ -195,14 +204,17 @@ def test_the_state_of_whatever_was_cut_short_goes_on_to_the_same_end(model):
         said = [e.id for _ in range(steps) for e in engine.step()]
         engine.cancel(ticket)
         rest = ask(
-            ids=ticket.pending[0], state=ticket.state, temperature=0, max_tokens=10 - len(said)
+            ids=ticket.context.pending,
+            state=ticket.context.state,
+            temperature=0,
+            max_tokens=10 - len(said),
         )
         assert said == [i for i, _ in whole[: len(said)]] and len(said) == max(0, steps - 3)
         assert [i for i, _ in alone(model, rest)] == [i for i, _ in whole[len(said) :]]
         assert (
-            ticket.state is None
+            ticket.context.state is None
             if steps == 0
-            else int(ticket.state.pos) + len(ticket.pending[0]) <= 40
+            else int(ticket.context.state.pos) == ticket.context.read
         )
 
 
@@ -211,11 +223,11 @@ def test_a_kept_state_has_read_all_but_the_last_token(model):
     ticket = engine.submit(ask(9, seed=2), keep_state=True)
     plainly = engine.submit(ask(9, seed=2))
     answer = [i for i, _ in plain(of(run(engine), 0))]
-    assert ticket.pending == [(answer[-1],)] and plainly.state is None
+    assert ticket.context.pending == (answer[-1],) and plainly.context is None
     with torch.no_grad():
         _, state = model.trunk(torch.tensor([[*ids(9, 2), *answer[:-1]]]))
-    assert ticket.state is not None and torch.equal(ticket.state.pos, state.pos)
-    for own, other in zip(tensors(ticket.state)[1:], tensors(state)[1:], strict=True):
+    assert torch.equal(ticket.context.state.pos, state.pos)
+    for own, other in zip(tensors(ticket.context.state)[1:], tensors(state)[1:], strict=True):
         torch.testing.assert_close(own, other, atol=1e-4, rtol=1e-4)
 
 
@@ -237,7 +249,7 @@ def test_deadlines_end_requests_wherever_they_are(model, monkeypatch):
     assert not ends(engine.step())
     now[0] += 3
     assert ends(engine.step()) == [(0, 0, "deadline"), (1, 0, "deadline"), (2, 0, "deadline")]
-    assert tickets[0].state is not None and engine.stats().kept == 0
+    assert tickets[0].context.state is not None and engine.stats().kept == 0
     assert plain(of(run(engine), 3))[-3:] == alone(model, tickets[3].request)[-3:]
 
 
@@ -259,7 +271,9 @@ def test_a_paused_request_goes_on_as_if_nothing_had_been(model, when):
     engine.resume(ticket)
     events += run(engine)
     for choice in range(2):
-        single = Request(ids=ids(40, 4), params=SamplingParams(seed=4 + choice, max_tokens=8))
+        single = Request(
+            context=Context().then(ids(40, 4)), params=SamplingParams(seed=4 + choice, max_tokens=8)
+        )
         assert plain(of(events, ticket.number), choice) == alone(model, single)
     for each in (other, *fill):
         assert plain(of(events, each.number)) == alone(model, each.request)
@@ -319,7 +333,7 @@ def test_a_sink_that_cancels_stops_before_anything_more_is_read(model):
     ticket = engine.submit(ask(10), sink=sink, keep_state=True)
     run(engine)
     assert len(seen) == 4 and seen[-1] == End(0, 0, "cancelled")
-    assert int(ticket.state.pos) == 12 and ticket.pending == [(seen[2].id,)]
+    assert int(ticket.context.state.pos) == 12 and ticket.context.pending == (seen[2].id,)
     with pytest.raises(Refused, match="go to its sink"):
         next(ticket.events())
 
@@ -330,10 +344,20 @@ def test_a_sink_that_cancels_stops_before_anything_more_is_read(model):
 @pytest.mark.parametrize(
     ("request_", "fields", "code", "message"),
     [
-        (Request(ids=[]), {}, "bad_request", "the prompt is empty"),
-        (Request(ids=[1, V]), {}, "bad_request", f"id {V} at position 1"),
-        (Request(ids=[1, 2.0]), {}, "bad_request", "holds float; ids are whole numbers"),
-        (Request(ids="ab"), {}, "bad_request", "holds str; ids are whole numbers"),
+        (Request(context=Context().then([])), {}, "bad_request", "the prompt is empty"),
+        (Request(context=Context().then([1, V])), {}, "bad_request", f"id {V} at position 1"),
+        (
+            Request(context=Context().then([1, 2.0])),
+            {},
+            "bad_request",
+            "holds float; ids are whole numbers",
+        ),
+        (
+            Request(context=Context().then("ab")),
+            {},
+            "bad_request",
+            "holds str; ids are whole numbers",
+        ),
         (ask(3, stop_ids=frozenset(), logit_bias={V: 1.0}), {}, "bad_request", f"names token {V}"),
         (ask(3, vocab_size=10, logit_bias={11: 1.0}), {}, "bad_request", "names token 11"),
         (ask(3, vocab_size=0), {}, "bad_request", "vocab_size of the prompt is 0"),
@@ -355,10 +379,10 @@ def test_a_sink_that_cancels_stops_before_anything_more_is_read(model):
             "another number of layers",
         ),
         (
-            Request(ids=[1], seen=torch.zeros(3, dtype=torch.bool)),
+            Request(context=Context(pending=(1,), seen=Seen(torch.zeros(3, dtype=torch.bool)))),
             {},
             "bad_request",
-            "seen of the prompt",
+            "seen has shape (3,)",
         ),
     ],
 )
@@ -401,7 +425,7 @@ def test_a_closed_engine_takes_nothing_and_holds_nothing(model):
     ticket = engine.submit(ask(9), keep_state=True)
     engine.step()
     engine.close()
-    assert ticket.finish_reasons == ["cancelled"] and int(ticket.state.pos) == 9
+    assert ticket.finish_reasons == ["cancelled"] and int(ticket.context.state.pos) == 9
     assert engine.stats().slot_bytes == 0
     with pytest.raises(Refused, match="it was closed") as refused:
         engine.submit(ask(3))

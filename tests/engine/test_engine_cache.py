@@ -68,7 +68,7 @@ def test_namespaces_and_states_and_those_who_refuse_do_not_meet_it(model):
     kept = engine.submit(ask(40), namespace="a", keep_state=True)
     run(engine)
     held = cache.counts.checkpoints
-    going = engine.submit(ask(ids=ids(40, 3), state=kept.state), namespace="a")
+    going = engine.submit(ask(ids=ids(40, 3), state=kept.context.state), namespace="a")
     run(engine)
     assert kept.cached_tokens == 32 and going.cached_tokens == 0
     assert going.cache_reason == "the request brings a state of its own"

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from griffin.engine import Request, generate
+from griffin.engine import Context, Request, Seen, generate
 from griffin.model import Griffin, State
 from griffin.sampling import SamplingParams
 from tests.engine.toy import V, make_model
@@ -32,7 +32,7 @@ def requests() -> list[Request]:
         params = SamplingParams(
             seed=n, max_tokens=5 + 4 * n, logprobs=2, top_k=20, repetition_penalty=1.2
         )
-        made.append(Request(ids=ids, params=params))
+        made.append(Request(context=Context().then(ids), params=params))
     return made
 
 
@@ -52,7 +52,15 @@ def test_a_row_is_bit_equal_alone_and_in_company(model, dtype):
 def test_greedy_equals_one_long_forward(model):
     ids = [5, 9, 2, 33]
     events = rows(
-        generate(model, [Request(ids=ids, params=SamplingParams(temperature=0, max_tokens=30))]), 1
+        generate(
+            model,
+            [
+                Request(
+                    context=Context().then(ids), params=SamplingParams(temperature=0, max_tokens=30)
+                )
+            ],
+        ),
+        1,
     )[0]
     answer = [e.id for e in events]
     with torch.no_grad():
@@ -68,14 +76,19 @@ def test_greedy_equals_one_long_forward(model):
 
 def test_rows_stop_one_by_one(model):
     plain = SamplingParams(temperature=0, max_tokens=12)
-    full = [e.id for e in rows(generate(model, [Request(ids=[7, 8], params=plain)]), 1)[0]]
+    full = [
+        e.id
+        for e in rows(generate(model, [Request(context=Context().then([7, 8]), params=plain)]), 1)[
+            0
+        ]
+    ]
     stop = full[4]
     first = full.index(stop)
     batch = [
-        Request(ids=[7, 8], params=plain),
-        Request(ids=[7, 8], params=plain, stop_ids=frozenset({stop})),
-        Request(ids=[7, 8], params=plain.replace(stop_ids=(stop,))),
-        Request(ids=[7, 8], params=plain.replace(max_tokens=1)),
+        Request(context=Context().then([7, 8]), params=plain),
+        Request(context=Context().then([7, 8]), params=plain, stop_ids=frozenset({stop})),
+        Request(context=Context().then([7, 8]), params=plain.replace(stop_ids=(stop,))),
+        Request(context=Context().then([7, 8]), params=plain.replace(max_tokens=1)),
     ]
     generation = generate(model, batch)
     done: dict[int, str] = {}
@@ -95,12 +108,18 @@ def test_rows_stop_one_by_one(model):
 def test_an_answer_goes_on_from_a_state_and_leaves_it_as_it_was(model):
     ids = list(range(20))
     whole = rows(
-        generate(model, [Request(ids=ids, params=SamplingParams(seed=3, max_tokens=9))]), 1
+        generate(
+            model,
+            [Request(context=Context().then(ids), params=SamplingParams(seed=3, max_tokens=9))],
+        ),
+        1,
     )[0]
     with torch.no_grad():
         _, state = model.trunk(torch.tensor([ids[:11]]))
     before = state.clone()
-    request = Request(ids=ids[11:], params=SamplingParams(seed=3, max_tokens=9), state=state)
+    request = Request(
+        context=Context(state=state).then(ids[11:]), params=SamplingParams(seed=3, max_tokens=9)
+    )
     for _ in range(2):
         again = rows(generate(model, [request]), 1)[0]
         assert [e.id for e in again] == [e.id for e in whole]
@@ -114,11 +133,11 @@ def test_kept_states_have_read_all_but_the_last_token(model):
     answers = rows(generation, 5)
     for n, request in enumerate(requests()):
         answer = [e.id for e in answers[n]]
-        state = generation.state(n)
-        assert state.pos.tolist() == [len(request.ids) + len(answer) - 1]
+        prompt, state = request.context.pending, generation.context(n).state
+        assert state.pos.tolist() == [len(prompt) + len(answer) - 1]
         with torch.no_grad():
             a, _ = model(torch.tensor([[answer[-1]]]), state)
-            b, _ = model(torch.tensor([list(request.ids) + answer]))
+            b, _ = model(torch.tensor([[*prompt, *answer]]))
         assert torch.allclose(a[0, -1], b[0, -1], atol=1e-4)
 
 
@@ -132,24 +151,27 @@ def test_cancelled_rows_fall_silent_and_the_others_do_not_notice(model):
             generation.cancel(3)
             generation.cancel(0)
     assert seen[4] == alone and len(seen[3]) == 2 and len(seen[0]) <= 3
-    assert generation.state(3).pos.tolist() == [13 + 2 - 1]
+    assert generation.context(3).state.pos.tolist() == [13 + 2 - 1]
 
 
 def test_the_repetition_penalty_knows_what_a_state_has_read(model):
     seen = torch.zeros(V, dtype=torch.bool)
     plain = SamplingParams(temperature=0, max_tokens=1)
-    best = next(generate(model, [Request(ids=[1], params=plain)])).id
+    best = next(generate(model, [Request(context=Context().then([1]), params=plain)])).id
     seen[best] = True
     harsh = plain.replace(repetition_penalty=100.0)
-    assert next(generate(model, [Request(ids=[1], params=harsh, seen=seen)])).id != best
+    context = Context(pending=(1,), seen=Seen(seen))
+    assert next(generate(model, [Request(context=context, params=harsh)])).id != best
 
 
 def test_fresh_seeds_are_reported(model):
-    request = Request(ids=[4], params=SamplingParams(max_tokens=12))
+    request = Request(context=Context().then([4]), params=SamplingParams(max_tokens=12))
     generation = generate(model, [request, request])
     first, second = rows(generation, 2)
     assert generation.seeds[0] != generation.seeds[1]
-    replay = Request(ids=[4], params=SamplingParams(max_tokens=12, seed=generation.seeds[1]))
+    replay = Request(
+        context=Context().then([4]), params=SamplingParams(max_tokens=12, seed=generation.seeds[1])
+    )
     again = rows(generate(model, [replay]), 1)[0]
     assert [e.id for e in again] == [e.id for e in second] != [e.id for e in first]
 
@@ -157,31 +179,37 @@ def test_fresh_seeds_are_reported(model):
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        (Request(ids=[]), "the prompt is empty"),
-        (Request(ids=[1, V, 2]), f"id {V} at position 1; the vocabulary has ids 0 to {V - 1}"),
-        (Request(ids=[1, 2, -1]), "id -1 at position 2"),
-        (Request(ids=[1], params=SamplingParams(stop_ids=(V,))), f"stop_ids names token {V}"),
+        (Request(context=Context().then([])), "the prompt is empty"),
+        (
+            Request(context=Context().then([1, V, 2])),
+            f"id {V} at position 1; the vocabulary has ids 0 to {V - 1}",
+        ),
+        (Request(context=Context().then([1, 2, -1])), "id -1 at position 2"),
+        (
+            Request(context=Context().then([1]), params=SamplingParams(stop_ids=(V,))),
+            f"stop_ids names token {V}",
+        ),
     ],
 )
 def test_bad_requests_are_refused_before_anything_runs(model, request_, message):
     with pytest.raises(ValueError, match=message):
         generate(model, [request_])
     with pytest.raises(ValueError, match="prompt 1"):
-        generate(model, [Request(ids=[1]), Request(ids=[])])
+        generate(model, [Request(context=Context().then([1])), Request(context=Context().then([]))])
 
 
 def test_a_state_of_two_rows_is_refused(model):
     with torch.no_grad():
         _, state = model.trunk(torch.tensor([[1], [2]]))
     with pytest.raises(ValueError, match="has 2 rows"):
-        generate(model, [Request(ids=[1], state=state)])
+        generate(model, [Request(context=Context(state=state).then([1]))])
 
 
 def test_an_error_of_one_request_is_raised_and_the_others_go_on(model):
     broken = State.zeros(model.config)
     broken.layers[0].lru.fill_(torch.nan)
     broken.pos.fill_(5)
-    generation = generate(model, [Request(ids=[1], state=broken), requests()[4]])
+    generation = generate(model, [Request(context=Context(state=broken).then([1])), requests()[4]])
     with pytest.raises(FloatingPointError, match="not finite"):
         while True:
             assert next(generation).index == 1
@@ -206,7 +234,7 @@ def test_ctrl_c_in_the_middle_of_a_step_ends_the_generation(model, monkeypatch):
     assert next(generation, None) is None
     going = next(n for n in range(5) if not any(e.index == n and e.finish_reason for e in said))
     with pytest.raises(ValueError, match=f"no state of request {going}"):
-        generation.state(going)
+        generation.context(going)
 
 
 def test_nothing_to_do_is_done_at_once(model):

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from griffin.engine import End, Engine, Event, Request
+from griffin.engine import Context, End, Engine, Event, Request
 from griffin.model import Griffin, GriffinConfig, State
 from griffin.sampling import SamplingParams
 
@@ -44,10 +44,11 @@ def ids(length: int, seed: int = 0) -> list[int]:
 
 
 def ask(length: int = 5, seed: int = 0, max_tokens: int = 12, **fields: Any) -> Request:
-    own = ("state", "stop_ids", "ids", "vocab_size", "constraint")
+    own = ("stop_ids", "vocab_size", "constraint")
     given = {key: fields.pop(key) for key in own if key in fields}
+    context = Context(state=fields.pop("state", None)).then(fields.pop("ids", ids(length, seed)))
     params = SamplingParams(seed=seed, max_tokens=max_tokens, **fields)
-    return Request(**{"ids": ids(length, seed), "params": params} | given)
+    return Request(context=context, params=params, **given)
 
 
 def plain(events: Iterable[Event | End], choice: int = 0) -> list[tuple[int, float]]:
