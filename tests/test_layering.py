@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -40,20 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "train": {"model", "checkpoints", "text", "ops"},
     "evals": {"llm", "answer", "model"},
-    "bench": {
-        *(
-            "llm",
-            "loading",
-            "answer",
-            "model",
-            "ops",
-            "engine",
-            "sampling",
-            "server",
-            "conversation",
-        ),
-        "sessions",
-    },
+    "bench": {"loading", "model", "ops", "engine", "sampling", "sessions"},
     "cli": {
         *(
             "__init__",
@@ -71,6 +59,8 @@ ALLOWED: dict[str, set[str]] = {
         *("conversation", "sessions", "server", "train", "evals", "bench"),
     },
 }
+# What only tests and benchmarks/ use, and benchmarks/ itself, which is in no wheel.
+RIVALS = {"benchmarks", "gguf", "llama_cpp", "recurrentgemma", "transformers"}
 NO_TORCH = ("text", "server.protocol", "cli.__init__", "cli.options", "__init__")
 
 
@@ -118,6 +108,23 @@ def test_a_room_imports_only_what_it_may(name):
             # The command line needs griffin.__version__ and griffin.load; nobody else needs the
             # package.
             assert reached == room or reached in ALLOWED[room], f"griffin.{name} imports {imported}"
+
+
+def test_nothing_imports_a_rival():
+    for name, tree in modules().items():
+        found = imports(tree) | {
+            node.args[0].value  # import_module("...")
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant)
+            if ast.unparse(node.func).endswith("import_module")
+        }
+        rivals = {imported for imported in found if imported.split(".")[0] in RIVALS}
+        assert not rivals, f"griffin.{name} imports {rivals}"
+
+
+def test_the_wheel_holds_the_package_alone():
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["tool"]["scikit-build"]["wheel"]["packages"] == ["griffin"]
 
 
 @pytest.mark.parametrize("room", NO_TORCH)

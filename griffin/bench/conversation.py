@@ -20,9 +20,9 @@ _CALLS = {
 
 
 def conversation(
-    plan: Plan, tokens: int, follow_up: int, cold_tokens: int | None
+    plan: Plan, length: int, follow_up: int, cold_tokens: int | None
 ) -> Iterator[Measurement]:
-    """Measure the seconds to the first token of an answer to `follow_up` tokens, after `tokens`
+    """Measure the seconds to the first token of an answer to `follow_up` tokens, after `length`
     others.
 
     cold_tokens: read so many of the conversation only, and scale what that took; all if None.
@@ -35,7 +35,7 @@ def conversation(
     for format in plan.formats:
         with tempfile.TemporaryDirectory(prefix="griffin-bench-") as folder:
             yield from _of(
-                dataclasses.replace(plan, formats=[format]), folder, tokens, follow_up, cold_tokens
+                dataclasses.replace(plan, formats=[format]), folder, length, follow_up, cold_tokens
             )
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
+import sys
 import time
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from griffin.ops import native
 
-_LIBRARIES = ("torch", "numpy", "transformers", "recurrentgemma", "llama-cpp-python")
+_LIBRARIES = ("torch", "numpy")
 
 
 def cores() -> int:
@@ -47,15 +50,19 @@ def _memory_bytes() -> int | None:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def describe() -> dict[str, Any]:
+def describe(packages: Iterable[str] = ()) -> dict[str, Any]:
     """Return processor, kernels, cores, memory, system, versions, time and the load when the run
-    began."""
+    began.
+
+    packages: whose versions count besides those of every run, as pip is asked for them.
+    """
     versions = {"python": platform.python_version()}
-    for name in _LIBRARIES:
+    for name in (*_LIBRARIES, *packages):
+        name = name.partition("[")[0]
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            continue  # a rival that is not installed has no version
+            continue  # what is not installed has no version
     found: dict[str, Any] = {
         "processor": _processor(),
         "kernels": native.module().instruction_set() if native.built() else "none",
@@ -70,6 +77,13 @@ def describe() -> dict[str, Any]:
     if (memory := _memory_bytes()) is not None:
         found["memory_bytes"] = memory
     return found
+
+
+def command() -> str:
+    """Return the command line this process was called with, as one would type it again."""
+    program = Path(sys.argv[0])
+    name = ["python", "-m", program.parent.name] if program.stem == "__main__" else [program.stem]
+    return shlex.join([*name, *sys.argv[1:]])
 
 
 def commit() -> str | None:

@@ -32,15 +32,19 @@ class Worker:
     """A process that runs one program. Use in a `with` block; leaving it ends the process, whatever
     it does.
 
-    name: stands in error messages. module: what the process runs.
+    name:   stands in error messages.
+    module: what the process runs.
+    root:   a folder that it may import from, besides griffin's own.
     """
 
-    def __init__(self, name: str, module: str = "griffin.bench.worker") -> None:
+    def __init__(
+        self, name: str, module: str = "griffin.bench.worker", root: Path | None = None
+    ) -> None:
         self.name = name
         # What libraries print is kept for the message of a crash. No pipe: nobody would empty it.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed in close()
-        root = str(Path(__file__).parents[2])  # the same griffin, whichever way this one was found
-        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        ours = Path(__file__).parents[2]  # the same griffin, whichever way this one was found
+        paths = [str(path) for path in (ours, root, os.environ.get("PYTHONPATH")) if path]
         self._process = subprocess.Popen(
             [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
@@ -79,9 +83,8 @@ class Worker:
 
         patience: seconds to wait, for ever if None; after that the worker is ended and Stopped
                   raised.
-        Raises what the worker raised: ValueError for what the user asked wrongly (a rival that is
-                                       not
-        installed among it), RuntimeError for the rest, and where the process died.
+        Raises what the worker raised: ValueError for what the user asked wrongly (a program that
+        is not installed among it), RuntimeError for the rest, and where the process died.
         """
         assert self._process.stdin is not None and self._process.stdout is not None
         try:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import queue
 import time
 
-from griffin.bench.programs.ours import Ours
+from griffin.bench.ours import Ours
 from griffin.engine import Context, End, Engine, Event, Request
 from griffin.sampling import SamplingParams
 

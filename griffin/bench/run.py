@@ -7,13 +7,12 @@ import statistics
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from griffin.bench.machine import buffer_bytes
 from griffin.bench.measurement import Measurement, Report, measured
 from griffin.bench.process import Stopped, Worker
-from griffin.bench.programs import PROGRAMS
+from griffin.bench.program import OURS, Contender
 
 # The matrix product that bounds a format; that of 8-bit integers for the smaller ones.
 _PRODUCTS = {"float32": "float32", "bf16": "bfloat16", "bf16-packed": "bfloat16"}
@@ -24,21 +23,19 @@ class Plan:
     """What a suite needs to know.
 
     model:    the checkpoint. formats: of its weights, each a program of its own.
-    against:  names of rivals. gguf: folder of the files llama.cpp reads, of the shape gguf_shape.
+    against:  other programs, which take turns with ours.
     chunk:    tokens of a prompt a call reads. rounds, tokens: of each program, and steps in a
               round.
     buffer:   bytes of the buffer that reads are measured on, None for more than the caches hold.
     probe:    seconds of a probe.
-    patience: seconds a rival gets for one answer before it is given up.
+    patience: seconds each of the others gets for one answer before it is given up.
     """
 
     model: str
     report: Report
     formats: Sequence[str] = ("stored",)
     threads: int = 1
-    against: Sequence[str] = ()
-    gguf: Path | None = None
-    gguf_shape: str = "gemma-2b"
+    against: Sequence[Contender] = ()
     chunk: int = 512
     rounds: int = 3
     tokens: int = 16
@@ -70,7 +67,7 @@ class Bench:
         self.plan = plan
         self.runners: list[Runner] = []
         self.shapes: list[tuple[int, int, int]] = []
-        self._config: dict[str, Any] = {}
+        self._config: dict[str, Any] | None = None
         self._stack = ExitStack()
         self._machine: Worker | None = None
         self._rates: dict[str, list[float]] = {}
@@ -93,50 +90,32 @@ class Bench:
     def _start(self) -> None:
         plan = self.plan
         self._machine = self._stack.enter_context(Worker("the machine's probe"))
-        for name in plan.formats:
-            self._add("griffin", plan.model, name)
+        for format in plan.formats:
+            self._add(OURS, format)
         known = self.runners[0].ask("config")
         self._config, self.shapes = known["config"], [tuple(shape) for shape in known["shapes"]]
-        for rival in plan.against:
-            for name in self._formats_of(rival):
-                self._add(rival, self._gguf(name) if rival == "llama.cpp" else plan.model, name)
+        ours = [runner.facts["format"] for runner in self.runners]
+        for other in plan.against:
+            for format in other.formats_beside(ours):
+                self._add(other, format)
 
-    def _formats_of(self, rival: str) -> list[str]:
-        """Return the formats of ours that a rival has; "stored" is what our own program found."""
-        ours = dict.fromkeys(
-            r.facts["format"].removesuffix("-packed")
-            for r in self.runners
-            if r.program == "griffin"
-        )
-        found = [name for name in ours if name in PROGRAMS[rival][2]]
-        if not found and rival != "llama.cpp":
-            found = ["bf16"]  # it has nothing smaller: what its user would run instead
-        if not found:
-            raise ValueError(
-                f"{rival} has none of the formats {', '.join(ours)}; choose --format bf16, int8 or"
-                " int4"
-            )
-        return found
-
-    def _gguf(self, format: str) -> str:
-        if self.plan.gguf is None:
-            raise ValueError("llama.cpp needs a folder for its GGUF files (Plan.gguf)")
-        try:
-            from griffin.bench.gemma_gguf import find_or_write
-        except ModuleNotFoundError as error:
-            raise ValueError(
-                f"llama.cpp's file cannot be written: {error}; pip install gguf"
-            ) from error
-        return str(find_or_write(self.plan.gguf, self.plan.gguf_shape, format))
-
-    def _add(self, program: str, model: str, format: str) -> None:
+    def _add(self, program: Contender, format: str) -> None:
         plan = self.plan
-        worker = self._stack.enter_context(Worker(program))
-        config = None if program in ("griffin", "llama.cpp") else self._config
-        options = {"model": model, "format": format, "threads": plan.threads, "chunk": plan.chunk}
-        facts = worker.ask("start", program=program, **options, config=config)
-        patience = None if program == "griffin" else plan.patience
-        self.runners.append(Runner(worker, program, facts, patience))
+        model = plan.model if program.weights is None else program.weights(format)
+        worker = self._stack.enter_context(Worker(program.name, root=program.root))
+        facts = worker.ask(
+            "start",
+            program=program.name,
+            where=program.where,
+            packages=program.packages,
+            model=model,
+            format=format,
+            threads=plan.threads,
+            chunk=plan.chunk,
+            config=self._config,
+        )
+        patience = None if program is OURS else plan.patience
+        self.runners.append(Runner(worker, program.name, facts, patience))
 
     def attempt(self, runner: Runner, call: str, **arguments: Any) -> Any:
         """Ask a program; if its patience runs out, drop it, say so in the report and return

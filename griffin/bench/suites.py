@@ -21,7 +21,7 @@ def decode(plan: Plan, contexts: Sequence[int]) -> Iterator[Measurement]:
     with Bench(plan) as bench:
         for threads in range(1, plan.threads + 1):
             bench.read_rate(threads)
-        for context in contexts:
+        for context in sorted(contexts):
             yield from _decoding(bench, "decode", 1, context)
 
 
@@ -88,6 +88,7 @@ def context(plan: Plan, contexts: Sequence[int]) -> Iterator[Measurement]:
     A program that can goes on reading where it was; the others read anew. Yields a prefill (of what
     was read since the last stop) and a decode measurement at each.
     """
+    contexts = sorted(contexts)
     with Bench(plan) as bench:
         for runner in list(bench.runners):  # everything is paged in before the first clock starts
             if bench.attempt(runner, "read", length=min(contexts[0], 16)) is not None:

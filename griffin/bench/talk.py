@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy
 
-from griffin.bench.programs.ours import Ours
+from griffin.bench.ours import Ours
 from griffin.engine import Context, End, Engine, PrefixCache, Request
 from griffin.model import State
 from griffin.sampling import SamplingParams

@@ -22,7 +22,7 @@ from typing import Any, cast
 import numpy
 
 from griffin.bench.memory import forget_peak, resident
-from griffin.bench.programs import PROGRAMS, Options, Program
+from griffin.bench.program import Options, Program
 
 LOWEST_ID = 10  # below are the ids that mean something to programs that look
 
@@ -43,9 +43,13 @@ class Runner:
         assert self._program is not None, "start comes first"
         return self._program
 
-    def start(self, program: str, **options: Any) -> dict[str, Any]:
-        """Load a program; return what it is, how long that took, and the memory it is in."""
-        where, needed, _ = PROGRAMS[program]
+    def start(
+        self, program: str, where: str, packages: list[str], **options: Any
+    ) -> dict[str, Any]:
+        """Load a program; return what it is, how long that took, and the memory it is in.
+
+        program, where, packages: as a Contender has them. options: the fields of Options.
+        """
         module, _, name = where.partition(":")
         begun = time.perf_counter()
         try:
@@ -53,10 +57,11 @@ class Runner:
             imported = time.perf_counter()
             self._program = kind(Options(**options))
         except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] == "griffin":
-                raise
+            if (error.name or "").partition(".")[0] in ("griffin", module.partition(".")[0]):
+                raise  # a file of its own
             raise ModuleNotFoundError(
-                f"{program} cannot run here: {error}; install it with `pip install {needed}`"
+                f"{program} cannot run here: {error}; install it with"
+                f" `pip install {' '.join(packages)}`"
             ) from error
         return {
             "model": self.program.model,

@@ -30,8 +30,8 @@ def _threads():
 class Here:
     """What a Worker is, without the process: a patience below a millisecond is never enough."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, root: Path | None = None) -> None:
+        self.name, self.root = name, root
         self._runner = Runner()
 
     def __enter__(self) -> Here:

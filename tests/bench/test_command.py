@@ -70,8 +70,7 @@ def test_kernels(folder, here):
     ("arguments", "said"),
     [
         (("decode", "--model", "/nowhere"), "/nowhere"),
-        (("decode", "--against", "llama.cpp"), "--gguf FOLDER"),
-        (("kernels", "--against", "transformers"), "ours alone"),
+        (("decode", "--against", "transformers"), "No such option"),
         (("decode", "--format", "int3"), "int3"),
         (("decode", "--out", "/nowhere/x.json"), "there is no folder /nowhere"),
         (("show", __file__), "is not a report"),

@@ -10,8 +10,8 @@ import torch
 
 from griffin.bench import conversation as talks
 from griffin.bench import engine as engines
-from griffin.bench.programs import Options
-from griffin.bench.programs.ours import Ours
+from griffin.bench.ours import Ours
+from griffin.bench.program import Options
 from griffin.bench.rows import Rows
 from griffin.bench.talk import Talk
 from tests.bench.test_suites import plan

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
+from importlib.util import find_spec
 
 import pytest
 
 from griffin.bench.process import Stopped, Worker
-from griffin.bench.programs import PROGRAMS
+from griffin.bench.program import OURS
 
 
 def gone(pid: int) -> bool:
@@ -26,8 +27,9 @@ def test_a_worker_answers_refuses_and_goes():
         assert worker.ask("memory")["resident"] > 1e6
         # A request that fails is answered and the worker goes on.
         missing = {"model": "/nowhere", "format": "stored", "threads": 1, "chunk": 8}
+        ours = {"program": "griffin", "where": OURS.where, "packages": OURS.packages}
         with pytest.raises(ValueError, match="/nowhere"):
-            worker.ask("start", program="griffin", **missing)
+            worker.ask("start", **ours, **missing)
         with pytest.raises(
             RuntimeError, match=r"failed at no_such_thing.*AttributeError|no_such_thing"
         ):
@@ -55,23 +57,22 @@ def test_a_worker_that_takes_too_long_is_ended():
         assert time.monotonic() - begun < 10
 
 
-def test_a_rival_that_is_not_installed_is_named(monkeypatch, tmp_path):
-    # A package of that name that cannot be imported, before any other on the path.
-    (tmp_path / "llama_cpp.py").write_text(
-        "raise ModuleNotFoundError('No module named libllama')\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    from griffin.bench.worker import Runner
+@pytest.mark.parametrize(
+    ("lacks", "said"),
+    [
+        ("not_there", "x cannot run here: No module named 'not_there'.*`pip install one two`"),
+        ("programs.more", "^No module named 'programs.more'$"),  # its own: nothing to install
+    ],
+)
+def test_a_program_of_another_folder_is_found_and_says_what_it_lacks(tmp_path, lacks, said):
+    (tmp_path / "programs").mkdir()
+    (tmp_path / "programs" / "x.py").write_text(f"import {lacks}\n")
+    program = {"program": "x", "where": "programs.x:Program", "packages": ["one", "two"]}
+    options = {"model": "", "format": "stored", "threads": 1, "chunk": 8}
+    with Worker("x", root=tmp_path) as worker, pytest.raises(ValueError, match=said):
+        worker.ask("start", **program, **options)
 
-    options = {"model": "x.gguf", "format": "int4", "threads": 1, "chunk": 8}
-    with pytest.raises(
-        ModuleNotFoundError, match=r"llama\.cpp cannot run here.*pip install llama-cpp-python"
-    ):
-        Runner().start("llama.cpp", **options)
 
-
-def test_the_table_of_programs_names_files_that_exist():
-    from importlib.util import find_spec
-
-    for where, needed, formats in PROGRAMS.values():
-        assert find_spec(where.partition(":")[0]) is not None and needed and formats
+def test_our_own_program_is_where_it_is_said_to_be():
+    assert find_spec(OURS.where.partition(":")[0]) is not None
+    assert OURS.packages and OURS.formats

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from griffin.bench.kernels import Kernels
-from griffin.bench.programs import Options
-from griffin.bench.programs.ours import Ours
+from griffin.bench.ours import Ours
+from griffin.bench.program import Options
 from griffin.loading import load_model
 from griffin.model import Griffin
 from tests.toy import CONFIG
@@ -89,54 +89,6 @@ def test_packed_formats_read_fewer_bytes(folder, toy, format, bits):
     program.forget(1, 0)
     program.read(ids(1, 20))
     program.step()
-
-
-def test_transformers_does_the_same(folder, toy):
-    pytest.importorskip("transformers")
-    from griffin.bench.programs.with_transformers import Transformers
-
-    program = Transformers(options(folder))
-    tokens = ids(2, 20)  # it shows one key fewer, so not past the window
-    assert continued(program, tokens) == greedy(toy, tokens)
-    assert continued(program, tokens) == greedy(toy, tokens)  # it forgets
-    assert program.weight_bytes == sum(p.nbytes for p in toy.parameters())
-
-
-def test_recurrentgemma_does_as_much(folder, toy):
-    pytest.importorskip("recurrentgemma.torch")
-    from griffin.bench.programs.with_recurrentgemma import RecurrentGemma
-
-    program = RecurrentGemma(options(folder))
-    first = continued(program, ids(2, 20))
-    assert continued(program, ids(2, 20)) == first
-    assert program._seen == 20 + STEPS
-    assert program.format == "bf16" and 2 * program.weight_bytes == sum(
-        p.nbytes for p in toy.parameters()
-    )
-
-
-@pytest.mark.parametrize("format", ["bf16", "int8", "int4"])
-def test_llama_cpp_continues_as_it_would_alone_and_in_a_larger_cache(tmp_path, format):
-    pytest.importorskip("llama_cpp")
-    pytest.importorskip("gguf")
-    from griffin.bench.gemma_gguf import SHAPES, write_gemma
-    from griffin.bench.programs.with_llama_cpp import LlamaCpp
-
-    path = tmp_path / "toy.gguf"
-    write_gemma(path, SHAPES["toy"], format)
-    program = LlamaCpp(options(path, format=format))
-    tokens = ids(1, 600)
-    whole = continued(program, tokens)
-    program.forget(1, 512)
-    program.read(tokens[:, :512])
-    program.reserve(1024)
-    program.read(tokens[:, 512:])
-    program.step()
-    assert program._next == whole[0][1:2]
-    assert (
-        program.decode_work(100, 1)["bytes"] - program.decode_work(0, 1)["bytes"]
-        == 100 * 2 * 2 * 64 * 2
-    )
 
 
 def test_kernels_run_and_know_their_bytes(toy):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from griffin.bench import suites
 from griffin.bench.measurement import Report
+from griffin.bench.program import OURS, Contender
 from griffin.bench.run import Bench, Plan, product_of
 
 
@@ -22,35 +25,48 @@ def plan(folder, **changes) -> Plan:
     return Plan(report=report, chunk=16, **fields | changes)
 
 
-def test_context_and_memory_of_ours_and_a_rival_that_is_given_up(folder, here):
-    pytest.importorskip("transformers")
-    run = plan(folder, against=["transformers"])
-    stream = suites.context(run, [20, 40])
+def another(**changes) -> Contender:
+    """Return our own program under another's name."""
+    return dataclasses.replace(OURS, name="another", **changes)
+
+
+def test_another_program_takes_turns_and_may_be_given_up(folder, here, tmp_path):
+    other = another(formats=("int8",), otherwise="bf16", root=tmp_path)
+    run = plan(folder, against=[other])
+    stream = suites.context(run, [40, 20])
     found = [next(stream) for _ in range(4)]
-    assert [(m.program, m.what, m.context) for m in found] == [
-        ("griffin", "prefill", 20),
-        ("griffin", "decode", 20),
-        ("transformers", "prefill", 20),
-        ("transformers", "decode", 20),
+    assert [(m.program, m.format, m.what, m.context) for m in found] == [
+        ("griffin", "float32", "prefill", 20),
+        ("griffin", "float32", "decode", 20),
+        ("another", "bf16", "prefill", 20),
+        ("another", "bf16", "decode", 20),
     ]
+    assert [runner.worker.root for runner in bench_of(stream).runners] == [None, tmp_path]
     for runner in bench_of(stream).runners:
         runner.patience = None if runner.program == "griffin" else 1e-9
-    found = list(stream)
-    assert [(m.program, m.what, m.context) for m in found] == [
-        ("griffin", "prefill", 40),
-        ("griffin", "decode", 40),
-    ]
-    assert len(run.report.notes) == 1 and "transformers was stopped" in run.report.notes[0]
-    assert run.report.measurements[-2:] == found and run.report.rates["read, 1 threads"] > 0
-    for m in run.report.measurements:
-        assert (
-            m.resident_bytes
-            and m.peak_resident_bytes
-            and m.peak_resident_bytes >= m.resident_bytes // 2
-        )
-        assert m.ratio == pytest.approx(m.tokens_per_second / m.limit_tokens_per_second)
-    decoded = [m for m in run.report.measurements if m.what == "decode"]
-    assert all(len(m.samples) == 2 for m in decoded)
+    assert [m.program for m in stream] == ["griffin", "griffin"]
+    (said,) = run.report.notes
+    assert said.startswith("another was stopped: read took longer")
+
+
+def test_another_program_loads_what_it_is_given_instead_of_the_checkpoint(folder, here):
+    asked = []
+
+    def weights(format: str) -> str:
+        asked.append(format)
+        return "/nowhere/at/all"
+
+    with pytest.raises(ValueError, match="/nowhere/at/all"):
+        list(suites.decode(plan(folder, against=[another(weights=weights)]), [4]))
+    assert asked == ["float32"]
+
+
+def test_formats_beside_ours_are_those_that_both_have():
+    two = another(formats=("bf16", "int8"))
+    assert two.formats_beside(["int8", "bf16-packed", "bf16"]) == ["int8", "bf16"]
+    with pytest.raises(ValueError, match="another has none of the formats int4; choose --format"):
+        two.formats_beside(["int4"])
+    assert dataclasses.replace(two, otherwise="bf16").formats_beside(["int4"]) == ["bf16"]
 
 
 def bench_of(stream) -> Bench:
@@ -66,15 +82,6 @@ def test_load_goes_on_from_a_saved_state(folder, here):
     assert found["resume, first token"].seconds > found["resume"].seconds
     assert found["resume, first token"].bytes_per_token > found["load, first token"].bytes_per_token
     assert list(found.values()) == run.report.measurements
-
-
-def test_a_rival_without_the_format_is_refused_before_anything_is_timed(folder, here, tmp_path):
-    run = plan(folder, against=["llama.cpp"], gguf=tmp_path)
-    with pytest.raises(
-        ValueError, match=r"llama.cpp has none of the formats float32; choose --format"
-    ):
-        list(suites.decode(run, [4]))
-    assert not run.report.measurements
 
 
 def test_which_product_bounds_a_format():

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from griffin.bench.programs import Options
+from griffin.bench.program import Options
 
 if TYPE_CHECKING:
     import numpy

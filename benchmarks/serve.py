@@ -9,28 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from griffin.bench.asking import Connection, Told, ask_all
+from benchmarks.asking import Connection, Told, ask_all
+from benchmarks.rivals import ROOT
 from griffin.bench.measurement import Measurement, timed
 from griffin.bench.process import Worker
 from griffin.bench.run import Plan
 
 ENGINE, SERVER = "engine", "server"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Load:
-    """What is asked.
-
-    clients:  how many ask at a time, one after another; each count is measured by itself.
-    requests: of each client in a round. prompt: tokens of one, about.
-    slots:    of the engine. tokenizer: of the model, where it has none beside its weights.
-    """
-
-    clients: Sequence[int] = (1, 8, 64)
-    requests: int = 4
-    prompt: int = 64
-    slots: int = 8
-    tokenizer: str | None = None
 
 
 @dataclass
@@ -47,34 +32,46 @@ class _Seen:
         self.speed.append(len(told.first) * tokens / told.seconds)
 
 
-def serve(plan: Plan, load: Load) -> Iterator[Measurement]:
+def serve(
+    plan: Plan,
+    *,
+    clients: Sequence[int],
+    requests: int,
+    prompt: int,
+    slots: int,
+    tokenizer: str | None,
+) -> Iterator[Measurement]:
     """Measure the first token, the next ones and whole requests; the limit of the server is its
     engine.
 
+    clients:   how many ask at a time, one after another; each count is measured by itself.
+    requests:  of each client in a round. prompt: tokens of one, about.
+    slots:     of the engine.
+    tokenizer: of the model, where it has none beside its weights.
     Yields, for one client, the seconds to the first token and between tokens; for each count of
     clients the tokens a second of all answers together, `seconds` being those of a request. Each
     once by the engine alone and once by the server. The differences are in the report's notes.
     """
     for format in plan.formats:
-        with Worker("the server", "griffin.bench.served") as worker:
+        with Worker("the server", "benchmarks.served", ROOT) as worker:
             facts = worker.ask(
                 "start",
                 model=plan.model,
-                tokenizer=load.tokenizer,
+                tokenizer=tokenizer,
                 format=format,
                 threads=plan.threads,
-                slots=load.slots,
-                waiting=max(64, *load.clients),
+                slots=slots,
+                waiting=max(64, *clients),
                 chunk=plan.chunk,
             )
-            for clients in load.clients:
-                for found in _asked(plan, load, worker, facts, clients):
+            for count in sorted(clients):
+                for found in _asked(plan, worker, facts, count, requests, prompt):
                     plan.report.measurements.append(found)
                     yield found
 
 
 def _asked(
-    plan: Plan, load: Load, worker: Worker, facts: dict[str, Any], clients: int
+    plan: Plan, worker: Worker, facts: dict[str, Any], clients: int, requests: int, prompt: int
 ) -> Iterator[Measurement]:
     seen = {ENGINE: _Seen(), SERVER: _Seen()}
     with asyncio.Runner() as runner:
@@ -84,7 +81,7 @@ def _asked(
         worker.ask("memory", forget=True)
         for number in range(-1, plan.rounds):  # the first one warms up
             prompts = worker.ask(
-                "prompts", count=clients * load.requests, length=load.prompt, seed=number + 1
+                "prompts", count=clients * requests, length=prompt, seed=number + 1
             )
             length = prompts["tokens"]
             told: dict[str, Told] = {}

@@ -8,7 +8,7 @@ import pytest
 
 gguf = pytest.importorskip("gguf")
 
-from griffin.bench.gemma_gguf import FORMATS, SHAPES, find_or_write, write_gemma  # noqa: E402
+from benchmarks.gemma_gguf import FORMATS, SHAPES, find_or_write, write_gemma  # noqa: E402
 
 TOY = SHAPES["toy"]
 

@@ -1,15 +1,12 @@
 """A GGUF file of Gemma's shape with random weights: what llama.cpp, which has no Griffin, is timed
 with.
 
-    python -m griffin.bench.gemma_gguf --format int4 gemma-2b-q4_0.gguf
-
 Every matrix, the embedding included, has the one format that was asked for, so a step reads as many
 bits a weight as our model of that format. Needs the package `gguf`.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -52,8 +49,6 @@ class GemmaShape:
         yield "output_norm.weight", (self.width,)
 
 
-gguf: Any = import_module("gguf")  # an optional package, without types
-
 SHAPES = {
     "gemma-2b": GemmaShape(
         vocab_size=256_000,
@@ -86,21 +81,26 @@ def find_or_write(folder: Path, shape: str, format: str) -> Path:
 
     shape: a name of SHAPES; ValueError for another one.
     """
-    if shape not in SHAPES:
-        raise ValueError(f"no shape {shape!r}; there are {', '.join(SHAPES)}")
+    found = shape_named(shape)
     path = folder / f"{shape}-random-{FORMATS[format][0].lower()}.gguf"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        write_gemma(path, SHAPES[shape], format)
+        write_gemma(path, found, format)
     return path
+
+
+def shape_named(name: str) -> GemmaShape:
+    """Return a shape of SHAPES; ValueError for a name that is none."""
+    if name not in SHAPES:
+        raise ValueError(f"no shape {name!r}; there are {', '.join(SHAPES)}")
+    return SHAPES[name]
 
 
 def write_gemma(path: str | Path, shape: GemmaShape, format: str, seed: int = 0) -> int:
     """Write the file and return its bytes; it appears under its name when it is whole.
 
-    format: "bf16", "int8" (Q8_0) or "int4" (Q4_0). ValueError for another one and for widths that
-            are no
-    multiple of 32.
+    format: "bf16", "int8" (Q8_0) or "int4" (Q4_0).
+    ValueError for another one, for widths that are no multiple of 32, and without the package.
     """
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
@@ -109,13 +109,14 @@ def write_gemma(path: str | Path, shape: GemmaShape, format: str, seed: int = 0)
             raise ValueError(
                 f"a width of {sizes[-1]} is no multiple of 32, the block of GGUF's formats"
             )
+    gguf = _package()
     name, block = FORMATS[format]
     kind = gguf.GGMLQuantizationType[name]
     target = Path(path)
     beside = target.with_name(f".{target.name}.part")
     writer: Any = gguf.GGUFWriter(beside, "gemma")
     try:
-        _write_facts(writer, shape, format)
+        _write_facts(writer, gguf.LlamaFileType, shape, format)
         for tensor, sizes in shape.tensors():
             if len(sizes) == 1:
                 writer.add_tensor_info(tensor, sizes, numpy.dtype("float32"), 4 * sizes[0])
@@ -139,9 +140,18 @@ def write_gemma(path: str | Path, shape: GemmaShape, format: str, seed: int = 0)
     return target.stat().st_size
 
 
-def _write_facts(writer: Any, shape: GemmaShape, format: str) -> None:
-    writer.add_name(f"random weights, {FORMATS[format][0]}")
-    writer.add_file_type(gguf.LlamaFileType["MOSTLY_" + FORMATS[format][0]])
+def _package() -> Any:
+    """Import the optional package, which has no types."""
+    try:
+        return import_module("gguf")
+    except ModuleNotFoundError as error:
+        raise ValueError(f"a GGUF file cannot be written: {error}; pip install gguf") from error
+
+
+def _write_facts(writer: Any, types: Any, shape: GemmaShape, format: str) -> None:
+    name = FORMATS[format][0]
+    writer.add_name(f"random weights, {name}")
+    writer.add_file_type(types[f"MOSTLY_{name}"])
     writer.add_context_length(shape.context)
     writer.add_embedding_length(shape.width)
     writer.add_block_count(shape.layers)
@@ -172,18 +182,3 @@ def _blocks(random: numpy.random.Generator, count: int, format: str) -> numpy.nd
             piece[:] = random.integers(0, 256, piece.shape, dtype=numpy.uint8)
             piece[:, :2] = numpy.frombuffer(scale.tobytes(), numpy.uint8)
     return out.reshape(-1)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("path", type=Path)
-    parser.add_argument("--format", choices=FORMATS, default="int4")
-    parser.add_argument("--shape", choices=SHAPES, default="gemma-2b")
-    args = parser.parse_args()
-    print(f"{args.path}: {write_gemma(args.path, SHAPES[args.shape], args.format) / 1e9:.3f} GB")
-
-
-if __name__ == "__main__":
-    main()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from griffin.bench import work
-from griffin.bench.programs import Options
+from griffin.bench.program import Options
 from griffin.loading import load_model
 from griffin.model import Griffin, GriffinConfig, State
 

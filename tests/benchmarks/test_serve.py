@@ -1,4 +1,4 @@
-"""`griffin bench serve`: the server beside its engine."""
+"""`python -m benchmarks serve`: the server beside its engine."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import json
 
 import pytest
 
-from griffin.bench.asking import Connection, ask_all
-from tests.bench.test_command import run
+from benchmarks.asking import Connection, ask_all
+from tests.benchmarks.test_command import run
 
 QUICK = ("--threads", 1, "--rounds", 2, "--tokens", 4, "--requests", 2, "--prompt", 12)
 
 
-def test_the_server_beside_its_engine(folder, tmp_path):
+def test_the_server_beside_its_engine(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # its process is told where benchmarks/ is
     out = tmp_path / "report.json"
     result = run(
         "serve", "--model", folder, "--clients", 1, "--clients", 3, *QUICK, "--json", "--out", out

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from griffin.bench.programs import Options
-from griffin.bench.programs.ours import GriffinWork
+from griffin.bench.ours import GriffinWork
+from griffin.bench.program import Options
 from griffin.model import GriffinConfig
 
 if TYPE_CHECKING:

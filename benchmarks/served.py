@@ -1,7 +1,7 @@
-"""The process of `griffin bench serve`: one engine, asked by a call and through the server before
-it.
+"""The process of `python -m benchmarks serve`: one engine, asked by a call and through the server
+before it.
 
-    python -m griffin.bench.served
+    python -m benchmarks.served
 
 It is spoken to as `griffin.bench.worker` is. The weights, the slots and the engine's thread are the
 same both ways, so what differs is the server.
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from griffin.bench.memory import forget_peak, resident
-from griffin.bench.programs.ours import format_of, load_options
+from griffin.bench.ours import format_of, load_options
 from griffin.bench.worker import LOWEST_ID, answer_requests
 from griffin.conversation import fingerprint_of
 from griffin.engine import Context, End, Engine, Event, Request

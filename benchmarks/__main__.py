@@ -1,0 +1,118 @@
+"""`python -m benchmarks`: rivals on the same work, and the server beside its engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks.rivals import RIVALS, llama_cpp
+from griffin.cli import Verbs
+from griffin.cli import main as verbs
+from griffin.cli.bench import command as bench
+from griffin.cli.bench import number, numbers, suite
+
+_SHAPE = "The shape of its Gemma: gemma-2b or toy."
+_AGAINST = (
+    click.Option(
+        ["--against"],
+        type=click.Choice(list(RIVALS)),
+        multiple=True,
+        help="Run a rival on the same work, taking turns. Repeatable.",
+    ),
+    click.Option(
+        ["--gguf"],
+        type=click.Path(file_okay=False, path_type=Path),
+        metavar="FOLDER",
+        help="Where llama.cpp's Gemma with random weights lies; written there if it is not.",
+    ),
+    click.Option(["--gguf-shape"], default="gemma-2b", show_default=True, help=_SHAPE),
+    click.Option(
+        ["--patience"],
+        type=click.FloatRange(min=0, min_open=True),
+        default=600.0,
+        show_default=True,
+        help="Seconds a rival gets for one answer; then it is left out.",
+    ),
+)
+
+
+class Benchmarks(Verbs):
+    """A group with the manners of `griffin`: errors in one line, 2 for misuse."""
+
+    list_commands = click.Group.list_commands
+    get_command = click.Group.get_command
+    format_commands = click.Group.format_commands
+
+
+@click.group(cls=Benchmarks, context_settings=verbs.context_settings)
+@click.option("--debug", is_flag=True, help="Show the whole traceback of an error.")
+@click.pass_context
+def main(ctx: click.Context, debug: bool) -> None:
+    """Measure what the package does not: rivals on the same work, and load over HTTP.
+
+    Options, reports and tables are those of `griffin bench`, whose suites of our own speed need no
+    checkout.
+    """
+    ctx.obj = {"debug": debug}
+
+
+def _beside_rivals(ours: click.Command) -> click.Command:
+    """Return a suite of `griffin bench` that takes rivals too."""
+
+    def run(against: Sequence[str], gguf: Path | None, gguf_shape: str, **given: Any) -> None:
+        rivals = {name: RIVALS[name] for name in against}
+        if "llama.cpp" in rivals:
+            if gguf is None:
+                raise click.UsageError(
+                    "--against llama.cpp needs --gguf FOLDER, where its weights are or go"
+                )
+            rivals["llama.cpp"] = llama_cpp(gguf, gguf_shape)
+        assert ours.callback is not None
+        ours.callback(against=list(rivals.values()), **given)
+
+    return click.Command(ours.name, params=[*ours.params, *_AGAINST], callback=run, help=ours.help)
+
+
+for _name in ("decode", "prefill", "batch", "context", "load"):
+    main.add_command(_beside_rivals(bench.commands[_name]))
+
+
+main.add_command(
+    suite(
+        "benchmarks.serve:serve",
+        """Serve requests over HTTP: what the server costs above the engine.
+
+        The same requests go to the engine by a call and to the server before it, by turns; the
+        limit of the server is the engine alone. Streams, without the prefix cache and without
+        sessions.
+        """,
+        numbers("--clients", "clients", "That ask at a time", 1, 8, 64),
+        number("--requests", "Of each client in a round.", 4),
+        number("--prompt", "Tokens of a prompt.", 64),
+        number("--slots", "Of the engine.", 8),
+        number("--chunk", "Prompt tokens a call reads.", 64),
+        click.option(
+            "--tokenizer", metavar="PATH", help="Where the model has none beside its weights."
+        ),
+    )
+)
+
+
+@main.command("gguf")
+@click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--format", type=click.Choice(RIVALS["llama.cpp"].formats), default="int4", show_default=True
+)
+@click.option("--shape", default="gemma-2b", show_default=True, help=_SHAPE)
+def gguf(path: Path, format: str, shape: str) -> None:
+    """Write a Gemma of random weights for llama.cpp."""
+    from benchmarks.gemma_gguf import shape_named, write_gemma
+
+    click.echo(f"{path}: {write_gemma(path, shape_named(shape), format) / 1e9:.3f} GB")
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m benchmarks")
