@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import queue
 import random
-import sys
 import threading
 import time
 from typing import Any
@@ -21,17 +20,13 @@ import torch
 from griffin.bench.memory import forget_peak, resident
 from griffin.bench.ours import format_of, load_options
 from griffin.bench.worker import LOWEST_ID, answer_requests
-from griffin.conversation import fingerprint_of
 from griffin.engine import Context, End, Engine, Event, Request
 from griffin.llm import LLM
 from griffin.loading import load
 from griffin.sampling import SamplingParams
-from griffin.server.door import bound
-from griffin.server.limits import Limits
+from griffin.server.build import build
+from griffin.server.http.sockets import bound
 from griffin.server.run import Server
-from griffin.server.service import Service
-
-_SWITCH_SECONDS = 0.0005  # as `griffin serve` has it
 
 
 class Served:
@@ -58,18 +53,12 @@ class Served:
         waiting: requests that may wait for a slot.
         """
         torch.set_num_threads(threads)
-        sys.setswitchinterval(_SWITCH_SECONDS)
         how: dict[str, Any] = load_options(format)
         self._llm = llm = load(model, tokenizer=tokenizer, device="cpu", **how)
-        self._engine = Engine(llm.model, slots, chunk=chunk, max_waiting=waiting)
-        service = Service(
-            llm,
-            self._engine,
-            name="bench",
-            fingerprint=fingerprint_of(llm),
-            version="bench",
-            limits=Limits(vocab_size=llm.tokenizer.vocab_size),
+        service = build(
+            llm, name="bench", slots=slots, chunk=chunk, max_waiting=waiting, cache_bytes=0
         )
+        self._engine = service.engine
         up = threading.Event()
         server = Server(service, bound("127.0.0.1", 0, None), announce=lambda _where: up.set())
         threading.Thread(target=server.run, daemon=True).start()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -30,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "sessions": {"model", "engine"},
     "conversation": {"llm", "answer", "sessions", "engine", "text", "model", "sampling"},
     "server": {
+        "__init__",
         "llm",
         "answer",
         "conversation",
@@ -61,7 +64,12 @@ ALLOWED: dict[str, set[str]] = {
 }
 # What only tests and benchmarks/ use, and benchmarks/ itself, which is in no wheel.
 RIVALS = {"benchmarks", "gguf", "llama_cpp", "recurrentgemma", "transformers"}
-NO_TORCH = ("text", "server.protocol", "cli.__init__", "cli.options", "__init__")
+NO_TORCH = (
+    *("text", "server.protocol", "server.http", "server.fleet"),
+    *("cli.__init__", "cli.options", "__init__"),
+)
+# Of the rooms that a verb imports when it runs, what its options are made of.
+LIGHT = ("server.limits", "server.settings")
 
 
 @cache
@@ -105,8 +113,8 @@ def test_a_room_imports_only_what_it_may(name):
     for imported in imports(modules()[name]):
         if imported.split(".")[0] == "griffin":
             reached = room_of(imported)
-            # The command line needs griffin.__version__ and griffin.load; nobody else needs the
-            # package.
+            # The command line needs griffin.__version__ and griffin.load, the server says its
+            # version; nobody else needs the package.
             assert reached == room or reached in ALLOWED[room], f"griffin.{name} imports {imported}"
 
 
@@ -137,6 +145,15 @@ def test_rooms_without_torch(room):
         if name == "cli.options":
             heavy = {i for i in top_level_imports(modules()[name]) if i.startswith("torch")}
         assert not heavy, f"griffin.{name} imports {heavy}"
+
+
+def test_bodies_bring_no_torch():
+    """Nor does anything that they import: a request is parsed in milliseconds after a start."""
+    rooms = ("server.protocol", "server.http", "server.fleet")
+    names = [f"griffin.{name}" for name in modules() if name.startswith(rooms)]
+    code = f"import sys, {', '.join(names)}; print('torch' in sys.modules)".replace(".__init__", "")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert len(names) > 30 and done.stdout.strip() == "False"
 
 
 def top_level_imports(tree: ast.Module) -> set[str]:
@@ -170,5 +187,5 @@ def test_verbs_import_heavy_things_when_they_run(name):
     for imported in top_level_imports(modules()[name]):
         top = imported.split(".")[0]
         assert top not in heavy, f"griffin.{name} imports {imported} at its top"
-        if top == "griffin":
+        if top == "griffin" and imported.split(".")[1:3] not in [n.split(".") for n in LIGHT]:
             assert room_of(imported) not in rooms, f"griffin.{name} imports {imported} at its top"

@@ -16,10 +16,10 @@ from typing import Any
 from ray import serve
 
 import griffin
-from griffin.cli.serve import build
 from griffin.server.app import App
-from griffin.server.auth import Keys
-from griffin.server.hosts import Hosts
+from griffin.server.build import build
+from griffin.server.http.hosts import Hosts
+from griffin.server.http.keys import Keys
 
 ARGUMENTS = {
     "model": "nano",  # folder, archive, Hub repository or bundled name

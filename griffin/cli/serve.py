@@ -3,69 +3,57 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from griffin.cli.options import model_options, open_llm
 from griffin.cli.sizes import Size
 from griffin.cli.stores import default_store
+from griffin.server.limits import Limits
+from griffin.server.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from griffin.llm import LLM
-    from griffin.server.auth import Keys
-    from griffin.server.service import Service
+    from griffin.server.http.hosts import Hosts
+    from griffin.server.http.keys import Keys
 
 _ARGUMENTS = "griffin.cli.serve.arguments"
-_SWITCH_SECONDS = 0.0005
-_LIMITS = (
-    *(
-        "max_body_bytes",
-        "max_json_values",
-        "max_messages",
-        "max_choices",
-        "max_prompts",
-        "max_rows",
-    ),
-    *(
-        "max_prompt_tokens",
-        "max_tokens",
-        "default_max_tokens",
-        "max_stop",
-        "max_stop_chars",
-        "max_stop_ids",
-    ),
-    *("max_logprobs", "max_logit_bias", "max_tools", "max_schema_bytes", "max_schema_depth"),
-)
-_SETTINGS = (
-    *("deadline_seconds", "body_seconds", "header_seconds", "send_seconds", "keepalive_seconds"),
-    *(
-        "drain_seconds",
-        "max_header_bytes",
-        "max_buffered_bytes",
-        "max_connections",
-        "max_requests_per_key",
-    ),
-)
+# The fields of Limits and Settings that have an option; a server sets the others itself.
+_BOUNDS = {
+    field.name: field
+    for kind in (Limits, Settings)
+    for field in dataclasses.fields(kind)
+    if "help" in field.metadata
+}
 
 
 def _bounds(function: Any) -> Any:
-    """Add an option for each of the server's limits; those of Limits have their names as flags."""
-    for name in reversed((*_LIMITS, *_SETTINGS)):
-        kind = (
-            click.FloatRange(min=0, min_open=True)
-            if name.endswith("_seconds")
-            else click.IntRange(1)
+    """Add an option for each bound of the server."""
+    for name, field in reversed(_BOUNDS.items()):
+        whole = isinstance(field.default, int)
+        option = click.option(
+            Limits.flag(name),
+            name,
+            type=click.IntRange(1) if whole else click.FloatRange(min=0, min_open=True),
+            metavar="N" if whole else "SECONDS",
+            default=field.default,
+            show_default=True,
+            help=field.metadata["help"],
         )
-        function = click.option("--" + name.replace("_", "-"), name, type=kind, hidden=True)(
-            function
-        )
+        function = option(function)
     return function
+
+
+def _given(ctx: click.Context, kind: type[Limits | Settings]) -> dict[str, Any]:
+    """Return those fields of a kind that the command line sets."""
+    names = (field.name for field in dataclasses.fields(kind))
+    return {
+        name: ctx.params[name]
+        for name in names
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
 
 
 class _Serve(click.Command):
@@ -74,6 +62,16 @@ class _Serve(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[_ARGUMENTS] = list(args)
         return super().parse_args(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Show the bounds apart: few need them."""
+        shown: dict[str, list[tuple[str, str]]] = {"Options": [], "Bounds": []}
+        for param in self.get_params(ctx):
+            if (record := param.get_help_record(ctx)) is not None:
+                shown["Bounds" if param.name in _BOUNDS else "Options"].append(record)
+        for title, records in shown.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
 
 
 @click.command("serve", cls=_Serve)
@@ -134,7 +132,7 @@ class _Serve(click.Command):
 @click.option("--store-bytes", type=Size(), default="16G", show_default=True, help="For sessions.")
 @click.option("--store-network", is_flag=True, help="The folder is shared by several machines.")
 @click.option("--no-store", is_flag=True, help="Keep no sessions.")
-@click.option("--place", hidden=True, help="Given to replicas by the process that starts them.")
+@click.option("--replica-config", hidden=True, help="Given by the process that starts replicas.")
 @_bounds
 @click.pass_context
 def command(
@@ -165,53 +163,52 @@ def command(
     store_bytes: int,
     store_network: bool,
     no_store: bool,
-    place: str | None,
-    **bounds: Any,
+    replica_config: str | None,
+    **_: Any,  # the bounds, which `_given` finds
 ) -> None:
     """Serve a model over HTTP until it is told to stop.
 
-    It listens to this machine alone unless keys are given. The limits on requests (docs/serving.md)
-    have options of their names: --max-tokens, --max-body-bytes, --deadline-seconds ...
+    It listens to this machine alone unless keys are given. docs/serving.md says more of the bounds.
     """
-    from griffin.server.door import bound, check_open_door
-    from griffin.server.hosts import Hosts
-    from griffin.server.place import Link, Place
+    from griffin.server.fleet.replica import Link, ReplicaConfig
+    from griffin.server.http.sockets import bound, url_of
 
-    own = None if place is None else Place.from_json(place)
-    link = (
-        None if own is None else Link(own)
-    )  # first of all: from here on it ends with who started it
-    keys = _keys(key_file, key_env)
-    check_open_door(host, uds, keys, insecure_no_auth)
-    hosts = Hosts(None, allow_origin) if uds else Hosts.bound_to(host, allow_host, allow_origin)
+    own = None if replica_config is None else ReplicaConfig.from_json(replica_config)
+    link = None if own is None else Link(own)  # first of all: it ends with who started it
+    keys, hosts = _guards(host, uds, key_file, key_env, insecure_no_auth, allow_host, allow_origin)
     if no_store and (store is not None or store_network):
         other = "--store-network" if store is None else "--store"
         raise click.UsageError(f"{other} and --no-store contradict each other")
     name = name or (Path(model).name if Path(model).exists() else model)
-    guarded = (
-        "with API keys"
-        if keys
-        else "WITHOUT API KEYS"
-        if insecure_no_auth
-        else "for this machine only"
-    )
-    room = f"{replicas} replicas of {slots} slots" if replicas > 1 else f"{slots} slots"
-
-    def announce(where: str) -> None:
-        click.echo(f"griffin serves {name} at {where}, {guarded}; {room}", err=True)
-
-    if own is None and replicas > 1:
-        ctx.exit(
-            _supervise(ctx, replicas, host, port, uds, threads, bounds["drain_seconds"], announce)
-        )
-
-    from griffin.server.run import Server
-    from griffin.server.service import Settings
-
-    settings = Settings(**_given(bounds, _SETTINGS))
-    limits = _given(bounds, _LIMITS)
+    settings = Settings(**_given(ctx, Settings))
     cache_bytes = 0 if no_cache else cache_bytes
     folder = None if no_store else store or default_store().parent / "server"
+
+    def announce(where: str) -> None:
+        guarded = "for this machine only"
+        if keys or insecure_no_auth:
+            guarded = "with API keys" if keys else "WITHOUT API KEYS"
+        room = f"{replicas} replicas of {slots} slots" if replicas > 1 else f"{slots} slots"
+        click.echo(f"griffin serves {name} at {where}, {guarded}; {room}", err=True)
+
+    # A taken address is told before the model is loaded.
+    listeners = [] if own is not None else bound(host, port, uds)
+    for listener in listeners:
+        ctx.with_resource(listener)
+    if own is None and replicas > 1:
+        from griffin.server.fleet.command import replica_command
+        from griffin.server.fleet.supervisor import Supervisor
+        from griffin.server.logs import log_to_stderr
+
+        log_to_stderr()
+        supervisor = Supervisor(
+            replicas,
+            replica_command(["serve", *ctx.meta[_ARGUMENTS]], threads),
+            listeners,
+            drain_seconds=settings.drain_seconds,
+            announce=lambda: announce(url_of(listeners[0])),
+        )
+        ctx.exit(supervisor.run())
     if own is not None and own.first:
         from griffin.cli.room import check_room
 
@@ -226,10 +223,11 @@ def command(
             chunk=chunk,
             cache_bytes=cache_bytes,
         )
-    listeners = (
-        () if own is not None else bound(host, port, uds)
-    )  # a taken address is told before the wait
     llm = open_llm(model, tokenizer, revision, dtype, quantize, device, threads)
+
+    from griffin.server.build import build
+    from griffin.server.run import Server
+
     service = build(
         llm,
         name=name,
@@ -240,124 +238,39 @@ def command(
         store=folder,
         store_bytes=store_bytes,
         store_network=store_network,
-        limits=limits,
+        limits=_given(ctx, Limits),
+        settings=settings,
         keys=keys,
         hosts=hosts,
-        settings=settings,
     )
-    # How long the engine's thread may keep the others waiting, where a small model is mostly
-    # Python.
-    sys.setswitchinterval(_SWITCH_SECONDS)
     if own is None:
         server = Server(service, listeners, log=True, announce=announce)
     else:
-        server = Server(service, log=True, place=own, link=link)
+        server = Server(service, log=True, replica=own, link=link)
     server.run()
     if not server.started:
         raise OSError("the server did not start; the lines above say why")
 
 
-def build(
-    llm: LLM,
-    *,
-    name: str,
-    slots: int = 8,
-    max_waiting: int = 64,
-    chunk: int = 64,
-    cache_bytes: int = 256 << 20,
-    store: Path | None = None,
-    store_bytes: int | None = None,
-    store_network: bool = False,
-    limits: dict[str, int] | None = None,
-    **service: Any,
-) -> Service:
-    """Return the service of a loaded model, with its engine and store. service: its other
-    arguments."""
-    from griffin import __version__
-    from griffin.conversation import fingerprint_of
-    from griffin.engine import Engine
-    from griffin.engine.prefix_cache import PrefixCache
-    from griffin.server.limits import Limits
-    from griffin.server.service import Service
-    from griffin.sessions import Store
-
-    asked = {"max_choices": min(Limits.max_choices, slots), **(limits or {})}
-    fingerprint = fingerprint_of(llm)
-    cache = None
-    if cache_bytes:
-        config, dtype = llm.model.config, llm.model.dtype
-        cache = PrefixCache(fingerprint.digest, config, dtype, max_bytes=cache_bytes)
-    bounds = dataclasses.replace(Limits(vocab_size=llm.tokenizer.vocab_size), **asked)
-    engine = Engine(llm.model, slots, chunk=chunk, max_waiting=max_waiting, prefix_cache=cache)
-    return Service(
-        llm,
-        engine,
-        name=name,
-        fingerprint=fingerprint,
-        version=__version__,
-        limits=bounds,
-        store=None
-        if store is None
-        else Store(store, quota_bytes=store_bytes, network=store_network),
-        **service,
-    )
-
-
-def _supervise(
-    ctx: click.Context,
-    replicas: int,
+def _guards(
     host: str,
-    port: int,
     uds: Path | None,
-    threads: int | None,
-    drain_seconds: float | None,
-    announce: Callable[[str], None],
-) -> int:
-    """Serve with several processes; return the exit code. This one loads no model and no torch."""
-    from griffin.server.door import bound, url_of
-    from griffin.server.logs import log_to_stderr
-    from griffin.server.place import Place
-    from griffin.server.replicas import DRAIN_SECONDS, Supervisor, cores, ourselves, share
+    key_file: Path | None,
+    key_env: str | None,
+    insecure: bool,
+    names: tuple[str, ...],
+    origins: tuple[str, ...],
+) -> tuple[Keys, Hosts]:
+    """Return who may ask. Keys come from a file or the environment: all can see a command line."""
+    from griffin.server.http.hosts import Hosts
+    from griffin.server.http.keys import Keys, check_exposure
 
-    arguments = ctx.meta[_ARGUMENTS]
-
-    def command(place: Place) -> list[str]:
-        own = threads or share(cores(), place.of, place.number)
-        return ourselves(["serve", *arguments, "--threads", str(own), "--place", place.to_json()])
-
-    log_to_stderr()
-    listeners = bound(host, port, uds)
-    where = url_of(listeners[0])
-    supervisor = Supervisor(
-        replicas,
-        command,
-        listeners,
-        drain_seconds=drain_seconds or DRAIN_SECONDS,
-        announce=lambda: announce(where),
-    )
-    try:
-        return supervisor.run()
-    finally:
-        if uds is not None:
-            uds.unlink(missing_ok=True)
-
-
-def _keys(path: Path | None, variable: str | None) -> Keys:
-    """Read the API keys from a file or an environment variable; a command line can be seen by
-    all."""
-    from griffin.server.auth import Keys
-
-    if path is not None and variable is not None:
+    if key_file is not None and key_env is not None:
         raise click.UsageError("give --key-file or --key-env, not both")
-    if path is not None:
-        return Keys.read(path)
-    if variable is None:
-        return Keys()
-    found = os.environ.get(variable, "").split()
-    if not found:
-        raise ValueError(f"the environment variable {variable} holds no key")
-    return Keys(found)
-
-
-def _given(options: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: options[name] for name in names if options[name] is not None}
+    keys = Keys()
+    if key_file is not None:
+        keys = Keys.read(key_file)
+    elif key_env is not None:
+        keys = Keys.from_environment(key_env)
+    check_exposure(host, uds, keys, insecure)
+    return keys, Hosts(None, origins) if uds else Hosts.bound_to(host, names, origins)

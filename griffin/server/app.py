@@ -9,15 +9,15 @@ from typing import NamedTuple
 
 from griffin.server import errors
 from griffin.server.errors import BAD_METHOD, FORBIDDEN, ApiError, Case
-from griffin.server.exchange import Exchange, Reply
-from griffin.server.hosts import cors, preflight
+from griffin.server.http.asgi import Gone, Receive, Scope, Send
+from griffin.server.http.exchange import Exchange, Reply
+from griffin.server.http.hosts import cors, preflight
+from griffin.server.http.static import read_page
+from griffin.server.logs import where
 from griffin.server.protocol.operations import OPERATIONS, Operation
-from griffin.server.receive import Gone, Receive, Scope, Send
 from griffin.server.routes import HANDLERS, Handler
 from griffin.server.routes.server import document, no_route
 from griffin.server.service import Service, log
-from griffin.server.static import read_page
-from griffin.server.trouble import where
 
 _HEADERS = Case(431, "invalid_request_error", "request_too_large", False)
 

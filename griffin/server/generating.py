@@ -8,15 +8,16 @@ from dataclasses import dataclass, field
 
 from griffin.engine import FinishReason
 from griffin.sampling import ConstraintError
-from griffin.server import errors, sse
+from griffin.server import errors
 from griffin.server import protocol as p
 from griffin.server.bridge import Run
 from griffin.server.errors import ApiError
-from griffin.server.exchange import Exchange
+from griffin.server.http import sse
+from griffin.server.http.asgi import Gone
+from griffin.server.http.exchange import Exchange
+from griffin.server.logs import where
 from griffin.server.protocol import Scored
-from griffin.server.receive import Gone
 from griffin.server.service import Service, log
-from griffin.server.trouble import where
 from griffin.server.writer import Piece
 
 

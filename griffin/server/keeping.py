@@ -13,11 +13,11 @@ from griffin.server import errors
 from griffin.server import protocol as p
 from griffin.server.bridge import Run
 from griffin.server.errors import ApiError
-from griffin.server.exchange import Exchange
+from griffin.server.http.exchange import Exchange
+from griffin.server.logs import where
 from griffin.server.prompts import Start, chat_ids
 from griffin.server.protocol import Identity, Message
 from griffin.server.service import Service, log
-from griffin.server.trouble import where
 from griffin.sessions import Session, SessionError, SessionExists, Store, Turn, UnknownSession
 
 T = TypeVar("T")

@@ -1,8 +1,9 @@
-"""How the server logs: lines on standard error."""
+"""The server's log: lines on standard error, and what they may hold of an exception."""
 
 from __future__ import annotations
 
 import logging
+import traceback
 
 _LEVELS = {
     "griffin.server": logging.INFO,
@@ -26,3 +27,16 @@ def log_to_stderr(replica: int | None = None) -> None:
         logger.handlers = [] if level > logging.CRITICAL else [handler]
         logger.setLevel(level)
         logger.propagate = False
+
+
+def where(error: BaseException) -> str:
+    """Return the kind of an exception and where it came from: no message and no locals, which may
+    be somebody's words."""
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+    cause = error.__cause__
+    more = f", because of {where(cause)}" if cause is not None and cause is not error else ""
+    return (
+        f"{type(error).__module__}.{type(error).__name__} at"
+        f" {' > '.join(places) or 'nowhere'}{more}"
+    )

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,17 +15,20 @@ from typing import Any
 
 import uvicorn
 
-from griffin.server.accept import Acceptor
 from griffin.server.app import App
-from griffin.server.connections import bounded_protocol
-from griffin.server.door import url_of
+from griffin.server.fleet.acceptor import Acceptor
+from griffin.server.fleet.peers import Peers
+from griffin.server.fleet.replica import Link, ReplicaConfig
+from griffin.server.http.connections import bounded_protocol
+from griffin.server.http.sockets import url_of
 from griffin.server.logs import log_to_stderr
-from griffin.server.place import Link, Place
 from griffin.server.routes.server import told
 from griffin.server.service import Service
-from griffin.server.siblings import Siblings
 
 log = logging.getLogger("griffin.server")
+
+# How long the engine's thread may keep the others waiting, where a small model is mostly Python.
+_SWITCH_SECONDS = 0.0005
 
 
 class Server(uvicorn.Server):
@@ -32,9 +36,10 @@ class Server(uvicorn.Server):
 
     listeners:  where to listen: what `bound` returned.
     announce:   called with the address when it listens.
-    place:      among several processes that serve at one address; its sockets are listened at
+    replica:    which of several processes that serve at one address; its sockets are listened at
                 instead.
     link:       to the one that started them.
+
     From the signal on no new work is taken. What is under way may end within the service's
     `drain_seconds`; what has not is ended with an error that says so. A second SIGINT does not
     wait.
@@ -48,12 +53,12 @@ class Server(uvicorn.Server):
         backlog: int = 512,
         log: bool = False,
         announce: Callable[[str], object] | None = None,
-        place: Place | None = None,
+        replica: ReplicaConfig | None = None,
         link: Link | None = None,
     ) -> None:
         settings = service.settings
         if log:
-            log_to_stderr(place.number if place else None)
+            log_to_stderr(replica.number if replica else None)
         config = uvicorn.Config(
             App(service),
             http=bounded_protocol(settings.max_connections, settings.header_seconds),
@@ -74,9 +79,9 @@ class Server(uvicorn.Server):
         self._announce = announce
         self._link = link
         self._loop: asyncio.AbstractEventLoop | None = None
-        if place is not None:
-            service.replica = str(place.number)
-            service.siblings = Siblings(place, told(service))
+        if replica is not None:
+            service.replica = str(replica.number)
+            service.siblings = Peers(replica, told(service))
 
     @property
     def address(self) -> tuple[str, int]:
@@ -88,6 +93,11 @@ class Server(uvicorn.Server):
     def url(self) -> str:
         """The address for people."""
         return url_of(self.servers[0].sockets[0])
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve in this process, which does nothing else."""
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        super().run(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""
@@ -112,10 +122,10 @@ class Server(uvicorn.Server):
             self.stop()
         return await super().on_tick(counter)
 
-    async def _start_beside(self, siblings: Siblings) -> None:
+    async def _start_beside(self, peers: Peers) -> None:
         """Begin to answer beside others."""
         await super().startup([])
-        await siblings.open()
+        await peers.open()
 
         def make() -> asyncio.Protocol:
             kind: Any = self.config.http_protocol_class
@@ -128,7 +138,7 @@ class Server(uvicorn.Server):
 
         state = self.server_state
         acceptor: Any = Acceptor(
-            siblings.place.sockets(), make, lambda: len(state.tasks), self.config.backlog
+            peers.place.sockets(), make, lambda: len(state.tasks), self.config.backlog
         )
         self.servers = [acceptor]
         if self._link is not None:

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -19,54 +18,22 @@ from griffin.engine import Engine, Refused
 from griffin.llm import LLM
 from griffin.server import errors
 from griffin.server import protocol as p
-from griffin.server.auth import Keys
 from griffin.server.bridge import Bridge, Job, Run
 from griffin.server.errors import ApiError
-from griffin.server.exchange import Exchange
-from griffin.server.hosts import Hosts
+from griffin.server.fleet.peers import Peers
+from griffin.server.http.body import Budget
+from griffin.server.http.exchange import Exchange
+from griffin.server.http.hosts import Hosts
+from griffin.server.http.keys import Keys
 from griffin.server.limits import Limits
 from griffin.server.metrics import Metrics
-from griffin.server.receive import Budget
-from griffin.server.siblings import Siblings
+from griffin.server.settings import Settings
 from griffin.sessions import Fingerprint, Store
 
 T = TypeVar("T")
 
 log = logging.getLogger("griffin.server")
 _SMALL = 2048  # bytes of a body that is read on the loop; more costs others their milliseconds
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Patience and room. Seconds, bytes and counts.
-
-    deadline_seconds:  for a request, from its body to its last token.
-    body_seconds:      for a body to arrive. header_seconds: for the headers.
-    send_seconds:      for a client to take what is sent.
-    patience_seconds:  how long a stream waits for its first token before it begins, so that what
-                       fails at once fails with a status.
-    keepalive_seconds: between comments in a stream that has nothing to say yet.
-    drain_seconds:     for requests under way when the server is told to stop.
-    max_header_bytes, max_buffered_bytes: of one request's headers; of all bodies together.
-    max_connections:   at a time. max_requests_per_key: of one key that generate at a time.
-    """
-
-    deadline_seconds: float = 600.0
-    body_seconds: float = 30.0
-    header_seconds: float = 10.0
-    send_seconds: float = 60.0
-    patience_seconds: float = 1.0
-    keepalive_seconds: float = 10.0
-    drain_seconds: float = 30.0
-    max_header_bytes: int = 32 << 10
-    max_buffered_bytes: int = 256 << 20
-    max_connections: int = 1024
-    max_requests_per_key: int = 256
-
-    def __post_init__(self) -> None:
-        for name in self.__dataclass_fields__:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)!r}")
 
 
 class Service:
@@ -109,7 +76,7 @@ class Service:
         self.started = time.monotonic()
         self.draining = False
         self.replica = ""  # the name of this process among several that serve the same
-        self.siblings: Siblings | None = None  # those of them that it can ask
+        self.siblings: Peers | None = None  # those of them that it can ask
         self._running: Counter[str] = Counter()
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="griffin-text")
         self._grammars = ThreadPoolExecutor(1, thread_name_prefix="griffin-grammar")

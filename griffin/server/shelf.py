@@ -11,8 +11,8 @@ from griffin.server import errors
 from griffin.server import protocol as p
 from griffin.server.bridge import Job
 from griffin.server.errors import ApiError
-from griffin.server.exchange import Exchange
 from griffin.server.generating import Clock, collect
+from griffin.server.http.exchange import Exchange
 from griffin.server.keeping import refusals, resumed, without_bos
 from griffin.server.prompts import text_ids
 from griffin.server.protocol import Page, Reading, listing

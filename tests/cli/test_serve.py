@@ -14,6 +14,8 @@ import time
 import httpx2
 import pytest
 
+from griffin.server.settings import Settings
+
 
 def start(folder, tmp_path, *arguments, **environment):
     command = [
@@ -102,3 +104,20 @@ def test_misuse_is_told_before_the_model_is_loaded(run, tmp_path):
         done = run("serve", "--model", "/nowhere", *arguments)
         assert done.exit_code == 2 and words in done.output, done.output
     assert time.monotonic() - begun < 5
+
+
+def test_bounds_reach_the_server_and_the_others_keep_their_defaults(run, monkeypatch):
+    built = {}
+
+    def build(llm, **options):
+        built.update(options)
+        raise ValueError("built")
+
+    monkeypatch.setattr("griffin.cli.serve.open_llm", lambda *given: None)
+    monkeypatch.setattr("griffin.server.build.build", build)
+    done = run(
+        "serve", "--port", "0", "--patience-seconds", "0.5", "--max-stop", "16", "--no-store"
+    )
+    assert done.exit_code == 2 and "built" in done.output
+    assert built["settings"] == Settings(patience_seconds=0.5)
+    assert built["limits"] == {"max_stop": 16} and built["store"] is None

@@ -21,7 +21,7 @@ import griffin
 from griffin.conversation import Conversation, new_thread
 from griffin.llm import LLM
 from griffin.sessions import Store
-from tests.server.test_replicas import lives, until
+from tests.server.fleet.test_supervisor import lives, until
 
 SAID = [f"message {number}" for number in range(6)]
 
@@ -168,28 +168,29 @@ def test_replicas_share_sessions_and_one_is_killed(serve, llm, tmp_path):
         assert store.check() == () and not store.busy("s")
 
 
-def test_replicas_are_the_same_command_with_a_place(run, monkeypatch):
-    from griffin.server import replicas
-    from griffin.server.place import Place
+def test_replicas_are_the_same_command_with_their_config(run, monkeypatch):
+    from griffin.server.fleet import command as commands
+    from griffin.server.fleet import supervisor
+    from griffin.server.fleet.replica import ReplicaConfig
 
     started = []
 
     class Recorded:
         def __init__(self, count, command, listeners, *, drain_seconds, announce):
             assert len(listeners) == 1 and listeners[0].getsockname()[0] == "127.0.0.1"
-            places = [
-                Place(number=n, of=count, first=False, listeners=(3,), link=4, folder="f")
+            configs = [
+                ReplicaConfig(number=n, of=count, first=False, listeners=(3,), link=4, folder="f")
                 for n in (1, 2, 3)
             ]
-            started.extend(zip(places, map(command, places), strict=True))
+            started.extend(zip(configs, map(command, configs), strict=True))
             self.drain, self.announce = drain_seconds, announce
 
         def run(self):
             self.announce()
             return 7 if self.drain == 9 else 8
 
-    monkeypatch.setattr(replicas, "Supervisor", Recorded)
-    monkeypatch.setattr(replicas, "cores", lambda: 8)
+    monkeypatch.setattr(supervisor, "Supervisor", Recorded)
+    monkeypatch.setattr(commands, "cores", lambda: 8)
     given = [
         "--model",
         "nowhere",
@@ -205,8 +206,8 @@ def test_replicas_are_the_same_command_with_a_place(run, monkeypatch):
     done = run("serve", *given)
     assert done.exit_code == 7 and "griffin serves nowhere at http://127.0.0.1:" in done.output
     assert "for this machine only; 3 replicas of 5 slots" in done.output
-    for threads, (place, command) in zip((3, 3, 2), started, strict=True):
-        own = ["--threads", str(threads), "--place", place.to_json()]
+    for threads, (config, command) in zip((3, 3, 2), started, strict=True):
+        own = ["--threads", str(threads), "--replica-config", config.to_json()]
         assert command[command.index("serve") :] == ["serve", *given, *own]
     started.clear()
     run("serve", *given, "--threads", "1")

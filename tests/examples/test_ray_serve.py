@@ -18,7 +18,7 @@ import griffin
 from griffin.llm import LLM
 from griffin.sessions import Store
 from tests.cli.test_serve_replicas import SAID, interrupted, talk
-from tests.server.test_replicas import until
+from tests.server.fleet.test_supervisor import until
 from tests.toy import write_toy
 
 pytestmark = pytest.mark.slow

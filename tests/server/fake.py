@@ -13,9 +13,10 @@ from typing import Any
 import httpx2
 from openai import OpenAI
 
-from griffin.server import errors, sse
+from griffin.server import errors
 from griffin.server import protocol as p
 from griffin.server.errors import ApiError
+from griffin.server.http import sse
 from griffin.server.limits import Limits
 
 PIECES = ("The", " owl", " sees", " 🦉", ".")

@@ -15,9 +15,9 @@ from typing import Any
 import httpx2
 from openai import OpenAI
 
-from griffin.cli.serve import build
 from griffin.llm import LLM
-from griffin.server.door import bound
+from griffin.server.build import build
+from griffin.server.http.sockets import bound
 from griffin.server.run import Server
 from griffin.server.service import Service
 
@@ -82,7 +82,7 @@ def endless(llm: LLM) -> dict[str, Any]:
 
 @contextmanager
 def serving(llm: LLM, store: Path | None = None, **options: Any) -> Iterator[Live]:
-    """Run a server for a block. options: of griffin.cli.serve.build."""
+    """Run a server for a block. options: of griffin.server.build.build."""
     service = build(
         llm, name=NAME, store=store, **{"slots": 4, "chunk": 16, "cache_bytes": 8 << 20} | options
     )

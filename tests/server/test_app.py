@@ -147,7 +147,7 @@ def test_a_client_that_leaves_frees_its_slot(live, llm, stream, content):
 
 
 def test_a_long_prompt_keeps_the_connection_alive(llm):
-    from griffin.server.service import Settings
+    from griffin.server.settings import Settings
 
     settings = Settings(patience_seconds=0.01, keepalive_seconds=0.02)
     with serving(llm, settings=settings) as live, live.http() as http:
@@ -179,7 +179,7 @@ def test_a_failure_in_the_engine(live, client, monkeypatch, caplog):
 def test_shutting_down(llm):
     """Who is served is served to the end; who comes is sent away; what takes too long is told
     so."""
-    from griffin.server.service import Settings
+    from griffin.server.settings import Settings
 
     with serving(llm, settings=Settings(drain_seconds=0.6)) as live:
         client = live.openai()

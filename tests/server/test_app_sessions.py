@@ -18,8 +18,8 @@ from griffin.server import protocol as p
 from griffin.server.errors import ApiError
 from griffin.server.routes import responses, states
 from griffin.sessions import SessionBusy, Store, UnknownSession
+from tests.server.fleet.test_supervisor import until
 from tests.server.live import NAME, endless, serving
-from tests.server.test_replicas import until
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,13 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from griffin.cli.serve import build
 from griffin.llm import LLM
-from griffin.server.door import bound, url_of
-from griffin.server.place import Place
+from griffin.server.build import build
+from griffin.server.fleet.replica import ReplicaConfig
+from griffin.server.http.sockets import bound, url_of
 from griffin.server.run import Server
+from tests.server.fleet.test_supervisor import until
 from tests.server.live import serving
-from tests.server.test_replicas import until
 
 
 @dataclass
@@ -65,10 +65,10 @@ def pair(llm: LLM, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
             llm, name="toy", store=folder / "kept", slots=slots, chunk=16, cache_bytes=1 << 20
         )
         own = os.dup(listener.fileno())
-        place = Place(
+        config = ReplicaConfig(
             number=number, of=2, first=False, listeners=(own,), link=0, folder=str(folder)
         )
-        servers.append(Server(service, place=place))
+        servers.append(Server(service, replica=config))
     url = url_of(listener)
     listener.close()
     threads = [

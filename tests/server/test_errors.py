@@ -1,18 +1,16 @@
-"""Refusals: the table of cases, other rooms' words, headers; the limits; the lines of a stream."""
+"""Refusals: the table of cases, other rooms' words, headers."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from typing import get_args
 
 import pytest
 
 from griffin.engine.request import Code
-from griffin.server import errors, sse
+from griffin.server import errors
 from griffin.server.errors import ApiError
-from griffin.server.limits import Limits
+from griffin.server.http import sse
 from griffin.sessions import errors as session_errors
 
 
@@ -83,28 +81,3 @@ def test_other_rooms_errors_keep_their_place():
         == "messages"
     )
     assert "req_7" in errors.bug("req_7").message and errors.bug("req_7").code is None
-
-
-def test_limits_are_checked_and_name_their_flags():
-    assert Limits.flag("max_prompt_tokens") == "--max-prompt-tokens"
-    for wrong in (0, -1, 1.5, True, "5", 2**63):
-        with pytest.raises(ValueError, match="max_stop must be a whole number"):
-            Limits(max_stop=wrong)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="default_max_tokens=1024 is more than max_tokens=10"):
-        Limits(max_tokens=10)
-
-
-def test_lines_of_a_stream():
-    assert sse.data({"a": "x\ny\r\u2028"}) == 'data: {"a":"x\\ny\\r\u2028"}\n\n'.encode()
-    assert sse.data({}, event="response.created") == b"event: response.created\ndata: {}\n\n"
-    assert sse.comment("half\n\ndata: forged") == b": half data: forged\n\n"
-    assert sse.KEEPALIVE.startswith(b":") and sse.DONE == b"data: [DONE]\n\n"
-    assert json.loads(sse.error(errors.bug("r"))[6:])["error"]["type"] == "server_error"
-
-
-def test_the_protocol_brings_no_torch():
-    code = (
-        "import sys, griffin.server.protocol, griffin.server.openapi; print('torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"

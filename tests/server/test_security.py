@@ -19,20 +19,20 @@ from click.testing import CliRunner
 
 import griffin
 from griffin.cli import main
-from griffin.cli.serve import build
-from griffin.server import auth, keeping
-from griffin.server.auth import Keys
-from griffin.server.door import bound_to_path, check_open_door
+from griffin.server import keeping
+from griffin.server.build import build
 from griffin.server.errors import ApiError
-from griffin.server.hosts import Hosts, is_loopback
+from griffin.server.http.body import Budget
+from griffin.server.http.hosts import Hosts, is_loopback
+from griffin.server.http.keys import Keys, check_exposure
+from griffin.server.http.sockets import bound_to_path
 from griffin.server.limits import Limits
 from griffin.server.protocol import body as parsing
 from griffin.server.protocol.operations import OPERATIONS
-from griffin.server.receive import Budget
 from griffin.server.run import Server
-from griffin.server.service import Settings
+from griffin.server.settings import Settings
+from tests.server.fleet.test_supervisor import until
 from tests.server.live import endless, serving
-from tests.server.test_replicas import until
 
 ALICE, BOB = "alice-key-0123456789", "bob-key-0123456789"
 CHAT = {"messages": [{"role": "user", "content": "my secret owl"}], "max_tokens": 4, "seed": 1}
@@ -85,8 +85,8 @@ def test_other_machines_need_a_key(host):
     """Said before the model is loaded, which may take minutes."""
     refused = CliRunner().invoke(main, ["serve", "--host", host, "--model", "/nowhere"])
     assert refused.exit_code == 2 and "no API key" in refused.output
-    check_open_door(host, None, Keys([ALICE]), False)
-    check_open_door(host, None, Keys(), True)
+    check_exposure(host, None, Keys([ALICE]), False)
+    check_exposure(host, None, Keys(), True)
 
 
 def test_keys_come_from_files_that_others_cannot_read(tmp_path):
@@ -143,7 +143,7 @@ def test_keys_are_compared_in_constant_time(monkeypatch):
         compared.append((len(a), len(b)))
         return compare(a, b)
 
-    monkeypatch.setattr(auth.hmac, "compare_digest", noted)
+    monkeypatch.setattr(hmac, "compare_digest", noted)
     keys.namespace(f"Bearer {ALICE}")
     with pytest.raises(ApiError):
         keys.namespace("Bearer x")

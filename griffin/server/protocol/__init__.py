@@ -1,7 +1,7 @@
 """Bodies to requests, results to bodies. No torch, no engine, no clock but an answer's own date.
 
 parse_*(body, limits) gives a request that can be run as it is, or raises ApiError. The builders
-give Structs; `encode` makes a body of one and `griffin.server.sse.data` an event.
+give Structs; `encode` makes a body of one and `griffin.server.http.sse.data` an event.
 """
 
 from griffin.server.protocol.body import ignored_header, too_large

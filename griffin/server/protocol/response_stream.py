@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from griffin.server import sse
 from griffin.server.errors import ApiError
+from griffin.server.http import sse
 from griffin.server.protocol.messages import ToolCall
 from griffin.server.protocol.reply import Extras, Head, Scored, Usage, new_id, token_logprobs
 from griffin.server.protocol.response_reply import (

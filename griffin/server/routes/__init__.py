@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from griffin.server.exchange import Exchange, Reply
+from griffin.server.http.exchange import Exchange, Reply
 from griffin.server.routes import chat, completions, responses, server, sessions, states, tokens
 from griffin.server.service import Service
 

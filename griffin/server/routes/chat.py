@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from griffin.grammar import CompiledGrammar
 from griffin.server import protocol as p
-from griffin.server import sse
 from griffin.server.constraints import Form, constrain
 from griffin.server.errors import INVALID, ApiError
-from griffin.server.exchange import Exchange, Reply
 from griffin.server.generating import Clock, Collected, Waiting, collect, extras, stream, used
+from griffin.server.http import sse
+from griffin.server.http.exchange import Exchange, Reply
 from griffin.server.keeping import Thread, chat_thread, check_state
 from griffin.server.prompts import job
 from griffin.server.service import Service

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from griffin.server import protocol as p
-from griffin.server import sse
 from griffin.server.bridge import Run
 from griffin.server.constraints import Form, constrain
-from griffin.server.exchange import Exchange, Reply
 from griffin.server.generating import Clock, collect, extras, stream, used
+from griffin.server.http import sse
+from griffin.server.http.exchange import Exchange, Reply
 from griffin.server.keeping import check_no_session, no_thread
 from griffin.server.prompts import Start, job, text_ids
 from griffin.server.scoring import score_prompt

@@ -17,8 +17,8 @@ from griffin.server import errors
 from griffin.server import protocol as p
 from griffin.server.constraints import Form, constrain
 from griffin.server.errors import ApiError
-from griffin.server.exchange import Exchange, Reply
 from griffin.server.generating import Clock, Collected, Waiting, collect, extras, stream, used
+from griffin.server.http.exchange import Exchange, Reply
 from griffin.server.keeping import Thread, chat_thread, check_state, go_on, refusals, sessions
 from griffin.server.prompts import job
 from griffin.server.protocol import Identity, listing

@@ -12,9 +12,9 @@ import msgspec
 from griffin.server import errors
 from griffin.server import protocol as p
 from griffin.server.errors import ApiError
-from griffin.server.exchange import Exchange, Reply
+from griffin.server.http.exchange import Exchange, Reply
+from griffin.server.http.openapi import openapi
 from griffin.server.metrics import text_of_all
-from griffin.server.openapi import openapi
 from griffin.server.protocol import listing
 from griffin.server.service import Service
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from griffin.server import protocol as p
-from griffin.server.exchange import Exchange, Reply
+from griffin.server.http.exchange import Exchange, Reply
 from griffin.server.keeping import opened, refusals, sessions
 from griffin.server.protocol import listing
 from griffin.server.service import Service

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from griffin.server import errors
 from griffin.server import protocol as p
-from griffin.server.exchange import Exchange, Reply
+from griffin.server.http.exchange import Exchange, Reply
 from griffin.server.prompts import text_ids
 from griffin.server.protocol import Message, listing
 from griffin.server.service import Service

@@ -10,8 +10,8 @@ import time
 import openai
 import pytest
 
-from griffin.server.auth import Keys
-from griffin.server.service import Settings
+from griffin.server.http.keys import Keys
+from griffin.server.settings import Settings
 from griffin.server.writer import Writer
 from tests.server.contract.caller import HI, calling
 from tests.server.live import NAME, endless, serving

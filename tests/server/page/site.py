@@ -20,12 +20,13 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Mount, Route
 
-from griffin.server import errors, sse
+from griffin.server import errors
 from griffin.server import protocol as p
 from griffin.server.errors import ApiError
+from griffin.server.http import sse
+from griffin.server.http.static import ChatPage
 from griffin.server.limits import Limits
 from griffin.server.protocol import listing
-from griffin.server.static import Page
 
 T = TypeVar("T")
 
@@ -159,7 +160,7 @@ class Site:
             Route(path, self._guarded(do), methods=[method])
             for path, method, do in (always + kept if self.keep else always)
         ]
-        return Starlette(routes=[*routes, Mount("/", Page())])
+        return Starlette(routes=[*routes, Mount("/", ChatPage())])
 
     def _guarded(
         self, do: Callable[[Request], Awaitable[Response]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from griffin.server.static import POLICY
+from griffin.server.http.static import POLICY
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 from playwright.sync_api import expect

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from griffin.server import protocol as p
 from griffin.server.errors import BAD_MEDIA, INVALID, NOT_READY, SLOW_BODY, ApiError
+from griffin.server.http.asgi import Gone, Receive
 from griffin.server.limits import Limits
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-
 _CLOSE = {"connection": "close"}  # what is left of the body will not be read
-
-
-class Gone(Exception):
-    """The client went away; there is nobody to answer."""
 
 
 class Budget:

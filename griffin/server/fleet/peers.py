@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 
-from griffin.server.place import Place
+from griffin.server.fleet.replica import ReplicaConfig
 
 log = logging.getLogger("griffin.server")
 
@@ -15,14 +15,14 @@ _PATIENCE = 2.0  # seconds for another replica to answer
 _MOST = 16 << 20  # bytes of an answer
 
 
-class Siblings:
+class Peers:
     """The replicas at one address. Each answers on a socket of its own that only its user can
     reach.
 
     tell: what this replica answers, by the question.
     """
 
-    def __init__(self, place: Place, tell: dict[str, Callable[[], bytes]]) -> None:
+    def __init__(self, place: ReplicaConfig, tell: dict[str, Callable[[], bytes]]) -> None:
         self.place = place
         self._tell = tell
         self._server: asyncio.Server | None = None

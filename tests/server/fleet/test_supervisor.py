@@ -17,10 +17,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from griffin.server import replicas
-from griffin.server.door import bound
-from griffin.server.place import READY
-from griffin.server.replicas import ourselves, share
+from griffin.server.fleet.replica import READY
+from griffin.server.fleet.supervisor import Replica, Supervisor
+from griffin.server.http.sockets import bound
 
 
 class Supervised:
@@ -33,7 +32,7 @@ class Supervised:
         with log.open("wb") as out:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "tests.server.fake_replicas", "supervise"),
+                    *(sys.executable, "-m", "tests.server.fleet.fake_replicas", "supervise"),
                     str(count),
                     behaviour,
                 ]
@@ -141,28 +140,16 @@ def test_one_that_does_not_end_is_killed(started):
 
 
 def test_who_supervises_loads_no_torch():
-    rooms = "griffin.cli.serve, griffin.server.replicas, griffin.server.door, griffin.server.logs"
+    modules = ("cli.serve", "server.fleet.supervisor", "server.fleet.command", "server.logs")
+    rooms = ", ".join(f"griffin.{name}" for name in modules)
     code = f"import sys, {rooms}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("cores, count", [(8, 3), (2, 2), (7, 7), (16, 5)])
-def test_cores_are_shared_out(cores, count):
-    assert sum(share(cores, count, number) for number in range(1, count + 1)) == cores
-    assert {share(cores, count, number) for number in range(1, count + 1)} <= {
-        cores // count,
-        cores // count + 1,
-    }
-
-
-def test_nobody_gets_less_than_a_core():
-    assert [share(2, 5, number) for number in range(1, 6)] == [1] * 5
-
-
 def test_a_row_of_deaths_is_answered_ever_more_slowly():
-    one = replicas.Replica(1)
-    supervisor = replicas.Supervisor(1, lambda place: [], [])
+    one = Replica(1)
+    supervisor = Supervisor(1, lambda config: [], [])
     waits = []
     for now in range(12):
         one.begun = now
@@ -174,7 +161,7 @@ def test_a_row_of_deaths_is_answered_ever_more_slowly():
 
 
 def test_one_that_cannot_be_started_is_tried_again_and_harms_nobody(caplog):
-    supervisor = replicas.Supervisor(2, lambda place: ["/nowhere/griffin"], [])
+    supervisor = Supervisor(2, lambda config: ["/nowhere/griffin"], [])
     [first, second] = supervisor.replicas
     with pytest.raises(OSError):
         supervisor._start(first, first=True)
@@ -188,9 +175,7 @@ def test_one_that_cannot_be_started_is_tried_again_and_harms_nobody(caplog):
 
 def test_a_replica_that_is_ready_too_late_starts_no_others():
     started = []
-    supervisor = replicas.Supervisor(
-        2, lambda place: [], [], announce=lambda: started.append("said")
-    )
+    supervisor = Supervisor(2, lambda config: [], [], announce=lambda: started.append("said"))
     [first, second] = supervisor.replicas
     # `_look` lets go of it if the signal has ended it by then.
     child = first.process = subprocess.Popen(
@@ -210,38 +195,13 @@ def test_a_replica_that_is_ready_too_late_starts_no_others():
         child.kill()
 
 
-def test_nothing_is_imported_from_the_current_folder(tmp_path):
-    (tmp_path / "griffin.py").write_text("raise SystemExit('not ours')")
-    (tmp_path / "json.py").write_text("raise SystemExit('not ours')")
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        ourselves(["--version"]), cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0 and "griffin" in done.stdout, done.stderr
-
-
-def test_an_address_that_is_taken_is_told_before_anything_starts():
-    [holder] = bound("127.0.0.1", 0, None)
-    holder.listen(1)
-    with (
-        holder,
-        pytest.raises(
-            OSError, match=f"127.0.0.1:{holder.getsockname()[1]}: Address already in use"
-        ),
-    ):
-        bound("127.0.0.1", holder.getsockname()[1], None)
-
-
-def test_sockets_of_a_path_are_closed_to_others(tmp_path):
-    [first] = bound("ignored", 1, tmp_path / "door")
-    assert (tmp_path / "door").stat().st_mode & 0o777 == 0o600
-    first.close()
-    [second] = bound("ignored", 1, tmp_path / "door")  # the one that lay there made room
-    second.listen(1)
-    with second, pytest.raises(OSError, match="door: another one listens there"):
-        bound("ignored", 1, tmp_path / "door")
-    assert (tmp_path / "door").is_socket()
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(ValueError, match="is no socket"):
-        bound("ignored", 1, tmp_path / "file")
-    assert (tmp_path / "file").read_text() == "mine"
+def test_a_successor_may_have_the_path_while_the_replicas_end(tmp_path):
+    path = tmp_path / "door"
+    supervisor = Supervisor(1, lambda config: [], bound("ignored", 1, path))
+    supervisor._signals.append(signal.SIGTERM)
+    supervisor._obey()
+    assert not path.exists()
+    [successor] = bound("ignored", 1, path)
+    with successor:
+        supervisor._close_listeners()  # as when all have ended
+        assert path.is_socket()

@@ -1,4 +1,4 @@
-"""A replica's place among the others: what its supervisor hands it, and what binds the two."""
+"""What a replica is told by its supervisor, and the line that binds the two."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ READY = b"r"  # what a replica says to its supervisor when it serves
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Place:
-    """Handed over on the command line of a replica; the sockets are inherited, by their numbers.
+class ReplicaConfig:
+    """One of several processes: handed over on its command line; sockets are inherited by number.
 
     number, of: which one of how many, from 1. first: nothing has been ready yet, so it checks what
                 all need.
@@ -34,7 +34,7 @@ class Place:
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Place:
+    def from_json(cls, text: str) -> ReplicaConfig:
         fields = json.loads(text)
         return cls(**{**fields, "listeners": tuple(fields["listeners"])})
 
@@ -53,9 +53,9 @@ class Link:
     Nothing else tells: a process whose parent was killed lives on, and would keep the address.
     """
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
-        self._line = socket.socket(fileno=place.link)
+    def __init__(self, config: ReplicaConfig) -> None:
+        self._config = config
+        self._line = socket.socket(fileno=config.link)
         threading.Thread(target=self._watch, name="griffin-link", daemon=True).start()
 
     def ready(self) -> None:
@@ -69,8 +69,8 @@ class Link:
         with suppress(OSError):
             while self._line.recv(1):
                 pass
-        place = self._place
+        config = self._config
         with suppress(OSError):  # the last of the replicas to go finds the folder empty
-            place.socket_of(place.number).unlink(missing_ok=True)
-            Path(place.folder).rmdir()
+            config.socket_of(config.number).unlink(missing_ok=True)
+            Path(config.folder).rmdir()
         os._exit(1)

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from griffin.server.errors import BAD_METHOD, NO_ROUTE, ApiError
-from griffin.server.receive import Receive, Scope, Send
+from griffin.server.http.asgi import Receive, Scope, Send
 
 # Nothing but what this server itself serves; no script or style in the HTML, no frames, forms or
 # bases.
@@ -99,7 +99,7 @@ def read_page() -> Mapping[str, File]:
     return MappingProxyType(found)
 
 
-class Page:
+class ChatPage:
     """The page as an ASGI application, for whoever wants to mount it. files: what it serves, by
     path."""
 

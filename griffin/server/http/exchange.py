@@ -9,10 +9,11 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from griffin.server import protocol as p
-from griffin.server import sse
 from griffin.server.errors import INVALID, ApiError
+from griffin.server.http import sse
+from griffin.server.http.asgi import Gone, Receive, Scope, Send
+from griffin.server.http.body import Budget, read_body
 from griffin.server.limits import Limits
-from griffin.server.receive import Budget, Gone, Receive, Scope, Send, read_body
 
 _MOST_VALUES = 32  # of a query
 

@@ -1,12 +1,12 @@
-"""Replicas without a model, for tests of what supervises them: `python -m
-tests.server.fake_replicas`.
+"""Replicas without a model, for tests of what supervises them.
+
+    python -m tests.server.fleet.fake_replicas ...
 
     supervise COUNT BEHAVIOUR [GRACE]   a Supervisor of so many; it prints the address it listens at
-    replica PLACE BEHAVIOUR             one of them, started by it
+    replica CONFIG BEHAVIOUR            one of them, started by it
 
 BEHAVIOUR: "serve" answers each connection with the process's id, and takes half a second to end;
-           "fail" ends
-at once with exit code 2; "deaf" does not end when asked to.
+"fail" ends at once with exit code 2; "deaf" does not end when asked to.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import sys
 import threading
 import time
 
-from griffin.server import replicas
-from griffin.server.door import bound, url_of
+from griffin.server.fleet import supervisor
+from griffin.server.fleet.replica import Link, ReplicaConfig
+from griffin.server.fleet.supervisor import Supervisor
+from griffin.server.http.sockets import bound, url_of
 from griffin.server.logs import log_to_stderr
-from griffin.server.place import Link, Place
-from griffin.server.replicas import Supervisor
 
 
 def tell(*words: object) -> None:
@@ -30,32 +30,32 @@ def tell(*words: object) -> None:
 
 
 def supervise(count: int, behaviour: str, grace: float = 10.0) -> int:
-    replicas._GRACE = grace
+    supervisor._GRACE = grace
     log_to_stderr()
     listeners = bound("127.0.0.1", 0, None)
 
-    def command(place: Place) -> list[str]:
-        return [sys.executable, "-m", __spec__.name, "replica", place.to_json(), behaviour]
+    def command(config: ReplicaConfig) -> list[str]:
+        return [sys.executable, "-m", __spec__.name, "replica", config.to_json(), behaviour]
 
     where = url_of(listeners[0])
-    supervisor = Supervisor(
+    kept = Supervisor(
         count, command, listeners, drain_seconds=0.1, announce=lambda: tell("at", where)
     )
-    return supervisor.run()
+    return kept.run()
 
 
-def replica(place: Place, behaviour: str) -> None:
-    link = Link(place)
-    tell("replica", place.number, os.getpid())
+def replica(config: ReplicaConfig, behaviour: str) -> None:
+    link = Link(config)
+    tell("replica", config.number, os.getpid())
     if behaviour == "fail":
         sys.exit(2)
     if behaviour == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    [listener] = place.sockets()
+    [listener] = config.sockets()
     ending = threading.Event()
 
     def end(sig: int, frame: object) -> None:
-        tell("told", place.number, signal.Signals(sig).name)
+        tell("told", config.number, signal.Signals(sig).name)
         ending.set()
 
     if behaviour == "serve":
@@ -73,10 +73,10 @@ def replica(place: Place, behaviour: str) -> None:
             connection.sendall(str(os.getpid()).encode())
     listener.close()
     time.sleep(0.5)
-    tell("ended", place.number)
+    tell("ended", config.number)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "supervise":
         sys.exit(supervise(int(sys.argv[2]), sys.argv[3], *map(float, sys.argv[4:])))
-    replica(Place.from_json(sys.argv[2]), sys.argv[3])
+    replica(ReplicaConfig.from_json(sys.argv[2]), sys.argv[3])

@@ -11,8 +11,8 @@ import schemathesis
 
 from griffin.server import protocol as p
 from griffin.server.errors import CASES, INVALID, ApiError
+from griffin.server.http.openapi import openapi
 from griffin.server.limits import Limits
-from griffin.server.openapi import openapi
 from griffin.server.protocol import listing
 from griffin.server.protocol.operations import OPERATIONS
 from tests.server.bodies import PARSERS

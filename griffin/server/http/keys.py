@@ -1,13 +1,15 @@
-"""Who may ask: API keys, compared in constant time, each a namespace of its own."""
+"""API keys, compared in constant time, each a namespace of its own."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from griffin.server.errors import BAD_KEY, ApiError
+from griffin.server.http.hosts import is_loopback
 
 _SHORTEST = 16
 
@@ -47,6 +49,14 @@ class Keys:
             raise ValueError(f"{path} holds no key; write one a line")
         return cls(found)
 
+    @classmethod
+    def from_environment(cls, name: str) -> Keys:
+        """Read the keys in an environment variable, parted by spaces; ValueError if it has none."""
+        found = os.environ.get(name, "").split()
+        if not found:
+            raise ValueError(f"the environment variable {name} holds no key")
+        return cls(found)
+
     def namespace(self, authorization: str | None) -> str:
         """Return the namespace of who asks; ApiError (401) if the Authorization header has no key
         of ours.
@@ -64,6 +74,17 @@ class Keys:
         # Hashed once more: what lies on the disk under this name must not be what keys are compared
         # with.
         return "key-" + hashlib.sha256(b"griffin namespace" + found[0]).hexdigest()[:32]
+
+
+def check_exposure(host: str, uds: Path | None, keys: Keys, insecure: bool) -> None:
+    """Raise ValueError for a server that anybody on the network could use, unless that is
+    wanted."""
+    if uds is None and not is_loopback(host) and not keys and not insecure:
+        raise ValueError(
+            f"{host} can be reached from other machines, and no API key is set: anybody could use"
+            " this server. Give keys with --key-file or --key-env, or say --insecure-no-auth if"
+            " something else guards it"
+        )
 
 
 def _digest(key: str) -> bytes:

@@ -1,27 +1,37 @@
-"""Where a server listens, and whether it may: sockets that are made once and handed to whoever
-serves."""
+"""Sockets to listen at: bound once, early, and handed to whoever serves."""
 
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from pathlib import Path
 
-from griffin.server.auth import Keys
-from griffin.server.hosts import is_loopback
+
+class UnixListener(socket.socket):
+    """A socket with a path, which goes when it is closed, unless another has it by then."""
+
+    _file: tuple[Path, int, int] | None = None
+
+    def bind_to(self, path: Path) -> None:
+        """Bind to a path that only this user can reach."""
+        self.bind(str(path))
+        path.chmod(0o600)
+        found = path.stat()
+        self._file = path, found.st_dev, found.st_ino
+
+    def close(self) -> None:
+        """Take the path away, then close."""
+        file, self._file = self._file, None
+        if file is not None:
+            path, *own = file
+            with suppress(OSError):
+                found = path.lstat()
+                if [found.st_dev, found.st_ino] == own:
+                    path.unlink()
+        super().close()
 
 
-def check_open_door(host: str, uds: Path | None, keys: Keys, insecure: bool) -> None:
-    """Raise ValueError for a server that anybody on the network could use, unless that is
-    wanted."""
-    if uds is None and not is_loopback(host) and not keys and not insecure:
-        raise ValueError(
-            f"{host} can be reached from other machines, and no API key is set: anybody could use"
-            " this server. Give keys with --key-file or --key-env, or say --insecure-no-auth if"
-            " something else guards it"
-        )
-
-
-def bound_to_path(path: Path) -> socket.socket:
+def bound_to_path(path: Path) -> UnixListener:
     """Return a socket bound to a path of mode 0600, not listening yet.
 
     A socket that lies there from before makes room; OSError if somebody listens at it, ValueError
@@ -33,10 +43,9 @@ def bound_to_path(path: Path) -> socket.socket:
         path.unlink(missing_ok=True)
     elif path.exists():
         raise ValueError(f"{path} is there already, and is no socket; name another path for --uds")
-    bound = socket.socket(socket.AF_UNIX)
+    bound = UnixListener(socket.AF_UNIX)
     try:
-        bound.bind(str(path))
-        path.chmod(0o600)
+        bound.bind_to(path)
     except BaseException:
         bound.close()
         raise

@@ -9,8 +9,8 @@ import socket
 
 import pytest
 
-from griffin.server import accept
-from griffin.server.accept import Acceptor
+from griffin.server.fleet import acceptor
+from griffin.server.fleet.acceptor import Acceptor
 
 
 class Greeting(asyncio.Protocol):
@@ -53,7 +53,7 @@ def take_turns(loads: dict[bytes, int], connections: int, together: bool = True)
             said = []
             for _ in range(connections):
                 said.append(await connect(address))
-                await asyncio.sleep(1.5 * accept._NEW)  # until that one is forgotten
+                await asyncio.sleep(1.5 * acceptor._NEW)  # until that one is forgotten
         for one in taking:
             one.close()
             await one.wait_closed()
@@ -78,7 +78,7 @@ def test_nobody_waits_for_long_where_all_are_busy():
 
 
 def test_a_system_without_room_is_tried_again(monkeypatch, caplog):
-    monkeypatch.setattr(accept, "_LATER", 0.02)
+    monkeypatch.setattr(acceptor, "_LATER", 0.02)
     full = iter([True, True])
 
     class Full(socket.socket):

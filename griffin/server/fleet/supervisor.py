@@ -1,34 +1,28 @@
 """Several processes that serve at one address: started, watched, restarted and ended by this one.
 
 It holds no model and imports no torch: a replica is the same command started anew, never a fork of
-a process that has threads. Each has one end of a line to it (griffin/server/place.py) and dies with
-it.
+a process that has threads. Each has one end of a line to it (`replica.Link`) and dies with it.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import selectors
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from types import FrameType
 
-from griffin.server.place import READY, Place
+from griffin.server.fleet.replica import READY, ReplicaConfig
+from griffin.server.settings import Settings
 
 log = logging.getLogger("griffin.server")
 
-DRAIN_SECONDS = (
-    30.0  # of a server that was not told otherwise, as in griffin.server.service.Settings
-)
 _SOON, _LATEST = 0.5, 60.0  # seconds until a replica that died is started again: doubled each time
 _STEADY = 60.0  # seconds of life after which a death is not taken for one of a row
 _GRACE = 10.0  # seconds beyond the drain after which a replica is killed
@@ -56,24 +50,23 @@ class Replica:
 class Supervisor:
     """Serve with `count` replicas until SIGTERM or SIGINT.
 
-    command:       how a replica is started, given its place: the program and its arguments.
+    command:       how a replica is started, given its config: the program and its arguments.
     listeners:     bound sockets, which all replicas accept from.
     drain_seconds: what replicas take to end what is under way.
     announce:      called once, when the first replica serves.
 
     The first replica starts alone: what would keep it from serving would keep all, and is said
-                                    once. When it
-    serves the others start. One that dies is started again, soon at first, then ever later. Signals
-    are passed on; a second SIGINT does not wait for what is under way.
+    once. When it serves the others start. One that dies is started again, soon at first, then ever
+    later. Signals are passed on; a second SIGINT does not wait for what is under way.
     """
 
     def __init__(
         self,
         count: int,
-        command: Callable[[Place], Sequence[str]],
+        command: Callable[[ReplicaConfig], Sequence[str]],
         listeners: Sequence[socket.socket],
         *,
-        drain_seconds: float = DRAIN_SECONDS,
+        drain_seconds: float = Settings.drain_seconds,
         announce: Callable[[], object] | None = None,
     ) -> None:
         self.replicas = [Replica(number) for number in range(1, count + 1)]
@@ -119,7 +112,7 @@ class Supervisor:
             signal.set_wakeup_fd(wakeup)
             for sig, handler in before.items():
                 signal.signal(sig, handler)
-            self._close_door()
+            self._close_listeners()
             for end in (waker, woken):
                 end.close()
             self._selector.close()
@@ -135,7 +128,7 @@ class Supervisor:
             sig = self._signals.pop(0)
             if self._deadline is None:
                 self._deadline = time.monotonic() + self._drain + _GRACE
-                self._close_door()  # the replicas close theirs; nobody must be left waiting at ours
+                self._close_listeners()  # as replicas do theirs: nobody is left waiting
             for replica in self.replicas:
                 replica.again = None
                 if replica.alive and replica.process is not None:
@@ -186,7 +179,7 @@ class Supervisor:
     def _spawn(self, replica: Replica, first: bool) -> None:
         ours, theirs = socket.socketpair()
         listeners = tuple(listener.fileno() for listener in self._listeners)
-        place = Place(
+        config = ReplicaConfig(
             number=replica.number,
             of=len(self.replicas),
             first=first,
@@ -197,7 +190,7 @@ class Supervisor:
         with theirs:
             try:
                 replica.process = subprocess.Popen(
-                    self._command(place),
+                    self._command(config),
                     stdin=subprocess.DEVNULL,
                     pass_fds=(*listeners, theirs.fileno()),
                     start_new_session=True,  # a terminal's Ctrl-C comes once, through this process
@@ -222,7 +215,7 @@ class Supervisor:
             replica.ready = True
             assert replica.process is not None
             log.info("replica %d of %d serves (process %d)", *self._who(replica))
-            if not self._was_ready and self._deadline is None:  # once it ends, the door is closed
+            if not self._was_ready and self._deadline is None:  # once it ends, nobody is let in
                 self._was_ready = True
                 if self._announce is not None:
                     self._announce()
@@ -239,7 +232,7 @@ class Supervisor:
             replica.link.close()
             replica.link, replica.ready = None, False
 
-    def _close_door(self) -> None:
+    def _close_listeners(self) -> None:
         for listener in self._listeners:
             listener.close()
 
@@ -252,24 +245,3 @@ class Supervisor:
         # A line that was let go of says nothing of a process that is about to end, but a signal
         # does.
         return max(0.0, min(due) - time.monotonic()) if due else None
-
-
-def ourselves(arguments: Sequence[str]) -> list[str]:
-    """Return the command that runs this same `griffin` with other arguments.
-
-    Nothing is looked for in the current folder, which others may write to.
-    """
-    root = str(Path(__file__).parents[2])
-    code = f"import sys; sys.path[:0] = [] if {root!r} in sys.path else [{root!r}]; "
-    return [sys.executable, "-P", "-c", code + "from griffin.cli import main; main()", *arguments]
-
-
-def share(cores: int, replicas: int, number: int) -> int:
-    """Return how many of the cores a replica gets, at least one; the first ones get what does not
-    divide."""
-    return max(1, cores // replicas + (number <= cores % replicas))
-
-
-def cores() -> int:
-    """Return how many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

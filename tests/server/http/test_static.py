@@ -8,13 +8,13 @@ import pytest
 from starlette.testclient import TestClient
 
 from griffin.server.errors import ApiError
-from griffin.server.static import HEADERS, POLICY, Page, read_page
+from griffin.server.http.static import HEADERS, POLICY, ChatPage, read_page
 
 FILES = read_page()
 
 
 def client():
-    return TestClient(Page())
+    return TestClient(ChatPage())
 
 
 def test_every_file_has_every_guard():

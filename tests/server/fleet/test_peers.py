@@ -12,15 +12,17 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from griffin.engine import Engine
-from griffin.server import siblings
+from griffin.server.fleet import peers
+from griffin.server.fleet.peers import Peers
+from griffin.server.fleet.replica import ReplicaConfig
 from griffin.server.metrics import Metrics, text_of_all
-from griffin.server.place import Place
-from griffin.server.siblings import Siblings
 from tests.conftest import TOYS, make_model
 
 
-def place(folder: Path, number: int, of: int = 3) -> Place:
-    return Place(number=number, of=of, first=False, listeners=(), link=0, folder=str(folder))
+def config(folder: Path, number: int, of: int = 3) -> ReplicaConfig:
+    return ReplicaConfig(
+        number=number, of=of, first=False, listeners=(), link=0, folder=str(folder)
+    )
 
 
 @pytest.fixture
@@ -30,15 +32,15 @@ def folder(tmp_path_factory):
     )  # short: the path of a socket has room for about a hundred letters
 
 
-def test_a_place_survives_the_command_line(folder):
-    one = Place(number=2, of=3, first=True, listeners=(4, 5), link=6, folder="/tmp/a b'\"")
-    assert Place.from_json(one.to_json()) == one
+def test_a_config_survives_the_command_line(folder):
+    one = ReplicaConfig(number=2, of=3, first=True, listeners=(4, 5), link=6, folder="/tmp/a b'\"")
+    assert ReplicaConfig.from_json(one.to_json()) == one
 
 
 def test_each_answers_for_all(folder):
     async def main():
         first, second = (
-            Siblings(place(folder, n), {"who": lambda n=n: b"I am %d" % n}) for n in (1, 2)
+            Peers(config(folder, n), {"who": lambda n=n: b"I am %d" % n}) for n in (1, 2)
         )
         await first.open()
         await second.open()
@@ -59,13 +61,13 @@ def test_each_answers_for_all(folder):
 
 
 def test_who_says_nothing_costs_no_more_than_the_patience(folder, monkeypatch):
-    monkeypatch.setattr(siblings, "_PATIENCE", 0.05)
+    monkeypatch.setattr(peers, "_PATIENCE", 0.05)
 
     async def main():
         mute = await asyncio.start_unix_server(
             lambda reader, writer: asyncio.sleep(10), folder / "1.sock"
         )
-        one = Siblings(place(folder, 2, 2), {"who": lambda: b"me"})
+        one = Peers(config(folder, 2, 2), {"who": lambda: b"me"})
         found = await one.ask("who")
         mute.close()
         return found
@@ -75,7 +77,7 @@ def test_who_says_nothing_costs_no_more_than_the_patience(folder, monkeypatch):
 
 def test_what_is_no_question_gets_no_answer(folder):
     async def main():
-        one = Siblings(place(folder, 1), {"who": lambda: b"me"})
+        one = Peers(config(folder, 1), {"who": lambda: b"me"})
         await one.open()
         said = []
         for question in (b"what\n", b"", b"x" * 100_000 + b"\n"):

@@ -1,0 +1,71 @@
+"""From a loaded model to a Service: its engine, prefix cache, limits and store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from griffin import __version__
+from griffin.conversation import fingerprint_of
+from griffin.engine import Engine
+from griffin.engine.prefix_cache import PrefixCache
+from griffin.llm import LLM
+from griffin.server.http.hosts import Hosts
+from griffin.server.http.keys import Keys
+from griffin.server.limits import Limits
+from griffin.server.service import Service
+from griffin.server.settings import Settings
+from griffin.sessions import Store
+
+
+def build(
+    llm: LLM,
+    *,
+    name: str,
+    slots: int = 8,
+    max_waiting: int = 64,
+    chunk: int = 64,
+    cache_bytes: int = 256 << 20,
+    store: Path | None = None,
+    store_bytes: int | None = None,
+    store_network: bool = False,
+    limits: Mapping[str, int] | None = None,
+    settings: Settings | None = None,
+    keys: Keys | None = None,
+    hosts: Hosts | None = None,
+) -> Service:
+    """Return the service of a loaded model.
+
+    name:        what clients call it.
+    slots:       answers at a time. max_waiting: requests that may wait for one. chunk: prompt
+                 tokens a call.
+    cache_bytes: for prefixes known already; 0 reads every prompt from its beginning.
+    store:       folder of sessions, of `store_bytes` at most; None keeps none. store_network: it is
+                 shared by several machines.
+    limits:      fields of Limits that are not to be the default. `max_choices` is the slots, if
+                 these are fewer.
+    keys, hosts: who may ask; everybody on this machine unless they say otherwise.
+    """
+    fingerprint = fingerprint_of(llm)
+    cache = None
+    if cache_bytes:
+        config, dtype = llm.model.config, llm.model.dtype
+        cache = PrefixCache(fingerprint.digest, config, dtype, max_bytes=cache_bytes)
+    bounds = Limits(
+        **{"max_choices": min(Limits.max_choices, slots), **(limits or {})},
+        vocab_size=llm.tokenizer.vocab_size,
+    )
+    return Service(
+        llm,
+        Engine(llm.model, slots, chunk=chunk, max_waiting=max_waiting, prefix_cache=cache),
+        name=name,
+        fingerprint=fingerprint,
+        version=__version__,
+        limits=bounds,
+        keys=keys,
+        hosts=hosts,
+        settings=settings,
+        store=None
+        if store is None
+        else Store(store, quota_bytes=store_bytes, network=store_network),
+    )

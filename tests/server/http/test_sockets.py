@@ -1,0 +1,53 @@
+"""Addresses: bound before anything else, told if they are taken, and left to whoever comes next."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+
+from griffin.server.http.sockets import bound
+
+
+def test_an_address_that_is_taken_is_told_before_anything_starts():
+    [holder] = bound("127.0.0.1", 0, None)
+    holder.listen(1)
+    with (
+        holder,
+        pytest.raises(
+            OSError, match=f"127.0.0.1:{holder.getsockname()[1]}: Address already in use"
+        ),
+    ):
+        bound("127.0.0.1", holder.getsockname()[1], None)
+
+
+def test_sockets_of_a_path_are_closed_to_others(tmp_path):
+    path = tmp_path / "door"
+    [first] = bound("ignored", 1, path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    os.close(first.detach())  # as where its process was killed
+    assert path.is_socket()
+    [second] = bound("ignored", 1, path)  # the one that lay there made room
+    with second:
+        second.listen(1)
+        with pytest.raises(OSError, match="door: another one listens there"):
+            bound("ignored", 1, path)
+        assert path.is_socket()
+    assert not path.exists()
+    path.write_text("mine")
+    with pytest.raises(ValueError, match="is no socket"):
+        bound("ignored", 1, path)
+    assert path.read_text() == "mine"
+
+
+def test_the_path_of_a_successor_stays(tmp_path):
+    """Who begins while another ends may have taken the path already."""
+    path = tmp_path / "door"
+    [first] = bound("ignored", 1, path)  # and does not listen, so it makes room
+    [second] = bound("ignored", 1, path)
+    with second:
+        second.listen(1)
+        first.close()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
