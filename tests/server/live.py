@@ -17,11 +17,15 @@ from openai import OpenAI
 
 from griffin.llm import LLM
 from griffin.server.build import build
+from griffin.server.http.keys import Keys
 from griffin.server.http.sockets import bound
 from griffin.server.run import Server
 from griffin.server.service import Service
+from griffin.server.settings import Settings
 
 NAME = "toy"
+ALICE, BOB = "alice-key-0123456789", "bob-key-0123456789"
+CHAT = {"messages": [{"role": "user", "content": "my secret owl"}], "max_tokens": 4, "seed": 1}
 
 
 class Live:
@@ -99,3 +103,33 @@ def serving(llm: LLM, store: Path | None = None, **options: Any) -> Iterator[Liv
         server.stop()
         thread.join(20)
         assert not thread.is_alive(), "the server did not stop"
+
+
+@contextmanager
+def guarded(llm: LLM, store: Path) -> Iterator[Live]:
+    """Run a server with the keys of Alice and Bob, small limits and little patience."""
+    settings = Settings(
+        body_seconds=0.3,
+        header_seconds=0.3,
+        send_seconds=0.5,
+        max_header_bytes=4096,
+        max_connections=20,
+    )
+    limits = {"max_body_bytes": 100_000}
+    with serving(llm, store, keys=Keys([ALICE, BOB]), settings=settings, limits=limits) as live:
+        yield live
+
+
+def as_(live: Live, key: str, **headers: str) -> httpx2.Client:
+    return live.http(headers={"authorization": f"Bearer {key}", **headers})
+
+
+def received(sock: socket.socket) -> bytes:
+    """Return what comes until the other side closes."""
+    received = b""
+    try:
+        while piece := sock.recv(65536):
+            received += piece
+    except ConnectionError:
+        pass
+    return received

@@ -3,104 +3,30 @@
 from __future__ import annotations
 
 import ast
-import asyncio
-import hmac
 import http.client
-import json
 import logging
-import socket
 import threading
-import time
 from pathlib import Path
 
-import httpx2
 import pytest
-from click.testing import CliRunner
 
 import griffin
-from griffin.cli import main
 from griffin.server import keeping
-from griffin.server.build import build
-from griffin.server.errors import ApiError
-from griffin.server.http.body import Budget
-from griffin.server.http.hosts import Hosts, is_loopback
-from griffin.server.http.keys import Keys, check_exposure
-from griffin.server.http.sockets import bound_to_path
+from griffin.server.http.keys import Keys
 from griffin.server.limits import Limits
 from griffin.server.protocol import body as parsing
 from griffin.server.protocol.operations import OPERATIONS
-from griffin.server.run import Server
 from griffin.server.settings import Settings
-from tests.server.fleet.test_supervisor import until
-from tests.server.live import endless, serving
-
-ALICE, BOB = "alice-key-0123456789", "bob-key-0123456789"
-CHAT = {"messages": [{"role": "user", "content": "my secret owl"}], "max_tokens": 4, "seed": 1}
+from tests.server.live import ALICE, BOB, CHAT, as_, guarded, serving
 
 
 @pytest.fixture(scope="module")
 def live(llm, tmp_path_factory):
-    """A server with two keys, small limits and little patience."""
-    settings = Settings(
-        body_seconds=0.3,
-        header_seconds=0.3,
-        send_seconds=0.5,
-        max_header_bytes=4096,
-        max_connections=20,
-    )
-    with serving(
-        llm,
-        tmp_path_factory.mktemp("guard") / "store",
-        keys=Keys([ALICE, BOB]),
-        settings=settings,
-        limits={"max_body_bytes": 100_000},
-    ) as live:
+    with guarded(llm, tmp_path_factory.mktemp("guard") / "store") as live:
         yield live
 
 
-def as_(live, key, **headers):
-    return live.http(headers={"authorization": f"Bearer {key}", **headers})
-
-
 # Who may come in.
-
-
-def test_the_default_is_this_machine_alone():
-    host = next(param for param in _serve().params if param.name == "host")
-    assert is_loopback(host.default)
-    assert [is_loopback(h) for h in ("127.0.0.1", "::1", "localhost", "127.9.9.9")] == [True] * 4
-    assert not any(
-        is_loopback(h) for h in ("0.0.0.0", "::", "192.168.1.5", "localhost.evil.example", "")
-    )
-
-
-def _serve():
-    from griffin.cli.serve import command
-
-    return command
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.1", "::", "example.org"])
-def test_other_machines_need_a_key(host):
-    """Said before the model is loaded, which may take minutes."""
-    refused = CliRunner().invoke(main, ["serve", "--host", host, "--model", "/nowhere"])
-    assert refused.exit_code == 2 and "no API key" in refused.output
-    check_exposure(host, None, Keys([ALICE]), False)
-    check_exposure(host, None, Keys(), True)
-
-
-def test_keys_come_from_files_that_others_cannot_read(tmp_path):
-    path = tmp_path / "keys"
-    path.write_text(f"# ours\n{ALICE}\n\n{BOB}\n")
-    path.chmod(0o644)
-    with pytest.raises(ValueError, match="chmod 600"):
-        Keys.read(path)
-    path.chmod(0o600)
-    keys = Keys.read(path)
-    assert keys.namespace(f"Bearer {ALICE}") != keys.namespace(f"bearer {BOB}")
-    for wrong in ("short", "with space 0123456789", "ключ-0123456789-0123456789"):
-        with pytest.raises(ValueError, match="key 1"):
-            Keys([wrong])
 
 
 def test_every_path_but_two_needs_a_key(live):
@@ -135,87 +61,6 @@ def test_wrong_keys(live, given):
         assert http.get("/v1/models").json()["error"]["code"] == "invalid_api_key"
 
 
-def test_keys_are_compared_in_constant_time(monkeypatch):
-    """All of them, whichever fits, by digests of one length."""
-    keys, compared, compare = Keys([ALICE, BOB]), [], hmac.compare_digest
-
-    def noted(a, b):
-        compared.append((len(a), len(b)))
-        return compare(a, b)
-
-    monkeypatch.setattr(hmac, "compare_digest", noted)
-    keys.namespace(f"Bearer {ALICE}")
-    with pytest.raises(ApiError):
-        keys.namespace("Bearer x")
-    assert compared == [(32, 32)] * 4
-    assert ALICE.encode() not in b"".join(keys._digests)
-
-
-# Pages that speak to the server behind one's back.
-
-
-def test_a_name_that_is_not_ours(live):
-    for host in (
-        "evil.example",
-        "evil.example:8000",
-        "localhost.evil.example",
-        "127.0.0.1.evil.example",
-    ):
-        with as_(live, ALICE, host=host) as http:
-            answer = http.get("/v1/models")
-            assert answer.status_code == 403 and answer.json()["error"]["code"] == "forbidden", host
-    for host in ("localhost", f"127.0.0.1:{live.port}", "[::1]:8000"):
-        with as_(live, ALICE, host=host) as http:
-            assert http.get("/v1/models").status_code == 200, host
-
-
-@pytest.mark.parametrize(
-    "origin", ["https://evil.example", "null", "http://localhost.evil.example"]
-)
-def test_a_page_from_elsewhere(live, origin):
-    with as_(live, ALICE, origin=origin) as http:
-        assert http.post("/v1/chat/completions", json=CHAT).status_code == 403
-        assert http.delete("/v1/sessions/x").status_code == 403
-        assert http.options("/v1/chat/completions").status_code == 403
-        read = http.get("/v1/models")
-        assert not [name for name in read.headers if name.startswith("access-control")]
-
-
-def test_our_own_page(live):
-    with as_(live, ALICE, origin=live.url) as http:
-        assert http.post("/v1/chat/completions", json=CHAT).status_code == 200
-
-
-def test_a_page_that_was_allowed(llm):
-    hosts = Hosts(origins=["https://chat.example.org"])
-    with (
-        serving(llm, hosts=hosts) as live,
-        live.http(headers={"origin": "https://chat.example.org"}) as http,
-    ):
-        asked = http.options("/v1/chat/completions")
-        assert asked.status_code == 204
-        assert asked.headers["access-control-allow-origin"] == "https://chat.example.org"
-        assert "access-control-allow-credentials" not in asked.headers
-        answer = http.post("/v1/chat/completions", json=CHAT)
-        assert answer.headers["access-control-allow-origin"] == "https://chat.example.org"
-    with pytest.raises(ValueError, match="no wildcards"):
-        Hosts(origins=["*"])
-
-
-@pytest.mark.parametrize(
-    "media", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""]
-)
-def test_a_body_that_a_form_could_send(live, media):
-    headers = {"content-type": media} if media else {}
-    with as_(live, ALICE) as http:
-        answer = http.post("/v1/chat/completions", content=json.dumps(CHAT), headers=headers)
-        assert (
-            answer.status_code == 415 and answer.json()["error"]["code"] == "unsupported_media_type"
-        )
-        zipped = {"content-type": "application/json", "content-encoding": "gzip"}
-        assert http.post("/v1/chat/completions", content=b"x", headers=zipped).status_code == 415
-
-
 def test_the_pages_own_headers(live):
     with live.http() as http:
         headers = http.get("/").headers
@@ -225,135 +70,7 @@ def test_the_pages_own_headers(live):
     )
 
 
-def test_a_unix_socket_is_closed_to_others_before_anybody_can_connect(llm, tmp_path, monkeypatch):
-    path, modes, listen = tmp_path / "door", [], socket.socket.listen
-
-    def noted(self, *given):
-        modes.append(path.stat().st_mode & 0o777)
-        return listen(self, *given)
-
-    monkeypatch.setattr(socket.socket, "listen", noted)
-    server = Server(build(llm, name="toy", slots=1), [bound_to_path(path)])
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
-    thread.start()
-    until(lambda: server.started, 20)
-    try:
-        with httpx2.Client(
-            transport=httpx2.HTTPTransport(uds=str(path)), base_url="http://localhost"
-        ) as http:
-            assert http.get("/health").status_code == 200 and server.url == f"unix:{path}"
-        with pytest.raises(OSError, match="another one listens there"):
-            bound_to_path(path)
-    finally:
-        server.stop()
-        thread.join(20)
-    assert modes == [0o600]
-
-
 # What is bounded.
-
-
-def test_large_bodies_are_refused_before_they_are_read(live):
-    head = (
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer"
-        f" {ALICE}\r\n"
-    )
-    head += "content-type: application/json\r\n"
-    with live.raw(f"{head}content-length: 999999999999\r\n\r\n".encode()) as sock:
-        assert b"413" in sock.recv(100)
-    with live.raw(f"{head}transfer-encoding: chunked\r\n\r\n".encode()) as sock:
-        sock.sendall(b"186A1\r\n" + b" " * 100_001 + b"\r\n")
-        assert b"413" in sock.recv(100)
-    with as_(live, ALICE) as http:
-        assert http.post("/v1/chat/completions", json=CHAT).status_code == 200
-
-
-def test_bodies_that_never_end(live):
-    head = (
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer"
-        f" {ALICE}\r\n"
-    )
-    head += "content-type: application/json\r\ncontent-length: 100\r\n\r\n{"
-    with live.raw(head.encode()) as sock:
-        answer = _all(sock)
-    assert b" 408 " in answer and b"body_timeout" in answer
-
-
-def test_headers_that_never_end(live):
-    for begun in (b"", b"GET /health HTTP/1.1\r\nhost: loc"):
-        with live.raw(begun) as sock:
-            start = time.monotonic()
-            assert _all(sock) == b"" and time.monotonic() - start < 2
-    # After an answer, too.
-    with live.raw(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n") as sock:
-        assert b"200 OK" in sock.recv(4096)
-        sock.sendall(b"GET /hea")
-        assert b"HTTP" not in _all(sock)
-
-
-def test_large_headers(live):
-    with live.http() as http:
-        answer = http.get("/health", headers={"x-owl": "o" * 5000})
-    assert answer.status_code in (400, 431)
-
-
-def test_more_connections_than_there_may_be(live):
-    held = [live.raw(b"") for _ in range(25)]
-    try:
-        with pytest.raises((httpx2.HTTPError, OSError)), live.http() as http:
-            http.get("/health")
-    finally:
-        for sock in held:
-            sock.close()
-    time.sleep(0.1)
-    with live.http() as http:
-        assert http.get("/health").status_code == 200
-
-
-def test_a_client_that_never_reads(live, llm):
-    """Its answer ends, its slot is free, and its connection gone."""
-    body = {
-        **CHAT,
-        "max_tokens": 20_000,
-        "n": 4,
-        "stream": True,
-        "logprobs": True,
-        "top_logprobs": 20,
-    }
-    body["logit_bias"] = {str(id): -100 for id in llm.stop_ids}
-    content = json.dumps(body).encode()
-    head = (
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer"
-        f" {ALICE}\r\n"
-    )
-    head += f"content-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
-    before = live.service.engine.stats().tokens_generated
-    with live.raw(head.encode() + content, buffer=4096) as sock:
-        assert live.busy()
-        assert live.idle(15)
-        assert live.service.engine.stats().tokens_generated - before < 80_000
-        assert not _all(sock).endswith(b"0\r\n\r\n")
-    assert live.service.budget.held == 0
-
-
-def test_bodies_together_are_bounded():
-    budget = Budget(100)
-    budget.take(80)
-    with pytest.raises(ApiError) as caught:
-        budget.take(21)
-    assert caught.value.status == 503
-    budget.give(80)
-    budget.take(100)
-
-
-def test_a_body_is_held_until_its_answer_is_over(live, llm):
-    content = json.dumps({**CHAT, "max_tokens": 20_000, "stream": True, **endless(llm)}).encode()
-    with as_(live, ALICE, **{"content-type": "application/json"}) as http:
-        with http.stream("POST", "/v1/chat/completions", content=content) as stream:
-            lines = stream.iter_lines()
-            next(lines)
-            assert live.service.budget.held == len(content)
-        assert live.idle() and live.service.budget.held == 0
 
 
 def test_large_bodies_are_parsed_beside_the_loop(live, monkeypatch):
@@ -532,14 +249,3 @@ def test_nothing_is_unpickled(live):
 
 def _path(operation) -> str:
     return operation.path.replace("{name}", "x").replace("{id}", "x").replace("{model}", "x")
-
-
-def _all(sock) -> bytes:
-    """Return what comes until the other side closes."""
-    received = b""
-    try:
-        while piece := sock.recv(65536):
-            received += piece
-    except ConnectionError:
-        pass
-    return received

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
+import threading
 
+import httpx2
 import pytest
 
-from griffin.server.http.sockets import bound
+from griffin.server.build import build
+from griffin.server.http.sockets import bound, bound_to_path
+from griffin.server.run import Server
+from tests.server.fleet.test_supervisor import until
 
 
 def test_an_address_that_is_taken_is_told_before_anything_starts():
@@ -51,3 +57,28 @@ def test_the_path_of_a_successor_stays(tmp_path):
         first.close()
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
+
+
+def test_a_unix_socket_is_closed_to_others_before_anybody_can_connect(llm, tmp_path, monkeypatch):
+    path, modes, listen = tmp_path / "door", [], socket.socket.listen
+
+    def noted(self, *given):
+        modes.append(path.stat().st_mode & 0o777)
+        return listen(self, *given)
+
+    monkeypatch.setattr(socket.socket, "listen", noted)
+    server = Server(build(llm, name="toy", slots=1), [bound_to_path(path)])
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
+    thread.start()
+    until(lambda: server.started, 20)
+    try:
+        with httpx2.Client(
+            transport=httpx2.HTTPTransport(uds=str(path)), base_url="http://localhost"
+        ) as http:
+            assert http.get("/health").status_code == 200 and server.url == f"unix:{path}"
+        with pytest.raises(OSError, match="another one listens there"):
+            bound_to_path(path)
+    finally:
+        server.stop()
+        thread.join(20)
+    assert modes == [0o600]

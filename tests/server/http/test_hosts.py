@@ -1,0 +1,56 @@
+"""Pages that speak to the server behind one's back, and those that may."""
+
+from __future__ import annotations
+
+import pytest
+
+from griffin.server.http.hosts import Hosts
+from tests.server.live import ALICE, CHAT, as_, serving
+
+
+def test_a_name_that_is_not_ours(live):
+    for host in (
+        "evil.example",
+        "evil.example:8000",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+    ):
+        with as_(live, ALICE, host=host) as http:
+            answer = http.get("/v1/models")
+            assert answer.status_code == 403 and answer.json()["error"]["code"] == "forbidden", host
+    for host in ("localhost", f"127.0.0.1:{live.port}", "[::1]:8000"):
+        with as_(live, ALICE, host=host) as http:
+            assert http.get("/v1/models").status_code == 200, host
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://localhost.evil.example"]
+)
+def test_a_page_from_elsewhere(live, origin):
+    with as_(live, ALICE, origin=origin) as http:
+        assert http.post("/v1/chat/completions", json=CHAT).status_code == 403
+        assert http.delete("/v1/sessions/x").status_code == 403
+        assert http.options("/v1/chat/completions").status_code == 403
+        read = http.get("/v1/models")
+        assert not [name for name in read.headers if name.startswith("access-control")]
+
+
+def test_our_own_page(live):
+    with as_(live, ALICE, origin=live.url) as http:
+        assert http.post("/v1/chat/completions", json=CHAT).status_code == 200
+
+
+def test_a_page_that_was_allowed(llm):
+    hosts = Hosts(origins=["https://chat.example.org"])
+    with (
+        serving(llm, hosts=hosts) as live,
+        live.http(headers={"origin": "https://chat.example.org"}) as http,
+    ):
+        asked = http.options("/v1/chat/completions")
+        assert asked.status_code == 204
+        assert asked.headers["access-control-allow-origin"] == "https://chat.example.org"
+        assert "access-control-allow-credentials" not in asked.headers
+        answer = http.post("/v1/chat/completions", json=CHAT)
+        assert answer.headers["access-control-allow-origin"] == "https://chat.example.org"
+    with pytest.raises(ValueError, match="no wildcards"):
+        Hosts(origins=["*"])
