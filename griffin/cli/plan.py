@@ -16,7 +16,7 @@ from griffin.cli.sizes import Size, binary
 if TYPE_CHECKING:
     import torch
 
-    from griffin.engine import Plan
+    from griffin.capacity import Capacity
     from griffin.model import GriffinConfig
 
 _BUFFER = 512 << 20  # bytes that are read to find the rate of memory
@@ -100,7 +100,7 @@ def command(
 
     Sizes are written 16G (2^30), 16GB (10^9), 500M or in bytes.
     """
-    from griffin.engine import plan
+    from griffin.capacity import plan
 
     if no_prefix_cache and prefix_cache is not None:
         raise click.UsageError("give --prefix-cache or --no-prefix-cache, not both")
@@ -200,7 +200,7 @@ def measured_rates(
     return {"read": read, "product": product}
 
 
-def expected_speeds(made: Plan) -> dict[str, float]:
+def expected_speeds(made: Capacity) -> dict[str, float]:
     """Return the tokens a second to expect of sequences with full windows, after a short trial."""
     from griffin.cli.trial import MOST_ROWS, Trial
 
@@ -212,14 +212,16 @@ def expected_speeds(made: Plan) -> dict[str, float]:
     }
 
 
-def counts(made: Plan) -> list[int]:
+def counts(made: Capacity) -> list[int]:
     """Return for how many sequences at once speeds are told: one, eight and all."""
     return sorted({1, min(8, made.slots), made.slots})
 
 
-def as_dict(made: Plan, name: str, disk: int | None, rates: Mapping[str, float]) -> dict[str, Any]:
+def as_dict(
+    made: Capacity, name: str, disk: int | None, rates: Mapping[str, float]
+) -> dict[str, Any]:
     """Return a plan as plain values for JSON; speeds are None without rates."""
-    from griffin.engine.plan import parts
+    from griffin.capacity import parts
     from griffin.engine.prefix_cache import EVERY
 
     fixed, token = parts(made.config, made.dtype)

@@ -31,7 +31,7 @@ def check_room(
     """
     import torch
 
-    from griffin.engine import plan
+    from griffin.capacity import plan
 
     subject = subject_of(model, revision, dtype, quantize)
     on_gpu = torch.cuda.is_available() if device is None else device.startswith("cuda")

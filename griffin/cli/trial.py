@@ -9,7 +9,7 @@ from itertools import cycle, islice
 
 import torch
 
-from griffin.engine import plan
+from griffin.capacity import plan
 from griffin.model import Griffin, GriffinConfig, State
 from griffin.quant import quantize_model
 

@@ -3,7 +3,6 @@
 from griffin.engine.context import Context, Seen
 from griffin.engine.engine import Engine
 from griffin.engine.generate import Generation, generate
-from griffin.engine.plan import Plan, plan
 from griffin.engine.prefix_cache import PrefixCache
 from griffin.engine.read import CHUNK, read
 from griffin.engine.request import End, EndReason, Event, FinishReason, Refused, Request, check_ids
@@ -21,7 +20,6 @@ __all__ = [
     "Event",
     "FinishReason",
     "Generation",
-    "Plan",
     "PrefixCache",
     "Refused",
     "Request",
@@ -31,7 +29,6 @@ __all__ = [
     "Ticket",
     "check_ids",
     "generate",
-    "plan",
     "read",
     "score",
 ]

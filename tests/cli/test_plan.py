@@ -9,10 +9,11 @@ import torch
 
 import griffin
 from griffin.bench.work import weight_bytes
+from griffin.capacity import plan
 from griffin.cli import plan as plan_file
 from griffin.cli import trial
 from griffin.cli.sizes import Size, binary
-from griffin.engine import Engine, plan
+from griffin.engine import Engine
 from griffin.engine.prefix_cache import PrefixCache
 from griffin.model import GriffinConfig, State
 from tests.toy import CONFIG

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from griffin.capacity import plan
 from griffin.cli import room
 from griffin.cli.room import check_room, memory_bytes
-from griffin.engine import plan
 from griffin.model import GriffinConfig
 
 ASKED = {

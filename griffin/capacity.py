@@ -24,7 +24,7 @@ STATE_HEADER = 4096  # of a saved state: names, shapes and metadata before its t
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Capacity:
     """How the memory of a machine is divided. All in bytes but `slots` and `kept`.
 
     slots, kept:         sequences in an engine's slots, and states outside of them; arguments of
@@ -134,7 +134,7 @@ def plan(
     prefix_cache_bytes: int = 0,
     weight_bytes: int | None = None,
     runtime_bytes: int = RUNTIME_BYTES,
-) -> Plan:
+) -> Capacity:
     """Divide memory among weights, cache and live sequences.
 
     ram_bytes:          what all of it together may take.
@@ -149,8 +149,8 @@ def plan(
     weights = model_bytes(config, dtype, format) if weight_bytes is None else weight_bytes
     slot = Slots.bytes(config, dtype)
 
-    def divide(count: int) -> Plan:
-        return Plan(
+    def divide(count: int) -> Capacity:
+        return Capacity(
             config=config,
             dtype=dtype,
             format=format,

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from griffin.bench.work import decode_bytes, operations, state_bytes, weight_bytes
-from griffin.engine import Engine, Slots, plan
-from griffin.engine.plan import model_bytes, parts, step_operations
+from griffin.capacity import model_bytes, parts, plan, step_operations
+from griffin.engine import Engine, Slots
 from griffin.model import Griffin, GriffinConfig, State
 from griffin.quant.quantize import quantize_model
 from tests.conftest import GRIFFIN, HAWK
