@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from griffin import ops
     from griffin.answer import Piece, Result, Stream
+    from griffin.document import Document
     from griffin.engine import Context
     from griffin.grammar import Grammar
     from griffin.llm import LLM, Score
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LLM",
     "Context",
+    "Document",
     "Grammar",
     "Griffin",
     "GriffinConfig",
@@ -40,6 +42,7 @@ __all__ = [
 
 _WHERE = {
     "Context": "griffin.engine",
+    "Document": "griffin.document",
     "Grammar": "griffin.grammar",
     "Griffin": "griffin.model",
     "GriffinConfig": "griffin.model",

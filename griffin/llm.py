@@ -13,6 +13,7 @@ from typing import Any, cast, overload
 import torch
 
 from griffin.answer import Piece, Result, Stream, Writer
+from griffin.document import Document
 from griffin.engine import CHUNK, Context, Request, Seen, check_ids, generate, read, score
 from griffin.grammar import CompiledGrammar, Grammar, Grammars
 from griffin.model import Griffin
@@ -260,6 +261,24 @@ class LLM:
         return Context(
             state=state, pending=(held[-1],), seen=before.seen.then(seen), tokens=total + 1
         )
+
+    def document(
+        self,
+        text: str | Iterable[str] = (),
+        *,
+        chat: bool | None = None,
+        hold: bool = True,
+        progress: Callable[[int], object] | None = None,
+    ) -> Document:
+        """Read a text of any length once, in constant memory, to ask about it as often as you like.
+
+        text: a string or blocks of any size, such as an open file, which gives its lines; more may
+              follow with `Document.read`.
+        The other arguments, and the errors, are those of Document.
+        """
+        document = Document(self, chat=chat, hold=hold, progress=progress)
+        document.read(text)
+        return document
 
     @overload
     def score(self, texts: str) -> Score: ...

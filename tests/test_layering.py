@@ -17,7 +17,9 @@ ROOT = Path(griffin.__file__).parent
 
 # room -> rooms it may import, besides itself; a name with a dot allows that file alone
 ALLOWED: dict[str, set[str]] = {
-    "__init__": {"llm", "loading", "answer", "engine", "grammar", "model", "ops", "sampling"},
+    "__init__": {
+        *("llm", "loading", "answer", "document", "engine", "grammar", "model", "ops", "sampling"),
+    },
     "ops": set(),
     "model": {"ops"},
     "quant": {"model", "ops"},
@@ -28,7 +30,8 @@ ALLOWED: dict[str, set[str]] = {
     "capacity": {"engine", "model", "ops"},
     "grammar": {"text", "sampling"},
     "answer": {"engine", "model", "text"},
-    "llm": {"answer", "engine", "grammar", "sampling", "model", "text"},
+    "document": {"answer", "engine", "grammar", "text"},
+    "llm": {"answer", "document", "engine", "grammar", "sampling", "model", "text"},
     "loading": {"llm", "checkpoints", "quant", "model", "sampling", "text"},
     "sessions": {"model", "engine"},
     "conversation": {"llm", "answer", "sessions", "engine", "text", "model", "sampling"},
@@ -53,6 +56,7 @@ ALLOWED: dict[str, set[str]] = {
             "loading",
             "answer",
             "capacity",
+            "document",
             "engine",
             "grammar",
             "sampling",
@@ -66,9 +70,11 @@ ALLOWED: dict[str, set[str]] = {
 }
 # What only tests and benchmarks/ use, and benchmarks/ itself, which is in no wheel.
 RIVALS = {"benchmarks", "gguf", "llama_cpp", "recurrentgemma", "transformers"}
+# Imported by a verb while it runs.
+LATE = ("cli.shared.progress", "cli.shared.trial")
 NO_TORCH = (
     *("text", "server.protocol", "server.http", "server.fleet"),
-    *("cli.__init__", "cli.options", "__init__"),
+    *("cli.__init__", "cli.shared.model_source", "__init__"),
 )
 # Of the rooms that a verb imports when it runs, what its options are made of.
 LIGHT = ("server.limits", "server.settings")
@@ -144,7 +150,7 @@ def test_rooms_without_torch(room):
         heavy = {
             i for i in imports(modules()[name]) if i.split(".")[0] in ("torch", "transformers")
         }
-        if name == "cli.options":
+        if name == "cli.shared.model_source":
             heavy = {i for i in top_level_imports(modules()[name]) if i.startswith("torch")}
         assert not heavy, f"griffin.{name} imports {heavy}"
 
@@ -171,7 +177,7 @@ def top_level_imports(tree: ast.Module) -> set[str]:
 @pytest.mark.parametrize("name", [n for n in modules() if n.startswith("cli.")])
 def test_verbs_import_heavy_things_when_they_run(name):
     """`griffin VERB --help` is instant, whichever the verb."""
-    if name in ("cli.progress", "cli.trial"):  # imported by a verb while it runs
+    if name in LATE:
         return
     heavy = ("torch", "rich", "numpy", "tokenizers")
     rooms = (
@@ -179,6 +185,7 @@ def test_verbs_import_heavy_things_when_they_run(name):
         "loading",
         "answer",
         "capacity",
+        "document",
         "engine",
         "model",
         "ops",
@@ -191,4 +198,18 @@ def test_verbs_import_heavy_things_when_they_run(name):
         top = imported.split(".")[0]
         assert top not in heavy, f"griffin.{name} imports {imported} at its top"
         if top == "griffin" and imported.split(".")[1:3] not in [n.split(".") for n in LIGHT]:
-            assert room_of(imported) not in rooms, f"griffin.{name} imports {imported} at its top"
+            late = any(imported.startswith(f"griffin.{each}.") for each in LATE)
+            assert not late and room_of(imported) not in rooms, (
+                f"griffin.{name} imports {imported} at its top"
+            )
+
+
+@pytest.mark.parametrize("name", [n for n in modules() if n.startswith("cli.")])
+def test_no_verb_imports_another(name):
+    """What verbs share lies in cli/shared, which imports no verb."""
+    verbs = {n.split(".")[1] for n in modules() if n.startswith("cli.")} - {"__init__", "shared"}
+    own = name.split(".")[1]
+    for imported in imports(modules()[name]):
+        parts = imported.split(".")
+        if parts[:2] == ["griffin", "cli"]:
+            assert parts[2] not in verbs - {own}, f"griffin.{name} imports {imported}"

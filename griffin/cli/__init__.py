@@ -18,7 +18,7 @@ VERBS = {
         "griffin.cli.generate:command",
         "Continue a prompt, a file or standard input of any size.",
     ),
-    "chat": ("griffin.cli.chat:command", "Talk with a model in the terminal."),
+    "chat": ("griffin.cli.chat.command:command", "Talk with a model in the terminal."),
     "serve": (
         "griffin.cli.serve:command",
         "Serve a model over HTTP, as OpenAI's interface and a chat page.",

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import click
 
-from griffin.cli.document import Document, TextOnly, wants_turns
-from griffin.cli.options import model_options, open_llm, sampling_from, sampling_options
-from griffin.cli.reading import notice, opened
+from griffin.cli.shared.model_source import ModelSource, model_options
+from griffin.cli.shared.reading import TextOnly, notice, opened
+from griffin.cli.shared.results import answer_dict
+from griffin.cli.shared.sampling import sampling_from, sampling_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,13 +55,7 @@ def command(
     asked: tuple[str, ...],
     list_path: Path | None,
     chat: bool | None,
-    model: str,
-    tokenizer: str | None,
-    revision: str | None,
-    dtype: str | None,
-    quantize: str | None,
-    device: str | None,
-    threads: int | None,
+    source: ModelSource,
     stats: bool,
     as_json: bool,
     **sampling: Any,
@@ -74,24 +69,30 @@ def command(
     question. For a base model (--raw) they are the same without a turn; write the question so that
     the answer is what comes next, such as "The author's name is".
     """
+    from griffin.cli.shared.progress import ReadingBar
+    from griffin.text.pieces import TextSource
+
     questions = _questions(asked, list_path)
     fields = sampling_from(sampling)
-    llm = open_llm(model, tokenizer, revision, dtype, quantize, device, threads)
+    llm = source.llm()
     # A wrong flag is told before a long text is read.
     llm.params(**fields).check_vocabulary(llm.model.config.vocab_size)
-    document = Document(llm, chat=wants_turns(llm, chat))
     began = time.perf_counter()
-    prompts, shared = _read(document, path, questions)
+    with opened(path) as (stream, size), ReadingBar(size) as bar:
+        text = TextSource(cast(BinaryIO, TextOnly(stream, str(path))), bar.took)
+        document = llm.document(text, chat=chat, progress=bar.read)
+        answers = document.stream_all(questions, **fields)
+    notice(text.replaced, document.hard_cuts)
     read = time.perf_counter()
-    printer = Printer(questions, shared, llm.name, as_json)
-    for which, piece, result in llm.stream_all(prompts, **document.sampling(fields)):
+    printer = Printer(questions, document.shared, llm.name, as_json)
+    for which, piece, result in answers:
         printer.take(which, piece.text, result)
     if stats:
         spent = time.perf_counter() - read
         click.echo(
-            f"{shared:,} tokens read once in {read - began:.2f} s, {printer.generated:,} tokens of"
-            f" {len(questions)} answers in {spent:.2f} s: {printer.generated / spent:,.1f} tokens/s"
-            " together",
+            f"{document.shared:,} tokens read once in {read - began:.2f} s,"
+            f" {printer.generated:,} tokens of {len(questions)} answers in {spent:.2f} s:"
+            f" {printer.generated / spent:,.1f} tokens/s together",
             err=True,
         )
 
@@ -141,31 +142,11 @@ class Printer:
 
     def _foot(self, result: Result) -> None:
         if self._as_json:
-            fields = as_dict(self._questions[self._turn], result, self._shared) | {
-                "model": self._model
-            }
+            question = self._questions[self._turn]
+            fields = answer_dict(question, result, self._shared, self._model)
             click.echo(json.dumps(fields, ensure_ascii=False))
         else:
             click.echo("" if self._turn == len(self._questions) - 1 else "\n")
-
-
-def as_dict(question: str, result: Result, shared: int) -> dict[str, Any]:
-    """Return a question and its answer as plain values for JSON.
-
-    cached_tokens are those of the text that were read once for all questions; the seconds do not
-    count them.
-    """
-    return {
-        "question": question,
-        "answer": result.text,
-        "finish_reason": result.finish_reason,
-        "prompt_tokens": result.prompt_tokens,
-        "cached_tokens": shared,
-        "generated_tokens": result.generated_tokens,
-        "first_seconds": result.first_seconds,
-        "seconds": result.seconds,
-        "seed": result.seed,
-    }
 
 
 def _questions(asked: tuple[str, ...], path: Path | None) -> list[str]:
@@ -184,16 +165,3 @@ def _questions(asked: tuple[str, ...], path: Path | None) -> list[str]:
         if not question.strip():
             raise ValueError(f"question {number} is empty; write what you want to know")
     return questions
-
-
-def _read(document: Document, path: Path, questions: Sequence[str]) -> tuple[list[Any], int]:
-    """Read the text, with a bar; return what `Document.prompts` does."""
-    from griffin.cli.progress import ReadingBar
-    from griffin.text.pieces import TextSource
-
-    with opened(path) as (stream, size), ReadingBar(size) as bar:
-        text = TextSource(cast(BinaryIO, TextOnly(stream, str(path))), bar.took)
-        document.read(text, bar.read)
-        prompts = document.prompts(questions, bar.read)
-    notice(text.replaced, document.hard_cuts)
-    return prompts

@@ -60,7 +60,7 @@ def command(
         raise click.UsageError(f"expected {wants}, got {len(paths)} paths")
     from griffin.checkpoints import convert, random_checkpoint
     from griffin.checkpoints.models import parse_dtype
-    from griffin.cli.progress import WorkBar
+    from griffin.cli.shared.progress import WorkBar
     from griffin.model import GriffinConfig
 
     if preset:

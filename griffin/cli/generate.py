@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from griffin.cli.options import model_options, open_llm, sampling_from, sampling_options
-from griffin.cli.reading import notice, opened, read_text
+from griffin.cli.shared.model_source import ModelSource, model_options
+from griffin.cli.shared.reading import notice, opened, read_text
+from griffin.cli.shared.results import result_dict, statistics
+from griffin.cli.shared.sampling import sampling_from, sampling_options
 
 if TYPE_CHECKING:
-    from griffin.answer import Result, Stream
+    from griffin.answer import Stream
     from griffin.grammar import Grammar
     from griffin.llm import LLM
 
@@ -61,13 +63,7 @@ if TYPE_CHECKING:
 def command(
     prompt: str | None,
     path: Path | None,
-    model: str,
-    tokenizer: str | None,
-    revision: str | None,
-    dtype: str | None,
-    quantize: str | None,
-    device: str | None,
-    threads: int | None,
+    source: ModelSource,
     chat: bool,
     schema: Path | None,
     regex: str | None,
@@ -93,7 +89,7 @@ def command(
         raise click.UsageError("give a PROMPT, --file FILE, or something on standard input")
     grammar = _grammar(schema, regex, choices)
     fields = sampling_from(sampling)
-    llm = open_llm(model, tokenizer, revision, dtype, quantize, device, threads)
+    llm = source.llm()
     llm.params(**fields)  # a wrong flag is told before a long text is read
     if grammar is not None:
         llm.grammars.compile(grammar)
@@ -103,55 +99,21 @@ def command(
         if echo and not as_json:
             click.echo(prompt, nl=False)
     else:
-        with opened("-" if path is None else path) as (source, size):
+        with opened("-" if path is None else path) as (text, size):
             if chat:
-                stream = _begin(llm, _text(source), chat, fields)
+                stream = _begin(llm, _text(text), chat, fields)
             else:
-                stream = llm.stream(read_text(llm, source, size), **fields)
+                stream = llm.stream(read_text(llm, text, size), **fields)
     for piece in stream:
         if not as_json and piece.text:
             sys.stdout.write(piece.text)
             sys.stdout.flush()
     if as_json:
-        click.echo(json.dumps(as_dict(stream.result, llm), ensure_ascii=False))
+        click.echo(json.dumps(result_dict(stream.result, llm), ensure_ascii=False))
     else:
         click.echo()
     if stats:
         click.echo(statistics(stream.result), err=True)
-
-
-def statistics(result: Result) -> str:
-    """Return a line for people about how an answer went."""
-    return (
-        f"{result.prompt_tokens:,} tokens in, {result.generated_tokens:,} out"
-        f" ({result.finish_reason}); first after {result.first_seconds:.2f} s, then"
-        f" {result.decode_tokens_per_second:,.1f} tokens/s; seed {result.seed}"
-    )
-
-
-def as_dict(result: Result, llm: LLM) -> dict[str, Any]:
-    """Return a result as plain values for JSON."""
-
-    def token(id: int, logprob: float) -> dict[str, Any]:
-        return {"id": id, "text": llm.tokenizer.token_text(id), "logprob": logprob}
-
-    out: dict[str, Any] = {
-        "text": result.text,
-        "finish_reason": result.finish_reason,
-        "stop": result.stop,
-        "ids": list(result.ids),
-        "logprobs": list(result.logprobs),
-        "prompt_tokens": result.prompt_tokens,
-        "generated_tokens": result.generated_tokens,
-        "first_seconds": result.first_seconds,
-        "seconds": result.seconds,
-        "tokens_per_second": result.tokens_per_second,
-        "seed": result.seed,
-        "model": llm.name,
-    }
-    if any(result.alternatives):
-        out["alternatives"] = [[token(*pair) for pair in row] for row in result.alternatives]
-    return out
 
 
 def _grammar(schema: Path | None, regex: str | None, choices: tuple[str, ...]) -> Grammar | None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from griffin.cli.shared.model_source import ModelSource
+
 if TYPE_CHECKING:
     from griffin.model import GriffinConfig
 
@@ -54,10 +56,7 @@ def _of_preset(name: str) -> dict[str, Any]:
 
 
 def _of_checkpoint(model: str, revision: str | None) -> dict[str, Any]:
-    from griffin import checkpoints
-    from griffin.loading import bundled
-
-    source = checkpoints.open(bundled(model), revision=revision)
+    source = ModelSource(model=model, revision=revision).checkpoint()
     shapes = {name: list(source.shape(name)) for name in source.names()}
     dtypes: Counter[str] = Counter()
     for name, shape in shapes.items():

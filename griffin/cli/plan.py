@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from griffin.cli.options import set_threads
-from griffin.cli.sizes import Size, binary
+from griffin.cli.shared.model_source import ModelSource, set_threads
+from griffin.cli.shared.sizes import Size, binary
 
 if TYPE_CHECKING:
     import torch
@@ -101,6 +100,7 @@ def command(
     Sizes are written 16G (2^30), 16GB (10^9), 500M or in bytes.
     """
     from griffin.capacity import plan
+    from griffin.cli.shared.spec import spec_of
 
     if no_prefix_cache and prefix_cache is not None:
         raise click.UsageError("give --prefix-cache or --no-prefix-cache, not both")
@@ -108,14 +108,14 @@ def command(
         raise click.UsageError(
             "--product-rate goes with --read-rate; without both, both are measured"
         )
-    subject = subject_of(model, revision, dtype, quantize)
+    spec = spec_of(ModelSource(model=model, revision=revision, dtype=dtype, quantize=quantize))
     if prefix_cache is None:
         prefix_cache = 0 if no_prefix_cache else min(_CACHE, ram // 8)
     made = plan(
-        subject.config,
+        spec.config,
         ram_bytes=ram,
-        dtype=subject.dtype,
-        format=subject.format,
+        dtype=spec.dtype,
+        format=spec.format,
         slots=slots,
         kept=kept,
         prefix_cache_bytes=prefix_cache,
@@ -128,58 +128,13 @@ def command(
         )
     elif measure:
         set_threads(threads)
-        rates = measured_rates(subject.config, subject.dtype, subject.format)
+        rates = measured_rates(spec.config, spec.dtype, spec.format)
         expected = expected_speeds(made)
-    facts = as_dict(made, subject.name, disk, rates) | {"expected_tokens_per_second": expected}
+    facts = as_dict(made, spec.name, disk, rates) | {"expected_tokens_per_second": expected}
     if as_json:
         click.echo(json.dumps(facts))
     else:
         _print(facts)
-
-
-class Subject(NamedTuple):
-    """What is planned for: a name for people, the shape, the type, and the packed format of the
-    matrices."""
-
-    name: str
-    config: GriffinConfig
-    dtype: torch.dtype
-    format: str | None
-
-
-def subject_of(
-    model: str, revision: str | None, dtype: str | None, quantize: str | None
-) -> Subject:
-    """Find out what `griffin.load` would make of a model; of a released one the shape is enough."""
-    from griffin import checkpoints
-    from griffin.loading import bundled
-    from griffin.model import GriffinConfig
-    from griffin.model.config import PRESETS
-    from griffin.quant import fastest_layout, get_format
-
-    if quantize is not None:
-        get_format(quantize)  # ValueError for a name that is none
-    place = bundled(model)
-    here = isinstance(place, Path) or Path(model).expanduser().exists()
-    shape = model.rpartition("/")[2].removesuffix("-it")
-    if not here and (shape in PRESETS or "/" not in model):
-        try:
-            config = GriffinConfig.preset(shape)
-        except ValueError as error:
-            raise ValueError(f"{model} is neither here nor a released shape: {error}") from None
-        chosen = checkpoints.parse_dtype(dtype or "bfloat16")
-        return Subject(
-            f"the shape {shape}", config, chosen, quantize or fastest_layout(chosen, "cpu")
-        )
-    source = checkpoints.open(place, revision=revision)
-    chosen = checkpoints.parse_dtype(dtype or source.dtype("model.final_norm.weight"))
-    if source.quantization is not None:
-        if quantize is not None:
-            raise ValueError(
-                f"{model} is {source.quantization.format} already; leave --quantize out"
-            )
-        return Subject(model, source.config, chosen, source.quantization.format)
-    return Subject(model, source.config, chosen, quantize or fastest_layout(chosen, "cpu"))
 
 
 def measured_rates(
@@ -202,7 +157,7 @@ def measured_rates(
 
 def expected_speeds(made: Capacity) -> dict[str, float]:
     """Return the tokens a second to expect of sequences with full windows, after a short trial."""
-    from griffin.cli.trial import MOST_ROWS, Trial
+    from griffin.cli.shared.trial import MOST_ROWS, Trial
 
     trial = Trial(made.config, made.dtype, made.format)
     window = made.config.attention_window_size

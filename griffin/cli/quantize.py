@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from griffin.cli.shared.model_source import ModelSource, set_threads
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -71,14 +73,12 @@ def command(
     loads like any other checkpoint; DST appears only when it is complete.
     """
     from griffin import checkpoints
-    from griffin.cli.options import set_threads
-    from griffin.cli.progress import WorkBar
-    from griffin.loading import bundled
+    from griffin.cli.shared.progress import WorkBar
 
     if calibrate is not None and kind == "bf16":
         raise click.UsageError("bf16 has nothing to calibrate; drop --calibrate")
     set_threads(threads)
-    source = checkpoints.open(bundled(src), revision=revision)
+    source = ModelSource(model=src, revision=revision).checkpoint()
     sample = None if calibrate is None else _sample(source, tokenizer, calibrate, calibrate_tokens)
     with WorkBar(in_bytes=sample is None) as advance:
         made = checkpoints.quantize(

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from griffin.cli.options import model_options, open_llm
-from griffin.cli.sizes import Size
-from griffin.cli.stores import default_store
+from griffin.cli.shared.model_source import ModelSource, model_options
+from griffin.cli.shared.sizes import Size
+from griffin.cli.shared.stores import default_store
 from griffin.server.limits import Limits
 from griffin.server.settings import Settings
 
@@ -137,13 +137,7 @@ class _Serve(click.Command):
 @click.pass_context
 def command(
     ctx: click.Context,
-    model: str,
-    tokenizer: str | None,
-    revision: str | None,
-    dtype: str | None,
-    quantize: str | None,
-    device: str | None,
-    threads: int | None,
+    source: ModelSource,
     replicas: int,
     host: str,
     port: int,
@@ -179,7 +173,7 @@ def command(
     if no_store and (store is not None or store_network):
         other = "--store-network" if store is None else "--store"
         raise click.UsageError(f"{other} and --no-store contradict each other")
-    name = name or (Path(model).name if Path(model).exists() else model)
+    name = name or (Path(source.model).name if Path(source.model).exists() else source.model)
     settings = Settings(**_given(ctx, Settings))
     cache_bytes = 0 if no_cache else cache_bytes
     folder = None if no_store else store or default_store().parent / "server"
@@ -203,27 +197,17 @@ def command(
         log_to_stderr()
         supervisor = Supervisor(
             replicas,
-            replica_command(["serve", *ctx.meta[_ARGUMENTS]], threads),
+            replica_command(["serve", *ctx.meta[_ARGUMENTS]], source.threads),
             listeners,
             drain_seconds=settings.drain_seconds,
             announce=lambda: announce(url_of(listeners[0])),
         )
         ctx.exit(supervisor.run())
     if own is not None and own.first:
-        from griffin.cli.room import check_room
+        from griffin.cli.shared.memory import check_memory
 
-        check_room(
-            own.of,
-            model=model,
-            revision=revision,
-            dtype=dtype,
-            quantize=quantize,
-            device=device,
-            slots=slots,
-            chunk=chunk,
-            cache_bytes=cache_bytes,
-        )
-    llm = open_llm(model, tokenizer, revision, dtype, quantize, device, threads)
+        check_memory(own.of, source, slots=slots, chunk=chunk, cache_bytes=cache_bytes)
+    llm = source.llm()
 
     from griffin.server.build import build
     from griffin.server.run import Server

@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from griffin.cli.options import model_options, open_llm
-from griffin.cli.stores import gist, open_store, store_option, verbatim, when
+from griffin.cli.shared.model_source import ModelSource, model_options
+from griffin.cli.shared.stores import (
+    excerpt,
+    gist,
+    open_store,
+    state_file,
+    store_option,
+    verbatim,
+    when,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +39,7 @@ def command() -> None:
 
 @command.command("build")
 @click.option(
-    "--from", "source", required=True, metavar="FILE", help="The text to read; - is standard input."
+    "--from", "path", required=True, metavar="FILE", help="The text to read; - is standard input."
 )
 @click.option(
     "-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE"
@@ -41,17 +49,11 @@ def command() -> None:
 @model_options
 @as_json
 def build(
-    source: str,
+    path: str,
     output: Path,
     title: str | None,
     force: bool,
-    model: str,
-    tokenizer: str | None,
-    revision: str | None,
-    dtype: str | None,
-    quantize: str | None,
-    device: str | None,
-    threads: int | None,
+    source: ModelSource,
     as_json: bool,
 ) -> None:
     """Read a text of any size, in constant memory, and keep the state it leads to.
@@ -59,7 +61,7 @@ def build(
     `griffin chat --state FILE` goes on from there in an instant. The model then has the gist of the
     whole and the last tokens, as many as its window has, word for word.
     """
-    from griffin.cli.reading import opened, read_text
+    from griffin.cli.shared.reading import opened, read_text
     from griffin.sessions import NOTHING, StateInfo, extend_chain, save_state_file
 
     if output.exists() and not force:
@@ -68,8 +70,8 @@ def build(
         raise click.UsageError(
             f"there is no folder {output.resolve().parent} to write {output.name} to"
         )
-    with opened(source) as (stream, size):
-        llm = open_llm(model, tokenizer, revision, dtype, quantize, device, threads)
+    with opened(path) as (stream, size):
+        llm = source.llm()
         chain = NOTHING
 
         def keep(ids: Sequence[int]) -> None:
@@ -88,7 +90,7 @@ def build(
         chain=chain.hex(),
         pending=context.pending,
         title=(
-            title if title is not None else "standard input" if source == "-" else Path(source).name
+            title if title is not None else "standard input" if path == "-" else Path(path).name
         ),
     )
     nbytes = save_state_file(output, info, None if state is None else state.map(lambda t: t.cpu()))
@@ -131,7 +133,6 @@ def ls(folder: Path | None, as_json: bool) -> None:
 @as_json
 def show(what: str, folder: Path | None, as_json: bool) -> None:
     """Show where a conversation or a state file stands, what it belongs to, and what was said."""
-    from griffin.cli.chat import state_file
     from griffin.sessions import read_state_info
 
     path = state_file(what)
@@ -275,7 +276,6 @@ def _load(what: str, folder: Path | None) -> tuple[StateInfo, State | None]:
     """Read a state file, or the state of a conversation; NAME@N is that of turn N."""
     import tempfile
 
-    from griffin.cli.chat import state_file
     from griffin.sessions import load_state_file
 
     path = state_file(what)
@@ -362,8 +362,6 @@ def _about_turn(number: int, turn: Turn | TurnRecord) -> dict[str, Any]:
 
 
 def _beginning(store: Store, name: str) -> str:
-    from griffin.cli.chat_commands import excerpt
-
     turns = store.turns(name)
     return excerpt(turns[0], 40) if turns else ""
 

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from griffin.cli.ask import as_dict
-from griffin.cli.document import Document, TextOnly, wants_turns
-from griffin.cli.options import model_options, open_llm, sampling_from, sampling_options
-from griffin.cli.reading import notice
+from griffin.cli.shared.model_source import ModelSource, model_options
+from griffin.cli.shared.reading import TextOnly, notice
+from griffin.cli.shared.results import answer_dict
+from griffin.cli.shared.sampling import sampling_from, sampling_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from griffin.llm import LLM
+    from griffin.document import Document
 
 _LINE = 1 << 16  # bytes of a line that are taken at a time
 _BATCH = 1 << 12  # characters that are gathered before the model reads them
@@ -60,13 +60,7 @@ def command(
     every: int,
     follow: bool,
     chat: bool | None,
-    model: str,
-    tokenizer: str | None,
-    revision: str | None,
-    dtype: str | None,
-    quantize: str | None,
-    device: str | None,
-    threads: int | None,
+    source: ModelSource,
     as_json: bool,
     **sampling: Any,
 ) -> None:
@@ -83,10 +77,10 @@ def command(
     if follow and str(path) == "-":
         raise click.UsageError("--follow needs a FILE; standard input is read until it ends anyway")
     fields = sampling_from(sampling)
-    llm = open_llm(model, tokenizer, revision, dtype, quantize, device, threads)
+    llm = source.llm()
     llm.params(**fields).check_vocabulary(llm.model.config.vocab_size)
-    watch = Watch(Document(llm, chat=wants_turns(llm, chat), whole=False), every)
-    asking = Asking(llm, fields, question, as_json)
+    watch = Watch(llm.document(chat=chat, hold=False), every)
+    asking = Asking(llm.name, fields, question, as_json)
     interrupted = False
     try:
         watch.run(followed(path) if follow else _plain(path), asking.answer)
@@ -165,28 +159,27 @@ class Watch:
 class Asking:
     """The standing question, and how its answers are printed. count: of answers."""
 
-    def __init__(self, llm: LLM, fields: dict[str, Any], question: str, as_json: bool) -> None:
+    def __init__(self, model: str, fields: dict[str, Any], question: str, as_json: bool) -> None:
         self.count = 0
-        self._llm = llm
+        self._model = model
         self._fields = fields
         self._question = question
         self._as_json = as_json
 
     def answer(self, watch: Watch) -> None:
         """Answer the question about what has come so far, on a fork."""
-        prompts, shared = watch.document.prompts([self._question])
+        stream = watch.document.stream(self._question, **self._fields)
         if not self._as_json:
             click.secho(f"line {watch.lines:,}: ", bold=True, nl=False)
-        for _, piece, result in self._llm.stream_all(
-            prompts, **watch.document.sampling(self._fields)
-        ):
+        for piece in stream:
             if not self._as_json and piece.text:
                 sys.stdout.write(piece.text)
                 sys.stdout.flush()
-            if result is not None and self._as_json:
-                fields = {"line": watch.lines, **as_dict(self._question, result, shared)}
-                click.echo(json.dumps(fields | {"model": self._llm.name}, ensure_ascii=False))
-        if not self._as_json:
+        if self._as_json:
+            shared = watch.document.shared
+            answer = answer_dict(self._question, stream.result, shared, self._model)
+            click.echo(json.dumps({"line": watch.lines, **answer}, ensure_ascii=False))
+        else:
             click.echo()
         sys.stdout.flush()
         self.count += 1

@@ -8,10 +8,9 @@ import json
 import pytest
 
 import griffin
-from griffin.cli import document as document_file
 from griffin.cli.ask import Printer
-from griffin.cli.document import Document, TextOnly, wants_turns
-from griffin.text.pieces import Cutter, TextSource
+from griffin.cli.shared.reading import TextOnly
+from griffin.text.pieces import TextSource
 
 LINES = "".join(
     f"2026-11-{n % 28 + 1:02d} worker {n % 7}: took {n * 37 % 1000} ms for /item/{n}\n"
@@ -87,76 +86,6 @@ def test_text_for_people_files_of_questions_and_standard_input(run, folder, llm,
     assert run(*arguments, "--file", "-", stdin=LINES).stdout == expected
 
 
-@pytest.mark.parametrize(
-    "text", ["x", "one line", "ä" * 300, LINES[:5000] + "\n" * 9000, "a" * 20_000]
-)
-def test_texts_of_every_kind_have_the_ids_of_the_whole(llm, text):
-    document = Document(llm, chat=False)
-    seen: list[int] = []
-    document.read([text[:70], text[70:]], seen.append)
-    prompts, shared = document.prompts(["What?", "When?"], seen.append)
-    assert seen == sorted(seen)
-    assert document.hard_cuts == 0
-    for question, prompt in zip(("What?", "When?"), prompts, strict=True):
-        assert prompt.tokens == len(llm.tokenizer.encode(f"{text.strip()}\n\n{question}"))
-        assert prompt.tokens - len(prompt.pending) == shared == int(prompt.state.pos[0])
-
-
-def test_a_text_without_a_safe_place_is_cut_at_a_line_all_the_same(llm, monkeypatch):
-    monkeypatch.setattr(document_file, "_MOST", 1 << 13)
-    monkeypatch.setattr(Cutter, "cut", lambda self, text: None)
-    document = Document(llm, chat=False)
-    document.read(LINES[at : at + 1000] for at in range(0, 19_000, 1000))
-    assert document.hard_cuts == 2 and document.tokens > 1000
-    assert document._held.startswith("2026-") and len(document._held) < 1 << 13
-
-
-def test_what_is_held_does_not_grow_with_the_text(llm):
-    document = Document(llm, chat=True)
-    document.read(LINES for _ in range(5))
-    assert len(document._held) < 10_000 and document.hard_cuts == 0
-    first = document.tokens
-    document.prompts(["What?"])
-    document.read([LINES])
-    assert document.tokens > first
-
-
-def test_questions_leave_the_document_as_it_was(llm):
-    asked, quiet = (Document(llm, chat=False) for _ in range(2))
-    for document in (asked, quiet):
-        document.read([LINES[:9000]])
-        document.settle()
-    asked.prompts(["What?"])
-    prompts, _ = asked.prompts(["What?"])
-    list(llm.stream_all(prompts, **asked.sampling(FIELDS)))
-    for document in (asked, quiet):
-        document.read([LINES[9000:]])
-    one, other = (document.prompts(["Well?"])[0][0] for document in (asked, quiet))
-    assert one.pending == other.pending
-    for a, b in zip(one.state.layers, other.state.layers, strict=True):
-        assert all(map(griffin_equal, a, b))
-
-
-def griffin_equal(a, b):
-    return a.dtype == b.dtype and a.equal(b)
-
-
-def test_a_stop_string_ends_one_answer_and_not_the_others(llm):
-    document = Document(llm, chat=False)
-    document.read([LINES])
-    prompts, _ = document.prompts(QUESTIONS)
-    free = ended(llm.stream_all(prompts, **document.sampling(FIELDS)))
-    stop = next(c for c in free[0].text if c not in free[1].text)
-    cut = ended(llm.stream_all(prompts, **document.sampling({**FIELDS, "stop": (stop,)})))
-    assert cut[0].text == free[0].text.partition(stop)[0] and cut[0].finish_reason == "stop"
-    assert cut[1].text == free[1].text and cut[1].ids == free[1].ids
-
-
-def ended(events):
-    results = {which: result for which, _, result in events if result is not None}
-    return [results[n] for n in range(len(results))]
-
-
 def test_answers_are_printed_in_order_whoever_ends_first(llm, capsys):
     result = llm.generate("x", max_tokens=2, seed=1)
     printer = Printer(["A?", "B?", "C?"], 5, "m", as_json=False)
@@ -168,33 +97,6 @@ def test_answers_are_printed_in_order_whoever_ends_first(llm, capsys):
     assert capsys.readouterr().out == "a2\n\nB?\nb1\n\nC?\nc1 "
     printer.take(2, "c2", result)
     assert capsys.readouterr().out == "c2\n" and printer.generated == 6
-
-
-def test_chat_is_for_chat_models(llm, monkeypatch):
-    assert not wants_turns(llm, None) and wants_turns(llm, True)
-    monkeypatch.setattr(llm, "name", "kaggle/2b-it")
-    assert wants_turns(llm, None) and not wants_turns(llm, False)
-    monkeypatch.setattr(llm, "name", "2b")
-    monkeypatch.setattr(llm.tokenizer, "chat_template", "{{ messages }}")
-    assert wants_turns(llm, None)
-
-
-def test_a_template_of_its_own_holds_the_text(llm, monkeypatch):
-    template = (
-        "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}[/]{% endfor %}->"
-    )
-    monkeypatch.setattr(llm.tokenizer, "chat_template", template)
-    monkeypatch.delattr(llm, "chat_format", raising=False)
-    monkeypatch.setitem(vars(llm), "chat_format", griffin.text.Chat(llm.tokenizer))
-    assert not llm.chat_format.native
-    document = Document(llm, chat=True)
-    document.read([LINES[:3000], LINES[3000:6000]])
-    (prompt,), shared = document.prompts(["What?"])
-    content = f"{LINES[:6000].strip()}\n\nWhat?"
-    assert prompt.tokens == len(llm.chat_format.ids([{"role": "user", "content": content}]))
-    assert shared > 0.9 * prompt.tokens
-    with pytest.raises(ValueError, match="no place for a text without end"):
-        Document(llm, chat=True, whole=False)
 
 
 def test_bytes_that_are_no_text(run, folder, tmp_path):

@@ -10,8 +10,8 @@ import signal
 import pytest
 
 import griffin
-from griffin.cli import repl
-from griffin.cli.chat_commands import parse
+from griffin.cli.chat import repl
+from griffin.cli.chat.slash_commands import parse
 from griffin.conversation import Conversation, new_thread
 from griffin.sessions import Store
 

@@ -11,8 +11,7 @@ import griffin
 from griffin.bench.work import weight_bytes
 from griffin.capacity import plan
 from griffin.cli import plan as plan_file
-from griffin.cli import trial
-from griffin.cli.sizes import Size, binary
+from griffin.cli.shared import trial
 from griffin.engine import Engine
 from griffin.engine.prefix_cache import PrefixCache
 from griffin.model import GriffinConfig, State
@@ -159,19 +158,6 @@ def test_what_is_expected_comes_from_a_trial(run, monkeypatch):
     assert f"alone   {found['1']:>14,.1f} tokens/s together, at most " in text
 
 
-def test_a_trial_runs_the_first_layers(monkeypatch):
-    config = GriffinConfig.preset("nano")
-    whole = trial.Trial(config, torch.float32, "int8")
-    assert whole.layers == config.num_layers
-    monkeypatch.setattr(trial, "LEAST", 1 << 20)
-    monkeypatch.setattr(trial, "_SECONDS", 0.01)
-    some = trial.Trial(config, torch.bfloat16, "int8")
-    assert 1 < some.layers < config.num_layers and some._plan.weight_bytes >= 1 << 20
-    assert set(some._config.block_types) == {"recurrent", "attention"}
-    assert some._plan.weight_bytes == weight_bytes(some._model)
-    assert some.rate(1) > 1e7 and some.rate(3) > 1e7
-
-
 def test_text_for_people(run):
     base = ("plan", "--model", "recurrentgemma-9b", "--ram", "32GiB")
     text = run(*base, "--disk", "1T", "--read-rate", "40GB").stdout
@@ -187,35 +173,6 @@ def test_text_for_people(run):
 def test_a_model_without_attention(facts):
     found = facts("--model", "hawk-1.3b", "--ram", "8G", "--read-rate", "10GB")
     assert found["context"] == 0 and found["turn_bytes"]["per_token"] == 0 and found["slots"] > 8
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [
-        ("16G", 16 * GIB),
-        ("16GiB", 16 * GIB),
-        ("16GB", 16 * 10**9),
-        ("1.5k", 1536),
-        ("12", 12),
-        ("3 MB", 3 * 10**6),
-    ],
-)
-def test_sizes(text, size):
-    assert Size().convert(text, None, None) == size
-
-
-@pytest.mark.parametrize(
-    "text", ["", "much", "0", "-1G", "16X", "1e3", "nan", "inf", "16 G B", "٣G", "9" * 400]
-)
-def test_amounts_that_are_none(run, text):
-    result = run("plan", "--model", "nano", f"--ram={text}")
-    assert result.exit_code == 2 and "is no amount of memory; write 16G" in result.stderr
-
-
-def test_binary():
-    assert [binary(n) for n in (0, 1023, 1024, 3 << 29, 1 << 51)] == [
-        *("0 bytes", "1,023 bytes", "1.00 KiB", "1.50 GiB", "2,048.00 TiB")
-    ]
 
 
 @pytest.mark.parametrize(

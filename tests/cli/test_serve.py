@@ -113,7 +113,7 @@ def test_bounds_reach_the_server_and_the_others_keep_their_defaults(run, monkeyp
         built.update(options)
         raise ValueError("built")
 
-    monkeypatch.setattr("griffin.cli.serve.open_llm", lambda *given: None)
+    monkeypatch.setattr("griffin.cli.serve.ModelSource.llm", lambda source: None)
     monkeypatch.setattr("griffin.server.build.build", build)
     done = run(
         "serve", "--port", "0", "--patience-seconds", "0.5", "--max-stop", "16", "--no-store"

@@ -14,7 +14,6 @@ import pytest
 
 import griffin
 from griffin.cli import watch as watch_file
-from griffin.cli.document import Document
 from griffin.cli.watch import Watch, followed
 
 LINES = [
@@ -86,9 +85,9 @@ def test_the_stream_is_the_same_with_and_without_questions(llm):
 
     ends = []
     for action in (ask, lambda watch: watch.document.settle()):
-        document = Document(llm, chat=False, whole=False)
+        document = llm.document(chat=False, hold=False)
         Watch(document, 10).run(iter([line.encode() for line in LINES]), action)
-        ends.append(document.prompts(["Well?"])[0][0])
+        ends.append(document.prompts(["Well?"])[0])
     one, other = ends
     assert one.pending == other.pending and one.tokens == other.tokens
     for a, b in zip(one.state.layers, other.state.layers, strict=True):
@@ -96,7 +95,7 @@ def test_the_stream_is_the_same_with_and_without_questions(llm):
 
 
 def test_characters_may_be_torn_between_chunks(llm):
-    document = Document(llm, chat=False, whole=False)
+    document = llm.document(chat=False, hold=False)
     raw = "größer als früher\n".encode()
     watch = Watch(document, 1)
     asked = []
@@ -105,11 +104,11 @@ def test_characters_may_be_torn_between_chunks(llm):
     )
     assert asked == [1, 2, 3] and watch.replaced == 2
     text = "größer als früher\n\ufffd\nend \ufffd\n\nWhy?"
-    assert document.prompts(["Why?"])[0][0].tokens == len(llm.tokenizer.encode(text))
+    assert document.prompts(["Why?"])[0].tokens == len(llm.tokenizer.encode(text))
 
 
 def test_memory_does_not_grow_with_the_stream(llm):
-    document = Document(llm, chat=False, whole=False)
+    document = llm.document(chat=False, hold=False)
     watch = Watch(document, 50)
     held: list[int] = []
     watch.run(

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from griffin.cli.generate import statistics
+from griffin.cli.shared.results import statistics
 
 if TYPE_CHECKING:
-    from griffin.cli.chat_commands import Commands
+    from griffin.cli.chat.slash_commands import Commands
     from griffin.conversation import Conversation
 
 _FENCE = '"""'

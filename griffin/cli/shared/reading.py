@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from griffin.llm import LLM
 
 
+_GARBAGE = 0.1  # a text with more than this share of bytes that are no UTF-8 is none
+
+
 @contextmanager
 def opened(source: str | Path) -> Iterator[tuple[BinaryIO, int | None]]:
     """Open a file with its size, or standard input for -. UsageError if there is no such file."""
@@ -28,6 +31,39 @@ def opened(source: str | Path) -> Iterator[tuple[BinaryIO, int | None]]:
         yield stream, path.stat().st_size or None
 
 
+class TextOnly:
+    """A stream of bytes whose first block has to look like text: ValueError, with `name`, if it
+    does not."""
+
+    def __init__(self, stream: BinaryIO, name: str) -> None:
+        self._stream = stream
+        self._name: str | None = name
+
+    def read(self, size: int = -1) -> bytes:
+        return self._checked(self._stream.read(size))
+
+    def readline(self, size: int = -1) -> bytes:
+        return self._checked(self._stream.readline(size))
+
+    def _checked(self, block: bytes) -> bytes:
+        if self._name is not None and block:
+            place = block.find(b"\0")
+            if place >= 0:
+                raise ValueError(
+                    f"{self._name} is no text: byte {place} is 0 (if it is UTF-16, convert it to"
+                    " UTF-8)"
+                )
+            bad = block.decode("utf-8", errors="replace").count("\ufffd") - block.count(
+                b"\xef\xbf\xbd"
+            )
+            if bad > max(3, _GARBAGE * len(block)):
+                raise ValueError(
+                    f"{self._name} is no UTF-8 text: {bad:,} of its first {len(block):,} bytes"
+                )
+            self._name = None
+        return block
+
+
 def read_text(
     llm: LLM,
     stream: BinaryIO,
@@ -38,7 +74,7 @@ def read_text(
 
     ValueError for an empty text.
     """
-    from griffin.cli.progress import ReadingBar
+    from griffin.cli.shared.progress import ReadingBar
     from griffin.text.pieces import Pieces, TextSource
 
     def shown(pieces: Iterable[Sequence[int]]) -> Iterator[Sequence[int]]:

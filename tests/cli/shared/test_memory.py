@@ -6,20 +6,13 @@ import pytest
 import torch
 
 from griffin.capacity import plan
-from griffin.cli import room
-from griffin.cli.room import check_room, memory_bytes
+from griffin.cli.shared import memory
+from griffin.cli.shared.memory import check_memory, memory_bytes
+from griffin.cli.shared.model_source import ModelSource
 from griffin.model import GriffinConfig
 
-ASKED = {
-    "model": "recurrentgemma-2b",
-    "revision": None,
-    "dtype": None,
-    "quantize": "int8",
-    "device": "cpu",
-    "slots": 8,
-    "chunk": 64,
-    "cache_bytes": 256 << 20,
-}
+SOURCE = ModelSource(model="recurrentgemma-2b", quantize="int8", device="cpu")
+ASKED = {"slots": 8, "chunk": 64, "cache_bytes": 256 << 20}
 
 
 def one_replica() -> int:
@@ -35,22 +28,22 @@ def one_replica() -> int:
 
 @pytest.mark.parametrize("fit", [1, 3])
 def test_as_many_as_fit(monkeypatch, fit):
-    monkeypatch.setattr(room, "memory_bytes", lambda: fit * one_replica())
-    check_room(fit, **ASKED)
+    monkeypatch.setattr(memory, "memory_bytes", lambda: fit * one_replica())
+    check_memory(fit, SOURCE, **ASKED)
     with pytest.raises(
         ValueError, match=f"{fit + 1} replicas take up to .*enough for {fit}\\. Ask for fewer"
     ):
-        check_room(fit + 1, **ASKED)
+        check_memory(fit + 1, SOURCE, **ASKED)
     with pytest.raises(ValueError, match="of weights"):
-        check_room(fit, **{**ASKED, "slots": 500})
+        check_memory(fit, SOURCE, **{**ASKED, "slots": 500})
 
 
 def test_the_limit_of_a_control_group_counts(tmp_path, monkeypatch):
     own, groups = tmp_path / "own", tmp_path / "groups"
     inner = groups / "a" / "b"
     inner.mkdir(parents=True)
-    monkeypatch.setattr(room, "_OWN_GROUP", own)
-    monkeypatch.setattr(room, "_GROUPS", groups)
+    monkeypatch.setattr(memory, "_OWN_GROUP", own)
+    monkeypatch.setattr(memory, "_GROUPS", groups)
     everything = memory_bytes()
     own.write_text("0::/a/b\n")
     (inner / "memory.max").write_text("max\n")

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from griffin.cli.plan import subject_of
-from griffin.cli.sizes import binary
+from griffin.cli.shared.sizes import binary
+
+if TYPE_CHECKING:
+    from griffin.cli.shared.model_source import ModelSource
 
 _GROUPS = Path("/sys/fs/cgroup")
 _OWN_GROUP = Path("/proc/self/cgroup")
 
 
-def check_room(
-    replicas: int,
-    *,
-    model: str,
-    revision: str | None,
-    dtype: str | None,
-    quantize: str | None,
-    device: str | None,
-    slots: int,
-    chunk: int,
-    cache_bytes: int,
+def check_memory(
+    replicas: int, source: ModelSource, *, slots: int, chunk: int, cache_bytes: int
 ) -> None:
     """Raise ValueError if so many processes, each with the model and its slots, do not fit in
     memory.
@@ -32,8 +26,9 @@ def check_room(
     import torch
 
     from griffin.capacity import plan
+    from griffin.cli.shared.spec import spec_of
 
-    subject = subject_of(model, revision, dtype, quantize)
+    spec, device = spec_of(source), source.device
     on_gpu = torch.cuda.is_available() if device is None else device.startswith("cuda")
     there = (
         torch.cuda.get_device_properties(device or "cuda").total_memory
@@ -41,10 +36,10 @@ def check_room(
         else memory_bytes()
     )
     each = plan(
-        subject.config,
+        spec.config,
         ram_bytes=1 << 62,
-        dtype=subject.dtype,
-        format=subject.format,
+        dtype=spec.dtype,
+        format=spec.format,
         slots=slots,
         chunk=chunk,
         prefix_cache_bytes=cache_bytes,

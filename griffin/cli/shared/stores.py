@@ -12,7 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from griffin.model import GriffinConfig
-    from griffin.sessions import Store
+    from griffin.sessions import Store, Turn
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -58,3 +58,22 @@ def verbatim(tokens: int, config: GriffinConfig) -> int:
 def gist(tokens: int, config: GriffinConfig) -> str:
     """Say what is left of so many tokens in a model's state."""
     return f"the gist of {tokens:,} tokens; the last {verbatim(tokens, config):,} verbatim"
+
+
+def state_file(what: str) -> Path | None:
+    """Return the file that is meant: of this name, or with .state after it; None if there is
+    neither."""
+    for path in (Path(what), Path(f"{what}.state")):
+        if path.is_file():
+            return path
+    if "/" in what or what.endswith((".state", ".safetensors")):
+        raise ValueError(f"there is no state file {what}")
+    return None
+
+
+def excerpt(turn: Turn, width: int = 60) -> str:
+    """Return the beginning of what was said in a turn, on one line."""
+    if turn.text is None:
+        return f"({turn.role})"
+    line = " ".join(turn.text.split())
+    return line if len(line) <= width else line[: width - 3] + "..."

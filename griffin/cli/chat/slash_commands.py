@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from griffin.cli.chat import begin_from, forget_if_empty, resumed, state_file
-from griffin.cli.generate import statistics
-from griffin.cli.stores import gist
+from griffin.cli.chat.opening import begin_from, forget_if_empty, resumed
+from griffin.cli.shared.results import statistics
+from griffin.cli.shared.stores import excerpt, gist, state_file
 
 if TYPE_CHECKING:
     from griffin.conversation import Conversation
@@ -210,14 +210,6 @@ class Commands:
             click.echo(f"kept as {thread.name}{took}")
         else:
             click.echo("kept in memory only" + (f": {talk.trouble}" if talk.trouble else ""))
-
-
-def excerpt(turn: Turn, width: int = 60) -> str:
-    """Return the beginning of what was said in a turn, on one line."""
-    if turn.text is None:
-        return f"({turn.role})"
-    line = " ".join(turn.text.split())
-    return line if len(line) <= width else line[: width - 3] + "..."
 
 
 def parse(text: str) -> Any:

@@ -1,0 +1,1 @@
+"""What verbs share: options, bars and words for people. No verb imports another."""

@@ -1,0 +1,89 @@
+"""Which model a verb works with: seven options, one value."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from griffin.checkpoints import Checkpoint
+    from griffin.llm import LLM
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """What the model options say; the fields are their names, None where one was not given."""
+
+    model: str
+    tokenizer: str | None = None
+    revision: str | None = None
+    dtype: str | None = None
+    quantize: str | None = None
+    device: str | None = None
+    threads: int | None = None
+
+    def llm(self) -> LLM:
+        """Load the model with its tokenizer, and give torch the CPU threads that were asked for."""
+        import griffin
+
+        set_threads(self.threads)
+        return griffin.load(
+            self.model,
+            tokenizer=self.tokenizer,
+            revision=self.revision,
+            dtype=self.dtype,
+            device=self.device,
+            quantize=self.quantize,
+        )
+
+    def checkpoint(self) -> Checkpoint:
+        """Open the files of the model; its weights are not read yet."""
+        from griffin import checkpoints
+        from griffin.loading import bundled
+
+        return checkpoints.open(bundled(self.model), revision=self.revision)
+
+
+_OPTIONS = (
+    click.option(
+        "--model",
+        default="nano",
+        show_default=True,
+        help="Folder, archive, Hub repository or bundled name.",
+    ),
+    click.option(
+        "--tokenizer", metavar="PATH", help="Tokenizer, where it does not lie beside the weights."
+    ),
+    click.option("--revision", help="Branch, tag or commit of a Hub repository."),
+    click.option("--dtype", help="bfloat16, float32, ... [default: as stored]."),
+    click.option("--quantize", help="Round the weights to int8 or int4 while loading."),
+    click.option("--device", help="cpu, cuda, ... [default: a GPU if there is one]."),
+    click.option(
+        "--threads", type=click.IntRange(1), help="CPU threads [default: torch's choice]."
+    ),
+)
+
+
+def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the model options to a command, which takes them as one argument, `source`."""
+
+    @functools.wraps(function)
+    def command(*arguments: Any, **given: Any) -> Any:
+        own = {field.name: given.pop(field.name) for field in fields(ModelSource)}
+        return function(*arguments, source=ModelSource(**own), **given)
+
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def set_threads(threads: int | None) -> None:
+    """Give torch so many CPU threads; None leaves its choice."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)

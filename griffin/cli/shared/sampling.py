@@ -1,0 +1,75 @@
+"""The options that say how tokens are chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option("--max-tokens", type=int, help="The most tokens to generate."),
+    click.option("--temperature", type=float, help="0 takes the most probable token."),
+    click.option("--top-k", type=int, help="Keep the k most probable tokens; 0 keeps all."),
+    click.option(
+        "--top-p", type=float, help="Keep the fewest tokens whose probabilities add up to p."
+    ),
+    click.option(
+        "--min-p",
+        type=float,
+        help="Keep tokens at least this fraction as probable as the best one.",
+    ),
+    click.option(
+        "--repetition-penalty",
+        type=float,
+        help="Above 1: tokens already read or generated become less likely.",
+    ),
+    click.option(
+        "--presence-penalty",
+        type=float,
+        help="Subtracted once from the logit of each token already generated.",
+    ),
+    click.option(
+        "--frequency-penalty",
+        type=float,
+        help="Subtracted for each time the token was generated.",
+    ),
+    click.option(
+        "--logit-bias",
+        multiple=True,
+        metavar="ID=BIAS",
+        help="Add BIAS to a token's logit. Repeatable.",
+    ),
+    click.option("--seed", type=int, help="The same seed gives the same text."),
+    click.option("--stop", multiple=True, metavar="TEXT", help="End before this text. Repeatable."),
+    click.option(
+        "--stop-id", "stop_ids", type=int, multiple=True, help="End at this token. Repeatable."
+    ),
+)
+
+
+def sampling_options(function: F) -> F:
+    """Add the fields of SamplingParams to a command; take them with `sampling_from`."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def sampling_from(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the sampling fields that were given on the command line."""
+    fields = {name: value for name, value in options.items() if value is not None and value != ()}
+    if "logit_bias" in fields:
+        fields["logit_bias"] = dict(_bias(entry) for entry in fields["logit_bias"])
+    return fields
+
+
+def _bias(entry: str) -> tuple[int, float]:
+    token, _, bias = entry.partition("=")
+    try:
+        return int(token), float(bias)
+    except ValueError:
+        raise click.BadParameter(
+            f"{entry!r} is not ID=BIAS, such as 107=-100", param_hint="--logit-bias"
+        ) from None

@@ -1,0 +1,53 @@
+"""What loading a model would make of it, told without its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import torch
+
+    from griffin.cli.shared.model_source import ModelSource
+    from griffin.model import GriffinConfig
+
+
+class ModelSpec(NamedTuple):
+    """A name for people, the shape, the type, and the packed format of the matrices."""
+
+    name: str
+    config: GriffinConfig
+    dtype: torch.dtype
+    format: str | None
+
+
+def spec_of(source: ModelSource) -> ModelSpec:
+    """Find out what `griffin.load` would make of a model; of a released one the shape is enough."""
+    from griffin import checkpoints
+    from griffin.loading import bundled
+    from griffin.model import GriffinConfig
+    from griffin.model.config import PRESETS
+    from griffin.quant import fastest_layout, get_format
+
+    name, quantize = source.model, source.quantize
+    if quantize is not None:
+        get_format(quantize)  # ValueError for a name that is none
+    here = isinstance(bundled(name), Path) or Path(name).expanduser().exists()
+    shape = name.rpartition("/")[2].removesuffix("-it")
+    if not here and (shape in PRESETS or "/" not in name):
+        try:
+            config = GriffinConfig.preset(shape)
+        except ValueError as error:
+            raise ValueError(f"{name} is neither here nor a released shape: {error}") from None
+        dtype = checkpoints.parse_dtype(source.dtype or "bfloat16")
+        format = quantize or fastest_layout(dtype, "cpu")
+        return ModelSpec(f"the shape {shape}", config, dtype, format)
+    checkpoint = source.checkpoint()
+    dtype = checkpoints.parse_dtype(source.dtype or checkpoint.dtype("model.final_norm.weight"))
+    if checkpoint.quantization is not None:
+        if quantize is not None:
+            raise ValueError(
+                f"{name} is {checkpoint.quantization.format} already; leave --quantize out"
+            )
+        return ModelSpec(name, checkpoint.config, dtype, checkpoint.quantization.format)
+    return ModelSpec(name, checkpoint.config, dtype, quantize or fastest_layout(dtype, "cpu"))

@@ -1,0 +1,67 @@
+"""The model options: one decorator, one value."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import click
+import pytest
+import torch
+from click.testing import CliRunner
+
+import griffin
+from griffin.cli.shared.model_source import ModelSource, model_options, set_threads
+
+
+def parsed(*arguments):
+    """Return what a command with the model options is called with."""
+    found = []
+
+    @click.command()
+    @click.argument("first")
+    @model_options
+    @click.option("--last", type=int)
+    @click.pass_context
+    def command(ctx: click.Context, first: str, source: ModelSource, last: int | None) -> None:
+        found.append((ctx.info_name, first, source, last))
+
+    result = CliRunner().invoke(command, arguments, prog_name="name", standalone_mode=False)
+    assert result.exception is None, result.exception
+    return found[0]
+
+
+def test_the_options_become_one_value_beside_those_of_the_verb():
+    assert parsed("x") == ("name", "x", ModelSource(model="nano"), None)
+    given = {
+        "model": "2b",
+        "tokenizer": "t",
+        "revision": "r",
+        "dtype": "float32",
+        "quantize": "int8",
+        "device": "cpu",
+        "threads": 2,
+    }
+    assert set(given) == {field.name for field in fields(ModelSource)}, "every option is tried"
+    arguments = [f"--{name}={value}" for name, value in given.items()]
+    assert parsed("x", *arguments, "--last=3") == ("name", "x", ModelSource(**given), 3)
+
+
+def test_every_option_reaches_the_loading(monkeypatch):
+    calls = []
+    monkeypatch.setattr(griffin, "load", lambda *given, **options: calls.append((given, options)))
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: calls.append(count))
+    source = ModelSource(
+        model="m", tokenizer="t", revision="r", dtype="d", quantize="q", device="c", threads=3
+    )
+    source.llm()
+    options = {"tokenizer": "t", "revision": "r", "dtype": "d", "quantize": "q", "device": "c"}
+    assert calls == [3, (("m",), options)]
+    set_threads(None)
+    assert len(calls) == 2, "torch's own choice is left alone"
+
+
+def test_a_checkpoint_is_opened_without_its_weights(folder):
+    assert ModelSource(model="nano").checkpoint().config == griffin.GriffinConfig.preset("nano")
+    assert ModelSource(model=str(folder)).checkpoint().folder == folder
+    with pytest.raises(ValueError, match="no-such-model"):
+        ModelSource(model="./no-such-model").checkpoint()
