@@ -21,7 +21,7 @@ VERBS = {
     "chat": ("griffin.cli.chat.command:command", "Talk with a model in the terminal."),
     "serve": (
         "griffin.cli.serve:command",
-        "Serve a model over HTTP, as OpenAI's interface and a chat page.",
+        "Serve a model over HTTP: OpenAI's interface and a chat page.",
     ),
     "state": ("griffin.cli.state:command", "Keep, show, copy and compare what a model has read."),
     "ask": ("griffin.cli.ask:command", "Read a text once, answer many questions about it."),

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     "--questions",
     "list_path",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A file of more questions, one a line.",
+    help="A file with more questions, one a line.",
 )
 @click.option(
     "--chat/--raw",
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 @model_options
 @sampling_options
 @click.option("--stats", is_flag=True, help="Print counts and speed on standard error.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a question.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each question.")
 def command(
     path: Path,
     asked: tuple[str, ...],
@@ -60,7 +60,7 @@ def command(
     as_json: bool,
     **sampling: Any,
 ) -> None:
-    """Read a text once and answer each question on a copy of the state that reading left.
+    """Read a text once and answer each question from a copy of the state after reading.
 
     The text may be of any size: only the model's fixed state stays in memory. All questions are
     answered together, each as if it had been asked alone.

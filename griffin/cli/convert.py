@@ -52,7 +52,7 @@ def command(
 
     SRC is a folder, an archive or a repository (google/recurrentgemma-2b); DST must not exist yet.
     Tensors are streamed: a 9B model converts in a few GB of memory. DST appears only when it is
-                          complete.
+    complete.
     """
     expected = 1 if preset else 2
     if len(paths) != expected:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--chat/--raw",
     default=False,
-    help="Put the prompt into a user's turn, or go on from it as it is [raw].",
+    help="Put the prompt into a user's turn, or continue it as it is [raw].",
 )
 @click.option(
     "--json-schema",
@@ -43,7 +43,9 @@ if TYPE_CHECKING:
     help="Answer with JSON that fits the JSON schema in a file.",
 )
 @click.option(
-    "--regex", metavar="PATTERN", help="Answer with what this regular expression matches whole."
+    "--regex",
+    metavar="PATTERN",
+    help="Answer with text that this regular expression matches as a whole.",
 )
 @click.option(
     "--choice",
@@ -53,7 +55,10 @@ if TYPE_CHECKING:
     help="Answer with one of these. Repeatable.",
 )
 @click.option(
-    "--logprobs", type=int, metavar="N", help="With --json: N alternatives at each token."
+    "--logprobs",
+    type=int,
+    metavar="N",
+    help="With --json: the N most probable tokens at each place.",
 )
 @click.option(
     "--echo", is_flag=True, help="Print the prompt too (not with --file or standard input)."
@@ -76,12 +81,11 @@ def command(
     """Continue PROMPT and print the continuation as it comes.
 
     Without PROMPT, or with -, the prompt is standard input, byte for byte; it may be of any size,
-    as --file may: only the model's fixed state stays in memory. (With --chat the whole text is
-                   held, to be put into a
-    turn.)
+    as with --file: only the model's fixed state stays in memory. (With --chat the whole text is
+    held in memory, because it becomes one turn.)
 
-    An answer under --json-schema, --regex or --choice ends where it is complete; one that
-    --max-tokens cuts short is only the beginning of one. Say in the prompt what you want, too.
+    With --json-schema, --regex or --choice an answer ends when it is complete; if --max-tokens cuts
+    it short, it is only the beginning of one. Say in the prompt what you want, too.
     """
     if prompt is not None and prompt != "-" and path is not None:
         raise click.UsageError("give PROMPT or --file, not both")

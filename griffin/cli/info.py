@@ -14,6 +14,8 @@ import click
 from griffin.cli.shared.model_source import ModelSource
 
 if TYPE_CHECKING:
+    import torch
+
     from griffin.model import GriffinConfig
 
 _LIBRARIES = ("torch", "numpy", "safetensors", "tokenizers", "huggingface-hub")
@@ -79,6 +81,8 @@ def _facts(
     layout: str,
     notes: list[str],
 ) -> dict[str, Any]:
+    import torch
+
     total = sum(_product(shape) for shape in shapes.values())
     embedding = _product(shapes["model.embed_tokens.weight"])
     stored = max(dtypes, key=lambda dtype: dtypes[dtype])
@@ -88,25 +92,26 @@ def _facts(
         "config": config.to_dict(),
         "parameters": {"total": total, "embedding": embedding, "other": total - embedding},
         "weights": {"bytes": weight_bytes, "dtypes": dict(dtypes)},
-        "state": state_bytes(config, 4 if stored in ("float32", "float64") else 2),
+        "state": state_bytes(
+            config, torch.float32 if stored in ("float32", "float64") else torch.bfloat16
+        ),
         "notes": notes,
         "tensors": dict(shapes),
     }
 
 
-def state_bytes(config: GriffinConfig, width: int) -> dict[str, int]:
-    """Return the bytes of a sequence's state, `width` bytes a value (the recurrence's are float32).
+def state_bytes(config: GriffinConfig, dtype: torch.dtype) -> dict[str, int]:
+    """Return the bytes of a sequence's state without its position, in a model of this type.
 
     fixed:     recurrent layers, whatever the length.
     per_token: attention layers, for each of the first `window` tokens.
     most:      fixed + window * per_token: what it takes in memory, and what a saved one never
                exceeds.
     """
-    recurrent = config.block_types.count("recurrent")
-    attention = config.block_types.count("attention")
-    fixed = recurrent * config.lru_width * (4 + (config.conv_width - 1) * width)
-    per_token = attention * 2 * config.num_kv_heads * config.head_dim * width
-    window = config.attention_window_size if attention else 0
+    from griffin.engine.pieces import recurrent_bytes, span_bytes
+
+    fixed, per_token = recurrent_bytes(config, dtype), span_bytes(config, dtype)
+    window = config.attention_window_size if per_token else 0
     return {
         "fixed": fixed,
         "per_token": per_token,

@@ -28,8 +28,8 @@ _CACHE = 1 << 30  # the prefix cache's bytes if not given, where an eighth of th
     "--model",
     required=True,
     help=(
-        "Folder, archive or bundled name, or a released shape such as recurrentgemma-2b, of which"
-        " nothing need be here."
+        "Folder, archive or bundled name, or a released shape such as recurrentgemma-2b, whose"
+        " files need not be here."
     ),
 )
 @click.option("--ram", required=True, type=Size(), help="Memory for everything, such as 16G.")
@@ -38,31 +38,33 @@ _CACHE = 1 << 30  # the prefix cache's bytes if not given, where an eighth of th
 @click.option("--dtype", help="bfloat16, float32, ... [default: as stored; bfloat16 for a shape].")
 @click.option("--quantize", help="Plan for int8 or int4.")
 @click.option(
-    "--slots", type=click.IntRange(1), help="Sequences at once [default: as many as fit]."
+    "--slots",
+    type=click.IntRange(1),
+    help="Conversations answered at once [default: as many as fit].",
 )
 @click.option(
     "--kept",
     type=click.IntRange(0),
-    help="States beside the slots, of paused ones [default: slots / 4].",
+    help="States held outside the slots, of paused conversations [default: slots / 4].",
 )
 @click.option(
     "--prefix-cache",
     type=Size(),
-    help="Bound of the prefix cache [default: 1G, at most an eighth of --ram].",
+    help="The most the prefix cache may take [default: 1G, at most an eighth of --ram].",
 )
 @click.option("--no-prefix-cache", is_flag=True, help="Plan without a prefix cache.")
-@click.option("--read-rate", type=Size(), help="Bytes a second that memory gives, such as 40GB.")
+@click.option("--read-rate", type=Size(), help="Bytes a second read from memory, such as 40GB.")
 @click.option(
     "--product-rate",
     type=click.FloatRange(0, min_open=True),
-    help="Operations a second of matrix products.",
+    help="Operations a second in matrix products.",
 )
 @click.option(
     "--measure/--no-measure",
     default=True,
     help=(
-        "Where --read-rate is not given, measure both rates and try the model's first layers, in a"
-        " few seconds [measure]."
+        "Without --read-rate, measure both rates and try the model's first layers; takes a few"
+        " seconds [measure]."
     ),
 )
 @click.option(
@@ -88,16 +90,16 @@ def command(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Divide memory among weights, prefix cache and live conversations, and say how fast they can
-    be.
+    """Divide memory among weights, prefix cache and live conversations, and say how fast they will
+    run.
 
-    A conversation's state has a fixed size, so all of it is arithmetic; no weights are read.
-    Weights and states are exact, what the process and the values inside a call take is an upper
-    estimate. Two speeds are told: the most that memory and processor allow, and what is to be
-                                   expected here, from a short trial of
-    the model's first layers with random weights. `griffin bench` measures the model itself.
+    A conversation's state has a fixed size, so this is arithmetic; no weights are read. The numbers
+    for weights and states are exact; those for the process and for values inside a call are upper
+    estimates. Two speeds are given: the most that memory and processor allow, and what to expect on
+    this machine, from a short trial of the model's first layers with random weights.
+    `griffin bench` measures the model itself.
 
-    Sizes are written 16G (2^30), 16GB (10^9), 500M or in bytes.
+    Write sizes as 16G (2^30), 16GB (10^9), 500M or in bytes.
     """
     from griffin.capacity import plan
     from griffin.cli.shared.spec import spec_of

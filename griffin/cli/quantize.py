@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     type=click.Choice(["int8", "int4", "bf16"]),
     required=True,
     help=(
-        "int8: 8 bits, a scale an output row. int4: 4.5 bits, a scale for 32 inputs. bf16: only"
-        " packed."
+        "int8: 8 bits, one scale for each output row. int4: 4.5 bits, one scale for 32 inputs."
+        " bf16: values unchanged, laid out for the kernels."
     ),
 )
 @click.option(
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="TEXT",
     help=(
-        "Round so that the model changes least on the text in this file, typical of what it will"
-        " read."
+        "Round so that the model changes least on the text in this file, which should be typical of"
+        " what it will read."
     ),
 )
 @click.option(
@@ -45,9 +45,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Read at most this many tokens of TEXT.",
 )
-@click.option(
-    "--tokenizer", metavar="PATH", help="Tokenizer, where it does not lie beside the weights."
-)
+@click.option("--tokenizer", metavar="PATH", help="Tokenizer, if it is not beside the weights.")
 @click.option("--revision", help="Branch, tag or commit, where SRC is a repository.")
 @click.option(
     "--max-shard-size", default="5GB", show_default=True, help="Largest safetensors file."
@@ -66,7 +64,7 @@ def command(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Write SRC in smaller weights to DST, which must not exist yet.
+    """Write SRC with smaller weights to DST, which must not exist yet.
 
     SRC is a folder, an archive, a repository or a bundled name. Every linear layer, the embedding
     and the head are rounded; RG-LRU parameters, norms, the convolution and biases stay. The result

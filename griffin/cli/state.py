@@ -33,7 +33,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command() -> None:
     """Keep, show, copy and compare what a model has read.
 
-    A state is of fixed size, however much was read. NAME is a kept conversation, FILE a state file.
+    A state has a fixed size, however much was read. NAME is a kept conversation, FILE a state file.
     """
 
 
@@ -42,7 +42,12 @@ def command() -> None:
     "--from", "path", required=True, metavar="FILE", help="The text to read; - is standard input."
 )
 @click.option(
-    "-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE"
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The state file to write.",
 )
 @click.option("--title", help="A name for people [default: the text's file name].")
 @click.option("--force", is_flag=True, help="Replace FILE if it is there.")
@@ -58,8 +63,8 @@ def build(
 ) -> None:
     """Read a text of any size, in constant memory, and keep the state it leads to.
 
-    `griffin chat --state FILE` goes on from there in an instant. The model then has the gist of the
-    whole and the last tokens, as many as its window has, word for word.
+    `griffin chat --state FILE` continues from there at once. The model then has the gist of the
+    whole text, and word for word the last tokens, as many as fit into its window.
     """
     from griffin.cli.shared.reading import opened, read_text
     from griffin.sessions import NOTHING, StateInfo, extend_chain, save_state_file
@@ -167,7 +172,12 @@ def fork(name: str, new: str | None, at: int | None, folder: Path | None, as_jso
 @command.command("export")
 @click.argument("name")
 @click.option(
-    "-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE"
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The state file to write.",
 )
 @click.option("--at", type=int, metavar="N", help="Turn to export [default: where NAME stands].")
 @click.option("--force", is_flag=True, help="Replace FILE if it is there.")
@@ -193,7 +203,7 @@ def export(
 @store_option
 @as_json
 def import_(path: Path, name: str | None, folder: Path | None, as_json: bool) -> None:
-    """Make a state file a kept conversation. All of it is checked first."""
+    """Turn a state file into a kept conversation. The whole file is checked first."""
     with open_store(folder) as store:
         info = store.import_(path, name)
         if as_json:
@@ -207,7 +217,7 @@ def import_(path: Path, name: str | None, folder: Path | None, as_json: bool) ->
 @store_option
 @as_json
 def rm(names: tuple[str, ...], folder: Path | None, as_json: bool) -> None:
-    """Delete conversations: text, tokens and states. What forks of them share stays theirs."""
+    """Delete conversations: text, tokens and states. Their forks lose nothing."""
     with open_store(folder) as store:
         for name in names:  # nothing is deleted if one is not there
             store.show(name)

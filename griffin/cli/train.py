@@ -23,7 +23,10 @@ import click
 @click.option("--threads", type=click.IntRange(1), help="CPU threads [default: torch's choice].")
 @click.option("--device", default="cpu", show_default=True, help="Where to train: cpu, cuda, ...")
 @click.option(
-    "--evaluate-only", type=click.Path(path_type=Path), metavar="MODEL", help="Only measure MODEL."
+    "--evaluate-only",
+    type=click.Path(path_type=Path),
+    metavar="MODEL",
+    help="Train nothing; measure MODEL.",
 )
 @click.option(
     "--json", "as_json", is_flag=True, help="Print the results as JSON on standard output."
@@ -42,7 +45,7 @@ def command(
     Ctrl-C finishes the step at hand and writes a checkpoint; the same command goes on from there.
     At the end the run's folder holds model/ (weights, config, tokenizer), log.jsonl and
     results.json: bits per byte on the held-out documents, beside those of gzip and xz.
-                  --evaluate-only MODEL measures a model folder alike.
+    --evaluate-only MODEL takes the same measures of the model in a folder.
     """
     import torch
 

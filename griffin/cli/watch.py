@@ -43,7 +43,9 @@ _PAUSE = 0.2  # seconds between two looks at a file that has not grown
     help="Lines between two answers.",
 )
 @click.option(
-    "--follow", is_flag=True, help="Read FILE to its end and then what is added, as `tail -F` does."
+    "--follow",
+    is_flag=True,
+    help="Read FILE to its end, then what is added to it, as `tail -F` does.",
 )
 @click.option(
     "--chat/--raw",
@@ -53,7 +55,7 @@ _PAUSE = 0.2  # seconds between two looks at a file that has not grown
 )
 @model_options
 @sampling_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object an answer.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each answer.")
 def command(
     path: Path,
     question: str,
@@ -66,9 +68,10 @@ def command(
 ) -> None:
     """Read FILE or standard input line by line and answer a standing question every so many lines.
 
-    Questions and answers never become part of what is read: each is answered on a copy of the
-    state. Memory does not grow, however long the stream. At its end the question is answered once
-    more if lines came since; Ctrl-C ends, with a line of statistics as at the end.
+    Questions and answers never become part of what is read: each is answered from a copy of the
+    state. Memory does not grow, however long the stream is. At its end the question is answered
+    once more if lines came since the last answer. Ctrl-C stops reading; a line of statistics comes
+    last either way.
 
     Stream and question are put together as in `griffin ask`.
     """

@@ -49,7 +49,7 @@ def test_released_shapes(run, preset, most):
 def test_state_bytes_are_those_of_a_state(dtype):
     for config in (CONFIG, GriffinConfig.preset("nano"), CONFIG.replace(block_types=["recurrent"])):
         expected = State.zeros(config, dtype=dtype).nbytes
-        assert state_bytes(config, dtype.itemsize)["most"] == expected
+        assert state_bytes(config, dtype)["most"] == expected
 
 
 def test_misuse(run, tmp_path):

@@ -25,9 +25,7 @@ LONGEST = 1 << 17  # tokens of a message, unless the user says otherwise
     "--system", metavar="TEXT", help="How the model should behave; begins a new conversation."
 )
 @click.option("--new", is_flag=True, help="Begin a new conversation instead of the last one.")
-@click.option(
-    "--session", "name", metavar="NAME", help="Go on with this conversation, or begin it."
-)
+@click.option("--session", "name", metavar="NAME", help="Continue this conversation, or begin it.")
 @click.option(
     "--state", metavar="FILE|NAME", help="Begin from a state file, or from a copy of a session."
 )
@@ -38,7 +36,7 @@ LONGEST = 1 << 17  # tokens of a message, unless the user says otherwise
     type=click.IntRange(1),
     default=LONGEST,
     show_default=True,
-    help="The longest message.",
+    help="The most tokens a message may have.",
 )
 @click.option("--stats", is_flag=True, help="Print counts and speed after each answer.")
 def command(
@@ -55,9 +53,9 @@ def command(
 ) -> None:
     """Talk with a model. /help lists what can be typed besides messages.
 
-    The last conversation with this model is gone on with, without reading it again: what was said
-    is in the model's state, of fixed size, kept in a file after each answer. Leave at any time,
-    however you like.
+    It continues the last conversation with this model without reading it again: what was said is in
+    the model's state, which has a fixed size and is saved to a file after each answer. Leave at any
+    time, in any way.
     """
     if no_persist and name is not None:
         raise click.UsageError(

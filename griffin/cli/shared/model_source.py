@@ -55,9 +55,7 @@ _OPTIONS = (
         show_default=True,
         help="Folder, archive, Hub repository or bundled name.",
     ),
-    click.option(
-        "--tokenizer", metavar="PATH", help="Tokenizer, where it does not lie beside the weights."
-    ),
+    click.option("--tokenizer", metavar="PATH", help="Tokenizer, if it is not beside the weights."),
     click.option("--revision", help="Branch, tag or commit of a Hub repository."),
     click.option("--dtype", help="bfloat16, float32, ... [default: as stored]."),
     click.option("--quantize", help="Round the weights to int8 or int4 while loading."),

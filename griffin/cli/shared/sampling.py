@@ -42,7 +42,7 @@ _OPTIONS = (
         metavar="ID=BIAS",
         help="Add BIAS to a token's logit. Repeatable.",
     ),
-    click.option("--seed", type=int, help="The same seed gives the same text."),
+    click.option("--seed", type=int, help="The same seed gives the same answer."),
     click.option("--stop", multiple=True, metavar="TEXT", help="End before this text. Repeatable."),
     click.option(
         "--stop-id", "stop_ids", type=int, multiple=True, help="End at this token. Repeatable."
