@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 MOST = 400
 
 TWICE = {
-    *("Batch", "Checkpoint", "Document", "Packed", "Piece", "Progress", "Runner", "Slots"),
+    *("Batch", "Checkpoint", "Packed", "Piece", "Progress", "Runner", "Slots"),
     *("Usage", "Writer"),
 }
 # What only type checkers import counts, too.

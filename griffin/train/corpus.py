@@ -18,7 +18,7 @@ _NOT_THE_LIBRARY = ("site-packages/**", "dist-packages/**", "**/__pycache__/**")
 
 
 @dataclass(frozen=True)
-class Document:
+class TextFile:
     """Name one text file: `path` is relative to the corpus root with / between the parts."""
 
     path: str
@@ -42,8 +42,8 @@ class Corpus:
     skipped counts the files that matched but were too long, empty or not UTF-8.
     """
 
-    train: tuple[Document, ...]
-    held_out: tuple[Document, ...]
+    train: tuple[TextFile, ...]
+    held_out: tuple[TextFile, ...]
     skipped: int
 
     @property
@@ -84,7 +84,7 @@ def open_corpus(recipe: DataRecipe, folder: Path = Path()) -> Corpus:
     return Corpus(train, held_out, skipped)
 
 
-def _matching(root: Path, include: tuple[str, ...], exclude: tuple[str, ...]) -> Iterator[Document]:
+def _matching(root: Path, include: tuple[str, ...], exclude: tuple[str, ...]) -> Iterator[TextFile]:
     """Yield the matching files, sorted by path."""
     wanted, refused = _regex(include), _regex(exclude)
     # A folder whose whole content is excluded need not be entered; there may be a whole environment
@@ -99,7 +99,7 @@ def _matching(root: Path, include: tuple[str, ...], exclude: tuple[str, ...]) ->
         found += [(base / name).as_posix() for name in files]
     for path in sorted(found):
         if wanted.fullmatch(path) and not refused.fullmatch(path) and (root / path).is_file():
-            yield Document(path, root / path, (root / path).stat().st_size)
+            yield TextFile(path, root / path, (root / path).stat().st_size)
 
 
 def _is_utf8(file: Path) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from griffin.model import Griffin
-from griffin.train.corpus import Document
+from griffin.train.corpus import TextFile
 from griffin.train.loss import chunked_cross_entropy
 from griffin.train.packing import Batch, TokenStore, pad_documents
 
@@ -97,7 +97,7 @@ def validation_documents(store: TokenStore, limit: int) -> tuple[list[np.ndarray
     return [store.document(index) for index in chosen], sum(store.sizes[index] for index in chosen)
 
 
-def compressors(documents: Sequence[Document]) -> dict[str, dict[str, float]]:
+def compressors(documents: Sequence[TextFile]) -> dict[str, dict[str, float]]:
     """Return the bits per byte of gzip -9 and xz -9e on documents: each file alone, and all in one
     stream."""
     texts = [document.file.read_bytes() for document in documents]

@@ -21,7 +21,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from griffin.train.corpus import Document
+from griffin.train.corpus import TextFile
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def encode_one(text: str, tokenizer: Tokenizer) -> np.ndarray:
     )
 
 
-def encode_documents(documents: Sequence[Document], tokenizer: Tokenizer, path: Path) -> None:
+def encode_documents(documents: Sequence[TextFile], tokenizer: Tokenizer, path: Path) -> None:
     """Encode documents into `path` (.bin, raw ids) and its index (.json beside it).
 
     Control tokens that happen to stand in a text are encoded as the characters they are. The index

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from griffin.train.corpus import Document
+from griffin.train.corpus import TextFile
 from griffin.train.evaluate import bits_in_rows, bits_in_streams, compressors, validation_documents
 from griffin.train.loop import Trainer
 from griffin.train.packing import TokenStore
@@ -78,7 +78,7 @@ def test_compressors(tmp_path: Path) -> None:
     texts = [b"abc" * 100, b"def f(x): return x\n" * 20]
     for number, text in enumerate(texts):
         (tmp_path / str(number)).write_bytes(text)
-    documents = [Document(str(n), tmp_path / str(n), len(text)) for n, text in enumerate(texts)]
+    documents = [TextFile(str(n), tmp_path / str(n), len(text)) for n, text in enumerate(texts)]
     results = compressors(documents)
     size, both = sum(map(len, texts)), b"".join(texts)
     packed = len(lzma.compress(both, preset=9 | lzma.PRESET_EXTREME))

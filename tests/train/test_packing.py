@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from griffin.train.corpus import Document
+from griffin.train.corpus import TextFile
 from griffin.train.packing import Packer, TokenStore, encode_documents, open_store, pad_documents
 from tests.train.test_bpe import _TOKENIZER
 
@@ -83,7 +83,7 @@ def test_store_on_disk(tmp_path: Path) -> None:
     documents = []
     for name, text in (("a", "self.x\n"), ("b", "é <eos> def"), ("c", "")):
         (tmp_path / name).write_bytes(text.encode())
-        documents.append(Document(name, tmp_path / name, len(text.encode())))
+        documents.append(TextFile(name, tmp_path / name, len(text.encode())))
     encode_documents(documents, _TOKENIZER, tmp_path / "train.bin")
     store = open_store(tmp_path / "train.bin")
     assert store.paths == ("a", "b", "c") and store.num_bytes == 7 + 12
