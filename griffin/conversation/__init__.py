@@ -1,4 +1,4 @@
-"""A chat in turns: text on one side, a session or a tree in memory on the other.
+"""A chat in turns: text on one side, a session on the other.
 
 talk = Conversation(llm, store.create("kitchen", fingerprint=fingerprint_of(llm),
 config=llm.model.config)) for piece in talk.say("Why is the sky blue?"):
@@ -7,17 +7,14 @@ talk.undo()
 """
 
 from griffin.conversation.compare import Difference, compare
-from griffin.conversation.conversation import Conversation, Thread, new_thread
+from griffin.conversation.conversation import Conversation, new_thread
 from griffin.conversation.exchange import EXCHANGE, join_exchange, split_exchange
 from griffin.conversation.fingerprint import fingerprint_of
-from griffin.conversation.memory import Memory
 
 __all__ = [
     "EXCHANGE",
     "Conversation",
     "Difference",
-    "Memory",
-    "Thread",
     "compare",
     "fingerprint_of",
     "join_exchange",

@@ -3,7 +3,6 @@ elsewhere."""
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
@@ -13,18 +12,15 @@ from typing import Any
 from griffin.answer import Result
 from griffin.conversation.exchange import EXCHANGE, join_exchange, split_exchange
 from griffin.conversation.fingerprint import fingerprint_of
-from griffin.conversation.memory import Memory
 from griffin.engine import Context
 from griffin.llm import LLM
 from griffin.model import State
 from griffin.sessions import Session, SessionError, Store, Turn
-from griffin.sessions.state_file import info_of
-
-Thread = Session | Memory
+from griffin.sessions.state_info import info_of
 
 
 class Conversation:
-    """A chat of one model on a session, or in memory.
+    """A chat of one model on a session, on a disk or in memory.
 
     thread:             where finished turns go. A turn is a message and its answer together
                         (`EXCHANGE`): a process that dies in the middle of an answer leaves the
@@ -44,7 +40,7 @@ class Conversation:
     def __init__(
         self,
         llm: LLM,
-        thread: Thread,
+        thread: Session,
         *,
         sampling: dict[str, Any] | None = None,
         max_message_tokens: int | None = None,
@@ -63,7 +59,12 @@ class Conversation:
     @property
     def kept(self) -> bool:
         """Whether finished turns go to the disk."""
-        return isinstance(self.thread, Session)
+        return self.thread.durable
+
+    @property
+    def name(self) -> str:
+        """The session's name; "" in memory."""
+        return self.thread.name if self.kept else ""
 
     @property
     def system(self) -> str | None:
@@ -79,7 +80,7 @@ class Conversation:
     def tokens(self) -> int:
         return self.thread.tokens
 
-    def switch(self, thread: Thread) -> Context:
+    def switch(self, thread: Session) -> Context:
         """Go on with another thread; the one before is closed. If it cannot be read, nothing
         changes."""
         saved = dict(thread.settings.get("sampling", {}))
@@ -172,7 +173,7 @@ class Conversation:
     def fork(self, store: Store, name: str | None = None) -> Context:
         """Go on in a new session that begins with what was said here; the old one stays where it
         is."""
-        if isinstance(self.thread, Memory):
+        if not self.kept:
             self.save(store, name)
             return self.context
         name = self.thread.fork(name)
@@ -182,21 +183,14 @@ class Conversation:
         """Keep the conversation under a name and return it.
 
         A session gets a twin of that name and goes on as itself; a conversation in memory becomes
-        the session, with the turns before as text.
+        the session, with all that was said.
         """
-        if isinstance(self.thread, Session):
+        if self.kept:
             return self.thread.fork(name)
-        # A state file of its own in the store's folder: the one way in for states from elsewhere.
-        beside = store.folder / f".{secrets.token_hex(8)}.saving"
-        fingerprint, settings = self.thread.fingerprint, self.thread.settings
-        try:
-            self.thread.export(beside)
-            name = store.import_(beside, name, fingerprint=fingerprint).name
-        finally:
-            beside.unlink(missing_ok=True)
-        session = store.open(name, fingerprint)
-        session.update(settings=settings)
-        self.switch(session)
+        if self.thread.head is None:
+            raise ValueError("nothing has been said yet; there is no state to keep")
+        name = store.adopt(self.thread, name)
+        self.switch(store.open(name, self.thread.fingerprint))
         return name
 
     def instruct(self, system: str | None) -> None:
@@ -274,7 +268,7 @@ class Conversation:
         try:
             thread.commit(**turn)
         except (SessionError, OSError) as error:
-            if isinstance(thread, Memory):
+            if not thread.durable:
                 raise
             self.thread = _in_memory(thread, before)
             self.trouble = str(error)
@@ -302,7 +296,7 @@ class Conversation:
         return self.context
 
 
-def _resume(thread: Thread) -> tuple[Context, float]:
+def _resume(thread: Session) -> tuple[Context, float]:
     started = time.perf_counter()
     return thread.resume(), time.perf_counter() - started
 
@@ -311,22 +305,25 @@ def _on_cpu(state: State | None) -> State | None:
     return state if state is None else state.map(lambda tensor: tensor.cpu())
 
 
-def _in_memory(session: Session, context: Context) -> Memory:
-    """Return a tree in memory that goes on from where a session stands."""
-    memory = Memory(session.fingerprint, session.config, session.settings)
-    memory.title = session.title
-    if session.head is not None:
-        info = info_of(session.turns(), session.fingerprint, session.config, session.title)
-        memory.begin(info, _on_cpu(context.state))
+def _in_memory(session: Session, context: Context) -> Session:
+    """Return a session in memory that goes on from where another stands."""
+    store, mark, config = Store.in_memory(), session.fingerprint, session.config
+    if session.head is None:
+        memory = store.create(fingerprint=mark, config=config, title=session.title)
+    else:
+        info = info_of(session.turns(), context.pending, mark, config, session.title)
+        name = store.import_state(info, _on_cpu(context.state)).name
+        memory = store.open(name, mark)
+    memory.update(settings=session.settings)
     return memory
 
 
 def new_thread(
     llm: LLM, store: Store | None, name: str | None = None, system: str | None = None
-) -> Thread:
+) -> Session:
     """Begin a conversation: a session of the store, or one in memory where there is none."""
     settings = {} if system is None else {"system": system}
-    fingerprint, config = fingerprint_of(llm), llm.model.config
-    if store is None:
-        return Memory(fingerprint, config, settings)
-    return store.create(name, fingerprint=fingerprint, config=config, settings=settings)
+    store = Store.in_memory() if store is None else store
+    return store.create(
+        name, fingerprint=fingerprint_of(llm), config=llm.model.config, settings=settings
+    )

@@ -8,6 +8,7 @@ with store.open("kitchen", fingerprint) as session:
     context = session.resume()      # the state before its last token, and that token
 """
 
+from griffin.sessions.draft import Draft
 from griffin.sessions.errors import (
     InvalidName,
     SessionBusy,
@@ -23,13 +24,8 @@ from griffin.sessions.fingerprint import Fingerprint, config_digest, json_digest
 from griffin.sessions.names import unfinished_name
 from griffin.sessions.session import Session
 from griffin.sessions.session_info import SessionInfo, Usage
-from griffin.sessions.state_file import (
-    StateInfo,
-    TurnRecord,
-    load_state_file,
-    read_state_info,
-    save_state_file,
-)
+from griffin.sessions.state_file import load_state_file, read_state_info, save_state_file
+from griffin.sessions.state_info import StateInfo, TurnRecord
 from griffin.sessions.store import Store
 from griffin.sessions.tokens import NOTHING, extend_chain
 from griffin.sessions.turn import Branch, Turn
@@ -37,6 +33,7 @@ from griffin.sessions.turn import Branch, Turn
 __all__ = [
     "NOTHING",
     "Branch",
+    "Draft",
     "Fingerprint",
     "InvalidName",
     "Session",

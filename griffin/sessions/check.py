@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 from griffin.model import GriffinConfig
 from griffin.sessions import history
 from griffin.sessions.errors import SessionError
 from griffin.sessions.fingerprint import Fingerprint, config_digest
-from griffin.sessions.index import Index
+from griffin.sessions.folder import Folder
 from griffin.sessions.tokens import NOTHING, extend_chain
 from griffin.sessions.turn import Turn, blob_of
 from griffin.sessions.turn_file import first_kept, verify
 
 
-def problems(index: Index, blobs: Path) -> Iterator[str]:
+def problems(folder: Folder) -> Iterator[str]:
     """Yield one sentence for each problem: the index's own, each session's, and files too many."""
+    index = folder.index
     for (said,) in index.rows("PRAGMA integrity_check"):
         if said != "ok":
             yield f"{index.path}: {said}"
@@ -49,25 +49,24 @@ def problems(index: Index, blobs: Path) -> Iterator[str]:
         checked |= turns.keys()
         numbers = {turn.number: turn for turn in turns.values()}
         for turn in fresh:
-            for problem in _turn_problems(index, blobs, turn, numbers, config, fingerprint):
+            for problem in _turn_problems(folder, turn, numbers, config, fingerprint):
                 yield f"{what}, turn {turn.number}: {problem}"
     named = {row[0] for row in index.rows("SELECT file FROM turn WHERE file IS NOT NULL")}
-    for path in sorted(blobs.iterdir()):
-        if path.name not in named:
-            yield (
-                f"{path}: no turn names it; opening the store removes it, unless somebody is"
-                " writing it now"
-            )
+    for name in sorted(set(folder.blobs_there()) - named):
+        yield (
+            f"no turn of {folder} names the file {name}; opening the store removes it, unless"
+            " somebody is writing it now"
+        )
 
 
 def _turn_problems(
-    index: Index,
-    blobs: Path,
+    folder: Folder,
     turn: Turn,
     turns: dict[int, Turn],
     config: GriffinConfig,
     fingerprint: Fingerprint,
 ) -> Iterator[str]:
+    index = folder.index
     above = turns.get(turn.parent) if turn.parent is not None else None
     row = index.row("SELECT * FROM turn WHERE id = :id", {"id": turn.key})
     if row is None:
@@ -84,11 +83,11 @@ def _turn_problems(
         )
     if known and extend_chain(bytes.fromhex(chain), turn.ids).hex() != turn.chain:
         yield "its tokens are not those its hash was made of"
-    if not turn.restorable:
+    if not turn.kept:
         return
     blob = blob_of(row)
     up = index.row("SELECT pos FROM turn WHERE id = :id", {"id": row["parent"]})
-    # Of an imported turn all positions are its own: what is before it came as text only.
+    # After a turn without a state of its own all positions of the window are in this one's file.
     start = first_kept(config, blob.pos, up["pos"] or 0 if up else 0)
     if blob.start != start:
         yield f"its file begins at position {blob.start}; it should at {start}"
@@ -97,6 +96,6 @@ def _turn_problems(
             yield f"it has no file, and has read up to position {blob.pos}"
         return
     try:
-        verify(blobs, blob, config, fingerprint.torch_dtype)
+        verify(folder, blob, config, fingerprint.torch_dtype)
     except SessionError as error:
         yield str(error)

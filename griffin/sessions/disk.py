@@ -79,6 +79,19 @@ def private_folder(folder: Path) -> None:
         folder.chmod(0o700)
 
 
+def make_private_file(path: Path) -> None:
+    """Make an empty file of mode 0600 if there is none, and no symbolic link either (OSError).
+
+    One that is there is not touched: closing it would let go of all locks that this process has on
+    it. The files that sqlite makes beside it get the mode it has.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+    except FileExistsError:
+        if path.is_symlink():
+            raise OSError(errno.ELOOP, "an index is no symbolic link", str(path)) from None
+
+
 def _write_all(handle: int, rest: memoryview) -> None:
     while rest:
         rest = rest[os.write(handle, rest) :]

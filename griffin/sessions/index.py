@@ -7,18 +7,16 @@ and removed after it is gone. So a killed process leaves at worst files that no 
 
 from __future__ import annotations
 
-import errno
-import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from griffin.sessions.disk import write_durably
 from griffin.sessions.errors import SessionBusy, StateTorn, StorageFull
-from griffin.sessions.mount import Journal, check_place, mount_of
+
+Journal = Literal["WAL", "DELETE", "MEMORY"]
 
 SCHEMA_VERSION = 1
 _APPLICATION = 0x67726966  # "grif": what `file` and others see in the header
@@ -26,7 +24,7 @@ _PATIENCE = 10.0  # seconds to wait for another process's transaction; ours take
 
 # How much sqlite flushes so that a commit is on the disk when it returns. EXTRA flushes the folder
 # too, once the rollback journal is gone from it: that is what makes such a commit.
-_SYNCHRONOUS: dict[Journal, str] = {"WAL": "FULL", "DELETE": "EXTRA"}
+_SYNCHRONOUS: dict[Journal, str] = {"WAL": "FULL", "DELETE": "EXTRA", "MEMORY": "OFF"}
 
 _SCHEMA = """
 CREATE TABLE turn (
@@ -38,7 +36,7 @@ CREATE TABLE turn (
     tokens INTEGER NOT NULL,
     chain TEXT NOT NULL,
     pending BLOB NOT NULL,
-    pos INTEGER,                            -- NULL: known as text only, its state was never here
+    pos INTEGER,                            -- NULL: its state is not kept
     start INTEGER,
     file TEXT UNIQUE,                       -- NULL: nothing read yet, or no state
     digest TEXT,
@@ -86,19 +84,24 @@ WHERE member.session = :session
 
 # A turn and those before it, newest first.
 _LINE = """
-WITH RECURSIVE line (id, parent, start) AS (
-    SELECT id, parent, start FROM turn WHERE id = :turn
+WITH RECURSIVE line (id, parent, start, pos) AS (
+    SELECT id, parent, start, pos FROM turn WHERE id = :turn
     UNION ALL
-    SELECT turn.id, turn.parent, turn.start FROM turn JOIN line ON turn.id = line.parent {condition}
+    SELECT turn.id, turn.parent, turn.start, turn.pos
+    FROM turn JOIN line ON turn.id = line.parent {condition}
 )
 """
 # The whole way to a turn, oldest first (a turn's row is younger than its parent's).
-LINE = _LINE.format(condition="") + TURNS + " AND turn.id IN (SELECT id FROM line) ORDER BY turn.id"
+_ON_LINE = TURNS + " AND turn.id IN (SELECT id FROM line) ORDER BY turn.id"
+LINE = _LINE.format(condition="") + _ON_LINE
+# The end of that way, from the last turn whose state is kept.
+UNREAD = _LINE.format(condition="WHERE line.pos IS NULL") + _ON_LINE
 # The files a state needs: back to the one whose keys and values begin at position :first or before
-# it.
+# it. Ids are left where they are: those of a long turn are megabytes.
 FILES = (
     _LINE.format(condition="WHERE line.start > :first")
-    + "SELECT turn.* FROM turn JOIN line ON turn.id = line.id ORDER BY turn.id DESC"
+    + "SELECT turn.pos, turn.start, turn.file, turn.digest, turn.chain "
+    "FROM turn JOIN line ON turn.id = line.id ORDER BY turn.id DESC"
 )
 
 
@@ -110,13 +113,12 @@ class Index:
         version.
 
         journal: "WAL" for a local disk, "DELETE" (a rollback journal) for one that several machines
-                 share. A file that has another one is changed over; SessionBusy if somebody else
-                 has it open.
+                 share, "MEMORY" for an index in memory. A file that has another one is changed
+                 over; SessionBusy if somebody else has it open.
         """
         self.path = path
         self.journal: Journal = journal
         self._lock = threading.RLock()
-        _make(path)
         with self._translated():
             self._connection = sqlite3.connect(
                 path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
@@ -169,6 +171,11 @@ class Index:
 
     def close(self) -> None:
         self._connection.close()
+
+    @classmethod
+    def in_memory(cls) -> Index:
+        """Make an index that lives as long as this object."""
+        return cls(Path(":memory:"), "MEMORY")
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -232,43 +239,3 @@ class Index:
             if name.startswith(_TROUBLE):
                 raise OSError(f"{self.path} cannot be read or written: {error}") from error
             raise
-
-
-def open_index(folder: Path, blobs: Path, network: bool) -> Index:
-    """Open a store's index, with the journal that its folder is to have; the caller holds the
-    folder.
-
-    Raises ValueError if no such journal holds there, StateTorn if the index is missing beside its
-    blobs; else as Index.
-    """
-    path = folder / "index.sqlite"
-    if (not path.exists() or not path.stat().st_size) and any(blobs.iterdir()):
-        raise StateTorn(f"{path} is missing, and {blobs} holds states; restore it from a copy")
-    note = folder / "network"  # whoever opens the folder later keeps to what it says
-    journal: Journal = "DELETE" if network or note.exists() else "WAL"
-    check_place(folder, journal, mount_of(folder))
-    index = Index(path, journal)
-    if (
-        journal == "DELETE" and not note.exists()
-    ):  # only now: somebody might have had it open with the other
-        said = b"Several machines may share this folder: its index keeps a rollback journal.\n"
-        try:
-            write_durably(note, [said])
-        except BaseException:
-            index.close()
-            raise
-    return index
-
-
-def _make(path: Path) -> None:
-    """Make an empty file of mode 0600 if there is none; sqlite's companion files get the mode it
-    has.
-
-    One that is there is not touched: closing it would let go of all locks that this process has on
-    it.
-    """
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
-    except FileExistsError:
-        if path.is_symlink():
-            raise OSError(errno.ELOOP, "an index is no symbolic link", str(path)) from None

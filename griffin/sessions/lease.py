@@ -13,8 +13,9 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from griffin.sessions.disk import no_room
@@ -26,44 +27,44 @@ _TRIES, _PAUSE = 10, 0.002
 
 
 class Lease:
-    """An exclusive hold of a lock file, until `release` or the end of this process."""
+    """An exclusive hold of something, until `release` or the end of this process."""
 
-    def __init__(self, path: Path, what: str) -> None:
-        """Take it, or raise SessionBusy after some milliseconds, which says who has `what`."""
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        try:
-            if not _taken(handle):
-                holder = os.pread(handle, 500, 0).decode(errors="replace") or "another process"
-                raise SessionBusy(f"{what} is in use by {holder}; close it there, or fork it")
-            line = (
-                f"process {os.getpid()} on {socket.gethostname()} since"
-                f" {time.strftime('%Y-%m-%d %H:%M:%S')}"
-            )
-            try:
-                os.pwrite(handle, line.encode(), 0)
-                os.ftruncate(handle, len(line.encode()))
-            except OSError as error:
-                if (full := no_room(path, error)) is not None:
-                    raise full from error
-                raise
-        except BaseException:
-            os.close(handle)
-            raise
-        self._handle: int | None = handle
+    def __init__(self, let_go: Callable[[], None]) -> None:
+        self._let_go: Callable[[], None] | None = let_go
 
     @property
     def held(self) -> bool:
-        return self._handle is not None
+        return self._let_go is not None
 
     def release(self) -> None:
         """Let go; a second time does nothing."""
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            with suppress(
-                OSError
-            ):  # a note for people; where it cannot be removed it is only out of date
-                os.ftruncate(handle, 0)
-            os.close(handle)
+        let_go, self._let_go = self._let_go, None
+        if let_go is not None:
+            let_go()
+
+
+def take(path: Path, what: str) -> Lease:
+    """Hold a lock file, or raise SessionBusy after some milliseconds, which says who has `what`."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        if not _taken(handle):
+            holder = os.pread(handle, 500, 0).decode(errors="replace") or "another process"
+            raise SessionBusy(f"{what} is in use by {holder}; close it there, or fork it")
+        line = (
+            f"process {os.getpid()} on {socket.gethostname()} since"
+            f" {time.strftime('%Y-%m-%d %H:%M:%S')}"
+        )
+        try:
+            os.pwrite(handle, line.encode(), 0)
+            os.ftruncate(handle, len(line.encode()))
+        except OSError as error:
+            if (full := no_room(path, error)) is not None:
+                raise full from error
+            raise
+    except BaseException:
+        os.close(handle)
+        raise
+    return Lease(partial(_let_go, handle))
 
 
 def in_use(path: Path) -> bool:
@@ -109,6 +110,12 @@ def locked_if_free(path: Path) -> Iterator[bool]:
             yield True
     finally:
         os.close(handle)
+
+
+def _let_go(handle: int) -> None:
+    with suppress(OSError):  # a note for people; where it cannot be removed it is only out of date
+        os.ftruncate(handle, 0)
+    os.close(handle)
 
 
 def _taken(handle: int) -> bool:

@@ -5,36 +5,35 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from griffin.engine import Context, Seen
+from griffin.engine import Context
 from griffin.model import GriffinConfig, State
 from griffin.sessions import history
-from griffin.sessions.changes import (
+from griffin.sessions.draft import Draft, count_read, rows_of
+from griffin.sessions.errors import SessionBusy, UnknownSession, UnknownTurn
+from griffin.sessions.fingerprint import Fingerprint
+from griffin.sessions.folder import Folder
+from griffin.sessions.lease import Lease
+from griffin.sessions.names import check_name, check_text, new_name, plain_json
+from griffin.sessions.quota import MEMBER_BYTES, session_bytes
+from griffin.sessions.rows import (
     check_free,
     copy_line,
+    copy_tree,
     insert_session,
     insert_turn,
     move_head,
     touch,
-    turn_bytes,
 )
-from griffin.sessions.errors import SessionBusy, UnknownSession, UnknownTurn
-from griffin.sessions.exchange import export_turn
-from griffin.sessions.fingerprint import Fingerprint
-from griffin.sessions.lease import Lease
-from griffin.sessions.names import check_name, check_text, new_name, plain_json
-from griffin.sessions.room import MEMBER_BYTES, session_bytes
-from griffin.sessions.tokens import NOTHING, check_ids, extend_chain, pack_ids
-from griffin.sessions.tree import branches, read_ids, youngest
+from griffin.sessions.tokens import NOTHING, check_ids, pack_ids
+from griffin.sessions.transfer import copy_session, export_turn
+from griffin.sessions.tree import branches, youngest
 from griffin.sessions.turn import Blob, Branch, Turn
 from griffin.sessions.turn_file import check_state, first_kept, pack_turn, pieces
-
-if TYPE_CHECKING:
-    from griffin.sessions.store import Store
 
 
 class Session:
@@ -48,11 +47,12 @@ class Session:
     Use it in a `with` block; at the end others may open it.
     """
 
-    def __init__(self, store: Store, row: int, lease: Lease) -> None:
-        self._store = store
+    def __init__(self, folder: Folder, owner: Sequence[str], row: int, lease: Lease) -> None:
+        self._folder = folder
+        self._owner = tuple(owner)
         self._row = row
         self._lease = lease
-        with store.index.transaction() as index:
+        with folder.index.transaction() as index:
             touch(index, row)
         found = self._look()
         self.name: str = found["name"]
@@ -72,14 +72,19 @@ class Session:
         self._lease.release()
 
     @property
+    def durable(self) -> bool:
+        """Whether it outlives this process: it lies on a disk, not in memory."""
+        return self._folder.durable
+
+    @property
     def tokens(self) -> int:
         """How many tokens the conversation has up to the head, those pending included."""
         return self.head.tokens if self.head else 0
 
     @property
     def pending(self) -> tuple[int, ...]:
-        """The ids at its end that the state has not read."""
-        return self.head.pending if self.head else ()
+        """The ids at its end that the nearest state has not read; as those of `resume`."""
+        return history.unread(self._folder.index, self._row, self.head)[1]
 
     @property
     def chain(self) -> str:
@@ -89,14 +94,12 @@ class Session:
     def resume(self) -> Context:
         """Read back where the session stands, each time anew; its state lies on the CPU.
 
-        Raises StateTorn, naming the file, if one of its files is missing or not what was written:
-        the session is not guessed at or read again behind the caller's back.
+        Where the head's own state is not kept it is the nearest one before, and all ids since are
+        pending. Raises StateTorn, naming the file, if one of its files is missing or not what was
+        written: the session is not guessed at or read again behind the caller's back.
         """
         self._check_held()
-        store, head = self._store, self.head
-        state = history.state_after(store.index, store.blobs, head, self.config, self.fingerprint)
-        seen = Seen() if head is None else Seen(lambda: read_ids(self._line(head)))
-        return Context(state=state, pending=self.pending, seen=seen, tokens=self.tokens)
+        return history.context_at(self._folder, self._row, self.head, self.config, self.fingerprint)
 
     def commit(
         self,
@@ -107,57 +110,53 @@ class Session:
         pending: Sequence[int],
         text: str | None = None,
         stats: Mapping[str, Any] | None = None,
+        before: Sequence[Draft] = (),
     ) -> Turn:
         """Keep a finished turn after the head and stand at it; it is on the disk when this returns.
 
         role:    who said it.
         ids:     its tokens, at least one.
-        state:   one row that has read all tokens of the conversation but `pending`; it is copied
-                 from, not kept. None if it has read none.
+        state:   one row, on any device, that has read all tokens of the conversation but
+                 `pending`; it is copied from, not kept. None if it has read none.
         pending: the ids at the conversation's end that `state` has not read, at least one.
         text:    the turn's text, to be shown later.
         stats:   plain values to keep beside it.
+        before:  turns that come first, kept in the same step without a state of their own; `state`
+                 has read them, too.
         Raises ValueError for parts that do not fit together or the session's model, StorageFull if
         there is no room, SessionBusy if the lease was lost and another went on; then all is as it
         was before.
         """
         self._check_held()
-        turn_ids = check_ids(ids, self.config.vocab_size, "the turn's ids")
-        held = check_ids(pending, self.config.vocab_size, "the pending ids")
-        check_text(role, "the role")
-        if text is not None:
-            check_text(text, "the text")
-        read = self._read(turn_ids, held)
-        before = self._pos()
-        pos, chain = before + read, extend_chain(bytes.fromhex(self.chain), turn_ids).hex()
-        packed_ids, packed_pending = pack_ids(turn_ids), pack_ids(held)
-        kept_stats = plain_json(stats, "the stats")
-        start = first_kept(self.config, pos, before)
-        packed = None
+        vocab_size, head = self.config.vocab_size, self.head
+        drafts = [*before, Draft(role, ids, text, stats)]
+        rows, new = rows_of(
+            drafts, vocab_size=vocab_size, tokens=self.tokens, chain=bytes.fromhex(self.chain)
+        )
+        held = check_ids(pending, vocab_size, "the pending ids")
+        base, unread = history.unread(self._folder.index, self._row, head)
+        pos = (base.pos or 0 if base else 0) + count_read((*unread, *new), held)
+        # Where the turn before has no state of its own, this one's file holds its whole window.
+        above = head.pos or 0 if head and not before else 0
+        start = first_kept(self.config, pos, above)
+        last = replace(rows[-1], pending=pack_ids(held))
+        files = []
         if state is not None:
             check_state(state, self.config, self.fingerprint.torch_dtype, pos)
-            packed = pack_turn(pieces(state, start), start, pos, chain)
+            files = [pack_turn(pieces(state, start), start, pos, last.chain)]
         elif pos:
             raise ValueError(f"no state is given, but {pos} tokens are to have been read")
-        nbytes = turn_bytes(packed.nbytes if packed else 0, packed_ids, text, kept_stats)
+        file_bytes = sum(file.nbytes for file in files)
+        nbytes = sum(row.nbytes + MEMBER_BYTES for row in rows) + file_bytes
         try:
-            with self._store.writing(packed, nbytes + MEMBER_BYTES, self._row) as (index, file):
+            with self._folder.writing(files, nbytes, self._owner, self._row) as (index, names):
                 self._check_unmoved(index)
-                insert_turn(
-                    index,
-                    self._row,
-                    self.head.key if self.head else None,
-                    role=role,
-                    text=text,
-                    ids=packed_ids,
-                    tokens=self.tokens + len(turn_ids),
-                    chain=chain,
-                    pending=packed_pending,
-                    blob=Blob(file, packed.digest if packed else "", start, pos, chain),
-                    nbytes=nbytes,
-                    stats=kept_stats,
-                    created=time.time(),
-                )
+                parent = head.key if head else None
+                for row in rows[:-1]:
+                    parent = insert_turn(index, self._row, parent, row)
+                name, digest = (names[0], files[0].digest) if files else (None, "")
+                blob = Blob(name, digest, start, pos, last.chain)
+                insert_turn(index, self._row, parent, last, blob=blob, file_bytes=file_bytes)
         finally:
             self._look()  # an interrupt may come when the turn is on the disk already
         assert self.head is not None
@@ -167,7 +166,7 @@ class Session:
         """Go back so many turns and return where the session stands then; `redo` goes forward
         again.
 
-        Raises UnknownTurn if there are not so many, or the state there was never here.
+        Raises UnknownTurn if there are not so many, or one cannot stand there.
         """
         _at_least_one(turns, "undo")
         line = self.turns()
@@ -184,7 +183,7 @@ class Session:
         Raises UnknownTurn if there are not so many.
         """
         _at_least_one(turns, "redo")
-        way = history.line(self._store.index, self._row, self._tip)
+        way = history.line(self._folder.index, self._row, self._tip)
         ahead = way[[turn.key for turn in way].index(self.head.key) + 1 :] if self.head else way
         if turns > len(ahead):
             raise UnknownTurn(f"there are {len(ahead)} turns to redo, not {turns}")
@@ -196,38 +195,50 @@ class Session:
         keep: note it on the disk. Otherwise only this object stands there, and the next `commit`
               makes it so; if there is none, the session is found where it was.
         `redo` then leads on along the way it was on, if the turn lies on it, otherwise along the
-        youngest turns that follow. Raises UnknownTurn if there is none of that number, or its state
-        was never here.
+        youngest turns that follow. Raises UnknownTurn if there is none of that number, or one
+        cannot stand there.
         """
-        index, tip = self._store.index, self._tip
-        turn = None if number is None else history.turn(index, self._row, number=number)
-        if turn is not None and turn.key not in {
-            other.key for other in history.line(index, self._row, tip)
-        }:
-            tip = youngest(self.tree(), turn).key
-        return self._move(turn, tip, keep=keep)
+        turn = None if number is None else self._at(number)
+        return self._move(turn, self._tip_from(turn), keep=keep)
 
     def fork(
-        self, name: str | None = None, *, at: int | None = None, title: str | None = None
+        self,
+        name: str | None = None,
+        *,
+        at: int | None = None,
+        title: str | None = None,
+        whole: bool = False,
+        namespace: str | None = None,
     ) -> str:
         """Make another session of this one's turns, up to the head or to turn `at`, and return its
         name.
 
+        whole:     all branches come along, and it stands at the head, or at turn `at`.
+        namespace: where it is to be, of the same owner (`Store.owner`); here if omitted.
         It shares their files, and nothing that happens to one of the two is seen by the other.
-        Raises StorageFull if there is no room for its rows.
+        Raises StorageFull if there is no room for its rows, UnknownTurn and SessionExists, and
+        ValueError for the namespace of another.
         """
         self._check_held()
-        turn = self._at(at)
+        turn, namespace = self._at(at), self._owner[0] if namespace is None else namespace
+        if namespace not in self._owner:
+            raise ValueError(
+                f"{namespace!r} is no namespace of this session's owner, who has"
+                f" {', '.join(map(repr, sorted(set(self._owner))))}"
+            )
         if turn is not None:
             history.check_restorable(turn)
         name = check_name(name) if name is not None else new_name()
         title = self.title if title is None else check_text(title, "the title")
-        turns = turn.number if turn else 0  # at most
-        with self._store.writing(None, session_bytes(title, self.settings, turns)) as (index, _):
+        head = turn.key if turn else None
+        tip = self._tip if at is None else self._tip_from(turn)
+        turns = self._count() if whole else turn.number if turn else 0  # at most
+        nbytes, owner = session_bytes(title, self.settings, turns), (namespace, *self._owner)
+        with self._folder.writing([], nbytes, owner) as (index, _):
             target = insert_session(
                 index,
                 key=secrets.token_hex(16),
-                namespace=self._store.namespace,
+                namespace=namespace,
                 name=name,
                 title=title,
                 fingerprint=self.fingerprint,
@@ -235,13 +246,23 @@ class Session:
                 settings=self.settings,
                 parent=self._row,
             )
-            copy_line(index, self._row, target, turn.key if turn else None)
+            if whole:
+                copy_tree(index, self._row, target)
+                move_head(index, target, head, tip)
+            else:
+                copy_line(index, self._row, target, head)
             touch(index, self._row)
         return name
 
+    def copy_to(self, folder: Folder, owner: Sequence[str], name: str) -> None:
+        """Copy it to another folder; `Store.adopt` is the way to."""
+        self._check_held()
+        copy_session(self._folder, self._row, folder, owner, name)
+
     def turns(self) -> list[Turn]:
         """Return the turns from the first to the head."""
-        return self._line(self.head)
+        key = self.head.key if self.head else None
+        return history.line(self._folder.index, self._row, key)
 
     def ids(self) -> tuple[int, ...]:
         """Return all tokens up to the head, those pending included.
@@ -253,7 +274,7 @@ class Session:
 
     def tree(self) -> list[Turn]:
         """Return all turns of all branches, in the order they were made."""
-        return history.tree(self._store.index, self._row)
+        return history.tree(self._folder.index, self._row)
 
     def branches(self) -> list[Branch]:
         """Return all ways through the tree, in the order their last turns were made."""
@@ -275,9 +296,9 @@ class Session:
         new = self.name if name is None else check_name(name)
         title = self.title if title is None else check_text(title, "the title")
         kept = plain_json(self.settings if settings is None else settings, "the settings")
-        with self._store.index.transaction() as index:
+        with self._folder.index.transaction() as index:
             if name is not None:
-                check_free(index, self._store.namespace, name)
+                check_free(index, self._owner[0], name)
             index.execute(
                 "UPDATE session SET name = ?, title = ?, settings = ? WHERE id = ?",
                 (new, title, kept, self._row),
@@ -291,66 +312,47 @@ class Session:
         The state of that one turn goes with it, and the text and tokens of those before it.
         """
         self._check_held()
-        store = self._store
-        return export_turn(
-            store, self._row, self._at(at), self.fingerprint, self.config, self.title, path
-        )
-
-    def _line(self, turn: Turn | None) -> list[Turn]:
-        return history.line(self._store.index, self._row, turn.key if turn else None)
+        turn, mark = self._at(at), self.fingerprint
+        return export_turn(self._folder, self._row, turn, mark, self.config, self.title, path)
 
     def _move(self, turn: Turn | None, tip: int | None, *, keep: bool = True) -> Turn | None:
         self._check_held()
         if turn is not None:
             history.check_restorable(turn)
         if keep:
-            with self._store.index.transaction() as index:
+            with self._folder.index.transaction() as index:
                 self._check_unmoved(index)
                 move_head(index, self._row, turn.key if turn else None, tip)
             self._kept_head = turn.key if turn else None
         self.head, self._tip = turn, tip
         return turn
 
-    def _read(self, ids: tuple[int, ...], pending: tuple[int, ...]) -> int:
-        """Return how many tokens more than the head's this turn's state has read; ValueError if it
-        cannot."""
-        if not ids:
-            raise ValueError("a turn has at least one token")
-        if not pending:
-            raise ValueError(
-                "nothing is pending; a state cannot step back, so keep the one before the last"
-                " token, and that token as pending"
-            )
-        unread = (*self.pending, *ids)
-        if len(pending) > len(unread) or unread[-len(pending) :] != pending:
-            raise ValueError(
-                f"the {len(pending)} pending ids are not the last of the {len(unread)} that were to"
-                " be read"
-            )
-        return len(unread) - len(pending)
-
-    def _pos(self) -> int:
-        if self.head is None:
-            return 0
-        row = self._store.index.row("SELECT pos FROM turn WHERE id = :id", {"id": self.head.key})
-        assert row is not None
-        return row["pos"]
-
     def _at(self, number: int | None) -> Turn | None:
         return (
             self.head
             if number is None
-            else history.turn(self._store.index, self._row, number=number)
+            else history.turn(self._folder.index, self._row, number=number)
         )
+
+    def _tip_from(self, turn: Turn | None) -> int | None:
+        """Return where `redo` leads from a turn."""
+        way = history.line(self._folder.index, self._row, self._tip)
+        if turn is None or any(turn.key == each.key for each in way):
+            return self._tip
+        return youngest(self.tree(), turn).key
+
+    def _count(self) -> int:
+        query = "SELECT count(*) FROM member WHERE session = :session"
+        return self._folder.index.rows(query, {"session": self._row})[0][0]
 
     def _look(self) -> sqlite3.Row:
         """Read where the session stands; return its row."""
-        found = self._store.index.row("SELECT * FROM session WHERE id = :id", {"id": self._row})
+        found = self._folder.index.row("SELECT * FROM session WHERE id = :id", {"id": self._row})
         if found is None:
             raise UnknownSession("the session was deleted while it was being opened")
         head = found["head"]
         self.head = (
-            history.turn(self._store.index, self._row, key=head) if head is not None else None
+            history.turn(self._folder.index, self._row, key=head) if head is not None else None
         )
         self._tip: int | None = found["tip"]
         self._kept_head: int | None = head  # what the disk has, from which `goto` may have gone

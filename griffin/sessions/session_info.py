@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from griffin.sessions.fingerprint import Fingerprint
-from griffin.sessions.room import HELD
+from griffin.sessions.quota import HELD
 
 
 @dataclass(frozen=True, kw_only=True)
 class SessionInfo:
     """What a list shows of a session.
 
-    parent:  name of the session it was forked from; "" if it was not, or that one is gone.
+    parent:  name of the session it was forked from; "" if it was not, or that one is gone or in
+             another namespace.
     turns:   how many it has, on all branches.
     head:    number of the turn it stands at; None before the first.
     tokens:  up to its head, those pending included.
@@ -57,7 +58,8 @@ SELECT session.*, head.tokens, above.name AS parent_name,
     (SELECT sum(nbytes) FROM member JOIN turn ON turn.id = member.turn
      WHERE member.session = session.id) AS nbytes
 FROM session LEFT JOIN turn AS head ON head.id = session.head
-LEFT JOIN session AS above ON above.id = session.parent
+LEFT JOIN session AS above
+    ON above.id = session.parent AND above.namespace = session.namespace
 """
 USAGE = f"SELECT (SELECT count(*) FROM session), (SELECT count(*) FROM turn), ({HELD})"
 

@@ -86,7 +86,8 @@ class TensorFile:
     """A file that `pack` laid out, open for reading. Its header is checked now, a tensor when it is
     read.
 
-    path:     where it is.
+    path:     where it is, or what it is called.
+    data:     its bytes, if they lie in memory.
     metadata: the strings given to `pack`.
     digest:   what `pack` returned.
     nbytes:   its size.
@@ -94,15 +95,9 @@ class TensorFile:
     Use it in a `with` block. Raises StateTorn, naming the file, for whatever is wrong with it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, data: bytes | None = None) -> None:
         self.path = path
-        try:
-            # Not waiting: a pipe has no size and is refused, instead of held on to for ever.
-            self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except FileNotFoundError:
-            raise StateTorn(f"{path} is missing") from None
-        except OSError as error:
-            raise StateTorn(f"{path} cannot be opened: {error.strerror}") from error
+        self._bytes = _Opened(path) if data is None else _Held(data)
         try:
             self._read_header()
         except BaseException:
@@ -116,9 +111,7 @@ class TensorFile:
         self.close()
 
     def close(self) -> None:
-        if self._handle >= 0:
-            os.close(self._handle)
-            self._handle = -1
+        self._bytes.close()
 
     def require(self, specs: Mapping[str, Spec]) -> None:
         """Raise StateTorn unless the file holds exactly these tensors."""
@@ -148,7 +141,7 @@ class TensorFile:
         size = math.prod(spec.shape) * spec.dtype.itemsize
         if sum(map(len, places)) != size:
             raise ValueError(f"{name} has {size} bytes, the room for it {sum(map(len, places))}")
-        if (count := os.preadv(self._handle, places, start)) != size:
+        if (count := self._bytes.read_into(places, start)) != size:
             raise self.torn(f"only {count} of {name}'s {size} bytes could be read")
         crc = 0
         for place in places:
@@ -161,15 +154,15 @@ class TensorFile:
         return StateTorn(f"{self.path} is torn or not a state of ours: {reason}")
 
     def _read_header(self) -> None:
-        size = os.fstat(self._handle).st_size
+        size = self._bytes.nbytes
         try:
-            begins = os.pread(self._handle, _USUAL_HEADER, 0)
+            begins = self._bytes.read(_USUAL_HEADER, 0)
             length = int.from_bytes(begins[:8], "little")
             if not 2 <= length <= min(size - 8, _LONGEST_HEADER):
                 raise self.torn(f"it has {size} bytes, of which {length} should be its header")
             text = begins[8 : 8 + length]
             if len(text) < length:
-                text += os.pread(self._handle, length - len(text), 8 + len(text))
+                text += self._bytes.read(length - len(text), 8 + len(text))
             header = json.loads(text)
         except OSError as error:
             raise self.torn(f"it cannot be read: {error.strerror}") from error
@@ -215,6 +208,51 @@ class TensorFile:
         self.metadata: dict[str, str] = {
             k: v for k, v in metadata.items() if k not in ("crc32", "digest")
         }
+
+
+class _Opened:
+    """The bytes of a file on the disk."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            # Not waiting: a pipe has no size and is refused, instead of held on to for ever.
+            self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError:
+            raise StateTorn(f"{path} is missing") from None
+        except OSError as error:
+            raise StateTorn(f"{path} cannot be opened: {error.strerror}") from error
+        self.nbytes = os.fstat(self._handle).st_size
+
+    def read(self, count: int, start: int) -> bytes:
+        return os.pread(self._handle, count, start)
+
+    def read_into(self, places: Sequence[memoryview], start: int) -> int:
+        return os.preadv(self._handle, places, start)
+
+    def close(self) -> None:
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+
+class _Held:
+    """The bytes of a file in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = memoryview(data)
+        self.nbytes = len(data)
+
+    def read(self, count: int, start: int) -> bytes:
+        return bytes(self._data[start : start + count])
+
+    def read_into(self, places: Sequence[memoryview], start: int) -> int:
+        for place in places:  # what a file at its end has too little of was refused with its header
+            place[:] = self._data[start : start + len(place)]
+            start += len(place)
+        return sum(map(len, places))
+
+    def close(self) -> None:
+        pass
 
 
 def _entry(entry: Any, offset: int) -> tuple[Spec, int]:

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterable
 
 NOTHING = bytes(16)  # the chain before the first token
+ID_BYTES = 4  # of an id that is packed
 
 
 def pack_ids(ids: Iterable[int]) -> bytes:
@@ -17,7 +18,7 @@ def pack_ids(ids: Iterable[int]) -> bytes:
 
 def unpack_ids(packed: bytes) -> tuple[int, ...]:
     """Return the ids that `pack_ids` packed."""
-    return struct.unpack(f"<{len(packed) // 4}i", packed)
+    return struct.unpack(f"<{len(packed) // ID_BYTES}i", packed)
 
 
 def extend_chain(chain: bytes, ids: Iterable[int]) -> bytes:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from griffin.sessions.tokens import unpack_ids
+from griffin.sessions.tokens import ID_BYTES, unpack_ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +24,12 @@ class Turn:
     tokens:     how many tokens the conversation has after it, `pending` included.
     chain:      hash of all of them, 32 hexadecimal digits.
     pending:    the ids at its end that its state has not read, at least one: a state cannot step
-                back.
+                back. None where its state is not kept.
     created:    when it was made, in seconds since 1970.
     nbytes:     bytes it takes on the disk.
     stats:      whatever numbers the caller put beside it.
-    restorable: its state is here. Of an imported conversation only the last turn's is.
+    restorable: one can stand at it: its state is kept, or all ids since one that is are known, and
+                are read again.
     """
 
     number: int
@@ -41,12 +43,18 @@ class Turn:
     nbytes: int
     stats: dict[str, Any]
     restorable: bool
+    pos: int | None = field(repr=False)  # where its state has come to in its document, if kept
     key: int = field(repr=False)  # its row in the index, the same for every session that shares it
     packed_ids: bytes = field(repr=False)
 
     @property
     def ids(self) -> tuple[int, ...]:
         return unpack_ids(self.packed_ids)
+
+    @property
+    def kept(self) -> bool:
+        """Whether its state is in a file. Of an imported conversation only the last turn's is."""
+        return self.pos is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +91,26 @@ class Blob:
     chain: str
 
 
-def turn_of(row: sqlite3.Row) -> Turn:
-    """Read a row of `index.TURNS`."""
+def turns_of(rows: Iterable[sqlite3.Row]) -> list[Turn]:
+    """Read rows of `index.TURNS`: each after its parent's, beginning at a first turn or a kept
+    one."""
+    found: list[Turn] = []
+    tokens: dict[int | None, int] = {None: 0}  # after the turns that one can stand at
+    for row in rows:
+        before = tokens.get(row["parent"])
+        known = before is not None and before + len(row["ids"]) // ID_BYTES == row["tokens"]
+        if restorable := known or row["pos"] is not None:
+            tokens[row["id"]] = row["tokens"]
+        found.append(_turn_of(row, restorable))
+    return found
+
+
+def blob_of(row: sqlite3.Row) -> Blob:
+    """Read a row of the table `turn` whose state is here."""
+    return Blob(row["file"], row["digest"], row["start"], row["pos"], row["chain"])
+
+
+def _turn_of(row: sqlite3.Row, restorable: bool) -> Turn:
     return Turn(
         number=row["number"],
         parent=row["parent_number"],
@@ -96,12 +122,8 @@ def turn_of(row: sqlite3.Row) -> Turn:
         created=row["created"],
         nbytes=row["nbytes"],
         stats=json.loads(row["stats"]),
-        restorable=row["pos"] is not None,
+        restorable=restorable,
+        pos=row["pos"],
         key=row["id"],
         packed_ids=row["ids"],
     )
-
-
-def blob_of(row: sqlite3.Row) -> Blob:
-    """Read a row of the table `turn` whose state is here."""
-    return Blob(row["file"], row["digest"], row["start"], row["pos"], row["chain"])

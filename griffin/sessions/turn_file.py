@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import chain, pairwise
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from torch import Tensor
 from griffin.engine.pieces import cut_recurrent, cut_span, ring_runs, unwritten, window
 from griffin.model import AttentionState, GriffinConfig, RecurrentState, State
 from griffin.sessions.errors import StateTorn
+from griffin.sessions.folder import Folder
 from griffin.sessions.tensor_file import Packed, Spec, TensorFile, memory_of, pack
 from griffin.sessions.turn import Blob
 
@@ -80,7 +80,7 @@ def pack_turn(tensors: dict[str, Tensor], start: int, pos: int, chain: str) -> P
 
 
 def read_state(
-    folder: Path, blobs: Sequence[Blob], config: GriffinConfig, dtype: torch.dtype
+    folder: Folder, blobs: Sequence[Blob], config: GriffinConfig, dtype: torch.dtype
 ) -> State:
     """Put the state after a turn together from files.
 
@@ -91,9 +91,7 @@ def read_state(
     first = window(config, head.pos).start
     gaps = any(newer.start != older.pos for newer, older in pairwise(blobs))
     if gaps or oldest.start > first:
-        raise StateTorn(
-            f"the index of {folder.parent} lacks turns that the state after one of them needs"
-        )
+        raise StateTorn(f"the index of {folder} lacks turns that the state after one of them needs")
     # Bytes go from the files to where they belong; a window of small turns has a hundred of them.
     state = unwritten(config, head.pos, dtype)
     recurrent = [layer for layer in state.layers if isinstance(layer, RecurrentState)]
@@ -107,7 +105,7 @@ def read_state(
     )  # bytes of a position in each of them
     for number, blob in enumerate(blobs):
         assert blob.name is not None
-        with TensorFile(folder / blob.name) as file:
+        with folder.read(blob.name) as file:
             _recognise(file, blob, config, dtype)
             for name in ("conv", "lru") if number == 0 else ():
                 if name in file.specs:
@@ -129,10 +127,10 @@ def read_state(
     return state
 
 
-def verify(folder: Path, blob: Blob, config: GriffinConfig, dtype: torch.dtype) -> None:
+def verify(folder: Folder, blob: Blob, config: GriffinConfig, dtype: torch.dtype) -> None:
     """Read all of a turn's file and raise StateTorn if anything is wrong with it."""
     assert blob.name is not None
-    with TensorFile(folder / blob.name) as file:
+    with folder.read(blob.name) as file:
         _recognise(file, blob, config, dtype)
         for name in file.specs:
             file.read(name)

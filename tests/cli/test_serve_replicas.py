@@ -259,7 +259,7 @@ def test_two_servers_over_one_folder(serve, llm, tmp_path, options):
     )
     journal = "delete" if options else "wal"
     with Store(tmp_path / "kept") as store:
-        assert store.index.rows("PRAGMA journal_mode")[0][0] == journal
+        assert store.folder.index.rows("PRAGMA journal_mode")[0][0] == journal
     two.end()
     three.end()
 

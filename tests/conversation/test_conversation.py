@@ -8,10 +8,11 @@ import pytest
 import torch
 
 import griffin
-from griffin.conversation import Conversation, Memory, fingerprint_of, new_thread, split_exchange
+from griffin.conversation import Conversation, fingerprint_of, new_thread, split_exchange
 from griffin.sessions import SessionBusy, StateInfo, Store, UnknownTurn, save_state_file
 
 FIELDS = {"temperature": 0, "max_tokens": 9}
+VOCABULARY = 512  # ids of the toy
 
 
 @pytest.fixture
@@ -42,7 +43,8 @@ def said(talk, message):
 def equal(one, other):
     """Whether two contexts go on in the same way, bit for bit."""
     assert (one.pending, one.tokens) == (other.pending, other.tokens)
-    assert torch.equal(one.seen, other.seen) and torch.equal(one.state.pos, other.state.pos)
+    assert torch.equal(one.seen.marks(VOCABULARY), other.seen.marks(VOCABULARY))
+    assert torch.equal(one.state.pos, other.state.pos)
     layers = zip(one.state.layers, other.state.layers, strict=True)
     return all(torch.equal(a, b) for x, y in layers for a, b in zip(x, y, strict=True))
 
@@ -245,9 +247,9 @@ def test_a_conversation_that_begins_from_a_state_file(llm, store, tmp_path):
     kept = store.import_(tmp_path / "x.state", "x")
     with store.open(kept.name, fingerprint_of(llm)) as session:
         talk = Conversation(llm, session, sampling=dict(FIELDS))
-        in_memory = Conversation(
-            llm, Memory.from_file(tmp_path / "x.state", fingerprint_of(llm)), sampling=dict(FIELDS)
-        )
+        nowhere = Store.in_memory()
+        nowhere.import_(tmp_path / "x.state", "x")
+        in_memory = Conversation(llm, nowhere.open("x", fingerprint_of(llm)), sampling=dict(FIELDS))
         answer = said(talk, "one")
         assert answer == said(in_memory, "one") == llm.generate([*ids, *turn], **FIELDS).text
         after = talk.context
@@ -261,20 +263,39 @@ def test_a_conversation_that_begins_from_a_state_file(llm, store, tmp_path):
             assert equal(one.context, after)
 
 
-def test_memory_exports_and_saves_what_it_holds(llm, store, tmp_path):
+def test_memory_is_saved_with_all_that_was_said(llm, store):
     talk = Conversation(llm, new_thread(llm, None), sampling=dict(FIELDS))
     with pytest.raises(ValueError, match="nothing has been said yet"):
         talk.save(store, "x")
+    contexts = []
     for message in ("one", "two", "three"):
         said(talk, message)
-    context = talk.context
-    assert talk.save(store, "x") == "x" and talk.kept and equal(talk.context, context)
-    assert (
-        sorted(path.name for path in store.folder.iterdir() if path.name.endswith("saving")) == []
-    )
-    with pytest.raises(UnknownTurn):
-        talk.undo()
-    assert equal(talk.context, context)
+        contexts.append(talk.context)
+    talk.undo(2)
+    said(talk, "other")
+    assert talk.name == "" and store.list() == ()
+    assert talk.save(store, "x") == talk.name == "x" and talk.kept
+    assert [way.turns for way in talk.thread.branches()] == [3, 2]
+    for number, context in enumerate(contexts, start=1):
+        talk.goto(number)
+        assert equal(talk.context, context)
+    assert store.check() == ()
+    talk.close()
+
+
+def test_turns_that_came_as_text_are_read_again(llm, store, tmp_path):
+    straight = Conversation(llm, new_thread(llm, None), sampling=dict(FIELDS))
+    said(straight, "one")
+    after_one = straight.tokens
+    said(straight, "two")
+    straight.thread.export(tmp_path / "x.state")
+    store.import_(tmp_path / "x.state", "x")
+    talk = Conversation(llm, store.open("x", fingerprint_of(llm)), sampling=dict(FIELDS))
+    talk.undo()
+    straight.undo()
+    assert talk.context.state is None and talk.tokens == after_one == len(talk.context.pending)
+    assert said(talk, "other") == said(straight, "other")
+    assert talk.thread.chain == straight.thread.chain
     talk.close()
 
 
@@ -284,7 +305,7 @@ def test_a_session_that_cannot_be_written_goes_on_in_memory(llm, store, monkeypa
     for message in ("one", "two"):
         said(talk, message)
         said(straight, message)
-    monkeypatch.setattr(store, "quota_bytes", 10)
+    monkeypatch.setattr(store.folder, "quota_bytes", 10)
     assert said(talk, "three") == said(straight, "three")
     assert (
         not talk.kept
@@ -295,10 +316,13 @@ def test_a_session_that_cannot_be_written_goes_on_in_memory(llm, store, monkeypa
     talk.undo(2)
     straight.undo(2)
     assert equal(talk.context, straight.context)
+    talk.undo()  # only its ids came along to memory
+    assert talk.context.state is None and talk.context.tokens == len(talk.context.pending)
+    talk.redo()
     with store.open("x", fingerprint_of(llm)) as session:
         assert len(session.turns()) == 2
     talk.redo(2)
-    monkeypatch.setattr(store, "quota_bytes", None)
+    monkeypatch.setattr(store.folder, "quota_bytes", None)
     talk.save(store, "y")
     assert talk.kept and len(talk.thread.turns()) == 4
     talk.close()

@@ -98,7 +98,8 @@ def test_a_session_moves_and_a_replica_is_killed(served, llm):
     assert [text for text, _ in answers] == talk(llm, *said)
 
     with Store(folder) as store:
-        [key] = [row[0] for row in store.index.rows("SELECT key FROM session WHERE name = 's'")]
+        found = store.folder.index.rows("SELECT key FROM session WHERE name = 's'")
+        [key] = [row[0] for row in found]
     killed = []
 
     def kill(replica: str) -> None:

@@ -165,7 +165,7 @@ def test_no_key_can_push_out_what_another_keeps(live, monkeypatch):
         alice.post("/v1/responses", json={"input": "x", "max_output_tokens": 2})
         store = live.service.store
         sessions = store.usage().sessions
-        monkeypatch.setattr(store, "quota_bytes", store.usage().nbytes + 5000)
+        monkeypatch.setattr(store.folder, "quota_bytes", store.usage().nbytes + 5000)
         full = bob.post("/v1/chat/completions", json={**CHAT, "session_id": "his"})
         assert full.status_code == 507 and full.json()["error"]["code"] == "storage_full"
         for _ in range(5):

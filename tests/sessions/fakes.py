@@ -11,6 +11,7 @@ import torch
 
 from griffin.model import AttentionState, GriffinConfig, State
 from griffin.sessions import Fingerprint, Session, Store, Turn, config_digest
+from griffin.sessions.disk_folder import DiskFolder
 from griffin.sessions.tokens import pack_ids
 
 # Small, and of a window that turns cross all the time.
@@ -112,3 +113,9 @@ def holds(session: Session, tokens: Sequence[int], pending: int = 1) -> bool:
 
 def begin(store: Store, name: str | None = None, **more):
     return store.create(name, fingerprint=fingerprint(), config=CONFIG, **more)
+
+
+def disk(store: Store) -> DiskFolder:
+    """Return the folder of a store that has one."""
+    assert isinstance(store.folder, DiskFolder)
+    return store.folder

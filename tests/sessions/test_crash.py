@@ -17,7 +17,7 @@ import pytest
 
 from griffin.sessions import SessionBusy, StorageFull, Store, save_state_file
 from griffin.sessions.tokens import unpack_ids
-from tests.sessions.fakes import CONFIG, fake_state, fingerprint, holds, say
+from tests.sessions.fakes import CONFIG, disk, fake_state, fingerprint, holds, say
 from tests.sessions.test_state_file import info_of
 
 FORK = multiprocessing.get_context("fork")  # a child is there in milliseconds, torch and all
@@ -81,7 +81,7 @@ def kill_often(folder: Path, times: int) -> None:
                 assert turns in (finished, finished + 1)
                 finished = turns
                 assert holds(session, tokens_after(turns))
-            assert len(list(store.blobs.iterdir())) == turns
+            assert len(list(disk(store).blobs.iterdir())) == turns
             if chance.random() < 0.3:  # an undo in between does not confuse it
                 with store.open("a", fingerprint()) as session:
                     session.undo()
@@ -117,7 +117,9 @@ def test_killed_between_any_two_steps_of_a_commit(tmp_path, monkeypatch):
             for name, call in real.items():
                 monkeypatch.setattr(os, name, lambda *a, call=call, **k: (step(), call(*a, **k))[1])
             monkeypatch.setattr(Path, "replace", lambda *a: (step(), real_rename(*a))[1])
-            store.index._connection.set_trace_callback(lambda _: step())  # each statement of sqlite
+            store.folder.index._connection.set_trace_callback(
+                lambda _: step()
+            )  # each statement of sqlite
             say(session, turn_ids(2))
 
     outcomes = []
@@ -134,7 +136,7 @@ def test_killed_between_any_two_steps_of_a_commit(tmp_path, monkeypatch):
             turns = len(session.turns())
             outcomes.append(turns)
             assert holds(session, tokens_after(turns)) and store.check() == ()
-            assert len(list(store.blobs.iterdir())) == turns
+            assert len(list(disk(store).blobs.iterdir())) == turns
         if status == 0:
             break
     assert status == 0 and outcomes == sorted(outcomes) and set(outcomes) == {1, 2}
@@ -174,7 +176,7 @@ def test_a_full_disk_leaves_everything_as_it_was(tmp_path, monkeypatch):
                     ):
                         attempt()
                 assert holds(session, tokens_after(1)) and store.check() == ()
-                assert len(list(store.blobs.iterdir())) == 1
+                assert len(list(disk(store).blobs.iterdir())) == 1
                 assert len(list(tmp_path.iterdir())) == 2
                 if (name, after) != ("fsync", 1):  # there the new file has its name already
                     assert path.read_bytes() == kept
@@ -215,7 +217,7 @@ def test_a_limit_on_file_sizes(tmp_path, limit):
                 assert "no room to write" in str(error)
             else:
                 raise AssertionError("there was room")
-            assert len(list(store.blobs.iterdir())) == turns == len(session.turns())
+            assert len(list(disk(store).blobs.iterdir())) == turns == len(session.turns())
             assert holds(session, tokens_after(turns))
 
     _, status = os.waitpid(child(work), 0)
@@ -235,7 +237,7 @@ def test_an_interrupt_after_the_commit_loses_nothing(tmp_path, monkeypatch):
         store.create("a", fingerprint=fingerprint(), config=CONFIG) as session,
     ):
         say(session, turn_ids(1))
-        real = store.index.transaction
+        real = store.folder.index.transaction
 
         @contextmanager
         def interrupted():
@@ -243,7 +245,7 @@ def test_an_interrupt_after_the_commit_loses_nothing(tmp_path, monkeypatch):
                 yield index
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(store.index, "transaction", interrupted)
+        monkeypatch.setattr(store.folder.index, "transaction", interrupted)
         with pytest.raises(KeyboardInterrupt):
             say(session, turn_ids(2))
         monkeypatch.undo()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from griffin.sessions import SessionBusy, StateTorn, Store, lease, mount
-from griffin.sessions.mount import check_place, mount_of
-from tests.sessions.fakes import CONFIG, fingerprint, holds, say
+from griffin.sessions import SessionBusy, StateTorn, Store, filesystem, lease
+from griffin.sessions.filesystem import check_place, mount_of
+from tests.sessions.fakes import CONFIG, disk, fingerprint, holds, say
 from tests.sessions.test_crash import child, kill_often, talk, tokens_after
 
 TABLE = r"""
@@ -61,22 +61,22 @@ def test_where_a_journal_holds(tmp_path, folder, journal, words):
 
 
 def test_a_table_that_is_not_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(mount, "_TABLE", tmp_path / "none")
+    monkeypatch.setattr(filesystem, "_TABLE", tmp_path / "none")
     assert mount_of(tmp_path) is None
     Store(tmp_path / "store").close()
 
 
 def modes(store: Store) -> tuple[str, int]:
     return (
-        store.index.rows("PRAGMA journal_mode")[0][0],
-        store.index.rows("PRAGMA synchronous")[0][0],
+        store.folder.index.rows("PRAGMA journal_mode")[0][0],
+        store.folder.index.rows("PRAGMA synchronous")[0][0],
     )
 
 
 def test_a_network_folder_is_refused_without_the_option_and_keeps_to_it(tmp_path, monkeypatch):
     table = tmp_path / "table"
     table.write_text(f"40 21 0:35 / {tmp_path.resolve()} rw - nfs4 files:/x rw,local_lock=none\n")
-    monkeypatch.setattr(mount, "_TABLE", table)
+    monkeypatch.setattr(filesystem, "_TABLE", table)
     folder = tmp_path / "store"
     with pytest.raises(ValueError, match="network=True"):
         Store(folder)
@@ -141,7 +141,7 @@ def test_who_lost_a_lease_does_not_write_over_the_one_who_has_it(store, what):
         say(ours, [1, 2, 3])
         # What it looks like when a file server gives up the lock of a machine that it does not hear
         # from.
-        for lock in store.locks.iterdir():
+        for lock in disk(store).locks.iterdir():
             lock.unlink()
         with store.open("kitchen", fingerprint()) as theirs:
             say(theirs, [4, 5])
@@ -156,7 +156,7 @@ def test_who_lost_a_lease_does_not_write_over_the_one_who_has_it(store, what):
 
 def test_busy_is_seen_by_all_and_disturbs_nobody(store, tmp_path):
     with (
-        Store(store.folder) as other,
+        Store(disk(store).path) as other,
         store.create("kitchen", fingerprint=fingerprint(), config=CONFIG),
     ):
         assert other.busy("kitchen") and store.busy("kitchen")
@@ -188,7 +188,7 @@ def test_a_moment_of_looking_is_waited_out(store):
     import threading
 
     store.create("kitchen", fingerprint=fingerprint(), config=CONFIG).close()
-    [path] = store.locks.iterdir()
+    [path] = disk(store).locks.iterdir()
     taken, timer = threading.Event(), threading.Event()
 
     def look() -> None:

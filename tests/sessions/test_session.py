@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +23,18 @@ from tests.sessions.fakes import (
     same,
     say,
 )
+
+
+@pytest.fixture(params=["local", "network", "memory"])
+def store(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Store]:
+    """A store of each kind: a session of one behaves like that of any other."""
+    if request.param == "memory":
+        with Store.in_memory() as opened:
+            yield opened
+            assert not list(tmp_path.iterdir())
+    else:
+        with Store(tmp_path / "store", network=request.param == "network") as opened:
+            yield opened
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -175,13 +189,13 @@ def test_forks_share_files_and_nothing_else(store, session):
     say(session, ids)
     say(session, [1, 2, 3])
     say(session, [4])
-    used, files = store.usage(), set(store.blobs.iterdir())
+    used, files = store.usage(), set(store.folder.blobs_there())
     session.undo()
     assert session.fork("try2") == "try2"
     assert session.fork("first", at=1, title="anew") == "first"
-    assert store.usage().turns == used.turns and set(store.blobs.iterdir()) == files
+    assert store.usage().turns == used.turns and set(store.folder.blobs_there()) == files
     assert 2 * 2048 < store.usage().nbytes - used.nbytes < 2 * 2048 + 400  # rows
-    assert len(list(store.blobs.iterdir())) == 3
+    assert len(store.folder.blobs_there()) == 3
     with store.open("try2", fingerprint()) as fork:
         assert holds(fork, [*ids, 1, 2, 3])
         with pytest.raises(UnknownTurn):
@@ -207,7 +221,7 @@ def test_forks_share_files_and_nothing_else(store, session):
     assert store.check() == ()
     store.delete("first")
     store.delete("try2")
-    assert not list(store.blobs.iterdir()) and store.usage().turns == 0
+    assert not store.folder.blobs_there() and store.usage().turns == 0
 
 
 GOOD = {"role": "user", "ids": [3, 4], "pending": [4]}
@@ -245,10 +259,10 @@ GOOD = {"role": "user", "ids": [3, 4], "pending": [4]}
 )
 def test_a_turn_that_does_not_fit_is_refused_and_nothing_changes(session, store, wrong, message):
     say(session, [1, 2])
-    files = sorted(store.blobs.iterdir())
+    files = sorted(store.folder.blobs_there())
     with pytest.raises(ValueError, match=message):
         session.commit(**{**GOOD, "state": fake_state([1, 2, 3]), **wrong})
-    assert sorted(store.blobs.iterdir()) == files
+    assert sorted(store.folder.blobs_there()) == files
     assert holds(session, [1, 2]) and len(session.tree()) == 1
     session.commit(**GOOD, state=fake_state([1, 2, 3]))
     assert holds(session, [1, 2, 3, 4])

@@ -298,16 +298,16 @@ def test_a_session_travels(tmp_path):
             assert [
                 (t.role, t.text, t.ids, t.chain, t.tokens, t.created) for t in session.turns()
             ] == [(t.role, t.text, t.ids, t.chain, t.tokens, t.created) for t in turns[:3]]
-            with pytest.raises(
-                UnknownTurn, match="turn 2 came with an imported state as text only"
-            ):
-                session.undo()
-            for use in (
-                lambda: session.fork("c", at=1),
-                lambda: session.export(tmp_path / "c", at=1),
-            ):
-                with pytest.raises(UnknownTurn, match="text only"):
-                    use()
+            # Of the turns before it the ids are here, and are to be read again.
+            assert [(t.kept, t.restorable) for t in session.turns()] == [
+                *[(False, True)] * 2,
+                (True, True),
+            ]
+            session.undo()
+            resumed = session.resume()
+            assert resumed.state is None and resumed.pending == tuple(tokens[:23])
+            assert resumed.tokens == session.tokens == 23 and session.pending == resumed.pending
+            session.redo()
             say(session, [8] * 5)
             assert holds(session, [*tokens, *[8] * 5])
             session.undo()
@@ -332,7 +332,7 @@ def test_a_state_that_is_no_conversation(tmp_path):
             assert (session.title, session.head.role, session.head.ids) == ("My book", "state", ())
             resumed = session.resume()
             assert same(resumed.state, fake_state(tokens[:-1])) and resumed.pending == (59,)
-            assert (resumed.tokens, resumed.nbytes) == (60, resumed.state.nbytes)
+            assert (resumed.tokens, resumed.read) == (60, 59)
             state = fake_state([*tokens, 1])
             session.commit(role="user", ids=[1, 2], state=state, pending=[2])
             assert (
@@ -348,4 +348,14 @@ def test_a_state_that_is_no_conversation(tmp_path):
         store.import_(tmp_path / "again", "again")
         with store.open("again", fingerprint()) as session:
             assert same(session.resume().state, state)
+            # What the first turn read is not known, so nobody can stand there.
+            for use in (
+                session.undo,
+                lambda: session.goto(1),
+                lambda: session.fork("c", at=1),
+                lambda: session.export(tmp_path / "c", at=1),
+            ):
+                with pytest.raises(UnknownTurn, match=r"turn 1 is not kept here, .* go to a later"):
+                    use()
+            assert [turn.restorable for turn in session.turns()] == [False, True]
         assert store.check() == ()

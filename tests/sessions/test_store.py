@@ -19,11 +19,11 @@ from griffin.sessions import (
     UnknownTurn,
 )
 from griffin.sessions.names import check_name
-from tests.sessions.fakes import CONFIG, CONFIGS, begin, fake_state, fingerprint, holds, say
+from tests.sessions.fakes import CONFIG, CONFIGS, begin, disk, fake_state, fingerprint, holds, say
 
 
 def everything_in(store: Store) -> bytes:
-    return b"".join(path.read_bytes() for path in store.folder.rglob("*") if path.is_file())
+    return b"".join(path.read_bytes() for path in disk(store).path.rglob("*") if path.is_file())
 
 
 def test_names(store):
@@ -71,10 +71,10 @@ def test_any_text_is_a_name_of_the_allowed_form_or_refused(text):
 def test_names_are_no_part_of_any_path_and_nobody_else_may_look(store):
     with begin(store, "visible-name") as session:
         say(session, [1, 2])
-        store.export("visible-name", store.folder / "out")
-        paths = list(store.folder.rglob("*"))
+        store.export("visible-name", disk(store).path / "out")
+        paths = list(disk(store).path.rglob("*"))
         assert len(paths) > 6  # index and journal, two folders, blob, lock files
-        for path in [store.folder, *paths]:
+        for path in [disk(store).path, *paths]:
             assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
             assert "visible" not in path.name
 
@@ -84,7 +84,7 @@ def test_modes_do_not_depend_on_the_umask(tmp_path):
     try:
         with Store(tmp_path / "s") as store, begin(store, "a") as session:
             say(session, [1, 2])
-            for path in [store.folder, *store.folder.rglob("*")]:
+            for path in [disk(store).path, *disk(store).path.rglob("*")]:
                 assert path.stat().st_mode & 0o077 == 0, path
     finally:
         os.umask(before)
@@ -113,7 +113,9 @@ def test_list_show_and_rename(store):
     assert info.head == 1 and store.show("b").head is None
     assert info.nbytes == sum(turn.nbytes for turn in store.turns("a"))
     assert 0 < store.usage().nbytes - info.nbytes - 2 * 2048 < 300  # rows beside the turns
-    assert abs(info.nbytes - sum(path.stat().st_size for path in store.blobs.iterdir())) < 1200
+    assert (
+        abs(info.nbytes - sum(path.stat().st_size for path in disk(store).blobs.iterdir())) < 1200
+    )
     assert info.fingerprint == fingerprint()
     store.rename("a", "c")
     with pytest.raises(UnknownSession, match="no session 'a'"):
@@ -140,7 +142,7 @@ def test_creating_what_is_there(store):
         with pytest.raises(SessionExists):
             begin(store, "a")
         assert holds(session, [1, 2])
-    assert len(list(store.locks.iterdir())) == 1
+    assert len(list(disk(store).locks.iterdir())) == 1
     with pytest.raises(ValueError, match="digest of the config"):
         store.create("b", fingerprint=fingerprint(CONFIGS["hawk"]), config=CONFIG)
 
@@ -154,7 +156,7 @@ def test_one_holder_at_a_time(store):
             store.open("a", fingerprint())
         with pytest.raises(SessionBusy):
             store.delete("a")
-        store.export("a", store.folder / "out.state.safetensors")  # reading is free
+        store.export("a", disk(store).path / "out.state.safetensors")  # reading is free
         assert len(store.turns("a")) == 1
     with store.open("a", fingerprint()):
         pass
@@ -220,7 +222,7 @@ def test_delete_deletes(store):
         session.update(title="secret-title", settings={"s": "secret-setting"})
         state = fake_state([1, 2, *ids[:-1]])
         session.commit(role="secret-role", ids=ids, state=state, pending=ids[-1:], text=secret)
-        store.export("secret-name", store.folder.parent / "out")
+        store.export("secret-name", disk(store).path.parent / "out")
     words = [
         b"secret",
         bytes(b for i in ids for b in (i, 0, 0, 0)),
@@ -237,12 +239,12 @@ def test_delete_deletes(store):
 def test_export_of_what_is_not_there(store):
     begin(store, "a").close()
     with pytest.raises(ValueError, match="nothing has been said"):
-        store.export("a", store.folder / "x")
+        store.export("a", disk(store).path / "x")
     with pytest.raises(UnknownTurn):
-        store.export("a", store.folder / "x", at=1)
+        store.export("a", disk(store).path / "x", at=1)
     with pytest.raises(UnknownSession):
-        store.export("b", store.folder / "x")
-    assert not (store.folder / "x").exists()
+        store.export("b", disk(store).path / "x")
+    assert not (disk(store).path / "x").exists()
 
 
 def test_every_refusal_has_a_status_and_a_code():

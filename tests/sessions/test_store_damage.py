@@ -16,7 +16,7 @@ from griffin.sessions import (
     unfinished_name,
 )
 from griffin.sessions.lease import locked
-from tests.sessions.fakes import begin, fake_state, fingerprint, holds, say
+from tests.sessions.fakes import begin, disk, fake_state, fingerprint, holds, say
 
 
 def test_an_index_that_is_not_ours_is_named_and_left_alone(tmp_path):
@@ -45,7 +45,7 @@ def test_an_index_that_is_not_ours_is_named_and_left_alone(tmp_path):
 def test_a_lost_index_does_not_cost_the_states(tmp_path):
     with Store(tmp_path / "s") as store, begin(store, "a") as session:
         say(session, [1, 2])
-        kept = (store.folder / "index.sqlite").read_bytes()
+        kept = (disk(store).path / "index.sqlite").read_bytes()
     path = tmp_path / "s" / "index.sqlite"
     for loss in (path.unlink, lambda: path.write_bytes(b"")):
         loss()
@@ -59,9 +59,9 @@ def test_torn_and_missing_files_are_named_refused_and_found(tmp_path):
     with Store(tmp_path / "s") as store, begin(store, "a") as session:
         names = []
         for ids in ([1, 2, 3], [4, 5], list(range(20)), [6]):
-            before = set(store.blobs.iterdir())
+            before = set(disk(store).blobs.iterdir())
             say(session, ids)
-            names.append((set(store.blobs.iterdir()) - before).pop())
+            names.append((set(disk(store).blobs.iterdir()) - before).pop())
         tokens = [1, 2, 3, 4, 5, *range(20), 6]
         assert holds(session, tokens) and store.check() == ()
         for number, path in enumerate(names, start=1):
@@ -92,8 +92,8 @@ def test_check_finds_what_is_wrong_in_the_index(store):
     with begin(store, "a") as session:
         say(session, [1, 2, 3])
         say(session, [4])
-    (store.blobs / "stray").touch()
-    with store.index.transaction() as index:
+    (disk(store).blobs / "stray").touch()
+    with store.folder.index.transaction() as index:
         index.execute("UPDATE turn SET ids = ? WHERE id = 1", (bytes(12),))
         index.execute("UPDATE turn SET tokens = 9, start = 1 WHERE id = 2")
     found = store.check()
@@ -110,7 +110,11 @@ def test_check_finds_what_is_wrong_in_the_index(store):
 def test_recover_removes_what_nobody_names(store):
     with begin(store, "a") as session:
         say(session, [1, 2])
-        for path in (store.blobs / "left", store.blobs / ".left.part", store.locks / "left"):
+        for path in (
+            disk(store).blobs / "left",
+            disk(store).blobs / ".left.part",
+            disk(store).locks / "left",
+        ):
             path.touch()
         assert store.recover() == 3 and store.recover() == 0
         assert holds(session, [1, 2])
@@ -120,21 +124,21 @@ def test_recover_removes_what_nobody_names(store):
 
 def test_recover_leaves_the_lock_of_a_session_that_was_made_meanwhile(store, monkeypatch):
     begin(store, "a").close()
-    rows = store.index.rows
+    rows = store.folder.index.rows
 
     def late(query, values=None):
         found = rows(query, values)
         if query == "SELECT key FROM session":  # now another process forks, and opens what it made
-            (store.locks / "made-since").touch()
+            (disk(store).locks / "made-since").touch()
         return found
 
-    monkeypatch.setattr(store.index, "rows", late)
-    assert store.recover() == 0 and (store.locks / "made-since").exists()
+    monkeypatch.setattr(store.folder.index, "rows", late)
+    assert store.recover() == 0 and (disk(store).locks / "made-since").exists()
 
 
 def test_a_fork_waits_for_who_recovers(store):
     with begin(store, "a") as session:
-        with locked(store.writers):
+        with locked(disk(store).path / "writers.lock"):
             thread = threading.Thread(target=session.fork, args=("b",))
             thread.start()
             thread.join(0.05)
@@ -157,8 +161,8 @@ def test_what_is_unfinished_is_in_no_list_and_goes_with_who_made_it(store):
         with pytest.raises(InvalidName):
             session.update(name=left)
         assert store.recover() == 1 and store.usage().sessions == 2
-    with Store(store.folder) as again:
-        assert again.usage().sessions == 1 and len(list(again.locks.iterdir())) == 1
+    with Store(disk(store).path) as again:
+        assert again.usage().sessions == 1 and len(list(disk(again).locks.iterdir())) == 1
         with again.open("a", fingerprint()) as session:
             assert holds(session, [1, 2])
 
@@ -168,10 +172,10 @@ def test_what_is_carried_is_left_alone_and_not_left_behind(store):
         say(session, [1, 2])
     with store.carrying() as path:
         store.export("a", path)
-        assert Store(store.folder).recover() == 0
+        assert Store(disk(store).path).recover() == 0
         store.within("other").import_(path, "b", fingerprint=fingerprint())
-    assert not path.exists() and path.parent == store.blobs  # where `recover` looks
-    assert len(list(store.blobs.iterdir())) == 2
+    assert not path.exists() and path.parent == disk(store).blobs  # where `recover` looks
+    assert len(list(disk(store).blobs.iterdir())) == 2
 
 
 def test_a_file_of_the_same_tokens_and_other_numbers_is_told_apart(store):
@@ -180,12 +184,12 @@ def test_a_file_of_the_same_tokens_and_other_numbers_is_told_apart(store):
     files = []
     for name, factor in (("a", 1), ("b", 2)):
         with begin(store, name) as session:
-            before = set(store.blobs.iterdir())
+            before = set(disk(store).blobs.iterdir())
             state = fake_state([1, 2]).map(
                 lambda t, factor=factor: t * factor if t.dim() > 1 else t
             )
             session.commit(role="user", ids=[1, 2, 3], state=state, pending=[3])
-            files.append((set(store.blobs.iterdir()) - before).pop())
+            files.append((set(disk(store).blobs.iterdir()) - before).pop())
     files[0].write_bytes(files[1].read_bytes())
     with (
         store.open("a", fingerprint()) as session,
@@ -197,7 +201,7 @@ def test_a_file_of_the_same_tokens_and_other_numbers_is_told_apart(store):
 def test_an_index_that_means_other_tokens_is_told_apart(store):
     with begin(store, "a") as session:
         say(session, [1, 2])
-    with store.index.transaction() as index:
+    with store.folder.index.transaction() as index:
         index.execute("UPDATE turn SET chain = ?", ("0" * 32,))
     with (
         store.open("a", fingerprint()) as session,
@@ -210,7 +214,7 @@ def test_an_index_that_lost_a_turn_is_told_apart(store):
     with begin(store, "a") as session:
         for ids in ([1, 2], [3, 4], [5, 6]):
             say(session, ids)
-        with store.index.transaction() as index:
+        with store.folder.index.transaction() as index:
             index.execute("UPDATE turn SET parent = 1 WHERE id = 3")
         with pytest.raises(StateTorn, match="lacks turns"):
             session.resume()

@@ -10,12 +10,12 @@ from griffin.sessions import (
     StorageFull,
     Store,
 )
-from tests.sessions.fakes import begin, fingerprint, holds, say
+from tests.sessions.fakes import begin, disk, fingerprint, holds, say
 
 
 def age(store: Store, name: str, seconds: float) -> None:
     """Let a session look unused for so long."""
-    with store.index.transaction() as index:
+    with store.folder.index.transaction() as index:
         index.execute("UPDATE session SET used = ? WHERE name = ?", (time.time() - seconds, name))
 
 
@@ -69,7 +69,7 @@ def test_an_owner_makes_room_for_what_is_new_and_others_do_not(tmp_path):
         # What would not do is not begun.
         kept = {info.name for info in his.list()}
         with pytest.raises(StorageFull, match="of others leave no room"):
-            store.within("third")._make_room(one, None)
+            store.folder._make_room(one, ("third",), None)
         assert {info.name for info in his.list()} == kept and len(hers.list()) == 1
 
 
@@ -86,7 +86,7 @@ def test_rows_count_so_nothing_grows_without_end(tmp_path):
 
 
 def test_an_owner_has_so_many_sessions(tmp_path, monkeypatch):
-    monkeypatch.setattr("griffin.sessions.store.MOST_SESSIONS", 3)
+    monkeypatch.setattr("griffin.sessions.folder.MOST_SESSIONS", 3)
     with Store(tmp_path / "s") as store, begin(store, "a") as session:
         session.fork("b")
         begin(store.within("other"), "x").close()
@@ -122,7 +122,7 @@ def test_a_turn_over_the_quota_is_refused_and_costs_nobody_else(tmp_path):
         say(a, list(range(30)))
         with pytest.raises(StorageFull, match="delete a session"):
             say(b, list(range(30)))  # a is open
-        assert b.head is None and len(list(store.blobs.iterdir())) == 1
+        assert b.head is None and len(list(disk(store).blobs.iterdir())) == 1
 
 
 def test_old_sessions_are_swept(tmp_path):
@@ -136,7 +136,7 @@ def test_old_sessions_are_swept(tmp_path):
             assert store.sweep() == 1
             assert {info.name for info in store.list()} == {"new", "older"}
         assert store.sweep() == 1 and [info.name for info in store.list()] == ["new"]
-        assert len(list(store.blobs.iterdir())) == 1
+        assert len(list(disk(store).blobs.iterdir())) == 1
 
 
 @pytest.mark.parametrize("limit", [{"quota_bytes": 0}, {"max_age_seconds": -1}])

@@ -1,18 +1,116 @@
-"""Which conversation `griffin chat` goes on with, or how it begins one."""
+"""`griffin chat`: talk with a model in the terminal, on a conversation that outlives the
+program."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from griffin.cli.shared.stores import state_file
+from griffin.cli.options import model_options, open_llm, sampling_from, sampling_options
+from griffin.cli.stores import default_store, open_store, store_option
 
 if TYPE_CHECKING:
-    from griffin.conversation import Conversation, Thread
+    from griffin.conversation import Conversation
     from griffin.llm import LLM
-    from griffin.sessions import Store
+    from griffin.sessions import Session, Store
+
+LONGEST = 1 << 17  # tokens of a message, unless the user says otherwise
+
+
+@click.command("chat")
+@model_options
+@sampling_options
+@click.option(
+    "--system", metavar="TEXT", help="How the model should behave; begins a new conversation."
+)
+@click.option("--new", is_flag=True, help="Begin a new conversation instead of the last one.")
+@click.option(
+    "--session", "name", metavar="NAME", help="Go on with this conversation, or begin it."
+)
+@click.option(
+    "--state", metavar="FILE|NAME", help="Begin from a state file, or from a copy of a session."
+)
+@click.option("--no-persist", is_flag=True, help="Keep nothing on the disk.")
+@store_option
+@click.option(
+    "--max-message-tokens",
+    type=click.IntRange(1),
+    default=LONGEST,
+    show_default=True,
+    help="The longest message.",
+)
+@click.option("--stats", is_flag=True, help="Print counts and speed after each answer.")
+def command(
+    model: str,
+    tokenizer: str | None,
+    revision: str | None,
+    dtype: str | None,
+    quantize: str | None,
+    device: str | None,
+    threads: int | None,
+    system: str | None,
+    new: bool,
+    name: str | None,
+    state: str | None,
+    no_persist: bool,
+    folder: Path | None,
+    max_message_tokens: int,
+    stats: bool,
+    **sampling: Any,
+) -> None:
+    """Talk with a model. /help lists what can be typed besides messages.
+
+    The last conversation with this model is gone on with, without reading it again: what was said
+    is in the model's state, of fixed size, kept in a file after each answer. Leave at any time,
+    however you like.
+    """
+    if no_persist and name is not None:
+        raise click.UsageError(
+            "--session names a conversation that is kept; --no-persist keeps none"
+        )
+    if new and name is not None:
+        raise click.UsageError("give --new or --session; a session that is not there yet is begun")
+    fields = sampling_from(sampling)
+    llm = open_llm(model, tokenizer, revision, dtype, quantize, device, threads)
+    llm.params(**fields)
+    _ = llm.chat_format  # ValueError now if the model knows no turns
+    opened: list[Store] = []
+
+    def store() -> Store:  # with --no-persist only /save and /load want one
+        if not opened:
+            opened.append(open_store(folder))
+        return opened[0]
+
+    from griffin.cli.chat_commands import Commands
+    from griffin.cli.repl import run
+    from griffin.conversation import Conversation
+
+    try:
+        thread, notice = _thread(
+            llm, store, name, state, system, new or system is not None, no_persist
+        )
+        try:
+            talk = Conversation(llm, thread, sampling=fields, max_message_tokens=max_message_tokens)
+        except ValueError as error:
+            thread.close()
+            if new or name is not None or state is not None:
+                raise
+            raise ValueError(
+                f"{error}; `griffin chat --new` begins another conversation"
+            ) from error
+        try:
+            notice = f"{notice}: {resumed(talk)}" if talk.tokens else notice
+            history = None if no_persist else (folder or default_store()) / "history"
+            run(Commands(talk, store), notice=notice, stats=stats, history=history)
+        finally:
+            talk.close()
+            forget_if_empty(talk.thread, opened)
+    finally:
+        for each in opened:
+            each.close()
 
 
 def resumed(talk: Conversation) -> str:
@@ -22,7 +120,7 @@ def resumed(talk: Conversation) -> str:
     return f"{talk.tokens:,} tokens in {nbytes:,} bytes, {1000 * talk.resume_seconds:,.1f} ms"
 
 
-def open_thread(
+def _thread(
     llm: LLM,
     store: Callable[[], Store],
     name: str | None,
@@ -30,7 +128,7 @@ def open_thread(
     system: str | None,
     new: bool,
     no_persist: bool,
-) -> tuple[Thread, str]:
+) -> tuple[Session, str]:
     """Open or begin the conversation that the options mean; return it and how it came about."""
     from griffin.conversation import fingerprint_of, new_thread
     from griffin.sessions import SessionBusy, UnknownSession
@@ -78,39 +176,47 @@ def begin_from(
     what: str,
     name: str | None,
     system: str | None = None,
-) -> tuple[Thread, str]:
+) -> tuple[Session, str]:
     """Begin a conversation from a state file or a session, which stay as they are.
 
     kept:  where it is kept; None for memory. store: where a session of that name is looked for.
     what:  a file, with or without its ending .state, or a session's name.
     """
-    from griffin.conversation import Memory, fingerprint_of
+    from griffin.conversation import fingerprint_of
+    from griffin.sessions import Store
 
     fingerprint = fingerprint_of(llm)
     path = state_file(what)
-    if path is None:
-        if kept is None:
-            raise click.UsageError(
-                f"there is no state file {what}; with --no-persist a conversation begins from a"
-                " file"
-            )
+    if path is not None:
+        home = Store.in_memory() if kept is None else kept
+        name = home.import_(path, name, fingerprint=fingerprint).name
+    elif kept is None:
+        raise click.UsageError(
+            f"there is no state file {what}; with --no-persist a conversation begins from a file"
+        )
+    else:
+        home = kept
         with store().open(what, fingerprint) as original:
             name = original.fork(name)
-    elif kept is None:
-        memory = Memory.from_file(path, fingerprint)
-        memory.update(settings={} if system is None else {"system": system})
-        return memory, f"began from {path}, kept nowhere"
-    else:
-        name = kept.import_(path, name, fingerprint=fingerprint).name
-    session = kept.open(name, fingerprint)
+    session = home.open(name, fingerprint)
     if system is not None:
         session.update(settings=session.settings | {"system": system})
-    return session, f"began {name} from {what}"
+    came = f"began {name} from {what}" if session.durable else f"began from {path}, kept nowhere"
+    return session, came
 
 
-def forget_if_empty(thread: Thread, stores: list[Store]) -> None:
+def state_file(what: str) -> Path | None:
+    """Return the file that is meant: of this name, or with .state after it; None if there is
+    neither."""
+    for path in (Path(what), Path(f"{what}.state")):
+        if path.is_file():
+            return path
+    if "/" in what or what.endswith((".state", ".safetensors")):
+        raise ValueError(f"there is no state file {what}")
+    return None
+
+
+def forget_if_empty(thread: Session, stores: list[Store]) -> None:
     """Remove a closed session in which nothing was ever said."""
-    from griffin.sessions import Session
-
-    if isinstance(thread, Session) and not thread.tree():
+    if thread.durable and not thread.tree():
         stores[0].delete(thread.name)

@@ -111,7 +111,7 @@ class Commands:
                 turn.text if turn.text is not None else f"({turn.role}, its text is not kept)"
             )
             return
-        click.echo(f"conversation: {thread.name or 'in memory'}")
+        click.echo(f"conversation: {talk.name or 'in memory'}")
         click.echo(f"model:        {talk.llm.name}")
         click.echo(f"system text:  {talk.system or 'none'}")
         click.echo(
@@ -145,7 +145,7 @@ class Commands:
             )
 
     def _fork(self, rest: str) -> None:
-        before = self.talk.thread.name
+        before = self.talk.name
         self.talk.fork(self._store(), rest or None)
         click.echo(
             f"on in {self.talk.thread.name}" + (f"; {before} stays as it is" if before else "")
@@ -167,7 +167,7 @@ class Commands:
         talk, store = self.talk, self._store()
         if state_file(rest) is not None:
             thread, _ = begin_from(talk.llm, store if talk.kept else None, self._store, rest, None)
-        elif rest == talk.thread.name:
+        elif rest == talk.name:
             raise ValueError(f"you are in {rest}")
         else:
             thread = store.open(rest, talk.thread.fingerprint)
@@ -178,7 +178,7 @@ class Commands:
             thread.close()
             raise
         forget_if_empty(left, [store])
-        click.echo(f"in {talk.thread.name or rest}: {resumed(talk)}")
+        click.echo(f"in {talk.name or rest}: {resumed(talk)}")
 
     def _file(self, rest: str) -> None:
         if not rest:

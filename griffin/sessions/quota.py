@@ -27,13 +27,17 @@ SELECT (SELECT coalesce(sum({_SESSION}), 0) FROM session WHERE id = :session)
     + (SELECT coalesce(sum(nbytes + {MEMBER_BYTES}), 0)
        FROM member JOIN turn ON turn.id = member.turn WHERE member.session = :session)
 """
-# What sessions hold that are not of these namespaces (a JSON list). Namespaces share no turns.
-OTHERS = f"""
-WITH other AS (SELECT * FROM session WHERE namespace NOT IN (SELECT value FROM json_each(:owner)))
-SELECT (SELECT coalesce(sum({_SESSION}), 0) FROM other)
-    + (SELECT {MEMBER_BYTES} * count(*) FROM member WHERE session IN (SELECT id FROM other))
+# What is left when an owner's sessions (of the namespaces in a JSON list) are gone, but for one.
+# Turns that several of what is left share count once; namespaces of one owner may share some.
+LEFT = f"""
+WITH kept AS (
+    SELECT * FROM session
+    WHERE id = :session OR namespace NOT IN (SELECT value FROM json_each(:owner))
+)
+SELECT (SELECT coalesce(sum({_SESSION}), 0) FROM kept)
+    + (SELECT {MEMBER_BYTES} * count(*) FROM member WHERE session IN (SELECT id FROM kept))
     + (SELECT coalesce(sum(nbytes), 0) FROM turn
-       WHERE id IN (SELECT turn FROM member WHERE session IN (SELECT id FROM other)))
+       WHERE id IN (SELECT turn FROM member WHERE session IN (SELECT id FROM kept)))
 """
 
 

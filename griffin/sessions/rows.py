@@ -1,4 +1,4 @@
-"""Changes to the index, each inside a transaction of its caller's."""
+"""Rows of the index: written, moved and removed, each inside a transaction of its caller's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from griffin.model import GriffinConfig
@@ -60,52 +61,63 @@ def check_free(index: sqlite3.Connection, namespace: str, name: str) -> None:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class TurnRow:
+    """What the index is to say of a turn, packed; fields as those of Turn."""
+
+    role: str
+    text: str | None
+    ids: bytes
+    tokens: int
+    chain: str
+    pending: bytes = b""
+    stats: str = "{}"
+    created: float
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes it takes on the disk, closely enough, without its file."""
+        return len(self.ids) + len((self.text or "").encode()) + len(self.stats) + _ROW
+
+
 def insert_turn(
     index: sqlite3.Connection,
     session: int,
     parent: int | None,
+    turn: TurnRow,
     *,
-    role: str,
-    text: str | None,
-    ids: bytes,
-    tokens: int,
-    chain: str,
-    pending: bytes,
-    blob: Blob | None,
-    nbytes: int,
-    stats: str,
-    created: float,
+    blob: Blob | None = None,
+    file_bytes: int = 0,
+    number: int | None = None,
 ) -> int:
     """Add a turn after `parent`, make it the session's head, and return its row's id.
 
-    blob:   where its state is; None for a turn known as text only.
-    nbytes: as `turn_bytes` counts them.
+    blob:   where its state is, in a file of so many bytes; None for a turn without its state.
+    number: the next one if omitted.
     """
     placed = (
         (None, None, None, None) if blob is None else (blob.pos, blob.start, blob.name, blob.digest)
     )
+    said = (turn.role, turn.text, turn.ids, turn.tokens, turn.chain, turn.pending)
+    nbytes = turn.nbytes + file_bytes
     cursor = index.execute(
         "INSERT INTO turn (parent, role, text, ids, tokens, chain, pending, pos, start, file,"
         " digest, nbytes, stats, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (parent, role, text, ids, tokens, chain, pending, *placed, nbytes, stats, created),
+        (parent, *said, *placed, nbytes, turn.stats, turn.created),
     )
-    turn = cursor.lastrowid
-    assert turn is not None
+    key = cursor.lastrowid
+    assert key is not None
     index.execute(
-        "INSERT INTO member (session, turn, number) "
-        "SELECT :session, :turn, 1 + coalesce(max(number), 0) FROM member WHERE session = :session",
-        {"session": session, "turn": turn},
+        "INSERT INTO member (session, turn, number)"
+        " SELECT :session, :turn, coalesce(:number, 1 + coalesce(max(number), 0))"
+        " FROM member WHERE session = :session",
+        {"session": session, "turn": key, "number": number},
     )
     index.execute(
         "UPDATE session SET head = :turn, tip = :turn, used = :now WHERE id = :session",
-        {"turn": turn, "now": time.time(), "session": session},
+        {"turn": key, "now": time.time(), "session": session},
     )
-    return turn
-
-
-def turn_bytes(file: int, ids: bytes, text: str | None, stats: str) -> int:
-    """Return the bytes a turn takes on the disk: its file and, closely enough, its row."""
-    return file + len(ids) + len((text or "").encode()) + len(stats) + _ROW
+    return key
 
 
 def move_head(index: sqlite3.Connection, session: int, head: int | None, tip: int | None) -> None:
@@ -129,6 +141,15 @@ def copy_line(index: sqlite3.Connection, session: int, target: int, turn: int | 
         {"turn": turn, "target": target, "session": session},
     )
     move_head(index, target, turn, turn)
+
+
+def copy_tree(index: sqlite3.Connection, session: int, target: int) -> None:
+    """Give the session `target` all turns of `session`, same numbers; its head stays as it is."""
+    index.execute(
+        "INSERT INTO member (session, turn, number)"
+        " SELECT :target, turn, number FROM member WHERE session = :session",
+        {"target": target, "session": session},
+    )
 
 
 def remove_session(index: sqlite3.Connection, session: int) -> list[str]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-Journal = Literal["WAL", "DELETE"]
+from griffin.sessions.index import Journal
 
 _TABLE = Path("/proc/self/mountinfo")
 _NETWORK = {

@@ -1,0 +1,137 @@
+"""Sessions on their way: to state files and back, and from one folder to another."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from griffin.model import GriffinConfig, State
+from griffin.sessions import history
+from griffin.sessions.fingerprint import Fingerprint
+from griffin.sessions.folder import Folder
+from griffin.sessions.index import TURNS
+from griffin.sessions.quota import session_bytes
+from griffin.sessions.rows import TurnRow, insert_session, insert_turn, move_head
+from griffin.sessions.state_file import save_state_file
+from griffin.sessions.state_info import StateInfo, info_of
+from griffin.sessions.tensor_file import Packed
+from griffin.sessions.tokens import pack_ids
+from griffin.sessions.turn import Blob, Turn, blob_of
+from griffin.sessions.turn_file import first_kept, pack_turn, pieces
+
+
+def export_turn(
+    folder: Folder,
+    session: int,
+    turn: Turn | None,
+    fingerprint: Fingerprint,
+    config: GriffinConfig,
+    title: str,
+    path: str | Path,
+) -> int:
+    """Write a turn of a session as a state file and return its bytes. ValueError before the first
+    turn.
+
+    Of a turn whose state is not kept it is the nearest one before, and all ids since are pending.
+    """
+    if turn is None:
+        raise ValueError("nothing has been said yet; there is no state to export")
+    context = history.context_at(folder, session, turn, config, fingerprint)
+    line = history.line(folder.index, session, turn.key)
+    info = info_of(line, context.pending, fingerprint, config, title)
+    return save_state_file(path, info, context.state)
+
+
+def begin_session(
+    folder: Folder,
+    owner: Sequence[str],
+    info: StateInfo,
+    state: State | None,
+    name: str,
+    title: str | None,
+) -> None:
+    """Begin a session of what led to a state: its turns, and the state after the last one."""
+    pos = int(state.pos[0]) if state is not None else 0
+    start = first_kept(info.config, pos, 0)
+    files = [] if state is None else [pack_turn(pieces(state, start), start, pos, info.chain)]
+    rows = [
+        TurnRow(
+            role=record.role,
+            text=record.text,
+            ids=pack_ids(record.ids),
+            tokens=record.tokens,
+            chain=record.chain,
+            created=record.created,
+        )
+        for record in info.records
+    ]
+    rows[-1] = replace(rows[-1], pending=pack_ids(info.pending))
+    title = info.title if title is None else title
+    file_bytes = sum(file.nbytes for file in files)
+    needed = session_bytes(title, {}, len(rows)) + sum(row.nbytes for row in rows) + file_bytes
+    with folder.writing(files, needed, owner) as (index, names):
+        session = insert_session(
+            index,
+            key=secrets.token_hex(16),
+            namespace=owner[0],
+            name=name,
+            title=title,
+            fingerprint=info.fingerprint,
+            config=info.config,
+            settings={},
+        )
+        parent: int | None = None
+        for row in rows[:-1]:
+            parent = insert_turn(index, session, parent, row)
+        file, digest = (names[0], files[0].digest) if files else (None, "")
+        blob = Blob(file, digest, start, pos, info.chain)
+        insert_turn(index, session, parent, rows[-1], blob=blob, file_bytes=file_bytes)
+
+
+def copy_session(
+    source: Folder, session: int, target: Folder, owner: Sequence[str], name: str
+) -> None:
+    """Copy a session to another folder: all of its branches and their states, and where it stands.
+
+    It is open, or nobody else has it.
+    """
+    found = source.index.rows("SELECT * FROM session WHERE id = :id", {"id": session})[0]
+    turns = source.index.rows(f"{TURNS} ORDER BY turn.id", {"session": session})
+    files: dict[int, Packed] = {}
+    for turn in turns:
+        if turn["file"] is not None:
+            data = source.read_bytes(turn["file"])
+            files[turn["id"]] = Packed([data], len(data), turn["digest"])
+    settings = json.loads(found["settings"])
+    needed = session_bytes(found["title"], settings, len(turns))
+    needed += sum(turn["nbytes"] for turn in turns)
+    with target.writing(list(files.values()), needed, owner) as (index, names):
+        named = dict(zip(files, names, strict=True))
+        copy = insert_session(
+            index,
+            key=secrets.token_hex(16),
+            namespace=owner[0],
+            name=name,
+            title=found["title"],
+            fingerprint=Fingerprint.from_dict(json.loads(found["fingerprint"])),
+            config=GriffinConfig.from_dict(json.loads(found["config"])),
+            settings=settings,
+        )
+        keys: dict[int | None, int | None] = {None: None}
+        for turn in turns:
+            same = ("role", "text", "ids", "tokens", "chain", "pending", "stats", "created")
+            key, file = turn["id"], files.get(turn["id"])
+            blob = None if turn["pos"] is None else replace(blob_of(turn), name=named.get(key))
+            keys[key] = insert_turn(
+                index,
+                copy,
+                keys[turn["parent"]],
+                TurnRow(**{column: turn[column] for column in same}),
+                blob=blob,
+                file_bytes=file.nbytes if file else 0,
+                number=turn["number"],
+            )
+        move_head(index, copy, keys[found["head"]], keys[found["tip"]])
