@@ -16,19 +16,16 @@ ROOT = Path(__file__).parents[1]
 MOST = 400
 
 TWICE = {
-    *("Batch", "Checkpoint", "Packed", "Piece", "Progress", "Runner", "Slots"),
-    *("Usage", "Writer"),
+    *("Batch", "Checkpoint", "Packed", "Progress", "Runner", "Slots"),
+    "Usage",
 }
 # What only type checkers import counts, too.
 CIRCLES = [
     ["model.griffin", "model.init"],
-    ["sessions.exchange", "sessions.session", "sessions.store"],
 ]
 LONG = {
     "griffin/engine/engine.py",
     "griffin/sampling.py",
-    "griffin/sessions/state_file.py",
-    "griffin/sessions/store.py",
     "tests/engine/test_engine.py",
     "tests/server/test_app_sessions.py",
     "tests/server/test_structured.py",

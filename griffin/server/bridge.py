@@ -8,17 +8,31 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from griffin.answer import Piece, Writer
 from griffin.engine import End, Engine, Event, Request, Ticket
-from griffin.server.writer import Piece, Writer
+from griffin.text import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One prompt and who writes its answers, one writer a choice."""
+    """One prompt and who writes its answers, one writer a choice.
+
+    keep_last: the control token that ends an answer is one of its tokens, as evaluations count.
+    shift:     characters before an answer, of an echoed prompt.
+    """
 
     request: Request
     writers: Sequence[Writer]
+    keep_last: bool = False
+    shift: int = 0
+
+    @classmethod
+    def of(cls, request: Request, tokenizer: Tokenizer, choices: range, **fields: Any) -> Job:
+        """Return the job of a request whose answers have these numbers."""
+        writers = [Writer(tokenizer, request.params.stop, choice) for choice in choices]
+        return cls(request=request, writers=writers, **fields)
 
 
 class Bridge:
@@ -155,7 +169,7 @@ class Run:
         except Exception as error:  # of this answer alone: it ends, and its client is told
             writer.ended = True
             end = End(event.index, event.choice, "error", error)
-            piece = Piece(writer.choice, "", None, 0, None, end)
+            piece = Piece("", choice=writer.choice, end=end)
         if writer.ended and event.finish_reason is None:
             with self._lock:
                 ticket = self.tickets[number]

@@ -12,6 +12,7 @@ from griffin.grammar import CompiledGrammar, Grammar, json_source, quoted
 from griffin.server import errors
 from griffin.server.errors import ApiError
 from griffin.server.protocol import ChatRequest, JsonFormat, ResponseRequest, Tool, ToolChoice
+from griffin.server.protocol.tools import check_choice
 from griffin.server.service import Service
 from griffin.server.tool_text import CLOSE, NEXT, OPEN, head
 
@@ -20,6 +21,8 @@ T = TypeVar("T")
 _COMPILE_SECONDS = 10.0
 _BLAME_SECONDS = 1.0
 _ANYTHING = ToolChoice("auto")
+# Any text in which no call begins.
+_NO_CALL = Grammar.lark(rf"start: TEXT{chr(10)}TEXT: /(.|\n)*/ & ~/(.|\n)*{OPEN}(.|\n)*/")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,7 @@ class Form:
              refusals.
     tools:   that may be called. tool_param: where the schema of the tool number {} stands.
     choice:  whether one must be, and which. several: whether more than one call may be made.
+    silent:  tools are described to the model, and none may be called.
     """
 
     answer: JsonFormat | None = None
@@ -38,14 +42,18 @@ class Form:
     tool_param: str = "tools[{}].function.parameters"
     choice: ToolChoice = _ANYTHING
     several: bool = True
+    silent: bool = False
 
     @classmethod
-    def of(cls, asked: ChatRequest | ResponseRequest, **params: str) -> Form:
-        """Return the form a request asks for. params: where its fields stand, if not where a chat's
-        do."""
+    def of(cls, asked: ChatRequest | ResponseRequest, tools: Sequence[Tool], **params: str) -> Form:
+        """Return the form a request asks for. tools: its own, or the session's. params: where its
+        fields stand, if not where a chat's do."""
+        check_choice(asked.tool_choice, tools)
+        silent = asked.tool_choice.mode == "none"
         return cls(
             answer=asked.format,
-            tools=asked.tools if asked.tool_choice.mode != "none" else (),
+            tools=() if silent else tools,
+            silent=silent and bool(tools),
             choice=asked.tool_choice,
             several=asked.parallel_tool_calls,
             **params,  # pyright: ignore[reportArgumentType]
@@ -62,7 +70,7 @@ async def constrain(service: Service, form: Form) -> CompiledGrammar | None:
 
     Raises ApiError (400) for what no answer could be held to.
     """
-    if form.answer is None and not form.tools:
+    if form.answer is None and not form.tools and not form.silent:
         return None
     try:
         async with asyncio.timeout(_COMPILE_SECONDS):
@@ -84,6 +92,8 @@ def compile_form(service: Service, form: Form) -> CompiledGrammar:
         answer = Grammar.json_object() if schema is None else Grammar.json_schema(schema)
         if not form.tools:
             return _blaming(form.param, compile_, answer)
+    if not form.tools:
+        return compile_(_NO_CALL)
     for number, tool in enumerate(form.tools):
         if tool.parameters.get("type", "object") != "object":
             param = form.tool_param.format(number)

@@ -6,19 +6,19 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
+from griffin.answer import Piece, Writer
 from griffin.engine import FinishReason
 from griffin.sampling import ConstraintError
 from griffin.server import errors
-from griffin.server import protocol as p
-from griffin.server.bridge import Run
+from griffin.server.bridge import Job, Run
 from griffin.server.errors import ApiError
 from griffin.server.http import sse
 from griffin.server.http.asgi import Gone
 from griffin.server.http.exchange import Exchange
 from griffin.server.logs import where
-from griffin.server.protocol import Scored
+from griffin.server.protocol import Candidate, Scored
 from griffin.server.service import Service, log
-from griffin.server.writer import Piece
+from griffin.text import Tokenizer
 
 
 @dataclass
@@ -37,9 +37,10 @@ class Collected:
 class Waiting:
     """Scored tokens of one answer, until the text they stand in is sent."""
 
-    def __init__(self) -> None:
+    def __init__(self, sent: int = 0) -> None:
+        """sent: characters that go before them."""
         self.left: list[Scored] = []
-        self._sent = 0
+        self._sent = sent
 
     def add(self, tokens: Sequence[Scored] | None) -> None:
         self.left += tokens or ()
@@ -50,6 +51,61 @@ class Waiting:
         count = sum(token.offset < self._sent for token in self.left)
         tokens, self.left = self.left[:count], self.left[count:]
         return tokens
+
+
+@dataclass(slots=True)
+class Increment:
+    """What was added to an answer and can be sent.
+
+    choice: which answer. tokens: those that go with the text; None if they were not asked for.
+    finish: how the answer ended, None while it goes on. last: nothing follows.
+    """
+
+    choice: int
+    text: str
+    tokens: list[Scored] | None
+    finish: FinishReason | None
+    last: bool
+
+
+class Shown:
+    """One answer as its client sees it: each token goes with the first of its characters, and those
+    of a stop string not at all."""
+
+    def __init__(self, tokenizer: Tokenizer, job: Job, writer: Writer) -> None:
+        self._tokenizer = tokenizer
+        self._job = job
+        self._writer = writer
+        self._waiting = None if job.request.params.logprobs is None else Waiting(job.shift)
+
+    def take(self, piece: Piece) -> Increment:
+        """Add a piece of the answer."""
+        waiting, tokens = self._waiting, None
+        if waiting is not None:
+            control = piece.finish == "stop" and piece.id in self._tokenizer.control_ids
+            if piece.id is not None and (self._job.keep_last or not control):
+                offset = self._job.shift + (piece.offset or 0)
+                token = scored(self._tokenizer, piece.id, piece.logprob, piece.alternatives, offset)
+                waiting.add([token])
+            tokens = waiting.sent(piece.text)
+            if piece.last and self._writer.stop is None:  # those that have no character
+                tokens += waiting.left
+        return Increment(piece.choice, piece.text, tokens, piece.finish, piece.last)
+
+
+def scored(
+    tokenizer: Tokenizer,
+    id: int,
+    logprob: float | None,
+    alternatives: Sequence[tuple[int, float]],
+    offset: int,
+) -> Scored:
+    """Return a token as answers show it."""
+    others = [
+        Candidate(tokenizer.token_text(i), tokenizer.token_bytes(i), value)
+        for i, value in alternatives
+    ]
+    return Scored(tokenizer.token_text(id), tokenizer.token_bytes(id), logprob, others, offset)
 
 
 class Clock:
@@ -65,7 +121,7 @@ class Clock:
         self.last = time.perf_counter()
         if self.first is None and pieces:
             self.first = self.last
-        self.count += sum(piece.count for piece in pieces)
+        self.count += sum(piece.id is not None for piece in pieces)
 
     @property
     def rate(self) -> float | None:
@@ -75,7 +131,9 @@ class Clock:
         return (self.count - 1) / (self.last - self.first)
 
 
-async def collect(service: Service, exchange: Exchange, run: Run, clock: Clock) -> list[Collected]:
+async def collect(
+    service: Service, exchange: Exchange, run: Run, clock: Clock, shown: Sequence[Shown]
+) -> list[Collected]:
     """Wait for all answers; ApiError if one failed, Gone if nobody wants them any more."""
     answers = [Collected() for _ in run.writers]
     open_ = len(answers)
@@ -84,12 +142,13 @@ async def collect(service: Service, exchange: Exchange, run: Run, clock: Clock) 
         clock.tick(pieces)
         for piece in pieces:
             check(exchange, run, piece)
-            answer = answers[piece.choice]
-            answer.texts.append(piece.text)
-            if piece.tokens is not None:
-                answer.tokens = (answer.tokens or []) + piece.tokens
-            if piece.finish is not None:
-                answer.finish = piece.finish
+        for increment in _increments(pieces, shown):
+            answer = answers[increment.choice]
+            answer.texts.append(increment.text)
+            if increment.tokens is not None:
+                answer.tokens = (answer.tokens or []) + increment.tokens
+            if increment.finish is not None:
+                answer.finish = increment.finish
                 open_ -= 1
     _observe(service, run, clock)
     return answers
@@ -100,10 +159,11 @@ async def stream(
     exchange: Exchange,
     run: Run,
     clock: Clock,
+    shown: Sequence[Shown],
     *,
     headers: Callable[[], dict[str, str]],
     begin: Callable[[], bytes],
-    more: Callable[[Piece], bytes],
+    more: Callable[[Increment], bytes],
     end: Callable[[], Awaitable[bytes]],
     fail: Callable[[ApiError], bytes] = sse.error,
 ) -> None:
@@ -123,10 +183,11 @@ async def stream(
         written = begin()
         while True:
             clock.tick(pieces)
-            for piece in _merged(pieces):
+            for increment in _increments(pieces, shown):
+                written += more(increment)
+                open_ -= increment.last
+            for piece in pieces:
                 check(exchange, run, piece)
-                written += more(piece)
-                open_ -= piece.last
             if written:
                 await exchange.write(written)
             if not open_:
@@ -167,47 +228,21 @@ def check(exchange: Exchange, run: Run, piece: Piece) -> None:
     raise errors.bug(exchange.id)
 
 
-def extras(
-    service: Service, run: Run, clock: Clock, source: str, session: str | None = None
-) -> p.Extras:
-    """Return what only this server tells of an answer."""
-    ticket = run.tickets[0]
-    made = p.Extras(state=source, seeds=[seed for t in run.tickets for seed in t.seeds])  # pyright: ignore[reportArgumentType]
-    made.state_bytes = service.engine.stats().slot_bytes // service.engine.stats().slots
-    if ticket.cache_reason:
-        made.why = ticket.cache_reason
-    if session is not None:
-        made.session = session
-    if clock.rate is not None:
-        made.tokens_per_second = clock.rate
-    if ticket.queue_seconds is not None:
-        made.queue_seconds = ticket.queue_seconds
-    if ticket.prefill_seconds is not None:
-        made.prompt_seconds = ticket.prefill_seconds
-    return made
-
-
-def used(run: Run, before: int = 0) -> p.Usage:
-    """Return what a run cost. before: tokens of the state it went on from."""
-    prompt = sum(ticket.prompt_tokens for ticket in run.tickets) + before
-    cached = sum(ticket.cached_tokens or 0 for ticket in run.tickets) + before
-    return p.usage(prompt, sum(len(writer.ids) for writer in run.writers), cached)
-
-
-def _merged(pieces: Sequence[Piece]) -> list[Piece]:
-    """Join neighbours of one answer: a client that reads slowly gets fewer, longer events."""
-    merged: list[Piece] = []
+def _increments(pieces: Sequence[Piece], shown: Sequence[Shown]) -> list[Increment]:
+    """Return what pieces add to their answers, neighbours of one answer in one: a client that reads
+    slowly gets fewer, longer events."""
+    increments: list[Increment] = []
     for piece in pieces:
-        last = merged[-1] if merged else None
-        if last is None or last.choice != piece.choice or last.last or piece.end is not None:
-            merged.append(piece)
+        increment = shown[piece.choice].take(piece)
+        last = increments[-1] if increments else None
+        if last is None or last.choice != increment.choice:
+            increments.append(increment)
             continue
-        last.text += piece.text
-        if piece.tokens is not None:
-            last.tokens = (last.tokens or []) + piece.tokens
-        last.finish = piece.finish
-        last.count += piece.count
-    return merged
+        last.text += increment.text
+        if increment.tokens is not None:
+            last.tokens = (last.tokens or []) + increment.tokens
+        last.finish, last.last = increment.finish, increment.last
+    return increments
 
 
 def _observe(service: Service, run: Run, clock: Clock) -> None:

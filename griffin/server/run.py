@@ -81,7 +81,7 @@ class Server(uvicorn.Server):
         self._loop: asyncio.AbstractEventLoop | None = None
         if replica is not None:
             service.replica = str(replica.number)
-            service.siblings = Peers(replica, told(service))
+            service.peers = Peers(replica, told(service))
 
     @property
     def address(self) -> tuple[str, int]:
@@ -102,22 +102,22 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""
         self._loop = asyncio.get_running_loop()
-        if self.service.siblings is None:
+        if self.service.peers is None:
             await super().startup(self._listeners)
         else:
-            await self._start_beside(self.service.siblings)
+            await self._start_beside(self.service.peers)
         if self._announce is not None and self.started:
             self._announce(self.url)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End: what is under way first, then the rest."""
         await super().shutdown(sockets)
-        if self.service.siblings is not None:
-            await self.service.siblings.close()
+        if self.service.peers is not None:
+            await self.service.peers.close()
 
     async def on_tick(self, counter: int) -> bool:
         """Look after things, ten times a second; return whether it is time to end."""
-        if self.service.siblings is not None and self.service.broken and not self.service.draining:
+        if self.service.peers is not None and self.service.broken and not self.service.draining:
             log.error("the engine broke; this replica ends, so that another takes its place")
             self.stop()
         return await super().on_tick(counter)
@@ -138,7 +138,7 @@ class Server(uvicorn.Server):
 
         state = self.server_state
         acceptor: Any = Acceptor(
-            peers.place.sockets(), make, lambda: len(state.tasks), self.config.backlog
+            peers.config.sockets(), make, lambda: len(state.tasks), self.config.backlog
         )
         self.servers = [acceptor]
         if self._link is not None:

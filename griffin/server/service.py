@@ -21,6 +21,7 @@ from griffin.server import protocol as p
 from griffin.server.bridge import Bridge, Job, Run
 from griffin.server.errors import ApiError
 from griffin.server.fleet.peers import Peers
+from griffin.server.holding import Holding
 from griffin.server.http.body import Budget
 from griffin.server.http.exchange import Exchange
 from griffin.server.http.hosts import Hosts
@@ -76,7 +77,8 @@ class Service:
         self.started = time.monotonic()
         self.draining = False
         self.replica = ""  # the name of this process among several that serve the same
-        self.siblings: Peers | None = None  # those of them that it can ask
+        self.peers: Peers | None = None  # those of them that it can ask
+        self.holding = Holding()
         self._running: Counter[str] = Counter()
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="griffin-text")
         self._grammars = ThreadPoolExecutor(1, thread_name_prefix="griffin-grammar")
@@ -201,12 +203,14 @@ class Service:
                 param,
             )
 
-    def params(self, sampling: dict[str, Any]) -> Any:
-        """Return SamplingParams; ApiError for what the model cannot do."""
+    def text_ids(self, prompt: str | tuple[int, ...], param: str = "prompt") -> tuple[int, ...]:
+        """Return a text's ids, BOS first, or ids as they are; ApiError for what is no text."""
+        if not isinstance(prompt, str):
+            return prompt
         try:
-            return self.llm.params(**sampling)
+            return tuple(self.llm.tokenizer.encode(prompt))
         except ValueError as error:
-            raise errors.of_value_error(error) from None
+            raise errors.of_value_error(error, param) from None
 
     def penalizes(self, sampling: dict[str, Any]) -> bool:
         """Return whether what was read before matters to the choice of tokens."""
@@ -249,7 +253,7 @@ class Service:
             del self._running[exchange.namespace]
         prompt = sum(ticket.prompt_tokens for ticket in run.tickets)
         cached = sum(ticket.cached_tokens or 0 for ticket in run.tickets)
-        generated = sum(len(writer.ids) for writer in run.writers)
+        generated = sum(len(writer.events) for writer in run.writers)
         exchange.tokens = (prompt, cached, generated)
         metrics = self.metrics
         metrics.prompt_tokens.inc(prompt)

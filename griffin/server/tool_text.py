@@ -22,11 +22,9 @@ NEXT = f"\n{OPEN}"
 _HEAD = re.compile(r'\{"name": "([A-Za-z0-9_-]+)", "arguments": ')
 
 
-def with_tools(messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[Message, ...]:
-    """Return the conversation with calls and results as text, after a message that describes the
-    tools."""
-    written = tuple(_written(message) for message in messages)
-    return (Message("system", _described(tools)), *written) if tools else written
+def as_text(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Return a conversation with the calls and results of tools as text."""
+    return tuple(_written(message) for message in messages)
 
 
 def head(name: str) -> str:
@@ -175,7 +173,8 @@ def _written(message: Message) -> Message:
     return replace(message, content=content, tool_calls=())
 
 
-def _described(tools: Sequence[Tool]) -> str:
+def described(tools: Sequence[Tool]) -> str:
+    """Return what tells the model of its tools."""
     lines = [_tool(tool) for tool in tools]
     return (
         "You may call these functions:\n" + "\n".join(lines) + "\n"

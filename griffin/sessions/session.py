@@ -111,6 +111,7 @@ class Session:
         text: str | None = None,
         stats: Mapping[str, Any] | None = None,
         before: Sequence[Draft] = (),
+        settings: Mapping[str, Any] | None = None,
     ) -> Turn:
         """Keep a finished turn after the head and stand at it; it is on the disk when this returns.
 
@@ -123,6 +124,7 @@ class Session:
         stats:   plain values to keep beside it.
         before:  turns that come first, kept in the same step without a state of their own; `state`
                  has read them, too.
+        settings: the plain values kept beside the conversation from now on; None leaves them.
         Raises ValueError for parts that do not fit together or the session's model, StorageFull if
         there is no room, SessionBusy if the lease was lost and another went on; then all is as it
         was before.
@@ -148,6 +150,7 @@ class Session:
             raise ValueError(f"no state is given, but {pos} tokens are to have been read")
         file_bytes = sum(file.nbytes for file in files)
         nbytes = sum(row.nbytes + MEMBER_BYTES for row in rows) + file_bytes
+        beside = plain_json(self.settings if settings is None else settings, "the settings")
         try:
             with self._folder.writing(files, nbytes, self._owner, self._row) as (index, names):
                 self._check_unmoved(index)
@@ -157,9 +160,14 @@ class Session:
                 name, digest = (names[0], files[0].digest) if files else (None, "")
                 blob = Blob(name, digest, start, pos, last.chain)
                 insert_turn(index, self._row, parent, last, blob=blob, file_bytes=file_bytes)
+                if settings is not None:
+                    index.execute(
+                        "UPDATE session SET settings = ? WHERE id = ?", (beside, self._row)
+                    )
         finally:
             self._look()  # an interrupt may come when the turn is on the disk already
         assert self.head is not None
+        self.settings = json.loads(beside)
         return self.head
 
     def undo(self, turns: int = 1) -> Turn | None:

@@ -2,6 +2,8 @@
 else."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 from griffin.text.template import (
@@ -102,6 +104,61 @@ class Chat:
         tail = [segments[places[0]].partition(reply)[2], *segments[places[0] + 1 :]]
         ids = self._ids([segment for segment in tail if segment])
         return ids[1:] if closed and ids[0] in self.stop_ids else ids
+
+    def exchanges(self, messages: Sequence[Message]) -> list[list[int]]:
+        """Turn a conversation into ids, parted after each reply: joined, they are `ids(messages)`.
+
+        Each part ends with the token that ends its reply; the last one ends with the opening of the
+        model's turn. Only one part comes back where the template does not show where replies end.
+        """
+        checked = _checked(messages, True)
+        segments = self._segments(checked, True)
+        control = self.tokenizer.vocabulary.control
+        ends = [
+            place
+            for place, segment in enumerate(segments)
+            if isinstance(segment, Control) and control[segment] in self.stop_ids
+        ]
+        if len(ends) not in (len(checked), len(checked) - (checked[0][0] == "system")):
+            return [self.ids(messages)]
+        # From the end: the user's last message, the reply before it, and so on.
+        replies = sum(role == "assistant" for role, _ in checked)
+        after = [place + 1 for place in ends[-2::-2][:replies]]
+        cuts = [0, *reversed(after), len(segments)]
+        parts = [self._ids(segments[start:stop]) for start, stop in pairwise(cuts)]
+        return [[self.tokenizer.bos_id, *parts[0]], *parts[1:]]
+
+    def closed(self, ids: Sequence[int]) -> list[int]:
+        """Return a reply's ids, ended by the token that ends a turn, whichever of the tokens that
+        end an answer the model chose. One that was cut short stays as it is."""
+        end = self.end_of_turn
+        return [*ids[:-1], end] if ids and ids[-1] == self.tokenizer.eos_id and end else list(ids)
+
+    @cached_property
+    def end_of_turn(self) -> int | None:
+        """The token that ends a turn; None where the template ends turns with text alone."""
+        first = self.turn_ids({"role": "user", "content": "."})[0]
+        return first if first in self.stop_ids else None
+
+    def opening_ids(self, closed: bool = False) -> list[int]:
+        """Return what opens another turn of the model's, without a message between.
+
+        closed: as `turn_ids` has it. ValueError where the template has no place for that.
+        """
+        if not self.native:
+            raise ValueError(
+                "the checkpoint's chat template has no place for two answers in a row; put a user's"
+                " message between them"
+            )
+        ids = self.turn_ids({"role": "user", "content": "."}, closed=closed)
+        start = self.tokenizer.start_of_turn_id
+        places = [place for place, i in enumerate(ids) if i == start]
+        return ids[: places[0]] + ids[places[-1] :]
+
+    def reply_ids(self, reply: str) -> list[int]:
+        """Turn a whole reply, known as text, into the ids that follow the opening of its turn."""
+        ids = self.tokenizer.encode(reply.strip(), bos=False)
+        return ids if self.end_of_turn is None else [*ids, self.end_of_turn]
 
     def _segments(
         self, messages: list[tuple[str, str]], add_generation_prompt: bool

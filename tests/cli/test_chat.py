@@ -12,7 +12,7 @@ import pytest
 import griffin
 from griffin.cli.chat import repl
 from griffin.cli.chat.slash_commands import parse
-from griffin.conversation import Conversation, new_thread
+from griffin.conversation import Conversation, begin
 from griffin.sessions import Store
 
 FIELDS = {"temperature": 0, "max_tokens": 9}
@@ -43,7 +43,7 @@ def chat(run, folder):
 
 def alone(llm, *messages, system=None):
     """Return the answers of one uninterrupted conversation, and where it ends."""
-    talk = Conversation(llm, new_thread(llm, None, system=system), sampling=dict(FIELDS))
+    talk = Conversation(llm, begin(llm, None, system=system), sampling=dict(FIELDS))
     return ["".join(talk.say(message)) for message in messages], talk
 
 
@@ -79,7 +79,7 @@ def test_the_terminal(chat, llm, home):
         "did you mean 'temperature'",
         "no command /nothing",
         "a new conversation\n0 tokens in the conversation\n",
-        "a new conversation with this system text\n",
+        "this system text from now on\n",
         "/system [TEXT]",
     ):
         assert line in result.stdout
@@ -220,7 +220,6 @@ def test_wrong_options_are_one_line(chat, folder, tmp_path, home):
         (("--session", "a/b"), "'a/b' cannot name a session"),
         (("--session", "x", "--no-persist"), "--no-persist keeps none"),
         (("--session", "x", "--new"), "--new or --session"),
-        (("--session", "x", "--system", "Else."), "another system text"),
         (("--state", tmp_path / "none.state"), "there is no state file"),
         (("--state", "none"), "there is no session 'none'"),
     ):
@@ -232,6 +231,27 @@ def test_wrong_options_are_one_line(chat, folder, tmp_path, home):
         assert "Traceback" not in result.output
     with Store(home) as store:
         assert [info.name for info in store.list()] == ["x"]
+
+
+def test_other_words_are_read_under_what_was_said(chat, llm, home):
+    """/system and --system keep the conversation: it is read anew under the new text."""
+    (first, _), talk = alone(llm, "one", "two")
+    talk.undo()
+    talk.instruct("Be kind.")
+    second = "".join(talk.say("two"))
+    result = chat("one", "/system Be kind.", "two", options=("--session", "x"))
+    told = (
+        "this system text from now on; what was said is read again under it before the next answer"
+    )
+    assert result.stdout == f"{first}\n{told}\n{second}\n"
+    talk.instruct("Else.")
+    third = "".join(talk.say("three"))
+    options = ("--session", "x", "--system", "Else.")
+    assert chat("three", options=options).stdout == f"{third}\n"
+    with Store(home) as store, store.open("x", talk.session.fingerprint) as session:
+        assert [turn.number for turn in session.turns()] == [4, 5, 6]
+        session.undo()
+        assert session.resume().tokens == session.turns()[1].tokens
 
 
 def test_a_message_that_is_too_long(chat, llm):
@@ -304,7 +324,7 @@ def test_parse_reads_values():
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_program(llm, capsys):
-    talk = Conversation(llm, new_thread(llm, None), sampling={"temperature": 0, "max_tokens": 500})
+    talk = Conversation(llm, begin(llm, None), sampling={"temperature": 0, "max_tokens": 500})
     count = 0
 
     def press():
@@ -318,4 +338,4 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(llm, capsys):
     repl.answer(talk, press(), stats=False)
     assert 4 <= count <= 6 and talk.result.generated_tokens in (4, 5)
     assert capsys.readouterr().out.endswith("\n")
-    assert len(talk.thread.turns()) == 1
+    assert len(talk.session.turns()) == 1

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import griffin
-from griffin.conversation import Conversation, fingerprint_of, new_thread
+from griffin.conversation import Conversation, begin, fingerprint_of
 from griffin.sessions import Store
 from tests.cli.terminal import PATIENCE, become
 
@@ -82,9 +82,7 @@ def kill_often(folder: Path, home: Path, times: int) -> None:
     chance = random.Random(times)
     llm = griffin.load(folder, device="cpu")
     sampling = {"temperature": 0, "max_tokens": SHORT}
-    twins = {
-        name: Conversation(llm, new_thread(llm, None), sampling=dict(sampling)) for name in NAMES
-    }
+    twins = {name: Conversation(llm, begin(llm, None), sampling=dict(sampling)) for name in NAMES}
     options = ("--model", folder, "--store", home, "--temperature", 0, "--max-tokens", SHORT)
     for cycle in range(times):
         name = chance.choice(NAMES)
@@ -105,12 +103,12 @@ def kill_often(folder: Path, home: Path, times: int) -> None:
         chat.kill()
         with Store(home) as store:
             assert store.check() == ()
-            if early and len(store.turns(name)) > len(twin.thread.turns()):
+            if early and len(store.turns(name)) > len(twin.session.turns()):
                 for _ in twin.say(message):  # it was finished
                     pass
             begun = {each for each in NAMES if twins[each].tokens}
             assert begun <= {info.name for info in store.list()}, "none is lost"
-            assert len(store.turns(name)) == len(twin.thread.turns()) and same(twin, store, name)
+            assert len(store.turns(name)) == len(twin.session.turns()) and same(twin, store, name)
     with Store(home) as store:
         assert all(same(twin, store, name) for name, twin in twins.items() if twin.tokens)
 

@@ -18,7 +18,7 @@ import httpx2
 import pytest
 
 import griffin
-from griffin.conversation import Conversation, new_thread
+from griffin.conversation import Conversation, begin
 from griffin.llm import LLM
 from griffin.sessions import Store
 from tests.server.fleet.test_supervisor import lives, until
@@ -106,7 +106,7 @@ def llm(folder: Path) -> LLM:
 
 def talk(llm: LLM, *messages: str) -> list[str]:
     """Return what one process answers, in one conversation."""
-    conversation = Conversation(llm, new_thread(llm, None), sampling={"max_tokens": 6, "seed": 1})
+    conversation = Conversation(llm, begin(llm, None), sampling={"max_tokens": 6, "seed": 1})
     return ["".join(conversation.say(message)) for message in messages]
 
 

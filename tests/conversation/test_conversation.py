@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import griffin
-from griffin.conversation import Conversation, fingerprint_of, new_thread, split_exchange
+from griffin.conversation import Conversation, fingerprint_of, split_exchange
+from griffin.conversation import begin as begin_session
 from griffin.sessions import SessionBusy, StateInfo, Store, UnknownTurn, save_state_file
 
 FIELDS = {"temperature": 0, "max_tokens": 9}
@@ -27,7 +28,7 @@ def begin(request, llm, store):
     begun: list[Conversation] = []
 
     def new(system=None, **options):
-        thread = new_thread(llm, store if request.param == "session" else None, system=system)
+        thread = begin_session(llm, store if request.param == "session" else None, system=system)
         begun.append(Conversation(llm, thread, **{"sampling": dict(FIELDS), **options}))
         return begun[-1]
 
@@ -67,7 +68,7 @@ def test_turns_equal_the_whole_conversation(llm, begin, monkeypatch):
     whole = llm.chat_format.ids(messages) + answer + new
     assert second == llm.generate(whole, **FIELDS).text
     assert talk.tokens == talk.context.tokens == len(whole) + 9
-    assert split_exchange(talk.thread.turns()[1].text) == ("two", second)
+    assert split_exchange(talk.session.turns()[1].text) == ("two", second)
 
 
 @pytest.mark.parametrize("which", ["eos_id", "end_of_turn_id"])
@@ -87,7 +88,7 @@ def test_a_turn_that_the_model_ended_is_not_ended_twice(llm, begin, which):
 
 def begin_again(llm, talk, sampling):
     """The same thread in new hands, as after a restart."""
-    return Conversation(llm, talk.thread, sampling=dict(sampling))
+    return Conversation(llm, talk.session, sampling=dict(sampling))
 
 
 def test_an_answer_that_is_stopped_stays_said(llm, begin):
@@ -116,7 +117,7 @@ def test_an_interrupted_step_leaves_the_conversation_as_it_was(llm, begin, monke
     with pytest.raises(KeyboardInterrupt):
         list(pieces)
     monkeypatch.undo()
-    assert talk.context is before and len(talk.thread.turns()) == 1
+    assert talk.context is before and len(talk.session.turns()) == 1
     fresh = begin()
     said(fresh, "one")
     assert said(talk, "three") == said(fresh, "three") and equal(talk.context, fresh.context)
@@ -159,7 +160,7 @@ def test_branches_and_going_to_them(begin):
     talk.undo()
     said(talk, "other")
     other = talk.context
-    ways = [(way.tip.number, way.turns, way.shared, way.current) for way in talk.thread.branches()]
+    ways = [(way.tip.number, way.turns, way.shared, way.current) for way in talk.session.branches()]
     assert ways == [(2, 2, 1, False), (3, 2, 2, True)]
     talk.goto(2)
     assert equal(talk.context, two)
@@ -171,7 +172,7 @@ def test_branches_and_going_to_them(begin):
     for wrong in (lambda: talk.goto(9), lambda: talk.undo(3), lambda: talk.redo()):
         with pytest.raises(UnknownTurn):
             wrong()
-    assert talk.thread.head.number == 3 and equal(talk.context, other)
+    assert talk.session.head.number == 3 and equal(talk.context, other)
 
 
 def test_regenerate_answers_the_same_message_on_a_branch(begin):
@@ -180,12 +181,12 @@ def test_regenerate_answers_the_same_message_on_a_branch(begin):
     first, context = said(talk, "two"), talk.context
     talk.attach("for later")
     assert "".join(talk.regenerate()) == first and equal(talk.context, context)
-    assert [way.turns for way in talk.thread.branches()] == [2, 2] and talk.attached == "for later"
+    assert [way.turns for way in talk.session.branches()] == [2, 2] and talk.attached == "for later"
     pieces = talk.regenerate()
     with pytest.raises(RuntimeError):
         next(pieces)
         pieces.throw(RuntimeError("torn"))
-    assert talk.thread.head.number == 3, "the old answer stays"
+    assert talk.session.head.number == 3, "the old answer stays"
 
 
 def test_what_was_set_is_there_after_a_restart(llm, begin):
@@ -212,7 +213,7 @@ def test_a_message_that_is_too_long_changes_nothing(begin):
 
 
 def test_a_fork_goes_its_own_way(llm, store):
-    with closing(Conversation(llm, new_thread(llm, store, "a"), sampling=dict(FIELDS))) as talk:
+    with closing(Conversation(llm, begin_session(llm, store, "a"), sampling=dict(FIELDS))) as talk:
         said(talk, "one")
         one = talk.context
         talk.fork(store, "b")
@@ -264,7 +265,7 @@ def test_a_conversation_that_begins_from_a_state_file(llm, store, tmp_path):
 
 
 def test_memory_is_saved_with_all_that_was_said(llm, store):
-    talk = Conversation(llm, new_thread(llm, None), sampling=dict(FIELDS))
+    talk = Conversation(llm, begin_session(llm, None), sampling=dict(FIELDS))
     with pytest.raises(ValueError, match="nothing has been said yet"):
         talk.save(store, "x")
     contexts = []
@@ -275,7 +276,7 @@ def test_memory_is_saved_with_all_that_was_said(llm, store):
     said(talk, "other")
     assert talk.name == "" and store.list() == ()
     assert talk.save(store, "x") == talk.name == "x" and talk.kept
-    assert [way.turns for way in talk.thread.branches()] == [3, 2]
+    assert [way.turns for way in talk.session.branches()] == [3, 2]
     for number, context in enumerate(contexts, start=1):
         talk.goto(number)
         assert equal(talk.context, context)
@@ -284,24 +285,24 @@ def test_memory_is_saved_with_all_that_was_said(llm, store):
 
 
 def test_turns_that_came_as_text_are_read_again(llm, store, tmp_path):
-    straight = Conversation(llm, new_thread(llm, None), sampling=dict(FIELDS))
+    straight = Conversation(llm, begin_session(llm, None), sampling=dict(FIELDS))
     said(straight, "one")
     after_one = straight.tokens
     said(straight, "two")
-    straight.thread.export(tmp_path / "x.state")
+    straight.session.export(tmp_path / "x.state")
     store.import_(tmp_path / "x.state", "x")
     talk = Conversation(llm, store.open("x", fingerprint_of(llm)), sampling=dict(FIELDS))
     talk.undo()
     straight.undo()
     assert talk.context.state is None and talk.tokens == after_one == len(talk.context.pending)
     assert said(talk, "other") == said(straight, "other")
-    assert talk.thread.chain == straight.thread.chain
+    assert talk.session.chain == straight.session.chain
     talk.close()
 
 
 def test_a_session_that_cannot_be_written_goes_on_in_memory(llm, store, monkeypatch):
-    straight = Conversation(llm, new_thread(llm, None), sampling=dict(FIELDS))
-    talk = Conversation(llm, new_thread(llm, store, "x"), sampling=dict(FIELDS))
+    straight = Conversation(llm, begin_session(llm, None), sampling=dict(FIELDS))
+    talk = Conversation(llm, begin_session(llm, store, "x"), sampling=dict(FIELDS))
     for message in ("one", "two"):
         said(talk, message)
         said(straight, message)
@@ -324,25 +325,25 @@ def test_a_session_that_cannot_be_written_goes_on_in_memory(llm, store, monkeypa
     talk.redo(2)
     monkeypatch.setattr(store.folder, "quota_bytes", None)
     talk.save(store, "y")
-    assert talk.kept and len(talk.thread.turns()) == 4
+    assert talk.kept and len(talk.session.turns()) == 4
     talk.close()
 
 
 def test_an_interrupt_in_a_commit_leaves_what_is_on_the_disk(llm, store, monkeypatch):
-    talk = Conversation(llm, new_thread(llm, store, "x"), sampling=dict(FIELDS))
+    talk = Conversation(llm, begin_session(llm, store, "x"), sampling=dict(FIELDS))
     said(talk, "one")
-    commit = talk.thread.commit
+    commit = talk.session.commit
 
     def late(**turn):
         commit(**turn)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(talk.thread, "commit", late)
+    monkeypatch.setattr(talk.session, "commit", late)
     with pytest.raises(KeyboardInterrupt):
         said(talk, "two")
     assert (
-        talk.tokens == talk.context.tokens == talk.thread.head.tokens
-        and len(talk.thread.turns()) == 2
+        talk.tokens == talk.context.tokens == talk.session.head.tokens
+        and len(talk.session.turns()) == 2
     )
     talk.close()
 

@@ -216,7 +216,7 @@ def test_a_response_and_one_that_follows(server):
         model="nano", input=[*first.output, {"role": "user", "content": "and?"}]
     )
     asked = p.parse_response(json.dumps(server.bodies[2]).encode(), LIMITS)
-    assert asked.messages == (p.Message("assistant", TEXT), p.Message("user", "and?"))
+    assert asked.input == (p.Message("assistant", TEXT), p.Message("user", "and?"))
     assert asked.ignored == ()
 
 

@@ -139,7 +139,14 @@ def test_tools(choice, read):
         choice = {"type": "function", "name": "f"}
     answered = parse("response", tools=flat, tool_choice=choice)
     assert (answered.tools, answered.tool_choice) == (asked.tools, read)
-    assert parse("chat", tool_choice="auto").tool_choice == p.ToolChoice("none")
+    without = parse("chat", tool_choice="auto")
+    assert (without.tools, without.tool_choice) == (None, p.ToolChoice("auto"))
+    assert parse("chat", tools=[]).tools == ()
+
+
+def test_a_later_part_of_a_conversation():
+    said = [p.Message("system", "s"), p.Message("user", "u")]
+    assert p.turns(said, first=False) == [{"role": "user", "content": "s\n\nu"}]
 
 
 def test_formats():
@@ -212,8 +219,8 @@ def test_input_items_of_a_response():
         ],
     )
     calls = (p.ToolCall("c1", "f", "{}"), p.ToolCall("c2", "g", "{}"))
-    assert asked.messages == (
-        p.Message("system", "be brief"),
+    assert asked.instructions == "be brief"
+    assert asked.input == (
         p.Message("user", "hi"),
         p.Message("assistant", "let me look", tool_calls=calls),
         p.Message("tool", "one", tool_call_id="c1"),
@@ -250,40 +257,46 @@ def test_tokenize_in_both_dialects():
 
 
 def test_the_order_of_precedence():
-    headers = {"x-session-id": "own", "x-openwebui-chat-id": "web", "x-conversation-id": "conv"}
-    everything = {
-        "session_id": "body",
-        "previous_response_id": "resp_1",
-        "conversation": "talk",
-        "prompt_cache_key": "key",
+    headers = {
+        "x-griffin-session": "own",
+        "x-session-id": "ses_1",
+        "x-openwebui-chat-id": "web",
+        "x-conversation-id": "conv",
     }
+    everything = {"session_id": "body", "previous_response_id": "resp_1", "conversation": "talk"}
     expected = [
         p.Identity("session", "body", "session_id"),
         p.Identity("response", "resp_1", "previous_response_id"),
-        p.Identity("session", "talk", "conversation"),
-        p.Identity("session", "own", "x-session-id"),
-        p.Identity("session", "web", "x-openwebui-chat-id"),
-        p.Identity("session", "conv", "x-conversation-id"),
-        p.Identity("cache_key", "key", "prompt_cache_key"),
+        p.Identity("conversation", "talk", "conversation"),
+        p.Identity("session", "own", "x-griffin-session"),
+        p.Identity("hint", "ses_1", "x-session-id"),
+        p.Identity("hint", "web", "x-openwebui-chat-id"),
+        p.Identity("hint", "conv", "x-conversation-id"),
         p.Identity("none"),
     ]
     for identity in expected:
         assert p.identify(headers, **everything) == identity
+        assert identity.named == (identity.kind not in ("hint", "none"))
         everything.pop(identity.source, None)
         headers.pop(identity.source, None)
 
 
-def test_identities_that_are_none():
+@pytest.mark.parametrize("header", ["x-session-id", "x-openwebui-chat-id", "x-conversation-id"])
+def test_a_hint_refuses_nothing(header):
     chat = parse("chat")
     # open-webui's chats that must not be kept, and anything that could be a path, name no session.
-    assert chat.identity({"x-openwebui-chat-id": "local:abc"}).kind == "none"
-    assert chat.identity({"x-conversation-id": "../../etc"}).kind == "none"
-    with pytest.raises(ApiError, match="X-Session-Id is no name"):
-        chat.identity({"x-session-id": "../../etc"})
-    three = parse("chat", n=3)
-    assert three.identity({"x-openwebui-chat-id": "web"}).kind == "none"
+    for value in ("local:abc", "../../etc", "", "a" * 200):
+        assert chat.identity({header: value}).kind == "none"
+    assert parse("chat", n=3).identity({header: "web"}) == p.Identity("hint", "web", header)
+    both = parse("chat", prompt_cache_key="key", user="somebody")
+    assert both.identity({}) == p.Identity("none")
+
+
+def test_what_names_a_session_is_held_to_the_rule_for_names():
+    with pytest.raises(ApiError, match="X-Griffin-Session is no name"):
+        parse("chat").identity({"x-griffin-session": "../../etc"})
     with pytest.raises(ApiError, match="3 answers were asked for"):
-        three.identity({"x-session-id": "own"})
+        parse("chat", n=3).identity({"x-griffin-session": "own"})
     with pytest.raises(ApiError, match="2 answers were asked for"):
         parse("completion", prompt=["a", "b"], session_id="s").identity({})
     assert p.state_header("session", 12) == {"x-griffin-state": "session; cached=12"}

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 import griffin
-from griffin.server import keeping
 from griffin.server.http.keys import Keys
 from griffin.server.limits import Limits
 from griffin.server.protocol import body as parsing
 from griffin.server.protocol.operations import OPERATIONS
 from griffin.server.settings import Settings
+from griffin.server.shelves import shelf
 from tests.server.live import ALICE, BOB, CHAT, as_, guarded, serving
 
 
@@ -173,7 +173,7 @@ def test_no_key_can_push_out_what_another_keeps(live, monkeypatch):
         assert alice.get("/v1/sessions/hers").json()["turns"] == 1
         assert sessions < store.usage().sessions < sessions + 5
         # Her own responses make room for her sessions, and the other way around.
-        assert set(keeping.sessions(live.service, "key-a", "states").owner) == {
+        assert set(shelf(live.service, "key-a", "states").owner) == {
             "key-a",
             "key-a.states",
             "key-a.responses",

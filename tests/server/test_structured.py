@@ -226,8 +226,24 @@ def test_a_model_that_need_not_call_says_what_it_likes(client, llm):
     assert streamed(chunks) == (text, [], "length")
     tokens = [t for c in chunks if c.choices[0].logprobs for t in c.choices[0].logprobs.content]
     assert tokens == free.choices[0].logprobs.content
-    none = ask(client, tools=TOOLS, max_tokens=30, tool_choice="none").choices[0]
-    assert none.message.content == ask(client, max_tokens=30).choices[0].message.content
+
+
+def test_who_may_not_call_is_told_of_the_tools_and_calls_nothing(client, saying):
+    """So an agent's last step goes on from what was read before it."""
+    told = ask(client, tools=TOOLS, max_tokens=5)
+    none = ask(client, tools=TOOLS, max_tokens=5, tool_choice="none")
+    assert none.usage.prompt_tokens == told.usage.prompt_tokens
+    assert none.usage.prompt_tokens_details.cached_tokens >= told.usage.prompt_tokens - 64
+    saying("Let me see.\n<tool_call>")
+    text, calls, _ = whole(ask(client, tools=TOOLS, max_tokens=40, tool_choice="none").choices[0])
+    assert text.startswith("Let me see.\n<tool_call") and "<tool_call>" not in text and not calls
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "f"}}])
+def test_a_call_of_nothing_is_refused(client, choice):
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(client, tool_choice=choice)
+    assert caught.value.param == "tool_choice"
 
 
 def test_a_call_that_is_cut_short(client, saying):
@@ -286,7 +302,7 @@ def test_responses_say_something_and_call(client, saying, stream):
 def test_a_conversation_goes_on_behind_a_call(client):
     """What the client sends back is what the model said: the session knows it, and reads only what
     is new."""
-    extra = {"extra_headers": {"x-conversation-id": "calls"}}
+    extra = {"extra_headers": {"x-griffin-session": "calls"}}
     first = ask(client, tools=TOOLS, tool_choice="required", parallel_tool_calls=False, **extra)
     message = first.choices[0].message
     (call,) = message.tool_calls

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from griffin.server.protocol import Message, Tool, ToolCall
-from griffin.server.tool_text import CallReader, Said, read_answer, with_tools
+from griffin.server.tool_text import CallReader, Said, as_text, described, read_answer
 
 LOOK = (
     '<tool_call>{"name": "look", "arguments": {"at": "}\\"</tool_call>{", "n": [1,'
@@ -101,27 +101,26 @@ def test_what_was_said_is_written_back_as_it_was():
     """So a conversation with calls in it is found again, in the cache and in a session."""
     said = f"Let me see.\n{LOOK}\n{NONE}"
     read = read_answer(said)
-    (back,) = with_tools([Message("assistant", read.text, tool_calls=tuple(read.calls))], [])
+    (back,) = as_text([Message("assistant", read.text, tool_calls=tuple(read.calls))])
     assert back.content == said and not back.tool_calls
 
 
 def test_tools_are_described_and_results_told():
     tools = [Tool("look", "Looks.", {"type": "object"}, False)]
     call = ToolCall("call_1", "look", "")
-    told = with_tools(
+    told = as_text(
         [
             Message("user", "Hi"),
             Message("assistant", "", tool_calls=(call,)),
             Message("tool", "an owl", "look", tool_call_id="call_1"),
-        ],
-        tools,
+        ]
     )
-    assert [m.role for m in told] == ["system", "user", "assistant", "user"]
-    line = told[0].content.splitlines()[1]
+    assert [m.role for m in told] == ["user", "assistant", "user"]
+    line = described(tools).splitlines()[1]
     assert json.loads(line) == {
         "name": "look",
         "description": "Looks.",
         "parameters": {"type": "object"},
     }
-    assert told[2].content == '<tool_call>{"name": "look", "arguments": {}}</tool_call>'
-    assert told[3].content == "Result of look (call_1):\nan owl"
+    assert told[1].content == '<tool_call>{"name": "look", "arguments": {}}</tool_call>'
+    assert told[2].content == "Result of look (call_1):\nan owl"

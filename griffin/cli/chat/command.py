@@ -10,7 +10,7 @@ import click
 
 from griffin.cli.shared.model_source import ModelSource, model_options
 from griffin.cli.shared.sampling import sampling_from, sampling_options
-from griffin.cli.shared.stores import open_store, store_option
+from griffin.cli.shared.stores import default_store, open_store, store_option
 
 if TYPE_CHECKING:
     from griffin.sessions import Store
@@ -74,19 +74,21 @@ def command(
             opened.append(open_store(folder))
         return opened[0]
 
-    from griffin.cli.chat.opening import forget_if_empty, open_thread, resumed
+    from griffin.cli.chat.opening import forget_if_empty, open_session, resumed
     from griffin.cli.chat.repl import run
     from griffin.cli.chat.slash_commands import Commands
     from griffin.conversation import Conversation
 
     try:
-        thread, notice = open_thread(
+        session, notice = open_session(
             llm, store, name, state, system, new or system is not None, no_persist
         )
         try:
-            talk = Conversation(llm, thread, sampling=fields, max_message_tokens=max_message_tokens)
+            talk = Conversation(
+                llm, session, sampling=fields, max_message_tokens=max_message_tokens
+            )
         except ValueError as error:
-            thread.close()
+            session.close()
             if new or name is not None or state is not None:
                 raise
             raise ValueError(
@@ -94,11 +96,11 @@ def command(
             ) from error
         try:
             notice = f"{notice}: {resumed(talk)}" if talk.tokens else notice
-            history = None if no_persist else store().folder / "history"
+            history = None if no_persist else (folder or default_store()) / "history"
             run(Commands(talk, store), notice=notice, stats=stats, history=history)
         finally:
             talk.close()
-            forget_if_empty(talk.thread, opened)
+            forget_if_empty(talk.session, opened)
     finally:
         for each in opened:
             each.close()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Pieces = Generator[str, None, None]
 
 HELP = """\
-  /system [TEXT]   say how the model should behave; begins again
+  /system [TEXT]   say how the model should behave, from the first message on
   /set NAME VALUE  change a sampling parameter, such as /set temperature 0.7; /set shows them all
   /show [N]        show the conversation's data, or what was said in turn N
   /undo [N]        go back N turns; /redo [N] goes forward again
@@ -30,7 +30,7 @@ HELP = """\
   /file PATH       put a text file before the next message
   /tokens          show how long the conversation is and how fast the last answer came
   /state           show what the model remembers, and where it is kept
-  /clear           begin again; what was said stays a branch
+  /clear           begin anew; what was said stays a branch
   /bye             leave, as Ctrl-D does
   \"\"\"              begin and end a message of several lines
   Ctrl-C           stop the reading or the answer; what was said stays said"""
@@ -81,9 +81,9 @@ class Commands:
 
     def _system(self, rest: str) -> None:
         self.talk.instruct(rest or None)
-        click.echo(
-            "a new conversation" + (" with this system text" if rest else " without system text")
-        )
+        again = "; what was said is read again under it before the next answer"
+        text = "this system text" if rest else "no system text"
+        click.echo(f"{text} from now on" + (again if self.talk.session.head else ""))
 
     def _clear(self, _rest: str) -> None:
         self.talk.clear()
@@ -101,10 +101,10 @@ class Commands:
                 click.echo(f"{field} = {dict(value) if field == 'logit_bias' else value}")
 
     def _show(self, rest: str) -> None:
-        talk, thread = self.talk, self.talk.thread
+        talk, session = self.talk, self.talk.session
         if rest:
             number = _number(rest)
-            turn = next((turn for turn in thread.tree() if turn.number == number), None)
+            turn = next((turn for turn in session.tree() if turn.number == number), None)
             if turn is None:
                 raise ValueError(f"there is no turn {number}; /branches shows which there are")
             click.echo(
@@ -115,7 +115,7 @@ class Commands:
         click.echo(f"model:        {talk.llm.name}")
         click.echo(f"system text:  {talk.system or 'none'}")
         click.echo(
-            f"turns:        {len(thread.turns())} here, {len(thread.tree())} on all branches"
+            f"turns:        {len(session.turns())} here, {len(session.tree())} on all branches"
         )
         click.echo(f"tokens:       {talk.tokens:,}")
         changed = ", ".join(f"{name} = {value}" for name, value in talk.sampling.items())
@@ -128,7 +128,7 @@ class Commands:
         click.echo(f"{where} ({resumed(self.talk)})" if turn is not None else where)
 
     def _branches(self, _rest: str) -> None:
-        branches = self.talk.thread.branches()
+        branches = self.talk.session.branches()
         if not branches:
             click.echo("nothing has been said yet")
         for branch in branches:
@@ -138,7 +138,7 @@ class Commands:
                 " here"
             )
             click.echo(f"{mark} to turn {branch.tip.number} ({length}): {excerpt(branch.tip)}")
-        head = self.talk.thread.head
+        head = self.talk.session.head
         if branches:
             click.echo(
                 f"you are at turn {head.number}" if head else "you are before the first turn"
@@ -147,18 +147,14 @@ class Commands:
     def _fork(self, rest: str) -> None:
         before = self.talk.name
         self.talk.fork(self._store(), rest or None)
-        click.echo(
-            f"on in {self.talk.thread.name}" + (f"; {before} stays as it is" if before else "")
-        )
+        click.echo(f"on in {self.talk.name}" + (f"; {before} stays as it is" if before else ""))
 
     def _save(self, rest: str) -> None:
         if not rest:
             raise ValueError("/save NAME: say under which name")
         kept = self.talk.kept
         name = self.talk.save(self._store(), rest)
-        click.echo(
-            f"saved as {name}" + (f"; you are still in {self.talk.thread.name}" if kept else "")
-        )
+        click.echo(f"saved as {name}" + (f"; you are still in {self.talk.name}" if kept else ""))
 
     def _load(self, rest: str) -> None:
         if not rest:
@@ -166,16 +162,16 @@ class Commands:
             raise ValueError(f"/load NAME: say which; there are {names or 'none yet'}")
         talk, store = self.talk, self._store()
         if state_file(rest) is not None:
-            thread, _ = begin_from(talk.llm, store if talk.kept else None, self._store, rest, None)
+            session, _ = begin_from(talk.llm, store if talk.kept else None, self._store, rest, None)
         elif rest == talk.name:
             raise ValueError(f"you are in {rest}")
         else:
-            thread = store.open(rest, talk.thread.fingerprint)
-        left = talk.thread
+            session = store.open(rest, talk.session.fingerprint)
+        left = talk.session
         try:
-            talk.switch(thread)
+            talk.switch(session)
         except ValueError:
-            thread.close()
+            session.close()
             raise
         forget_if_empty(left, [store])
         click.echo(f"in {talk.name or rest}: {resumed(talk)}")
@@ -198,16 +194,16 @@ class Commands:
             click.echo(f"last answer: {statistics(self.talk.result)}")
 
     def _state(self, _rest: str) -> None:
-        talk, thread = self.talk, self.talk.thread
+        talk, session = self.talk, self.talk.session
         state = talk.context.state
         if state is None:
             click.echo("nothing has been read yet")
         else:
             click.echo(f"{state.nbytes:,} bytes: {gist(talk.tokens, talk.llm.model.config)}")
         if talk.kept:
-            head = thread.head
+            head = session.head
             took = f"; the last turn took {head.nbytes:,} bytes" if head else ""
-            click.echo(f"kept as {thread.name}{took}")
+            click.echo(f"kept as {session.name}{took}")
         else:
             click.echo("kept in memory only" + (f": {talk.trouble}" if talk.trouble else ""))
 

@@ -22,14 +22,14 @@ class Peers:
     tell: what this replica answers, by the question.
     """
 
-    def __init__(self, place: ReplicaConfig, tell: dict[str, Callable[[], bytes]]) -> None:
-        self.place = place
+    def __init__(self, config: ReplicaConfig, tell: dict[str, Callable[[], bytes]]) -> None:
+        self.config = config
         self._tell = tell
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
         """Begin to answer."""
-        path = self.place.socket_of(self.place.number)
+        path = self.config.socket_of(self.config.number)
         path.unlink(missing_ok=True)  # of one that was killed
         self._server = await asyncio.start_unix_server(self._answer, path)
 
@@ -37,19 +37,19 @@ class Peers:
         """Answer no more."""
         if self._server is not None:
             self._server.close()
-            self.place.socket_of(self.place.number).unlink(missing_ok=True)
+            self.config.socket_of(self.config.number).unlink(missing_ok=True)
 
     async def ask(self, question: str) -> dict[int, bytes | None]:
         """Return what each replica answers, by its number; None of one that does not."""
-        others = [number for number in range(1, self.place.of + 1) if number != self.place.number]
+        others = [number for number in range(1, self.config.of + 1) if number != self.config.number]
         said = await asyncio.gather(*(self._ask(number, question) for number in others))
-        found = dict(zip(others, said, strict=True)) | {self.place.number: self._tell[question]()}
+        found = dict(zip(others, said, strict=True)) | {self.config.number: self._tell[question]()}
         return dict(sorted(found.items()))
 
     async def _ask(self, number: int, question: str) -> bytes | None:
         try:
             async with asyncio.timeout(_PATIENCE):
-                reader, writer = await asyncio.open_unix_connection(self.place.socket_of(number))
+                reader, writer = await asyncio.open_unix_connection(self.config.socket_of(number))
                 try:
                     writer.write(question.encode() + b"\n")
                     answer = b""

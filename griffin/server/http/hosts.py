@@ -94,7 +94,8 @@ def preflight(origin: str) -> dict[str, str]:
     """Return the headers that answer an allowed page's question whether it may ask."""
     return cors(origin) | {
         "access-control-allow-methods": "GET, POST, PATCH, DELETE",
-        "access-control-allow-headers": "authorization, content-type, x-session-id, x-request-id",
+        "access-control-allow-headers": "authorization, content-type, x-griffin-session,"
+        " x-session-id, x-request-id",
         "access-control-max-age": "600",
     }
 

@@ -11,7 +11,7 @@ from griffin.server.protocol.chat_reply import ChatAnswer, ChatChunks, chat_comp
 from griffin.server.protocol.completion_reply import CompletionAnswer, CompletionChunks, completion
 from griffin.server.protocol.completions import CompletionRequest, parse_completion
 from griffin.server.protocol.formats import JsonFormat
-from griffin.server.protocol.identity import Identity, identify, state_header
+from griffin.server.protocol.identity import Identity, Source, identify, state_header
 from griffin.server.protocol.messages import Message, ToolCall, turns
 from griffin.server.protocol.reply import (
     Candidate,
@@ -25,7 +25,12 @@ from griffin.server.protocol.reply import (
     request_id,
     usage,
 )
-from griffin.server.protocol.response_reply import output_call, output_message, response_object
+from griffin.server.protocol.response_reply import (
+    ResponseObject,
+    output_call,
+    output_message,
+    response_object,
+)
 from griffin.server.protocol.response_stream import ResponseStream
 from griffin.server.protocol.responses import ResponseRequest, parse_response
 from griffin.server.protocol.sessions import (
@@ -66,9 +71,11 @@ __all__ = [
     "Message",
     "Page",
     "Reading",
+    "ResponseObject",
     "ResponseRequest",
     "ResponseStream",
     "Scored",
+    "Source",
     "StateCreate",
     "TemplateRequest",
     "TokenizeRequest",

@@ -57,8 +57,9 @@ class ChatRequest:
     sampling:   keyword arguments of SamplingParams; "logprobs" is in it if they were asked for.
     n:          answers. stream: as events. include_usage: with a last chunk that tells the usage.
     format:     the form the answer must have, None for free text.
-    tools, tool_choice, parallel_tool_calls: functions that may be called, whether, and whether
-    several. state:      a saved state that the prompt follows. Which session: `identity(headers)`.
+    tools:      functions that may be called; None: not said, so a session's own.
+    tool_choice, parallel_tool_calls: whether one is called, and whether several.
+    state:      a saved state that the prompt follows. Which session: `identity(headers)`.
     ignored:    fields that were passed over and must be named in the response (`ignored_header`).
     """
 
@@ -69,12 +70,11 @@ class ChatRequest:
     stream: bool
     include_usage: bool
     format: JsonFormat | None
-    tools: tuple[Tool, ...]
+    tools: tuple[Tool, ...] | None
     tool_choice: ToolChoice
     parallel_tool_calls: bool
     session_id: str | None
     state: str | None
-    prompt_cache_key: str | None
     ignored: tuple[str, ...]
 
     def identity(self, headers: Mapping[str, str]) -> Identity:
@@ -82,7 +82,6 @@ class ChatRequest:
         return identify(
             headers,
             session_id=self.session_id,
-            prompt_cache_key=self.prompt_cache_key,
             answers=self.n,
         )
 
@@ -120,7 +119,6 @@ def parse_chat(body: bytes, limits: Limits) -> ChatRequest:
         parallel_tool_calls=read.parallel_tool_calls is not False,
         session_id=read.session_id,
         state=read.state,
-        prompt_cache_key=read.prompt_cache_key,
         ignored=ignored,
     )
 

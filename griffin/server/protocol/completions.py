@@ -67,7 +67,6 @@ class CompletionRequest:
     format: JsonFormat | None
     session_id: str | None
     state: str | None
-    prompt_cache_key: str | None
     ignored: tuple[str, ...]
 
     def identity(self, headers: Mapping[str, str]) -> Identity:
@@ -75,7 +74,6 @@ class CompletionRequest:
         return identify(
             headers,
             session_id=self.session_id,
-            prompt_cache_key=self.prompt_cache_key,
             answers=len(self.prompts) * self.n,
         )
 
@@ -115,7 +113,6 @@ def parse_completion(body: bytes, limits: Limits) -> CompletionRequest:
         format=read_format(read.response_format, limits, "response_format"),
         session_id=read.session_id,
         state=read.state,
-        prompt_cache_key=read.prompt_cache_key,
         ignored=ignored,
     )
 

@@ -9,26 +9,33 @@ from typing import Literal
 from griffin.server.errors import INVALID, ApiError
 from griffin.server.protocol.bounds import check_name, is_name
 
-# Ours is held to the rule for names. The others belong to programs that may put anything there
-# (open-webui writes "local:..." for chats that must not be kept): what is no name there names no
-# session.
-OWN_HEADER = "x-session-id"
-KNOWN_HEADERS = ("x-openwebui-chat-id", "x-conversation-id")
+SESSION_HEADER = "x-griffin-session"
+# Programs put these on requests for reasons of their own (a coding agent on a title's as on its
+# agents', Open WebUI on several columns at once, "local:..." for what must not be kept).
+HINT_HEADERS = ("x-session-id", "x-openwebui-chat-id", "x-conversation-id")
+
+Kind = Literal["session", "conversation", "response", "hint", "none"]
+Source = Literal["session", "prefix", "none"]  # where an answer went on from
 
 
 @dataclass(frozen=True)
 class Identity:
     """What a request goes on with.
 
-    kind:   "session": value is a session's name. "response": value is the id of an earlier
-            response. "cache_key": value is only a hint. "none": the longest known prefix of its
-            tokens.
+    kind:   "session" and "conversation": value is a session's name. "response": value is the id of
+            an earlier response. "hint": value names where a like conversation may lie; the answer
+            does not depend on it. "none": the request is all there is.
     source: the field or header that said so, "" for none.
     """
 
-    kind: Literal["session", "response", "cache_key", "none"]
+    kind: Kind
     value: str = ""
     source: str = ""
+
+    @property
+    def named(self) -> bool:
+        """Whether the request itself names something to go on from."""
+        return self.kind in ("session", "conversation", "response")
 
 
 def identify(
@@ -37,20 +44,17 @@ def identify(
     session_id: str | None = None,
     previous_response_id: str | None = None,
     conversation: str | None = None,
-    prompt_cache_key: str | None = None,
     answers: int = 1,
 ) -> Identity:
     """Return the first that is there of: session_id, previous_response_id, conversation,
-    X-Session-Id, X-OpenWebUI-Chat-Id, X-Conversation-Id, prompt_cache_key.
+    X-Griffin-Session, and the hints X-Session-Id, X-OpenWebUI-Chat-Id, X-Conversation-Id.
 
     headers: with names in lower case, or a mapping that does not look at case. answers: how many
-             the request
-    wants; a session goes on with one, so more of them are refused, and the headers of others passed
-    over. Raises ApiError for that, and if X-Session-Id is no name.
+    the request wants; what is named goes on with one, so more of them are refused.
+    Raises ApiError for that, and if X-Griffin-Session is no name. A hint never refuses: what is no
+    name there says nothing.
     """
     found = _named(headers, session_id, previous_response_id, conversation)
-    if found is not None and answers > 1 and found.source in KNOWN_HEADERS:
-        found = None
     if found is not None and answers > 1:
         raise ApiError(
             INVALID,
@@ -59,8 +63,10 @@ def identify(
         )
     if found is not None:
         return found
-    if prompt_cache_key:
-        return Identity("cache_key", prompt_cache_key, "prompt_cache_key")
+    for header in HINT_HEADERS:
+        value = headers.get(header)
+        if value and is_name(value):
+            return Identity("hint", value, header)
     return Identity("none")
 
 
@@ -75,17 +81,13 @@ def _named(
     if previous_response_id is not None:
         return Identity("response", previous_response_id, "previous_response_id")
     if conversation is not None:
-        return Identity("session", conversation, "conversation")
-    if own := headers.get(OWN_HEADER):
-        return Identity("session", check_name(own, "X-Session-Id"), OWN_HEADER)
-    for header in KNOWN_HEADERS:
-        value = headers.get(header)
-        if value and is_name(value):
-            return Identity("session", value, header)
+        return Identity("conversation", conversation, "conversation")
+    if own := headers.get(SESSION_HEADER):
+        return Identity("session", check_name(own, "X-Griffin-Session"), SESSION_HEADER)
     return None
 
 
-def state_header(used: Literal["session", "prefix", "none"], cached_tokens: int) -> dict[str, str]:
+def state_header(used: Source, cached_tokens: int) -> dict[str, str]:
     """Return the response header that says where the answer went on from, and how much was not read
     again."""
     return {"x-griffin-state": f"{used}; cached={cached_tokens}"}

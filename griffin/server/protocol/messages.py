@@ -111,7 +111,7 @@ def read_content(content: Content, param: str) -> str:
     return "".join(texts)
 
 
-def turns(messages: Sequence[Message]) -> list[dict[str, str]]:
+def turns(messages: Sequence[Message], *, first: bool = True) -> list[dict[str, str]]:
     """Return the conversation as griffin.text.Chat takes it: first a system message, then user and
     assistant.
 
@@ -119,6 +119,9 @@ def turns(messages: Sequence[Message]) -> list[dict[str, str]]:
     beginning join likewise; a later one joins the user's message after it, or the one before it if
     it is the last. Nothing is dropped and the order stays. Calls and results of tools must have
     been written as text before: ValueError if one is left.
+
+    first: the conversation begins with them. Otherwise a system message at their beginning is a
+    later one, too.
     """
     plain: list[tuple[str, str]] = []
     for index, message in enumerate(messages):
@@ -127,7 +130,7 @@ def turns(messages: Sequence[Message]) -> list[dict[str, str]]:
         # Only a system message that comes before everything else keeps its role.
         role = (
             "user"
-            if message.role == "system" and any(r != "system" for r, _ in plain)
+            if message.role == "system" and not (first and all(r == "system" for r, _ in plain))
             else message.role
         )
         if plain and plain[-1][0] == role:

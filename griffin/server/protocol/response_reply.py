@@ -192,7 +192,7 @@ def response_object(
                 parameters=tool.parameters,
                 strict=tool.strict,
             )
-            for tool in request.tools
+            for tool in request.tools or ()
         ],
         top_logprobs=sampling.get("logprobs"),
         top_p=sampling.get("top_p"),

@@ -87,7 +87,7 @@ class ResponseRequest:
     stream: bool
     store: bool
     format: JsonFormat | None
-    tools: tuple[Tool, ...]
+    tools: tuple[Tool, ...] | None
     tool_choice: ToolChoice
     parallel_tool_calls: bool
     previous_response_id: str | None
@@ -98,12 +98,6 @@ class ResponseRequest:
     metadata: dict[str, str]
     ignored: tuple[str, ...]
 
-    @property
-    def messages(self) -> tuple[Message, ...]:
-        """The instructions, if any, and the input."""
-        first = () if self.instructions is None else (Message("system", self.instructions),)
-        return (*first, *self.input)
-
     def identity(self, headers: Mapping[str, str]) -> Identity:
         """Return which conversation this goes on with; see `identify`."""
         return identify(
@@ -111,7 +105,6 @@ class ResponseRequest:
             session_id=self.session_id,
             previous_response_id=self.previous_response_id,
             conversation=self.conversation,
-            prompt_cache_key=self.prompt_cache_key,
         )
 
 

@@ -23,7 +23,7 @@ class GeneratingBody(msgspec.Struct, kw_only=True):
 
     session_id: a session, made if there is none of that name. state: a saved state that the prompt
                 follows.
-    prompt_cache_key: requests with the same one are likely to begin alike; a hint, never a name.
+    prompt_cache_key: passed over; the prefix cache finds what was read before by its ids.
     """
 
     temperature: Annotated[float, Meta(ge=0, le=100)] | None = None

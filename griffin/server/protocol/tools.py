@@ -78,9 +78,12 @@ class ToolChoice:
 
 def read_tools(
     tools: Sequence[ToolBody | FlatToolBody] | None, choice: ToolChoiceBody | None, limits: Limits
-) -> tuple[tuple[Tool, ...], ToolChoice]:
-    """Return the tools and the choice; "any" is "required". ApiError with the path of what is
-    wrong."""
+) -> tuple[tuple[Tool, ...] | None, ToolChoice]:
+    """Return the tools, None if they were left out, and the choice; "any" is "required".
+
+    Raises ApiError with the path of what is wrong. Whether a choice fits tools that were left out
+    is for `check_choice` to say, once it is known which there are.
+    """
     bodies = tools or []
     check_most(len(bodies), f"tools has {len(bodies)} entries", limits, "max_tools", "tools")
     read: list[Tool] = []
@@ -97,24 +100,32 @@ def read_tools(
         schema = function.parameters or {}
         check_schema(schema, limits, f"{where}.parameters")
         read.append(Tool(function.name, function.description or "", schema, bool(function.strict)))
-    return tuple(read), _choice(choice, seen)
+    chosen = _choice(choice)
+    if tools is None:
+        return None, chosen
+    check_choice(chosen, read)
+    return tuple(read), chosen
 
 
-def _choice(choice: ToolChoiceBody | None, names: set[str]) -> ToolChoice:
+def check_choice(choice: ToolChoice, tools: Sequence[Tool]) -> None:
+    """Raise ApiError for a choice that these tools leave nobody."""
+    names = sorted(tool.name for tool in tools)
+    if choice.name is not None and choice.name not in names:
+        raise ApiError(
+            INVALID,
+            f"tool_choice names {choice.name!r}; tools has {', '.join(names) or 'none'}",
+            "tool_choice",
+        )
+    if choice.mode == "required" and not names:
+        raise ApiError(INVALID, "tool_choice requires a call, but tools is empty", "tool_choice")
+
+
+def _choice(choice: ToolChoiceBody | None) -> ToolChoice:
     if choice is None:
-        return ToolChoice("auto" if names else "none")
+        return ToolChoice("auto")
     if isinstance(choice, ChosenTool):
         name = choice.function.name if choice.function is not None else choice.name
         if name is None:
             raise ApiError(INVALID, "tool_choice names no function", "tool_choice")
-        if name not in names:
-            raise ApiError(
-                INVALID,
-                f"tool_choice names {name!r}; tools has {', '.join(sorted(names)) or 'none'}",
-                "tool_choice",
-            )
         return ToolChoice("required", name)
-    mode = "required" if choice == "any" else choice
-    if mode == "required" and not names:
-        raise ApiError(INVALID, "tool_choice requires a call, but tools is empty", "tool_choice")
-    return ToolChoice(mode if names else "none")
+    return ToolChoice("required" if choice == "any" else choice)

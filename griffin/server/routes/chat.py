@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from griffin.grammar import CompiledGrammar
+from collections.abc import Sequence
+from typing import Any
+
 from griffin.server import protocol as p
+from griffin.server.answering import Told, answer, job
 from griffin.server.constraints import Form, constrain
+from griffin.server.conversations import Asked, take_up
 from griffin.server.errors import INVALID, ApiError
-from griffin.server.generating import Clock, Collected, Waiting, collect, extras, stream, used
+from griffin.server.generating import Collected, Increment, Waiting
 from griffin.server.http import sse
 from griffin.server.http.exchange import Exchange, Reply
-from griffin.server.keeping import Thread, chat_thread, check_state
-from griffin.server.prompts import job
 from griffin.server.service import Service
-from griffin.server.tool_text import CallReader, Said, read_answer, with_tools
-from griffin.server.writer import Piece
+from griffin.server.tool_text import CallReader, Said, read_answer
 
 
 async def chat(service: Service, exchange: Exchange) -> Reply | None:
@@ -23,73 +24,64 @@ async def chat(service: Service, exchange: Exchange) -> Reply | None:
     service.check_ready()
     model = service.check_model(asked.model)
     identity = asked.identity(exchange.headers)
-    form = Form.of(asked)
-    messages = with_tools(asked.messages, form.tools)
-    if messages[-1].role == "assistant":
+    if asked.messages[-1].role == "assistant":
         raise ApiError(
             INVALID, "the last message is the assistant's; there is nothing to answer", "messages"
         )
-    check_state(asked.state, identity)
-    grammar = await constrain(service, form)
-    penalty = service.penalizes(asked.sampling)
-    thread = await chat_thread(
-        service, exchange, identity, messages, asked.state, size=len(body), penalty=penalty
+    said = Asked(
+        messages=asked.messages,
+        tools=asked.tools,
+        penalty=service.penalizes(asked.sampling),
+        size=len(body),
     )
+    thread = await take_up(service, exchange, identity, said, state=asked.state)
     try:
+        form = Form.of(asked, thread.tools)
+        grammar = await constrain(service, form)
+        work = job(service, thread.context, asked.sampling, n=asked.n, chat=True, grammar=grammar)
         head = p.Head.new("chatcmpl-", model, service.system_fingerprint)
-        ignored = p.ignored_header(asked.ignored)
-        return await _answer(service, exchange, asked, head, thread, form, grammar, ignored)
-    finally:
-        thread.close()
-
-
-async def _answer(
-    service: Service,
-    exchange: Exchange,
-    asked: p.ChatRequest,
-    head: p.Head,
-    thread: Thread,
-    form: Form,
-    grammar: CompiledGrammar | None,
-    ignored: dict[str, str],
-) -> Reply | None:
-    work = job(service, thread.start, asked.sampling, n=asked.n, chat=True, grammar=grammar)
-    run = service.start(exchange, [work], keep_state=thread.kept)
-    clock = Clock()
-
-    def told() -> p.Extras:
-        return extras(service, run, clock, thread.source(run), thread.name)
-
-    try:
-        if not asked.stream:
-            answers = await collect(service, exchange, run, clock)
-            await thread.keep(run)
-            made = [_made(answer, form) for answer in answers]
-            done = p.chat_completion(head, made, used(run, thread.start.before), told())
-            return Reply(p.encode(done), ignored | thread.header(run))
-        chunks = _Chunks(p.ChatChunks(head, asked.include_usage), asked.n, form)
-
-        async def end() -> bytes:
-            await thread.keep(run)
-            last = (
-                chunks.usage(used(run, thread.start.before), told()) if asked.include_usage else b""
-            )
-            return last + sse.DONE
-
-        await stream(
+        return await answer(
             service,
             exchange,
-            run,
-            clock,
-            headers=lambda: ignored | thread.header(run),
-            begin=chunks.begin,
-            more=chunks.more,
-            end=end,
+            [work],
+            thread,
+            _Chat(head, asked, form),
+            streamed=asked.stream,
+            headers=p.ignored_header(asked.ignored),
         )
-        return None
     finally:
-        service.finish(exchange, run, thread.source(run))
-        await thread.rescue(run)
+        await thread.close()
+
+
+class _Chat:
+    """A chat's answers, whole or as events."""
+
+    def __init__(self, head: p.Head, asked: p.ChatRequest, form: Form) -> None:
+        self._head = head
+        self._form = form
+        self._usage = asked.include_usage
+        self._chunks = p.ChatChunks(head, asked.include_usage)
+        self._choices = [_Choice(self._chunks, index, form) for index in range(asked.n)]
+
+    def whole(self, answers: Sequence[Collected], told: Told) -> bytes:
+        made = [_made(answer, self._form) for answer in answers]
+        return p.encode(p.chat_completion(self._head, made, told.usage, told.extras))
+
+    def begin(self) -> bytes:
+        return b"".join(sse.data(self._chunks.role(index)) for index in range(len(self._choices)))
+
+    def more(self, increment: Increment) -> bytes:
+        return self._choices[increment.choice].more(increment)
+
+    def end(self, told: Told) -> bytes:
+        last = sse.data(self._chunks.usage(told.usage, told.extras)) if self._usage else b""
+        return last + sse.DONE
+
+    def fail(self, error: ApiError) -> bytes:
+        return sse.error(error)
+
+    def record(self, answers: Sequence[Collected] | None, told: Told) -> dict[str, Any]:
+        return {}
 
 
 def _made(answer: Collected, form: Form) -> p.ChatAnswer:
@@ -107,23 +99,6 @@ def _made(answer: Collected, form: Form) -> p.ChatAnswer:
     )
 
 
-class _Chunks:
-    """The events of a streamed chat."""
-
-    def __init__(self, chunks: p.ChatChunks, n: int, form: Form) -> None:
-        self._chunks = chunks
-        self._choices = [_Choice(chunks, index, form) for index in range(n)]
-
-    def begin(self) -> bytes:
-        return b"".join(sse.data(self._chunks.role(index)) for index in range(len(self._choices)))
-
-    def more(self, piece: Piece) -> bytes:
-        return self._choices[piece.choice].more(piece)
-
-    def usage(self, cost: p.Usage, told: p.Extras) -> bytes:
-        return sse.data(self._chunks.usage(cost, told))
-
-
 class _Choice:
     """One of the answers of a streamed chat. With tools, text waits as long as it may begin a
     call."""
@@ -135,22 +110,25 @@ class _Choice:
         self._tokens = Waiting()
         self._calls = 0
 
-    def more(self, piece: Piece) -> bytes:
+    def more(self, increment: Increment) -> bytes:
         chunks, index, reader = self._chunks, self._index, self._reader
         written = b""
         if reader is None:
-            if piece.text or piece.tokens:
-                written = sse.data(chunks.text(piece.text, piece.tokens, index))
+            if increment.text or increment.tokens:
+                written = sse.data(chunks.text(increment.text, increment.tokens, index))
         else:
-            self._tokens.add(piece.tokens)
-            for said in [*reader.feed(piece.text), *(reader.finish() if piece.last else [])]:
-                written += self._say(said, piece.tokens is not None)
+            self._tokens.add(increment.tokens)
+            for said in [
+                *reader.feed(increment.text),
+                *(reader.finish() if increment.last else []),
+            ]:
+                written += self._say(said, increment.tokens is not None)
             if (
-                piece.last and self._tokens.left and not reader.called
+                increment.last and self._tokens.left and not reader.called
             ):  # those that have no character
                 written += sse.data(chunks.text("", self._tokens.left, index))
-        if piece.finish is not None:
-            reason = "tool_calls" if reader is not None and reader.whole else piece.finish
+        if increment.finish is not None:
+            reason = "tool_calls" if reader is not None and reader.whole else increment.finish
             written += sse.data(chunks.finish(reason, index))
         return written
 

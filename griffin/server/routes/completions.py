@@ -5,18 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from griffin.engine import Context
 from griffin.server import protocol as p
-from griffin.server.bridge import Run
+from griffin.server.answering import Told, answer, job
 from griffin.server.constraints import Form, constrain
-from griffin.server.generating import Clock, collect, extras, stream, used
+from griffin.server.conversations import Thread
+from griffin.server.conversations.entry import saved, without_bos
+from griffin.server.errors import UNSUPPORTED, ApiError
+from griffin.server.generating import Collected, Increment, scored
 from griffin.server.http import sse
 from griffin.server.http.exchange import Exchange, Reply
-from griffin.server.keeping import check_no_session, no_thread
-from griffin.server.prompts import Start, job, text_ids
 from griffin.server.scoring import score_prompt
 from griffin.server.service import Service
-from griffin.server.writer import Piece, scored
 from griffin.text import StreamDetokenizer
 
 
@@ -35,11 +37,22 @@ async def completions(service: Service, exchange: Exchange) -> Reply | None:
     asked = await service.think(len(body), lambda: p.parse_completion(body, service.limits))
     service.check_ready()
     model = service.check_model(asked.model)
-    check_no_session(asked.identity(exchange.headers))
+    identity = asked.identity(exchange.headers)
+    if identity.named:
+        raise ApiError(
+            UNSUPPORTED,
+            "sessions are chats; use /v1/chat/completions, or POST /v1/sessions/{name}/append",
+            identity.source,
+        )
     all_ids = await service.think(len(body), lambda: _ids(service, asked))
     head = p.Head.new("cmpl-", model, service.system_fingerprint)
     ignored = p.ignored_header(asked.ignored)
-    service.params(asked.sampling)  # before a prompt is measured
+    before = await _before(service, exchange, asked)
+    contexts = [
+        before.then(ids if before.state is None else without_bos(service, ids)) for ids in all_ids
+    ]
+    for context in contexts:  # before a prompt is measured
+        job(service, context, asked.sampling)
     grammar = await constrain(service, Form(answer=asked.format))
     prompts = [await _prompt(service, exchange, asked, n, ids) for n, ids in enumerate(all_ids)]
     if asked.max_tokens == 0:
@@ -47,7 +60,7 @@ async def completions(service: Service, exchange: Exchange) -> Reply | None:
     jobs = [
         job(
             service,
-            Start(ids=prompt.ids),
+            contexts[number],
             asked.sampling,
             n=asked.n,
             first=number * asked.n,
@@ -57,72 +70,77 @@ async def completions(service: Service, exchange: Exchange) -> Reply | None:
         )
         for number, prompt in enumerate(prompts)
     ]
-    run = service.start(exchange, jobs)
-    clock = Clock()
-    try:
-        if asked.stream:
-            await _stream(service, exchange, asked, head, prompts, run, clock, ignored)
-            return None
-        answers = []
-        for number, answer in enumerate(await collect(service, exchange, run, clock)):
-            prompt = prompts[number // asked.n]
-            text, tokens = answer.text, answer.tokens
-            if asked.echo:
-                text = prompt.text + text
-                tokens = None if tokens is None else (prompt.tokens or []) + tokens
-            answers.append(
-                p.CompletionAnswer(text=text, finish_reason=answer.finish, tokens=tokens)
-            )
-        told = extras(service, run, clock, no_thread(run).source(run))
-        return Reply(
-            p.encode(p.completion(head, answers, used(run), told)),
-            ignored | no_thread(run).header(run),
-        )
-    finally:
-        service.finish(exchange, run, no_thread(run).source(run))
-
-
-async def _stream(
-    service: Service,
-    exchange: Exchange,
-    asked: p.CompletionRequest,
-    head: p.Head,
-    prompts: Sequence[_Prompt],
-    run: Run,
-    clock: Clock,
-    ignored: dict[str, str],
-) -> None:
-    chunks = p.CompletionChunks(head, asked.include_usage)
-
-    def begin() -> bytes:
-        if not asked.echo:
-            return b""
-        return b"".join(_echoed(chunks, prompts[i // asked.n], i) for i in range(len(run.writers)))
-
-    def more(piece: Piece) -> bytes:
-        written = b""
-        if piece.text or piece.tokens:
-            written = sse.data(chunks.text(piece.text, piece.tokens, piece.choice))
-        if piece.finish is not None:
-            written += sse.data(chunks.finish(piece.finish, piece.choice))
-        return written
-
-    async def end() -> bytes:
-        if not asked.include_usage:
-            return sse.DONE
-        told = extras(service, run, clock, no_thread(run).source(run))
-        return sse.data(chunks.usage(used(run), told)) + sse.DONE
-
-    await stream(
+    return await answer(
         service,
         exchange,
-        run,
-        clock,
-        headers=lambda: ignored | no_thread(run).header(run),
-        begin=begin,
-        more=more,
-        end=end,
+        jobs,
+        Thread(before),
+        _Completions(head, asked, prompts),
+        streamed=asked.stream,
+        headers=ignored,
     )
+
+
+class _Completions:
+    """Continued texts, whole or as events."""
+
+    def __init__(
+        self, head: p.Head, asked: p.CompletionRequest, prompts: Sequence[_Prompt]
+    ) -> None:
+        self._head = head
+        self._asked = asked
+        self._prompts = prompts
+        self._chunks = p.CompletionChunks(head, asked.include_usage)
+
+    def whole(self, answers: Sequence[Collected], told: Told) -> bytes:
+        made: list[p.CompletionAnswer] = []
+        for number, one in enumerate(answers):
+            prompt = self._prompts[number // self._asked.n]
+            text, tokens = one.text, one.tokens
+            if self._asked.echo:
+                text = prompt.text + text
+                tokens = None if tokens is None else (prompt.tokens or []) + tokens
+            made.append(p.CompletionAnswer(text=text, finish_reason=one.finish, tokens=tokens))
+        return p.encode(p.completion(self._head, made, told.usage, told.extras))
+
+    def begin(self) -> bytes:
+        if not self._asked.echo:
+            return b""
+        n = self._asked.n
+        shown = [prompt for prompt in self._prompts for _ in range(n)]
+        return b"".join(_echoed(self._chunks, prompt, i) for i, prompt in enumerate(shown))
+
+    def more(self, increment: Increment) -> bytes:
+        written = b""
+        if increment.text or increment.tokens:
+            written = sse.data(
+                self._chunks.text(increment.text, increment.tokens, increment.choice)
+            )
+        if increment.finish is not None:
+            written += sse.data(self._chunks.finish(increment.finish, increment.choice))
+        return written
+
+    def end(self, told: Told) -> bytes:
+        if not self._asked.include_usage:
+            return sse.DONE
+        return sse.data(self._chunks.usage(told.usage, told.extras)) + sse.DONE
+
+    def fail(self, error: ApiError) -> bytes:
+        return sse.error(error)
+
+    def record(self, answers: Sequence[Collected] | None, told: Told) -> dict[str, Any]:
+        return {}
+
+
+async def _before(service: Service, exchange: Exchange, asked: p.CompletionRequest) -> Context:
+    """Return what lies before the prompts: nothing, or a saved state."""
+    if asked.state is None:
+        return Context()
+    if asked.echo:
+        raise ApiError(
+            UNSUPPORTED, "a prompt after a state cannot be measured; leave echo out", "echo"
+        )
+    return await saved(service, exchange, asked.state, service.penalizes(asked.sampling))
 
 
 async def _measured(
@@ -169,7 +187,7 @@ def _ids(service: Service, asked: p.CompletionRequest) -> list[Sequence[int]]:
     all_ids: list[Sequence[int]] = []
     for number, prompt in enumerate(asked.prompts):
         param = "prompt" if len(asked.prompts) == 1 else f"prompt[{number}]"
-        ids = text_ids(service, prompt, param)
+        ids = service.text_ids(prompt, param)
         service.check_prompt(ids, param)
         all_ids.append(ids)
     return all_ids

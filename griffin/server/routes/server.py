@@ -34,12 +34,12 @@ async def server(service: Service, exchange: Exchange) -> Reply:
     """Show what the server holds and allows, all replicas together."""
     own = replica_object(service)
     replicas = [own]
-    if service.siblings is not None:
+    if service.peers is not None:
         replicas = [
             listing.ReplicaObject(replica=number, up=False)
             if told is None
             else msgspec.json.decode(told, type=listing.ReplicaObject)
-            for number, told in (await service.siblings.ask("server")).items()
+            for number, told in (await service.peers.ask("server")).items()
         ]
     sizes: Counter[str] = Counter()
     for one in replicas:
@@ -75,8 +75,8 @@ async def health(service: Service, exchange: Exchange) -> Reply:
 async def ready(service: Service, exchange: Exchange) -> Reply:
     """Say whether requests are taken, by this replica or another."""
     status = _status(service)
-    if status != "ok" and service.siblings is not None:
-        told = (await service.siblings.ask("ready")).values()
+    if status != "ok" and service.peers is not None:
+        told = (await service.peers.ask("ready")).values()
         status = "ok" if b"ok" in told else status
     if status != "ok":
         return Reply(p.encode(listing.Health(status=status)), {"retry-after": "2"}, 503)
@@ -85,10 +85,10 @@ async def ready(service: Service, exchange: Exchange) -> Reply:
 
 async def metrics(service: Service, exchange: Exchange) -> Reply:
     """Give the counters to Prometheus, those of all replicas."""
-    if service.siblings is None:
+    if service.peers is None:
         text = service.metrics.text()
     else:
-        text = text_of_all(await service.siblings.ask("metrics"))
+        text = text_of_all(await service.peers.ask("metrics"))
     return Reply(text, media="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -103,7 +103,7 @@ def told(service: Service) -> dict[str, Callable[[], bytes]]:
 
 def replica_object(service: Service) -> listing.ReplicaObject:
     """Return what this process holds and does."""
-    number = 1 if service.siblings is None else service.siblings.place.number
+    number = 1 if service.peers is None else service.peers.config.number
     stats = service.engine.stats()
     model = service.llm.model
     return listing.ReplicaObject(

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from griffin.server import protocol as p
 from griffin.server.http.exchange import Exchange, Reply
-from griffin.server.keeping import opened, refusals, sessions
+from griffin.server.kept import line_to, page_of, read_into, session_object, turn_object
 from griffin.server.protocol import listing
 from griffin.server.service import Service
-from griffin.server.shelf import line_to, page_of, read_into, session_object, turn_object
+from griffin.server.shelves import opened, refusals, shelf
 from griffin.sessions import Store
 
 
 async def listed(service: Service, exchange: Exchange) -> Reply:
     """List the sessions of who asks."""
     page = p.parse_page(exchange.query)
-    store = sessions(service, exchange.namespace)
+    store = shelf(service, exchange.namespace)
 
     def do() -> listing.SessionList:
         found = [session_object(service, store, info) for info in store.list()]
@@ -31,8 +32,8 @@ async def create(service: Service, exchange: Exchange) -> Reply:
     asked, ignored = await service.think(
         len(body), lambda: p.parse_session_create(body, service.limits)
     )
-    store = sessions(service, exchange.namespace)
-    states = sessions(service, exchange.namespace, "states")
+    store = shelf(service, exchange.namespace)
+    states = shelf(service, exchange.namespace, "states")
 
     def do() -> str:
         if asked.state is not None:
@@ -131,7 +132,8 @@ async def append(service: Service, exchange: Exchange) -> Reply:
     reading, ignored = await service.think(len(body), lambda: p.parse_append(body, service.limits))
     service.check_ready()
     store, name = _named(service, exchange)
-    async with opened(service, lambda: store.open(name, service.fingerprint)) as session:
+    open_ = partial(store.open, name, service.fingerprint)
+    async with opened(service, exchange, store, name, open_) as session:
         count = await read_into(service, exchange, session, reading, size=len(body))
         done = listing.Appended(id=name, tokens_read=count, tokens_seen=session.tokens)
     return Reply(p.encode(done), p.ignored_header(ignored))
@@ -159,7 +161,7 @@ def copied(
 
 def _named(service: Service, exchange: Exchange) -> tuple[Store, str]:
     name = p.check_name(exchange.params["name"], "name")
-    return sessions(service, exchange.namespace), name
+    return shelf(service, exchange.namespace), name
 
 
 async def _shown(

@@ -6,18 +6,18 @@ from contextlib import suppress
 
 from griffin.server import protocol as p
 from griffin.server.http.exchange import Exchange, Reply
-from griffin.server.keeping import opened, refusals, sessions
+from griffin.server.kept import page_of, read_into, session_object, state_object
 from griffin.server.protocol import listing
 from griffin.server.routes.sessions import copied
 from griffin.server.service import Service
-from griffin.server.shelf import page_of, read_into, session_object, state_object
+from griffin.server.shelves import opened, refusals, shelf
 from griffin.sessions import Session, SessionError, SessionExists, Store, unfinished_name
 
 
 async def listed(service: Service, exchange: Exchange) -> Reply:
     """List the saved states of who asks."""
     page = p.parse_page(exchange.query)
-    store = sessions(service, exchange.namespace, "states")
+    store = shelf(service, exchange.namespace, "states")
 
     def do() -> listing.StateList:
         found = [state_object(info) for info in store.list()]
@@ -33,9 +33,9 @@ async def create(service: Service, exchange: Exchange) -> Reply:
         len(body), lambda: p.parse_state_create(body, service.limits)
     )
     service.check_ready()
-    store = sessions(service, exchange.namespace, "states")
+    store = shelf(service, exchange.namespace, "states")
     if asked.reading is None:
-        source = sessions(service, exchange.namespace)
+        source = shelf(service, exchange.namespace)
         await service.disk(lambda: refusals(lambda: _of_session(service, source, store, asked)))
     else:
         await _by_reading(service, exchange, store, asked, asked.reading, len(body))
@@ -62,7 +62,7 @@ async def fork(service: Service, exchange: Exchange) -> Reply:
     body = await service.body(exchange)
     asked, ignored = await service.think(len(body), lambda: p.parse_fork(body, service.limits))
     states, name = _named(service, exchange)
-    store = sessions(service, exchange.namespace)
+    store = shelf(service, exchange.namespace)
 
     def do() -> listing.SessionObject:
         made = copied(service, states, name, store, asked.name, asked.title)
@@ -95,7 +95,7 @@ async def _by_reading(
         )
 
     try:
-        async with opened(service, begin) as session:
+        async with opened(service, exchange, store, name, begin) as session:
             await read_into(service, exchange, session, reading, size=size, role="state")
             await service.disk(lambda: refusals(lambda: session.update(name=asked.name)))
     except BaseException:
@@ -110,6 +110,6 @@ def _of_session(service: Service, source: Store, store: Store, asked: p.StateCre
 
 
 def _named(service: Service, exchange: Exchange) -> tuple[Store, str]:
-    return sessions(service, exchange.namespace, "states"), p.check_name(
+    return shelf(service, exchange.namespace, "states"), p.check_name(
         exchange.params["name"], "name"
     )

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from griffin.server import errors
 from griffin.server import protocol as p
 from griffin.server.http.exchange import Exchange, Reply
-from griffin.server.prompts import text_ids
 from griffin.server.protocol import Message, listing
 from griffin.server.service import Service
-from griffin.server.tool_text import with_tools
+from griffin.server.tool_text import as_text
 
 
 async def tokenize(service: Service, exchange: Exchange) -> Reply:
@@ -24,7 +23,7 @@ async def tokenize(service: Service, exchange: Exchange) -> Reply:
             ids: Sequence[int] = _conversation(service, asked.messages, asked.add_generation_prompt)
         else:
             assert asked.text is not None
-            ids = text_ids(service, asked.text)
+            ids = service.text_ids(asked.text)
             ids = ids if asked.bos else ids[1:]
         tokenizer = service.llm.tokenizer
         pieces = [tokenizer.token_text(id) for id in ids] if asked.pieces else None
@@ -64,8 +63,6 @@ async def apply_template(service: Service, exchange: Exchange) -> Reply:
 
 def _conversation(service: Service, messages: Sequence[Message], open_: bool) -> list[int]:
     try:
-        return service.llm.chat_format.ids(
-            p.turns(with_tools(messages, ())), add_generation_prompt=open_
-        )
+        return service.llm.chat_format.ids(p.turns(as_text(messages)), add_generation_prompt=open_)
     except ValueError as error:
         raise errors.of_value_error(error, "messages") from None

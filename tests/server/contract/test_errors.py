@@ -10,9 +10,9 @@ import time
 import openai
 import pytest
 
+from griffin.answer import Writer
 from griffin.server.http.keys import Keys
 from griffin.server.settings import Settings
-from griffin.server.writer import Writer
 from tests.server.contract.caller import HI, calling
 from tests.server.live import NAME, endless, serving
 
@@ -69,20 +69,18 @@ def test_a_server_with_keys_and_small_limits(kind, llm):
             assert caught.value.code == "context_length_exceeded"
 
 
-def test_a_busy_session_is_tried_again(live, client, llm, kind):
-    """409 while another answer is on its way; the client asks again by itself, and then it is its
-    turn."""
+def test_a_session_that_another_process_has_is_tried_again(live, client, kind):
+    """409 at once; the client asks again by itself, and then it is free."""
     asked = {"extra_body": {"session_id": f"busy-{kind}"}}
-    busy = client.chat(stream=True, max_tokens=MANY, **asked, **endless(llm))
-    client.first(busy)
-    with pytest.raises(openai.ConflictError) as caught:
-        client.chat(**asked)
-    assert (
-        caught.value.code == "session_busy"
-        and "x-should-retry" not in caught.value.response.headers
-    )
-    client.close(busy)
-    assert client.with_options(max_retries=8).chat(**asked).choices[0].message.content
+    client.chat(**asked)
+    with live.service.store.open(f"busy-{kind}", live.service.fingerprint) as held:
+        with pytest.raises(openai.ConflictError) as caught:
+            client.chat(**asked)
+        assert caught.value.code == "session_busy"
+        assert "x-should-retry" not in caught.value.response.headers
+        threading.Timer(0.2, held.close).start()
+        patient = client.with_options(max_retries=8)
+        assert patient.chat(**asked).choices[0].message.content
 
 
 def test_a_full_queue_is_tried_again(kind, llm):
@@ -144,14 +142,14 @@ def test_a_deadline(kind, llm):
 @pytest.fixture
 def breaking(monkeypatch):
     """Return an event: once it is set, whatever is being written breaks."""
-    piece, now = Writer._piece, threading.Event()
+    take, now = Writer.take, threading.Event()
 
-    def broken(self, *arguments):
-        if now.is_set():
+    def broken(self, event):
+        if now.is_set() and not self.ended:
             raise RuntimeError("the prompt was: Hi there")
-        return piece(self, *arguments)
+        return take(self, event)
 
-    monkeypatch.setattr(Writer, "_piece", broken)
+    monkeypatch.setattr(Writer, "take", broken)
     return now
 
 

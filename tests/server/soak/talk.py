@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from griffin.conversation import Conversation, new_thread, split_exchange
+from griffin.conversation import Conversation, begin, split_exchange
 from griffin.llm import LLM
 from griffin.sessions import Store, Turn, UnknownSession
 
@@ -42,7 +42,7 @@ class Talk:
         What a client saw the end of must be there. What it heard a part of may be there, as it was
         kept; it goes on from there as anybody would.
         """
-        conversation = Conversation(llm, new_thread(llm, None))
+        conversation = Conversation(llm, begin(llm, None))
         kept = list(self.kept(store))
         for said, turn in kept:
             for name, value in said.sampling.items():

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
-from griffin.engine import Context, Request
-from griffin.sampling import SamplingParams
 from griffin.server import errors
 from griffin.server import protocol as p
 from griffin.server.bridge import Job
+from griffin.server.conversations.entry import without_bos
 from griffin.server.errors import ApiError
-from griffin.server.generating import Clock, collect
+from griffin.server.generating import Clock, Shown, collect
 from griffin.server.http.exchange import Exchange
-from griffin.server.keeping import refusals, resumed, without_bos
-from griffin.server.prompts import text_ids
 from griffin.server.protocol import Page, Reading, listing
 from griffin.server.service import Service
-from griffin.server.writer import Writer
+from griffin.server.shelves import refusals
 from griffin.sessions import Session, SessionInfo, Store, Turn
 
 S = TypeVar("S", listing.SessionObject, listing.StateObject)
@@ -94,7 +92,7 @@ def reading_ids(service: Service, reading: Reading) -> Sequence[int]:
     if reading.tokens is not None:
         return reading.tokens
     if reading.text is not None:
-        return text_ids(service, reading.text, "text")
+        return service.text_ids(reading.text, "text")
     try:
         assert reading.messages is not None
         return service.llm.chat_format.ids(p.turns(reading.messages), add_generation_prompt=False)
@@ -123,33 +121,31 @@ async def read_into(
     if not ids:
         raise ApiError(errors.INVALID, "there is nothing in it to read", "text")
     service.check_prompt(ids, "text")
-    start = await service.disk(lambda: refusals(lambda: resumed(service, session, ids, False)))
-    *unread, last = start.ids
-    state = start.state
+    context = (await service.disk(lambda: refusals(session.resume))).then(ids)
+    *unread, last = context.pending
+    state = context.state
     if unread:
         # The engine always chooses a token. It is not read, and thrown away.
-        request = Request(
-            context=Context(state=start.state, pending=tuple(unread)),
-            params=SamplingParams(max_tokens=1, temperature=0),
-            vocab_size=service.llm.tokenizer.vocab_size,
+        before = replace(context, pending=tuple(unread), tokens=context.tokens - 1)
+        job = Job.of(
+            service.llm.request(before, max_tokens=1, temperature=0),
+            service.llm.tokenizer,
+            range(1),
         )
-        run = service.start(
-            exchange,
-            [Job(request=request, writers=[Writer(service.llm.tokenizer, 0, ())])],
-            keep_state=True,
-        )
+        run = service.start(exchange, [job], keep_state=True)
         try:
-            await collect(service, exchange, run, Clock())
+            shown = [Shown(service.llm.tokenizer, job, writer) for writer in job.writers]
+            await collect(service, exchange, run, Clock(), shown)
             await run.settle()
-            context = run.tickets[0].context
-            state = None if context is None else context.state
+            led = run.tickets[0].context
+            assert led is not None
+            state = led.state
         finally:
             service.finish(exchange, run)
         exchange.tokens = (len(ids), run.tickets[0].cached_tokens or 0, 0)
 
     def commit() -> None:
-        kept = None if state is None else state.map(lambda tensor: tensor.cpu())
-        session.commit(role=role, ids=ids, state=kept, pending=[last], text=_text(reading))
+        session.commit(role=role, ids=ids, state=state, pending=[last], text=_text(reading))
 
     await service.disk(lambda: refusals(commit))
     return len(ids)

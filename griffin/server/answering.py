@@ -1,0 +1,171 @@
+"""From prompts to an answer on the wire, whole or as events: what chats, completions and responses
+have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from griffin.engine import Context
+from griffin.grammar import CompiledGrammar
+from griffin.server import errors
+from griffin.server import protocol as p
+from griffin.server.bridge import Job, Run
+from griffin.server.conversations.thread import Thread
+from griffin.server.errors import ApiError
+from griffin.server.generating import Clock, Collected, Increment, Shown, collect, stream
+from griffin.server.http.exchange import Exchange, Reply
+from griffin.server.service import Service
+
+
+class Told:
+    """What a finished answer says about itself. usage: its cost. extras: what only we tell."""
+
+    def __init__(self, service: Service, run: Run, clock: Clock, thread: Thread) -> None:
+        self.usage = used(run)
+        self.extras = _extras(service, run, clock, thread)
+
+
+class Renderer(Protocol):
+    """What an endpoint makes of answers."""
+
+    def whole(self, answers: Sequence[Collected], told: Told) -> bytes:
+        """Return the body of answers that are not streamed."""
+        ...
+
+    def begin(self) -> bytes:
+        """Return the first events of a stream."""
+        ...
+
+    def more(self, increment: Increment) -> bytes:
+        """Return the events of what was added to an answer."""
+        ...
+
+    def end(self, told: Told) -> bytes:
+        """Return the last events."""
+        ...
+
+    def fail(self, error: ApiError) -> bytes:
+        """Return the events that end a stream which failed."""
+        ...
+
+    def record(self, answers: Sequence[Collected] | None, told: Told) -> dict[str, Any]:
+        """Return what is kept beside the answer's turn. answers: None if they were streamed."""
+        ...
+
+
+async def answer(
+    service: Service,
+    exchange: Exchange,
+    jobs: Sequence[Job],
+    thread: Thread,
+    renderer: Renderer,
+    *,
+    streamed: bool,
+    headers: Mapping[str, str],
+) -> Reply | None:
+    """Let the engine answer, keep what is to be kept, and give it the endpoint's form.
+
+    headers: of the answer, beside the one that tells where it went on from. Returns None where the
+    answer was streamed. Raises ApiError for what failed before a stream began.
+    """
+    run = service.start(exchange, jobs, keep_state=thread.keeps)
+    clock = Clock()
+    shown = [Shown(service.llm.tokenizer, job, writer) for job in jobs for writer in job.writers]
+    try:
+        if not streamed:
+            answers = await collect(service, exchange, run, clock, shown)
+            told = Told(service, run, clock, thread)
+            await thread.keep(run, renderer.record(answers, told))
+            return Reply(renderer.whole(answers, told), {**headers, **state_header(run)})
+
+        async def end() -> bytes:
+            told = Told(service, run, clock, thread)
+            await thread.keep(run, renderer.record(None, told))
+            return renderer.end(told)
+
+        await stream(
+            service,
+            exchange,
+            run,
+            clock,
+            shown,
+            headers=lambda: {**headers, **state_header(run)},
+            begin=renderer.begin,
+            more=renderer.more,
+            end=end,
+            fail=renderer.fail,
+        )
+        return None
+    finally:
+        service.finish(exchange, run, source(run))
+        await thread.rescue(run)
+
+
+def job(
+    service: Service,
+    context: Context,
+    sampling: dict[str, Any],
+    *,
+    n: int = 1,
+    first: int = 0,
+    chat: bool = False,
+    keep_last: bool = False,
+    shift: int = 0,
+    grammar: CompiledGrammar | None = None,
+) -> Job:
+    """Return the job of one prompt with n answers, the first of which has the number `first`.
+
+    chat: an answer is a turn. keep_last, shift: as Job has them. grammar: what each answer must
+    look like. Raises ApiError for what the model cannot do.
+    """
+    try:
+        request = service.llm.request(context, chat=chat, grammar=grammar, **sampling)
+    except ValueError as error:
+        raise errors.of_value_error(error) from None
+    return Job.of(
+        request, service.llm.tokenizer, range(first, first + n), keep_last=keep_last, shift=shift
+    )
+
+
+def source(run: Run) -> p.Source:
+    """Return where a run's answers went on from."""
+    if any(ticket.request.context.read for ticket in run.tickets):
+        return "session"
+    return "prefix" if any(ticket.cached_tokens for ticket in run.tickets) else "none"
+
+
+def state_header(run: Run) -> dict[str, str]:
+    """Return the header that says so; none while nobody knows yet."""
+    if any(ticket.cached_tokens is None for ticket in run.tickets):
+        return {}
+    return p.state_header(source(run), _spared(run))
+
+
+def used(run: Run) -> p.Usage:
+    """Return what a run cost: all tokens of its prompts, those among them that were not read again,
+    and its answers'."""
+    prompt = sum(ticket.request.context.tokens for ticket in run.tickets)
+    return p.usage(prompt, sum(len(writer.events) for writer in run.writers), _spared(run))
+
+
+def _spared(run: Run) -> int:
+    """Return how many tokens of a run's prompts were read before."""
+    return sum(t.request.context.read + (t.cached_tokens or 0) for t in run.tickets)
+
+
+def _extras(service: Service, run: Run, clock: Clock, thread: Thread) -> p.Extras:
+    ticket = run.tickets[0]
+    made = p.Extras(state=source(run), seeds=[seed for t in run.tickets for seed in t.seeds])
+    made.state_bytes = service.engine.stats().slot_bytes // service.engine.stats().slots
+    if ticket.cache_reason:
+        made.why = ticket.cache_reason
+    if thread.name is not None:
+        made.session = thread.name
+    if clock.rate is not None:
+        made.tokens_per_second = clock.rate
+    if ticket.queue_seconds is not None:
+        made.queue_seconds = ticket.queue_seconds
+    if ticket.prefill_seconds is not None:
+        made.prompt_seconds = ticket.prefill_seconds
+    return made

@@ -1,0 +1,131 @@
+"""Where a request goes on in a session, and how its answer is put there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from griffin.conversation import turns
+from griffin.conversation.turns import Place
+from griffin.engine import Context, Seen
+from griffin.server import errors
+from griffin.server.bridge import Run
+from griffin.server.conversations.asked import Asked, settings_of, words_of
+from griffin.server.protocol import Tool
+from griffin.server.service import Service
+from griffin.sessions import Session, SessionError, Turn
+from griffin.sessions.tree import line_to
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SessionPlan:
+    """Where an answer begins in a session. settings: what the session has for its words then."""
+
+    place: Place
+    context: Context
+    tools: Sequence[Tool]
+    settings: dict[str, Any]
+
+
+def plan_in(service: Service, session: Session, asked: Asked, own_words: bool) -> SessionPlan:
+    """Find where a request goes on in a session.
+
+    own_words: instructions and tools are this request's own, and all its messages are new.
+    Otherwise what it does not say of them is the session's, and messages that hold an answer are
+    the whole conversation.
+    """
+    chat = service.llm.chat_format
+    tree, stored = session.tree(), session.turns()
+    begun = any(turn.role == turns.EXCHANGE for turn in stored)
+    system, talk = asked.said(first=not (own_words and begun))
+    own = session.settings
+    unsaid = system is None and asked.tools is None and not own_words
+    as_read = unsaid and begun and "system" not in own  # carried here by a state file, say
+    if system is None:
+        system = own["system"] if "system" in own else turns.words_of(chat, stored)
+    if asked.tools is not None:
+        tools = list(asked.tools)
+    else:
+        tools = [] if own_words else [Tool(**tool) for tool in own.get("tools", ())]
+    words = words_of(tools, asked.instructions, system)
+    if not own_words and any(role == "assistant" for role, _ in talk):
+        at, count = turns.agreeing(tree, talk, stored)
+        stored, talk = line_to(tree, _turn(tree, at)), talk[count:]
+    elif not begun:
+        stored = line_to(tree, _turn(tree, turns.base_of(tree, stored)))
+    line = turns.following(chat, stored, talk, words, as_read=as_read)
+    place = turns.find(tree, line)
+    service.check_prompt(place.rest.all_ids, asked.param)
+    session.goto(place.turn, keep=False)
+    started = time.perf_counter()
+    context = session.resume()
+    service.metrics.restore.observe(time.perf_counter() - started)
+    settings = {"system": system or None} if own_words else settings_of(system, tools)
+    return SessionPlan(
+        place,
+        marked(service, context.then(place.rest.all_ids), asked.penalty),
+        tools,
+        {} if as_read else settings,
+    )
+
+
+def commit(
+    service: Service,
+    session: Session,
+    plan: SessionPlan,
+    run: Run,
+    *,
+    choice: int = 0,
+    stats: dict[str, Any] | None = None,
+) -> Turn:
+    """Keep an answer, and the turns before it that were read for it, where it was planned.
+
+    Raises ValueError for one without a
+    token, or whose state was lost; else what `Session.commit` raises.
+    """
+    chat, writer, ticket = service.llm.chat_format, run.writers[choice], run.tickets[0]
+    place, context = plan.place, ticket.contexts[choice]
+    if context is None or not writer.events:
+        raise ValueError("the answer left no state behind")
+    done = turns.answered(chat, place.rest, writer.ids, writer.text)
+    session.goto(place.turn, keep=False)
+    return session.commit(
+        role=done.role,
+        ids=done.ids,
+        text=done.text,
+        before=place.rest.before,
+        state=context.state,
+        pending=[*context.pending[:-1], done.ids[-1]],
+        settings={**session.settings, **plan.settings},
+        stats={
+            "generated_tokens": len(writer.events),
+            "seed": ticket.seeds[choice],
+            **(stats or {}),
+        },
+    )
+
+
+def _turn(tree: Sequence[Turn], number: int | None) -> Turn | None:
+    return next((turn for turn in tree if turn.number == number), None)
+
+
+def marked(service: Service, context: Context, penalty: bool) -> Context:
+    """Return a context that knows which tokens were read, if that matters: here is a thread that
+    may wait for the disk."""
+    if not penalty:
+        return context
+    return replace(context, seen=Seen(context.seen.marks(service.llm.model.config.vocab_size)))
+
+
+def blaming(param: str, do: Callable[[], T]) -> T:
+    """Do something with a conversation; what cannot be one becomes an ApiError."""
+    try:
+        return do()
+    except SessionError:
+        raise
+    except ValueError as error:
+        raise errors.of_value_error(error, param) from None

@@ -1,0 +1,153 @@
+"""What one answer follows, and who keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from griffin.conversation import turns
+from griffin.conversation.turns import Transcript
+from griffin.engine import Context
+from griffin.server.bridge import Run
+from griffin.server.conversations.plan import SessionPlan, commit
+from griffin.server.logs import where
+from griffin.server.protocol import Tool
+from griffin.server.service import Service, log
+from griffin.server.shelves import open_session, refusals
+from griffin.sessions import Session, SessionError, Store, Turn
+
+
+class Thread:
+    """What one answer follows, and who keeps it: nobody, here.
+
+    context: where the answer begins. tools: that it may call. name: of the session that it is in.
+    keeps:   the answer's state is wanted.
+    """
+
+    keeps = False
+
+    def __init__(
+        self, context: Context, tools: Sequence[Tool] = (), name: str | None = None
+    ) -> None:
+        self.context = context
+        self.tools = tools
+        self.name = name
+
+    async def keep(self, run: Run, stats: dict[str, Any] | None = None) -> None:
+        """Put the finished answer where it is kept; ApiError if it cannot be."""
+
+    async def rescue(self, run: Run) -> None:
+        """Keep what was said of an answer that was cut short: the client has it on its screen."""
+
+    async def close(self) -> None:
+        """Let go of what the answer went on from."""
+
+
+class Held(Thread):
+    """An answer in a session that the request names, which nobody else has meanwhile.
+
+    response: id under which the answer can be gone on from later, too, from a fork of its own.
+    """
+
+    keeps = True
+
+    def __init__(
+        self,
+        service: Service,
+        session: Session,
+        plan: SessionPlan,
+        *,
+        name: str | None,
+        response: tuple[str, str] | None = None,
+    ) -> None:
+        super().__init__(plan.context, plan.tools, name)
+        self.session = session
+        self.turn: Turn | None = None
+        self.held = AsyncExitStack()  # what is let go of at the end
+        self._service = service
+        self._plan = plan
+        self._response = response
+        self._tried = False
+
+    async def keep(self, run: Run, stats: dict[str, Any] | None = None) -> None:
+        """Put the finished answer on the disk, if it is to be kept; ApiError if it cannot be."""
+        self._tried = True
+        if not self.keeps:
+            return
+        await run.settle()
+        await self._service.disk(lambda: refusals(partial(self._commit, run, stats or {})))
+
+    async def rescue(self, run: Run) -> None:
+        """Keep what was said of an answer that was cut short."""
+        if self._tried or self.name is None:  # a response that failed is none
+            return
+        self._tried = True
+        await run.settle()
+        if run.writers[0].events:
+            try:
+                await self._service.disk(lambda: self._commit(run, {"cut_short": True}))
+            except (SessionError, OSError, ValueError) as error:
+                log.error("an answer that was cut short could not be kept: %s", where(error))
+
+    async def close(self) -> None:
+        """Give the session back."""
+        self.session.close()
+        await self.held.aclose()
+
+    def _commit(self, run: Run, stats: dict[str, Any]) -> None:
+        self.turn = commit(self._service, self.session, self._plan, run, stats=stats)
+        if self._response is not None:
+            namespace, id = self._response
+            self.session.fork(id, namespace=namespace)
+
+
+class Hinted(Thread):
+    """An answer to a whole conversation, of which a session that the request hints at may know a
+    beginning. It does not matter to the answer, so nothing that happens there refuses it."""
+
+    keeps = True
+
+    def __init__(
+        self,
+        service: Service,
+        store: Store,
+        name: str,
+        line: Transcript,
+        plan: SessionPlan,
+    ) -> None:
+        super().__init__(plan.context, plan.tools, name)
+        self._service = service
+        self._store = store
+        self._line = line
+        self._plan = plan
+        self._tried = False
+
+    async def keep(self, run: Run, stats: dict[str, Any] | None = None) -> None:
+        """Put the finished answers into the session, as branches."""
+        if not self._tried:
+            self._tried = True
+            await run.settle()
+            await self._service.disk(lambda: self._quietly(run))
+
+    async def rescue(self, run: Run) -> None:
+        """Keep what was said of an answer that was cut short."""
+        await self.keep(run)
+
+    def _quietly(self, run: Run) -> None:
+        assert self.name is not None
+        try:
+            with (
+                self._service.holding.moment((self._store.namespace, self.name)),
+                open_session(self._service, self._store, self.name) as session,
+            ):
+                for choice, writer in enumerate(run.writers):
+                    if writer.events:
+                        # Where it was found may be gone, and others may have added to it.
+                        place = turns.find(session.tree(), self._line)
+                        plan = replace(self._plan, place=place)
+                        commit(self._service, session, plan, run, choice=choice)
+        except (SessionError, OSError, ValueError) as error:
+            log.warning("the session of a hint could not be kept: %s", where(error))
