@@ -1,12 +1,17 @@
-# make demo   create the environment, install, let the bundled model write
-# make test   create the environment, run lint, types and every fast test
-# make sanitize   the kernels' tests with address and undefined-behaviour checks (docs/kernels.md)
+# make demo         create the environment, install, let the bundled model write
+# make test         create the environment, run lint, types and every fast test
+# make test-newest  every fast test on the newest of everything that pyproject.toml allows, torch
+#                   too, in an environment of its own
+# make lock         write requirements.lock anew, where pyproject.toml asks for something else;
+#                   with UPGRADE=--upgrade of the newest of everything (first make test-newest)
+# make sanitize     the kernels' tests with address and undefined-behaviour checks (docs/kernels.md)
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+NEWEST := .venv-newest
 
-.PHONY: demo test test-slow lint sanitize clean
+.PHONY: demo test test-slow test-newest lint lock sanitize clean
 
 demo: $(READY)
 	@$(BIN)/griffin generate --model nano --max-tokens 90 --temperature 0.5 --frequency-penalty 0.3 --seed 2 \
@@ -30,12 +35,32 @@ sanitize: $(READY)
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 $(BIN)/python native/run_sanitized.py
 
-# torch comes first and pinned: a bare `torch` may fetch another build, with gigabytes of libraries.
-$(READY): pyproject.toml constraints.txt CMakeLists.txt $(wildcard native/*.h native/*.cpp native/*/*)
+# Every package at the version and with the hash that the lock names, what builds ours included.
+# --no-deps, so that none brings a torch along: that is pinned beside the lock and has no hash, for
+# which build of it is right depends on the machine.
+$(READY): pyproject.toml requirements.lock constraints.txt CMakeLists.txt \
+		$(wildcard native/*.h native/*.cpp native/*/*)
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip check
 	touch $(READY)
 
+lock: build/uv/bin/uv
+	$< pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+		--constraint constraints.txt --no-emit-package torch --annotation-style line \
+		--custom-compile-command "make lock" $(UPGRADE) --quiet --output-file requirements.lock
+
+build/uv/bin/uv:
+	$(PYTHON) -m venv build/uv
+	build/uv/bin/python -m pip install --quiet uv
+
+test-newest:
+	$(PYTHON) -m venv --clear $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet --editable '.[dev]'
+	$(NEWEST)/bin/python -m pip list
+	$(NEWEST)/bin/python -m pytest -m "not slow" -n 2
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(NEWEST) build/uv
