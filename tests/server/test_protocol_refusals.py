@@ -138,16 +138,34 @@ def test_messages_say_what_was_given_and_what_is_allowed():
         == "n is 99; this server takes at most 16 (raise it with --max-choices)"
     )
     assert (
-        refused("chat", temperature="hot").message == "temperature is 'hot'; expected float | null"
+        refused("chat", temperature="hot").message
+        == "temperature is 'hot'; expected a number from 0 to 100 or null"
+    )
+    assert (
+        refused("chat", temperature=101).message
+        == "temperature is 101; expected a number from 0 to 100"
     )
     assert (
         refused("chat", tool_choice="x").message
-        == "tool_choice is 'x'; allowed are any, auto, none, required"
+        == "tool_choice is 'x'; expected one of any, auto, none, required"
     )
     assert (
         refused("chat", session_id="a/b").message
         == "session_id is 'a/b'; expected a letter or digit and after it at most 127 letters,"
         " digits, dots, dashes and underscores"
+    )
+    assert (
+        refused("response", metadata={"a": 1}).message
+        == "a value in metadata is 1; expected a string of at most 512 characters"
+    )
+    assert refused("response", metadata={"a" * 65: "x"}).message.startswith("a key of metadata is ")
+    assert (
+        refused("chat", messages=[]).message
+        == "messages is a list of 0; expected a list of 1 or more entries"
+    )
+    assert refused("chat", messages=[{"content": "x"}]).message == "messages[0].role is missing"
+    assert (
+        refused("chat", model="").message == "model is ''; expected a string of 1 to 256 characters"
     )
     assert (
         refused("detokenize", tokens=[1, 1000]).message
@@ -210,17 +228,22 @@ def test_schemas_are_bounded(schema):
     [
         (b"", "empty"),
         (b" \n", "empty"),
-        (b"{", "not valid JSON"),
+        (b"{", "not valid JSON at line 1, column 2"),
         (b"[]", "the body is a list of 0; send a JSON object"),
-        (b'{"messages": NaN}', "not valid JSON"),
-        (b'{"messages": [], "temperature": Infinity}', "not valid JSON"),
-        (b'{"messages": [], "other": -1e999}', "a number in the body is out of range"),
+        (b'{"messages": NaN}', "not valid JSON: it holds NaN"),
+        (b'{"messages": [], "temperature": -Infinity}', "not valid JSON: it holds -Infinity"),
+        (
+            b'{"messages": [{"role": "user", "content": "x"}], "other": -1e999}',
+            "a number in the body is out of range",
+        ),
         (
             b'{"messages": [{"role": "user", "content": "x"}], "temperature": 1e999}',
-            "temperature is out of",
+            "temperature is a number out of range; expected a number from 0 to 100",
         ),
         (b'{"messages": "\\ud800"}', "half a surrogate pair"),
-        (b'{"messages": "\xff"}', "not UTF-8"),
+        (b'{"messages": "\\ud800\\u0041"}', "half a surrogate pair"),
+        (b'{"messages": "\xff"}', "not UTF-8 at byte 14"),
+        (b'{"messages": "x\x01"}', "not valid JSON at line 1, column 16"),
         (b'{"messages":' * 5000, "nested too deeply"),
         (b'{"messages":' + b"[" * 5000, "nested too deeply"),
         (b'{"messages": ' + b"1" * 10_000 + b"}", "out of range"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from typing import Any, TypeVar
 
@@ -9,17 +11,16 @@ import msgspec
 
 from griffin.server.errors import INVALID, TOO_LARGE, UNSUPPORTED, ApiError
 from griffin.server.limits import Limits
-from griffin.server.protocol.bounds import IN_WORDS
+from griffin.server.protocol.fault import ABSENT, Fault, find_fault
 from griffin.server.protocol.policy import Policy
-from griffin.server.protocol.shape import Shape, extras, shape_of
+from griffin.server.protocol.shape import extras, shape_of
 
 B = TypeVar("B", bound=msgspec.Struct)
 
 _decode = msgspec.json.Decoder().decode
 _STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
-_WHERE = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`\$(?P<path>.*)`)?$", re.DOTALL)
-_STEP = re.compile(r"\.(?P<key>[^.\[]+)|\[(?P<index>\d+)\]")
 _SHOWN = 40
+_MOST_DIGITS = 4300  # of a whole number; Python, too, reads no longer one
 
 
 def read_body(
@@ -45,8 +46,10 @@ def read_body(
             raise ApiError(UNSUPPORTED, f"{extra.path} is not supported: {refusal.why}", extra.path)
     try:
         return msgspec.convert(data, kind), tuple(ignored)
-    except msgspec.ValidationError as error:
-        raise _explained(error, data, shape) from None
+    except msgspec.ValidationError:
+        fault = find_fault(data, kind)
+        assert fault is not None
+        raise _explained(fault) from None
 
 
 def show(value: Any) -> str:
@@ -63,6 +66,8 @@ def show(value: Any) -> str:
         return f"a list of {len(value)}"
     if isinstance(value, dict):
         return "an object"
+    if isinstance(value, float) and math.isinf(value):
+        return "a number out of range"
     text = str(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text)} digits)"
 
@@ -95,32 +100,46 @@ def _json(body: bytes, kind: type[msgspec.Struct], limits: Limits) -> Any:
     try:
         return _decode(body)
     except RecursionError:
-        raise ApiError(INVALID, "the body's JSON is nested too deeply") from None
-    except UnicodeDecodeError as error:
-        raise ApiError(
-            INVALID, f"the body is not UTF-8: byte {error.start} of a string in it"
-        ) from None
-    except msgspec.ValidationError:
-        raise _out_of_range(body, kind) from None
-    except msgspec.DecodeError as error:
-        text = str(error)
-        if text == "Input data was truncated":  # msgspec says so of a lone surrogate, too
-            text = "it ends too early, or a string in it holds half a surrogate pair"
-        raise ApiError(INVALID, f"the body is not valid JSON: {text}") from None
+        raise _nested() from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _unreadable(body, kind, isinstance(error, msgspec.ValidationError)) from None
 
 
-def _out_of_range(body: bytes, kind: type[msgspec.Struct]) -> ApiError:
-    """Blame a number such as 1e999: read again as what the body should be, msgspec says where it
-    stands."""
-    where = None
+def _unreadable(body: bytes, kind: type[msgspec.Struct], out_of_range: bool) -> ApiError:
+    """Say why msgspec does not read a body: read again by Python's own parser, which tells where.
+
+    out_of_range: it is JSON, but a number in it is not to be held, such as 1e999.
+    """
     try:
-        msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        found = _WHERE.match(str(error))
-        if found is not None and "out of range" in found["what"]:
-            where = found["path"]
-    param = (where or "").replace("[...]", "").removeprefix(".") or None
-    return ApiError(INVALID, f"{param or 'a number in the body'} is out of range", param)
+        data = json.loads(body.decode(), parse_int=_whole, parse_constant=_no_number)
+    except UnicodeDecodeError as error:
+        return ApiError(INVALID, f"the body is not UTF-8 at byte {error.start}")
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        return ApiError(INVALID, f"the body is not valid JSON at {where}")
+    except RecursionError:
+        return _nested()
+    except ApiError as error:
+        return error
+    if not out_of_range:  # the one thing that Python's parser lets through
+        return ApiError(
+            INVALID, "the body is not valid JSON: a string in it holds half a surrogate pair"
+        )
+    if (fault := find_fault(data, kind)) is not None:
+        return _explained(fault)
+    return ApiError(INVALID, "a number in the body is out of range")
+
+
+def _whole(digits: str) -> float:
+    return int(digits) if len(digits) <= _MOST_DIGITS else math.inf
+
+
+def _no_number(name: str) -> None:
+    raise ApiError(INVALID, f"the body is not valid JSON: it holds {name}; send a number or null")
+
+
+def _nested() -> ApiError:
+    return ApiError(INVALID, "the body's JSON is nested too deeply")
 
 
 def too_large(length: int, limits: Limits) -> ApiError:
@@ -142,30 +161,8 @@ def _strings(body: bytes) -> int:
     return (body.count(b'"') - body.count(b'\\"')) // 2
 
 
-def _explained(error: msgspec.ValidationError, data: Any, shape: Shape) -> ApiError:
-    """Turn msgspec's message into one with the field's path and what stood there."""
-    found = _WHERE.match(str(error))
-    assert found is not None
-    what, path = found["what"].replace("`", ""), found["path"] or ""
-    inside, path = path.endswith("[...]"), path.replace("[...]", "")
-    value: Any = data
-    known: Shape | None = shape
-    for step in _STEP.finditer(path):
-        if step["index"] is not None:
-            value, known = value[int(step["index"])], known.items if known else None
-        else:
-            value = value[step["key"]]
-            known = (known.fields or {}).get(step["key"]) if known else None
-    param = path.removeprefix(".")
-    if missing := re.match(r"Object missing required field (\w+)", what):
-        param = f"{param}.{missing[1]}" if param else missing[1]
-        return ApiError(INVALID, f"{param} is missing", param)
-    if inside:
-        return ApiError(INVALID, f"a value in {param} is wrong: {what}", param)
-    if known is not None and known.choices and isinstance(value, str):
-        what = f"allowed are {', '.join(known.choices)}"
-    elif words := next((IN_WORDS[p] for p in IN_WORDS if repr(p)[1:-1] in what), None):
-        what = f"expected {words}"
-    else:
-        what = re.sub(r", got .*", "", what, flags=re.DOTALL).replace("Expected", "expected", 1)
-    return ApiError(INVALID, f"{param or 'the body'} is {show(value)}; {what}", param or None)
+def _explained(fault: Fault) -> ApiError:
+    param, what = fault.path or None, f"{fault.inside}{fault.path or 'the body'}"
+    if fault.value is ABSENT:
+        return ApiError(INVALID, f"{what} is missing", param)
+    return ApiError(INVALID, f"{what} is {show(fault.value)}; expected {fault.expected}", param)

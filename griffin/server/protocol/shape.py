@@ -14,14 +14,12 @@ from msgspec import inspect
 class Shape(NamedTuple):
     """What a value may hold.
 
-    fields:  of an object, by their JSON names; None where any key goes.
-    items:   of a list; None where they are not looked into.
-    choices: the strings that are allowed; none where all are.
+    fields: of an object, by their JSON names; None where any key goes.
+    items:  of a list; None where they are not looked into.
     """
 
     fields: dict[str, Shape] | None = None
     items: Shape | None = None
-    choices: tuple[str, ...] = ()
 
 
 class Extra(NamedTuple):
@@ -62,13 +60,10 @@ def _shape(kind: inspect.Type) -> Shape:
     if isinstance(kind, inspect.ListType):
         item = _shape(kind.item_type)
         return Shape(items=item if item.fields is not None or item.items is not None else None)
-    if isinstance(kind, inspect.LiteralType):
-        return Shape(choices=tuple(str(value) for value in kind.values))
     if isinstance(kind, inspect.UnionType):
         members = [_shape(member) for member in kind.types]
         return Shape(
             fields=next((member.fields for member in members if member.fields is not None), None),
             items=next((member.items for member in members if member.items is not None), None),
-            choices=tuple(choice for member in members for choice in member.choices),
         )
     return Shape()
