@@ -12,6 +12,7 @@ import errno
 import importlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -257,8 +258,8 @@ def write_deepmind_flax(
         pending = transaction.commit_async()
         pending.result()
     except ValueError as error:
-        # tensorstore reports a full disk as one of its own status codes, without a number.
-        if "No space left" in str(error):
+        # tensorstore has no error of its own for a full disk; the disk tells.
+        if shutil.disk_usage(folder).free < _COMMIT:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
         raise CheckpointError(f"{folder} cannot be written: {_brief(error)}") from None
     except BaseException:

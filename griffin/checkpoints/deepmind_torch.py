@@ -10,26 +10,29 @@ from __future__ import annotations
 import io
 import math
 import pickle
-import re
+import pickletools
 import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
 
 from griffin.checkpoints.checkpoint import Checkpoint
 from griffin.checkpoints.deepmind import config_for
-from griffin.checkpoints.errors import CheckpointError
+from griffin.checkpoints.errors import CheckpointError, listed
 from griffin.checkpoints.rename import rules
 from griffin.checkpoints.safetensors_files import Planned, tensor_bytes
 from griffin.model import GriffinConfig
 
 # torch.load maps storages; 64 bytes is where torch.save puts them.
 _ALIGNMENT = 64
+# Archives from before torch 1.6 are pickles in a row, the fourth that of the tensors.
+_PICKLES = 4
 _STORAGES = {
     torch.float64: torch.DoubleStorage,
     torch.float32: torch.FloatStorage,
@@ -76,8 +79,8 @@ def _load(path: Path) -> dict[str, Tensor]:
         # Archives from before torch 1.6 are no zip files and cannot be mapped.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        reason = f"its pickle asks for {found[1]}" if found else _first_line(error)
+        names = listed(sorted(_asked_for(path, is_zip)))
+        reason = f"its pickle asks for {names}" if names else _first_line(error)
         raise CheckpointError(
             f"{path} was refused and nothing in it was run: {reason}; expected a dictionary of"
             " plain tensors"
@@ -113,6 +116,25 @@ def _load(path: Path) -> dict[str, Tensor]:
     if all(name.startswith("params.") for name in tensors):
         tensors = {name.removeprefix("params."): tensor for name, tensor in tensors.items()}
     return tensors
+
+
+def _asked_for(path: Path, is_zip: bool) -> set[str]:
+    """Return which functions and classes, other than torch's, a pickle names; none of it is run."""
+    names: set[str] = set()
+    try:
+        with ExitStack() as stack:
+            pickled: IO[bytes] = stack.enter_context(path.open("rb"))
+            if is_zip:
+                archive = stack.enter_context(zipfile.ZipFile(pickled))
+                (member,) = (name for name in archive.namelist() if name.endswith("data.pkl"))
+                pickled = stack.enter_context(archive.open(member))
+            for _ in range(1 if is_zip else _PICKLES):
+                for op, argument, _ in pickletools.genops(pickled):
+                    if op.name == "GLOBAL" and isinstance(argument, str):
+                        names.add(argument.replace(" ", "."))
+    except (ValueError, EOFError, KeyError, struct.error, OverflowError, zipfile.BadZipFile):
+        pass  # what was read until then is worth telling
+    return {name for name in names if not name.startswith(("torch.", "collections."))}
 
 
 def _first_line(error: BaseException) -> str:

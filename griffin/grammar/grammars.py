@@ -82,11 +82,14 @@ class Grammars:
             source = llguidance.LLMatcher.grammar_from_json_schema(source)
         limits: LLParserLimits = llguidance.LLParserLimits(**_LIMITS)
         matcher = llguidance.LLMatcher(self._tokens, source, log_level=0, limits=limits)
-        begun = int.from_bytes(matcher.compute_bitmask(), "little")  # some limits are met only here
-        error = matcher.get_error()
-        if error and not error.startswith("NoExtension"):
+        if error := matcher.get_error():
             raise ValueError(f"{grammar.name} cannot be used: {brief(error)}")
-        if error or not begun & ~(1 << self.tokenizer.eos_id):
+        begun = int.from_bytes(matcher.compute_bitmask(), "little")
+        if error := matcher.get_error():  # that nothing can come first, or one of the limits
+            raise ValueError(
+                f"{grammar.name} allows no text at all, or is too complex: {brief(error)}"
+            )
+        if not begun & ~(1 << self.tokenizer.eos_id):
             raise ValueError(f"{grammar.name} allows no text at all")
         return matcher
 

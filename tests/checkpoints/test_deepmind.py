@@ -3,7 +3,10 @@ theirs."""
 
 from __future__ import annotations
 
+import errno
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +23,7 @@ from tests.conftest import make_model, make_tokens
 from tests.parity.rivals import official_config
 
 # Orbax notes that it takes the shardings from the file, which is what is wanted.
-pytestmark = pytest.mark.filterwarnings("ignore:Sharding info not provided")
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
 @pytest.mark.parametrize("name", RELEASED)
@@ -184,6 +187,23 @@ def test_a_truncated_database(saved: Path, tmp_path: Path) -> None:
         file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(CheckpointError, match=r"ours"):
         checkpoints.load_model(tmp_path / "ours")
+
+
+@pytest.mark.parametrize(("free", "error"), [(1 << 20, OSError), (1 << 40, CheckpointError)])
+def test_a_write_that_fails_is_a_full_disk_where_the_disk_is_full(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, error: type[Exception]
+) -> None:
+    """tensorstore has no error of its own for that."""
+
+    def fail(*_: Any) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+        raise ValueError("an error of tensorstore's")
+
+    monkeypatch.setattr("griffin.checkpoints.deepmind_flax._values", fail)
+    with pytest.raises(error) as caught:
+        checkpoints.convert(saved, tmp_path / "ours", "deepmind-flax")
+    assert getattr(caught.value, "errno", None) == (errno.ENOSPC if error is OSError else None)
+    assert not (tmp_path / "ours").exists()
 
 
 def test_without_tensorstore(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,7 +137,7 @@ def test_an_answer_in_a_form(run, folder, llm, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--regex", "(", PROMPT), "unclosed group"),
+        (("--regex", "(", PROMPT), "the regular expression cannot be used: "),
         (
             ("--regex", "a", "--choice", "b", PROMPT),
             "--regex and --choice both say what the answer looks like",

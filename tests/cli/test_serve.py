@@ -3,6 +3,7 @@ to."""
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -44,7 +45,8 @@ def test_a_taken_address_is_told_before_the_model_is_looked_for(run):
         port = holder.getsockname()[1]
         done = run("serve", "--model", "nowhere", "--port", str(port))
     assert done.exit_code == 1
-    assert f"could not listen at 127.0.0.1:{port}: Address already in use" in done.output
+    taken = os.strerror(errno.EADDRINUSE)
+    assert f"could not listen at 127.0.0.1:{port}: {taken}" in done.output
 
 
 @pytest.mark.parametrize(

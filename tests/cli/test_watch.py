@@ -202,7 +202,7 @@ def test_ctrl_c_ends_a_followed_file_with_statistics(folder, llm, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--ask", "x", "--every", 0), "0 is not in the range x>=1"),
+        (("--ask", "x", "--every", 0), "--every"),
         (("--ask", " "), "the question is empty"),
         ((), "--ask"),
         (("--ask", "x", "/no/such/file"), "/no/such/file"),

@@ -52,7 +52,7 @@ def test_every_field_changes_the_output(field: str) -> None:
         )  # equal weights: the field alone makes the difference
         assert not torch.allclose(changed(tokens)[0], expected, atol=1e-4)
     else:
-        with pytest.raises(RuntimeError, match=r"size mismatch|Unexpected|Missing"):
+        with pytest.raises(RuntimeError):
             changed.load_state_dict(base.state_dict())
 
 

@@ -130,7 +130,7 @@ def test_packed_and_unpacked_weights_have_one_order_of_sums_on_tiles() -> None:
 def test_what_does_not_fit_is_torchs_to_refuse(dtype: torch.dtype) -> None:
     x, weight = draw(4, 128, dtype=dtype), draw(64, 64, dtype=dtype)
     for bad in (x, x[:, :32], torch.zeros(4, 0, dtype=dtype)):
-        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        with pytest.raises(RuntimeError):
             ops.linear(bad, weight)
     with pytest.raises(RuntimeError):
         ops.linear(x[:, :64], weight, draw(63, dtype=dtype))

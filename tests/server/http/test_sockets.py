@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import threading
@@ -22,7 +23,7 @@ def test_an_address_that_is_taken_is_told_before_anything_starts():
     with (
         holder,
         pytest.raises(
-            OSError, match=f"127.0.0.1:{holder.getsockname()[1]}: Address already in use"
+            OSError, match=f"127.0.0.1:{holder.getsockname()[1]}: {os.strerror(errno.EADDRINUSE)}"
         ),
     ):
         bound("127.0.0.1", holder.getsockname()[1], None)
