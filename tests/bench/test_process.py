@@ -53,8 +53,8 @@ def test_a_worker_that_takes_too_long_is_ended():
         with pytest.raises(
             Stopped, match=r"a rival was stopped: read_rate took longer than 0\.2 s"
         ):
-            worker.ask("read_rate", patience=0.2, threads=1, nbytes=1 << 20, seconds=60)
-        assert time.monotonic() - begun < 10
+            worker.ask("read_rate", patience=0.2, threads=1, nbytes=1 << 20, seconds=3600)
+        assert time.monotonic() - begun < 600
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,19 @@ there."""
 
 from __future__ import annotations
 
+import itertools
 import os
-import time
+import select
+import signal
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from griffin.model import Griffin
 from griffin.sessions import Store
-from tests.cli.terminal import Terminal
+from tests.cli.terminal import PATIENCE, Terminal
 
 OPTIONS = ("--temperature", 0, "--max-tokens", 5)
 
@@ -30,15 +34,24 @@ def book(tmp_path) -> Path:
     return path
 
 
-def reading_slowly() -> None:
-    """Let every call that reads a piece of a prompt say so and take its time: a minute for a
-    book."""
-    trunk = Griffin.trunk
+def reading_slowly(free: int = 0) -> None:
+    """Let every call that reads a piece of a prompt say so and wait for Ctrl-C, whoever handles it;
+    but for the first `free`."""
+    trunk, calls = Griffin.trunk, itertools.count()
+    heard, told = os.pipe()
+    os.set_blocking(heard, False)
+    os.set_blocking(told, False)
+    signal.set_wakeup_fd(told)
 
     def slow(self, tokens, *arguments, **options):
         if tokens.shape[1] > 200:
             os.write(2, b"READING\n")
-            time.sleep(1.5)
+            if next(calls) >= free:
+                try:
+                    select.select([heard], [], [], PATIENCE)
+                finally:  # it may have raised KeyboardInterrupt here
+                    with suppress(BlockingIOError):
+                        os.read(heard, 100)
         return trunk(self, tokens, *arguments, **options)
 
     Griffin.trunk = slow
@@ -77,7 +90,7 @@ def test_regen_that_is_stopped_leaves_the_old_answer(folder, book, tmp_path):
     long = tmp_path / "message"
     long.write_text(book.read_text()[:1000])
     with Terminal(
-        "chat", "--model", folder, *OPTIONS, "--no-persist", first=reading_slowly
+        "chat", "--model", folder, *OPTIONS, "--no-persist", first=partial(reading_slowly, 1)
     ) as terminal:
         terminal.expect(">>> ")
         terminal.type(f"/file {long}")

@@ -107,7 +107,7 @@ def test_ctrl_c_while_generating(folder):
         assert process.stdout.read(20)
         time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 130

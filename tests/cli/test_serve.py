@@ -10,7 +10,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 
 import httpx2
 import pytest
@@ -60,15 +59,15 @@ def test_it_serves_and_ends_well(folder, tmp_path, sig):
             "max_tokens": 3,
             "session_id": "s",
         }
-        answer = httpx2.post(f"{url}/v1/chat/completions", json=body, timeout=20)
+        answer = httpx2.post(f"{url}/v1/chat/completions", json=body, timeout=60)
         assert answer.status_code == 200 and answer.json()["usage"]["completion_tokens"] <= 3
         body |= {"max_tokens": 400, "stream": True}
-        with httpx2.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=20) as stream:
+        with httpx2.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=60) as stream:
             lines = stream.iter_lines()
             next(lines)
             process.send_signal(sig)
             assert list(lines)[-2] == "data: [DONE]"  # who is served is served to the end
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         log = process.stderr.read()
     finally:
         process.kill()
@@ -83,19 +82,18 @@ def test_keys_from_the_environment_and_a_unix_socket(folder, tmp_path):
     try:
         assert where == f"unix:{path}" and stat.S_IMODE(path.stat().st_mode) == 0o600
         with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(10)
+            sock.settimeout(60)
             sock.connect(str(path))
             head = f"GET /v1/models HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n"
             sock.sendall(f"{head}connection: close\r\n\r\n".encode())
             assert b"200 OK" in sock.recv(65536)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
 
 
 def test_misuse_is_told_before_the_model_is_loaded(run, tmp_path):
-    begun = time.monotonic()
     for arguments, words in (
         (["--store", tmp_path, "--no-store"], "contradict"),
         (["--key-env", "NOBODY_SETS_THIS"], "holds no key"),
@@ -105,7 +103,7 @@ def test_misuse_is_told_before_the_model_is_loaded(run, tmp_path):
     ):
         done = run("serve", "--model", "/nowhere", *arguments)
         assert done.exit_code == 2 and words in done.output, done.output
-    assert time.monotonic() - begun < 5
+        assert "/nowhere" not in done.output, "it went to look for the model"
 
 
 def test_bounds_reach_the_server_and_the_others_keep_their_defaults(run, monkeypatch):

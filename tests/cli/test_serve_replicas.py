@@ -46,7 +46,7 @@ class Served:
                 stderr=out,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
             )
-        until(lambda: "griffin serves" in self.log or self.process.poll() is not None, 30)
+        until(lambda: "griffin serves" in self.log or self.process.poll() is not None)
         found = re.search(r"griffin serves toy at (\S+),", self.log)
         assert found is not None, self.log
         self.url = found[1]
@@ -72,15 +72,15 @@ class Served:
         return text, reply.headers.get("x-griffin-replica", "")
 
     def post(self, body: dict[str, Any]) -> httpx2.Response:
-        self.last = httpx2.post(f"{self.url}/v1/chat/completions", json=body, timeout=20)
+        self.last = httpx2.post(f"{self.url}/v1/chat/completions", json=body, timeout=60)
         return self.last
 
     def get(self, path: str) -> httpx2.Response:
-        return httpx2.get(f"{self.url}{path}", timeout=20)
+        return httpx2.get(f"{self.url}{path}", timeout=60)
 
     def end(self) -> None:
         self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(20) == 0, self.log
+        assert self.process.wait(60) == 0, self.log
         assert "Traceback" not in self.log
 
 
@@ -122,7 +122,7 @@ def interrupted(url: str, llm: LLM, kill: Callable[[str], None], session: str = 
     }
     with (
         pytest.raises(httpx2.TransportError),
-        httpx2.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=20) as stream,
+        httpx2.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=60) as stream,
     ):
         lines = stream.iter_lines()
         while '"content":""' in next(lines):
@@ -136,7 +136,7 @@ def interrupted(url: str, llm: LLM, kill: Callable[[str], None], session: str = 
 def test_replicas_share_sessions_and_one_is_killed(serve, llm, tmp_path):
     server = serve("--replicas", "2")
     assert "2 replicas of 2 slots" in server.log
-    until(lambda: len(server.pids()) == 2, 30)
+    until(lambda: len(server.pids()) == 2)
     # A session moves between them from one message to the next: bit for bit what one process says.
     answers = [server.say(message) for message in SAID]
     assert [text for text, _ in answers] == talk(llm, *SAID)
@@ -159,7 +159,7 @@ def test_replicas_share_sessions_and_one_is_killed(serve, llm, tmp_path):
     interrupted(server.url, llm, lambda replica: os.kill(before[replica], signal.SIGKILL))
     more = ["go on", "and on"]
     assert [server.say(message)[0] for message in more] == talk(llm, *SAID, *more)[-2:]
-    until(lambda: len(re.findall(r"replica \d of 2 serves", server.log)) == 3, 30)
+    until(lambda: len(re.findall(r"replica \d of 2 serves", server.log)) == 3)
     assert "(SIGKILL); it is started again in 0.5 s" in server.log
     everybody = {*before.values(), *server.pids().values()}
     server.end()
@@ -231,11 +231,8 @@ def test_two_servers_over_one_folder(serve, llm, tmp_path, options):
         one.process.kill()
 
     interrupted(one.url, llm, from_the_other)
-    begun = time.monotonic()
-    assert (
-        two.say("go on")[0] == talk(llm, *SAID, "go on")[-1]
-    )  # as if that message had not been said
-    assert time.monotonic() - begun < 5
+    # As if that message had not been said.
+    assert two.say("go on")[0] == talk(llm, *SAID, "go on")[-1]
     assert two.get("/v1/sessions/s").json()["turns"] == len(SAID) + 1
 
     # Answers that are gone on from by their id are found wherever they were given.
@@ -267,7 +264,7 @@ def test_two_servers_over_one_folder(serve, llm, tmp_path, options):
 @pytest.mark.slow
 def test_a_signal_lets_all_finish(serve, llm):
     server = serve("--replicas", "2")
-    until(lambda: len(server.pids()) == 2, 30)
+    until(lambda: len(server.pids()) == 2)
     body = {
         "messages": [{"role": "user", "content": "x"}],
         "max_tokens": 1500,
@@ -276,7 +273,7 @@ def test_a_signal_lets_all_finish(serve, llm):
     }
     body["logit_bias"] = {str(id): -100 for id in llm.stop_ids}
     with httpx2.stream(
-        "POST", f"{server.url}/v1/chat/completions", json=body, timeout=30
+        "POST", f"{server.url}/v1/chat/completions", json=body, timeout=60
     ) as stream:
         lines = stream.iter_lines()
         next(lines)
@@ -284,7 +281,7 @@ def test_a_signal_lets_all_finish(serve, llm):
         rest = [line for line in lines if line]
     assert rest[-1] == "data: [DONE]"
     assert json.loads(rest[-2].removeprefix("data: "))["choices"][0]["finish_reason"] == "length"
-    assert server.process.wait(20) == 0
+    assert server.process.wait(60) == 0
 
 
 @pytest.mark.slow
@@ -292,7 +289,7 @@ def test_a_unix_socket_and_no_room(serve, folder, tmp_path, run):
     door = tmp_path / "door"
     server = serve("--replicas", "2", "--uds", door)
     assert server.url == f"unix:{door}" and door.stat().st_mode & 0o777 == 0o600
-    until(lambda: len(server.pids()) == 2, 30)
+    until(lambda: len(server.pids()) == 2)
     with httpx2.Client(transport=httpx2.HTTPTransport(uds=str(door)), base_url="http://x") as http:
         assert http.get("/ready").status_code == 200
         assert len(http.get("/v1/server").json()["replicas"]) == 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 
@@ -18,7 +17,7 @@ def test_many_threads_each_get_their_own_answers(engine_model):
     def client(number: int) -> None:
         for turn in range(3):
             request = ask(3 + 7 * number, seed=10 * number + turn)
-            events = list(engine.submit(request).events(seconds=30))
+            events = list(engine.submit(request).events(seconds=60))
             if (
                 plain(events) != alone(engine_model, request)
                 or events[-1].finish_reason != "length"
@@ -30,7 +29,7 @@ def test_many_threads_each_get_their_own_answers(engine_model):
         for each in clients:
             each.start()
         for each in clients:
-            each.join(30)
+            each.join(60)
     assert not failures
     assert engine.stats().busy == 0
 
@@ -38,21 +37,16 @@ def test_many_threads_each_get_their_own_answers(engine_model):
 def test_the_thread_sleeps_when_there_is_nothing_to_do_and_wakes_for_a_deadline(
     engine_model, monkeypatch
 ):
-    with Engine(engine_model, 1, chunk=CHUNK) as engine:
-        steps = []
-        step = engine.step
-        monkeypatch.setattr(engine, "step", lambda: steps.append(0) or step())
-        ticket = engine.submit(ask(3, max_tokens=10_000), deadline=0.2)
-        first = next(ticket.events(30))
-        assert first.finish_reason is None
-        engine.pause(ticket)
-        while engine.stats().kept != 1 or engine.stats().busy:
-            time.sleep(0.001)
-        time.sleep(0.02)
-        before = len(steps)
-        time.sleep(0.05)
-        assert len(steps) - before <= 2, "it spins"
-        assert ticket.wait(30) and ticket.finish_reasons == ["deadline"]
+    engine = Engine(engine_model, 1, chunk=CHUNK)
+    ticket = engine.submit(ask(3, max_tokens=10_000), deadline=0.2)
+    engine.pause(ticket)
+    engine.step()
+    steps = []
+    step = engine.step
+    monkeypatch.setattr(engine, "step", lambda: steps.append(0) or step())
+    with engine:
+        assert ticket.wait(60) and ticket.finish_reasons == ["deadline"]
+        assert len(steps) <= 4, "it spins"
 
 
 def test_events_time_out_where_nothing_comes(engine_model):
@@ -91,7 +85,7 @@ def test_who_owns_the_loop(engine_model):
 def test_a_sink_may_close_the_engine(engine_model):
     engine = Engine(engine_model, 1, chunk=CHUNK).start()
     ticket = engine.submit(ask(3), sink=lambda _: engine.close())
-    assert ticket.wait(30) and ticket.finish_reasons == ["cancelled"] and ticket.sink_error is None
+    assert ticket.wait(60) and ticket.finish_reasons == ["cancelled"] and ticket.sink_error is None
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -107,7 +101,7 @@ def test_a_broken_thread_tells_everyone(engine_model, monkeypatch):
     monkeypatch.setattr(engine._core, "decode", decode)
     engine.start()
     for ticket in tickets:
-        assert ticket.wait(30)
+        assert ticket.wait(60)
         last = list(ticket.events(1))[-1]
         assert isinstance(last, End) and last.finish_reason == "error"
         assert isinstance(last.error, ZeroDivisionError)
@@ -124,5 +118,5 @@ def test_the_choice_of_implementations_comes_along(engine_model, monkeypatch):
         engine_model, "trunk", lambda *a, **k: seen.append(ops.describe()) or trunk(*a, **k)
     )
     with ops.use("reference"), Engine(engine_model, 1, chunk=CHUNK) as engine:
-        assert engine.submit(ask(3, max_tokens=2)).wait(30)
+        assert engine.submit(ask(3, max_tokens=2)).wait(60)
     assert seen and all(each["rg_lru"] == "reference" for each in seen)

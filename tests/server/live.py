@@ -39,15 +39,15 @@ class Live:
         self.url = f"http://{host}:{port}"
 
     def openai(self, key: str = "none", **options: Any) -> OpenAI:
-        return OpenAI(api_key=key, base_url=f"{self.url}/v1", max_retries=0, timeout=30, **options)
+        return OpenAI(api_key=key, base_url=f"{self.url}/v1", max_retries=0, timeout=60, **options)
 
     def http(self, **options: Any) -> httpx2.Client:
-        return httpx2.Client(base_url=self.url, timeout=30, **options)
+        return httpx2.Client(base_url=self.url, timeout=60, **options)
 
     def raw(self, data: bytes, buffer: int | None = None) -> socket.socket:
         """Connect and send some bytes. buffer: bytes that may come unread."""
         connected = socket.socket()
-        connected.settimeout(10)
+        connected.settimeout(60)
         if buffer is not None:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         connected.connect((self.host, self.port))
@@ -60,14 +60,14 @@ class Live:
         head = f"POST {path} HTTP/1.1\r\nhost: {self.host}\r\ncontent-type: application/json\r\n"
         return self.raw(head.encode() + b"content-length: %d\r\n\r\n" % len(content) + content)
 
-    def busy(self, seconds: float = 5.0) -> bool:
+    def busy(self, seconds: float = 60.0) -> bool:
         """Return whether something runs within so many seconds."""
         until = time.monotonic() + seconds
         while not self.service.engine.stats().busy and time.monotonic() < until:
             time.sleep(0.002)
         return self.service.engine.stats().busy > 0
 
-    def idle(self, seconds: float = 5.0) -> bool:
+    def idle(self, seconds: float = 60.0) -> bool:
         """Return whether every slot and every body is given back within so many seconds."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
@@ -93,7 +93,7 @@ def serving(llm: LLM, store: Path | None = None, **options: Any) -> Iterator[Liv
     server = Server(service, bound("127.0.0.1", 0, None))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
     thread.start()
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while not server.started:
         assert thread.is_alive() and time.monotonic() < until, "the server did not start"
         time.sleep(0.005)
@@ -101,20 +101,14 @@ def serving(llm: LLM, store: Path | None = None, **options: Any) -> Iterator[Liv
         yield Live(server)
     finally:
         server.stop()
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive(), "the server did not stop"
 
 
 @contextmanager
 def guarded(llm: LLM, store: Path) -> Iterator[Live]:
-    """Run a server with the keys of Alice and Bob, small limits and little patience."""
-    settings = Settings(
-        body_seconds=0.3,
-        header_seconds=0.3,
-        send_seconds=0.5,
-        max_header_bytes=4096,
-        max_connections=20,
-    )
+    """Run a server with the keys of Alice and Bob and small limits."""
+    settings = Settings(max_header_bytes=4096, max_connections=20)
     limits = {"max_body_bytes": 100_000}
     with serving(llm, store, keys=Keys([ALICE, BOB]), settings=settings, limits=limits) as live:
         yield live

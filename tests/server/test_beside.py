@@ -32,7 +32,7 @@ class Pair:
     threads: list[threading.Thread]
 
     def get(self, path: str) -> httpx2.Response:
-        return httpx2.get(f"{self.url}{path}", timeout=10)
+        return httpx2.get(f"{self.url}{path}", timeout=60)
 
     def say(self, session: str) -> httpx2.Response:
         body = {
@@ -40,7 +40,7 @@ class Pair:
             "max_tokens": 2,
             "session_id": session,
         }
-        return httpx2.post(f"{self.url}/v1/chat/completions", json=body, timeout=10)
+        return httpx2.post(f"{self.url}/v1/chat/completions", json=body, timeout=60)
 
     def from_both(self, path: str) -> dict[str, httpx2.Response]:
         """Return what each answers, by its number."""
@@ -82,7 +82,7 @@ def pair(llm: LLM, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     for server, thread in zip(servers, threads, strict=True):
         if thread.is_alive():
             server.stop()
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
     assert not list(Path(folder).glob("*.sock"))
 
@@ -143,7 +143,7 @@ def test_it_is_ready_while_one_is(pair):
 
 def test_one_whose_engine_broke_makes_room(pair):
     pair.servers[0].service.engine._abandon(RuntimeError("a step was torn"))
-    pair.threads[0].join(10)  # its supervisor would start another
+    pair.threads[0].join(60)  # its supervisor would start another
     assert not pair.threads[0].is_alive() and pair.threads[1].is_alive()
     assert pair.say("s").headers["x-griffin-replica"] == "2"
     each = pair.get("/v1/server").json()["replicas"]

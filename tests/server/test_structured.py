@@ -383,7 +383,7 @@ def test_the_search_for_what_is_to_blame_ends(client, llm, monkeypatch):
 
 def test_grammars_that_take_their_time_hold_up_no_texts(client, llm, monkeypatch):
     begun, end = [], threading.Event()
-    monkeypatch.setattr(llm.grammars, "compile", lambda grammar: begun.append(1) or end.wait(20))
+    monkeypatch.setattr(llm.grammars, "compile", lambda grammar: begun.append(1) or end.wait(60))
     monkeypatch.setattr(constraints, "_COMPILE_SECONDS", 0.05)
     try:
         for _ in range(3):
@@ -392,7 +392,7 @@ def test_grammars_that_take_their_time_hold_up_no_texts(client, llm, monkeypatch
         long = [{"role": "user", "content": "x " * 2000}]  # it is parsed beside the loop
         assert (
             ask(
-                client.with_options(timeout=10), messages=long, max_tokens=2
+                client.with_options(timeout=60), messages=long, max_tokens=2
             ).usage.completion_tokens
             == 2
         )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from types import SimpleNamespace
+
 import pytest
 
 from griffin.sessions import SessionBusy, StateTorn, Store, filesystem, lease
@@ -182,26 +185,33 @@ def test_the_session_of_one_who_was_killed_is_free(tmp_path):
             assert holds(session, tokens_after(len(session.turns())))
 
 
-def test_a_moment_of_looking_is_waited_out(store):
+def test_a_moment_of_looking_is_waited_out(store, monkeypatch):
     """Who sweeps or looks holds a lease for a moment; nobody is told that a session is busy for
     that."""
     import threading
 
     store.create("kitchen", fingerprint=fingerprint(), config=CONFIG).close()
     [path] = disk(store).locks.iterdir()
-    taken, timer = threading.Event(), threading.Event()
+    taken, seen = threading.Event(), threading.Event()
 
     def look() -> None:
         with lease.locked_if_free(path) as free:
             assert free
             taken.set()
-            timer.wait(0.005)
+            seen.wait()
 
     thread = threading.Thread(target=look)
     thread.start()
     taken.wait()
+
+    def pause(_: float) -> None:
+        """Between two tries the other one is done."""
+        seen.set()
+        thread.join()
+
+    monkeypatch.setattr(lease, "time", SimpleNamespace(sleep=pause, strftime=time.strftime))
     store.open("kitchen", fingerprint()).close()
-    thread.join()
+    assert seen.is_set()
 
 
 def test_an_index_is_no_link(tmp_path):

@@ -143,7 +143,7 @@ def test_a_fork_waits_for_who_recovers(store):
             thread.start()
             thread.join(0.05)
             assert [info.name for info in store.list()] == ["a"]
-        thread.join(10)
+        thread.join(60)
         assert {info.name for info in store.list()} == {"a", "b"}
 
 

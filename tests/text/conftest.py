@@ -10,14 +10,8 @@ from typing import Any
 
 import pytest
 import sentencepiece
-from hypothesis import settings
 
 from griffin.text import Tokenizer
-
-settings.register_profile(
-    "text", deadline=None
-)  # the machine may be busy; no example is slow by itself
-settings.load_profile("text")
 
 TURNS = ["<start_of_turn>", "<end_of_turn>"]
 # Gemma 1's chat template, written from its description: no system role, roles alternate, contents

@@ -113,7 +113,7 @@ def test_a_stop_string_across_borders_of_tokens(live, client, llm, tokens):
         text(chunks) == before
     )  # no piece of the stop string got out before it was known to be one
     assert chunks[-1].choices[0].finish_reason == "stop"
-    assert live.idle(10)
+    assert live.idle()
 
 
 def test_log_probabilities(client, llm):

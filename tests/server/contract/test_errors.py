@@ -110,8 +110,8 @@ def test_a_full_queue_is_tried_again(kind, llm):
 
         helper = threading.Thread(target=make_room, daemon=True)
         helper.start()
-        answer = client.with_options(max_retries=4).chat()
-        helper.join(10)
+        answer = client.with_options(max_retries=60).chat()
+        helper.join(60)
         assert answer.usage.completion_tokens == 8 and refused(live) >= 2
 
 
@@ -136,7 +136,7 @@ def test_a_deadline(kind, llm):
         assert caught.value.response.headers["x-should-retry"] == "false"
         with pytest.raises(openai.APIError, match="whole time"):
             client.rest(client.chat(max_tokens=MANY, stream=True, **endless(llm)))
-        assert live.idle(10)
+        assert live.idle()
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_an_error_in_mid_stream_is_raised(live, client, llm, breaking):
         client.rest(stream)
     assert "Hi there" not in str(caught.value)
     assert not isinstance(caught.value, openai.APIStatusError)  # its status was 200 long before
-    assert live.idle(10)
+    assert live.idle()
 
 
 def test_a_response_that_breaks_says_so(live, client, llm, breaking):
@@ -175,7 +175,7 @@ def test_a_response_that_breaks_says_so(live, client, llm, breaking):
     assert events[-1].type == "response.failed" and events[-1].response.error.code == "server_error"
     with pytest.raises(openai.NotFoundError):
         client(lambda c: c.responses.retrieve(events[-1].response.id))
-    assert live.idle(10)
+    assert live.idle()
 
 
 def test_who_closes_a_stream_frees_its_slot(live, client, llm):
@@ -184,14 +184,14 @@ def test_who_closes_a_stream_frees_its_slot(live, client, llm):
     client.first(stream)
     assert live.service.engine.stats().busy == 3
     client.close(stream)
-    assert live.idle(10) and live.service.engine.stats().tokens_generated - before < MANY
+    assert live.idle() and live.service.engine.stats().tokens_generated - before < MANY
 
 
 def test_whose_patience_ends_frees_its_slot(live, client, llm):
     before = live.service.engine.stats().tokens_generated
     with pytest.raises(openai.APITimeoutError):
         client.with_options(timeout=0.5).chat(max_tokens=MANY, **endless(llm))
-    assert live.idle(10) and live.service.engine.stats().tokens_generated - before < MANY
+    assert live.idle() and live.service.engine.stats().tokens_generated - before < MANY
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -214,4 +214,4 @@ def test_a_task_that_is_cancelled_frees_its_slot(live, llm, stream):
 
     with calling("async", live) as caller:
         caller.runner.run(cancel(caller.client))
-        assert live.idle(10) and live.service.engine.stats().tokens_generated - before < MANY
+        assert live.idle() and live.service.engine.stats().tokens_generated - before < MANY

@@ -34,7 +34,7 @@ def test_python(page, live, capsys):
     names: dict[str, object] = {}
     for code in snippets(page, "python"):
         exec(compile(here(code, live), page, "exec"), names)
-    assert live.idle(10) and len(capsys.readouterr().out) > 100
+    assert live.idle() and len(capsys.readouterr().out) > 100
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")

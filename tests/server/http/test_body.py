@@ -40,13 +40,13 @@ def test_large_bodies_are_refused_before_they_are_read(live):
         assert http.post("/v1/chat/completions", json=CHAT).status_code == 200
 
 
-def test_bodies_that_never_end(live):
+def test_bodies_that_never_end(hasty):
     head = (
         "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer"
         f" {ALICE}\r\n"
     )
     head += "content-type: application/json\r\ncontent-length: 100\r\n\r\n{"
-    with live.raw(head.encode()) as sock:
+    with hasty.raw(head.encode()) as sock:
         answer = received(sock)
     assert b" 408 " in answer and b"body_timeout" in answer
 

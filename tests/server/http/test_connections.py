@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-import time
+from contextlib import suppress
 
 import httpx2
 import pytest
 
+from tests.server.fleet.test_supervisor import until
 from tests.server.live import ALICE, CHAT, received
 
 
-def test_headers_that_never_end(live):
+def test_headers_that_never_end(hasty):
     for begun in (b"", b"GET /health HTTP/1.1\r\nhost: loc"):
-        with live.raw(begun) as sock:
-            start = time.monotonic()
-            assert received(sock) == b"" and time.monotonic() - start < 2
+        with hasty.raw(begun) as sock:
+            assert received(sock) == b""  # and the connection is closed
     # After an answer, too.
-    with live.raw(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n") as sock:
+    with hasty.raw(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n") as sock:
         assert b"200 OK" in sock.recv(4096)
         sock.sendall(b"GET /hea")
         assert b"HTTP" not in received(sock)
@@ -37,12 +37,15 @@ def test_more_connections_than_there_may_be(live):
     finally:
         for sock in held:
             sock.close()
-    time.sleep(0.1)
-    with live.http() as http:
-        assert http.get("/health").status_code == 200
+
+    def free():
+        with suppress(httpx2.HTTPError, OSError), live.http() as http:
+            return http.get("/health").status_code == 200
+
+    until(free)
 
 
-def test_a_client_that_never_reads(live, llm):
+def test_a_client_that_never_reads(hasty, llm):
     """Its answer ends, its slot is free, and its connection gone."""
     body = {
         **CHAT,
@@ -59,10 +62,9 @@ def test_a_client_that_never_reads(live, llm):
         f" {ALICE}\r\n"
     )
     head += f"content-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
-    before = live.service.engine.stats().tokens_generated
-    with live.raw(head.encode() + content, buffer=4096) as sock:
-        assert live.busy()
-        assert live.idle(15)
-        assert live.service.engine.stats().tokens_generated - before < 80_000
+    with hasty.raw(head.encode() + content, buffer=4096) as sock:
+        assert hasty.busy()
+        assert hasty.idle()
+        assert hasty.service.engine.stats().tokens_generated < 80_000
         assert not received(sock).endswith(b"0\r\n\r\n")
-    assert live.service.budget.held == 0
+    assert hasty.service.budget.held == 0

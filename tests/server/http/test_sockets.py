@@ -71,7 +71,7 @@ def test_a_unix_socket_is_closed_to_others_before_anybody_can_connect(llm, tmp_p
     server = Server(build(llm, name="toy", slots=1), [bound_to_path(path)])
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()
-    until(lambda: server.started, 20)
+    until(lambda: server.started)
     try:
         with httpx2.Client(
             transport=httpx2.HTTPTransport(uds=str(path)), base_url="http://localhost"
@@ -81,5 +81,5 @@ def test_a_unix_socket_is_closed_to_others_before_anybody_can_connect(llm, tmp_p
             bound_to_path(path)
     finally:
         server.stop()
-        thread.join(20)
+        thread.join(60)
     assert modes == [0o600]

@@ -83,7 +83,7 @@ def visit(browser: Any, context: Any, site: Site) -> Iterator[Callable[..., Any]
     def open(server: Site = site, wait: bool = True, **options: Any) -> Any:
         page = browser.new_page(locale="en-US", **options) if options else context.new_page()
         pages.append(page)
-        page.set_default_timeout(5000)
+        page.set_default_timeout(60_000)
         page.faults = []
 
         def asked(request: Any) -> None:

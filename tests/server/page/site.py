@@ -137,7 +137,7 @@ class Site:
     def stop(self) -> None:
         assert self._server is not None
         self._server.should_exit = True
-        self._thread.join(5)
+        self._thread.join(60)
 
     def app(self) -> Starlette:
         one, name = "/v1/sessions", "/v1/sessions/{name}"

@@ -21,9 +21,9 @@ def texts(page: Any) -> list[str]:
 
 
 def until(holds: Callable[[], bool]) -> None:
-    """Wait until something holds; AssertionError after five seconds."""
-    for _ in range(250):
+    """Wait until something holds; AssertionError after a minute."""
+    for _ in range(3000):
         if holds():
             return
         time.sleep(0.02)
-    raise AssertionError("it did not come to be within 5 s")
+    raise AssertionError("it did not come to be within a minute")
