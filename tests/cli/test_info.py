@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ def test_json_tells_what_the_model_is(run, folder):
     assert facts["config"] == CONFIG.to_dict()
     assert facts["tensors"] == {name: list(t.shape) for name, t in model.state_dict().items()}
     assert facts["kernels"] == griffin.ops.describe()
-    assert facts["versions"]["torch"] == torch.__version__
+    assert facts["versions"]["torch"] == version("torch")
     assert facts["state"]["most"] == State.zeros(CONFIG).nbytes
 
 

@@ -244,8 +244,9 @@ def test_schemas_are_bounded(schema):
         (b'{"messages": "\\ud800\\u0041"}', "half a surrogate pair"),
         (b'{"messages": "\xff"}', "not UTF-8 at byte 14"),
         (b'{"messages": "x\x01"}', "not valid JSON at line 1, column 16"),
-        (b'{"messages":' * 5000, "nested too deeply"),
-        (b'{"messages":' + b"[" * 5000, "nested too deeply"),
+        (b'{"messages":' * 5000, "more than 500 levels"),
+        (b'{"messages":' + b"[" * 5000, "more than 500 levels"),
+        (b'{"messages":' + b"[" * 500 + b"]" * 500 + b"}", "more than 500 levels"),
         (b'{"messages": ' + b"1" * 10_000 + b"}", "out of range"),
     ],
 )
@@ -253,6 +254,15 @@ def test_bodies_that_are_no_json_object(body, says):
     with pytest.raises(ApiError) as caught:
         p.parse_chat(body, LIMITS)
     assert caught.value.status == 400 and says in caught.value.message
+
+
+def test_depth_is_of_brackets_outside_strings():
+    inside = '[{"\\' * 600
+    assert parse("chat", messages=[{"role": "user", "content": inside}])
+    for many in ([[]] * 600, [{}] * 600):
+        assert parse("chat", deep=many).ignored == ("deep",)
+    deep = json.loads("[" * 499 + "]" * 499)
+    assert parse("chat", deep=deep).ignored == ("deep",)
 
 
 def test_a_large_body_is_refused_before_it_is_read():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from itertools import accumulate
 from typing import Any, TypeVar
 
 import msgspec
@@ -21,6 +22,9 @@ _decode = msgspec.json.Decoder().decode
 _STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _SHOWN = 40
 _MOST_DIGITS = 4300  # of a whole number; Python, too, reads no longer one
+_MOST_LEVELS = 500
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 
 def read_body(
@@ -97,10 +101,12 @@ def _json(body: bytes, kind: type[msgspec.Struct], limits: Limits) -> Any:
             f"the body holds more than {cap} JSON values (lists and objects count four times); send"
             f" less at once (a server takes more with {limits.flag('max_json_values')})",
         )
+    # Readers of JSON take as many levels as their stack does, each version of each its own number.
+    deep = body.count(b"[") + body.count(b"{") > _MOST_LEVELS
+    if deep and _levels(_STRINGS.sub(b"", body)) > _MOST_LEVELS:
+        raise ApiError(INVALID, f"the body's JSON has more than {_MOST_LEVELS} levels")
     try:
         return _decode(body)
-    except RecursionError:
-        raise _nested() from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _unreadable(body, kind, isinstance(error, msgspec.ValidationError)) from None
 
@@ -117,8 +123,6 @@ def _unreadable(body: bytes, kind: type[msgspec.Struct], out_of_range: bool) -> 
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         return ApiError(INVALID, f"the body is not valid JSON at {where}")
-    except RecursionError:
-        return _nested()
     except ApiError as error:
         return error
     if not out_of_range:  # the one thing that Python's parser lets through
@@ -138,10 +142,6 @@ def _no_number(name: str) -> None:
     raise ApiError(INVALID, f"the body is not valid JSON: it holds {name}; send a number or null")
 
 
-def _nested() -> ApiError:
-    return ApiError(INVALID, "the body's JSON is nested too deeply")
-
-
 def too_large(length: int, limits: Limits) -> ApiError:
     """Make the refusal of a body that is, or says it is, `length` bytes long."""
     return ApiError(
@@ -154,6 +154,11 @@ def too_large(length: int, limits: Limits) -> ApiError:
 def _values(body: bytes) -> int:
     """Weigh a body's JSON: an empty object takes 64 bytes of memory for two in the body."""
     return body.count(b",") + 4 * (body.count(b"[") + body.count(b"{"))
+
+
+def _levels(body: bytes) -> int:
+    """Return how deep lists and objects lie in each other; of a body without its strings."""
+    return max(accumulate(map(_STEPS.__getitem__, body.translate(None, _NO_BRACKETS))), default=0)
 
 
 def _strings(body: bytes) -> int:
