@@ -16,8 +16,7 @@ from griffin.engine.pieces import recurrent_bytes, span_bytes
 from griffin.engine.slots import Slots
 from griffin.model import Griffin, GriffinConfig
 from griffin.model.packed import packable
-from griffin.ops.packed_linear import FORMATS, panel_bytes
-from griffin.ops.packed_linear.packed import PANEL
+from griffin.ops.packed_linear import LAYOUTS, get_layout
 
 RUNTIME_BYTES = 400 << 20  # Python, torch and this package, resident without a model
 STATE_HEADER = 4096  # of a saved state: names, shapes and metadata before its tensors
@@ -198,9 +197,9 @@ def parts(config: GriffinConfig, dtype: torch.dtype) -> tuple[int, int]:
 def model_bytes(config: GriffinConfig, dtype: torch.dtype, format: str | None = None) -> int:
     """Return the bytes of a model's weights, its matrices packed in a format or plain in
     `dtype`."""
-    if format is not None and format not in FORMATS:
+    if format is not None and format not in LAYOUTS:
         raise ValueError(
-            f"no format {format!r}; there are {', '.join(FORMATS)}, and None for plain weights"
+            f"no format {format!r}; there are {', '.join(LAYOUTS)}, and None for plain weights"
         )
     with torch.device("meta"):
         model = Griffin(config)
@@ -243,9 +242,7 @@ def step_operations(config: GriffinConfig) -> int:
 def _matrix_bytes(rows: int, inputs: int, dtype: torch.dtype, format: str | None) -> int:
     if format is None:
         return rows * inputs * dtype.itemsize
-    panels = -(-rows // PANEL)
-    scales = panels * PANEL * 4 if format == "int8" else 0
-    return panels * panel_bytes(format, inputs) + scales
+    return get_layout(format).nbytes(rows, inputs)
 
 
 def _most(fits: Callable[[int], bool], limit: int) -> int:

@@ -9,12 +9,13 @@
 namespace griffin {
 
 enum class Type : int { f32 = 0, bf16 = 1, f64 = 2 };
-enum class Format : int { bf16 = 0, int8 = 1, int4 = 2, int4_min = 3 };
+enum class Format : int { bf16 = 0, int8 = 1, int4 = 2 };
 
 constexpr int kPanel = 16;       // output rows stored together
 constexpr int kTogether = 4;     // most panels that a block of many rows is multiplied with at once
 constexpr int kRowsTogether = 16;  // `prepared` has room for whole groups of so many rows, read but not used
 constexpr int kBlock4 = 64;      // inputs in a block of an int4 panel: two groups of 32
+constexpr int kBlock4Bytes = 576;  // their nibbles, then 2 x 16 scales in half precision
 constexpr int kGroup4 = 32;      // inputs that share a scale there, of the weights and of the activations
 constexpr int kLargest = 32512;  // of an activation for int8: 127 * 256, so that two signed bytes hold it
 constexpr int kLargest4 = 127;   // of an activation for int4: one signed byte
@@ -42,7 +43,6 @@ struct Product {
   int64_t* row_sum;        // int8: (rows,) their sum
   float* group_scale;      // int4: (rows, in_padded / 32) step of the quantised activations of each group
   int32_t* group_offset;   // int4: the same shape, -8 times the sum of the group's quantised activations
-  float* group_sum;        // int4_min: the same shape, that sum times its step
 };
 
 struct Sequences;  // sequence.h

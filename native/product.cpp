@@ -12,10 +12,8 @@ namespace {
 
 int64_t round_up(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
 
-bool four_bits(Format format) { return format == Format::int4 || format == Format::int4_min; }
-
 int64_t padded(const Matrix& m) {
-  return round_up(m.in, four_bits(m.format) ? kBlock4 : m.format == Format::int8 ? 4 : 2);
+  return round_up(m.in, m.format == Format::int4 ? kBlock4 : m.format == Format::int8 ? 4 : 2);
 }
 
 float half_to_float(const uint8_t* from) {
@@ -43,14 +41,11 @@ float weight(const Matrix& m, int64_t row, int64_t k) {
     return from_bf16(bits);
   }
   if (m.format == Format::int8) return (panel[k / 4 * 64 + lane * 4 + k % 4] - 128.0f) * m.scale[row];
-  const uint8_t* block = panel + k / kBlock4 * (m.format == Format::int4 ? 576 : 640);
+  const uint8_t* block = panel + k / kBlock4 * kBlock4Bytes;
   const int64_t group = k % kBlock4 / 32, inner = k % 32;
   const uint8_t both = block[group * 256 + inner / 8 * 64 + lane * 4 + inner % 4];
   const float value = static_cast<float>(inner % 8 < 4 ? both & 15 : both >> 4);
-  const float scale = half_to_float(block + 512 + group * 32 + lane * 2);
-  if (m.format == Format::int4) return (value - 8) * scale;
-  const float scaled = value * scale;
-  return scaled + half_to_float(block + 576 + group * 32 + lane * 2);
+  return (value - 8) * half_to_float(block + 512 + group * 32 + lane * 2);
 }
 
 }  // namespace
@@ -58,7 +53,7 @@ float weight(const Matrix& m, int64_t row, int64_t k) {
 int64_t product_bytes(const Matrix& m, int64_t rows) {
   const int64_t wide = m.format == Format::bf16 ? 4 : 2;
   const int64_t held = round_up(rows, kRowsTogether);
-  return round_up(padded(m) * wide, 64) * held + held * (8 + 4 + 12 * (padded(m) / kGroup4));
+  return round_up(padded(m) * wide, 64) * held + held * (8 + 4 + 8 * (padded(m) / kGroup4));
 }
 
 void multiply(const Matrix* matrices, const Results* results, int count, const void* x, Type x_type, int64_t rows,
@@ -89,7 +84,7 @@ void multiply(const Matrix* matrices, const Results* results, int count, const v
     p.y_type = results[n].type;
     p.rows = rows;
     p.pairs = kernels.pairs && p.format == Format::bf16 && x_type == Type::bf16;
-    const int wide = four_bits(p.format) ? 1 : p.format == Format::bf16 && !p.pairs ? 4 : 2;
+    const int wide = p.format == Format::int4 ? 1 : p.format == Format::bf16 && !p.pairs ? 4 : 2;
     p.row_bytes = round_up(p.in_padded * wide, 64);
     p.prepared = memory;
     const int64_t held = round_up(rows, kRowsTogether), groups = held * (p.in_padded / kGroup4);
@@ -97,7 +92,6 @@ void multiply(const Matrix* matrices, const Results* results, int count, const v
     p.row_scale = reinterpret_cast<float*>(p.row_sum + held);
     p.group_scale = p.row_scale + held;
     p.group_offset = reinterpret_cast<int32_t*>(p.group_scale + groups);
-    p.group_sum = reinterpret_cast<float*>(p.group_offset + groups);
     pieces[n + 1] = pieces[n] + (round_up(m.out, kPanel) / kPanel + unit - 1) / unit;
   }
   const Product& first_product = products[0];

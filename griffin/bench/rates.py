@@ -30,7 +30,7 @@ class Reader:
 
     def __init__(self, nbytes: int) -> None:
         # Where weights would lie, and written, so that its pages exist.
-        memory = ops.packed_room((nbytes // 8 * 8,)).fill_(1)
+        memory = ops.allocate((nbytes // 8 * 8,)).fill_(1)
         self._words = memory.numpy().view(numpy.uint64)
         self._floats = torch.from_numpy(self._words.view(numpy.float32))
         self._best: dict[int, Callable[[int], float]] = {}

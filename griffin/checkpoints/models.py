@@ -23,7 +23,7 @@ from griffin.checkpoints.staging import staged_folder
 from griffin.model import Griffin, GriffinConfig
 from griffin.model.packed import install, packed_format
 from griffin.quant import get_format
-from griffin.quant.storage import Packed, settle, split, unpack
+from griffin.quant.storage import Packed, split, unmap, unpack
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -70,7 +70,7 @@ def load_model(
         assert format is not None
         matrix = read_packed(checkpoint, name, format, check)
         if checkpoint.quantization and place.type == "cpu":
-            matrix = matrix.settled()
+            matrix = matrix.unmapped()
             checkpoint.release()
         matrix = matrix.to(place)
         install(model, name.removesuffix(".weight"), matrix, norms)
@@ -85,7 +85,7 @@ def load_model(
         if check:
             checkpoint.check_finite(name, tensor)
         tensor = tensor if stays else tensor.to(place, wanted)
-        tensors[name] = tensor if format is None else settle(tensor)
+        tensors[name] = tensor if format is None else unmap(tensor)
     checkpoint.release()
     # Parameters are replaced, not filled: a mapped tensor stays mapped.
     model.load_state_dict(

@@ -145,13 +145,15 @@ def measured_rates(
     """Measure bytes a second of reading and operations a second of products, with torch's threads.
 
     Products are torch's at the shape of the model's largest matrix with 64 rows, in the weights'
-    type, and of 8-bit integers for int8 and int4, as in `griffin bench`.
+    type, and of 8-bit integers where the format's are of integers, as in `griffin bench`.
     """
     import torch
 
     from griffin.bench.rates import Reader, matrix_rate
+    from griffin.ops.packed_linear import get_layout
 
-    kind = "int8" if format in ("int8", "int4") else str(dtype).removeprefix("torch.")
+    integers = format is not None and get_layout(format).whole_numbers
+    kind = "int8" if integers else str(dtype).removeprefix("torch.")
     read = Reader(_BUFFER).rate(torch.get_num_threads(), _SECONDS)
     product = matrix_rate([(config.mlp_width, config.width, 1)], 64, kind, _SECONDS)
     return {"read": read, "product": product}

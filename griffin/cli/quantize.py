@@ -72,9 +72,10 @@ def command(
     """
     from griffin import checkpoints
     from griffin.cli.shared.progress import WorkBar
+    from griffin.quant import get_format
 
-    if calibrate is not None and kind == "bf16":
-        raise click.UsageError("bf16 has nothing to calibrate; drop --calibrate")
+    if calibrate is not None and get_format(kind).grid is None:
+        raise click.UsageError(f"{kind} has nothing to calibrate; drop --calibrate")
     set_threads(threads)
     source = ModelSource(model=src, revision=revision).checkpoint()
     sample = None if calibrate is None else _sample(source, tokenizer, calibrate, calibrate_tokens)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from griffin.llm import LLM
-from griffin.model.packed import packed_format
+from griffin.model.packed import rounded_format
 from griffin.sessions import Fingerprint, config_digest, json_digest
 
 
@@ -13,13 +13,12 @@ def fingerprint_of(llm: LLM) -> Fingerprint:
     Weights laid out for the native kernels with their values as they are count as not quantized.
     The digest of the weights is taken once for an LLM, about a second for gigabytes.
     """
-    packed = packed_format(llm.model)
     template = llm.tokenizer.chat_template
     return Fingerprint(
         config=config_digest(llm.model.config),
         weights=llm.weights_digest,
         dtype=str(llm.model.dtype).removeprefix("torch."),
-        quantization="none" if packed in (None, "bf16") else packed,
+        quantization=rounded_format(llm.model) or "none",
         tokenizer=llm.tokenizer.digest,
         template="none" if template is None else json_digest(template),
     )

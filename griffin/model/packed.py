@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from griffin import ops
 from griffin.model.layers import Embedding, Linear
+from griffin.ops.packed_linear import get_layout
 
 
 class PackedWeight(nn.Module):
@@ -144,3 +145,12 @@ def packed_format(model: nn.Module) -> str | None:
             f"the model's layers are packed as {', '.join(sorted(formats))}; expected one format"
         )
     return formats.pop() if formats else None
+
+
+def rounded_format(model: nn.Module) -> str | None:
+    """Return the format that a model's weights were rounded to, None if they were not.
+
+    A format may change the order of the weights alone. Raises ValueError as `packed_format` does.
+    """
+    format = packed_format(model)
+    return format if format is not None and get_layout(format).whole_numbers else None

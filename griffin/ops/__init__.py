@@ -1,9 +1,8 @@
 """Arithmetic on tensors; knows no model.
 
 Each op is a folder: `__init__` holds the documented function and its checks, `reference` the
-                     equation as a
-loop that is never optimised, `eager` a path in torch without a Python loop over time, `native` the
-C++ kernel on the CPU. One place, `dispatch`, chooses.
+equation as a loop that is never optimised, `eager` a path in torch without a Python loop over time,
+`native` the C++ kernel on the CPU. One place, `dispatch`, chooses.
 """
 
 from griffin.ops.causal_conv import causal_conv
@@ -13,8 +12,7 @@ from griffin.ops.linear import linear
 from griffin.ops.linear_scan import linear_scan
 from griffin.ops.local_attention import Window, local_attention, plan_window
 from griffin.ops.packed_linear import Packed, look_up, pack, packed_linear, packed_matrix, unpack
-from griffin.ops.packed_linear.memory import room as packed_room
-from griffin.ops.packed_linear.memory import settle, zeros_together
+from griffin.ops.packed_linear.memory import allocate, unmap, zeros_together
 from griffin.ops.rg_lru import rg_lru
 from griffin.ops.rms_norm import rms_norm
 from griffin.ops.rope import apply_rope, rope_frequencies, rope_table
@@ -23,6 +21,7 @@ from griffin.ops.soft_cap import soft_cap
 __all__ = [
     "Packed",
     "Window",
+    "allocate",
     "apply_rope",
     "causal_conv",
     "describe",
@@ -34,15 +33,14 @@ __all__ = [
     "pack",
     "packed_linear",
     "packed_matrix",
-    "packed_room",
     "plan_window",
     "rg_lru",
     "rms_norm",
     "rope_frequencies",
     "rope_table",
-    "settle",
     "soft_cap",
     "unforced",
+    "unmap",
     "unpack",
     "use",
     "zeros_together",

@@ -7,28 +7,26 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from griffin.ops import Packed, settle, unpack
-from griffin.ops.packed_linear import panel_bytes
+from griffin.ops import Packed, unmap, unpack
+from griffin.ops.packed_linear import PANEL, get_layout
 
-__all__ = ["DATA", "SCALE", "Packed", "join", "settle", "split", "stored_parts", "unpack"]
+__all__ = ["DATA", "SCALE", "Packed", "join", "split", "stored_parts", "unmap", "unpack"]
 
 # Added to the matrix's name: the bytes by the panel of 16 output rows, and scales that lie outside
 # them. They are the names of PackedWeight's buffers, so a quantized model's state dict is what its
 # files hold.
 DATA, SCALE = "_packed", "_scale"
-_PANEL = 16
 
 
 def stored_parts(
     shape: tuple[int, ...], format: str
 ) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     """Return shape and type of each tensor that a packed matrix (O, I) is stored as."""
-    panels = -(-shape[0] // _PANEL)
-    parts: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
-        DATA: ((panels, panel_bytes(format, shape[1])), torch.uint8)
-    }
-    if format == "int8":
-        parts[SCALE] = ((panels * _PANEL,), torch.float32)
+    layout = get_layout(format)
+    data = layout.data_shape(*shape)
+    parts: dict[str, tuple[tuple[int, ...], torch.dtype]] = {DATA: (data, torch.uint8)}
+    if layout.row_scales:
+        parts[SCALE] = ((data[0] * PANEL,), torch.float32)
     return parts
 
 

@@ -129,21 +129,20 @@ inline void tile_panels_int8(const Product& p, int64_t first, int64_t last) {
 
 // A panel is unpacked once, then all rows go past it: a tile of sums for each group of inputs, scaled and added in the
 // order of the groups.
-template <bool Min>
 struct Int4Tiles {
   static constexpr int kGroups = 4;  // whose sums are under way while those before them are added
 
   const Product& p;
   const int64_t groups = p.in_padded / kGroup4;
-  int8_t* weights = reinterpret_cast<int8_t*>(scratch().get(groups * (8 * 64 + 2 * 64) + 2 * kGroups * kTileBytes));
-  float *scales = reinterpret_cast<float*>(weights + groups * 512), *least = scales + groups * kPanel;
-  int32_t* sums = reinterpret_cast<int32_t*>(least + groups * kPanel);  // of 2 * kGroups groups in turn
+  int8_t* weights = reinterpret_cast<int8_t*>(scratch().get(groups * (8 * 64 + 64) + 2 * kGroups * kTileBytes));
+  float* scales = reinterpret_cast<float*>(weights + groups * 512);
+  int32_t* sums = reinterpret_cast<int32_t*>(scales + groups * kPanel);  // of 2 * kGroups groups in turn
 
   void unpack(int64_t panel) {
-    const __m512i nibble = _mm512_set1_epi8(15), middle = _mm512_set1_epi8(Min ? 0 : 8);
+    const __m512i nibble = _mm512_set1_epi8(15), middle = _mm512_set1_epi8(8);
     const uint8_t* w = p.data + panel * p.panel_bytes;
     for (int64_t group = 0; group < groups; ++group) {
-      const uint8_t* from = w + group / 2 * (Min ? 640 : 576);
+      const uint8_t* from = w + group / 2 * kBlock4Bytes;
       for (int j = 0; j < 4; ++j) {
         const __m512i both = _mm512_loadu_si512(from + group % 2 * 256 + j * 64);
         const __m512i low = _mm512_and_si512(both, nibble), high = _mm512_and_si512(_mm512_srli_epi16(both, 4), nibble);
@@ -151,7 +150,6 @@ struct Int4Tiles {
         _mm512_store_si512(weights + group * 512 + j * 128 + 64, _mm512_sub_epi8(high, middle));
       }
       _mm512_store_ps(scales + group * kPanel, halves(from + 512 + group % 2 * 32));
-      if constexpr (Min) _mm512_store_ps(least + group * kPanel, halves(from + 576 + group % 2 * 32));
     }
   }
 
@@ -165,12 +163,11 @@ struct Int4Tiles {
     tile_store<G>(sums + group % (2 * kGroups) * kTileRows * kPanel, 64);
   }
 
-  void add(int64_t group, const float* steps, const float* wholes, __m512 (&total)[kTileRows]) const {
-    const __m512 scale = _mm512_load_ps(scales + group * kPanel), low = _mm512_load_ps(least + group * kPanel);
+  void add(int64_t group, const float* steps, __m512 (&total)[kTileRows]) const {
+    const __m512 scale = _mm512_load_ps(scales + group * kPanel);
     const int32_t* from = sums + group % (2 * kGroups) * kTileRows * kPanel;
 #pragma GCC unroll 16
     for (int r = 0; r < kTileRows; ++r) {
-      if constexpr (Min) total[r] = _mm512_fmadd_ps(low, _mm512_set1_ps(wholes[r * groups + group]), total[r]);
       const __m512 step = _mm512_mul_ps(scale, _mm512_set1_ps(steps[r * groups + group]));
       total[r] = _mm512_fmadd_ps(step, _mm512_cvtepi32_ps(_mm512_load_si512(from + r * kPanel)), total[r]);
     }
@@ -178,7 +175,7 @@ struct Int4Tiles {
 
   void rows(int64_t panel, int64_t row, int64_t count) const {
     const uint8_t* x = p.prepared + row * p.row_bytes;
-    const float *steps = p.group_scale + row * groups, *wholes = p.group_sum + row * groups;
+    const float* steps = p.group_scale + row * groups;
     __m512 total[kTileRows];
 #pragma GCC unroll 16
     for (int r = 0; r < kTileRows; ++r) total[r] = _mm512_setzero_ps();
@@ -188,14 +185,14 @@ struct Int4Tiles {
     dot<3>(x, 3);
     for (int64_t group = 0; group < groups; group += kGroups) {
       dot<0>(x, group + 4);
-      add(group, steps, wholes, total);
+      add(group, steps, total);
       dot<1>(x, group + 5);
-      add(group + 1, steps, wholes, total);
+      add(group + 1, steps, total);
       if (group + 2 == groups) break;
       dot<2>(x, group + 6);
-      add(group + 2, steps, wholes, total);
+      add(group + 2, steps, total);
       dot<3>(x, group + 7);
-      add(group + 3, steps, wholes, total);
+      add(group + 3, steps, total);
     }
     alignas(64) float out[kTileRows][kPanel];
 #pragma GCC unroll 16

@@ -103,8 +103,8 @@ struct Int8 {
   }
 };
 
-template <int R, bool Min>
-struct Int4Block {
+template <int R, int P>
+struct Int4 {
   static void run(const Product& p, int64_t panel, int64_t row) {
     const uint8_t* w = p.data + panel * p.panel_bytes;
     const int64_t groups = p.in_padded / kGroup4;
@@ -136,18 +136,14 @@ struct Int4Block {
 #pragma GCC unroll 2
         for (int h = 0; h < 2; ++h) {
           __m256i whole = _mm256_madd_epi16(sums[r][h], ones);
-          if constexpr (!Min) whole = _mm256_add_epi32(whole, _mm256_set1_epi32(p.group_offset[at]));
+          whole = _mm256_add_epi32(whole, _mm256_set1_epi32(p.group_offset[at]));
           const __m128i* halves = reinterpret_cast<const __m128i*>(scales + 16 * h);
-          if constexpr (Min) {
-            const __m256 least = _mm256_cvtph_ps(_mm_loadu_si128(halves + 4));
-            total[r][h] = _mm256_fmadd_ps(least, _mm256_set1_ps(p.group_sum[at]), total[r][h]);
-          }
           const __m256 scale = _mm256_cvtph_ps(_mm_loadu_si128(halves));
           const __m256 step = _mm256_mul_ps(scale, _mm256_set1_ps(p.group_scale[at]));
           total[r][h] = _mm256_fmadd_ps(step, _mm256_cvtepi32_ps(whole), total[r][h]);
         }
       }
-      if (group % 2) w += Min ? 640 : 576;
+      if (group % 2) w += kBlock4Bytes;
     }
     for (int r = 0; r < R; ++r) {
       float totals[kPanel];
@@ -157,22 +153,11 @@ struct Int4Block {
   }
 };
 
-template <int R, int P>
-using Int4 = Int4Block<R, false>;
-template <int R, int P>
-using Int4Min = Int4Block<R, true>;
-
-void panels(const Product& p, int64_t first, int64_t last) {
-  switch (p.format) {
-    case Format::bf16: return Each<Bf16, 3, 3, 1>::run(p, first, last);
-    case Format::int8: return Each<Int8, 2, 2, 1>::run(p, first, last);
-    case Format::int4: return Each<Int4, 2, 2, 1>::run(p, first, last);
-    case Format::int4_min: return Each<Int4Min, 2, 2, 1>::run(p, first, last);
-  }
-}
-
 }  // namespace
 
-const Kernels avx2_kernels = {"avx2", prepare_rows<false>, panels, &avx2_sequences, false, read_words};
+const Kernels avx2_kernels = {
+    "avx2", prepare_rows<false>,
+    panels<Each<Bf16, 3, 3, 1>, Each<Int8, 2, 2, 1>, Each<Int4, 2, 2, 1>>,
+    &avx2_sequences, false, read_words};
 
 }  // namespace griffin

@@ -207,9 +207,9 @@ struct Int8 {
 };
 
 // int4 weights: blocks of 64 inputs = 8 vectors of nibbles (a group of 32 in each half), the 2 x 16 scales in
-// half precision and, with `Min`, as many smallest values.
-template <int R, int P, bool Min>
-struct Int4Block {
+// half precision.
+template <int R, int P>
+struct Int4 {
   // With few rows the high nibbles stay where they are, 16 times too large, and are summed apart: a shift less
   // for each vector, and half as long a chain of sums that wait for each other.
   static constexpr bool kApart = R * P <= 2;
@@ -227,7 +227,7 @@ struct Int4Block {
     const __m512i nibble = _mm512_set1_epi8(15), upper = _mm512_set1_epi8(static_cast<char>(0xf0));
     // A whole block at a time, so that every load goes ahead by the same stride: the hardware sees that and looks ahead.
 #pragma GCC unroll 1
-    for (int64_t block = 0; block < groups; block += 2, w += Min ? 640 : 576) {
+    for (int64_t block = 0; block < groups; block += 2, w += kBlock4Bytes) {
 #pragma GCC unroll 2
      for (int half = 0; half < 2; ++half, x += kGroup4) {
       const uint8_t* v = w + half * 256;
@@ -237,7 +237,7 @@ struct Int4Block {
       for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
         for (int n = 0; n < P; ++n) {
-          sum[r][n] = Min ? _mm512_setzero_si512() : _mm512_set1_epi32(p.group_offset[at + r * groups]);
+          sum[r][n] = _mm512_set1_epi32(p.group_offset[at + r * groups]);
           if constexpr (kApart) highs[r][n] = _mm512_setzero_si512();
         }
       }
@@ -271,9 +271,6 @@ struct Int4Block {
         for (int r = 0; r < R; ++r) {
           __m512i whole = sum[r][n];
           if constexpr (kApart) whole = _mm512_add_epi32(whole, _mm512_srai_epi32(highs[r][n], 4));
-          if constexpr (Min) {
-            total[r][n] = _mm512_fmadd_ps(halves(scales + 64), _mm512_set1_ps(p.group_sum[at + r * groups]), total[r][n]);
-          }
           // Below 2^24 in magnitude, so the conversion is exact.
           const __m512 step = _mm512_mul_ps(scale, _mm512_set1_ps(p.group_scale[at + r * groups]));
           total[r][n] = _mm512_fmadd_ps(step, _mm512_cvtepi32_ps(whole), total[r][n]);
@@ -293,56 +290,62 @@ struct Int4Block {
   }
 };
 
-template <int R, int P>
-using Int4 = Int4Block<R, P, false>;
-template <int R, int P>
-using Int4Min = Int4Block<R, P, true>;
-
 #if defined(__AMX_TILE__)
 #include "tiles.h"
 
 #include "amx.h"
 
 // Integer sums are exact, so few rows may take other instructions; bfloat16 pairs have to take the same.
-constexpr int64_t kFew = 3;
+constexpr int kFew = 3;
 
-void panels(const Product& p, int64_t first, int64_t last) {
-  if (p.format == Format::bf16) {
-    return p.pairs ? tile_panels_bf16(p, first, last) : Each<Bf16, 12, 12, 1>::run(p, first, last);
+// float32 activations, or pairs on tiles.
+struct AnyBf16 {
+  static void run(const Product& p, int64_t first, int64_t last) {
+    p.pairs ? tile_panels_bf16(p, first, last) : Each<Bf16, 12, 12, 1>::run(p, first, last);
   }
-  if (p.format == Format::int8) {
-    return p.rows > kFew ? tile_panels_int8(p, first, last) : Each<Int8, kFew, 1, 1>::run(p, first, last);
-  }
-  if (p.format == Format::int4) {
-    return p.rows > kFew ? Int4Tiles<false>::run(p, first, last) : Each<Int4, kFew, 1, 1>::run(p, first, last);
-  }
-  p.rows > kFew ? Int4Tiles<true>::run(p, first, last) : Each<Int4Min, kFew, 1, 1>::run(p, first, last);
-}
-#else
-void panels(const Product& p, int64_t first, int64_t last) {
-  switch (p.format) {
-    case Format::bf16:
-#if defined(__AVX512BF16__)
-      if (p.pairs) return Each<Bf16Pairs, 8, 6, 4>::run(p, first, last);
-#endif
-      return Each<Bf16, 12, 12, 1>::run(p, first, last);
-    case Format::int8: return Each<Int8, 8, 6, 2>::run(p, first, last);
-    case Format::int4: return Each<Int4, 8, 4, 2>::run(p, first, last);
-    case Format::int4_min: return Each<Int4Min, 8, 4, 2>::run(p, first, last);
-  }
-}
+};
 
-#endif
+// Few rows, or many on tiles.
+struct AnyInt8 {
+  static void run(const Product& p, int64_t first, int64_t last) {
+    p.rows > kFew ? tile_panels_int8(p, first, last) : Each<Int8, kFew, 1, 1>::run(p, first, last);
+  }
+};
+struct AnyInt4 {
+  static void run(const Product& p, int64_t first, int64_t last) {
+    p.rows > kFew ? Int4Tiles::run(p, first, last) : Each<Int4, kFew, 1, 1>::run(p, first, last);
+  }
+};
 
 }  // namespace
 
-#if defined(__AMX_TILE__)
-const Kernels amx_kernels = {"amx", prepare_rows<true>, panels, &amx_sequences, true, read_words,
-                             768 << 10, kDeep * kTileBytes};
-#elif defined(__AVX512BF16__)
-const Kernels avx512_bf16_kernels = {"avx512_bf16", prepare_rows<true>, panels, &avx512_bf16_sequences, true, read_words};
+const Kernels amx_kernels = {"amx", prepare_rows<true>, panels<AnyBf16, AnyInt8, AnyInt4>,
+                             &amx_sequences, true, read_words, 768 << 10, kDeep * kTileBytes};
 #else
-const Kernels avx512_kernels = {"avx512", prepare_rows<true>, panels, &avx512_sequences, false, read_words};
+using AnyInt8 = Each<Int8, 8, 6, 2>;
+using AnyInt4 = Each<Int4, 8, 4, 2>;
+
+#if defined(__AVX512BF16__)
+// float32 activations, or pairs.
+struct AnyBf16 {
+  static void run(const Product& p, int64_t first, int64_t last) {
+    p.pairs ? Each<Bf16Pairs, 8, 6, 4>::run(p, first, last)
+            : Each<Bf16, 12, 12, 1>::run(p, first, last);
+  }
+};
+
+}  // namespace
+
+const Kernels avx512_bf16_kernels = {
+    "avx512_bf16", prepare_rows<true>, panels<AnyBf16, AnyInt8, AnyInt4>,
+    &avx512_bf16_sequences, true, read_words};
+#else
+}  // namespace
+
+const Kernels avx512_kernels = {
+    "avx512", prepare_rows<true>, panels<Each<Bf16, 12, 12, 1>, AnyInt8, AnyInt4>,
+    &avx512_sequences, false, read_words};
+#endif
 #endif
 
 }  // namespace griffin

@@ -86,8 +86,8 @@ struct Int8 {
   }
 };
 
-template <int R, bool Min>
-struct Int4Block {
+template <int R, int P>
+struct Int4 {
   static void run(const Product& p, int64_t panel, int64_t row) {
     const uint8_t* w = p.data + panel * p.panel_bytes;
     const int64_t groups = p.in_padded / kGroup4;
@@ -100,7 +100,7 @@ struct Int4Block {
       const uint8_t* scales = w + 512 + group % 2 * 32;
       int32x4_t sums[R][4];
       for (int r = 0; r < R; ++r) {
-        const int32_t offset = Min ? 0 : p.group_offset[(row + r) * groups + group];
+        const int32_t offset = p.group_offset[(row + r) * groups + group];
         for (int v = 0; v < 4; ++v) sums[r][v] = vdupq_n_s32(offset);
       }
       for (int j = 0; j < 4; ++j) {
@@ -119,14 +119,11 @@ struct Int4Block {
       for (int r = 0; r < R; ++r) {
         const int64_t at = (row + r) * groups + group;
         for (int v = 0; v < 4; ++v) {
-          if constexpr (Min) {
-            total[r][v] = vfmaq_n_f32(total[r][v], halves(scales + 64 + 8 * v), p.group_sum[at]);
-          }
           const float32x4_t step = vmulq_n_f32(halves(scales + 8 * v), p.group_scale[at]);
           total[r][v] = vfmaq_f32(total[r][v], step, vcvtq_f32_s32(sums[r][v]));
         }
       }
-      if (group % 2) w += Min ? 640 : 576;
+      if (group % 2) w += kBlock4Bytes;
     }
     for (int r = 0; r < R; ++r) {
       float totals[kPanel];
@@ -136,22 +133,11 @@ struct Int4Block {
   }
 };
 
-template <int R, int P>
-using Int4 = Int4Block<R, false>;
-template <int R, int P>
-using Int4Min = Int4Block<R, true>;
-
-void panels(const Product& p, int64_t first, int64_t last) {
-  switch (p.format) {
-    case Format::bf16: return Each<Bf16, 3, 3, 1>::run(p, first, last);
-    case Format::int8: return Each<Int8, 3, 3, 1>::run(p, first, last);
-    case Format::int4: return Each<Int4, 2, 2, 1>::run(p, first, last);
-    case Format::int4_min: return Each<Int4Min, 2, 2, 1>::run(p, first, last);
-  }
-}
-
 }  // namespace
 
-const Kernels neon_kernels = {"neon", prepare_rows<true>, panels, &neon_sequences, false, read_words};
+const Kernels neon_kernels = {
+    "neon", prepare_rows<true>,
+    panels<Each<Bf16, 3, 3, 1>, Each<Int8, 3, 3, 1>, Each<Int4, 2, 2, 1>>,
+    &neon_sequences, false, read_words};
 
 }  // namespace griffin

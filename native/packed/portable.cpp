@@ -63,8 +63,8 @@ struct Int8 {
   }
 };
 
-template <int R, bool Min>
-struct Int4Block {
+template <int R, int P>
+struct Int4 {
   static void run(const Product& p, int64_t panel, int64_t row) {
     static_assert(R == 1);
     const uint8_t* w = p.data + panel * p.panel_bytes;
@@ -74,7 +74,7 @@ struct Int4Block {
     for (int64_t group = 0; group < groups; ++group, q += kGroup4) {
       const int64_t at = row * groups + group;
       int32_t sums[kPanel];
-      for (int o = 0; o < kPanel; ++o) sums[o] = Min ? 0 : p.group_offset[at];
+      for (int o = 0; o < kPanel; ++o) sums[o] = p.group_offset[at];
       for (int j = 0; j < 4; ++j) {
         const uint8_t* v = w + group % 2 * 256 + j * 64;
         for (int o = 0; o < kPanel; ++o) {
@@ -83,35 +83,22 @@ struct Int4Block {
           }
         }
       }
-      uint16_t scale[kPanel], least[kPanel];
+      uint16_t scale[kPanel];
       __builtin_memcpy(scale, w + 512 + group % 2 * 32, 32);
-      if constexpr (Min) __builtin_memcpy(least, w + 576 + group % 2 * 32, 32);
       for (int o = 0; o < kPanel; ++o) {
-        if constexpr (Min) totals[o] += from_half(least[o]) * p.group_sum[at];
         totals[o] += from_half(scale[o]) * p.group_scale[at] * static_cast<float>(sums[o]);
       }
-      if (group % 2) w += Min ? 640 : 576;
+      if (group % 2) w += kBlock4Bytes;
     }
     write(p, row, panel, totals);
   }
 };
 
-template <int R, int P>
-using Int4 = Int4Block<R, false>;
-template <int R, int P>
-using Int4Min = Int4Block<R, true>;
-
-void panels(const Product& p, int64_t first, int64_t last) {
-  switch (p.format) {
-    case Format::bf16: return Each<Bf16, 1, 1, 1>::run(p, first, last);
-    case Format::int8: return Each<Int8, 1, 1, 1>::run(p, first, last);
-    case Format::int4: return Each<Int4, 1, 1, 1>::run(p, first, last);
-    case Format::int4_min: return Each<Int4Min, 1, 1, 1>::run(p, first, last);
-  }
-}
-
 }  // namespace
 
-const Kernels portable_kernels = {"portable", prepare_rows<false>, panels, &portable_sequences, false, read_words};
+const Kernels portable_kernels = {
+    "portable", prepare_rows<false>,
+    panels<Each<Bf16, 1, 1, 1>, Each<Int8, 1, 1, 1>, Each<Int4, 1, 1, 1>>,
+    &portable_sequences, false, read_words};
 
 }  // namespace griffin

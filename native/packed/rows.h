@@ -102,7 +102,6 @@ inline void quantise_groups(const Product& p, int64_t row) {
     }
     p.group_scale[group] = step;
     p.group_offset[group] = -8 * sum;
-    p.group_sum[group] = static_cast<float>(sum) * step;
   }
 }
 
@@ -127,8 +126,7 @@ inline void prepare_row(const Product& p, int64_t row) {
   switch (p.format) {
     case Format::bf16: return p.pairs ? copy_row(p, row) : widen_row<X>(p, row);
     case Format::int8: return quantise_row<Digits, X>(p, row);
-    case Format::int4:
-    case Format::int4_min: return quantise_groups<X>(p, row);
+    case Format::int4: return quantise_groups<X>(p, row);
   }
 }
 
@@ -196,6 +194,16 @@ struct Each {
     for (int64_t panel = first; panel < last; ++panel) some<Few>(p, panel, row, p.rows - row);
   }
 };
+
+// The panels of a product, by what an instruction set has for each format.
+template <class OfBf16, class OfInt8, class OfInt4>
+void panels(const Product& p, int64_t first, int64_t last) {
+  switch (p.format) {
+    case Format::bf16: return OfBf16::run(p, first, last);
+    case Format::int8: return OfInt8::run(p, first, last);
+    case Format::int4: return OfInt4::run(p, first, last);
+  }
+}
 
 inline uint64_t read_words(const uint64_t* from, int64_t count) {
   uint64_t sums[32] = {};

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from griffin import ops
 from griffin.ops import native
+from griffin.ops.packed_linear import LAYOUTS
 from tests.ops.test_packed_linear import draw
 
 needs_native = pytest.mark.skipif(not native.built(), reason="the native kernels are not built")
@@ -99,7 +100,7 @@ def test_nothing_behind_the_last_weight_is_read(dtype: torch.dtype, chosen: str)
         for rows in (1, 5, 33):
             x = draw(rows, 70, seed=1, dtype=dtype)
             assert torch.equal(ops.linear(before_a_wall(x), walled), ops.linear(x, weight))
-            for format in ("bf16", "int8", "int4", "int4_min"):
+            for format in LAYOUTS:
                 packed = ops.pack(weight, format)
                 there = packed._replace(data=before_a_wall(packed.data))
                 found = ops.packed_linear(before_a_wall(x), there)

@@ -13,30 +13,30 @@ from griffin import ops
 
 
 @pytest.mark.parametrize("size", [1, 1 << 16, (3 << 20) + 5, 20 << 20])
-def test_rooms_lie_apart_and_begin_with_a_line(size: int) -> None:
-    rooms = [ops.packed_room((size,)) for _ in range(5)]
-    for number, room in enumerate(rooms):
-        assert room.shape == (size,) and room.dtype == torch.uint8 and room.data_ptr() % 64 == 0
-        room.fill_(number)
-    assert all(bool((room == number).all()) for number, room in enumerate(rooms))
+def test_pieces_lie_apart_and_begin_with_a_line(size: int) -> None:
+    pieces = [ops.allocate((size,)) for _ in range(5)]
+    for number, piece in enumerate(pieces):
+        assert piece.shape == (size,) and piece.dtype == torch.uint8 and piece.data_ptr() % 64 == 0
+        piece.fill_(number)
+    assert all(bool((piece == number).all()) for number, piece in enumerate(pieces))
 
 
-def test_a_block_goes_with_its_last_room() -> None:
+def test_a_block_goes_with_its_last_piece() -> None:
     def resident() -> int:
         fields = Path("/proc/self/statm").read_text().split()
         return int(fields[1]) * 4096
 
     if not Path("/proc/self/statm").exists():
         pytest.skip("no /proc")
-    ops.packed_room((60 << 20,)).fill_(1)
+    ops.allocate((60 << 20,)).fill_(1)
     gc.collect()
     before = resident()
-    rooms = [ops.packed_room((8 << 20,)).fill_(1) for _ in range(24)]
+    pieces = [ops.allocate((8 << 20,)).fill_(1) for _ in range(24)]
     full = resident()
     assert (
         full - before > 90 << 20
     )  # of 192 MiB; elsewhere in the process memory may go back meanwhile
-    del rooms
+    del pieces
     gc.collect()
     assert full - resident() > 90 << 20, "all but the block that is filled now"
 
@@ -45,8 +45,8 @@ def test_each_has_a_storage_of_its_own() -> None:
     """A write to one says nothing about another, wherever it was made, and saving one saves no
     other."""
     with torch.inference_mode():
-        ops.packed_room((1 << 20,)).fill_(1)
-    one, other = ops.packed_room((1 << 20,)), ops.packed_room((1 << 20,))
+        ops.allocate((1 << 20,)).fill_(1)
+    one, other = ops.allocate((1 << 20,)), ops.allocate((1 << 20,))
     version = other._version
     one.fill_(1)
     assert other._version == version and one.untyped_storage().nbytes() == 1 << 20
@@ -58,7 +58,7 @@ def test_each_has_a_storage_of_its_own() -> None:
 def test_a_default_device_does_not_move_them() -> None:
     with torch.device("meta"):
         made = [
-            ops.packed_room((10,)),
+            ops.allocate((10,)),
             *ops.zeros_together(
                 [torch.empty(3, device="meta"), torch.empty(9 << 20, device="meta")]
             ),
@@ -66,10 +66,10 @@ def test_a_default_device_does_not_move_them() -> None:
     assert [t.device.type for t in made] == ["cpu"] * 3
 
 
-def test_settled_weights_are_equal_and_elsewhere() -> None:
+def test_unmapped_weights_are_equal_and_elsewhere() -> None:
     weight = torch.randn(300, 200, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
-    settled = ops.settle(weight)
-    assert torch.equal(settled, weight) and settled.data_ptr() != weight.data_ptr()
+    copied = ops.unmap(weight)
+    assert torch.equal(copied, weight) and copied.data_ptr() != weight.data_ptr()
 
 
 @pytest.mark.parametrize("rows", [3, 300_000])

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from griffin import ops
 from griffin.ops import native
-from griffin.ops.packed_linear import FORMATS, pack, pack_int4, pack_int8, panel_bytes, unpack
-from griffin.ops.packed_linear.packed import LONGEST
+from griffin.ops.packed_linear import LAYOUTS, get_layout, pack, pack_int4, pack_int8, unpack
+from griffin.ops.packed_linear.int8 import LONGEST
 
 needs_native = pytest.mark.skipif(not native.built(), reason="the native kernels are not built")
 SHAPES = [(1, 1), (16, 64), (17, 33), (40, 128), (63, 500), (5, 1000)]
@@ -31,7 +31,7 @@ def test_bf16_packs_exactly(shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("format", ["int8", "int4", "int4_min"])
+@pytest.mark.parametrize("format", ["int8", "int4"])
 def test_integers_are_within_half_a_step(format: str, shape: tuple[int, int]) -> None:
     weight = draw(*shape)
     error = (unpack(pack(weight, format)) - weight).abs()
@@ -39,10 +39,8 @@ def test_integers_are_within_half_a_step(format: str, shape: tuple[int, int]) ->
         step = weight.abs().amax(1, keepdim=True) / 127
     else:
         groups = torch.nn.functional.pad(weight, (0, -shape[1] % 32)).unflatten(1, (-1, 32))
-        # The symmetric format reaches 7 steps on one side, so its far end can be a whole step off.
-        step = (
-            groups.abs().amax(2) / 4 if format == "int4" else (groups.amax(2) - groups.amin(2)) / 15
-        )
+        # It reaches 7 steps on one side, so its far end can be a whole step off.
+        step = groups.abs().amax(2) / 4
         step = step.repeat_interleave(32, 1)[:, : shape[1]]
     assert (error <= step * 0.51 + 1e-3 * weight.abs().max()).all()
 
@@ -53,18 +51,11 @@ def test_int4_keeps_every_value(shape: tuple[int, int]) -> None:
     values = torch.randint(16, shape, generator=generator, dtype=torch.uint8)
     groups = (shape[0], -(-shape[1] // 32))
     scale = (torch.rand(groups, generator=generator) + 0.5).half()
-    least = torch.randn(groups, generator=generator).half()
-
-    def wide(t: Tensor) -> Tensor:
-        return t.float().repeat_interleave(32, 1)[:, : shape[1]]
-
-    assert torch.equal(unpack(pack_int4(values, scale)), (values.float() - 8) * wide(scale))
-    assert torch.equal(
-        unpack(pack_int4(values, scale, least)), values.float() * wide(scale) + wide(least)
-    )
+    wide = scale.float().repeat_interleave(32, 1)[:, : shape[1]]
+    assert torch.equal(unpack(pack_int4(values, scale)), (values.float() - 8) * wide)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", LAYOUTS)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("implementation", ["eager", *(f"native {name}" for name in SETS)])
@@ -110,8 +101,7 @@ def test_int8_activations_keep_sixteen_bits() -> None:
 @pytest.mark.parametrize(
     "implementation", ["reference", "eager", *(["native"] if native.built() else [])]
 )
-@pytest.mark.parametrize("format", ["int4", "int4_min"])
-def test_int4_activations_keep_eight_bits_of_their_group(format: str, implementation: str) -> None:
+def test_int4_activations_keep_eight_bits_of_their_group(implementation: str) -> None:
     """An outlier costs its own group its precision and no other; each value is within half a
     step."""
     weight = torch.zeros(16, 96)
@@ -123,7 +113,7 @@ def test_int4_activations_keep_eight_bits_of_their_group(format: str, implementa
         got = [
             float(
                 ops.packed_linear(
-                    torch.where(torch.arange(96) // 32 == g, x, 0), pack(weight, format)
+                    torch.where(torch.arange(96) // 32 == g, x, 0), pack(weight, "int4")
                 )[0, 0]
             )
             for g in range(3)
@@ -146,7 +136,7 @@ def test_gradients_pass_through_rounded_activations(implementation: str) -> None
 
 @needs_native
 @pytest.mark.parametrize("chosen", SETS)
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_rows_and_threads_do_not_change_a_bit(
     format: str, chosen: str, dtype: torch.dtype, threads: None
@@ -171,7 +161,7 @@ def test_rows_and_threads_do_not_change_a_bit(
 
 @needs_native
 @pytest.mark.parametrize("chosen", SETS)
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", LAYOUTS)
 def test_many_rows_of_many_inputs(format: str, chosen: str) -> None:
     """Where inputs are taken in slabs and rows in groups, for the caches' sake, no bit changes
     either."""
@@ -218,7 +208,7 @@ def test_largest_sums_do_not_overflow() -> None:
 
 
 @needs_native
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", LAYOUTS)
 def test_what_is_not_finite_stays_so(format: str) -> None:
     packed, x = pack(draw(20, 70), format), draw(3, 70)
     x[1, 5] = float("nan")
@@ -242,7 +232,7 @@ def test_it_reads_no_uninitialised_output(threads: None) -> None:
         torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", LAYOUTS)
 def test_gradients(format: str) -> None:
     packed = pack(draw(24, 40), format)
     x, bias = draw(2, 3, 40, seed=1).requires_grad_(), draw(24, seed=2).requires_grad_()
@@ -280,7 +270,16 @@ def test_refusals_say_why() -> None:
         pack_int4(torch.full((16, 32), 16, dtype=torch.uint8), torch.ones(16, 1))
     with pytest.raises(ValueError, match="matrix"):
         pack(draw(24), "int8")
-    assert panel_bytes("int4", 65) == 2 * 576
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("format", LAYOUTS)
+def test_a_layout_knows_its_sizes(format: str, shape: tuple[int, int]) -> None:
+    packed, layout = pack(draw(*shape), format), get_layout(format)
+    assert packed.data.shape == layout.data_shape(*shape)
+    assert packed.nbytes == layout.nbytes(*shape)
+    assert (packed.scale is not None) == layout.row_scales
+    assert get_layout("int4").data_shape(17, 65) == (2, 2 * 576)
 
 
 @needs_native

@@ -9,7 +9,7 @@ from griffin import ops
 from griffin.model import Griffin
 from griffin.model.layers import Embedding
 from griffin.model.packed import PackedWeight, install, packable, packed_format
-from griffin.ops.packed_linear.activations import met
+from griffin.ops.packed_linear.activations import round_activations
 from griffin.quant import FORMATS, quantize_model
 from tests.conftest import GRIFFIN, HAWK, TOYS, make_model, make_tokens
 
@@ -24,10 +24,12 @@ def unpacked(packed: Griffin, plain: Griffin) -> Griffin:
             plain.get_parameter(name + ".weight").copy_(layer.weight)
             module, format = plain.get_submodule(name), layer.format
             if isinstance(module, Embedding):
-                module.unembed = lambda x, f=module.unembed, format=format: f(met(x, format))
+                module.unembed = lambda x, f=module.unembed, format=format: f(
+                    round_activations(x, format)
+                )
             else:
                 module.register_forward_pre_hook(
-                    lambda _, given, format=format: (met(given[0], format),)
+                    lambda _, given, format=format: (round_activations(given[0], format),)
                 )
     return plain
 

@@ -7,30 +7,23 @@ from torch import Tensor
 
 from griffin.ops.dispatch import implementation
 from griffin.ops.packed_linear.embedding import look_up, packed_matrix
-from griffin.ops.packed_linear.packed import (
-    FORMATS,
-    Packed,
-    pack,
-    pack_bf16,
-    pack_int4,
-    pack_int8,
-    panel_bytes,
-    round_int4,
-    round_int8,
-    unpack,
-)
+from griffin.ops.packed_linear.int4 import pack_int4, round_int4
+from griffin.ops.packed_linear.int8 import pack_int8, round_int8
+from griffin.ops.packed_linear.layouts import LAYOUTS, get_layout, pack, unpack
+from griffin.ops.packed_linear.packed import PANEL, Layout, Packed
 
 __all__ = [
-    "FORMATS",
+    "LAYOUTS",
+    "PANEL",
+    "Layout",
     "Packed",
+    "get_layout",
     "look_up",
     "pack",
-    "pack_bf16",
     "pack_int4",
     "pack_int8",
     "packed_linear",
     "packed_matrix",
-    "panel_bytes",
     "round_int4",
     "round_int8",
     "unpack",

@@ -1,5 +1,4 @@
-"""How activations meet 4-bit weights: a signed byte each, in steps of their group's largest
-magnitude."""
+"""Activations rounded for 4-bit weights: a signed byte each, in steps of their group's largest."""
 
 from __future__ import annotations
 
@@ -7,25 +6,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from griffin.ops.packed_linear.packed import GROUP
+from griffin.ops.packed_linear.layouts import get_layout
 
 _LARGEST = 127
 _LEAST = 1e-30  # below it a group counts as zeros, so that no step is too small to divide by
 
 
-def met(x: Tensor, format: str) -> Tensor:
+def round_activations(x: Tensor, format: str) -> Tensor:
     """Return activations (..., I) as a product with weights of `format` takes them, in x's type.
 
-    int4, int4_min: each group of 32 inputs rounded to whole steps of its largest magnitude / 127,
-                    computed in float32; something that is not finite makes its group NaN. The
-                    gradient passes through.
-    others:         as they are. (The native int8 kernels round to 15 bits and a sign, which is not
-                    told apart from float32 sums here.)
+    int4:   each group of 32 inputs is rounded to whole steps of its largest magnitude / 127,
+            computed in float32; something that is not finite makes its group NaN. The gradient
+            passes through.
+    others: as they are. (The native int8 kernels round to 15 bits and a sign; the difference is
+            below that of float32 sums, so it is not repeated here.)
     """
-    if not format.startswith("int4"):
+    group = get_layout(format).activation_group
+    if group is None:
         return x
     inputs = x.shape[-1]
-    groups = functional.pad(x.detach().float(), (0, -inputs % GROUP)).unflatten(-1, (-1, GROUP))
+    groups = functional.pad(x.detach().float(), (0, -inputs % group)).unflatten(-1, (-1, group))
     largest = groups.abs().amax(-1, keepdim=True)
     inverse = torch.where(largest < _LEAST, 0, _LARGEST / largest)
     step = torch.where(largest < _LEAST, 0, largest / _LARGEST)

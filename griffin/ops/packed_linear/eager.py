@@ -8,14 +8,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from griffin.ops.linear import padded_rows
-from griffin.ops.packed_linear.activations import met
-from griffin.ops.packed_linear.packed import PANEL, Packed, unpack_rows
+from griffin.ops.packed_linear.activations import round_activations
+from griffin.ops.packed_linear.layouts import unpack_rows
+from griffin.ops.packed_linear.packed import PANEL, Packed
 
 _PANELS = 128  # unpacked at once: 2,048 rows
 
 
 def packed_linear(x: Tensor, packed: Packed, bias: Tensor | None, out_dtype: torch.dtype) -> Tensor:
-    x = met(x, packed.format)
+    x = round_activations(x, packed.format)
     rows = x.numel() // x.shape[-1]
     flat = functional.pad(
         x.reshape(rows, x.shape[-1]), (0, 0, 0, padded_rows(rows, x.dtype) - rows)

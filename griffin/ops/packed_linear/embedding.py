@@ -9,7 +9,8 @@ from torch import Tensor
 
 from griffin.ops import native
 from griffin.ops.dispatch import natively
-from griffin.ops.packed_linear.packed import FORMATS, PANEL, Packed, unpack
+from griffin.ops.packed_linear.layouts import get_layout, unpack
+from griffin.ops.packed_linear.packed import PANEL, Packed
 
 _LOOKUPS = 512  # rows unpacked at once: their panels are unpacked whole, 16 rows for each
 
@@ -44,4 +45,5 @@ def _rows(packed: Packed, ids: Tensor, dtype: torch.dtype) -> Tensor:
 def packed_matrix(packed: Packed, bias: Tensor | None) -> Any:
     """Return the native module's view of packed weights and a bias; it does not keep them alive."""
     data, scale, format, out_features, in_features = packed
-    return native.matrix(FORMATS.index(format), data, scale, out_features, in_features, bias)
+    number = get_layout(format).number
+    return native.matrix(number, data, scale, out_features, in_features, bias)

@@ -57,7 +57,7 @@ if hasattr(
     )
 
 
-def room(shape: Sequence[int]) -> Tensor:
+def allocate(shape: Sequence[int]) -> Tensor:
     """Return a new uint8 tensor on the CPU, its contents arbitrary.
 
     It shares a block with others, which goes back to the system with the last of them.
@@ -74,12 +74,11 @@ def room(shape: Sequence[int]) -> Tensor:
         return _block.take(size).view(*shape)
 
 
-def settle(data: Tensor) -> Tensor:
-    """Return a copy of weights in memory of its own; what does not lie on the CPU is left as it
-    is."""
+def unmap(data: Tensor) -> Tensor:
+    """Return weights in memory of their own instead of a mapped file's; on a GPU, as they are."""
     if data.device.type != "cpu":
         return data
-    return room((data.nbytes,)).view(data.dtype).view(data.shape).copy_(data)
+    return allocate((data.nbytes,)).view(data.dtype).view(data.shape).copy_(data)
 
 
 def zeros_together(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from griffin.ops import native
-from griffin.ops.packed_linear.packed import FORMATS, Packed, panel_bytes, unpack
+from griffin.ops.packed_linear.layouts import get_layout, unpack
+from griffin.ops.packed_linear.packed import PANEL, Packed
 
 
 def packed_linear(x: Tensor, packed: Packed, bias: Tensor | None, out_dtype: torch.dtype) -> Tensor:
@@ -31,11 +32,12 @@ def _run(
     in_features: int,
     out_dtype: torch.dtype,
 ) -> Tensor:
-    size = panel_bytes(format, in_features)
-    if data.shape != (-(-out_features // 16), size) or not data.is_contiguous():
+    layout = get_layout(format)
+    shape = layout.data_shape(out_features, in_features)
+    if data.shape != shape or not data.is_contiguous():
         raise ValueError(
-            f"{format} weights ({out_features}, {in_features}) are contiguous bytes "
-            f"{(-(-out_features // 16), size)}, not {tuple(data.shape)}"
+            f"{format} weights ({out_features}, {in_features}) are contiguous bytes {shape}, not"
+            f" {tuple(data.shape)}"
         )
     for name, tensor in (("x", x), ("bias", bias)):
         if tensor is not None and (tensor.dtype not in _TYPES or tensor.device.type != "cpu"):
@@ -45,19 +47,16 @@ def _run(
             )
     if out_dtype not in _TYPES:
         raise ValueError(f"the native product returns float32 or bfloat16, not {out_dtype}")
-    if (format == "int8") != (scale is not None) or (
-        scale is not None and len(scale) != 16 * len(data)
-    ):
-        raise ValueError(
-            "int8 weights, and no others, come with one scale for each packed output row"
-        )
+    scales, wanted = 0 if scale is None else len(scale), PANEL * len(data) * layout.row_scales
+    if scales != wanted:
+        raise ValueError(f"{format} weights of this shape have {wanted} row scales, not {scales}")
     x = x.contiguous()
     y = torch.empty(*x.shape[:-1], out_features, dtype=out_dtype)
     if not y.numel():
         return y
     bias = bias if bias is None else bias.contiguous()
     native.module().packed_linear(
-        native.matrix(FORMATS.index(format), data, scale, out_features, in_features, bias),
+        native.matrix(layout.number, data, scale, out_features, in_features, bias),
         x.data_ptr(),
         _TYPES[x.dtype],
         x.numel() // in_features,
