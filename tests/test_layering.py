@@ -47,7 +47,6 @@ ALLOWED: dict[str, set[str]] = {
         "text",
     },
     "train": {"model", "checkpoints", "text", "ops"},
-    "evals": {"llm", "answer", "model"},
     "bench": {"loading", "model", "ops", "engine", "sampling", "sessions"},
     "cli": {
         *(
@@ -65,7 +64,7 @@ ALLOWED: dict[str, set[str]] = {
             "model",
         ),
         *("ops", "quant"),
-        *("conversation", "sessions", "server", "train", "evals", "bench"),
+        *("conversation", "sessions", "server", "train", "bench"),
     },
 }
 # What only tests and benchmarks/ use, and benchmarks/ itself, which is in no wheel.

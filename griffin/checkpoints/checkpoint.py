@@ -117,11 +117,11 @@ class Checkpoint:
 
     def dtype(self, name: str) -> torch.dtype:
         """Return the type a tensor is stored in; that of the norms for a quantized matrix."""
-        return self._source.dtype(self._origins[name].rule.deepmind)
+        return self._source.dtype(self._origins[name].rule.stored)
 
     def where(self, name: str) -> Path:
         """Return the file that holds a tensor."""
-        return self._source.where(self._origins[name].rule.deepmind)
+        return self._source.where(self._origins[name].rule.stored)
 
     @property
     def nbytes(self) -> int:
@@ -154,7 +154,7 @@ class Checkpoint:
         return part.clone(memory_format=torch.contiguous_format)
 
     def _spare(self, origin: Origin) -> Source:
-        stored = origin.rule.deepmind
+        stored = origin.rule.stored
         size = self._source.dtype(stored).itemsize * torch.Size(self._source.shape(stored)).numel()
         if self._scratch is None:
             self._scratch = self._reopen()
@@ -166,7 +166,7 @@ class Checkpoint:
 
     def _part(self, source: Source, name: str) -> Tensor:
         origin = self._origins[name]
-        stored = origin.rule.deepmind
+        stored = origin.rule.stored
         whole = self._halves.pop(stored, None)
         if whole is None:
             whole = source.read(stored)

@@ -53,14 +53,14 @@ PAIR_BIAS = Transform(
 
 @dataclass(frozen=True)
 class Rule:
-    """One DeepMind tensor and the Hugging Face tensors it holds."""
+    """One tensor as it is stored, and the Hugging Face tensors it holds."""
 
-    deepmind: str
+    stored: str
     huggingface: tuple[str, ...]
     transform: Transform
 
     def shape(self, shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
-        """Return the shape of the DeepMind tensor, given those of the Hugging Face ones."""
+        """Return the shape of the stored tensor, given those of the Hugging Face ones."""
         parts = tuple(torch.empty(shapes[name], device="meta") for name in self.huggingface)
         return tuple(self.transform.join(parts).shape)
 
@@ -113,7 +113,7 @@ def rules(config: GriffinConfig, flavour: Flavour) -> dict[str, Rule]:
             names = tuple(f"{new}mlp_block.{name}.{suffix}" for name in up)
             found.append(Rule(f"{old}mlp_block.ffw_up.{part}", names, transform))
     found.append(Rule("final_norm.scale", ("model.final_norm.weight",), COPY))
-    return {rule.deepmind: rule for rule in found}
+    return {rule.stored: rule for rule in found}
 
 
 def deepmind_shapes(config: GriffinConfig, flavour: Flavour) -> dict[str, tuple[int, ...]]:

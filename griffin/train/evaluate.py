@@ -9,27 +9,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from griffin.model import Griffin
 from griffin.train.corpus import TextFile
-from griffin.train.loss import chunked_cross_entropy
-from griffin.train.packing import Batch, TokenStore, pad_documents
-
-
-def row_nats(
-    model: Griffin, batch: Batch, dtype: torch.dtype = torch.float32
-) -> tuple[Tensor, Tensor]:
-    """Return the summed nats of a batch's targets and how many there are; gradients flow from the
-    former.
-
-    dtype is that of the matrix products; bfloat16 runs the trunk under autocast over float32
-    weights.
-    """
-    with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
-        hidden, _ = model.trunk(batch.tokens, segment_pos=batch.segment_pos)
-    cap = model.config.logits_soft_cap
-    return chunked_cross_entropy(hidden, model.head_weight, batch.targets, batch.mask, cap, dtype)
+from griffin.train.loss import chunked_cross_entropy, row_nats
+from griffin.train.packing import TokenStore, pad_documents
 
 
 @torch.no_grad()

@@ -18,7 +18,8 @@ from griffin.model import Griffin
 from griffin.model.init import init_weights
 from griffin.train.checkpoint import Progress, latest_checkpoint, load_checkpoint, save_checkpoint
 from griffin.train.data import claim_folder, prepare_data
-from griffin.train.evaluate import bits_in_rows, row_nats, validation_documents
+from griffin.train.evaluate import bits_in_rows, validation_documents
+from griffin.train.loss import row_nats
 from griffin.train.optim import learning_rate, make_optimizer
 from griffin.train.packing import Packer
 from griffin.train.recipe import Recipe

@@ -17,6 +17,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from griffin.model import Griffin
+from griffin.train.packing import Batch
+
 # Entries in a tile of logits: 8 MB in float32. Smaller tiles cost more passes over the head, larger
 # ones leave the cache; between half and four times this, speed is the same.
 TILE = 2_097_152
@@ -78,6 +81,20 @@ def chunked_cross_entropy(
         torch.is_grad_enabled(),
     )
     return nats, torch.tensor(wanted.numel())
+
+
+def row_nats(
+    model: Griffin, batch: Batch, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    """Return the summed nats of a batch's targets and how many there are.
+
+    Gradients flow from the nats. dtype is that of the matrix products; bfloat16 runs the trunk
+    under autocast over float32 weights.
+    """
+    with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
+        hidden, _ = model.trunk(batch.tokens, segment_pos=batch.segment_pos)
+    cap = model.config.logits_soft_cap
+    return chunked_cross_entropy(hidden, model.head_weight, batch.targets, batch.mask, cap, dtype)
 
 
 class _CrossEntropy(torch.autograd.Function):

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from griffin.train.checkpoint import latest_checkpoint
-from griffin.train.evaluate import row_nats
 from griffin.train.loop import DivergedError, Interrupted, Trainer
+from griffin.train.loss import row_nats
 from griffin.train.packing import Batch
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
