@@ -1,4 +1,5 @@
-// The Python face of the kernels: addresses and sizes in, nothing out. griffin/ops checks what it passes.
+// The Python face of the kernels: addresses and sizes in, nothing out. griffin/ops checks what it
+// passes.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -22,155 +23,177 @@
 namespace nb = nanobind;
 
 namespace griffin {
+
+// What Python holds as a number, as a pointer to whatever a kernel takes.
+struct Address {
+  uint64_t value;
+
+  template <class T>
+  operator T*() const {
+    return reinterpret_cast<T*>(static_cast<uintptr_t>(value));
+  }
+};
+
+}  // namespace griffin
+
+namespace nanobind::detail {
+
+// Reads a T from a Python number.
+template <class T, class Number>
+struct from_number {
+  NB_TYPE_CASTER(T, const_name("int"))
+
+  bool from_python(handle from, uint8_t flags, cleanup_list* list) noexcept {
+    make_caster<Number> number;
+    if (!number.from_python(from, flags, list)) return false;
+    value = T{number.value};
+    return true;
+  }
+};
+
+template <>
+struct type_caster<griffin::Address> : from_number<griffin::Address, uint64_t> {};
+template <>
+struct type_caster<griffin::Type> : from_number<griffin::Type, int> {};
+template <>
+struct type_caster<griffin::Format> : from_number<griffin::Format, int> {};
+
+}  // namespace nanobind::detail
+
+namespace griffin {
 namespace {
 
 #include "scratch.h"
 
-const void* at(uint64_t address) { return reinterpret_cast<const void*>(static_cast<uintptr_t>(address)); }
-
-Matrix matrix(int format, uint64_t data, uint64_t scale, int64_t outputs, int64_t inputs, int64_t panel_bytes,
-              uint64_t bias, int bias_type) {
-  return {static_cast<Format>(format), static_cast<const uint8_t*>(at(data)), static_cast<const float*>(at(scale)),
-          outputs, inputs, panel_bytes, at(bias), static_cast<Type>(bias_type)};
+void packed_linear(const Matrix& m, Address x, Type x_type, int64_t rows, Address y, Type y_type,
+                   int threads) {
+  nb::gil_scoped_release release;
+  const Results results{y, y_type};
+  uint8_t* memory = scratch().get(product_bytes(m, rows));
+  multiply(&m, &results, 1, x, x_type, rows, memory, threads);
 }
 
-void packed_linear(const Matrix& m, uint64_t x, int x_type, int64_t rows, uint64_t y, int y_type, int threads) {
+void look_up_rows(const Matrix& m, Address ids, int64_t count, float scale, Type type, Address y) {
   nb::gil_scoped_release release;
-  const Results results{const_cast<void*>(at(y)), static_cast<Type>(y_type)};
-  multiply(&m, &results, 1, at(x), static_cast<Type>(x_type), rows, scratch().get(product_bytes(m, rows)), threads);
+  look_up(m, ids, count, scale, type, y);
 }
 
-void look_up_rows(const Matrix& m, uint64_t ids, int64_t count, float scale, int type, uint64_t y) {
+void pack(Address from, int64_t rows, int64_t inputs, Address to, int threads) {
   nb::gil_scoped_release release;
-  look_up(m, static_cast<const int64_t*>(at(ids)), count, scale, static_cast<Type>(type), const_cast<void*>(at(y)));
+  pack_pairs(from, rows, inputs, to, threads);
 }
 
-void pack(uint64_t from, int64_t rows, int64_t inputs, uint64_t to, int threads) {
+void scan(Type type, int64_t rows, int64_t steps, int64_t width, Address x, Address a, Address h0,
+          Address h, Address last, Address every, int threads) {
   nb::gil_scoped_release release;
-  pack_pairs(static_cast<const uint16_t*>(at(from)), rows, inputs,
-             static_cast<uint32_t*>(const_cast<void*>(at(to))), threads);
+  run(Scan{type, rows, steps, width, x, a, h0, h, last, every}, threads);
 }
 
-void* out(uint64_t address) { return const_cast<void*>(at(address)); }
-const int64_t* numbers(uint64_t address) { return static_cast<const int64_t*>(at(address)); }
-
-void scan(int type, int64_t rows, int64_t steps, int64_t width, uint64_t x, uint64_t a, uint64_t h0, uint64_t h,
-          uint64_t last, uint64_t every, int threads) {
+void scan_gradient(Type type, int64_t rows, int64_t steps, int64_t width, Address a, Address dh,
+                   Address every, Address h0, Address dlast, Address dx, Address da, Address dh0,
+                   int threads) {
   nb::gil_scoped_release release;
-  const Scan s{static_cast<Type>(type), rows, steps, width, at(x), at(a), at(h0), out(h), out(last), out(every)};
-  run(s, threads);
+  run(ScanGradient{type, rows, steps, width, a, dh, every, h0, dlast, dx, da, dh0}, threads);
 }
 
-void scan_gradient(int type, int64_t rows, int64_t steps, int64_t width, uint64_t a, uint64_t dh, uint64_t every,
-                   uint64_t h0, uint64_t dlast, uint64_t dx, uint64_t da, uint64_t dh0, int threads) {
+void unit(Type type, int64_t rows, int64_t steps, int64_t width, int64_t blocks, Address x,
+          Address wi, Address bi, Address wr, Address br, Address param, Address position,
+          Address h0, Address h, Address last, int threads) {
   nb::gil_scoped_release release;
-  const ScanGradient s{static_cast<Type>(type), rows, steps, width, at(a), at(dh), at(every), at(h0), at(dlast),
-                       out(dx), out(da), out(dh0)};
-  run(s, threads);
-}
-
-void unit(int type, int64_t rows, int64_t steps, int64_t width, int64_t blocks, uint64_t x, uint64_t wi,
-          uint64_t bi, uint64_t wr, uint64_t br, uint64_t param, uint64_t position, uint64_t h0, uint64_t h,
-          uint64_t last, int threads) {
-  nb::gil_scoped_release release;
-  const Unit u{static_cast<Type>(type), rows, steps, width, blocks, at(x), at(wi), at(bi), at(wr), at(br),
-               at(param), numbers(position), at(h0), out(h), out(last), nullptr, nullptr, nullptr};
+  const Unit u{type,  rows,     steps, width, blocks, x,       wi,      bi,     wr, br,
+               param, position, h0,    h,     last,   nullptr, nullptr, nullptr};
   run(u, threads);
 }
 
-void unit_of_gates(int type, int64_t rows, int64_t steps, int64_t width, uint64_t x, uint64_t gate_i,
-                   uint64_t gate_r, uint64_t param, uint64_t position, uint64_t h0, uint64_t h, uint64_t last,
-                   uint64_t every, int threads) {
+void unit_of_gates(Type type, int64_t rows, int64_t steps, int64_t width, Address x,
+                   Address gate_i, Address gate_r, Address param, Address position, Address h0,
+                   Address h, Address last, Address every, int threads) {
   nb::gil_scoped_release release;
-  const Unit u{static_cast<Type>(type), rows, steps, width, 1, at(x), nullptr, nullptr, nullptr, nullptr,
-               at(param), numbers(position), at(h0), out(h), out(last), at(gate_i), at(gate_r), out(every)};
+  const Unit u{type,  rows,     steps, width, 1,    x,      nullptr, nullptr, nullptr, nullptr,
+               param, position, h0,    h,     last, gate_i, gate_r,  every};
   run(u, threads);
 }
 
-void unit_gradient(int type, int64_t rows, int64_t steps, int64_t width, uint64_t x, uint64_t dh,
-                   uint64_t gate_i, uint64_t gate_r, uint64_t every, uint64_t param, uint64_t position,
-                   uint64_t h0, uint64_t dlast, uint64_t dx, uint64_t dgate_i, uint64_t dgate_r, uint64_t drate,
-                   uint64_t dh0, int threads) {
+void unit_gradient(Type type, int64_t rows, int64_t steps, int64_t width, Address x, Address dh,
+                   Address gate_i, Address gate_r, Address every, Address param, Address position,
+                   Address h0, Address dlast, Address dx, Address dgate_i, Address dgate_r,
+                   Address drate, Address dh0, int threads) {
   nb::gil_scoped_release release;
-  const UnitGradient u{static_cast<Type>(type), rows, steps, width, at(x), at(dh), at(gate_i), at(gate_r),
-                       at(every), at(param), numbers(position), at(h0), at(dlast), out(dx), out(dgate_i),
-                       out(dgate_r), out(drate), out(dh0)};
+  const UnitGradient u{type,     rows, steps, width, x,       dh,      gate_i, gate_r, every, param,
+                       position, h0,   dlast, dx,    dgate_i, dgate_r, drate,  dh0};
   run(u, threads);
 }
 
-void convolution(int type, int64_t rows, int64_t steps, int64_t width, int64_t taps, uint64_t x, uint64_t weight,
-                 uint64_t bias, uint64_t position, uint64_t cache, uint64_t y, uint64_t left, int threads) {
+void convolution(Type type, int64_t rows, int64_t steps, int64_t width, int64_t taps, Address x,
+                 Address weight, Address bias, Address position, Address cache, Address y,
+                 Address left, int threads) {
   nb::gil_scoped_release release;
-  const Convolution v{static_cast<Type>(type), rows, steps, width, taps, at(x), at(weight), at(bias),
-                      numbers(position), at(cache), out(y), out(left)};
-  run(v, threads);
+  run(Convolution{type, rows, steps, width, taps, x, weight, bias, position, cache, y, left},
+      threads);
 }
 
-void attention(int type, int64_t rows, int64_t steps, int64_t heads, int64_t kv_heads, int64_t width, int64_t slots,
-               uint64_t q, uint64_t k, uint64_t v, uint64_t ring_k, uint64_t ring_v, uint64_t position, uint64_t y,
-               int threads) {
+void attention(Type type, int64_t rows, int64_t steps, int64_t heads, int64_t kv_heads,
+               int64_t width, int64_t slots, Address q, Address k, Address v, Address ring_k,
+               Address ring_v, Address position, Address y, int threads) {
   nb::gil_scoped_release release;
   Attention n{};
-  n.type = static_cast<Type>(type);
+  n.type = type;
   n.rows = rows;
   n.steps = steps;
   n.heads = heads;
   n.kv_heads = kv_heads;
   n.width = width;
   n.slots = slots;
-  n.q = at(q);
-  n.k = at(k);
-  n.v = at(v);
-  n.ring_k = at(ring_k);
-  n.ring_v = at(ring_v);
-  n.y = out(y);
-  attend(n, numbers(position), threads);
+  n.q = q;
+  n.k = k;
+  n.v = v;
+  n.ring_k = ring_k;
+  n.ring_v = ring_v;
+  n.y = y;
+  attend(n, position, threads);
 }
 
-void norm(int type, int64_t rows, int64_t width, uint64_t x, uint64_t weight, double eps, uint64_t y, int threads) {
-  nb::gil_scoped_release release;
-  const Norm n{static_cast<Type>(type), rows, width, at(x), nullptr, at(weight), eps, nullptr, out(y)};
-  run(n, threads);
-}
-
-void gated(int type, int64_t count, uint64_t gate, uint64_t x, uint64_t y, int threads) {
-  nb::gil_scoped_release release;
-  const Gated g{static_cast<Type>(type), count, at(gate), at(x), out(y)};
-  run(g, threads);
-}
-
-void rope(int type, int64_t tokens, int64_t heads, int64_t width, int64_t half, uint64_t x, uint64_t cos, uint64_t sin,
+void norm(Type type, int64_t rows, int64_t width, Address x, Address weight, double eps, Address y,
           int threads) {
   nb::gil_scoped_release release;
-  const Rope r{static_cast<Type>(type), tokens, heads, width, half, out(x), at(cos), at(sin)};
-  run(r, threads);
+  run(Norm{type, rows, width, x, nullptr, weight, eps, nullptr, y}, threads);
 }
 
-void cosines(int type, uint64_t position, int64_t tokens, uint64_t frequency, int64_t half, uint64_t cos, uint64_t sin) {
+void gated(Type type, int64_t count, Address gate, Address x, Address y, int threads) {
   nb::gil_scoped_release release;
-  rope_table(static_cast<Type>(type), numbers(position), tokens, static_cast<const double*>(at(frequency)), half,
-             out(cos), out(sin));
+  run(Gated{type, count, gate, x, y}, threads);
 }
 
-void soft_cap(uint64_t x, int64_t count, float cap, int threads) {
+void rope(Type type, int64_t tokens, int64_t heads, int64_t width, int64_t half, Address x,
+          Address cos, Address sin, int threads) {
   nb::gil_scoped_release release;
-  const SoftCap s{count, cap, static_cast<float*>(out(x))};
-  run(s, threads);
+  run(Rope{type, tokens, heads, width, half, x, cos, sin}, threads);
 }
 
-void linear_rows(int type, int64_t rows, int64_t in, int64_t outputs, uint64_t x, uint64_t w, uint64_t bias, uint64_t y,
-                 int threads) {
+void cosines(Type type, Address position, int64_t tokens, Address frequency, int64_t half,
+             Address cos, Address sin) {
   nb::gil_scoped_release release;
-  run(Linear{static_cast<Type>(type), rows, in, outputs, at(x), at(w), at(bias), out(y), nullptr}, threads);
+  rope_table(type, position, tokens, frequency, half, cos, sin);
+}
+
+void soft_cap(Address x, int64_t count, float cap, int threads) {
+  nb::gil_scoped_release release;
+  run(SoftCap{count, cap, x}, threads);
+}
+
+void linear_rows(Type type, int64_t rows, int64_t in, int64_t outputs, Address x, Address w,
+                 Address bias, Address y, int threads) {
+  nb::gil_scoped_release release;
+  run(Linear{type, rows, in, outputs, x, w, bias, y, nullptr}, threads);
 }
 
 // Read tokens through a whole model; Ctrl-C is heard between two layers of a long reading.
-void run_trunk(const Trunk& trunk, uint64_t tokens, int64_t rows, int64_t steps, uint64_t before,
-               const std::vector<uint64_t>& state, uint64_t hidden, int threads) {
+void run_trunk(const Trunk& trunk, Address tokens, int64_t rows, int64_t steps, Address before,
+               const std::vector<uint64_t>& state, Address hidden, int threads) {
   nb::gil_scoped_release release;
   std::vector<void*> tensors;
-  for (const uint64_t address : state) tensors.push_back(out(address));
-  trunk.run(numbers(tokens), rows, steps, numbers(before), tensors, out(hidden), threads, [&] {
+  for (const uint64_t address : state) tensors.push_back(Address{address});
+  trunk.run(tokens, rows, steps, before, tensors, hidden, threads, [&] {
     if (rows * steps <= 16) return;
     nb::gil_scoped_acquire hold;
     if (PyErr_CheckSignals() != 0) throw nb::python_error();
@@ -178,9 +201,9 @@ void run_trunk(const Trunk& trunk, uint64_t tokens, int64_t rows, int64_t steps,
 }
 
 // Seconds to read `bytes` at `address` once, from first to last, each thread its own share.
-double read_seconds(uint64_t address, int64_t bytes, int threads) {
+double read_seconds(Address address, int64_t bytes, int threads) {
   nb::gil_scoped_release release;
-  const auto* words = static_cast<const uint64_t*>(at(address));
+  const uint64_t* words = address;
   const Kernels& kernels = active();
   constexpr int64_t kPiece = 1 << 17;  // words: 1 MiB
   const int64_t count = bytes / 8;
@@ -191,7 +214,7 @@ double read_seconds(uint64_t address, int64_t bytes, int threads) {
     total += kernels.read(words + first * kPiece, end - first * kPiece);
   });
   const auto end = std::chrono::steady_clock::now();
-  // Told to the caller in a way that no compiler can leave the reading out.
+  // The sum counts for the result, so that no compiler can leave the reading out.
   return std::chrono::duration<double>(end - begin).count() + (total.load() == 1 ? 1e-12 : 0);
 }
 
@@ -204,7 +227,41 @@ std::vector<std::string> names() {
 }
 
 void use(const std::string& name) {
-  if (!force(name.c_str())) throw std::invalid_argument("this machine has no kernels named " + name);
+  if (!force(name.c_str())) {
+    throw std::invalid_argument("this machine has no kernels named " + name);
+  }
+}
+
+// What a trunk is made of. Every field is given by its name, in the order of the struct.
+void bind_trunk(nb::module_& m) {
+  using nb::arg;
+  nb::class_<Shape>(m, "Shape", "A model's sizes.")
+      .def(nb::init<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t,
+                    int64_t>(),
+           nb::kw_only(), arg("width"), arg("lru_width"), arg("mlp_width"), arg("heads"),
+           arg("kv_heads"), arg("head_width"), arg("slots"), arg("conv_width"),
+           arg("gate_blocks"));
+  nb::class_<RecurrentWeights>(m, "RecurrentWeights", "Of a recurrent block and its norm.")
+      .def(nb::init<Address, Matrix, Matrix, Matrix, Address, Address, Address, Address, Address,
+                    Address, Address>(),
+           nb::kw_only(), arg("norm"), arg("linear_x"), arg("linear_y"), arg("linear_out"),
+           arg("conv_weight"), arg("conv_bias"), arg("input_gate_weight"), arg("input_gate_bias"),
+           arg("recurrent_gate_weight"), arg("recurrent_gate_bias"), arg("recurrent_param"));
+  nb::class_<AttentionWeights>(m, "AttentionWeights", "Of an attention block and its norm.")
+      .def(nb::init<Address, Matrix, Matrix, Matrix, Matrix>(), nb::kw_only(), arg("norm"),
+           arg("q_proj"), arg("k_proj"), arg("v_proj"), arg("o_proj"));
+  nb::class_<MlpWeights>(m, "MlpWeights", "Of an MLP and its norm.")
+      .def(nb::init<Address, Matrix, Matrix, Matrix>(), nb::kw_only(), arg("norm"),
+           arg("gate_proj"), arg("up_proj"), arg("down_proj"));
+  using Frequencies = std::vector<double>;
+  nb::class_<Trunk>(m, "Trunk", "A model's blocks, for reading without gradients.")
+      .def(nb::init<Type, const Shape&, double, const Frequencies&, const Matrix&, float,
+                    Address>(),
+           nb::kw_only(), arg("type"), arg("shape"), arg("eps"), arg("frequencies"),
+           arg("embedding"), arg("scale"), arg("final_norm"))
+      .def("add", nb::overload_cast<const RecurrentWeights&, const MlpWeights&>(&Trunk::add))
+      .def("add", nb::overload_cast<const AttentionWeights&, const MlpWeights&>(&Trunk::add))
+      .def("run", &run_trunk);
 }
 
 }  // namespace
@@ -213,36 +270,22 @@ void use(const std::string& name) {
 NB_MODULE(_native, m) {
   using namespace griffin;
   m.doc() = "CPU kernels of griffin; called through griffin.ops.";
-  m.def("instruction_sets", &names, "Return the instruction sets this machine can run, the fastest first.");
-  m.def("instruction_set", [] { return std::string(active().name); }, "Return the instruction set in use.");
-  m.def("use_instruction_set", &use, nb::arg("name"), "Run the kernels of another instruction set.");
+  m.def("instruction_sets", &names,
+        "Return the instruction sets this machine can run, the fastest first.");
+  m.def("instruction_set", [] { return std::string(active().name); },
+        "Return the instruction set in use.");
+  m.def("use_instruction_set", &use, nb::arg("name"),
+        "Run the kernels of another instruction set.");
   m.attr("largest_gate") = kLargestGate;
   m.attr("most_taps") = kMostTaps;
   m.attr("most_queries") = kMostQueries;
   m.attr("largest_head") = kLargestHead;
-  nb::class_<Matrix>(m, "Matrix", "A packed matrix and its bias; whoever makes one keeps their memory.")
-      .def("__init__",
-           [](Matrix* self, int format, uint64_t data, uint64_t scale, int64_t outputs, int64_t inputs,
-              int64_t panel_bytes, uint64_t bias, int bias_type) {
-             new (self) Matrix(matrix(format, data, scale, outputs, inputs, panel_bytes, bias, bias_type));
-           });
-  nb::class_<Trunk>(m, "Trunk", "A model's blocks, for reading without gradients.")
-      .def("__init__",
-           [](Trunk* self, int type, const std::vector<int64_t>& sizes, double eps,
-              const std::vector<double>& frequencies, const Matrix& embedding, float scale, uint64_t final_norm) {
-             new (self) Trunk(static_cast<Type>(type), sizes, eps, frequencies, embedding, scale, at(final_norm));
-           })
-      .def("add_recurrent",
-           [](Trunk& self, uint64_t norm, const std::vector<Matrix>& matrices, const std::vector<uint64_t>& tensors) {
-             std::vector<const void*> pointers;
-             for (const uint64_t address : tensors) pointers.push_back(at(address));
-             self.add_recurrent(at(norm), matrices, pointers);
-           })
-      .def("add_attention", [](Trunk& self, uint64_t norm,
-                               const std::vector<Matrix>& matrices) { self.add_attention(at(norm), matrices); })
-      .def("add_mlp", [](Trunk& self, uint64_t norm,
-                         const std::vector<Matrix>& matrices) { self.add_mlp(at(norm), matrices); })
-      .def("run", &run_trunk);
+  nb::class_<Matrix>(m, "Matrix",
+                     "A packed matrix and its bias; whoever makes one keeps their memory.")
+      .def(nb::init<Format, Address, Address, int64_t, int64_t, int64_t, Address, Type>(),
+           nb::arg("format"), nb::arg("data"), nb::arg("scale"), nb::arg("out"), nb::arg("inputs"),
+           nb::arg("panel_bytes"), nb::arg("bias"), nb::arg("bias_type"));
+  bind_trunk(m);
   m.def("packed_linear", &packed_linear);
   m.def("look_up", &look_up_rows);
   m.def("pack_pairs", &pack);

@@ -29,8 +29,8 @@ struct Carver {
 
 }  // namespace
 
-void rope_table(Type type, const int64_t* position, int64_t tokens, const double* frequency, int64_t half, void* cos,
-                void* sin) {
+void rope_table(Type type, const int64_t* position, int64_t tokens, const double* frequency,
+                int64_t half, void* cos, void* sin) {
   for (int64_t t = 0; t < tokens; ++t) {
     for (int64_t j = 0; j < half; ++j) {
       const double angle = static_cast<double>(position[t] > 0 ? position[t] : 0) * frequency[j];
@@ -45,25 +45,22 @@ void rope_table(Type type, const int64_t* position, int64_t tokens, const double
   }
 }
 
-Trunk::Trunk(Type type, const std::vector<int64_t>& sizes, double eps, const std::vector<double>& frequencies,
+Trunk::Trunk(Type type, const Shape& shape, double eps, const std::vector<double>& frequencies,
              const Matrix& embedding, float scale, const void* final_norm)
-    : type_(type), width_(sizes.at(0)), lru_width_(sizes.at(1)), mlp_width_(sizes.at(2)), heads_(sizes.at(3)),
-      kv_heads_(sizes.at(4)), head_width_(sizes.at(5)), slots_(sizes.at(6)), taps_(sizes.at(7)),
-      gate_blocks_(sizes.at(8)), eps_(eps), frequencies_(frequencies), embedding_(embedding), scale_(scale),
-      final_norm_(final_norm) {}
+    : type_(type), shape_(shape), eps_(eps), frequencies_(frequencies), embedding_(embedding),
+      scale_(scale), final_norm_(final_norm) {}
 
-void Trunk::add_recurrent(const void* norm, const std::vector<Matrix>& matrices,
-                          const std::vector<const void*>& tensors) {
-  layers_.push_back({true, norm, matrices, tensors, nullptr, {}});
+void Trunk::add(const RecurrentWeights& temporal, const MlpWeights& mlp) {
+  layers_.push_back({temporal, mlp});
+  matrices_.insert(matrices_.end(), {temporal.linear_x, temporal.linear_y, temporal.linear_out,
+                                     mlp.gate_proj, mlp.up_proj, mlp.down_proj});
 }
 
-void Trunk::add_attention(const void* norm, const std::vector<Matrix>& matrices) {
-  layers_.push_back({false, norm, matrices, {}, nullptr, {}});
-}
-
-void Trunk::add_mlp(const void* norm, const std::vector<Matrix>& matrices) {
-  layers_.back().mlp_norm = norm;
-  layers_.back().mlp = matrices;
+void Trunk::add(const AttentionWeights& temporal, const MlpWeights& mlp) {
+  layers_.push_back({temporal, mlp});
+  matrices_.insert(matrices_.end(),
+                   {temporal.q_proj, temporal.k_proj, temporal.v_proj, temporal.o_proj,
+                    mlp.gate_proj, mlp.up_proj, mlp.down_proj});
 }
 
 // What one call works on. Buffers hold a vector for each of the B * T tokens.
@@ -71,42 +68,42 @@ struct Trunk::Call {
   const Trunk& trunk;
   int64_t rows, steps, tokens;
   int threads;
-  int64_t *position = nullptr;
+  int64_t* position = nullptr;
   void *cos = nullptr, *sin = nullptr;
-  void *x = nullptr, *inner = nullptr, *out = nullptr;    // (tokens, D)
-  void *a = nullptr, *b = nullptr, *c = nullptr;          // (tokens, the widest of what is between)
+  void *x = nullptr, *inner = nullptr, *out = nullptr;  // (tokens, D)
+  void *a = nullptr, *b = nullptr, *c = nullptr;  // (tokens, the widest of what is between)
   void* left = nullptr;
   uint8_t* product = nullptr;
 
   void carve(Carver& carver) {
+    const Shape& shape = trunk.shape_;
     const int64_t size = size_of(trunk.type_), wide = size < 4 ? 4 : size;
     const int64_t half = static_cast<int64_t>(trunk.frequencies_.size());
-    const int64_t attention = trunk.heads_ * trunk.head_width_;
-    const int64_t between = std::max({trunk.lru_width_, trunk.mlp_width_, attention});
+    const int64_t attention = shape.heads * shape.head_width;
+    const int64_t between = std::max({shape.lru_width, shape.mlp_width, attention});
     carver.take(position, tokens * 8);
     carver.take(cos, tokens * half * wide);
     carver.take(sin, tokens * half * wide);
-    for (void** buffer : {&x, &inner, &out}) carver.take(*buffer, tokens * trunk.width_ * size);
+    for (void** buffer : {&x, &inner, &out}) carver.take(*buffer, tokens * shape.width * size);
     for (void** buffer : {&a, &b, &c}) carver.take(*buffer, tokens * between * size);
-    carver.take(left, rows * (trunk.taps_ - 1) * trunk.lru_width_ * size);
+    carver.take(left, rows * (shape.conv_width - 1) * shape.lru_width * size);
     int64_t most = 0;
-    for (const Layer& layer : trunk.layers_) {
-      for (const Matrix& m : layer.matrices) most = std::max(most, product_bytes(m, tokens));
-      for (const Matrix& m : layer.mlp) most = std::max(most, product_bytes(m, tokens));
-    }
+    for (const Matrix& m : trunk.matrices_) most = std::max(most, product_bytes(m, tokens));
     carver.take(product, most);
   }
 
   template <size_t N>
-  void multiply(const Matrix* matrices, void* const (&to)[N], const void* from) {
+  void multiply(const Matrix (&matrices)[N], void* const (&to)[N], const void* from) {
     Results results[N];
     for (size_t k = 0; k < N; ++k) results[k] = {to[k], trunk.type_};
-    griffin::multiply(matrices, results, static_cast<int>(N), from, trunk.type_, tokens, product, threads);
+    griffin::multiply(matrices, results, static_cast<int>(N), from, trunk.type_, tokens, product,
+                      threads);
   }
 
   // inner = norm(x), or x += out first.
   void norm(const void* weight, bool add, void* to) {
-    const Norm n{trunk.type_, tokens, trunk.width_, x, add ? out : nullptr, weight, trunk.eps_, add ? x : nullptr, to};
+    const Norm n{trunk.type_, tokens, trunk.shape_.width, x, add ? out : nullptr, weight,
+                 trunk.eps_, add ? x : nullptr, to};
     griffin::run(n, threads);
   }
 
@@ -116,39 +113,55 @@ struct Trunk::Call {
   }
 
   void rotate(void* heads, int64_t count) {
-    const Rope r{trunk.type_, tokens, count, trunk.head_width_, static_cast<int64_t>(trunk.frequencies_.size()), heads,
-                 cos, sin};
+    const int64_t half = static_cast<int64_t>(trunk.frequencies_.size());
+    const Rope r{trunk.type_, tokens, count, trunk.shape_.head_width, half, heads, cos, sin};
     if (r.half) griffin::run(r, threads);
   }
 };
 
-void Trunk::recur(const Layer& layer, Call& call, void* conv, void* lru) const {
-  call.multiply(layer.matrices.data(), {call.a, call.b}, call.inner);
-  const Convolution v{type_, call.rows, call.steps, lru_width_, taps_, call.a, layer.tensors[0], layer.tensors[1],
-                      call.position, conv, call.c, call.left};
+void Trunk::recur(const RecurrentWeights& w, Call& call, void* conv, void* lru) const {
+  const int64_t width = shape_.lru_width, taps = shape_.conv_width;
+  call.multiply({w.linear_x, w.linear_y}, {call.a, call.b}, call.inner);
+  const Convolution v{type_, call.rows, call.steps, width, taps, call.a, w.conv_weight,
+                      w.conv_bias, call.position, conv, call.c, call.left};
   griffin::run(v, call.threads);
-  std::memcpy(conv, call.left, static_cast<size_t>(call.rows * (taps_ - 1) * lru_width_ * size_of(type_)));
+  const int64_t bytes = call.rows * (taps - 1) * width * size_of(type_);
+  std::memcpy(conv, call.left, static_cast<size_t>(bytes));
 
-  const auto& t = layer.tensors;
-  const Unit u{type_, call.rows, call.steps, lru_width_, gate_blocks_, call.c, t[2], t[3], t[4], t[5], t[6],
-               call.position, lru, call.a, lru, nullptr, nullptr, nullptr};
+  Unit u{};
+  u.type = type_;
+  u.rows = call.rows;
+  u.steps = call.steps;
+  u.width = width;
+  u.blocks = shape_.gate_blocks;
+  u.x = call.c;
+  u.wi = w.input_gate_weight;
+  u.bi = w.input_gate_bias;
+  u.wr = w.recurrent_gate_weight;
+  u.br = w.recurrent_gate_bias;
+  u.param = w.recurrent_param;
+  u.position = call.position;
+  u.h0 = lru;
+  u.h = call.a;
+  u.last = lru;
   griffin::run(u, call.threads);
-  call.gated(call.b, call.a, lru_width_, call.c);
-  call.multiply(&layer.matrices[2], {call.out}, call.c);
+  call.gated(call.b, call.a, width, call.c);
+  call.multiply({w.linear_out}, {call.out}, call.c);
 }
 
-void Trunk::attend(const Layer& layer, Call& call, void* ring_k, void* ring_v) const {
-  call.multiply(layer.matrices.data(), {call.a, call.b, call.c}, call.inner);
-  call.rotate(call.a, heads_);
-  call.rotate(call.b, kv_heads_);
+void Trunk::attend(const AttentionWeights& w, Call& call, void* ring_k, void* ring_v) const {
+  const int64_t slots = shape_.slots;
+  call.multiply({w.q_proj, w.k_proj, w.v_proj}, {call.a, call.b, call.c}, call.inner);
+  call.rotate(call.a, shape_.heads);
+  call.rotate(call.b, shape_.kv_heads);
   Attention n{};
   n.type = type_;
   n.rows = call.rows;
   n.steps = call.steps;
-  n.heads = heads_;
-  n.kv_heads = kv_heads_;
-  n.width = head_width_;
-  n.slots = slots_;
+  n.heads = shape_.heads;
+  n.kv_heads = shape_.kv_heads;
+  n.width = shape_.head_width;
+  n.slots = slots;
   n.q = call.a;
   n.k = call.b;
   n.v = call.c;
@@ -157,17 +170,20 @@ void Trunk::attend(const Layer& layer, Call& call, void* ring_k, void* ring_v) c
   n.y = call.inner;
   griffin::attend(n, call.position, call.threads);
   // Only now: the oldest key, whose slot the new one takes, was still seen.
-  const int64_t bytes = kv_heads_ * head_width_ * size_of(type_);
+  const int64_t bytes = shape_.kv_heads * shape_.head_width * size_of(type_);
+  const auto keep = [&](void* ring, const void* from, int64_t slot, int64_t token) {
+    std::memcpy(static_cast<uint8_t*>(ring) + slot * bytes,
+                static_cast<const uint8_t*>(from) + token * bytes, static_cast<size_t>(bytes));
+  };
   for (int64_t row = 0; row < call.rows; ++row) {
-    for (int64_t step = std::max<int64_t>(0, call.steps - slots_); step < call.steps; ++step) {
-      const int64_t from = row * call.steps + step, to = row * slots_ + call.position[from] % slots_;
-      std::memcpy(static_cast<uint8_t*>(ring_k) + to * bytes, static_cast<uint8_t*>(call.b) + from * bytes,
-                  static_cast<size_t>(bytes));
-      std::memcpy(static_cast<uint8_t*>(ring_v) + to * bytes, static_cast<uint8_t*>(call.c) + from * bytes,
-                  static_cast<size_t>(bytes));
+    for (int64_t step = std::max<int64_t>(0, call.steps - slots); step < call.steps; ++step) {
+      const int64_t token = row * call.steps + step;
+      const int64_t slot = row * slots + call.position[token] % slots;
+      keep(ring_k, call.b, slot, token);
+      keep(ring_v, call.c, slot, token);
     }
   }
-  call.multiply(&layer.matrices[3], {call.out}, call.inner);
+  call.multiply({w.o_proj}, {call.out}, call.inner);
 }
 
 void Trunk::run(const int64_t* tokens, int64_t rows, int64_t steps, const int64_t* before,
@@ -182,23 +198,30 @@ void Trunk::run(const int64_t* tokens, int64_t rows, int64_t steps, const int64_
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t step = 0; step < steps; ++step) call.position[row * steps + step] = before[row] + step;
   }
-  rope_table(type_, call.position, call.tokens, frequencies_.data(), static_cast<int64_t>(frequencies_.size()),
-             call.cos, call.sin);
+  rope_table(type_, call.position, call.tokens, frequencies_.data(),
+             static_cast<int64_t>(frequencies_.size()), call.cos, call.sin);
   parallel(threads, call.tokens, 16, [&](int64_t first, int64_t last) {
     look_up(embedding_, tokens + first, last - first, scale_, type_,
-            static_cast<uint8_t*>(call.x) + first * width_ * size_of(type_));
+            static_cast<uint8_t*>(call.x) + first * shape_.width * size_of(type_));
   });
   bool add = false;
   for (size_t k = 0; k < layers_.size(); ++k) {
     between();
     const Layer& layer = layers_[k];
-    call.norm(layer.norm, add, call.inner);
-    layer.recurrent ? recur(layer, call, state[2 * k], state[2 * k + 1])
-                    : attend(layer, call, state[2 * k], state[2 * k + 1]);
-    call.norm(layer.mlp_norm, true, call.inner);
-    call.multiply(layer.mlp.data(), {call.a, call.b}, call.inner);
-    call.gated(call.a, call.b, mlp_width_, call.a);
-    call.multiply(&layer.mlp[2], {call.out}, call.a);
+    void *first = state[2 * k], *second = state[2 * k + 1];
+    if (const auto* recurrent = std::get_if<RecurrentWeights>(&layer.temporal)) {
+      call.norm(recurrent->norm, add, call.inner);
+      recur(*recurrent, call, first, second);
+    } else {
+      const auto& attention = std::get<AttentionWeights>(layer.temporal);
+      call.norm(attention.norm, add, call.inner);
+      attend(attention, call, first, second);
+    }
+    const MlpWeights& mlp = layer.mlp;
+    call.norm(mlp.norm, true, call.inner);
+    call.multiply({mlp.gate_proj, mlp.up_proj}, {call.a, call.b}, call.inner);
+    call.gated(call.a, call.b, shape_.mlp_width, call.a);
+    call.multiply({mlp.down_proj}, {call.out}, call.a);
     add = true;
   }
   call.norm(final_norm_, add, hidden);

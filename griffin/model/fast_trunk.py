@@ -98,9 +98,8 @@ def build(model: Any) -> FastTrunk | None:
     """
     config, dtype, trunk = model.config, model.dtype, model.model
     embedding = trunk.embed_tokens
-    if not native.built() or not isinstance(
-        embedding, PackedEmbedding
-    ):  # asked before every call of the ops
+    # The first question, because it is asked before every call of the ops.
+    if not native.built() or not isinstance(embedding, PackedEmbedding):
         return None
     if dtype not in (torch.float32, torch.bfloat16) or embedding.like.dtype != dtype:
         return None
@@ -117,25 +116,26 @@ def build(model: Any) -> FastTrunk | None:
         or config.head_dim > native.LARGEST_HEAD
     ):
         return None
-    sizes = [
-        config.width,
-        config.lru_width,
-        config.mlp_width,
-        config.num_heads,
-        config.num_kv_heads,
-        config.head_dim,
-        config.attention_window_size,
-        config.conv_width,
-        config.num_gate_blocks,
-    ]
+    shape = native.module().Shape(
+        width=config.width,
+        lru_width=config.lru_width,
+        mlp_width=config.mlp_width,
+        heads=config.num_heads,
+        kv_heads=config.num_kv_heads,
+        head_width=config.head_dim,
+        slots=config.attention_window_size,
+        conv_width=config.conv_width,
+        gate_blocks=config.num_gate_blocks,
+    )
+    frequencies = ops.rope_frequencies(config.rope_width, config.rope_theta)
     made = native.module().Trunk(
-        native.TYPES[dtype],
-        sizes,
-        config.rms_norm_eps,
-        ops.rope_frequencies(config.rope_width, config.rope_theta).tolist() if attention else [],
-        embedding.matrix(),
-        embedding.scale,
-        trunk.final_norm.weight.data_ptr(),
+        type=native.TYPES[dtype],
+        shape=shape,
+        eps=config.rms_norm_eps,
+        frequencies=frequencies.tolist() if attention else [],
+        embedding=embedding.matrix(),
+        scale=embedding.scale,
+        final_norm=trunk.final_norm.weight.data_ptr(),
     )
     for block in trunk.layers:
         if not _add(made, block):
@@ -145,38 +145,45 @@ def build(model: Any) -> FastTrunk | None:
 
 def _add(made: Any, block: Any) -> bool:
     """Add a residual block; False if one of its matrices is not packed."""
-    temporal, mlp = block.temporal_block, block.mlp_block
-    norm = block.temporal_pre_norm.weight.data_ptr()
+    temporal, mlp, norm = block.temporal_block, block.mlp_block, block.temporal_pre_norm
     if isinstance(temporal, RecurrentBlock):
         unit, conv = temporal.rg_lru, temporal.conv_1d
-        matrices = _matrices(temporal.linear_x, temporal.linear_y, temporal.linear_out)
-        weights = (
-            conv.weight,
-            conv.bias,
-            unit.input_gate_weight,
-            unit.input_gate_bias,
-            unit.recurrent_gate_weight,
-            unit.recurrent_gate_bias,
-            unit.recurrent_param,
+        first = _weights(
+            "RecurrentWeights",
+            {name: getattr(temporal, name) for name in ("linear_x", "linear_y", "linear_out")},
+            norm=norm.weight,
+            conv_weight=conv.weight,
+            conv_bias=conv.bias,
+            input_gate_weight=unit.input_gate_weight,
+            input_gate_bias=unit.input_gate_bias,
+            recurrent_gate_weight=unit.recurrent_gate_weight,
+            recurrent_gate_bias=unit.recurrent_gate_bias,
+            recurrent_param=unit.recurrent_param,
         )
-        if matrices is not None:
-            made.add_recurrent(norm, matrices, native.addresses(*weights))
     elif isinstance(temporal, LocalAttentionBlock):
-        matrices = _matrices(temporal.q_proj, temporal.k_proj, temporal.v_proj, temporal.o_proj)
-        if matrices is not None:
-            made.add_attention(norm, matrices)
+        names = ("q_proj", "k_proj", "v_proj", "o_proj")
+        layers = {name: getattr(temporal, name) for name in names}
+        first = _weights("AttentionWeights", layers, norm=norm.weight)
     else:
         return False
-    rest = _matrices(mlp.gate_proj, mlp.up_proj, mlp.down_proj) if isinstance(mlp, MLP) else None
-    if matrices is None or rest is None:
+    if not isinstance(mlp, MLP):
         return False
-    made.add_mlp(block.channel_pre_norm.weight.data_ptr(), rest)
+    layers = {name: getattr(mlp, name) for name in ("gate_proj", "up_proj", "down_proj")}
+    second = _weights("MlpWeights", layers, norm=block.channel_pre_norm.weight)
+    if first is None or second is None:
+        return False
+    made.add(first, second)
     return True
 
 
-def _matrices(*layers: nn.Module) -> list[Any] | None:
-    """Return the layers' matrices; None if one is not packed, or they differ in format."""
-    packed = [layer for layer in layers if type(layer) is PackedLinear]
-    if len(packed) < len(layers) or len({layer.format for layer in packed}) > 1:
+def _weights(kind: str, layers: dict[str, nn.Module], **plain: Tensor) -> Any:
+    """Return a struct of native/trunk.h with packed matrices and the addresses of plain tensors.
+
+    None if a matrix is not packed, or they differ in format.
+    """
+    packed = {name: layer for name, layer in layers.items() if type(layer) is PackedLinear}
+    if len(packed) < len(layers) or len({layer.format for layer in packed.values()}) > 1:
         return None
-    return [layer.matrix() for layer in packed]
+    matrices = {name: layer.matrix() for name, layer in packed.items()}
+    addresses = {name: tensor.data_ptr() for name, tensor in plain.items()}
+    return getattr(native.module(), kind)(**matrices, **addresses)

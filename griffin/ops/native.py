@@ -76,17 +76,16 @@ def addresses(*tensors: Tensor) -> list[int]:
 def matrix(
     number: int, data: Tensor, scale: Tensor | None, out: int, inputs: int, bias: Tensor | None
 ) -> Any:
-    """Return the kernels' view of a packed (out, inputs) matrix; the caller keeps the tensors
-    alive."""
+    """Return the kernels' view of a packed (out, inputs) matrix; the caller keeps the tensors."""
     return module().Matrix(
-        number,
-        data.data_ptr(),
-        0 if scale is None else scale.data_ptr(),
-        out,
-        inputs,
-        data.shape[1],
-        0 if bias is None else bias.data_ptr(),
-        0 if bias is None else TYPES[bias.dtype],
+        format=number,
+        data=data.data_ptr(),
+        scale=0 if scale is None else scale.data_ptr(),
+        out=out,
+        inputs=inputs,
+        panel_bytes=data.shape[1],
+        bias=0 if bias is None else bias.data_ptr(),
+        bias_type=0 if bias is None else TYPES[bias.dtype],
     )
 
 
