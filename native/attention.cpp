@@ -13,12 +13,15 @@ namespace {
 
 #include "scratch.h"
 
-// Rows of queries that pass a block of keys together: as many as keep their scores in the second-level cache.
+// Rows of queries that pass a block of keys together: as many as keep their scores in the
+// second-level cache.
 constexpr int64_t kQueries = 60;
 
-// What a pad reads: its own value, for every head; nobody looks at it.
+// What a pad reads: its own value, for every head; it is never used.
 void read_itself(const Attention& n, int64_t row, int64_t step) {
-  const int64_t bytes = size_of(n.type) * n.width, group = n.heads / n.kv_heads, token = row * n.steps + step;
+  const int64_t bytes = size_of(n.type) * n.width;
+  const int64_t group = n.heads / n.kv_heads;
+  const int64_t token = row * n.steps + step;
   for (int64_t head = 0; head < n.heads; ++head) {
     std::memcpy(static_cast<uint8_t*>(n.y) + (token * n.heads + head) * bytes,
                 static_cast<const uint8_t*>(n.v) + (token * n.kv_heads + head / group) * bytes,
@@ -67,7 +70,8 @@ void attend(Attention n, const int64_t* position, int threads) {
   const int64_t work = n.rows * n.steps * n.heads * seen * n.width / 32768 + 1;
   threads = work < threads ? static_cast<int>(work) : threads;
   const auto phase = [&](int64_t pieces, void (*run)(const Attention&, int64_t, int64_t)) {
-    parallel(threads, n.kv_heads * pieces, 1, [&](int64_t first, int64_t last) { run(n, first, last); });
+    parallel(threads, n.kv_heads * pieces, 1,
+             [&](int64_t first, int64_t last) { run(n, first, last); });
   };
   if (n.steps == 1) {
     phase(n.blocks, kernels.attention_scores);

@@ -8,7 +8,8 @@
 
 namespace griffin {
 
-// position: (B, T); negative is left padding, 0 starts a document. Fills everything of `n` behind `y`.
+// position: (B, T); negative is left padding, 0 starts a document. The fields of `n` after `y` are
+// filled here.
 void attend(Attention n, const int64_t* position, int threads);
 
 }  // namespace griffin

@@ -62,7 +62,9 @@ struct Tables {
       }
       list[count++] = &avx512_kernels;
     }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) list[count++] = &avx2_kernels;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+      list[count++] = &avx2_kernels;
+    }
 #endif
 #if defined(GRIFFIN_ARM)
     if (has_dot_products()) list[count++] = &neon_kernels;

@@ -1,4 +1,5 @@
-// The kernels of one instruction set, as a table of functions; every set is compiled into the module.
+// The kernels of one instruction set, as a table of functions; every set is compiled into the
+// module.
 #pragma once
 
 #include <cstdint>
@@ -11,14 +12,15 @@ namespace griffin {
 enum class Type : int { f32 = 0, bf16 = 1, f64 = 2 };
 enum class Format : int { bf16 = 0, int8 = 1, int4 = 2 };
 
-constexpr int kPanel = 16;       // output rows stored together
-constexpr int kTogether = 4;     // most panels that a block of many rows is multiplied with at once
-constexpr int kRowsTogether = 16;  // `prepared` has room for whole groups of so many rows, read but not used
-constexpr int kBlock4 = 64;      // inputs in a block of an int4 panel: two groups of 32
+constexpr int kPanel = 16;         // output rows stored together
+constexpr int kTogether = 4;       // panels that a block of many rows is multiplied with, at most
+constexpr int kBlock4 = 64;        // inputs in a block of an int4 panel: two groups of 32
 constexpr int kBlock4Bytes = 576;  // their nibbles, then 2 x 16 scales in half precision
-constexpr int kGroup4 = 32;      // inputs that share a scale there, of the weights and of the activations
-constexpr int kLargest = 32512;  // of an activation for int8: 127 * 256, so that two signed bytes hold it
-constexpr int kLargest4 = 127;   // of an activation for int4: one signed byte
+constexpr int kGroup4 = 32;        // inputs that share a scale there, of weights and activations
+constexpr int kLargest4 = 127;     // of an activation for int4: one signed byte
+constexpr int kLargest = 32512;    // for int8: 127 * 256, so that two signed bytes hold it
+// Kernels read `prepared` in whole groups of so many rows; those behind the last are not used.
+constexpr int kRowsTogether = 16;
 
 // A product of few or many rows with a packed matrix.
 struct Product {
@@ -41,8 +43,8 @@ struct Product {
   int64_t row_bytes;
   float* row_scale;        // int8: (rows,) step of the quantised activations
   int64_t* row_sum;        // int8: (rows,) their sum
-  float* group_scale;      // int4: (rows, in_padded / 32) step of the quantised activations of each group
-  int32_t* group_offset;   // int4: the same shape, -8 times the sum of the group's quantised activations
+  float* group_scale;      // int4: (rows, in_padded / 32) step of each group's activations
+  int32_t* group_offset;   // int4: the same shape, -8 times the sum of the group's activations
 };
 
 struct Sequences;  // sequence.h
@@ -53,8 +55,10 @@ struct Kernels {
   void (*panels)(const Product&, int64_t first_panel, int64_t last_panel);
   const Sequences* sequences;
   bool pairs;  // has instructions for pairs of bfloat16
-  uint64_t (*read)(const uint64_t* from, int64_t count);  // their sum: to measure how fast memory is read
-  // Bytes of weights that stay in a core's cache while many rows go past them, and how much of a panel is there at once.
+  // The sum of so many words: to measure how fast memory is read.
+  uint64_t (*read)(const uint64_t* from, int64_t count);
+  // Bytes of weights that stay in a core's cache while many rows are multiplied with them, and the
+  // most of one panel among them.
   int64_t piece = 384 << 10, deepest = INT64_MAX;
 };
 

@@ -15,8 +15,9 @@
 namespace griffin {
 namespace {
 
-// Long enough to bridge the gap between two kernels that Python calls (a thread that went to sleep takes 35 µs to come
-// back), short enough that torch's own threads find the core free when a product of theirs begins.
+// Long enough to bridge the gap between two kernels that Python calls (a thread that went to sleep
+// takes 35 µs to come back), short enough that torch's own threads find the core free when a
+// product of theirs begins.
 constexpr auto kWait = std::chrono::microseconds(100);
 constexpr int kMostThreads = 256;
 
@@ -41,7 +42,8 @@ bool spin(const There& there) {
   return there();
 }
 
-// Pieces not yet taken by anybody, on a cache line of its own: first in the low half, end in the high half.
+// Pieces not yet taken by anybody, on a cache line of its own: first in the low half, end in the
+// high half.
 struct alignas(64) Share {
   std::atomic<uint64_t> range{0};
 
@@ -70,7 +72,8 @@ class Pool {
     if (threads > kMostThreads) threads = kMostThreads;
     while (static_cast<int>(workers_.size()) < threads - 1) {
       const int number = static_cast<int>(workers_.size()) + 1;
-      workers_.emplace_back(new std::thread([this, number, epoch = epoch_.load()] { work(number, epoch); }));
+      workers_.emplace_back(
+          new std::thread([this, number, epoch = epoch_.load()] { work(number, epoch); }));
     }
     task_ = task;
     job_ = job;
@@ -79,8 +82,8 @@ class Pool {
     for (int t = 0; t < threads; ++t) {
       shares_[t].range.store(Share::pack(pieces * t / threads, pieces * (t + 1) / threads));
     }
-    // Every worker answers every epoch, also one with no share, so that none can still be reading the job of
-    // an earlier call when the next one is written.
+    // Every worker answers every epoch, also one with no share, so that none can still be reading
+    // the job of an earlier call when the next one is written.
     busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
     epoch_.fetch_add(1);
     if (sleepers_.load() > 0) {
@@ -96,7 +99,8 @@ class Pool {
   }
 
  private:
-  // Without memory a piece may fail: the caller hears of it when nobody works any more on what lies on its stack.
+  // A piece may fail for want of memory: the caller gets the exception when no thread works any
+  // more on what lies on its stack.
   void take_all(int self) {
     int64_t first, last;
     try {
@@ -140,8 +144,8 @@ class Pool {
   int threads_ = 1;
 };
 
-// Never destroyed: its threads may be asleep in it when the process ends. A forked child has none of the
-// threads, so it starts with a pool of its own.
+// Never destroyed: its threads may be asleep in it when the process ends. A forked child has none
+// of the threads, so it starts with a pool of its own.
 std::atomic<Pool*> pool{nullptr};
 std::mutex making;
 

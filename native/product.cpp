@@ -40,7 +40,9 @@ float weight(const Matrix& m, int64_t row, int64_t k) {
     std::memcpy(&bits, panel + k / 2 * 64 + lane * 4 + k % 2 * 2, 2);
     return from_bf16(bits);
   }
-  if (m.format == Format::int8) return (panel[k / 4 * 64 + lane * 4 + k % 4] - 128.0f) * m.scale[row];
+  if (m.format == Format::int8) {
+    return (panel[k / 4 * 64 + lane * 4 + k % 4] - 128.0f) * m.scale[row];
+  }
   const uint8_t* block = panel + k / kBlock4 * kBlock4Bytes;
   const int64_t group = k % kBlock4 / 32, inner = k % 32;
   const uint8_t both = block[group * 256 + inner / 8 * 64 + lane * 4 + inner % 4];
@@ -56,14 +58,14 @@ int64_t product_bytes(const Matrix& m, int64_t rows) {
   return round_up(padded(m) * wide, 64) * held + held * (8 + 4 + 8 * (padded(m) / kGroup4));
 }
 
-void multiply(const Matrix* matrices, const Results* results, int count, const void* x, Type x_type, int64_t rows,
-              uint8_t* memory, int threads) {
+void multiply(const Matrix* matrices, const Results* results, int count, const void* x, Type x_type,
+              int64_t rows, uint8_t* memory, int threads) {
   const Kernels& kernels = active();
   constexpr int kMost = 4;
   Product products[kMost];
   int64_t pieces[kMost + 1] = {};
-  // Few rows: pieces small enough to even out the threads. Many: as many panels as stay in a core's cache
-  // while all rows go past them.
+  // Few rows: pieces small enough to even out the threads. Many: as many panels as stay in a core's
+  // cache while all rows go past them.
   const int64_t unit = rows <= 16 ? 1 : kTogether, piece = rows <= 16 ? 32 << 10 : kernels.piece;
   for (int n = 0; n < count; ++n) {
     const Matrix& m = matrices[n];
@@ -99,7 +101,8 @@ void multiply(const Matrix* matrices, const Results* results, int count, const v
            [&](int64_t first, int64_t last) { kernels.prepare(first_product, first, last); });
   const int64_t depth = rows <= 16 ? INT64_MAX : kernels.deepest;
   const int64_t bytes = unit * (matrices[0].panel_bytes < depth ? matrices[0].panel_bytes : depth);
-  parallel(threads, pieces[count], bytes < piece ? piece / bytes : 1, [&](int64_t first, int64_t last) {
+  parallel(threads, pieces[count], bytes < piece ? piece / bytes : 1,
+           [&](int64_t first, int64_t last) {
     for (int n = 0; n < count; ++n) {
       const int64_t begin = (first > pieces[n] ? first : pieces[n]) - pieces[n];
       const int64_t end = (last < pieces[n + 1] ? last : pieces[n + 1]) - pieces[n];
@@ -110,7 +113,8 @@ void multiply(const Matrix* matrices, const Results* results, int count, const v
   });
 }
 
-void look_up(const Matrix& m, const int64_t* ids, int64_t count, float scale, Type type, void* out) {
+void look_up(const Matrix& m, const int64_t* ids, int64_t count, float scale, Type type,
+             void* out) {
   for (int64_t n = 0; n < count; ++n) {
     for (int64_t k = 0; k < m.in; ++k) {
       const float value = weight(m, ids[n], k);
@@ -129,13 +133,16 @@ void pack_pairs(const uint16_t* from, int64_t rows, int64_t inputs, uint32_t* to
   parallel(threads, panels, 8, [&](int64_t first, int64_t last) {
     for (int64_t panel = first; panel < last; ++panel) {
       uint32_t* out = to + panel * pairs * kPanel;
-      for (int64_t begin = 0; begin < pairs; begin += kPanel) {  // a cache line of each row at a time
+      // A cache line of each row at a time.
+      for (int64_t begin = 0; begin < pairs; begin += kPanel) {
         const int64_t end = begin + kPanel < whole ? begin + kPanel : whole;
         for (int64_t lane = 0; lane < kPanel; ++lane) {
           const int64_t row = panel * kPanel + lane;
           const uint16_t* weights = from + row * inputs;
           const int64_t stop = row < rows ? end : begin;
-          for (int64_t k = begin; k < stop; ++k) std::memcpy(&out[k * kPanel + lane], weights + 2 * k, 4);
+          for (int64_t k = begin; k < stop; ++k) {
+            std::memcpy(&out[k * kPanel + lane], weights + 2 * k, 4);
+          }
           for (int64_t k = stop; k < begin + kPanel && k < pairs; ++k) {
             // Of an odd number the last one with a zero; zeros for rows there are not.
             out[k * kPanel + lane] = row < rows ? weights[inputs - 1] : 0;

@@ -17,23 +17,27 @@ struct Matrix {
   Type bias_type;
 };
 
-// What a product needs besides its weights: `bytes(...)` of memory that the caller keeps between calls.
+// Where the results of a product go.
 struct Results {
   void* y;
   Type type;
 };
 
+// Bytes of memory that a product of so many rows works in.
 int64_t product_bytes(const Matrix& matrix, int64_t rows);
 
-// y[n] = x W[n]^T + b[n] for `count` matrices of one format and one number of inputs: x is prepared once.
-// memory: product_bytes of them. A row has the same bits whatever the number of rows, matrices and threads.
-void multiply(const Matrix* matrices, const Results* results, int count, const void* x, Type x_type, int64_t rows,
-              uint8_t* memory, int threads);
+// y[n] = x W[n]^T + b[n] for `count` matrices of one format and one number of inputs: x is prepared
+// once. memory: product_bytes of them. A row has the same bits whatever the number of rows,
+// matrices and threads.
+void multiply(const Matrix* matrices, const Results* results, int count, const void* x, Type x_type,
+              int64_t rows, uint8_t* memory, int threads);
 
 // Rows `ids` of the matrix in `type`, each value rounded to it, times `scale`, and rounded again.
-void look_up(const Matrix& matrix, const int64_t* ids, int64_t count, float scale, Type type, void* out);
+void look_up(const Matrix& matrix, const int64_t* ids, int64_t count, float scale, Type type,
+             void* out);
 
-// Lay a bfloat16 (rows, inputs) matrix into panels: pairs of inputs of 16 rows side by side, zeros for the padding.
+// Lay a bfloat16 (rows, inputs) matrix into panels: pairs of inputs of 16 rows side by side, zeros
+// for the padding.
 void pack_pairs(const uint16_t* from, int64_t rows, int64_t inputs, uint32_t* to, int threads);
 
 }  // namespace griffin

@@ -11,7 +11,8 @@ namespace {
 
 #include "scratch.h"
 
-// Fewer threads where there is little to do: waking one costs as much as this many operations on a value.
+// Fewer threads where there is little to do: waking one costs as much as this many operations on a
+// value.
 int enough(int threads, int64_t values) {
   const int64_t most = values / 4096 + 1;
   return most < threads ? static_cast<int>(most) : threads;
@@ -29,8 +30,8 @@ void by_channels(const Job& job, void (*kernel)(const Job&, int64_t, int64_t), i
 }
 
 template <class Job>
-void by_pieces(const Job& job, void (*kernel)(const Job&, int64_t, int64_t), int64_t pieces, int64_t grain,
-               int threads) {
+void by_pieces(const Job& job, void (*kernel)(const Job&, int64_t, int64_t), int64_t pieces,
+               int64_t grain, int threads) {
   parallel(threads, pieces, grain, [&](int64_t first, int64_t last) { kernel(job, first, last); });
 }
 
@@ -42,7 +43,8 @@ void run(const ScanGradient& s, int threads) { by_channels(s, kernels().scan_gra
 
 void run(const Unit& u, int threads) {
   if (u.gate_i) return by_channels(u, kernels().unit, threads);
-  const int64_t lanes = u.type == Type::f64 ? kernels().lanes / 2 : kernels().lanes, size = u.width / u.blocks;
+  const int64_t lanes = u.type == Type::f64 ? kernels().lanes / 2 : kernels().lanes;
+  const int64_t size = u.width / u.blocks;
   by_pieces(u, kernels().unit, u.rows * u.blocks * ((size + lanes - 1) / lanes), 1,
             enough(threads, u.rows * u.steps * u.width * size / 8));
 }
@@ -77,10 +79,13 @@ void run(Linear n, int threads) {
     n.memory = scratch().get(needed);
     by_pieces(n, k.linear_prepare, (n.rows + 15) / 16, 4, threads);
   }
-  // Many rows: as many weights as stay in a core's cache while all rows go past them, and no thread without work.
-  const int64_t pieces = (n.out + k.outputs - 1) / k.outputs, bytes = k.outputs * n.in * size_of(n.type);
+  // Many rows: as many weights as stay in a core's cache while all rows go past them, and no thread
+  // without work.
+  const int64_t pieces = (n.out + k.outputs - 1) / k.outputs;
+  const int64_t bytes = k.outputs * n.in * size_of(n.type);
   const int64_t most = std::max<int64_t>(1, pieces / (4 * threads));
-  by_pieces(n, k.linear, pieces, std::clamp<int64_t>(active().piece / bytes, 1, n.rows > 16 ? most : 1), threads);
+  by_pieces(n, k.linear, pieces,
+            std::clamp<int64_t>(active().piece / bytes, 1, n.rows > 16 ? most : 1), threads);
 }
 
 }  // namespace griffin

@@ -1,4 +1,5 @@
-// The kernels that run along time, as a table of functions for each instruction set. All tensors contiguous.
+// The kernels that run along time, as a table of functions for each instruction set. All tensors
+// contiguous.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +8,8 @@
 
 namespace griffin {
 
-constexpr int64_t kLargestGate = 4096;  // inputs of a gate's block: what a kernel keeps on its stack
+// Inputs of a gate's block: what a kernel keeps on its stack.
+constexpr int64_t kLargestGate = 4096;
 
 // h[t] = a[t] h[t-1] + x[t]. "Wide" is float32, float64 for float64.
 struct Scan {
@@ -72,21 +74,23 @@ struct Convolution {
 
 constexpr int64_t kMostTaps = 16;
 
-// Tokens of one row and one document that follow each other, and the position of the first. They see `blocks`
-// blocks of keys and are taken in `groups` groups; so many blocks and groups of other segments come before.
+// Tokens of one row and one document that follow each other, and the position of the first. They
+// see `blocks` blocks of keys and are taken in `groups` groups; so many blocks and groups of other
+// segments come before.
 struct Segment {
   int64_t row, step, count, position;
   int64_t oldest, blocks, blocks_before, groups, groups_before;  // oldest: the first position seen
 };
 
-// Attention of every token to itself and the `slots` tokens before it in its document. Keys are taken in blocks
-// of kKeys positions, counted from the document's beginning, and blocks are summed in order: neither the cut of
-// the calls nor the number of threads changes a bit.
+// Attention of every token to itself and the `slots` tokens before it in its document. Keys are
+// taken in blocks of kKeys positions, counted from the document's beginning, and blocks are summed
+// in order: neither the cut of the calls nor the number of threads changes a bit.
 struct Attention {
   Type type;
   int64_t rows, steps, heads, kv_heads, width, slots;
   const void *q, *k, *v;        // (B, T, N, H), (B, T, K, H), (B, T, K, H)
-  const void *ring_k, *ring_v;  // (B, S, K, H): position p in slot p mod S; null if no document goes on
+  // (B, S, K, H): position p in slot p mod S; null if no document goes on.
+  const void *ring_k, *ring_v;
   void* y;                      // (B, T, N, H)
   const Segment* segments;
   int64_t segment_count, blocks, groups;  // blocks and groups of all segments
@@ -145,12 +149,14 @@ struct Sequences {
   int64_t lanes;  // channels in a piece
   void (*scan)(const Scan&, int64_t first, int64_t last);            // pieces of B * channels
   void (*scan_gradient)(const ScanGradient&, int64_t first, int64_t last);
-  void (*unit)(const Unit&, int64_t first, int64_t last);            // pieces of B * G * channels of a block
+  // Pieces of B * G * channels of a block.
+  void (*unit)(const Unit&, int64_t first, int64_t last);
   void (*unit_gradient)(const UnitGradient&, int64_t first, int64_t last);
   void (*convolution)(const Convolution&, int64_t first, int64_t last);  // pieces of B * T
   int64_t (*attention_bytes)(const Attention&);
-  // One token a row: scores, then weighted values of each block of keys (pieces: K * blocks), then their sums
-  // (heads * segments). Several tokens: keys and values are laid out (K * blocks), then queries go past (K * groups).
+  // One token a row: scores, then weighted values of each block of keys (pieces: K * blocks), then
+  // their sums (heads * segments). Several tokens: keys and values are laid out (K * blocks), then
+  // queries go past (K * groups).
   void (*attention_scores)(const Attention&, int64_t first, int64_t last);
   void (*attention_values)(const Attention&, int64_t first, int64_t last);
   void (*attention_sums)(const Attention&, int64_t first, int64_t last);

@@ -1,6 +1,7 @@
-// Tiles: registers of 16 rows of 64 bytes, one instruction multiplies two. Rows of activations (64 bytes of inputs deep)
-// meet 16 outputs, whose inputs lie in fours of bytes or pairs of bfloat16, those of all outputs side by side.
-// Included within an unnamed namespace of files that are compiled for AMX.
+// Tiles: registers of 16 rows of 64 bytes, one instruction multiplies two. Rows of activations (64
+// bytes of inputs deep) meet 16 outputs, whose inputs lie in fours of bytes or pairs of bfloat16,
+// those of all outputs side by side. Included within an unnamed namespace of files that are
+// compiled for AMX.
 
 constexpr int64_t kTileRows = 16, kTileBytes = 1024;
 
@@ -18,8 +19,9 @@ inline void tile_zero() {
   asm volatile("tilezero %%tmm%c0" ::"i"(N));
 }
 
-// sums += A B in float32, of bfloat16 pairs. Of one instruction's 32 inputs the even and the odd ones are summed
-// apart, then both are added: so one row needs this instruction as much as many do, to come to the same bits.
+// sums += A B in float32, of bfloat16 pairs. Of one instruction's 32 inputs the even and the odd
+// ones are summed apart, then both are added: so one row has to take this instruction too, to come
+// to the same bits.
 struct PairsDot {
   template <int Sum, int A, int B>
   static void run() {
@@ -40,8 +42,8 @@ struct SignedDot {
   }
 };
 
-// Tiles 0..3 hold sums, of two tiles of activations (4, 5) times two of weights (6, 7), `depth` bytes of inputs deep.
-// Released at the end: what tiles hold is saved at every switch of threads.
+// Tiles 0..3 hold sums, of two tiles of activations (4, 5) times two of weights (6, 7), `depth`
+// bytes of inputs deep. Released at the end: what tiles hold is saved at every switch of threads.
 class Tiles {
  public:
   Tiles() = default;
@@ -62,7 +64,8 @@ class Tiles {
     const int64_t rows[8] = {first, first, second, second, first, second, depth / 4, depth / 4};
     for (int tile = 0; tile < 8; ++tile) {
       to.rows[tile] = static_cast<uint8_t>(rows[tile]);
-      to.bytes[tile] = rows[tile] ? static_cast<uint16_t>(tile == 4 || tile == 5 ? depth : 64) : uint16_t{0};
+      to.bytes[tile] =
+          rows[tile] ? static_cast<uint16_t>(tile == 4 || tile == 5 ? depth : 64) : uint16_t{0};
     }
     asm volatile("ldtilecfg %0" ::"m"(to));
   }
@@ -71,8 +74,9 @@ class Tiles {
   int64_t first_ = -1, second_ = -1;
 };
 
-// Sums of A tiles of rows with N tiles of columns: tile 2a + n of row tile a and column tile n. Where they are kept, rows
-// of a tile are `step` bytes apart, the tile to the right begins `right` bytes further and the one below `down`.
+// Sums of A tiles of rows with N tiles of columns: tile 2a + n of row tile a and column tile n.
+// Where they are kept, rows of a tile are `step` bytes apart, the tile to the right begins `right`
+// bytes further and the one below `down`.
 template <int A, int N>
 inline void zero_sums() {
   tile_zero<0>();

@@ -196,7 +196,9 @@ void Trunk::run(const int64_t* tokens, int64_t rows, int64_t steps, const int64_
   call.carve(carver);
 
   for (int64_t row = 0; row < rows; ++row) {
-    for (int64_t step = 0; step < steps; ++step) call.position[row * steps + step] = before[row] + step;
+    for (int64_t step = 0; step < steps; ++step) {
+      call.position[row * steps + step] = before[row] + step;
+    }
   }
   rope_table(type_, call.position, call.tokens, frequencies_.data(),
              static_cast<int64_t>(frequencies_.size()), call.cos, call.sin);

@@ -1,10 +1,10 @@
-// Products on tiles: a panel's 16 units of 64 bytes are such a tile as they lie. Included by avx512.cpp within its
-// unnamed namespace.
+// Products on tiles: a panel's 16 units of 64 bytes are such a tile as they lie. Included by
+// avx512.cpp within its unnamed namespace.
 
 inline int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// So many tiles of inputs at a time leave those of the rows and panels at hand in the second-level cache, and so many
-// rows the sums that wait for the next ones.
+// Tiles of inputs taken at a time, so that those of the rows and panels at hand stay in the
+// second-level cache; and rows, so that their unfinished sums do.
 constexpr int64_t kDeep = 96, kRowsKept = 512;
 
 // Two tiles of rows, and how many of their 16 rows there are.
@@ -13,7 +13,7 @@ struct Rows {
   int64_t upper, lower;
 };
 
-// Weights that will be wanted after those at hand, a few lines for every step.
+// Weights that will be needed after those at hand: a few lines are prefetched every step.
 struct Later {
   const uint8_t *next, *end;
 
@@ -25,11 +25,13 @@ struct Later {
   }
 };
 
-// sums[a][n] of A tiles of rows and N panels, of the inputs of tiles first..last-1, in their order; after those before.
+// sums[a][n] of A tiles of rows and N panels, over the inputs of tiles first..last-1 in their
+// order, added to those of the tiles before.
 template <class Dot, int A, int N>
-inline void tile_sums(const Product& p, int64_t panel, const Rows& rows, int64_t first, int64_t last, bool once,
-                      Later& later, uint8_t* sums) {
-  const uint8_t *w = p.data + panel * p.panel_bytes + first * kTileBytes, *second = w + (N - 1) * p.panel_bytes;
+inline void tile_sums(const Product& p, int64_t panel, const Rows& rows, int64_t first,
+                      int64_t last, bool once, Later& later, uint8_t* sums) {
+  const uint8_t* w = p.data + panel * p.panel_bytes + first * kTileBytes;
+  const uint8_t* second = w + (N - 1) * p.panel_bytes;
   first ? load_sums<A, N>(sums, 64, kTileBytes, 2 * kTileBytes) : zero_sums<A, N>();
   const auto step = [&](const uint8_t* one, const uint8_t* other, int64_t at) {
     tile_load<6>(one, 64);
@@ -42,7 +44,10 @@ inline void tile_sums(const Product& p, int64_t panel, const Rows& rows, int64_t
 #pragma GCC unroll 16
       for (int line = 0; line < 16; ++line) {
         _mm_prefetch(reinterpret_cast<const char*>(w + kAheadOfOne + line * 64), _MM_HINT_T0);
-        if constexpr (N == 2) _mm_prefetch(reinterpret_cast<const char*>(second + kAheadOfOne + line * 64), _MM_HINT_T0);
+        if constexpr (N == 2) {
+          _mm_prefetch(reinterpret_cast<const char*>(second + kAheadOfOne + line * 64),
+                       _MM_HINT_T0);
+        }
       }
     } else {
       later.ask();
@@ -58,15 +63,18 @@ inline void tile_sums(const Product& p, int64_t panel, const Rows& rows, int64_t
   keep_sums<A, N>(sums, 64, kTileBytes, 2 * kTileBytes);
 }
 
-// All rows, `height` at a time, meet the panels, two at a time: take(row) gives the rows, finish(row, panel, panels, sums)
-// gets their sums, [two tiles of rows][two panels][16 rows][16 outputs].
+// All rows, `height` at a time, meet the panels, two at a time: take(row) gives the rows,
+// finish(row, panel, panels, sums) gets their sums, as [two tiles of rows][two panels][16 rows]
+// [16 outputs].
 template <class Dot, class Take, class Finish>
-inline void tile_panels(const Product& p, int64_t first, int64_t last, int64_t height, const Take& take,
-                        const Finish& finish) {
-  const int64_t depth = (p.panel_bytes + kTileBytes - 1) / kTileBytes, slabs = (depth + kDeep - 1) / kDeep;
+inline void tile_panels(const Product& p, int64_t first, int64_t last, int64_t height,
+                        const Take& take, const Finish& finish) {
+  const int64_t depth = (p.panel_bytes + kTileBytes - 1) / kTileBytes;
+  const int64_t slabs = (depth + kDeep - 1) / kDeep;
   const int64_t pairs = (last - first + 1) / 2, most = lesser(p.rows, kRowsKept);
   const bool once = p.rows <= height;
-  uint8_t* kept = scratch().get((slabs > 1 ? (most + height - 1) / height * pairs : 1) * 4 * kTileBytes);
+  uint8_t* kept =
+      scratch().get((slabs > 1 ? (most + height - 1) / height * pairs : 1) * 4 * kTileBytes);
   const int64_t after = lesser(last + (last - first), (p.out + kPanel - 1) / kPanel);
   Later later{p.data + last * p.panel_bytes, p.data + after * p.panel_bytes};
   Tiles tiles;
@@ -79,7 +87,8 @@ inline void tile_panels(const Product& p, int64_t first, int64_t last, int64_t h
         tiles.shape(rows.upper, rows.lower, 64);
         const auto block = [&](int64_t panel, auto panels) {
           constexpr int N = decltype(panels)::value;
-          uint8_t* sums = kept + (slabs > 1 ? (row - begin) / height * pairs + (panel - first) / 2 : 0) * 4 * kTileBytes;
+          const int64_t place = (row - begin) / height * pairs + (panel - first) / 2;
+          uint8_t* sums = kept + (slabs > 1 ? place : 0) * 4 * kTileBytes;
           rows.lower ? tile_sums<Dot, 2, N>(p, panel, rows, from, to, once, later, sums)
                      : tile_sums<Dot, 1, N>(p, panel, rows, from, to, once, later, sums);
           if (slab == slabs - 1) finish(row, panel, N, sums);
@@ -99,7 +108,8 @@ inline void tile_panels_bf16(const Product& p, int64_t first, int64_t last) {
     const uint8_t* x = p.prepared + row * p.row_bytes;
     return Rows{{x, x + kTileRows * p.row_bytes}, upper, lesser(left - upper, kTileRows)};
   };
-  tile_panels<PairsDot>(p, first, last, 2 * kTileRows, take, [&](int64_t row, int64_t panel, int panels, const uint8_t* sums) {
+  tile_panels<PairsDot>(p, first, last, 2 * kTileRows, take,
+                        [&](int64_t row, int64_t panel, int panels, const uint8_t* sums) {
     const int64_t count = lesser(2 * kTileRows, p.rows - row);
     for (int64_t r = 0; r < count; ++r) {
       const uint8_t* at = sums + r / kTileRows * 2 * kTileBytes + r % kTileRows * 64;
@@ -116,27 +126,31 @@ inline void tile_panels_int8(const Product& p, int64_t first, int64_t last) {
     const int64_t rows = lesser(p.rows - row, kTileRows);
     return Rows{{high, high + p.in_padded}, rows, rows};
   };
-  tile_panels<BytesDot>(p, first, last, kTileRows, take, [&](int64_t row, int64_t panel, int panels, const uint8_t* sums) {
+  tile_panels<BytesDot>(p, first, last, kTileRows, take,
+                        [&](int64_t row, int64_t panel, int panels, const uint8_t* sums) {
     const int64_t count = lesser(kTileRows, p.rows - row);
     for (int64_t r = 0; r < count; ++r) {
       for (int n = 0; n < panels; ++n) {
         const uint8_t* high = sums + n * kTileBytes + r * 64;
-        write_int8(p, row + r, panel + n, _mm512_load_si512(high), _mm512_load_si512(high + 2 * kTileBytes));
+        write_int8(p, row + r, panel + n, _mm512_load_si512(high),
+                   _mm512_load_si512(high + 2 * kTileBytes));
       }
     }
   });
 }
 
-// A panel is unpacked once, then all rows go past it: a tile of sums for each group of inputs, scaled and added in the
-// order of the groups.
+// A panel is unpacked once, then all rows go past it: a tile of sums for each group of inputs,
+// scaled and added in the order of the groups.
 struct Int4Tiles {
   static constexpr int kGroups = 4;  // whose sums are under way while those before them are added
 
   const Product& p;
   const int64_t groups = p.in_padded / kGroup4;
-  int8_t* weights = reinterpret_cast<int8_t*>(scratch().get(groups * (8 * 64 + 64) + 2 * kGroups * kTileBytes));
+  int8_t* weights =
+      reinterpret_cast<int8_t*>(scratch().get(groups * (8 * 64 + 64) + 2 * kGroups * kTileBytes));
   float* scales = reinterpret_cast<float*>(weights + groups * 512);
-  int32_t* sums = reinterpret_cast<int32_t*>(scales + groups * kPanel);  // of 2 * kGroups groups in turn
+  // Of 2 * kGroups groups in turn.
+  int32_t* sums = reinterpret_cast<int32_t*>(scales + groups * kPanel);
 
   void unpack(int64_t panel) {
     const __m512i nibble = _mm512_set1_epi8(15), middle = _mm512_set1_epi8(8);
@@ -145,7 +159,8 @@ struct Int4Tiles {
       const uint8_t* from = w + group / 2 * kBlock4Bytes;
       for (int j = 0; j < 4; ++j) {
         const __m512i both = _mm512_loadu_si512(from + group % 2 * 256 + j * 64);
-        const __m512i low = _mm512_and_si512(both, nibble), high = _mm512_and_si512(_mm512_srli_epi16(both, 4), nibble);
+        const __m512i low = _mm512_and_si512(both, nibble);
+        const __m512i high = _mm512_and_si512(_mm512_srli_epi16(both, 4), nibble);
         _mm512_store_si512(weights + group * 512 + j * 128, _mm512_sub_epi8(low, middle));
         _mm512_store_si512(weights + group * 512 + j * 128 + 64, _mm512_sub_epi8(high, middle));
       }
@@ -169,7 +184,8 @@ struct Int4Tiles {
 #pragma GCC unroll 16
     for (int r = 0; r < kTileRows; ++r) {
       const __m512 step = _mm512_mul_ps(scale, _mm512_set1_ps(steps[r * groups + group]));
-      total[r] = _mm512_fmadd_ps(step, _mm512_cvtepi32_ps(_mm512_load_si512(from + r * kPanel)), total[r]);
+      total[r] =
+          _mm512_fmadd_ps(step, _mm512_cvtepi32_ps(_mm512_load_si512(from + r * kPanel)), total[r]);
     }
   }
 

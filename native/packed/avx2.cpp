@@ -1,4 +1,5 @@
-// Products with packed weights, for AVX2 with FMA: two 32-byte vectors hold what AVX-512 has in one.
+// Products with packed weights, for AVX2 with FMA: two 32-byte vectors hold what AVX-512 has in
+// one.
 #include <immintrin.h>
 
 #include "kernels.h"
@@ -64,7 +65,9 @@ struct Bf16 {
     }
     for (int r = 0; r < R; ++r) {
       float sums[kPanel];
-      for (int v = 0; v < 2; ++v) _mm256_storeu_ps(sums + 8 * v, _mm256_add_ps(even[r][v], odd[r][v]));
+      for (int v = 0; v < 2; ++v) {
+        _mm256_storeu_ps(sums + 8 * v, _mm256_add_ps(even[r][v], odd[r][v]));
+      }
       write(p, row + r, panel, sums);
     }
   }
@@ -113,21 +116,24 @@ struct Int4 {
     for (int r = 0; r < R; ++r) total[r][0] = total[r][1] = _mm256_setzero_ps();
     for (int64_t group = 0; group < groups; ++group) {
       const uint8_t *v = w + group % 2 * 256, *scales = w + 512 + group % 2 * 32;
-      // Two products of 15 and 127 in an int16, and eight of those: 30,480 at most, so nothing saturates.
+      // Two products of 15 and 127 in an int16, and eight of those: 30,480 at most, so nothing
+      // saturates.
       __m256i sums[R][2];
       for (int r = 0; r < R; ++r) sums[r][0] = sums[r][1] = _mm256_setzero_si256();
 #pragma GCC unroll 4
       for (int j = 0; j < 4; ++j) {
 #pragma GCC unroll 2
         for (int h = 0; h < 2; ++h) {
-          const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(v + j * 64 + h * 32));
+          const __m256i both =
+              _mm256_loadu_si256(reinterpret_cast<const __m256i*>(v + j * 64 + h * 32));
           const __m256i first = _mm256_and_si256(both, nibble);
           const __m256i second = _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble);
 #pragma GCC unroll 2
           for (int r = 0; r < R; ++r) {
             const uint8_t* x = p.prepared + (row + r) * p.row_bytes + group * kGroup4 + 8 * j;
             sums[r][h] = _mm256_add_epi16(sums[r][h], _mm256_maddubs_epi16(first, four_bytes(x)));
-            sums[r][h] = _mm256_add_epi16(sums[r][h], _mm256_maddubs_epi16(second, four_bytes(x + 4)));
+            sums[r][h] =
+                _mm256_add_epi16(sums[r][h], _mm256_maddubs_epi16(second, four_bytes(x + 4)));
           }
         }
       }

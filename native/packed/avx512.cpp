@@ -1,4 +1,5 @@
-// Products with packed weights, for AVX-512 with VNNI: one 64-byte load holds the same inputs of 16 outputs.
+// Products with packed weights, for AVX-512 with VNNI: one 64-byte load holds the same inputs of 16
+// outputs.
 #include <immintrin.h>
 
 #include <cstdlib>
@@ -24,9 +25,9 @@ inline __m512i four(const void* bytes) {  // the same four bytes for all 16 outp
   return _mm512_set1_epi32(bits);
 }
 
-// Weights are asked for this many bytes before they are multiplied. With several rows the hardware alone does not
-// look far enough ahead. With one row AMD's does better alone, while Intel's (which is who has tiles) gains a tenth.
-// Weights of several panels are in the cache.
+// Weights are prefetched this many bytes before they are multiplied. With several rows the hardware
+// alone does not look far enough ahead. With one row AMD's does better alone, while on Intel's,
+// which have tiles, asking gains a tenth. Weights of several panels are in the cache already.
 constexpr int64_t kAhead = 3072;
 #if defined(__AMX_TILE__)
 constexpr int64_t kAheadOfOne = 2048;
@@ -37,7 +38,9 @@ constexpr int64_t kAheadOfOne = 0;
 template <int R, int P>
 inline void ahead(const uint8_t* weights) {
   constexpr int64_t distance = R > 1 ? kAhead : kAheadOfOne;
-  if constexpr (P == 1 && distance > 0) _mm_prefetch(reinterpret_cast<const char*>(weights + distance), _MM_HINT_T0);
+  if constexpr (P == 1 && distance > 0) {
+    _mm_prefetch(reinterpret_cast<const char*>(weights + distance), _MM_HINT_T0);
+  }
 }
 
 inline __m512 halves(const uint8_t* from) {  // 16 numbers in half precision
@@ -56,9 +59,15 @@ inline void write(const Product& p, int64_t row, int64_t panel, __m512 sums) {
     const __m256i bits = _mm256_loadu_si256(static_cast<const __m256i*>(from));
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
   };
-  if (p.bias && p.bias_type == Type::bf16) sums += widened(static_cast<const uint16_t*>(p.bias) + first);
-  if (p.bias && p.bias_type != Type::bf16) sums += _mm512_loadu_ps(static_cast<const float*>(p.bias) + first);
-  if (p.y_type != Type::bf16) return _mm512_storeu_ps(static_cast<float*>(p.y) + row * p.out + first, sums);
+  if (p.bias && p.bias_type == Type::bf16) {
+    sums += widened(static_cast<const uint16_t*>(p.bias) + first);
+  }
+  if (p.bias && p.bias_type != Type::bf16) {
+    sums += _mm512_loadu_ps(static_cast<const float*>(p.bias) + first);
+  }
+  if (p.y_type != Type::bf16) {
+    return _mm512_storeu_ps(static_cast<float*>(p.y) + row * p.out + first, sums);
+  }
   auto* to = reinterpret_cast<__m256i*>(static_cast<uint16_t*>(p.y) + row * p.out + first);
 #if defined(__AVX512BF16__)
   return _mm256_storeu_si256(to, reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(sums)));
@@ -78,13 +87,16 @@ inline void write_int8(const Product& p, int64_t row, int64_t panel, __m512i hig
   const __m512i offset = _mm512_set1_epi64(128 * p.row_sum[row]);
   const __m512d step = _mm512_set1_pd(p.row_scale[row]);
   const auto half = [&](__m256i h, __m256i l, const float* scale) {
-    const __m512i whole = _mm512_add_epi64(_mm512_slli_epi64(_mm512_cvtepi32_epi64(h), 8), _mm512_cvtepi32_epi64(l));
+    const __m512i whole =
+        _mm512_add_epi64(_mm512_slli_epi64(_mm512_cvtepi32_epi64(h), 8), _mm512_cvtepi32_epi64(l));
     const __m512d both = _mm512_mul_pd(step, _mm512_cvtps_pd(_mm256_loadu_ps(scale)));
-    return _mm512_cvtpd_ps(_mm512_mul_pd(_mm512_cvtepi64_pd(_mm512_sub_epi64(whole, offset)), both));
+    return _mm512_cvtpd_ps(
+        _mm512_mul_pd(_mm512_cvtepi64_pd(_mm512_sub_epi64(whole, offset)), both));
   };
   const float* scale = p.scale + panel * kPanel;
   const __m256 first = half(_mm512_castsi512_si256(high), _mm512_castsi512_si256(low), scale);
-  const __m256 second = half(_mm512_extracti64x4_epi64(high, 1), _mm512_extracti64x4_epi64(low, 1), scale + 8);
+  const __m256 second =
+      half(_mm512_extracti64x4_epi64(high, 1), _mm512_extracti64x4_epi64(low, 1), scale + 8);
   write(p, row, panel, _mm512_insertf32x8(_mm512_castps256_ps512(first), second, 1));
 }
 
@@ -187,8 +199,8 @@ struct Int8 {
         }
       }
     }
-    // Out of the registers first: loops that end in more than a store are not unrolled, and an array that is
-    // indexed by a loop lives in memory.
+    // Out of the registers first: loops that end in more than a store are not unrolled, and an
+    // array that is indexed by a loop lives in memory.
     alignas(64) int32_t h[R][P][kPanel], l[R][P][kPanel];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
@@ -206,12 +218,12 @@ struct Int8 {
   }
 };
 
-// int4 weights: blocks of 64 inputs = 8 vectors of nibbles (a group of 32 in each half), the 2 x 16 scales in
-// half precision.
+// int4 weights: blocks of 64 inputs = 8 vectors of nibbles (a group of 32 in each half), the 2 x 16
+// scales in half precision.
 template <int R, int P>
 struct Int4 {
-  // With few rows the high nibbles stay where they are, 16 times too large, and are summed apart: a shift less
-  // for each vector, and half as long a chain of sums that wait for each other.
+  // With few rows the high nibbles stay where they are, 16 times too large, and are summed apart: a
+  // shift less for each vector, and half as long a chain of sums that wait for each other.
   static constexpr bool kApart = R * P <= 2;
 
   static void run(const Product& p, int64_t panel, int64_t row) {
@@ -225,7 +237,8 @@ struct Int4 {
       for (int n = 0; n < P; ++n) total[r][n] = _mm512_setzero_ps();
     }
     const __m512i nibble = _mm512_set1_epi8(15), upper = _mm512_set1_epi8(static_cast<char>(0xf0));
-    // A whole block at a time, so that every load goes ahead by the same stride: the hardware sees that and looks ahead.
+    // A whole block at a time, so that every load goes ahead by the same stride: the hardware sees
+    // that and looks ahead.
 #pragma GCC unroll 1
     for (int64_t block = 0; block < groups; block += 2, w += kBlock4Bytes) {
 #pragma GCC unroll 2
@@ -249,7 +262,8 @@ struct Int4 {
           const __m512i both = _mm512_loadu_si512(v + n * p.panel_bytes + j * 64);
           ahead<R, P>(v + j * 64);
           first[n] = _mm512_and_si512(both, nibble);
-          second[n] = kApart ? _mm512_and_si512(both, upper) : _mm512_and_si512(_mm512_srli_epi16(both, 4), nibble);
+          second[n] = kApart ? _mm512_and_si512(both, upper)
+                             : _mm512_and_si512(_mm512_srli_epi16(both, 4), nibble);
         }
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
@@ -295,7 +309,8 @@ struct Int4 {
 
 #include "amx.h"
 
-// Integer sums are exact, so few rows may take other instructions; bfloat16 pairs have to take the same.
+// Integer sums are exact, so few rows may take other instructions; bfloat16 pairs have to take the
+// same.
 constexpr int kFew = 3;
 
 // float32 activations, or pairs on tiles.

@@ -1,5 +1,5 @@
-// Products with packed weights, for NEON with the dot product instructions: four vectors hold a step of 16
-// outputs.
+// Products with packed weights, for NEON with the dot product instructions: four vectors hold a
+// step of 16 outputs.
 #include <arm_neon.h>
 
 #include "kernels.h"
@@ -63,7 +63,8 @@ struct Int8 {
       low[r] = high[r] + p.in_padded;
       for (int v = 0; v < 4; ++v) highs[r][v] = lows[r][v] = vdupq_n_s32(0);
     }
-    const uint8x16_t offset = vdupq_n_u8(128);  // flipping the top bit takes away the 128 that was added
+    // Flipping the top bit takes away the 128 that was added.
+    const uint8x16_t offset = vdupq_n_u8(128);
     for (int64_t k = 0; k < p.in_padded; k += 4, w += 64) {
       for (int v = 0; v < 4; ++v) {
         const int8x16_t weights = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(w + 16 * v), offset));
@@ -109,7 +110,8 @@ struct Int4 {
           const int8x16_t first = vreinterpretq_s8_u8(vandq_u8(both, nibble));
           const int8x16_t second = vreinterpretq_s8_u8(vshrq_n_u8(both, 4));
           for (int r = 0; r < R; ++r) {
-            const uint8_t* prepared = p.prepared + (row + r) * p.row_bytes + group * kGroup4 + 8 * j;
+            const uint8_t* prepared =
+                p.prepared + (row + r) * p.row_bytes + group * kGroup4 + 8 * j;
             const int8_t* x = reinterpret_cast<const int8_t*>(prepared);
             sums[r][v] = vdotq_s32(sums[r][v], first, four(x));
             sums[r][v] = vdotq_s32(sums[r][v], second, four(x + 4));

@@ -1,4 +1,5 @@
-// Products with packed weights in plain C++: what runs where no other set does, and the plainest to read.
+// Products with packed weights in plain C++: what runs where no other set does, and the plainest to
+// read.
 #include "kernels.h"
 #include "sequence.h"
 
@@ -35,7 +36,9 @@ struct Bf16 {
       uint32_t pair[kPanel];
       __builtin_memcpy(pair, w, 64);
       for (int o = 0; o < kPanel; ++o) even[o] += from_bf16(static_cast<uint16_t>(pair[o])) * x[k];
-      for (int o = 0; o < kPanel; ++o) odd[o] += from_bf16(static_cast<uint16_t>(pair[o] >> 16)) * x[k + 1];
+      for (int o = 0; o < kPanel; ++o) {
+        odd[o] += from_bf16(static_cast<uint16_t>(pair[o] >> 16)) * x[k + 1];
+      }
     }
     for (int o = 0; o < kPanel; ++o) even[o] += odd[o];
     write(p, row, panel, even);
@@ -49,12 +52,15 @@ struct Int8 {
     const uint8_t* w = p.data + panel * p.panel_bytes;
     const int16_t* q = quantised(p, row);
     int64_t totals[kPanel] = {};
-    for (int64_t at = 0; at < p.in_padded; at += 256) {  // an int32 holds 256 products of a byte and an int16
+    // An int32 holds 256 products of a byte and an int16.
+    for (int64_t at = 0; at < p.in_padded; at += 256) {
       const int64_t end = p.in_padded - at < 256 ? p.in_padded : at + 256;
       int32_t sums[kPanel] = {};
       for (int64_t k = at; k < end; k += 4, w += 64) {
         for (int o = 0; o < kPanel; ++o) {
-          for (int b = 0; b < 4; ++b) sums[o] += (static_cast<int32_t>(w[4 * o + b]) - 128) * q[k + b];
+          for (int b = 0; b < 4; ++b) {
+            sums[o] += (static_cast<int32_t>(w[4 * o + b]) - 128) * q[k + b];
+          }
         }
       }
       for (int o = 0; o < kPanel; ++o) totals[o] += sums[o];

@@ -1,5 +1,6 @@
 // What all instruction sets share: reading and rounding numbers, quantising rows, writing results.
-// Included by each set's file within its own unnamed namespace, so that no set's code can serve another.
+// Included by each set's file within its own unnamed namespace, so that no set's code can serve
+// another.
 
 inline float from_bf16(uint16_t bits) {
   const uint32_t wide = static_cast<uint32_t>(bits) << 16;
@@ -11,15 +12,17 @@ inline float from_bf16(uint16_t bits) {
 inline uint16_t to_bf16(float value) {
   uint32_t bits;
   __builtin_memcpy(&bits, &value, 4);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(bits >> 16 | 0x40);  // stays NaN
+  // NaN stays NaN.
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(bits >> 16 | 0x40);
   return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
 }
 
 inline float number(float value) { return value; }
 inline float number(uint16_t bits) { return from_bf16(bits); }
 
-// The step in which `count` numbers are rounded to whole ones up to `top`, from their largest magnitude; its
-// inverse is 0 where that is 0. What is not finite makes the step NaN, and with it the row's results.
+// The step in which `count` numbers are rounded to whole ones up to `top`, from their largest
+// magnitude; its inverse is 0 where that is 0. A value that is not finite makes the step NaN, and
+// with it the row's results.
 template <class X>
 inline float step_of(const X* x, int64_t count, int top, float& inverse) {
   int32_t most = 0;
@@ -47,8 +50,8 @@ inline int32_t round_to_int(float value) {
   return bits - 0x4b400000;
 }
 
-// Quantise a row in steps of largest / 32512: about 15 bits and a sign, finer than bfloat16 near the top.
-// `Digits`: as two signed bytes, all high ones and then all low ones; otherwise as int16.
+// Quantise a row in steps of largest / 32512: about 15 bits and a sign, finer than bfloat16 near
+// the top. `Digits`: as two signed bytes, all high ones and then all low ones; otherwise as int16.
 template <bool Digits, class X>
 inline void quantise_row(const Product& p, int64_t row) {
   const X* x = static_cast<const X*>(p.x) + row * p.in;
@@ -82,7 +85,8 @@ inline void quantise_row(const Product& p, int64_t row) {
   p.row_sum[row] = total;
 }
 
-// Quantise a row for 4-bit weights: one signed byte an input, in steps of its group's largest magnitude / 127.
+// Quantise a row for 4-bit weights: one signed byte an input, in steps of its group's largest
+// magnitude / 127.
 template <class X>
 inline void quantise_groups(const Product& p, int64_t row) {
   const X* x = static_cast<const X*>(p.x) + row * p.in;
@@ -117,7 +121,8 @@ inline void widen_row(const Product& p, int64_t row) {
 inline void copy_row(const Product& p, int64_t row) {
   uint8_t* to = p.prepared + row * p.row_bytes;
   const uint64_t bytes = static_cast<uint64_t>(p.in) * 2;
-  __builtin_memcpy(to, static_cast<const uint8_t*>(p.x) + static_cast<uint64_t>(row) * bytes, bytes);
+  __builtin_memcpy(to, static_cast<const uint8_t*>(p.x) + static_cast<uint64_t>(row) * bytes,
+                   bytes);
   __builtin_memset(to + bytes, 0, static_cast<uint64_t>(p.row_bytes) - bytes);
 }
 
@@ -133,7 +138,8 @@ inline void prepare_row(const Product& p, int64_t row) {
 template <bool Digits>
 inline void prepare_rows(const Product& p, int64_t first, int64_t last) {
   for (int64_t row = first; row < last; ++row) {
-    p.x_type == Type::bf16 ? prepare_row<Digits, uint16_t>(p, row) : prepare_row<Digits, float>(p, row);
+    p.x_type == Type::bf16 ? prepare_row<Digits, uint16_t>(p, row)
+                           : prepare_row<Digits, float>(p, row);
   }
 }
 
@@ -164,14 +170,16 @@ inline void write_int8(const Product& p, int64_t row, int64_t panel, const int64
   float sums[kPanel];
   const double step = p.row_scale[row];
   for (int k = 0; k < kPanel; ++k) {
-    sums[k] = static_cast<float>(static_cast<double>(totals[k]) * (step * p.scale[panel * kPanel + k]));
+    sums[k] =
+        static_cast<float>(static_cast<double>(totals[k]) * (step * p.scale[panel * kPanel + k]));
   }
   write(p, row, panel, sums);
 }
 
-// Run Block<R, P>::run(p, panel, row) over all rows of all panels: R rows by P panels at a time. As many rows
-// as Few go past one panel after the other, so that each weight is read once in one sequential stream; more
-// go in blocks of Rows by Panels, while the weights of some panels stay in the second-level cache.
+// Run Block<R, P>::run(p, panel, row) over all rows of all panels: R rows by P panels at a time. As
+// many rows as Few go past one panel after the other, so that each weight is read once in one
+// sequential stream; more go in blocks of Rows by Panels, while the weights of some panels stay in
+// the second-level cache.
 template <template <int, int> class Block, int Few, int Rows, int Panels>
 struct Each {
   template <int R>

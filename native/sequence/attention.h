@@ -1,5 +1,5 @@
-// Local attention. A score, a weight and a weighted sum over a block depend on positions alone, and blocks are
-// added in order: neither the cut of the calls nor the number of threads changes a bit.
+// Local attention. A score, a weight and a weighted sum over a block depend on positions alone, and
+// blocks are added in order: neither the cut of the calls nor the number of threads changes a bit.
 
 // The segment that holds block (or group) `at` of all, by the count of those before it.
 inline const Segment& segment_of(const Attention& n, int64_t at, int64_t Segment::*before) {
@@ -70,26 +70,33 @@ inline T exponentials(T* scores, T most) {
 }
 
 // The queries of one token: one after the other, as the block's products take them.
-template <class X, class How>
+template <class How>
 inline void gather(const Attention& n, int64_t row, int64_t step, int64_t head, uint8_t* to) {
+  using X = typename How::Value;
   const int64_t group = n.heads / n.kv_heads;
-  const X* q = static_cast<const X*>(n.q) + ((row * n.steps + step) * n.heads + head * group) * n.width;
-  for (int64_t g = 0; g < group; ++g) How::query(q + g * n.width, n.width, to + g * How::query_bytes(n.width));
+  const X* q =
+      static_cast<const X*>(n.q) + ((row * n.steps + step) * n.heads + head * group) * n.width;
+  for (int64_t g = 0; g < group; ++g) {
+    How::query(q + g * n.width, n.width, to + g * How::query_bytes(n.width));
+  }
 }
 
-// What one query of one head comes to.
+// Store what one query of one head comes to.
 template <class X>
-inline void finish(const Attention& n, int64_t row, int64_t step, int64_t head, const Wide<X>* sums, Wide<X> total) {
+inline void finish(const Attention& n, int64_t row, int64_t step, int64_t head, const Wide<X>* sums,
+                   Wide<X> total) {
   X* y = static_cast<X*>(n.y) + ((row * n.steps + step) * n.heads + head) * n.width;
   for (int64_t c = 0; c < n.width; c += kWidth<Wide<X>>) {
     store(y + c, load(sums + c, n.width - c) / total, n.width - c);
   }
 }
 
-// One token a row: what each block leaves, the blocks of a (key head, segment) one after the other.
+// One token a row: what each block comes to, those of a (key head, segment) one after the other.
 template <class T>
 struct One {
-  T *scores, *most, *totals, *sums;  // (blocks, group, kKeys), (blocks, group) twice, (blocks, group, H)
+  T* scores;         // (blocks, group, kKeys)
+  T *most, *totals;  // (blocks, group)
+  T* sums;           // (blocks, group, H)
 
   static int64_t cell(const Attention& n) { return n.heads / n.kv_heads * (kKeys + 2 + n.width); }
 
@@ -102,8 +109,9 @@ struct One {
   }
 };
 
-template <class X, class How>
+template <class How>
 inline void one_scores(const Attention& n, int64_t first, int64_t last) {
+  using X = typename How::Value;
   using T = Wide<X>;
   const int64_t group = n.heads / n.kv_heads;
   uint8_t* keys = scratch().get(How::key_bytes(n.width) + group * How::query_bytes(n.width));
@@ -113,7 +121,7 @@ inline void one_scores(const Attention& n, int64_t first, int64_t last) {
     const Segment& s = segment_of(n, at, &Segment::blocks_before);
     const int64_t number = at - s.blocks_before;
     const Block<X> block(n, s, head, number);
-    gather<X, How>(n, s.row, s.step, head, queries);
+    gather<How>(n, s.row, s.step, head, queries);
     const One<T> one(n, s, head);
     T* scores = one.scores + number * group * kKeys;
     How::meet(group, queries, block.k, block.first, block.last, n.width, keys, scores);
@@ -123,8 +131,9 @@ inline void one_scores(const Attention& n, int64_t first, int64_t last) {
   }
 }
 
-template <class X, class How>
+template <class How>
 inline void one_values(const Attention& n, int64_t first, int64_t last) {
+  using X = typename How::Value;
   using T = Wide<X>;
   const int64_t group = n.heads / n.kv_heads;
   uint8_t* values = scratch().get(How::value_bytes(n.width));
@@ -149,7 +158,7 @@ inline void one_values(const Attention& n, int64_t first, int64_t last) {
   }
 }
 
-// Add the block to what the blocks before it gave; the first one begins.
+// Add a block's sums to those of the blocks before it.
 template <class T>
 inline void join(T* sums, const T* more, int64_t count) {
   for (int64_t c = 0; c < count; c += kWidth<T>) {
@@ -157,8 +166,9 @@ inline void join(T* sums, const T* more, int64_t count) {
   }
 }
 
-template <class X, class How>
+template <class How>
 inline void one_sums(const Attention& n, int64_t first, int64_t last) {
+  using X = typename How::Value;
   using T = Wide<X>;
   const int64_t group = n.heads / n.kv_heads;
   for (int64_t piece = first; piece < last; ++piece) {
@@ -180,8 +190,9 @@ inline int64_t laid_bytes(const Attention& n) {
   return (How::key_bytes(n.width) + How::value_bytes(n.width) + 63) / 64 * 64;
 }
 
-template <class X, class How>
+template <class How>
 inline void layout(const Attention& n, int64_t first, int64_t last) {
+  using X = typename How::Value;
   for (int64_t piece = first; piece < last; ++piece) {
     const int64_t head = piece / n.blocks, at = piece % n.blocks;
     const Segment& s = segment_of(n, at, &Segment::blocks_before);
@@ -193,33 +204,41 @@ inline void layout(const Attention& n, int64_t first, int64_t last) {
   }
 }
 
-template <class X, class How>
+template <class How>
 inline void groups(const Attention& n, int64_t first, int64_t last) {
+  using X = typename How::Value;
   using T = Wide<X>;
   const int64_t group = n.heads / n.kv_heads, most_rows = n.together * group;
-  const int64_t most_seen = (n.slots + n.together + kKeys - 1) / kKeys + 1;  // blocks that a group of steps sees
+  // The blocks that a group of steps sees.
+  const int64_t most_seen = (n.slots + n.together + kKeys - 1) / kKeys + 1;
   const int64_t step = most_seen * kKeys;
   const int64_t query_bytes = (most_rows * How::query_bytes(n.width) + 63) / 64 * 64;
-  uint8_t* memory = scratch().get(query_bytes + most_rows * (step + 2 + 2 * n.width) * static_cast<int64_t>(sizeof(T)));
+  const int64_t sum_bytes = (step + 2 + 2 * n.width) * static_cast<int64_t>(sizeof(T));
+  uint8_t* memory = scratch().get(query_bytes + most_rows * sum_bytes);
   T *scores = reinterpret_cast<T*>(memory + query_bytes), *sums = scores + most_rows * step;
-  T *more = sums + most_rows * n.width, *most = more + most_rows * n.width, *totals = most + most_rows;
+  T* more = sums + most_rows * n.width;
+  T* most = more + most_rows * n.width;
+  T* totals = most + most_rows;
   for (int64_t piece = first; piece < last; ++piece) {
     const int64_t head = piece / n.groups, which = piece % n.groups;
     const Segment& s = segment_of(n, which, &Segment::groups_before);
     const int64_t begin = (which - s.groups_before) * n.together;
     const int64_t steps = lesser(n.together, s.count - begin), rows = steps * group;
     for (int64_t t = 0; t < steps; ++t) {
-      gather<X, How>(n, s.row, s.step + begin + t, head, memory + t * group * How::query_bytes(n.width));
+      gather<How>(n, s.row, s.step + begin + t, head,
+                  memory + t * group * How::query_bytes(n.width));
     }
     const int64_t position = s.position + begin;
-    const int64_t oldest = greater(0, position - n.slots) / kKeys, blocks = (position + steps - 1) / kKeys - oldest + 1;
-    const uint8_t* laid =
-        n.memory + (head * n.blocks + s.blocks_before + oldest - s.oldest / kKeys) * laid_bytes<How>(n);
+    const int64_t oldest = greater(0, position - n.slots) / kKeys;
+    const int64_t blocks = (position + steps - 1) / kKeys - oldest + 1;
+    const int64_t first_block = head * n.blocks + s.blocks_before + oldest - s.oldest / kKeys;
+    const uint8_t* laid = n.memory + first_block * laid_bytes<How>(n);
     for (int64_t r = 0; r < rows; ++r) most[r] = -__builtin_inff();
     for (int64_t k = 0; k < blocks; ++k) {
       How::score(rows, memory, laid + k * laid_bytes<How>(n), n.width, scores + k * kKeys, step);
       for (int64_t r = 0; r < rows; ++r) {
-        const T value = limit(n, scores + r * step + k * kKeys, (oldest + k) * kKeys, position + r / group);
+        const T value =
+            limit(n, scores + r * step + k * kKeys, (oldest + k) * kKeys, position + r / group);
         most[r] = value > most[r] ? value : most[r];
       }
     }
@@ -231,68 +250,65 @@ inline void groups(const Attention& n, int64_t first, int64_t last) {
         How::prepare(at, kKeys);
       }
       const int64_t start = (oldest + k) * kKeys;
-      How::weigh(rows, scores + k * kKeys, step, laid + k * laid_bytes<How>(n) + How::key_bytes(n.width),
-                 greater(0, position - n.slots - start), lesser(kKeys, position + steps - start), n.width,
-                 k ? more : sums);
+      How::weigh(rows, scores + k * kKeys, step,
+                 laid + k * laid_bytes<How>(n) + How::key_bytes(n.width),
+                 greater(0, position - n.slots - start), lesser(kKeys, position + steps - start),
+                 n.width, k ? more : sums);
       if (k) join(sums, more, rows * n.width);
     }
     for (int64_t r = 0; r < rows; ++r) {
-      finish<X>(n, s.row, s.step + begin + r / group, head * group + r % group, sums + r * n.width, totals[r]);
+      finish<X>(n, s.row, s.step + begin + r / group, head * group + r % group, sums + r * n.width,
+                totals[r]);
     }
   }
 }
 
-template <class X, class How>
+template <class How>
 inline int64_t attention_bytes_of(const Attention& n) {
+  using X = typename How::Value;
   const int64_t blocks = n.kv_heads * n.blocks;
   if (n.steps == 1) return blocks * One<Wide<X>>::cell(n) * static_cast<int64_t>(sizeof(Wide<X>));
   return blocks * laid_bytes<How>(n);
 }
 
-template <class X, class How>
-struct Chosen {
-  using Value = X;
-  using Layout = How;
-};
-
-// Call fn(Chosen<X, How>{}) with the type and the layout of this call.
+// Call fn(How{}) with the layout of this call's blocks.
 template <class Fn>
 inline void by_layout(const Attention& n, const Fn& fn) {
   switch (n.type) {
-    case Type::f64: return fn(Chosen<double, Plain<double>>{});
-    case Type::f32: return fn(Chosen<float, Plain<float>>{});
+    case Type::f64: return fn(Plain<double>{});
+    case Type::f32: return fn(Plain<float>{});
     case Type::bf16: break;
   }
 #if defined(__AMX_TILE__)
-  if (Pairs::fits(n.width)) return fn(Chosen<Bf16, TiledPairs>{});
+  if (Pairs::fits(n.width)) return fn(TiledPairs{});
 #elif defined(__AVX512BF16__)
-  if (Pairs::fits(n.width)) return fn(Chosen<Bf16, Pairs>{});
+  if (Pairs::fits(n.width)) return fn(Pairs{});
 #endif
-  fn(Chosen<Bf16, Plain<Bf16>>{});
+  fn(Plain<Bf16>{});
 }
 
 inline int64_t attention_bytes(const Attention& n) {
   int64_t bytes = 0;
-  by_layout(n, [&](auto c) { bytes = attention_bytes_of<typename decltype(c)::Value, typename decltype(c)::Layout>(n); });
+  by_layout(n, [&](auto how) { bytes = attention_bytes_of<decltype(how)>(n); });
   return bytes;
 }
 
 inline void attention_scores(const Attention& n, int64_t first, int64_t last) {
-  by_layout(n, [&](auto c) { one_scores<typename decltype(c)::Value, typename decltype(c)::Layout>(n, first, last); });
+  by_layout(n, [&](auto how) { one_scores<decltype(how)>(n, first, last); });
 }
 
 inline void attention_values(const Attention& n, int64_t first, int64_t last) {
-  by_layout(n, [&](auto c) { one_values<typename decltype(c)::Value, typename decltype(c)::Layout>(n, first, last); });
+  by_layout(n, [&](auto how) { one_values<decltype(how)>(n, first, last); });
 }
 
 inline void attention_sums(const Attention& n, int64_t first, int64_t last) {
-  by_layout(n, [&](auto c) { one_sums<typename decltype(c)::Value, typename decltype(c)::Layout>(n, first, last); });
+  by_layout(n, [&](auto how) { one_sums<decltype(how)>(n, first, last); });
 }
 
 inline void attention_layout(const Attention& n, int64_t first, int64_t last) {
-  by_layout(n, [&](auto c) { layout<typename decltype(c)::Value, typename decltype(c)::Layout>(n, first, last); });
+  by_layout(n, [&](auto how) { layout<decltype(how)>(n, first, last); });
 }
 
 inline void attention_groups(const Attention& n, int64_t first, int64_t last) {
-  by_layout(n, [&](auto c) { groups<typename decltype(c)::Value, typename decltype(c)::Layout>(n, first, last); });
+  by_layout(n, [&](auto how) { groups<decltype(how)>(n, first, last); });
 }

@@ -1,20 +1,27 @@
-// Blocks of kKeys positions of one key head. Keys are laid out so that a vector holds the same input of neighbouring
-// keys, values so that a vector holds neighbouring columns.
+// Blocks of kKeys positions of one key head. Keys are laid out so that a vector holds the same
+// input of neighbouring keys, values so that a vector holds neighbouring columns.
 
 // How blocks lie and are multiplied: in float32 (or float64) for every instruction set.
 template <class X>
 struct Plain {
+  using Value = X;
   using T = Wide<X>;
 
-  static int64_t key_bytes(int64_t width) { return kKeys * width * static_cast<int64_t>(sizeof(T)); }
-  static int64_t value_bytes(int64_t width) { return kKeys * width * static_cast<int64_t>(sizeof(X)); }
+  static int64_t key_bytes(int64_t width) {
+    return kKeys * width * static_cast<int64_t>(sizeof(T));
+  }
+  static int64_t value_bytes(int64_t width) {
+    return kKeys * width * static_cast<int64_t>(sizeof(X));
+  }
   static int64_t query_bytes(int64_t width) { return width * static_cast<int64_t>(sizeof(T)); }
 
   // Keys first..last-1 of the block; zeros stand for the others.
   static void keys(const X* const* from, int64_t first, int64_t last, int64_t width, void* to) {
     T* out = static_cast<T*>(to);
     for (int64_t c = 0; c < width; ++c) {
-      for (int64_t s = 0; s < kKeys; ++s) out[c * kKeys + s] = s >= first && s < last ? widen(from[s][c]) : T(0);
+      for (int64_t s = 0; s < kKeys; ++s) {
+        out[c * kKeys + s] = s >= first && s < last ? widen(from[s][c]) : T(0);
+      }
     }
   }
 
@@ -30,7 +37,8 @@ struct Plain {
   }
 
   // scores[r][s] of `rows` queries, query_bytes apart, with all keys of the block.
-  static void score(int64_t rows, const void* queries, const void* keys, int64_t width, T* scores, int64_t step) {
+  static void score(int64_t rows, const void* queries, const void* keys, int64_t width, T* scores,
+                    int64_t step) {
     constexpr int W = kWidth<T>;
     const T *q = static_cast<const T*>(queries), *k = static_cast<const T*>(keys);
     for (int64_t row = 0; row < rows; row += kRows) {
@@ -39,15 +47,18 @@ struct Plain {
         Vec<T> sums[kRows][kColumns];
         tiles<T>(count, q + row * width, width, k + s, kKeys, width, kLanes<T>, sums);
         for (int r = 0; r < count; ++r) {
-          for (int c = 0; c < kColumns; ++c) store(scores + (row + r) * step + s + c * W, sums[r][c], W);
+          for (int c = 0; c < kColumns; ++c) {
+            store(scores + (row + r) * step + s + c * W, sums[r][c], W);
+          }
         }
       }
     }
   }
 
-  // The scores of one token's queries, kKeys apart, with keys that were not laid out; memory: key_bytes of it.
-  static void meet(int64_t rows, const void* queries, const X* const* from, int64_t first, int64_t last, int64_t width,
-                   void* memory, T* scores) {
+  // The scores of one token's queries, kKeys apart, with keys that were not laid out; memory:
+  // key_bytes of it.
+  static void meet(int64_t rows, const void* queries, const X* const* from, int64_t first,
+                   int64_t last, int64_t width, void* memory, T* scores) {
     keys(from, first, last, width, memory);
     score(rows, queries, memory, width, scores, kKeys);
   }
@@ -55,8 +66,8 @@ struct Plain {
   static void prepare(T*, int64_t) {}
 
   // out[r] = the sum over keys first..last-1 of weights[r][s] times its value.
-  static void weigh(int64_t rows, const T* weights, int64_t step, const void* values, int64_t first, int64_t last,
-                    int64_t width, T* out) {
+  static void weigh(int64_t rows, const T* weights, int64_t step, const void* values, int64_t first,
+                    int64_t last, int64_t width, T* out) {
     constexpr int W = kWidth<T>;
     const X* v = static_cast<const X*>(values) + first * width;
     for (int64_t row = 0; row < rows; row += kRows) {
@@ -64,7 +75,8 @@ struct Plain {
       for (int64_t c = 0; c < width; c += kLanes<T>) {
         const int64_t lanes = width - c < kLanes<T> ? width - c : kLanes<T>;
         Vec<T> sums[kRows][kColumns];
-        tiles<X>(count, weights + row * step + first, step, v + c, width, last - first, lanes, sums);
+        tiles<X>(count, weights + row * step + first, step, v + c, width, last - first, lanes,
+                 sums);
         for (int r = 0; r < count; ++r) {
           T* to = out + (row + r) * width + c;
           for (int d = 0; d < kColumns; ++d) store(to + d * W, sums[r][d], lanes - d * W);
@@ -75,11 +87,13 @@ struct Plain {
 };
 
 #if defined(__AVX512BF16__)
-// bfloat16 heads in pairs: a product of pairs is exact before it is summed, and weights are split into two
-// bfloat16 numbers, which together keep 16 bits of them.
+// bfloat16 heads in pairs: a product of pairs is exact before it is summed, and weights are split
+// into two bfloat16 numbers, which together keep 16 bits of them.
 struct Pairs {
+  using Value = Bf16;
   using T = float;
-  static constexpr int kRowsAtOnce = 12;  // by two vectors: 24 sums, and keys and weights read once for 10 heads
+  // By two vectors: 24 sums, and keys and weights read once for 10 heads.
+  static constexpr int kRowsAtOnce = 12;
 
   static bool fits(int64_t width) { return width % 32 == 0; }
   static int64_t key_bytes(int64_t width) { return kKeys * width * 2; }
@@ -100,7 +114,8 @@ struct Pairs {
       r[4 * k + 3] = _mm512_unpackhi_epi64(t[4 * k + 1], t[4 * k + 3]);
     }
     for (int k = 0; k < 4; ++k) {
-      const __m512i a = _mm512_shuffle_i32x4(r[k], r[4 + k], 0x88), b = _mm512_shuffle_i32x4(r[k], r[4 + k], 0xdd);
+      const __m512i a = _mm512_shuffle_i32x4(r[k], r[4 + k], 0x88);
+      const __m512i b = _mm512_shuffle_i32x4(r[k], r[4 + k], 0xdd);
       const __m512i c = _mm512_shuffle_i32x4(r[8 + k], r[12 + k], 0x88);
       const __m512i d = _mm512_shuffle_i32x4(r[8 + k], r[12 + k], 0xdd);
       t[k] = _mm512_shuffle_i32x4(a, c, 0x88);
@@ -128,9 +143,12 @@ struct Pairs {
 
   // 32 numbers of one row and of the next become pairs.
   static void interleave(__m512i a, __m512i b, uint32_t* to) {
-    const __m512i low = _mm512_unpacklo_epi16(a, b), high = _mm512_unpackhi_epi16(a, b);  // within 128 bits each
-    const __m512i first = _mm512_permutex2var_epi64(low, _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), high);
-    const __m512i second = _mm512_permutex2var_epi64(low, _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15), high);
+    // Within 128 bits each.
+    const __m512i low = _mm512_unpacklo_epi16(a, b), high = _mm512_unpackhi_epi16(a, b);
+    const __m512i first =
+        _mm512_permutex2var_epi64(low, _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), high);
+    const __m512i second =
+        _mm512_permutex2var_epi64(low, _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15), high);
     _mm512_storeu_si512(to, first);
     _mm512_storeu_si512(to + 16, second);
   }
@@ -138,12 +156,14 @@ struct Pairs {
     interleave(_mm512_loadu_si512(a), _mm512_loadu_si512(b), to);
   }
 
-  static void values(const Bf16* const* from, int64_t first, int64_t last, int64_t width, void* to) {
+  static void values(const Bf16* const* from, int64_t first, int64_t last, int64_t width,
+                     void* to) {
     uint32_t* out = static_cast<uint32_t*>(to);
     for (int64_t s = first & ~int64_t{1}; s < last; s += 2) {
       for (int64_t c = 0; c < width; c += 32) {
         const __m512i a = s >= first ? _mm512_loadu_si512(from[s] + c) : _mm512_setzero_si512();
-        const __m512i b = s + 1 < last ? _mm512_loadu_si512(from[s + 1] + c) : _mm512_setzero_si512();
+        const __m512i b =
+            s + 1 < last ? _mm512_loadu_si512(from[s + 1] + c) : _mm512_setzero_si512();
         interleave(a, b, out + s / 2 * width + c);
       }
     }
@@ -159,11 +179,12 @@ struct Pairs {
     return reinterpret_cast<__m512bh>(_mm512_set1_epi32(bits));
   }
 
-  static void score(int64_t rows, const void* queries, const void* keys, int64_t width, float* scores,
-                    int64_t step) {
+  static void score(int64_t rows, const void* queries, const void* keys, int64_t width,
+                    float* scores, int64_t step) {
     for (int64_t row = 0; row < rows; row += kRowsAtOnce) {
       const Bf16* q = static_cast<const Bf16*>(queries) + row * width;
-      for_count<kRowsAtOnce>(static_cast<int>(rows - row < kRowsAtOnce ? rows - row : kRowsAtOnce), [&](auto r) {
+      for_count<kRowsAtOnce>(static_cast<int>(rows - row < kRowsAtOnce ? rows - row : kRowsAtOnce),
+                             [&](auto r) {
         constexpr int R = decltype(r)::value;
         for (int64_t s = 0; s < kKeys; s += 32) {
           const uint32_t* k = static_cast<const uint32_t*>(keys) + s;
@@ -190,23 +211,26 @@ struct Pairs {
     }
   }
 
-  // The scores of one token's queries, kKeys apart, with keys that were not laid out; memory: key_bytes of it.
-  static void meet(int64_t rows, const void* queries, const Bf16* const* from, int64_t first, int64_t last, int64_t width,
-                   void* memory, float* scores) {
+  // The scores of one token's queries, kKeys apart, with keys that were not laid out; memory:
+  // key_bytes of it.
+  static void meet(int64_t rows, const void* queries, const Bf16* const* from, int64_t first,
+                   int64_t last, int64_t width, void* memory, float* scores) {
     keys(from, first, last, width, memory);
     score(rows, queries, memory, width, scores, kKeys);
   }
-
 
   // Weights of a block, in place: 64 pairs of their leading 8 bits, then 64 pairs of what is left.
   static void prepare(float* weights, int64_t) {
     __m512i high[4], low[4];
     for (int k = 0; k < 4; ++k) {
-      const __m512 a = _mm512_loadu_ps(weights + 32 * k), b = _mm512_loadu_ps(weights + 32 * k + 16);
+      const __m512 a = _mm512_loadu_ps(weights + 32 * k);
+      const __m512 b = _mm512_loadu_ps(weights + 32 * k + 16);
       const __m512bh both = _mm512_cvtne2ps_pbh(b, a);
       high[k] = reinterpret_cast<__m512i>(both);
-      const __m512i first = _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(high[k])), 16);
-      const __m512i second = _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(high[k], 1)), 16);
+      const __m512i first =
+          _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(high[k])), 16);
+      const __m512i second =
+          _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(high[k], 1)), 16);
       low[k] = reinterpret_cast<__m512i>(
           _mm512_cvtne2ps_pbh(b - _mm512_castsi512_ps(second), a - _mm512_castsi512_ps(first)));
     }
@@ -214,10 +238,11 @@ struct Pairs {
     for (int k = 0; k < 4; ++k) _mm512_storeu_si512(weights + 64 + 16 * k, low[k]);
   }
 
-  static void weigh(int64_t rows, const float* weights, int64_t step, const void* values, int64_t first,
-                    int64_t last, int64_t width, float* out) {
+  static void weigh(int64_t rows, const float* weights, int64_t step, const void* values,
+                    int64_t first, int64_t last, int64_t width, float* out) {
     for (int64_t row = 0; row < rows; row += kRowsAtOnce) {
-      for_count<kRowsAtOnce>(static_cast<int>(rows - row < kRowsAtOnce ? rows - row : kRowsAtOnce), [&](auto r) {
+      for_count<kRowsAtOnce>(static_cast<int>(rows - row < kRowsAtOnce ? rows - row : kRowsAtOnce),
+                             [&](auto r) {
         constexpr int R = decltype(r)::value;
         const float* w = weights + row * step;
         for (int64_t c = 0; c < width; c += 32) {

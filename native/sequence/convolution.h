@@ -1,9 +1,11 @@
-// The depthwise convolution over the last few inputs, which come from this call and, before it, the cache.
+// The depthwise convolution over the last few inputs, which come from this call and, before it, the
+// cache.
 
-// The input `back` places before step t of a row, null where the document does not reach. Pads stand between
-// the cache and the first token.
+// The input `back` places before step t of a row, null where the document does not reach. Pads
+// stand between the cache and the first token.
 template <class X>
-inline const X* input(const Convolution& v, int64_t row, int64_t t, int64_t back, int64_t since, int64_t pads) {
+inline const X* input(const Convolution& v, int64_t row, int64_t t, int64_t back, int64_t since,
+                      int64_t pads) {
   if (back > since) return nullptr;
   const int64_t at = t - back;
   if (at >= pads) return static_cast<const X*>(v.x) + (row * v.steps + at) * v.width;
@@ -32,7 +34,9 @@ inline void convolve(const Convolution& v, int64_t row, int64_t first, int64_t l
     const int64_t n = v.width - c;
     Vec<T> taps[kMostTaps] = {};
     for (int64_t back = 0; back <= reach; ++back) {
-      for (int k = 0; k < W && k < n; ++k) taps[back][k] = widen(weight[(c + k) * v.taps + reach - back]);
+      for (int k = 0; k < W && k < n; ++k) {
+        taps[back][k] = widen(weight[(c + k) * v.taps + reach - back]);
+      }
     }
     const Vec<T> start = load(bias + c, n);
     for (int64_t t = first; t < last; ++t) {
@@ -50,7 +54,8 @@ inline void convolve(const Convolution& v, int64_t row, int64_t first, int64_t l
     }
   }
   if (last < v.steps) return;
-  // The last step leaves the next cache: its own input and those before it, or the old cache after pads only.
+  // The last step leaves the next cache: its own input and those before it, or the old cache after
+  // pads only.
   const int64_t most = since(last - 1);
   for (int64_t slot = 0; slot < reach; ++slot) {
     const X* from = input<X>(v, row, last - 1, reach - 1 - slot, most, pads);
@@ -62,7 +67,8 @@ inline void convolve(const Convolution& v, int64_t row, int64_t first, int64_t l
 template <class X>
 inline void convolution(const Convolution& v, int64_t first, int64_t last) {
   while (first < last) {
-    const int64_t row = first / v.steps, end = (row + 1) * v.steps < last ? (row + 1) * v.steps : last;
+    const int64_t row = first / v.steps;
+    const int64_t end = (row + 1) * v.steps < last ? (row + 1) * v.steps : last;
     convolve<X>(v, row, first - row * v.steps, end - row * v.steps);
     first = end;
   }

@@ -40,7 +40,8 @@ inline void norm(const Norm& n, int64_t first, int64_t last) {
     Vec<T> total{};
     for (int k = 0; k < kColumns; ++k) total += squares[k];
     const T mean = sum_of<T>(total) / static_cast<T>(n.width);
-    const T scale = T(1) / static_cast<T>(__builtin_sqrt(static_cast<double>(mean + static_cast<T>(n.eps))));
+    const T scale =
+        T(1) / static_cast<T>(__builtin_sqrt(static_cast<double>(mean + static_cast<T>(n.eps))));
     X* y = static_cast<X*>(n.y) + row * n.width;
     for (int64_t c = 0; c < n.width; c += W) {
       const int64_t count = n.width - c;
@@ -68,7 +69,8 @@ inline void rope(const Rope& r, int64_t first, int64_t last) {
   using T = Wide<X>;
   constexpr int W = kWidth<T>;
   for (int64_t token = first; token < last; ++token) {
-    const T *cos = static_cast<const T*>(r.cos) + token * r.half, *sin = static_cast<const T*>(r.sin) + token * r.half;
+    const T* cos = static_cast<const T*>(r.cos) + token * r.half;
+    const T* sin = static_cast<const T*>(r.sin) + token * r.half;
     for (int64_t head = 0; head < r.heads; ++head) {
       X* x = static_cast<X*>(r.x) + (token * r.heads + head) * r.width;
       for (int64_t c = 0; c < r.half; c += W) {

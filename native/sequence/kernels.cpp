@@ -1,4 +1,5 @@
-// Compiled once for each instruction set, with its flags and GRIFFIN_TABLE as the name of its table.
+// Compiled once for each instruction set, with its flags and GRIFFIN_TABLE as the name of its
+// table.
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
@@ -28,8 +29,8 @@ namespace {
 #include "linear.h"
 #include "unit.h"
 
-template <class Job, void (*Float)(const Job&, int64_t, int64_t), void (*Half)(const Job&, int64_t, int64_t),
-          void (*Double)(const Job&, int64_t, int64_t)>
+template <class Job, void (*Float)(const Job&, int64_t, int64_t),
+          void (*Half)(const Job&, int64_t, int64_t), void (*Double)(const Job&, int64_t, int64_t)>
 void by_type(const Job& job, int64_t first, int64_t last) {
   switch (job.type) {
     case Type::f32: return Float(job, first, last);

@@ -1,5 +1,6 @@
-// Products with weights as they lie in a checkpoint, (O, I) row by row: each output is summed along the inputs in an order
-// of its own, so no row feels how many are computed with it. Packed weights are faster for few rows.
+// Products with weights as they lie in a checkpoint, (O, I) row by row: each output is summed along
+// the inputs in an order of its own, so a row has the same bits however many are computed with it.
+// Packed weights are faster for few rows.
 
 constexpr int64_t kOutputs = 64;  // in a piece
 
@@ -17,10 +18,12 @@ struct Along<Bf16> {
   using V = __m512i;
   static constexpr int64_t kInputs = 32;
   static V take(const Bf16* from, int64_t count) {
-    return count >= kInputs ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi16((1u << count) - 1, from);
+    return count >= kInputs ? _mm512_loadu_si512(from)
+                            : _mm512_maskz_loadu_epi16((1u << count) - 1, from);
   }
   static Vec<float> add(Vec<float> sum, V x, V w) {
-    return reinterpret_cast<Vec<float>>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sum), reinterpret_cast<__m512bh>(x),
+    return reinterpret_cast<Vec<float>>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sum),
+                                                         reinterpret_cast<__m512bh>(x),
                                                          reinterpret_cast<__m512bh>(w)));
   }
 };
@@ -59,7 +62,8 @@ inline void linear(const Linear& n, int64_t first, int64_t last) {
   using T = Wide<X>;
   // Of many rows so many inputs at a time as leave those of kRows rows in the first-level cache.
   const int64_t slab = n.rows > kRows ? 512 : n.in;
-  auto* sums = reinterpret_cast<Vec<T>(*)[kColumns]>(scratch().get(kOutputs * kRows * static_cast<int64_t>(sizeof(Vec<T>))));
+  auto* sums = reinterpret_cast<Vec<T>(*)[kColumns]>(
+      scratch().get(kOutputs * kRows * static_cast<int64_t>(sizeof(Vec<T>))));
   for (int64_t piece = first; piece < last; ++piece) {
     const int64_t output = piece * kOutputs, outputs = lesser(kOutputs, n.out - output);
     for (int64_t row = 0; row < n.rows; row += kRows) {
@@ -69,16 +73,19 @@ inline void linear(const Linear& n, int64_t first, int64_t last) {
         for (int64_t i = 0; i < n.in; i += slab) {
           for (int64_t o = 0; o < outputs; o += kColumns) {
             const X* w[kColumns];
-            for (int64_t c = 0; c < kColumns; ++c) {  // the last one again for those there are not
+            for (int64_t c = 0; c < kColumns; ++c) {  // behind the last output, the last again
               w[c] = static_cast<const X*>(n.w) + (output + lesser(o + c, outputs - 1)) * n.in + i;
             }
-            along<decltype(r)::value>(x + i, n.in, w, lesser(slab, n.in - i), i == 0, sums + o / kColumns * kRows);
+            along<decltype(r)::value>(x + i, n.in, w, lesser(slab, n.in - i), i == 0,
+                                      sums + o / kColumns * kRows);
           }
         }
       });
       for (int r = 0; r < rows; ++r) {
         T values[kOutputs];
-        for (int64_t o = 0; o < outputs; ++o) values[o] = sum_of<T>(sums[o / kColumns * kRows + r][o % kColumns]);
+        for (int64_t o = 0; o < outputs; ++o) {
+          values[o] = sum_of<T>(sums[o / kColumns * kRows + r][o % kColumns]);
+        }
         for (int64_t o = 0; o < outputs; o += kWidth<T>) {
           Vec<T> value = load(values + o, outputs - o);
           if (n.bias) value += load(static_cast<const X*>(n.bias) + output + o, outputs - o);
@@ -90,8 +97,9 @@ inline void linear(const Linear& n, int64_t first, int64_t last) {
 }
 
 #if defined(__AMX_TILE__)
-// bfloat16 on tiles: rows of weights lie as those of activations do, so here they take their place, and x is laid out as
-// weights usually are: panels of 16 rows, pairs of inputs side by side, 32 inputs a tile.
+// bfloat16 on tiles: rows of weights lie as those of activations do, so here they take their place,
+// and x is laid out as weights usually are: panels of 16 rows, pairs of inputs side by side, 32
+// inputs a tile.
 inline int64_t tiled_panel(const Linear& n) { return (n.in + 31) / 32 * kTileBytes; }
 
 inline void tiled_prepare(const Linear& n, int64_t first, int64_t last) {
@@ -122,13 +130,16 @@ inline void tiled_block(const Linear& n, int64_t output, const uint8_t* x, uint8
     add_products<PairsDot, A, N>(upper, lower, stride);
     x += kTileBytes;
   };
-  for (int64_t t = 0; t < whole; ++t) step(w + t * 64, w + kTileRows * row_bytes + t * 64, row_bytes);
-  if (n.in % 32) {  // of these rows alone: behind the last one may be no memory
+  for (int64_t t = 0; t < whole; ++t) {
+    step(w + t * 64, w + kTileRows * row_bytes + t * 64, row_bytes);
+  }
+  if (n.in % 32) {  // only of these rows: behind the last may be no memory
     alignas(64) uint8_t ends[2][kTileBytes];
     for (int64_t r = 0; r < A * kTileRows; ++r) {
       const Bf16* from = reinterpret_cast<const Bf16*>(w + r * row_bytes) + whole * 32;
       const bool there = output + r < n.out;
-      _mm512_store_si512(ends[0] + r * 64, there ? Along<Bf16>::take(from, n.in % 32) : _mm512_setzero_si512());
+      _mm512_store_si512(ends[0] + r * 64,
+                         there ? Along<Bf16>::take(from, n.in % 32) : _mm512_setzero_si512());
     }
     step(ends[0], ends[1], 64);
   }
@@ -143,12 +154,15 @@ inline void tiled_linear(const Linear& n, int64_t first, int64_t last) {
     const uint8_t* x = n.memory + row / kTileRows * tiled_panel(n);
     const bool two_panels = n.rows - row > kTileRows;
     for (int64_t output = first * kOutputs; output < end; output += 2 * kTileRows) {
-      const int64_t upper = lesser(kTileRows, end - output), lower = lesser(kTileRows, end - output - upper);
+      const int64_t upper = lesser(kTileRows, end - output);
+      const int64_t lower = lesser(kTileRows, end - output - upper);
       tiles.shape(upper, lower, 64);
       if (lower) {
-        two_panels ? tiled_block<2, 2>(n, output, x, sums[0]) : tiled_block<2, 1>(n, output, x, sums[0]);
+        two_panels ? tiled_block<2, 2>(n, output, x, sums[0])
+                   : tiled_block<2, 1>(n, output, x, sums[0]);
       } else {
-        two_panels ? tiled_block<1, 2>(n, output, x, sums[0]) : tiled_block<1, 1>(n, output, x, sums[0]);
+        two_panels ? tiled_block<1, 2>(n, output, x, sums[0])
+                   : tiled_block<1, 1>(n, output, x, sums[0]);
       }
       for (int64_t tile = 0; tile < 4; ++tile) {
         const int64_t from = row + tile % 2 * kTileRows, rows = lesser(kTileRows, n.rows - from);

@@ -13,11 +13,13 @@ inline void for_runs(int64_t first, int64_t last, int64_t width, int64_t lanes, 
   }
 }
 
-// One step of a run of channels: h = a * h + x, written to `to` and, if it is wanted in the wide type, to `every`. What the
-// next step needs, `ahead` from here, is asked for: a thread's channels are a short piece of a step, and where the next
-// begins the hardware does not know. Behind the last step that is lost, and harms nobody.
+// One step of a run of channels: h = a * h + x, written to `to` and, if it is wanted in the wide
+// type, to `every`. What the next step needs, `ahead` from here, is prefetched: a thread's channels
+// are a short piece of a step, and the hardware does not know where the next one begins. Behind the
+// last step that is wasted, but harmless.
 template <class X>
-inline void scan_step(const X* x, const X* a, Wide<X>* h, X* to, Wide<X>* every, int64_t count, int64_t ahead) {
+inline void scan_step(const X* x, const X* a, Wide<X>* h, X* to, Wide<X>* every, int64_t count,
+                      int64_t ahead) {
   constexpr int W = kWidth<Wide<X>>;
   const auto one = [&](int64_t c, int64_t left) {
     __builtin_prefetch(x + ahead + c);
@@ -37,20 +39,23 @@ template <class X>
 inline void scan(const Scan& s, int64_t first, int64_t last) {
   using T = Wide<X>;
   for_runs(first, last, s.width, kLanes<float>, [&](int64_t row, int64_t at, int64_t count) {
-    T* h = static_cast<T*>(s.last) + row * s.width + at;  // the running value lives where the last one goes
+    // The running value lives where the last one goes.
+    T* h = static_cast<T*>(s.last) + row * s.width + at;
     __builtin_memcpy(h, static_cast<const T*>(s.h0) + row * s.width + at, sizeof(T) * count);
     for (int64_t t = 0; t < s.steps; ++t) {
       const int64_t from = (row * s.steps + t) * s.width + at;
       scan_step(static_cast<const X*>(s.x) + from, static_cast<const X*>(s.a) + from, h,
-                static_cast<X*>(s.h) + from, s.every ? static_cast<T*>(s.every) + from : nullptr, count, s.width);
+                static_cast<X*>(s.h) + from, s.every ? static_cast<T*>(s.every) + from : nullptr,
+                count, s.width);
     }
   });
 }
 
-// One step back of a run of channels: what reaches h[t] goes to x, times the h before it to a, times a further back.
+// One step back of a run of channels: what reaches h[t] goes to x, times the h before it to a,
+// times a further back.
 template <class X>
-inline void scan_step_back(const X* a, const X* dh, const Wide<X>* before, Wide<X>* carry, X* dx, X* da,
-                           int64_t count, int64_t ahead) {
+inline void scan_step_back(const X* a, const X* dh, const Wide<X>* before, Wide<X>* carry, X* dx,
+                           X* da, int64_t count, int64_t ahead) {
   constexpr int W = kWidth<Wide<X>>;
   const auto one = [&](int64_t c, int64_t left) {
     __builtin_prefetch(a - ahead + c);
@@ -78,8 +83,9 @@ inline void scan_gradient(const ScanGradient& s, int64_t first, int64_t last) {
       const int64_t from = (row * s.steps + t) * s.width + at;
       const T* before = t ? static_cast<const T*>(s.every) + from - s.width
                           : static_cast<const T*>(s.h0) + row * s.width + at;
-      scan_step_back(static_cast<const X*>(s.a) + from, static_cast<const X*>(s.dh) + from, before, carry,
-                     static_cast<X*>(s.dx) + from, static_cast<X*>(s.da) + from, count, s.width);
+      scan_step_back(static_cast<const X*>(s.a) + from, static_cast<const X*>(s.dh) + from, before,
+                     carry, static_cast<X*>(s.dx) + from, static_cast<X*>(s.da) + from, count,
+                     s.width);
     }
   });
 }

@@ -1,9 +1,11 @@
-// Attention's blocks on tiles: laid out as Pairs are, and multiplied 32 rows by 32 columns at a time.
+// Attention's blocks on tiles: laid out as Pairs are, and multiplied 32 rows by 32 columns at a
+// time.
 
 struct TiledPairs : Pairs {
-  // Pairs of values that are no keys are zeros as far as their tile goes: a weight of 0 times what memory holds could be
-  // no number.
-  static void values(const Bf16* const* from, int64_t first, int64_t last, int64_t width, void* to) {
+  // Pairs of values that are no keys are zeros as far as their tile goes: a weight of 0 times
+  // whatever lies in memory could be NaN.
+  static void values(const Bf16* const* from, int64_t first, int64_t last, int64_t width,
+                     void* to) {
     Pairs::values(from, first, last, width, to);
     uint32_t* out = static_cast<uint32_t*>(to);
     const auto clear = [&](int64_t begin, int64_t end) {
@@ -18,7 +20,8 @@ struct TiledPairs : Pairs {
   static void by_rows(int64_t rows, const Fn& fn) {
     Tiles tiles;
     for (int64_t row = 0; row < rows; row += 2 * kTileRows) {
-      const int64_t upper = lesser(kTileRows, rows - row), lower = lesser(kTileRows, rows - row - upper);
+      const int64_t upper = lesser(kTileRows, rows - row);
+      const int64_t lower = lesser(kTileRows, rows - row - upper);
       tiles.shape(upper, lower, 64);
       lower ? fn(row, Count<2>{}) : fn(row, Count<1>{});
     }
@@ -26,14 +29,16 @@ struct TiledPairs : Pairs {
 
   template <int A, class X>
   static void add(const X* rows, int64_t step) {
-    add_products<PairsDot, A, 2>(rows, reinterpret_cast<const uint8_t*>(rows) + kTileRows * step, step);
+    add_products<PairsDot, A, 2>(rows, reinterpret_cast<const uint8_t*>(rows) + kTileRows * step,
+                                 step);
   }
   template <int A>
   static void keep(float* to, int64_t step) {
     keep_sums<A, 2>(reinterpret_cast<uint8_t*>(to), step * 4, 64, kTileRows * step * 4);
   }
 
-  static void score(int64_t rows, const void* queries, const void* keys, int64_t width, float* scores, int64_t step) {
+  static void score(int64_t rows, const void* queries, const void* keys, int64_t width,
+                    float* scores, int64_t step) {
     by_rows(rows, [&](int64_t row, auto count) {
       constexpr int A = decltype(count)::value;
       const Bf16* q = static_cast<const Bf16*>(queries) + row * width;
@@ -50,11 +55,13 @@ struct TiledPairs : Pairs {
     });
   }
 
-  // The same without a layout of the keys: they are the rows now, as they lie in memory, and the few queries what they
-  // meet. A product's factors may change places, so the bits are those of `score`.
-  static void meet(int64_t rows, const void* queries, const Bf16* const* from, int64_t first, int64_t last,
-                   int64_t width, void* memory, float* scores) {
-    uint8_t* laid = static_cast<uint8_t*>(memory);  // 16 queries: pairs of inputs side by side, 32 inputs a tile
+  // The same without laying out the keys: here they are the rows, as they lie in memory, and the
+  // few queries are the columns. A product's factors may change places, so the bits are those of
+  // `score`.
+  static void meet(int64_t rows, const void* queries, const Bf16* const* from, int64_t first,
+                   int64_t last, int64_t width, void* memory, float* scores) {
+    // 16 queries: pairs of inputs side by side, 32 inputs a tile.
+    uint8_t* laid = static_cast<uint8_t*>(memory);
     Tiles tiles;
     tiles.shape(kTileRows, kTileRows, 64);
     for (int64_t row = 0; row < rows; row += kTileRows) {
@@ -62,11 +69,14 @@ struct TiledPairs : Pairs {
       const Bf16* q = static_cast<const Bf16*>(queries) + row * width;
       for (int64_t c = 0; c < width; c += 32) {
         __m512i pairs[16];
-        for (int k = 0; k < 16; ++k) pairs[k] = k < count ? _mm512_loadu_si512(q + k * width + c) : _mm512_setzero_si512();
+        for (int k = 0; k < 16; ++k) {
+          pairs[k] = k < count ? _mm512_loadu_si512(q + k * width + c) : _mm512_setzero_si512();
+        }
         transpose(pairs);
         for (int k = 0; k < 16; ++k) _mm512_storeu_si512(laid + c * 32 + k * 64, pairs[k]);
       }
-      for (int64_t s = first / 32 * 32; s < last; s += 2 * kTileRows) {  // nobody looks at scores of no keys
+      // Scores of no keys are never looked at.
+      for (int64_t s = first / 32 * 32; s < last; s += 2 * kTileRows) {
         alignas(64) float sums[2][kTileRows][kTileRows];
         const Bf16* keys[2];
         int64_t step[2];
@@ -84,9 +94,12 @@ struct TiledPairs : Pairs {
           keys[half] = copy;
           step[half] = width * 2;
         }
-        // A column of a tile is far from the next in memory: the hardware does not see what will be wanted.
+        // A column of a tile is far from the next in memory: the hardware does not foresee what is
+        // needed next.
         for (int64_t k = s + 2 * kTileRows; k < last && k < s + 4 * kTileRows; ++k) {
-          for (int64_t c = 0; k >= first && c < width; c += 32) _mm_prefetch(from[k] + c, _MM_HINT_T0);
+          for (int64_t c = 0; k >= first && c < width; c += 32) {
+            _mm_prefetch(from[k] + c, _MM_HINT_T0);
+          }
         }
         tile_zero<0>();
         tile_zero<1>();
@@ -111,8 +124,9 @@ struct TiledPairs : Pairs {
     }
   }
 
-  // Where 16 keys begin if all are there and equally far from each other, and how many bytes; otherwise null.
-  static const Bf16* in_step(const Bf16* const* from, int64_t begin, int64_t first, int64_t last, int64_t& step) {
+  // Where 16 keys begin if all are there and equally far apart, by `step` bytes; otherwise null.
+  static const Bf16* in_step(const Bf16* const* from, int64_t begin, int64_t first, int64_t last,
+                             int64_t& step) {
     if (begin < first || begin + kTileRows > last) return nullptr;
     const int64_t apart = from[begin + 1] - from[begin];
     for (int64_t k = 1; k < kTileRows; ++k) {
@@ -122,8 +136,8 @@ struct TiledPairs : Pairs {
     return from[begin];
   }
 
-  static void weigh(int64_t rows, const float* weights, int64_t step, const void* values, int64_t first, int64_t last,
-                    int64_t width, float* out) {
+  static void weigh(int64_t rows, const float* weights, int64_t step, const void* values,
+                    int64_t first, int64_t last, int64_t width, float* out) {
     by_rows(rows, [&](int64_t row, auto count) {
       constexpr int A = decltype(count)::value;
       const float* w = weights + row * step;

@@ -1,5 +1,5 @@
-// The RG-LRU: gates, decay and scan without a pass over memory between them, and the gradient of all but the
-// gates' products.
+// The RG-LRU: gates, decay and scan without a pass over memory between them, and the gradient of
+// all but the gates' products.
 
 constexpr double kDecayScale = 8;  // the paper's c
 constexpr double kSlopeFloor = 1e-6;  // 1000^-2: where the square root's gradient stops growing
@@ -32,8 +32,9 @@ inline Vec<Wide<X>> rate_of(const Unit& u, int64_t channel, int64_t count) {
 
 // One channel vector of one step: from the gates' sums to h.
 template <class X>
-inline Vec<Wide<X>> unit_step(const Unit& u, int64_t step, int64_t channel, int64_t count, Vec<Wide<X>> h,
-                              Vec<Wide<X>> gate_i, Vec<Wide<X>> gate_r, Vec<Wide<X>> rate, const X* x) {
+inline Vec<Wide<X>> unit_step(const Unit& u, int64_t step, int64_t channel, int64_t count,
+                              Vec<Wide<X>> h, Vec<Wide<X>> gate_i, Vec<Wide<X>> gate_r,
+                              Vec<Wide<X>> rate, const X* x) {
   using T = Wide<X>;
   const Decay<T> decay(gate_i + load(static_cast<const X*>(u.bi) + channel, count),
                        gate_r + load(static_cast<const X*>(u.br) + channel, count), rate);
@@ -43,8 +44,9 @@ inline Vec<Wide<X>> unit_step(const Unit& u, int64_t step, int64_t channel, int6
 }
 
 #if defined(__AMX_TILE__)
-// bfloat16 gates are multiplied on tiles where their blocks fill them, so one token is summed in the order of tiles.
-// As wide_tile: of 32 inputs the even and the odd ones apart, then both are added, as one instruction does with a tile.
+// bfloat16 gates are multiplied on tiles where their blocks fill them, so one token is summed in
+// the order of tiles. As wide_tile: of 32 inputs the even and the odd ones apart, then both are
+// added, as one instruction does with a tile.
 inline void paired_tile(const float* x, const Bf16* w, int64_t size, Vec<float>* sums) {
   constexpr int W = kWidth<float>, kSome = 8;
   for (int c = 0; c < kWideColumns; ++c) sums[c] = Vec<float>{};
@@ -53,7 +55,8 @@ inline void paired_tile(const float* x, const Bf16* w, int64_t size, Vec<float>*
       Vec<float> even[kSome] = {}, odd[kSome] = {};
       for (int64_t k = i; k < i + 32; k += 2) {
         const Bf16* row = w + k * size + from * W;
-        const Bf16* later = row + 32 * size;  // of the next 32 inputs; behind the last ones the prefetch is lost
+        // Of the next 32 inputs; behind the last ones the prefetch is wasted.
+        const Bf16* later = row + 32 * size;
 #pragma GCC unroll 4
         for (int c = 0; c < kSome; c += 2) {
           _mm_prefetch(later + c * W, _MM_HINT_T0);
@@ -72,12 +75,14 @@ inline void paired_tile(const float* x, const Bf16* w, int64_t size, Vec<float>*
 }
 #endif
 
-// One token of one row, a whole block's channels at a time: the gates' weights are read in one stream.
+// One token of one row, a whole block's channels at a time: the gates' weights are read in one
+// stream.
 template <class X>
 inline void unit_of_one(const Unit& u, int64_t block, int64_t size) {
   using T = Wide<X>;
   constexpr int W = kWidth<T>;
-  const X *wi = static_cast<const X*>(u.wi) + block * size * size, *wr = static_cast<const X*>(u.wr) + block * size * size;
+  const X* wi = static_cast<const X*>(u.wi) + block * size * size;
+  const X* wr = static_cast<const X*>(u.wr) + block * size * size;
   const X* x = static_cast<const X*>(u.x) + block * size;
   T wide[kLargestGate];
   for (int64_t n = 0; n < size; ++n) wide[n] = widen(x[n]);
@@ -96,32 +101,39 @@ inline void unit_of_one(const Unit& u, int64_t block, int64_t size) {
     for (int c = 0; c < kWideColumns; ++c) {
       const int64_t at = inner + c * W, channel = block * size + at;
       const Vec<T> h = load(static_cast<const T*>(u.h0) + channel, W);
-      const Vec<T> next = unit_step<X>(u, 0, channel, W, h, gate_i[c], gate_r[c], rate_of<X>(u, channel, W), x + at);
+      const Vec<T> next = unit_step<X>(u, 0, channel, W, h, gate_i[c], gate_r[c],
+                                       rate_of<X>(u, channel, W), x + at);
       store(static_cast<T*>(u.last) + channel, next, W);
     }
   }
 }
 
 #if defined(__AMX_TILE__)
-// What `unit` does, on tiles: 16 rows or steps at a time, the piece's part of the gates' weights in pairs of inputs.
+// What `unit` does, on tiles: 16 rows or steps at a time, the piece's part of the gates' weights in
+// pairs of inputs.
 inline void tiled_unit(const Unit& u, int64_t first, int64_t last) {
   constexpr int W = kWidth<float>;
   constexpr int64_t L = kLanes<float>;
   const int64_t size = u.width / u.blocks, chunks = (size + L - 1) / L, pairs = size / 2;
   const bool together = u.steps == 1;
   const int64_t items = together ? u.rows : u.steps;
-  auto* laid = reinterpret_cast<uint32_t(*)[L]>(scratch().get(2 * pairs * L * 4));  // (gate, pair, channel)
+  // (gate, pair, channel)
+  auto* laid = reinterpret_cast<uint32_t(*)[L]>(scratch().get(2 * pairs * L * 4));
   alignas(64) float sums[2][kTileRows][L];
   Tiles tiles;
   for (int64_t piece = first; piece < last; ++piece) {
-    const int64_t from = together ? 0 : piece / (u.blocks * chunks), block = piece / chunks % u.blocks;
+    const int64_t from = together ? 0 : piece / (u.blocks * chunks);
+    const int64_t block = piece / chunks % u.blocks;
     if (together && piece >= u.blocks * chunks) return;
-    const int64_t inner = piece % chunks * L, channel = block * size + inner, lanes = lesser(L, size - inner);
+    const int64_t inner = piece % chunks * L;
+    const int64_t channel = block * size + inner;
+    const int64_t lanes = lesser(L, size - inner);
     for (int gate = 0; gate < 2; ++gate) {
       const Bf16* w = static_cast<const Bf16*>(gate ? u.wr : u.wi) + block * size * size + inner;
       for (int64_t n = 0; n < pairs; ++n) {
         for (int64_t c = 0; c < lanes; c += 32) {
-          Pairs::interleave(w + 2 * n * size + c, w + (2 * n + 1) * size + c, laid[gate * pairs + n] + c);
+          Pairs::interleave(w + 2 * n * size + c, w + (2 * n + 1) * size + c,
+                            laid[gate * pairs + n] + c);
         }
       }
     }
@@ -152,13 +164,17 @@ inline void tiled_unit(const Unit& u, int64_t first, int64_t last) {
         tile_store<3>(sums[gate][0] + 48, L * 4);
       }
       for (int64_t k = 0; k < rows; ++k) {
-        const int64_t step = from * u.steps + t + k, row = together ? t + k : from, at = row * u.width + channel;
+        const int64_t step = from * u.steps + t + k;
+        const int64_t row = together ? t + k : from;
+        const int64_t at = row * u.width + channel;
         const Bf16* own = static_cast<const Bf16*>(u.x) + step * u.width + channel;
         for (int c = 0; c < lanes / W; ++c) {
           if (together || t + k == 0) h[c] = load(static_cast<const float*>(u.h0) + at + c * W, W);
           h[c] = unit_step<Bf16>(u, step, channel + c * W, W, h[c], load(sums[0][k] + c * W, W),
                                  load(sums[1][k] + c * W, W), rate[c], own + c * W);
-          if (together || t + k == u.steps - 1) store(static_cast<float*>(u.last) + at + c * W, h[c], W);
+          if (together || t + k == u.steps - 1) {
+            store(static_cast<float*>(u.last) + at + c * W, h[c], W);
+          }
         }
       }
     }
@@ -166,8 +182,8 @@ inline void tiled_unit(const Unit& u, int64_t first, int64_t last) {
 }
 #endif
 
-// Pieces of blocks and, within them, of kLanes channels; of rows too, unless each has one step: then rows go
-// past the gates' weights together.
+// Pieces of blocks and, within them, of kLanes channels; of rows too, unless each has one step:
+// then rows go past the gates' weights together.
 template <class X>
 inline void unit(const Unit& u, int64_t first, int64_t last) {
   using T = Wide<X>;
@@ -175,7 +191,7 @@ inline void unit(const Unit& u, int64_t first, int64_t last) {
   constexpr int64_t L = kLanes<T>;
   const int64_t size = u.width / u.blocks, chunks = (size + L - 1) / L;
   if (u.rows == 1 && u.steps == 1 && size % (kWideColumns * W) == 0) {
-    // Whoever has a block's first piece does it all.
+    // The thread that gets a block's first piece does the whole block.
     for (int64_t piece = first; piece < last; ++piece) {
       if (piece % chunks == 0) unit_of_one<X>(u, piece / chunks, size);
     }
@@ -189,7 +205,8 @@ inline void unit(const Unit& u, int64_t first, int64_t last) {
   const bool together = u.steps == 1;
   const int64_t items = together ? u.rows : u.steps;
   for (int64_t piece = first; piece < last; ++piece) {
-    const int64_t from = together ? 0 : piece / (u.blocks * chunks), block = piece / chunks % u.blocks;
+    const int64_t from = together ? 0 : piece / (u.blocks * chunks);
+    const int64_t block = piece / chunks % u.blocks;
     if (together && piece >= u.blocks * chunks) return;
     const int64_t inner = piece % chunks * L, channel = block * size + inner;
     const int64_t lanes = size - inner < L ? size - inner : L;
@@ -214,8 +231,8 @@ inline void unit(const Unit& u, int64_t first, int64_t last) {
           const int64_t count = lanes - c * W, at = row * u.width + channel + c * W;
           if (count <= 0) break;
           if (together || t + k == 0) h[c] = load(static_cast<const T*>(u.h0) + at, count);
-          h[c] = unit_step<X>(u, step, channel + c * W, count, h[c], gate_i[k][c], gate_r[k][c], rate[c],
-                              x + c * W);
+          h[c] = unit_step<X>(u, step, channel + c * W, count, h[c], gate_i[k][c], gate_r[k][c],
+                              rate[c], x + c * W);
           if (together || t + k == u.steps - 1) store(static_cast<T*>(u.last) + at, h[c], count);
         }
       }
@@ -259,12 +276,16 @@ inline void unit_gradient(const UnitGradient& u, int64_t first, int64_t last) {
     __builtin_memcpy(carry, static_cast<const T*>(u.dlast) + side, sizeof(T) * count);
     __builtin_memset(drate, 0, sizeof(T) * count);
     for (int64_t t = u.steps - 1; t >= 0; --t) {
-      const int64_t step = row * u.steps + t, from = step * u.width + at, position = u.position[step];
-      const T* before = t ? static_cast<const T*>(u.every) + from - u.width : static_cast<const T*>(u.h0) + side;
+      const int64_t step = row * u.steps + t;
+      const int64_t from = step * u.width + at;
+      const int64_t position = u.position[step];
+      const T* before =
+          t ? static_cast<const T*>(u.every) + from - u.width : static_cast<const T*>(u.h0) + side;
       for (int64_t c = 0; c < count; c += W) {
         const int64_t n = count - c;
         const Vec<T> g = load(static_cast<const X*>(u.dh) + from + c, n) + load(carry + c, n);
-        Vec<T> next = g, dx{}, dgate_i{}, dgate_r{};  // what a pad passes on, and the nothing it takes
+        // A pad passes the gradient on and takes none of it.
+        Vec<T> next = g, dx{}, dgate_i{}, dgate_r{};
         if (position >= 0) {
           const Vec<T> rate = softplus(load(static_cast<const T*>(u.param) + at + c, n));
           const Decay<T> d(load(static_cast<const T*>(u.gate_i) + from + c, n),
@@ -277,7 +298,8 @@ inline void unit_gradient(const UnitGradient& u, int64_t first, int64_t last) {
             next = g * d.a;
             const Vec<T> floor = all(T(kSlopeFloor)), steep = d.rest * T(4);
             const Vec<T> slope = T(1) / square_root<T>(steep < floor ? floor : steep);
-            const Vec<T> dlog_a = next * load(before + c, n) - g * d.i * x * slope * T(2) * d.a * d.a;
+            const Vec<T> dlog_a =
+                next * load(before + c, n) - g * d.i * x * slope * T(2) * d.a * d.a;
             const Vec<T> dr = dlog_a * T(-kDecayScale);
             store(drate + c, load(drate + c, n) + dr * d.r, n);
             dgate_r = dr * rate * d.r * (T(1) - d.r);

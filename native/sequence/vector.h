@@ -1,9 +1,10 @@
-// Vectors of one register's width in the compiler's own notation, so that one source serves every set.
-// Included within an unnamed namespace: no set's code can serve another.
+// Vectors of one register's width in the compiler's own notation, so that one source serves every
+// set. Included within an unnamed namespace: no set's code can serve another.
 
+// kRows: rows of a product's tile; kRows * kColumns accumulators fit the registers.
 #if defined(__AVX512F__)
 constexpr int kBytes = 64;
-constexpr int kRows = 6;  // rows of a product's tile: kRows * kColumns accumulators fit the registers
+constexpr int kRows = 6;
 #elif defined(__AVX2__)
 constexpr int kBytes = 32;
 constexpr int kRows = 3;
@@ -76,7 +77,8 @@ inline float widen(Bf16 bits) {
   return out;
 }
 
-// The first `count` of a vector's entries, zeros behind them; the whole vector where there are as many.
+// The first `count` of a vector's entries, zeros behind them; the whole vector where there are as
+// many.
 template <class X>
 inline Vec<Wide<X>> load(const X* from, int64_t count) {
   using T = Wide<X>;
@@ -104,12 +106,14 @@ inline void store(X* to, Vec<Wide<X>> value, int64_t count) {
   if constexpr (__is_same(X, Bf16)) {
 #if defined(__AVX512BF16__)
     // One instruction; what is smaller than every normal number becomes 0.
-    const auto half = reinterpret_cast<Vectors<float>::H>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(value)));
+    const auto half =
+        reinterpret_cast<Vectors<float>::H>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(value)));
 #else
     using U = Vectors<float>::U;
     const U bits = reinterpret_cast<U>(value);
     const U rounded = (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
-    const U kept = (bits & 0x7fffffffu) > 0x7f800000u ? (bits >> 16 | 0x40) : rounded;  // NaN stays NaN
+    // NaN stays NaN.
+    const U kept = (bits & 0x7fffffffu) > 0x7f800000u ? (bits >> 16 | 0x40) : rounded;
     const auto half = __builtin_convertvector(kept, Vectors<float>::H);
 #endif
     if (count >= kWidth<float>) {
@@ -143,8 +147,8 @@ inline Vec<float> square_root<float>(Vec<float> v) {
 #endif
 }
 
-// exp(v) = scale * (1 + p): whole powers of two split off, a polynomial for the rest; within 2 units of the last
-// place from -87 to 88, at its end values outside.
+// exp(v) = scale * (1 + p): whole powers of two split off, a polynomial for the rest; within 2
+// units of the last place from -87 to 88, at its end values outside.
 inline void split_exponential(Vec<float> v, Vec<float>& scale, Vec<float>& p) {
   using I = Vectors<float>::I;
   const Vec<float> low = all(-87.0f), high = all(88.0f);
@@ -190,11 +194,13 @@ inline Vec<T> reciprocal(Vec<T> v) {
   return T(1) / v;
 }
 #if defined(__AVX512F__)
-// Dividing is what a gate would wait for longest: an estimate of 14 bits, and one of Newton's steps.
+// Dividing is what a gate would wait for longest: an estimate of 14 bits, and one of Newton's
+// steps.
 template <>
 inline Vec<float> reciprocal<float>(Vec<float> v) {
   const __m512 x = reinterpret_cast<__m512>(v), r = _mm512_rcp14_ps(x);
-  return reinterpret_cast<Vec<float>>(_mm512_fmadd_ps(r, _mm512_fnmadd_ps(x, r, _mm512_set1_ps(1)), r));
+  return reinterpret_cast<Vec<float>>(
+      _mm512_fmadd_ps(r, _mm512_fnmadd_ps(x, r, _mm512_set1_ps(1)), r));
 }
 #endif
 
@@ -224,11 +230,12 @@ inline Vec<double> softplus(Vec<double> v) {
   return v;
 }
 
-// sums[r][c] = the sum over i of x[r][i] * w[i][c], in the order of i whatever R: a row of the product does
-// not feel how many are computed with it. x is wide, its rows x_step apart; `lanes` columns exist.
+// sums[r][c] = the sum over i of x[r][i] * w[i][c], in the order of i whatever R: a row of the
+// product has the same bits however many are computed with it. x is wide, its rows x_step apart;
+// `lanes` columns exist.
 template <int R, bool Whole, class X>
-inline void tile(const Wide<X>* x, int64_t x_step, const X* w, int64_t w_step, int64_t count, int64_t lanes,
-                 Vec<Wide<X>> (*sums)[kColumns]) {
+inline void tile(const Wide<X>* x, int64_t x_step, const X* w, int64_t w_step, int64_t count,
+                 int64_t lanes, Vec<Wide<X>> (*sums)[kColumns]) {
   using T = Wide<X>;
   Vec<T> sum[R][kColumns] = {};
   for (int64_t i = 0; i < count; ++i, w += w_step) {
@@ -250,7 +257,8 @@ inline void tile(const Wide<X>* x, int64_t x_step, const X* w, int64_t w_step, i
 
 // The same for one row and more columns.
 template <class X>
-inline void wide_tile(const Wide<X>* x, const X* w, int64_t w_step, int64_t count, Vec<Wide<X>>* sums) {
+inline void wide_tile(const Wide<X>* x, const X* w, int64_t w_step, int64_t count,
+                      Vec<Wide<X>>* sums) {
   using T = Wide<X>;
   Vec<T> sum[kWideColumns] = {};
   for (int64_t i = 0; i < count; ++i, w += w_step) {
@@ -278,8 +286,8 @@ inline void for_count(int rows, const Fn& fn) {
 }
 
 template <class X>
-inline void tiles(int rows, const Wide<X>* x, int64_t x_step, const X* w, int64_t w_step, int64_t count,
-                  int64_t lanes, Vec<Wide<X>> (*sums)[kColumns]) {
+inline void tiles(int rows, const Wide<X>* x, int64_t x_step, const X* w, int64_t w_step,
+                  int64_t count, int64_t lanes, Vec<Wide<X>> (*sums)[kColumns]) {
   const bool whole = lanes >= kLanes<Wide<X>>;
   for_count<kRows>(rows, [&](auto r) {
     if (whole) {
