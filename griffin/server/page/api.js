@@ -2,7 +2,9 @@
 
 const KEPT = "griffin-key";
 
-/** A refusal. status: of HTTP, 0 if the connection broke. code: the server's word. retryAfter: seconds. */
+/** A refusal. status: of HTTP, 0 if the connection broke. code: the server's word for it.
+ * retryAfter: seconds.
+ */
 export class ApiError extends Error {
   constructor(status, message, code = null, retryAfter = null) {
     super(message);
@@ -28,7 +30,10 @@ export async function call(method, path, body, signal) {
   return read;
 }
 
-/** Give the payloads of an event stream, parsed, until [DONE]. Throws ApiError, also for one in mid-stream. */
+/** Give the payloads of an event stream, parsed, until [DONE].
+ *
+ * Throws ApiError, also for one in mid-stream.
+ */
 export async function* events(path, body, signal) {
   const response = await send("POST", path, body, signal);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -95,7 +100,8 @@ async function refusal(response) {
   } catch {
     // Not ours: some proxy's page. Its status says all there is to say.
   }
-  const message = error?.message ?? `The server answered ${response.status} ${response.statusText}.`;
+  const answered = `The server answered ${response.status} ${response.statusText}.`;
+  const message = error?.message ?? answered;
   return new ApiError(response.status, message, error?.code ?? null, after);
 }
 

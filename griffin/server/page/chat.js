@@ -1,5 +1,6 @@
 // The chat page: which conversation is open, and what happens when somebody does something.
-// The server is in api.js, conversations in threads.js, messages in log.js, what they look like in messages.js.
+// The server is in api.js, conversations in threads.js, messages in log.js, what they look like in
+// messages.js.
 
 import { ApiError, call, events, onLocked } from "/page/api.js";
 import { ask } from "/page/ask.js";
@@ -190,13 +191,18 @@ async function settle({ text, got, said, before, answer, stopped, problem, retry
   if (kept && stopped) log.cut();
   showSession();
   if (problem) complain(problem, kept ? null : retry);
-  if (stopped) tell(kept ? "Stopped." : "Stopped. Nothing of it was kept; your message is in the field again.");
-  else if (!problem) tell(answer.reason === "length" ? `${got}\nThe answer reached its greatest length.` : got);
+  const lost = "Stopped. Nothing of it was kept; your message is in the field again.";
+  const long = `${got}\nThe answer reached its greatest length.`;
+  if (stopped) tell(kept ? "Stopped." : lost);
+  else if (!problem) tell(answer.reason === "length" ? long : got);
   log.scroll();
   return kept;
 }
 
-/** Return whether the session went on; a server that was left in mid-answer may still be writing it down. */
+/** Return whether the session went on.
+ *
+ * A server that was left in mid-answer may still be writing it down.
+ */
 async function writtenDown(before, cut) {
   for (let wait = 50; ; wait *= 2) {
     await refresh();

@@ -1,6 +1,7 @@
 // The field that messages are written in, and the options beside it.
 
-const [field, temperature, most] = ["message", "temperature", "max-tokens"].map((id) => document.getElementById(id));
+const [field, temperature, most] = ["message", "temperature", "max-tokens"].map((id) =>
+  document.getElementById(id));
 const MOST_ROWS = 8;
 
 /** Put a text into the field. */
@@ -17,7 +18,9 @@ export function written() {
 /** Return the fields of a request that were chosen; what was left empty is the server's to say. */
 export function options() {
   const chosen = {};
-  if (temperature.value !== "" && temperature.validity.valid) chosen.temperature = temperature.valueAsNumber;
+  if (temperature.value !== "" && temperature.validity.valid) {
+    chosen.temperature = temperature.valueAsNumber;
+  }
   if (most.value !== "" && most.validity.valid) chosen.max_tokens = most.valueAsNumber;
   return chosen;
 }

@@ -2,7 +2,10 @@
 
 import { MessageView } from "/page/messages.js";
 
-/** The list of messages. place: the element that scrolls; list: the <ol> in it; empty: shown without messages. */
+/** The list of messages.
+ *
+ * place: the element that scrolls; list: the <ol> in it; empty: shown without messages.
+ */
 export class MessageLog {
   #place;
   #list;
@@ -41,7 +44,9 @@ export class MessageLog {
   /** Offer what can be done with the messages now. */
   offer(messages, idle) {
     const last = messages.findLastIndex((message) => message.role === "assistant");
-    messages.forEach((message, number) => this.#views[number].offer(message, number === last, idle));
+    messages.forEach((message, number) => {
+      this.#views[number].offer(message, number === last, idle);
+    });
     this.#empty.hidden = this.#list.children.length > 0;
   }
 
@@ -57,7 +62,8 @@ export class MessageLog {
 
   /** Mark the last answer as one that was stopped. */
   cut() {
-    this.#views.findLast((view) => view.message.role === "assistant")?.element.classList.add("stopped");
+    const answer = this.#views.findLast((view) => view.message.role === "assistant");
+    answer?.element.classList.add("stopped");
   }
 
   /** Leave messages that did not come to be on the page, until the next one is added. */

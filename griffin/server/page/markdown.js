@@ -1,6 +1,6 @@
-// Markdown to DOM nodes. Text gets into the page by textContent alone, so nothing a model writes is ever
-// markup. Links lead to http, https and mailto; images become links, for loading one would tell somebody.
-// Every loop is linear in the text, or bounded, whatever is written.
+// Markdown to DOM nodes. Text gets into the page by textContent alone, so nothing a model writes is
+// ever markup. Links lead to http, https and mailto; images become links, because loading one would
+// tell somebody. Every loop is linear in the text, or bounded, whatever is written.
 
 const FENCE = /^ {0,3}(`{3,}|~{3,})([^`]*)$/;
 const HEADING = /^ {0,3}(#{1,6})[ \t]+(.*)$/;
@@ -24,7 +24,7 @@ export function fragment(text) {
   return made;
 }
 
-/** Return where the text from `start` on can be cut so that what comes before will not change any more. */
+/** Return where the text from `start` on can be cut so that what comes before will not change. */
 export function settled(text, start) {
   let cut = start;
   let fence = null;
@@ -34,7 +34,8 @@ export function settled(text, start) {
     if (end < 0) break; // the last line is still growing
     const line = text.slice(at, end);
     const opened = FENCE.exec(line);
-    if (fence === null && blank && line.trim() && !/^[ \t>]/.test(line) && !ITEM.test(line)) cut = at;
+    const fresh = fence === null && blank && line.trim();
+    if (fresh && !/^[ \t>]/.test(line) && !ITEM.test(line)) cut = at;
     if (fence !== null) {
       if (closes(line, fence)) fence = null;
     } else if (opened) fence = opened[1];
@@ -77,8 +78,8 @@ function blocks(parent, lines, depth) {
 }
 
 function begins(line) {
-  return !line.trim() || FENCE.test(line) || HEADING.test(line) || RULE.test(line) || QUOTE.test(line)
-    || ITEM.test(line);
+  return !line.trim() || FENCE.test(line) || HEADING.test(line) || RULE.test(line)
+    || QUOTE.test(line) || ITEM.test(line);
 }
 
 function paragraph(parent, lines, at) {
@@ -151,7 +152,8 @@ function item(parent, lines, depth) {
 }
 
 function table(parent, lines, at) {
-  const aligned = cells(lines[at + 1]).map((c) => (c.endsWith(":") ? (c.startsWith(":") ? "center" : "right") : ""));
+  const aligned = cells(lines[at + 1]).map((c) =>
+    c.endsWith(":") ? (c.startsWith(":") ? "center" : "right") : "");
   const made = element("table", element("div", parent));
   made.parentNode.className = "wide";
   made.parentNode.tabIndex = 0;
@@ -285,7 +287,8 @@ function closing(text, from, marks, missing) {
       const found = run(text, at);
       const extra = found - length;
       // Of a longer run the last marks close, the others belong to what is inside: "*a **b***".
-      const inside = extra > 0 && extra !== length && length < 3 && text.slice(from, at).includes(char);
+      const apart = extra > 0 && extra !== length && length < 3;
+      const inside = apart && text.slice(from, at).includes(char);
       const word = char === "_" && isWord(text[at + found]);
       if ((extra === 0 || inside) && !isSpace(text[at - 1]) && !word) return at + extra;
       at += found;
@@ -337,7 +340,8 @@ function address(text, at) {
   while (end < text.length && end - start < LONGEST_LINK && !/[\s<>"`]/.test(text[end])) end += 1;
   if (pointed && text[end] !== ">") return null;
   let url = text.slice(start, end);
-  while (!pointed && (/[.,;:!?'*_~]$/.test(url) || (url.endsWith(")") && !url.includes("(")))) url = url.slice(0, -1);
+  const overshoots = () => /[.,;:!?'*_~]$/.test(url) || (url.endsWith(")") && !url.includes("("));
+  while (!pointed && overshoots()) url = url.slice(0, -1);
   const node = anchor(url);
   if (node === null) return null;
   node.textContent = url;

@@ -51,7 +51,7 @@ export class MessageView {
     this.show(text);
   }
 
-  /** Offer what can be done with it now. last: it is the last answer; idle: nothing is being answered. */
+  /** Offer what can be done with it now. last: it is the last answer; idle: none is under way. */
   offer(message, last, idle) {
     this.message = message;
     const offered = [];
@@ -70,15 +70,20 @@ export class MessageView {
         return button;
       }));
     }
-    for (const button of this.#buttons.children) button.disabled = !idle && button.textContent !== "Copy";
+    for (const button of this.#buttons.children) {
+      button.disabled = !idle && button.textContent !== "Copy";
+    }
   }
 
   #edit() {
     const field = make("textarea", { value: this.message.text, rows: 3 });
     field.setAttribute("aria-label", "Edit your message");
-    const save = make("button", { type: "submit", className: "primary", textContent: "Send in a fork" });
+    const save = make("button", {
+      type: "submit", className: "primary", textContent: "Send in a fork",
+    });
     const cancel = make("button", { type: "button", textContent: "Cancel" });
-    const form = make("form", { className: "edit" }, field, make("div", { className: "bar" }, cancel, save));
+    const bar = make("div", { className: "bar" }, cancel, save);
+    const form = make("form", { className: "edit" }, field, bar);
     const leave = () => {
       form.replaceWith(this.#body);
       this.#buttons.hidden = false;
@@ -107,7 +112,10 @@ export class MessageView {
   }
 }
 
-/** Say whether a key is the one that sends: Enter, with Ctrl or without, but not while a word is composed. */
+/** Say whether a key is the one that sends: Enter, with Ctrl or without.
+ *
+ * Not while a word is composed.
+ */
 export function isSend(event) {
   return event.key === "Enter" && !event.shiftKey && !event.altKey && !event.isComposing;
 }
@@ -153,7 +161,9 @@ class Growing {
 function addCopyButtons(body) {
   if (!navigator.clipboard) return; // not over plain http from elsewhere
   for (const block of body.querySelectorAll("figure > pre")) {
-    const button = make("button", { type: "button", className: "quiet copy", textContent: "Copy code" });
+    const button = make("button", {
+      type: "button", className: "quiet copy", textContent: "Copy code",
+    });
     button.addEventListener("click", () => copy(block.textContent, button));
     block.before(button);
   }

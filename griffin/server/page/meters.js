@@ -1,12 +1,16 @@
-// What an answer costs, as a small live picture: how fast it comes, how much of the prompt did not have to be
-// read again, and how large the state is, which stays as it is while the conversation goes on.
+// What an answer costs, as a small live picture: how fast it comes, how much of the prompt did not
+// have to be read again, and how large the state is, which stays as it is while the conversation
+// goes on.
 
 const SVG = "http://www.w3.org/2000/svg";
 const [WIDTH, HEIGHT] = [120, 28];
 const BARS = 30; // of the speed's picture
 const TICK = 0.2; // seconds a bar stands for
 
-/** Three meters in a <dl>. bytes: of a state; window: tokens of it that are kept verbatim; 0 while unknown. */
+/** Three meters in a <dl>.
+ *
+ * bytes: of a state; window: tokens of it that are kept verbatim. Both are 0 while unknown.
+ */
 export class Meters {
   bytes = 0;
   window = 0;
@@ -43,7 +47,7 @@ export class Meters {
     this.#timer = setInterval(() => this.#tick(), TICK * 1000);
   }
 
-  /** Count a piece of the answer. A server that is quicker than the network sends several tokens in one. */
+  /** Count a piece of the answer. A server quicker than the network sends several tokens in one. */
   piece(text) {
     this.#pieces.push([performance.now(), text.length]);
   }
@@ -54,7 +58,9 @@ export class Meters {
     this.#tick();
     const letters = this.#pieces.reduce((sum, [, length]) => sum + length, 0);
     if (usage?.completion_tokens && letters) this.#letters = letters / usage.completion_tokens;
-    if (extras?.tokens_per_second !== undefined) this.#speed.say(`${short(extras.tokens_per_second)} tokens/s`);
+    if (extras?.tokens_per_second !== undefined) {
+      this.#speed.say(`${short(extras.tokens_per_second)} tokens/s`);
+    }
     else if (!letters) this.#speed.show("–", []);
     if (usage) {
       const cached = usage.prompt_tokens_details?.cached_tokens ?? 0;
@@ -65,9 +71,10 @@ export class Meters {
     if (extras?.state_bytes !== undefined) this.bytes = extras.state_bytes;
   }
 
-  /** Show the state's size beside what it has read. The bar fills as the window does, and then stays full. */
+  /** Show the state's size beside what it has read. The bar fills as the window does. */
   state(tokens) {
-    const words = tokens ? `${size(this.bytes)} for ${whole(tokens)} tokens` : `${size(this.bytes)} at most`;
+    const read = tokens ? `for ${whole(tokens)} tokens` : "at most";
+    const words = `${size(this.bytes)} ${read}`;
     const part = this.window ? Math.min(1, tokens / this.window) : 0;
     this.#state.show(this.bytes ? words : "–", [["back", 0, 1], ["fill", 0, part]]);
   }
@@ -76,7 +83,8 @@ export class Meters {
     if (!this.#pieces.length) return;
     const now = performance.now();
     const since = now - Math.min(1000, now - this.#begun);
-    const letters = this.#pieces.reduce((sum, [time, length]) => sum + (time > since ? length : 0), 0);
+    const recent = this.#pieces.filter(([time]) => time > since);
+    const letters = recent.reduce((sum, [, length]) => sum + length, 0);
     const lately = letters / this.#letters / Math.max(TICK, (now - since) / 1000);
     this.#bars = [...this.#bars, lately].slice(-BARS);
     const most = Math.max(1, ...this.#bars);
@@ -105,7 +113,7 @@ class Meter {
     this.#value.textContent = words;
   }
 
-  /** shapes: ["bar", where it begins, its height] or ["back" | "fill", 0, its width], all parts of 1. */
+  /** shapes: ["bar", where it begins, its height] or ["back" | "fill", 0, its width], 0 to 1. */
   show(words, shapes) {
     this.say(words);
     this.#picture.replaceChildren(...shapes.map(([kind, from, part]) => {

@@ -10,7 +10,8 @@ export function showSessions(list, sessions, choose) {
     const title = make("span", { className: "name", textContent: session.title || session.id });
     const tokens = `${whole(session.tokens)} ${session.tokens === 1 ? "token" : "tokens"}`;
     const size_ = session.bytes ? ` · ${size(session.bytes)}` : "";
-    const numbers = make("span", { className: "faint", textContent: `${when(session.last_used)} · ${tokens}${size_}` });
+    const text = `${when(session.last_used)} · ${tokens}${size_}`;
+    const numbers = make("span", { className: "faint", textContent: text });
     const button = make("button", { type: "button" }, title, numbers);
     button.dataset.id = session.id;
     button.addEventListener("click", () => choose(session.id));

@@ -1,4 +1,5 @@
-// What the page tells its user: what went wrong, for all to see, and what has happened, for those who listen.
+// What the page tells its user: what went wrong, for all to see, and what has happened, for those
+// who listen.
 
 import { ApiError } from "/page/api.js";
 
@@ -16,7 +17,8 @@ export function complain(problem, again = null) {
   words.textContent = `${problem.message}${wait}`;
   notice.replaceChildren(words);
   if (again !== null) {
-    const button = Object.assign(document.createElement("button"), { type: "button", textContent: "Try again" });
+    const button = document.createElement("button");
+    Object.assign(button, { type: "button", textContent: "Try again" });
     button.addEventListener("click", again);
     notice.append(button);
   }

@@ -49,7 +49,7 @@ export class Sessions {
     return call("DELETE", at(id));
   }
 
-  /** Return what a chat request says about where it goes on: the session knows what was said before. */
+  /** Return what a chat request says about where it goes on: the session knows what was said. */
   request(id, _path, text) {
     return { session_id: id, messages: [{ role: "user", content: text }] };
   }
@@ -75,7 +75,10 @@ export class Here {
   async create(title) {
     const now = Date.now() / 1000;
     const id = `here-${crypto.getRandomValues(new Uint32Array(2)).join("-")}`;
-    const session = { id, title, created: now, last_used: now, turns: 0, tokens: 0, bytes: 0, head: null, busy: false };
+    const session = {
+      id, title, created: now, last_used: now,
+      turns: 0, tokens: 0, bytes: 0, head: null, busy: false,
+    };
     this.#all.set(id, { session, turns: [] });
     return { ...session };
   }
@@ -91,8 +94,12 @@ export class Here {
     const made = await this.create(title);
     if (turn === null) return made;
     const [from, to] = [this.#of(id), this.#of(made.id)];
-    for (let one = turn; one !== null; one = from.turns[one - 1].parent) to.turns.unshift({ ...from.turns[one - 1] });
-    to.turns.forEach((one, number) => Object.assign(one, { id: number + 1, parent: number || null }));
+    for (let one = turn; one !== null; one = from.turns[one - 1].parent) {
+      to.turns.unshift({ ...from.turns[one - 1] });
+    }
+    to.turns.forEach((one, number) => {
+      Object.assign(one, { id: number + 1, parent: number || null });
+    });
     return this.goto(made.id, to.turns.length);
   }
 
@@ -129,7 +136,8 @@ export class Here {
     const { session, turns } = this.#of(id);
     const now = Date.now() / 1000;
     for (const [role, said] of [["user", text], ["assistant", answer]]) {
-      turns.push({ id: turns.length + 1, parent: session.head, role, text: said, tokens: usage?.total_tokens ?? 0 });
+      const tokens = usage?.total_tokens ?? 0;
+      turns.push({ id: turns.length + 1, parent: session.head, role, text: said, tokens });
       session.head = turns.length;
     }
     session.last_used = now;
@@ -138,7 +146,9 @@ export class Here {
 
   #of(id) {
     const found = this.#all.get(id);
-    if (!found) throw new ApiError(404, "That conversation was in a page that is gone.", "state_not_found");
+    if (!found) {
+      throw new ApiError(404, "That conversation was in a page that is gone.", "state_not_found");
+    }
     return found;
   }
 }
@@ -161,10 +171,11 @@ export function pathOf(turns) {
   return turns.filter((turn) => turn.current).sort((a, b) => a.id - b.id);
 }
 
-/** Return messages as people see them, of a path of turns. One turn may hold a message and its answer.
+/** Return messages as people see them, of a path of turns.
  *
- * role, text; turn: the id of the turn that holds it; index: that turn's place in the path; before: the id of
- * the turn that comes before it, null for a first one.
+ * One turn may hold a message and its answer. role, text; turn: the id of the turn that holds it;
+ * index: that turn's place in the path; before: the id of the turn that comes before it, null for a
+ * first one.
  */
 export function messagesOf(path) {
   const messages = [];
@@ -172,21 +183,25 @@ export function messagesOf(path) {
     const where = { turn: turn.id, index, before: index ? path[index - 1].id : null };
     const both = turn.role === "exchange" && turn.text !== null ? exchange(turn.text) : null;
     if (both !== null) {
-      messages.push({ role: "user", text: both[0], ...where }, { role: "assistant", text: both[1], ...where });
+      messages.push({ role: "user", text: both[0], ...where });
+      messages.push({ role: "assistant", text: both[1], ...where });
     } else {
-      const role = turn.role === "user" ? "user" : ["assistant", "model"].includes(turn.role) ? "assistant" : "note";
+      const answers = ["assistant", "model"].includes(turn.role);
+      const role = turn.role === "user" ? "user" : answers ? "assistant" : "note";
       messages.push({ role, text: turn.text ?? "(the text was not kept)", ...where });
     }
   });
   return messages;
 }
 
-// The form in which a session keeps a message and its answer: the message quoted, an empty line, the answer.
+// The form in which a session keeps a message and its answer: the message quoted, an empty line,
+// the answer.
 function exchange(text) {
   const lines = text.split("\n");
   const end = lines.findIndex((line) => !line.startsWith("> "));
   if (end < 1 || lines[end] !== "") return null;
-  return [lines.slice(0, end).map((line) => line.slice(2)).join("\n"), lines.slice(end + 1).join("\n")];
+  const message = lines.slice(0, end).map((line) => line.slice(2));
+  return [message.join("\n"), lines.slice(end + 1).join("\n")];
 }
 
 function at(id) {
