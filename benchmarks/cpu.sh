@@ -24,21 +24,22 @@ $benchmarks decode --model "$model" --context 32 --tokens 4 --against recurrentg
     --out "$out/decode-recurrentgemma.json"
 $benchmarks decode --model "$model" --format int8 --format int4 --context 2048 --rounds 5 \
     --against llama.cpp --gguf "$gguf" --out "$out/decode-llama.cpp.json"
-griffin bench batch --model "$model" --format int8 --batch 1 --batch 8 --context 512 --out "$out/batch.json"
+griffin bench batch --model "$model" --format int8 --batch 1 --batch 8 --context 512 \
+    --out "$out/batch.json"
 $benchmarks prefill --model "$model" --format bf16-packed --format int8 --format int4 --length 512 \
     --length 2048 --rounds 2 --against transformers --out "$out/prefill.json"
 $benchmarks context --model "$model" --format int4 --context 512 --context 2048 --context 8192 \
     --context 16384 --rounds 3 --tokens 8 --against llama.cpp --gguf "$gguf" --patience 700 \
     --out "$out/context.json" --plot "$out/context.png"
-griffin bench context --model "$model" --format int8 --context 2048 --context 16000 --context 65536 \
-    --context 131072 --out "$out/context-long.json"
+griffin bench context --model "$model" --format int8 --context 2048 --context 16000 \
+    --context 65536 --context 131072 --out "$out/context-long.json"
 griffin bench context --model "$model" --format int8 --context 16000 --context 1000000 \
     --out "$out/context-million.json"
 griffin bench context --model "$model" --format int8 --context 2048 --context 16000 \
     --out "$out/context-after-million.json"
 griffin bench engine --model "$model-int8" --rounds 4 --tokens 16 --out "$out/engine.json"
-griffin bench conversation --model "$model-int8" --length 20000 --follow-up 100 --cold-tokens 4096 --rounds 1 \
-    --out "$out/conversation.json"
+griffin bench conversation --model "$model-int8" --length 20000 --follow-up 100 --cold-tokens 4096 \
+    --rounds 1 --out "$out/conversation.json"
 $benchmarks serve --model "$model-int8" --tokenizer griffin/data/nano --clients 1 --requests 1 \
     --rounds 16 --tokens 8 --prompt 8 --out "$out/serve.json"
 $benchmarks serve --rounds 3 --clients 1 --clients 8 --clients 64 --out "$out/serve-nano.json"
