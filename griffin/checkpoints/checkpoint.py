@@ -1,5 +1,4 @@
-"""A checkpoint of any layout, seen under one set of names: nothing is read before it is asked
-for."""
+"""A checkpoint of any layout under one set of names; nothing is read before it is asked for."""
 
 from __future__ import annotations
 
@@ -42,8 +41,8 @@ class Checkpoint:
     """Weights on disk under Hugging Face names.
 
     config   the model's shape.
-    layout   what the files are: "huggingface" (our own saves too), "deepmind-torch",
-                                 "deepmind-flax".
+    layout   what the files are: "huggingface" (our own saves too), "deepmind-torch" or
+             "deepmind-flax".
     folder   where tokenizer files would lie.
     files    every file that holds weights.
     notes    what was left out while reading, one sentence each.

@@ -46,9 +46,9 @@ def load_model(
             stored type the weights are mapped, not read: pages arrive when the model first uses
             them.
     quantize: a format of griffin.quant.FORMATS, "int8" or "int4": every matrix is rounded to it as
-            it is read. A checkpoint that is quantized already needs no such word, and takes none
-            but its own.
-    dtype of a quantized checkpoint: that of everything else, and of what goes from layer to layer.
+            it is read. For a checkpoint that is quantized already it may only be its own format.
+    The dtype of a quantized checkpoint is that of its other weights and of what goes from layer to
+    layer.
     Weights occupy memory once. Raises CheckpointError (a ValueError) for files that do not fit
     together.
     """

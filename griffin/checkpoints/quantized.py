@@ -1,5 +1,4 @@
-"""Quantized weights on disk: packed as the kernels read them, so that they are mapped and not
-converted.
+"""Quantized weights on disk: packed as the kernels read them, so that nothing is converted.
 
 A matrix `X.weight` (O, I) lies in the safetensors as `X.weight_packed`, bytes by the panel of 16
 output rows, and at int8 `X.weight_scale`, one float32 an output row. Everything else has its usual
@@ -22,12 +21,12 @@ from griffin.quant.storage import DATA, Packed, join, stored_parts, unpack
 
 
 def packed_plan(shape: tuple[int, ...], format: str) -> dict[str, Planned]:
-    """Return what a packed matrix (O, I) takes on disk, by what the names add to the matrix's."""
+    """Return the tensors that hold a packed matrix (O, I), by what their names add to its name."""
     return {part: Planned(*stored) for part, stored in stored_parts(shape, format).items()}
 
 
 class QuantizedSource:
-    """The tensors of a quantized checkpoint as if they were not: under the usual names and shapes.
+    """The tensors of a quantized checkpoint under their usual names and shapes.
 
     `read` unpacks; `packed` gives a matrix as it lies, mapped. Matrices count as the type of the
     norms.

@@ -1,10 +1,9 @@
 """The paper, in torch: `model(tokens, state) -> (logits, state)`, and no tensor outlives a call
 elsewhere.
 
-Letters used for shapes everywhere: B batch, T tokens in this call, D model width, E lru width, F
-                                    mlp width,
-V vocabulary, N query heads, K key and value heads, H head width, G gate blocks, W convolution
-width, S ring slots (the attention window).
+Letters used for shapes everywhere: B batch, T tokens in this call, D model width, E lru width,
+F mlp width, V vocabulary, N query heads, K key and value heads, H head width, G gate blocks,
+W convolution width, S ring slots (the attention window).
 """
 
 from griffin.model.config import PRESETS, GriffinConfig

@@ -31,8 +31,8 @@ class GriffinConfig:
     rope_theta             base of the rotary frequencies.
     rope_fraction          the part of each head that is rotated.
     attention_bias         biases on the query, key and value projections (no released model has
-    them). tie_embeddings         the head is the embedding; otherwise `lm_head.weight` is its own
-    matrix.
+                           them).
+    tie_embeddings         the head is the embedding; otherwise `lm_head.weight` is its own matrix.
 
     Griffin (arXiv:2402.19427), section 2 and table 2; RecurrentGemma (arXiv:2404.07839), table 1.
     """

@@ -1,5 +1,5 @@
-"""The trunk of a packed model in one call of the native module: the ops' bits, and no time lost
-between."""
+"""The trunk of a packed model in one call of the native module: the ops' bits, without the time
+that Python takes between them."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ class _Held(NamedTuple):
 
 
 class FastTrunk:
-    """The blocks of a model as the native module holds them: addresses, so whoever uses it asks
-    `current`.
+    """The blocks of a model as the native module holds them: by addresses.
 
-    Only `build` makes one.
+    Whoever uses it asks `current` first. Only `build` makes one.
     """
 
     def __init__(self, model: Any, trunk: Any) -> None:
@@ -52,8 +51,10 @@ class FastTrunk:
         ]
 
     def current(self) -> bool:
-        """Return whether the model still is what was built: no layer replaced, watched, moved or
-        re-typed."""
+        """Return whether the model still is what was built.
+
+        No layer was replaced, moved, given a hook or another type.
+        """
         for table, name, child in self._children:
             if table.get(name) is not child or child._forward_hooks or child._forward_pre_hooks:
                 return False
@@ -89,8 +90,7 @@ class FastTrunk:
 
 
 def build(model: Any) -> FastTrunk | None:
-    """Return the trunk of a Griffin for the native module, or None where ops have to be called one
-    by one.
+    """Return the trunk of a Griffin for the native module, or None where it cannot run there.
 
     It takes models on the CPU whose matrices are all packed and whose other weights are of one
     type, float32 or bfloat16, with gates, heads and convolutions of the sizes the kernels have room

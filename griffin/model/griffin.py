@@ -163,13 +163,12 @@ class Griffin(nn.Module):
         return logits
 
     def _fast_trunk(self) -> FastTrunk | None:
-        """Return the native path through the whole trunk, where it gives what the ops one by one
-        would."""
+        """Return the native path through the whole trunk, where it gives what the ops would."""
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or not ops.unforced():
             return None
         if self._fast is None or not self._fast.current():
             fast = build(self)
-            # A new one may be no better: somebody watches a layer, who would see nothing of it.
+            # A new one may be no better: a layer has a hook, which the native path would not call.
             self._fast = fast if fast is not None and fast.current() else None
         return self._fast
 

@@ -13,7 +13,7 @@ from griffin.model.config import GriffinConfig
 
 
 class Linear(nn.Linear):
-    """x W^T + b, each row with the same bits whatever its company."""
+    """x W^T + b, each row with the same bits whatever the others are."""
 
     def reset_parameters(self) -> None:
         pass

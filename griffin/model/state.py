@@ -44,8 +44,7 @@ class State:
     pos:    (B,) int64, tokens of the current document read so far.
     layers: a tuple of RecurrentState and AttentionState.
     A state is a value: calls leave it as it is, unless it is given to them with `donate=True`; a
-                        donated
-    state raises RuntimeError when it is looked at again.
+    donated state raises RuntimeError when it is used again.
     """
 
     __slots__ = ("_layers", "_pos")

@@ -1,4 +1,4 @@
-"""A matrix product whose rows do not feel each other."""
+"""A matrix product in which a row has the same bits whatever the other rows are."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from griffin.ops.dispatch import natively
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x weight^T + bias: x (..., I), weight (O, I), bias (O,) -> (..., O) in x.dtype.
 
-    Without gradients, in float32 and bfloat16 on the CPU, a row has the same bits alone and in
-    company: a sequence is answered alike whoever shares its batch. torch's product promises nothing
-             of the kind: which
-    code it takes depends on the number of rows, of threads and on the machine.
+    Without gradients, in float32 and bfloat16 on the CPU, a row has the same bits alone and among
+    others: a sequence is answered alike whoever shares its batch. torch's product promises nothing
+    of the kind: which code it takes depends on the number of rows and threads, and on the machine.
     """
     if _is_ours(x, weight, bias):
         x, weight = x.contiguous(), weight.contiguous()
@@ -45,8 +44,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _is_ours(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Return whether the native product takes these; torch has the rest: its types, casts and
-    complaints."""
+    """Return whether the native product takes these; torch has the rest, and its error messages."""
     tensors = [x, weight] if bias is None else [x, weight, bias]
     return (
         natively(*tensors)
@@ -61,8 +59,7 @@ def _is_ours(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 
 def padded_rows(rows: int, dtype: torch.dtype) -> int:
-    """Return how many rows to give torch so that each has the same bits whatever their number,
-    where it can.
+    """Return how many rows to give torch so that each has the same bits, where it can.
 
     For very few rows torch takes other code, which sums in another order: in the 16-bit types for
     one row, in float32 for up to 15 (seen on AMD and Intel machines). That is all for a few hundred
@@ -73,10 +70,10 @@ def padded_rows(rows: int, dtype: torch.dtype) -> int:
 
 
 def block_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Multiply by a block-diagonal matrix: x (..., G I), weight (G, I, O), bias (G, O) -> (..., G
-    O).
+    """Multiply x (..., G I) by a block-diagonal matrix.
 
-    Returns float32 or wider: the gates of the RG-LRU are not rounded before their nonlinearity.
+    weight: (G, I, O), bias: (G, O). Returns (..., G O) in float32 or wider: the gates of the RG-LRU
+    are not rounded before their nonlinearity.
     """
     wide = torch.promote_types(x.dtype, torch.float32)
     blocks, size, out = weight.shape

@@ -13,8 +13,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Scale x to a root mean square of one, times (1 + weight).
 
     x: (..., D); weight: (D,), centred at zero as the checkpoints store it. Returns x.dtype;
-       computed in
-    float32 or wider, rounded once. RecurrentGemma's reference code; Zhang and Sennrich
+    computed in float32 or wider, rounded once. RecurrentGemma's reference code; Zhang and Sennrich
     (arXiv:1910.07467).
     """
     if natively(x, weight):

@@ -22,7 +22,7 @@ def rope_table(
     positions: (B, T) int64. Returns two (B, T, 1, rope_width / 2) in `dtype`, at least float32.
     Frequencies are theta^(-2j / rope_width). Angles are formed in float64 from the integers and
     reduced there: float32 would round the position itself from 2^24 on. Su et al.
-                   (arXiv:2104.09864).
+    (arXiv:2104.09864).
     """
     wide = torch.promote_types(dtype, torch.float32)
     frequencies = rope_frequencies(rope_width, theta)

@@ -1,5 +1,5 @@
-"""Quantization with sample text: layer by layer, each seeing what the rounded layers before it
-give."""
+"""Quantization with sample text, layer by layer: each is given what the rounded ones before it
+return."""
 
 from __future__ import annotations
 

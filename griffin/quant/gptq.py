@@ -1,10 +1,10 @@
-"""Rounding that looks at what comes in: an error made at one input is made good at those after it.
+"""Rounding that knows typical inputs: an error made at one input is repaired at those after it.
 
-GPTQ (arXiv:2210.17323). With inputs x and G the mean of x x^T, the product changes by (W - Q) G (W
-- Q)^T. Inputs are rounded one after another; what an input's rounding spoils, the weights of all
-  later inputs repair
-as well as they can. U, the upper Cholesky factor of the inverse of G, holds all that needs: after
-rounding input j with an error e, the weights of input k change by -e U[j, k] / U[j, j].
+GPTQ (arXiv:2210.17323). With inputs x and G the mean of x x^T, the squared error of the product is
+(W - Q) G (W - Q)^T. Inputs are rounded one after another; the weights of all later inputs then
+change so that they repair the error as well as they can. U, the upper Cholesky factor of the
+inverse of G, says how: after rounding input j with an error e, the weights of input k change by
+-e U[j, k] / U[j, j].
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """int4: a scale in half precision for 32 inputs of a row, values from -8 to 7; 4.5 bits a weight.
 
 The scale may be negative: the 16 values reach one step further on one side, and that side goes
-                           where the
-value of largest magnitude is. Of a few scales around it that one is taken whose squared error is
-least. A stored minimum for each group (5 bits a weight) was measured too: docs/quantization.md.
+where the value of largest magnitude is. Of a few scales around it that one is taken whose squared
+error is least. A stored minimum for each group (5 bits a weight) was measured too:
+docs/quantization.md.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ def quantize(weight: Tensor) -> Packed:
 
 
 def best_scales(weight: Tensor, importance: Tensor | None = None) -> Tensor:
-    """Return for each column of weights (g, O) float32 the half-precision scale of least error, as
-    float32.
+    """Return for each column of weights (g, O) float32 the scale of least error, (O,) float32.
 
-    importance (g,): by how much a squared error at each input counts; alike if omitted.
+    Scales are values of half precision. importance (g,): by how much a squared error at each input
+    counts; equally if omitted.
     """
     extreme = weight.gather(0, weight.abs().argmax(0, keepdim=True))[0]
     weighted = weight if importance is None else weight * importance[:, None]

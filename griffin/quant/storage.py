@@ -12,9 +12,8 @@ from griffin.ops.packed_linear import PANEL, get_layout
 
 __all__ = ["DATA", "SCALE", "Packed", "join", "split", "stored_parts", "unmap", "unpack"]
 
-# Added to the matrix's name: the bytes by the panel of 16 output rows, and scales that lie outside
-# them. They are the names of PackedWeight's buffers, so a quantized model's state dict is what its
-# files hold.
+# Added to the matrix's name: the panels of 16 output rows, and scales that lie beside them. They
+# are the names of PackedWeight's buffers, so a quantized model's state dict is what its files hold.
 DATA, SCALE = "_packed", "_scale"
 
 

@@ -57,8 +57,8 @@ def prepare_data(recipe: Recipe, out: Path, reporter: Reporter, reuse: bool) -> 
     """Return a run's data, encoding the documents the first time.
 
     reuse: take what an earlier call left in `out`, whatever has become of the documents since: a
-           resumed run
-    trains on what it began with. Raises ValueError if tokenizer and model do not fit.
+           resumed run trains on what it began with.
+    Raises ValueError if tokenizer and model do not fit.
     """
     folder = out / "data"
     train, held_out, vocabulary = (

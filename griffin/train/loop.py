@@ -42,9 +42,8 @@ class Trainer:
     """Train one model by one recipe in one folder.
 
     The folder holds recipe.json, the tokenizer, data/ (encoded documents), log.jsonl and
-    checkpoints/. One that holds a run of the same recipe is gone on with; of another recipe, it is
-    refused with a ValueError. device: "cpu", "cuda", ...; the weights are float32 wherever they
-                                       are.
+    checkpoints/. A run of the same recipe that it holds is continued; one of another recipe is
+    refused with a ValueError. device: "cpu", "cuda", ...; the weights are float32 everywhere.
     """
 
     def __init__(

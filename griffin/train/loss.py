@@ -36,16 +36,16 @@ def chunked_cross_entropy(
     tile: int = TILE,
     vocab_block: int = VOCAB_BLOCK,
 ) -> tuple[Tensor, Tensor]:
-    """Sum the negative log-likelihood of targets, in nats, without a (..., V) tensor forward or
-    backward.
+    """Sum the negative log-likelihood of targets, in nats, without ever making a (..., V) tensor.
 
-    hidden:   (..., D) after the final norm.     weight: (V, D), the tied embedding or
-              `lm_head.weight`.
-    targets:  (...) int64 in [0, V).             mask: (...) bool, False where a position does not
-              count.
-    soft_cap: c in c tanh(l / c); 0 is off.      dtype: of the matrix products; default hidden's.
-    tile:     the most entries of logits that exist at a time; vocab_block: the most columns of one
-              tile.
+    hidden:      (..., D) after the final norm.
+    weight:      (V, D), the tied embedding or `lm_head.weight`.
+    targets:     (...) int64 in [0, V).
+    mask:        (...) bool, False where a position does not count.
+    soft_cap:    c in c tanh(l / c); 0 is off.
+    dtype:       of the matrix products; default hidden's.
+    tile:        the most entries of logits that exist at a time.
+    vocab_block: the most columns of one tile.
     Returns (nats, count): a float32 scalar (float64 for float64 input) that gradients flow from
     into hidden and weight, and the int64 number of positions that count. All but the products is
     float32 or wider. Raises ValueError for shapes that do not fit and for targets outside the

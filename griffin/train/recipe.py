@@ -22,11 +22,13 @@ class DataRecipe:
     """Say which documents are read.
 
     source              "stdlib": the standard library of the running Python; "files": text files in
-    `root`. root                where `include` starts ("files" only); relative to the recipe's own
-    folder. include, exclude    glob patterns over paths relative to the root; `*` stops at a /,
-    `**` does not. held_out            the share of documents kept for validation, chosen by a hash
-    of the relative path. max_document_bytes  longer documents are left out (tables and generated
-    code, mostly).
+                        `root`.
+    root                where `include` starts ("files" only); relative to the recipe's own folder.
+    include, exclude    glob patterns over paths relative to the root; `*` stops at a /, `**` does
+                        not.
+    held_out            the share of documents kept for validation, chosen by a hash of the relative
+                        path.
+    max_document_bytes  longer documents are left out (tables and generated code, mostly).
     """
 
     source: Literal["stdlib", "files"] = "stdlib"
@@ -55,8 +57,7 @@ class TokenizerRecipe:
     """Say where the vocabulary comes from.
 
     path           an existing `tokenizer.json`, relative to the recipe's own folder; empty: train
-    one on the
-                   training documents with as many pieces as the model's `vocab_size`.
+                   one on the training documents with as many pieces as the model's `vocab_size`.
     min_frequency  a learned piece occurs at least this often.
     """
 
@@ -78,8 +79,9 @@ class TrainRecipe:
     tokens or steps      the budget: exactly one of them is given, the other is 0.
     rows, length         shape of one micro-batch; accumulation: micro-batches a step.
     learning_rate        the peak, reached after `warmup_steps`, then a cosine down to `final_ratio`
-    of it. weight_decay         on matrices only; never on RG-LRU parameters, norms, biases and
-    embeddings. clip                 the largest norm of the gradient; 0 leaves it alone.
+                         of it.
+    weight_decay         on matrices only; never on RG-LRU parameters, norms, biases and embeddings.
+    clip                 the largest norm of the gradient; 0 leaves it alone.
     dtype                "float32", or "bfloat16": bfloat16 matrix products over float32 weights.
     eval_every           steps between validations on the first `eval_tokens` held-out tokens.
     checkpoint_minutes   minutes between checkpoints; the newest `keep` of them stay.

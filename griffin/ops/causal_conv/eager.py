@@ -13,7 +13,7 @@ def causal_conv(
 ) -> tuple[Tensor, Tensor]:
     steps, reach = x.shape[1], cache.shape[1]
     # The cache belongs right before the first real token, so after the pads of a padded row. A
-    # pad's own input is never looked at: the cache is written over the W-1 nearest ones, others are
+    # pad's own input is never used: the cache is written over the W-1 nearest ones, others are
     # out of reach.
     inputs = torch.cat([cache.to(x.dtype), x], dim=1)
     if reach:

@@ -22,7 +22,7 @@ class Window(NamedTuple):
     position: Tensor  # (B, T) int64  position in the document
     slot_position: Tensor  # (B, S) int64  position held by each ring slot, negative if none
     source: Tensor  # (B, S) int64  where each slot of the next ring is in [ring, new]; -1: nowhere
-    fresh: bool  # the ring holds nothing and need not be looked at
+    fresh: bool  # the ring holds nothing and need not be read
     runs_on: bool  # every row goes on with the ring's document, without pads
 
 

@@ -1,4 +1,4 @@
-"""The table of layouts, and what is done by it: packing and unpacking."""
+"""The table of layouts; packing and unpacking by it."""
 
 from __future__ import annotations
 

@@ -24,10 +24,10 @@ _LINE = 64  # a matrix begins where a line of the cache does
 
 
 class _Pages:
-    """Memory in whole large pages; what is not taken yet lies from `at` to `end`."""
+    """Memory in whole large pages, given away from the front to the back."""
 
     def __init__(self, size: int) -> None:
-        # One page more than needed, so that it can begin with a whole one.
+        # One page more than needed, so that the first one can be whole.
         size += -size % _PAGE
         self._memory = mmap.mmap(-1, size + _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         with contextlib.suppress(OSError):  # a system without large pages gives small ones
@@ -82,10 +82,9 @@ def unmap(data: Tensor) -> Tensor:
 
 
 def zeros_together(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Return zeros on the CPU, shaped and typed as (meta) tensors; many bytes lie in one piece of
-    memory.
+    """Return zeros on the CPU, shaped and typed as (meta) tensors; many lie in one piece of memory.
 
-    As with torch.zeros a page of it is there only when something was written to it.
+    As with torch.zeros a page takes memory only when something was written to it.
     """
     size = sum(_in_lines(t.nbytes) for t in tensors)
     if not hasattr(mmap, "MADV_HUGEPAGE") or size < 2 * _PAGE:

@@ -1,4 +1,4 @@
-"""A packed matrix, what a layout of one says, and the order that all layouts share.
+"""A packed matrix, how a layout is described, and the order that all layouts share.
 
 A panel is 16 output rows. Within it inputs follow each other a few at a time, those of all 16 rows
 side by side: a thread that has a run of panels reads one sequential stream. Rows are padded to 16,

@@ -1,4 +1,4 @@
-"""The product of what the formats keep of activations and weights, in float32 or wider."""
+"""The product of rounded activations and unpacked weights, in float32 or wider."""
 
 from __future__ import annotations
 
