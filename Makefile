@@ -14,8 +14,9 @@ NEWEST := .venv-newest
 .PHONY: demo test test-slow test-newest lint lock sanitize clean
 
 demo: $(READY)
-	@$(BIN)/griffin generate --model nano --max-tokens 90 --temperature 0.5 --frequency-penalty 0.3 --seed 2 \
-	    --echo --stats "$$(printf 'def factorial(n):\n    """Return')"
+	@$(BIN)/griffin generate --model nano --max-tokens 90 --temperature 0.5 \
+	    --frequency-penalty 0.3 --seed 2 --echo --stats \
+	    "$$(printf 'def factorial(n):\n    """Return')"
 
 test: $(READY) lint
 	$(BIN)/python -m pytest -m "not slow" -n 2
