@@ -104,12 +104,11 @@ def served(model: Path, folder: Path) -> None:
             with urllib.request.urlopen(request) as answer:
                 return json.load(answer)
 
-        def chat(
-            *turns: tuple[str, str], headers: dict[str, str] | None = None, **more: Any
-        ) -> str:
+        def chat(*turns: tuple[str, str], session_id: str = "", **headers: str) -> str:
             messages = [{"role": role, "content": content} for role, content in turns]
-            body = {"model": "toy", "messages": messages, **FIELDS, **more}
-            told = post("/v1/chat/completions", body, **(headers or {}))
+            body = {"model": "toy", "messages": messages, **FIELDS}
+            named = {"session_id": session_id} if session_id else {}
+            told = post("/v1/chat/completions", body | named, **headers)
             return told["choices"][0]["message"]["content"]
 
         system = ("system", "Be kind.")
