@@ -23,7 +23,7 @@ from griffin.sessions.errors import (
 from griffin.sessions.fingerprint import Fingerprint, config_digest, json_digest
 from griffin.sessions.names import unfinished_name
 from griffin.sessions.session import Session
-from griffin.sessions.session_info import SessionInfo, Usage
+from griffin.sessions.session_info import SessionInfo, StoreUsage
 from griffin.sessions.state_file import load_state_file, read_state_info, save_state_file
 from griffin.sessions.state_info import StateInfo, TurnRecord
 from griffin.sessions.store import Store
@@ -46,11 +46,11 @@ __all__ = [
     "StateTorn",
     "StorageFull",
     "Store",
+    "StoreUsage",
     "Turn",
     "TurnRecord",
     "UnknownSession",
     "UnknownTurn",
-    "Usage",
     "config_digest",
     "extend_chain",
     "json_digest",

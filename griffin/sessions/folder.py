@@ -18,7 +18,7 @@ from griffin.sessions.lease import Lease
 from griffin.sessions.names import UNFINISHED
 from griffin.sessions.quota import HELD, LEFT, MOST_SESSIONS, OWN, check_quota
 from griffin.sessions.rows import remove_session
-from griffin.sessions.tensor_file import Packed, TensorFile
+from griffin.sessions.tensor_file import PackedFile, TensorFile
 
 
 class Folder(ABC):
@@ -98,7 +98,7 @@ class Folder(ABC):
     @contextmanager
     def writing(
         self,
-        files: Sequence[Packed],
+        files: Sequence[PackedFile],
         nbytes: int,
         owner: Sequence[str],
         session: int | None = None,

@@ -8,7 +8,7 @@ from griffin.model import GriffinConfig, State
 from griffin.sessions.errors import UnknownSession, UnknownTurn
 from griffin.sessions.fingerprint import Fingerprint
 from griffin.sessions.folder import Folder
-from griffin.sessions.index import FILES, LINE, TURNS, UNREAD, Index
+from griffin.sessions.index import FILES, LINE, ON_WAY, TURNS, UNREAD, Index
 from griffin.sessions.tree import read_ids
 from griffin.sessions.turn import Turn, blob_of, turns_of
 from griffin.sessions.turn_file import read_state
@@ -22,6 +22,11 @@ def tree(index: Index, session: int) -> list[Turn]:
 def line(index: Index, session: int, turn: int | None) -> list[Turn]:
     """Return the turns from a first one to this one (a key), oldest first; none for None."""
     return turns_of(index.rows(LINE, {"session": session, "turn": turn}))
+
+
+def on_way(index: Index, turn: Turn, to: int | None) -> bool:
+    """Return whether a turn lies on the way to another one (a key), or is it."""
+    return index.row(ON_WAY, {"turn": to, "on": turn.key}) is not None
 
 
 def turn(index: Index, session: int, *, number: int | None = None, key: int | None = None) -> Turn:

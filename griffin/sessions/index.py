@@ -94,6 +94,8 @@ WITH RECURSIVE line (id, parent, start, pos) AS (
 # The whole way to a turn, oldest first (a turn's row is younger than its parent's).
 _ON_LINE = TURNS + " AND turn.id IN (SELECT id FROM line) ORDER BY turn.id"
 LINE = _LINE.format(condition="") + _ON_LINE
+# Whether a turn lies on it.
+ON_WAY = _LINE.format(condition="") + "SELECT 1 FROM line WHERE id = :on"
 # The end of that way, from the last turn whose state is kept.
 UNREAD = _LINE.format(condition="WHERE line.pos IS NULL") + _ON_LINE
 # The files a state needs: back to the one whose keys and values begin at position :first or before

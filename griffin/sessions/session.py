@@ -344,8 +344,7 @@ class Session:
 
     def _tip_from(self, turn: Turn | None) -> int | None:
         """Return where `redo` leads from a turn."""
-        way = history.line(self._folder.index, self._row, self._tip)
-        if turn is None or any(turn.key == each.key for each in way):
+        if turn is None or history.on_way(self._folder.index, turn, self._tip):
             return self._tip
         return youngest(self.tree(), turn).key
 

@@ -38,7 +38,7 @@ class SessionInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Usage:
+class StoreUsage:
     """What a store holds, all namespaces together; what several sessions share counts once.
 
     nbytes: what the quota counts: turns, and the rows of sessions.

@@ -31,7 +31,7 @@ from griffin.sessions.names import (
 from griffin.sessions.quota import session_bytes
 from griffin.sessions.rows import check_free, insert_session
 from griffin.sessions.session import Session
-from griffin.sessions.session_info import INFOS, USAGE, SessionInfo, Usage, info_of
+from griffin.sessions.session_info import INFOS, USAGE, SessionInfo, StoreUsage, info_of
 from griffin.sessions.state_file import load_state_file
 from griffin.sessions.state_info import StateInfo
 from griffin.sessions.transfer import begin_session, export_turn
@@ -196,10 +196,10 @@ class Store:
         open."""
         return tuple(history.tree(self.folder.index, self._find(name)["id"]))
 
-    def usage(self) -> Usage:
+    def usage(self) -> StoreUsage:
         """Return what the store holds, of all namespaces."""
         sessions, turns, nbytes = self.folder.index.rows(USAGE)[0]
-        return Usage(sessions=sessions, turns=turns, nbytes=nbytes)
+        return StoreUsage(sessions=sessions, turns=turns, nbytes=nbytes)
 
     def rename(self, name: str, to: str) -> None:
         """Give a session another name. SessionBusy if it is open, SessionExists if the name is

@@ -44,7 +44,7 @@ class Spec(NamedTuple):
     shape: tuple[int, ...]
 
 
-class Packed(NamedTuple):
+class PackedFile(NamedTuple):
     """A file ready to be written."""
 
     chunks: Sequence[bytes | memoryview]
@@ -52,7 +52,7 @@ class Packed(NamedTuple):
     digest: str  # of all of it: the header holds the crc32 of every tensor
 
 
-def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Packed:
+def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> PackedFile:
     """Lay tensors out as a safetensors file, copying none that lies contiguous on the CPU.
 
     metadata: strings; the names "crc32" and "digest" are ours.
@@ -79,7 +79,7 @@ def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Packed:
     text += b" " * (-len(text) % 8)
     digest = hashlib.blake2b(text, digest_size=16).hexdigest()
     text = text.replace(_quoted(_BLANK), _quoted(digest))
-    return Packed([len(text).to_bytes(8, "little"), text, *data], 8 + len(text) + end, digest)
+    return PackedFile([len(text).to_bytes(8, "little"), text, *data], 8 + len(text) + end, digest)
 
 
 class TensorFile:

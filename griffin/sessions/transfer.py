@@ -17,7 +17,7 @@ from griffin.sessions.quota import session_bytes
 from griffin.sessions.rows import TurnRow, insert_session, insert_turn, move_head
 from griffin.sessions.state_file import save_state_file
 from griffin.sessions.state_info import StateInfo, info_of
-from griffin.sessions.tensor_file import Packed
+from griffin.sessions.tensor_file import PackedFile
 from griffin.sessions.tokens import pack_ids
 from griffin.sessions.turn import Blob, Turn, blob_of
 from griffin.sessions.turn_file import first_kept, pack_turn, pieces
@@ -100,11 +100,11 @@ def copy_session(
     """
     found = source.index.rows("SELECT * FROM session WHERE id = :id", {"id": session})[0]
     turns = source.index.rows(f"{TURNS} ORDER BY turn.id", {"session": session})
-    files: dict[int, Packed] = {}
+    files: dict[int, PackedFile] = {}
     for turn in turns:
         if turn["file"] is not None:
             data = source.read_bytes(turn["file"])
-            files[turn["id"]] = Packed([data], len(data), turn["digest"])
+            files[turn["id"]] = PackedFile([data], len(data), turn["digest"])
     settings = json.loads(found["settings"])
     needed = session_bytes(found["title"], settings, len(turns))
     needed += sum(turn["nbytes"] for turn in turns)

@@ -17,7 +17,7 @@ from griffin.engine.pieces import cut_recurrent, cut_span, ring_runs, unwritten,
 from griffin.model import AttentionState, GriffinConfig, RecurrentState, State
 from griffin.sessions.errors import StateTorn
 from griffin.sessions.folder import Folder
-from griffin.sessions.tensor_file import Packed, Spec, TensorFile, memory_of, pack
+from griffin.sessions.tensor_file import PackedFile, Spec, TensorFile, memory_of, pack
 from griffin.sessions.turn import Blob
 
 FORMAT = "griffin-turn"
@@ -67,7 +67,7 @@ def check_finite(tensors: Mapping[str, Tensor]) -> None:
             raise ValueError(f"the state's {name} holds NaN or infinity; such a state is not kept")
 
 
-def pack_turn(tensors: dict[str, Tensor], start: int, pos: int, chain: str) -> Packed:
+def pack_turn(tensors: dict[str, Tensor], start: int, pos: int, chain: str) -> PackedFile:
     """Lay out a turn's file from its pieces."""
     metadata = {
         "format": FORMAT,
