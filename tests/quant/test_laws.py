@@ -1,8 +1,9 @@
 """The laws of tests/laws with packed and unpacked weights: on the native path they hold bit for
 bit.
 
-Without it torch sums in orders of its own, and where int8 and int4 activations are rounded to 16
-bits, a difference in the last bit of a sum becomes one step: 1e-5 becomes 1e-3.
+Without it torch sums in orders of its own, and where an activation is rounded, a difference in the
+last bit of a sum becomes one step: 1e-5 becomes 1e-3 where int8 rounds to 16 bits, and 0.1 where
+int4 and bfloat16 keep 8.
 """
 
 from __future__ import annotations
@@ -39,24 +40,30 @@ def model(request: pytest.FixtureRequest) -> Iterator[Griffin]:
         yield model.to(UNPACKED[format]) if format in UNPACKED else quantize_model(model, format)
 
 
-def assert_alike(found: torch.Tensor, wanted: torch.Tensor) -> None:
+@pytest.fixture
+def tolerance(request: pytest.FixtureRequest) -> float:
+    """Return what a result may be off by, of its standard deviation, without the native path."""
+    return 0.1 if request.node.callspec.params["model"].endswith(("int4", "bfloat16")) else 1e-3
+
+
+def assert_alike(found: torch.Tensor, wanted: torch.Tensor, tolerance: float) -> None:
     if native.built():
         assert torch.equal(found, wanted)
         return
     worst = float((found - wanted).abs().max() / wanted.std())
-    assert worst < 1e-3, f"off by {worst:.3g} of the deviation"
+    assert worst < tolerance, f"off by {worst:.3g} of the deviation"
 
 
 @pytest.mark.parametrize("size", [1, 7, W, 2 * W + 1])
-def test_chunk(model: Griffin, size: int) -> None:
+def test_chunk(model: Griffin, size: int, tolerance: float) -> None:
     """Reading in pieces equals reading at once, logits and state."""
     tokens = make_tokens(model.config, 2, 3 * W + 5)
     whole, end = model(tokens)
     pieces, last = read(model, tokens, cut(3 * W + 5, size))
-    assert_alike(pieces, whole)
+    assert_alike(pieces, whole, tolerance)
     for one, other in zip(end.layers, last.layers, strict=True):
         for a, b in zip(one, other, strict=True):
-            assert_alike(a, b)
+            assert_alike(a, b, tolerance)
 
 
 @pytest.mark.parametrize("steps", [1, 2, W + 1])
@@ -82,11 +89,11 @@ def test_threads(model: Griffin) -> None:
         torch.set_num_threads(before)
 
 
-def test_packing(model: Griffin) -> None:
+def test_packing(model: Griffin, tolerance: float) -> None:
     """Documents packed equal documents alone, and what comes before leaves no trace."""
     one, other = make_tokens(model.config, 1, 20, seed=2), make_tokens(model.config, 1, 30, seed=3)
     positions = torch.cat([torch.arange(20), torch.arange(30)])[None]
     packed, _ = model(torch.cat([one, other], 1), segment_pos=positions)
-    assert_alike(packed[:, 20:], model(other)[0])
+    assert_alike(packed[:, 20:], model(other)[0], tolerance)
     changed, _ = model(torch.cat([(one + 1) % 480, other], 1), segment_pos=positions)
     assert torch.equal(changed[:, 20:], packed[:, 20:])
