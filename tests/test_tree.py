@@ -16,8 +16,7 @@ ROOT = Path(__file__).parents[1]
 MOST = 400
 
 TWICE = {
-    *("Batch", "Checkpoint", "Packed", "Progress", "Runner", "Slots"),
-    "Usage",
+    *("Batch", "Checkpoint", "Progress", "Runner", "Slots"),
 }
 # What only type checkers import counts, too.
 CIRCLES = [
