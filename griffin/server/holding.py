@@ -48,10 +48,11 @@ class Holding:
             exchange.on_gone(turn.cancel)
             try:
                 await asyncio.wait({turn}, timeout=seconds)
-            finally:  # whatever came meanwhile: a turn that nobody takes is given on
-                if not turn.done() or exchange.gone:
-                    turn.cancel()
-            if turn.cancelled() or not turn.done():
+            except asyncio.CancelledError:  # its turn may have come at the same moment
+                if not turn.cancel() and not turn.cancelled():
+                    held.long.release()
+                raise
+            if turn.cancel() or turn.cancelled():
                 if exchange.gone:
                     raise Gone
                 raise ApiError(

@@ -216,6 +216,13 @@ class Service:
         """Return whether what was read before matters to the choice of tokens."""
         return "repetition_penalty" in sampling or self.llm.defaults.repetition_penalty != 1
 
+    def seconds_left(self, exchange: Exchange) -> float:
+        """Return what a request has left of its time; ApiError (504) if that is nothing."""
+        left = self.settings.deadline_seconds - (time.perf_counter() - exchange.read_at)
+        if left <= 0:
+            raise ApiError(errors.TIMEOUT, "the request waited for its whole time", retry_after=2.0)
+        return left
+
     def start(self, exchange: Exchange, jobs: Sequence[Job], *, keep_state: bool = False) -> Run:
         """Give prompts to the engine, or raise ApiError; the run ends when the client goes away.
 
@@ -234,7 +241,7 @@ class Service:
         try:
             run.submit(
                 namespace=exchange.namespace,
-                deadline=self.settings.deadline_seconds,
+                deadline=self.seconds_left(exchange),
                 keep_state=keep_state,
             )
         except Refused as refused:

@@ -52,7 +52,7 @@ async def opened(
         with service.holding.moment(key):
             return open_()
 
-    async with service.holding.hold(exchange, key, service.settings.deadline_seconds):
+    async with service.holding.hold(exchange, key, service.seconds_left(exchange)):
         session = await service.disk(lambda: refusals(do), undo=Session.close)
         try:
             yield session

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import SimpleNamespace
@@ -290,7 +291,9 @@ def slowly(do, begun, end, made):
 def test_a_session_that_nobody_waits_for_is_given_back(live, monkeypatch, way):
     service, name, made = live.service, f"left-{way}", []
     begun, end = threading.Event(), threading.Event()
-    exchange = SimpleNamespace(namespace="", gone=False, on_gone=lambda call: None)
+    exchange = SimpleNamespace(
+        namespace="", gone=False, on_gone=lambda call: None, read_at=time.perf_counter()
+    )
     said = conversations.Asked(messages=[p.Message("user", "x")], tools=None)
     slow = slowly(shelves.open_session, begun, end, made)
     store = service.store

@@ -122,7 +122,7 @@ async def _named(
         )
 
     async with AsyncExitStack() as stack:
-        seconds = service.settings.deadline_seconds
+        seconds = service.seconds_left(exchange)
         await stack.enter_async_context(service.holding.hold(exchange, key, seconds))
         thread = await service.disk(partial(refusals, do), undo=lambda held: held.session.close())
         thread.held = stack.pop_all()

@@ -81,9 +81,11 @@ def commit(
     *,
     choice: int = 0,
     stats: dict[str, Any] | None = None,
+    reuse: bool = False,
 ) -> Turn:
     """Keep an answer, and the turns before it that were read for it, where it was planned.
 
+    reuse: where the very same turn is there already, go to that.
     Raises ValueError for one without a
     token, or whose state was lost; else what `Session.commit` raises.
     """
@@ -92,6 +94,11 @@ def commit(
     if context is None or not writer.events:
         raise ValueError("the answer left no state behind")
     done = turns.answered(chat, place.rest, writer.ids, writer.text)
+    if reuse and not place.rest.before:
+        for turn in session.tree():
+            if turn.kept and turn.parent == place.turn and turn.ids == done.ids:
+                session.goto(turn.number)
+                return turn
     session.goto(place.turn, keep=False)
     return session.commit(
         role=done.role,

@@ -148,6 +148,6 @@ class Hinted(Thread):
                         # Where it was found may be gone, and others may have added to it.
                         place = turns.find(session.tree(), self._line)
                         plan = replace(self._plan, place=place)
-                        commit(self._service, session, plan, run, choice=choice)
+                        commit(self._service, session, plan, run, choice=choice, reuse=True)
         except (SessionError, OSError, ValueError) as error:
             log.warning("the session of a hint could not be kept: %s", where(error))

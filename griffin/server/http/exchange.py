@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,7 +38,7 @@ class Exchange:
     extra:      headers that every answer gets.
     status:     of the answer, 0 before it began. streaming: it began as a stream of events.
     tokens:     (prompt, cached, generated) for the log.
-    gone:       the client went away.
+    gone:       the client went away. read_at: when its body was there, by time.perf_counter.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, *, send_seconds: float) -> None:
@@ -55,6 +56,7 @@ class Exchange:
         self.streaming = False
         self.tokens: tuple[int, int, int] | None = None
         self.gone = False
+        self.read_at = 0.0
         self._receive = receive
         self._send = send
         self._send_seconds = send_seconds
@@ -84,6 +86,7 @@ class Exchange:
 
         self._budget = budget
         body = await read_body(self._receive, self.headers, limits, take, seconds)
+        self.read_at = time.perf_counter()
         self._watcher = asyncio.create_task(self._watch())
         return body
 
