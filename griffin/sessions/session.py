@@ -18,7 +18,7 @@ from griffin.sessions.errors import SessionBusy, UnknownSession, UnknownTurn
 from griffin.sessions.fingerprint import Fingerprint
 from griffin.sessions.folder import Folder
 from griffin.sessions.lease import Lease
-from griffin.sessions.names import check_name, check_text, new_name, plain_json
+from griffin.sessions.names import check_kept, check_name, check_text, new_name, plain_json
 from griffin.sessions.quota import MEMBER_BYTES, session_bytes
 from griffin.sessions.rows import (
     check_free,
@@ -236,7 +236,7 @@ class Session:
             )
         if turn is not None:
             history.check_restorable(turn)
-        name = check_name(name) if name is not None else new_name()
+        name = check_kept(name) if name is not None else new_name()
         title = self.title if title is None else check_text(title, "the title")
         head = turn.key if turn else None
         tip = self._tip if at is None else self._tip_from(turn)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
 
 from griffin.conversation import turns
 from griffin.conversation.turns import Place, Transcript
@@ -22,34 +21,10 @@ from griffin.server.logs import where
 from griffin.server.protocol import Identity, Message
 from griffin.server.service import Service, log
 from griffin.server.shelves import open_session, refusals, shelf
-from griffin.sessions import Session, SessionError, Store, UnknownSession
+from griffin.sessions import Session, SessionError, Store, UnknownSession, unfinished_name
 
-OWN_WORDS = (
-    "conversation",
-    "response",
-)  # what goes on with these brings its instructions and tools
-
-H = TypeVar("H", bound=Thread)
-
-
-def _planned(
-    service: Service,
-    session: Session,
-    asked: Asked,
-    *,
-    make: Callable[[SessionPlan], H],
-    own_words: bool = False,
-) -> H:
-    """Make a thread of where a request goes on in a session; the session is closed if that fails.
-
-    On the disk the session moves only with the answer: a request that is refused leaves it where it
-    was.
-    """
-    try:
-        return make(blaming(asked.param, lambda: plan_in(service, session, asked, own_words)))
-    except BaseException:
-        session.close()
-        raise
+# What goes on with these brings its instructions and tools.
+OWN_WORDS = ("conversation", "response")
 
 
 async def take_up(
@@ -113,13 +88,8 @@ async def _named(
     def do() -> Held:
         with service.holding.moment(key):
             session = open_session(service, store, identity.value)
-        return _planned(
-            service,
-            session,
-            asked,
-            own_words=identity.kind in OWN_WORDS,
-            make=lambda plan: Held(service, session, plan, name=session.name, response=forked),
-        )
+        plan = _planned(service, session, asked, own_words=identity.kind in OWN_WORDS)
+        return Held(service, session, plan, name=session.name, response=forked)
 
     async with AsyncExitStack() as stack:
         seconds = service.seconds_left(exchange)
@@ -133,16 +103,15 @@ async def _response(
     service: Service, exchange: Exchange, identity: Identity, asked: Asked, response: str | None
 ) -> Thread:
     """Go on from an earlier response, or begin one: in a session of its own, which is a fork of the
-    earlier one. It has a name that nobody sees until the answer is there."""
+    earlier one. It gets the response's id with the answer; until then nobody sees it."""
     store = shelf(service, exchange.namespace, "responses")
     before = identity.value if identity.kind == "response" else None
-    id = p.new_id("resp_") if response is None else response
+    name = unfinished_name()
 
     def do() -> Held:
         if before is None:
-            session = store.create(
-                id, fingerprint=service.fingerprint, config=service.llm.model.config
-            )
+            config = service.llm.model.config
+            session = store.create(name, fingerprint=service.fingerprint, config=config)
         else:
             p.check_name(before, "previous_response_id")
             try:
@@ -150,34 +119,27 @@ async def _response(
                     service.holding.moment((store.namespace, before)),
                     store.open(before, service.fingerprint) as earlier,
                 ):
-                    earlier.fork(id, whole=True)
+                    earlier.fork(name, whole=True)
             except UnknownSession:
                 raise unknown_response(before, "previous_response_id") from None
-            session = store.open(id, service.fingerprint)
+            session = store.open(name, service.fingerprint)
         try:
-            thread = _planned(
-                service,
-                session,
-                asked,
-                own_words=True,
-                make=lambda plan: Held(service, session, plan, name=None),
-            )
+            plan = _planned(service, session, asked, own_words=True)
         except BaseException:
-            store.delete(id)
+            store.delete(name)
             raise
-        thread.keeps = response is not None
-        return thread
+        return Held(service, session, plan, becomes=response, keeps=response is not None)
 
     def undo(thread: Held) -> None:
         thread.session.close()
-        store.delete(id)
+        store.delete(name)
 
     thread = await service.disk(partial(refusals, do), undo=undo)
 
     async def forget() -> None:
         if thread.turn is None:  # there is no such response
             with suppress(SessionError):
-                await service.disk(lambda: store.delete(id))
+                await service.disk(lambda: store.delete(name))
 
     thread.held.push_async_callback(forget)
     return thread
@@ -201,11 +163,25 @@ async def _after_state(
             service.holding.moment((store.namespace, state)),
             store.open(state, service.fingerprint) as kept,
         ):
-            return _planned(
-                service, kept, asked, make=lambda plan: Thread(plan.context, plan.tools)
-            )
+            plan = _planned(service, kept, asked)
+        return Thread(plan.context, plan.tools)
 
     return await service.disk(partial(refusals, do))
+
+
+def _planned(
+    service: Service, session: Session, asked: Asked, *, own_words: bool = False
+) -> SessionPlan:
+    """Find where a request goes on in a session, which is closed if it cannot.
+
+    On the disk the session moves only with the answer: a request that is refused leaves it where it
+    was.
+    """
+    try:
+        return blaming(asked.param, lambda: plan_in(service, session, asked, own_words))
+    except BaseException:
+        session.close()
+        raise
 
 
 async def saved(service: Service, exchange: Exchange, state: str, penalty: bool) -> Context:

@@ -49,7 +49,8 @@ class Thread:
 class Held(Thread):
     """An answer in a session that the request names, which nobody else has meanwhile.
 
-    response: id under which the answer can be gone on from later, too, from a fork of its own.
+    response: namespace and id under which the answer can be gone on from later, too, in a fork.
+    becomes:  the name that the session gets with the answer.
     """
 
     keeps = True
@@ -60,16 +61,20 @@ class Held(Thread):
         session: Session,
         plan: SessionPlan,
         *,
-        name: str | None,
+        name: str | None = None,
         response: tuple[str, str] | None = None,
+        becomes: str | None = None,
+        keeps: bool = True,
     ) -> None:
         super().__init__(plan.context, plan.tools, name)
         self.session = session
         self.turn: Turn | None = None
         self.held = AsyncExitStack()  # what is let go of at the end
+        self.keeps = keeps
         self._service = service
         self._plan = plan
         self._response = response
+        self._becomes = becomes
         self._tried = False
 
     async def keep(self, run: Run, stats: dict[str, Any] | None = None) -> None:
@@ -99,6 +104,8 @@ class Held(Thread):
 
     def _commit(self, run: Run, stats: dict[str, Any]) -> None:
         self.turn = commit(self._service, self.session, self._plan, run, stats=stats)
+        if self._becomes is not None:
+            self.session.update(name=self._becomes)
         if self._response is not None:
             namespace, id = self._response
             self.session.fork(id, namespace=namespace)
