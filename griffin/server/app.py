@@ -8,16 +8,16 @@ import time
 from typing import NamedTuple
 
 from griffin.server import errors
+from griffin.server.endpoints import OPERATIONS, handlers
+from griffin.server.endpoints.server.route import document, no_route
 from griffin.server.errors import BAD_METHOD, FORBIDDEN, ApiError, Case
 from griffin.server.http.asgi import Gone, Receive, Scope, Send
 from griffin.server.http.exchange import Exchange, Reply
 from griffin.server.http.hosts import cors, preflight
 from griffin.server.http.static import read_page
 from griffin.server.logs import where
-from griffin.server.protocol.operations import OPERATIONS, Operation
-from griffin.server.routes import HANDLERS, Handler
-from griffin.server.routes.server import document, no_route
-from griffin.server.service import Service, log
+from griffin.server.protocol.operation import Operation
+from griffin.server.service import Handler, Service, log
 
 _HEADERS = Case(431, "invalid_request_error", "request_too_large", False)
 
@@ -43,7 +43,8 @@ class App:
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self.routes = [_route(operation) for operation in OPERATIONS]
+        answered_by = handlers()
+        self.routes = [_route(one, answered_by[one.route]) for one in OPERATIONS]
         self.routes.append(
             Route("GET", re.compile(r"/openapi\.json"), "GET /openapi.json", False, document)
         )
@@ -189,7 +190,7 @@ def _abort(exchange: Exchange) -> None:
         abort()
 
 
-def _route(operation: Operation) -> Route:
+def _route(operation: Operation, handler: Handler) -> Route:
     """Return the route of an operation. A name is one segment of a path; a model's may hold
     slashes."""
     parts = re.split(r"{(\w+)}", operation.path)
@@ -197,5 +198,4 @@ def _route(operation: Operation) -> Route:
         (f"(?P<{part}>{'.+' if part == 'model' else '[^/]+'})" if place % 2 else re.escape(part))
         for place, part in enumerate(parts)
     )
-    handler = HANDLERS[operation.route]
     return Route(operation.method, re.compile(pattern), operation.route, operation.public, handler)

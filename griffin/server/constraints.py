@@ -11,7 +11,7 @@ from typing import TypeVar
 from griffin.grammar import CompiledGrammar, Grammar, json_source, quoted
 from griffin.server import errors
 from griffin.server.errors import ApiError
-from griffin.server.protocol import ChatRequest, JsonFormat, ResponseRequest, Tool, ToolChoice
+from griffin.server.protocol import JsonFormat, Tool, ToolChoice
 from griffin.server.protocol.tools import check_choice
 from griffin.server.service import Service
 from griffin.server.tool_text import CLOSE, NEXT, OPEN, head
@@ -45,17 +45,25 @@ class Form:
     silent: bool = False
 
     @classmethod
-    def of(cls, asked: ChatRequest | ResponseRequest, tools: Sequence[Tool], **params: str) -> Form:
+    def of(
+        cls,
+        answer: JsonFormat | None,
+        tools: Sequence[Tool],
+        choice: ToolChoice,
+        *,
+        several: bool,
+        **params: str,
+    ) -> Form:
         """Return the form a request asks for. tools: its own, or the session's. params: where its
         fields stand, if not where a chat's do."""
-        check_choice(asked.tool_choice, tools)
-        silent = asked.tool_choice.mode == "none"
+        check_choice(choice, tools)
+        silent = choice.mode == "none"
         return cls(
-            answer=asked.format,
+            answer=answer,
             tools=() if silent else tools,
             silent=silent and bool(tools),
-            choice=asked.tool_choice,
-            several=asked.parallel_tool_calls,
+            choice=choice,
+            several=several,
             **params,  # pyright: ignore[reportArgumentType]
         )
 

@@ -1,10 +1,9 @@
-"""Sessions and states as the lists show them, and what is read into them without an answer."""
+"""What is read into sessions and states without an answer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 from griffin.server import errors
 from griffin.server import protocol as p
@@ -13,78 +12,12 @@ from griffin.server.conversations.entry import without_bos
 from griffin.server.errors import ApiError
 from griffin.server.generating import Clock, Shown, collect
 from griffin.server.http.exchange import Exchange
-from griffin.server.protocol import Page, Reading, listing
+from griffin.server.protocol.reading import Reading
 from griffin.server.service import Service
 from griffin.server.shelves import refusals
-from griffin.sessions import Session, SessionInfo, Store, Turn
-
-S = TypeVar("S", listing.SessionObject, listing.StateObject)
+from griffin.sessions import Session
 
 READING = "text"  # role of a turn that was read and not answered
-
-
-def session_object(service: Service, store: Store, info: SessionInfo) -> listing.SessionObject:
-    """Return a session as clients see it."""
-    return listing.SessionObject(
-        id=info.name,
-        created=int(info.created),
-        last_used=int(info.used),
-        title=info.title,
-        tokens=info.tokens,
-        turns=info.turns,
-        bytes=info.nbytes,
-        head=info.head,
-        parent=info.parent or None,
-        busy=store.busy(info.name),
-    )
-
-
-def state_object(info: SessionInfo) -> listing.StateObject:
-    """Return a saved state as clients see it."""
-    return listing.StateObject(
-        id=info.name,
-        created=int(info.created),
-        title=info.title,
-        tokens=info.tokens,
-        bytes=info.nbytes,
-        parent=info.settings.get("parent"),
-    )
-
-
-def turn_object(turn: Turn, line: set[int]) -> listing.TurnObject:
-    """Return a turn as clients see it. line: the turns up to where the session stands."""
-    return listing.TurnObject(
-        id=turn.number,
-        parent=turn.parent,
-        role=turn.role,
-        text=turn.text,
-        tokens=turn.tokens,
-        created=int(turn.created),
-        current=turn.number in line,
-    )
-
-
-def line_to(turns: Sequence[Turn], head: int | None) -> set[int]:
-    """Return the numbers of the turns that lead to a head."""
-    above = {turn.number: turn.parent for turn in turns}
-    line: set[int] = set()
-    while head is not None:
-        line.add(head)
-        head = above[head]
-    return line
-
-
-def page_of(objects: Sequence[S], page: Page, when: Callable[[S], int]) -> tuple[list[S], bool]:
-    """Return a page of a list and whether there is more; ApiError if `after` is not in it."""
-    ordered = sorted(objects, key=lambda one: (when(one), one.id), reverse=page.newest)
-    if page.after is not None:
-        ids = [one.id for one in ordered]
-        if page.after not in ids:
-            raise ApiError(
-                errors.INVALID, f"after is {page.after!r}, which is not in the list", "after"
-            )
-        ordered = ordered[ids.index(page.after) + 1 :]
-    return ordered[: page.limit], len(ordered) > page.limit
 
 
 def reading_ids(service: Service, reading: Reading) -> Sequence[int]:

@@ -16,13 +16,13 @@ from typing import Any
 import uvicorn
 
 from griffin.server.app import App
+from griffin.server.endpoints.server.route import told
 from griffin.server.fleet.acceptor import Acceptor
 from griffin.server.fleet.peers import Peers
 from griffin.server.fleet.replica import Link, ReplicaConfig
 from griffin.server.http.connections import bounded_protocol
 from griffin.server.http.sockets import url_of
 from griffin.server.logs import log_to_stderr
-from griffin.server.routes.server import told
 from griffin.server.service import Service
 
 log = logging.getLogger("griffin.server")

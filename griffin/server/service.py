@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ from griffin.server.errors import ApiError
 from griffin.server.fleet.peers import Peers
 from griffin.server.holding import Holding
 from griffin.server.http.body import Budget
-from griffin.server.http.exchange import Exchange
+from griffin.server.http.exchange import Exchange, Reply
 from griffin.server.http.hosts import Hosts
 from griffin.server.http.keys import Keys
 from griffin.server.limits import Limits
@@ -275,3 +275,6 @@ class Service:
         metrics.whole.observe(seconds)
         if exchange.gone:
             metrics.cancelled.inc()
+
+
+Handler = Callable[[Service, Exchange], Awaitable[Reply | None]]  # who answers an operation

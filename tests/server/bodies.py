@@ -11,39 +11,49 @@ from openai.types import completion_create_params
 from openai.types.chat import completion_create_params as chat_create_params
 from openai.types.responses import response_create_params
 
-from griffin.server import protocol as p
+from griffin.server.endpoints.chat import body as chat
+from griffin.server.endpoints.chat.body import ChatBody, parse_chat
+from griffin.server.endpoints.completions import body as completions
+from griffin.server.endpoints.completions.body import CompletionBody, parse_completion
+from griffin.server.endpoints.responses import body as responses
+from griffin.server.endpoints.responses.body import ResponseBody, parse_response
+from griffin.server.endpoints.sessions.body import (
+    parse_append,
+    parse_fork,
+    parse_rewind,
+    parse_session_change,
+    parse_session_create,
+)
+from griffin.server.endpoints.states.body import parse_state_create
+from griffin.server.endpoints.tokens.body import parse_detokenize, parse_template, parse_tokenize
 from griffin.server.errors import ApiError
 from griffin.server.limits import Limits
-from griffin.server.protocol import policy
-from griffin.server.protocol.chat import ChatBody
-from griffin.server.protocol.completions import CompletionBody
-from griffin.server.protocol.responses import ResponseBody
 
 LIMITS = Limits(vocab_size=1000)
 USER = [{"role": "user", "content": "hello"}]
 SCHEMA = {"type": "object"}
 PARSERS: dict[str, tuple[Callable[[bytes, Limits], Any], dict[str, Any]]] = {
-    "chat": (p.parse_chat, {"messages": USER}),
-    "completion": (p.parse_completion, {"prompt": "hello"}),
-    "response": (p.parse_response, {"input": "hello"}),
-    "session": (p.parse_session_create, {}),
-    "change": (p.parse_session_change, {"title": "owls"}),
-    "fork": (p.parse_fork, {}),
-    "rewind": (p.parse_rewind, {}),
-    "append": (p.parse_append, {"text": "hello"}),
-    "state": (p.parse_state_create, {"name": "owls", "text": "hello"}),
-    "tokenize": (p.parse_tokenize, {"prompt": "hello"}),
-    "detokenize": (p.parse_detokenize, {"tokens": [1]}),
-    "template": (p.parse_template, {"messages": USER}),
+    "chat": (parse_chat, {"messages": USER}),
+    "completion": (parse_completion, {"prompt": "hello"}),
+    "response": (parse_response, {"input": "hello"}),
+    "session": (parse_session_create, {}),
+    "change": (parse_session_change, {"title": "owls"}),
+    "fork": (parse_fork, {}),
+    "rewind": (parse_rewind, {}),
+    "append": (parse_append, {"text": "hello"}),
+    "state": (parse_state_create, {"name": "owls", "text": "hello"}),
+    "tokenize": (parse_tokenize, {"prompt": "hello"}),
+    "detokenize": (parse_detokenize, {"tokens": [1]}),
+    "template": (parse_template, {"messages": USER}),
 }
 ENDPOINTS = {
-    "chat": (policy.CHAT, ChatBody, chat_create_params.CompletionCreateParamsBase),
+    "chat": (chat.POLICY, ChatBody, chat_create_params.CompletionCreateParamsBase),
     "completion": (
-        policy.COMPLETION,
+        completions.POLICY,
         CompletionBody,
         completion_create_params.CompletionCreateParamsBase,
     ),
-    "response": (policy.RESPONSE, ResponseBody, response_create_params.ResponseCreateParamsBase),
+    "response": (responses.POLICY, ResponseBody, response_create_params.ResponseCreateParamsBase),
 }
 
 

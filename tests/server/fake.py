@@ -15,6 +15,17 @@ from openai import OpenAI
 
 from griffin.server import errors
 from griffin.server import protocol as p
+from griffin.server.endpoints.chat.body import ChatRequest, parse_chat
+from griffin.server.endpoints.chat.reply import ChatAnswer, ChatChunks, chat_completion
+from griffin.server.endpoints.completions.body import CompletionRequest, parse_completion
+from griffin.server.endpoints.completions.reply import (
+    CompletionAnswer,
+    CompletionChunks,
+    completion,
+)
+from griffin.server.endpoints.responses.body import parse_response
+from griffin.server.endpoints.responses.reply import output_call, output_message, response_object
+from griffin.server.endpoints.responses.stream import ResponseStream
 from griffin.server.errors import ApiError
 from griffin.server.http import sse
 from griffin.server.limits import Limits
@@ -68,7 +79,7 @@ class FakeServer:
             )
 
     def _chat(self, request: httpx2.Request, headers: dict[str, str]) -> httpx2.Response:
-        asked = p.parse_chat(request.content, LIMITS)
+        asked = parse_chat(request.content, LIMITS)
         model = p.check_model(asked.model, ["nano"])
         headers |= p.ignored_header(asked.ignored)
         head = p.Head.new("chatcmpl-", model, p.fingerprint("weights"))
@@ -77,16 +88,16 @@ class FakeServer:
             return self._events(self._chat_events(asked, head, used), headers)
         answers = [self._chat_answer(asked) for _ in range(asked.n)]
         extras = p.Extras(state="prefix", seeds=[1])
-        return _json(p.chat_completion(head, answers, used, extras), headers)
+        return _json(chat_completion(head, answers, used, extras), headers)
 
-    def _chat_answer(self, asked: p.ChatRequest) -> p.ChatAnswer:
+    def _chat_answer(self, asked: ChatRequest) -> ChatAnswer:
         tokens = [scored(piece) for piece in self.pieces] if "logprobs" in asked.sampling else None
         if self.call is not None:
-            return p.ChatAnswer(text=None, finish_reason="tool_calls", tool_calls=[self.call])
-        return p.ChatAnswer(text="".join(self.pieces), finish_reason="stop", tokens=tokens)
+            return ChatAnswer(text=None, finish_reason="tool_calls", tool_calls=[self.call])
+        return ChatAnswer(text="".join(self.pieces), finish_reason="stop", tokens=tokens)
 
-    def _chat_events(self, asked: p.ChatRequest, head: p.Head, used: p.Usage) -> Iterator[bytes]:
-        chunks = p.ChatChunks(head, asked.include_usage)
+    def _chat_events(self, asked: ChatRequest, head: p.Head, used: p.Usage) -> Iterator[bytes]:
+        chunks = ChatChunks(head, asked.include_usage)
         yield sse.KEEPALIVE
         for index in range(asked.n):
             yield sse.data(chunks.role(index))
@@ -110,7 +121,7 @@ class FakeServer:
         yield sse.DONE
 
     def _completion(self, request: httpx2.Request, headers: dict[str, str]) -> httpx2.Response:
-        asked = p.parse_completion(request.content, LIMITS)
+        asked = parse_completion(request.content, LIMITS)
         head = p.Head.new("cmpl-", "nano", p.fingerprint("weights"))
         answers = [
             self._completion_answer(asked, prompt)
@@ -119,10 +130,10 @@ class FakeServer:
         ]
         used = p.usage(4 * len(asked.prompts), asked.max_tokens * len(answers))
         if not asked.stream:
-            return _json(p.completion(head, answers, used), headers)
+            return _json(completion(head, answers, used), headers)
 
         def events() -> Iterator[bytes]:
-            chunks = p.CompletionChunks(head, asked.include_usage)
+            chunks = CompletionChunks(head, asked.include_usage)
             for index, answer in enumerate(answers):
                 yield sse.data(chunks.text(answer.text, answer.tokens, index))
                 yield sse.data(chunks.finish(answer.finish_reason, index))
@@ -133,8 +144,8 @@ class FakeServer:
         return self._events(events(), headers)
 
     def _completion_answer(
-        self, asked: p.CompletionRequest, prompt: str | tuple[int, ...]
-    ) -> p.CompletionAnswer:
+        self, asked: CompletionRequest, prompt: str | tuple[int, ...]
+    ) -> CompletionAnswer:
         before = ["ab", "cd"] if asked.echo else []
         after = list(self.pieces[: asked.max_tokens])
         tokens, offset = [], 0
@@ -143,24 +154,24 @@ class FakeServer:
             offset += len(text)
         reason = "length" if asked.max_tokens <= len(self.pieces) else "stop"
         shown = tokens if "logprobs" in asked.sampling else None
-        return p.CompletionAnswer(text="".join(before + after), finish_reason=reason, tokens=shown)
+        return CompletionAnswer(text="".join(before + after), finish_reason=reason, tokens=shown)
 
     def _response(self, request: httpx2.Request, headers: dict[str, str]) -> httpx2.Response:
-        asked = p.parse_response(request.content, LIMITS)
+        asked = parse_response(request.content, LIMITS)
         head = p.Head.new("resp_", "nano", p.fingerprint("weights"))
         used = p.usage(9, len(self.pieces), self.cached)
         whole = asked.sampling["max_tokens"] > len(self.pieces)
-        stream = p.ResponseStream(head, asked)
+        stream = ResponseStream(head, asked)
         if asked.stream:
             return self._events(self._response_events(stream, used, whole), headers)
-        items = [p.output_message("".join(self.pieces), whole=whole)]
+        items = [output_message("".join(self.pieces), whole=whole)]
         if self.call is not None:
-            items = [p.output_call(self.call)]
+            items = [output_call(self.call)]
         status = "completed" if whole else "incomplete"
-        return _json(p.response_object(head, asked, items, status=status, used=used), headers)
+        return _json(response_object(head, asked, items, status=status, used=used), headers)
 
     def _response_events(
-        self, stream: p.ResponseStream, used: p.Usage, whole: bool
+        self, stream: ResponseStream, used: p.Usage, whole: bool
     ) -> Iterator[bytes]:
         yield stream.begin()
         yield stream.message()

@@ -12,8 +12,6 @@ import torch
 from openai import AsyncOpenAI
 
 from griffin.answer import Writer
-from griffin.server.protocol.operations import OPERATIONS
-from griffin.server.routes import HANDLERS
 from tests.server.live import NAME, endless, serving
 
 HI = [{"role": "user", "content": "Hi there"}]
@@ -28,10 +26,6 @@ def ask(client, **fields):
 
 def text(chunks):
     return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-
-
-def test_every_operation_has_its_route():
-    assert set(HANDLERS) == {operation.route for operation in OPERATIONS}
 
 
 def test_echo_measures_the_prompt(client, llm):

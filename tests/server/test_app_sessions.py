@@ -18,8 +18,8 @@ from griffin.conversation import Conversation, fingerprint_of, split_exchange
 from griffin.server import conversations, errors, shelves
 from griffin.server import protocol as p
 from griffin.server.conversations import entry
+from griffin.server.endpoints.states import route as states
 from griffin.server.errors import ApiError
-from griffin.server.routes import states
 from griffin.server.settings import Settings
 from griffin.sessions import SessionBusy, Store, UnknownSession
 from tests.server.fleet.test_supervisor import until

@@ -14,8 +14,10 @@ from pydantic import BaseModel
 
 from griffin.server import errors
 from griffin.server import protocol as p
+from griffin.server.endpoints.chat.body import parse_chat
+from griffin.server.endpoints.models.reply import ModelObject
+from griffin.server.endpoints.responses.body import parse_response
 from griffin.server.errors import ApiError
-from griffin.server.protocol.listing import ModelObject
 from tests.server.fake import LIMITS, PIECES, FakeServer
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -122,7 +124,7 @@ def test_parse_gives_a_model_of_the_callers(server):
     )
     assert answer.choices[0].message.parsed == Owl(name="Ugl", age=3)
     # What the client made of the class is what the parser reads.
-    asked = p.parse_chat(json.dumps(server.bodies[0]).encode(), LIMITS)
+    asked = parse_chat(json.dumps(server.bodies[0]).encode(), LIMITS)
     assert asked.format.strict and asked.format.name == "Owl"
     assert asked.format.schema["required"] == ["name", "age"] and asked.ignored == ()
 
@@ -152,7 +154,7 @@ def test_a_call_and_its_result_go_back(server):
     got = server.client().chat.completions.create(model="nano", messages=HELLO).choices[0].message
     result = {"role": "tool", "tool_call_id": "call_1", "content": "sunny"}
     server.client().chat.completions.create(model="nano", messages=[*HELLO, got, result])
-    asked = p.parse_chat(json.dumps(server.bodies[1]).encode(), LIMITS)
+    asked = parse_chat(json.dumps(server.bodies[1]).encode(), LIMITS)
     assert asked.messages[1] == p.Message("assistant", "", tool_calls=(server.call,))
     assert asked.messages[2] == p.Message("tool", "sunny", tool_call_id="call_1")
     assert asked.ignored == ()
@@ -209,13 +211,13 @@ def test_a_response_and_one_that_follows(server):
     assert first.usage.input_tokens_details.cached_tokens == 3 and first.usage.total_tokens == 14
     second = client.responses.create(model="nano", input="and?", previous_response_id=first.id)
     assert second.previous_response_id == first.id
-    asked = p.parse_response(json.dumps(server.bodies[1]).encode(), LIMITS)
+    asked = parse_response(json.dumps(server.bodies[1]).encode(), LIMITS)
     assert asked.identity({}) == p.Identity("response", first.id, "previous_response_id")
     # Everything that came out may go in again.
     client.responses.create(
         model="nano", input=[*first.output, {"role": "user", "content": "and?"}]
     )
-    asked = p.parse_response(json.dumps(server.bodies[2]).encode(), LIMITS)
+    asked = parse_response(json.dumps(server.bodies[2]).encode(), LIMITS)
     assert asked.input == (p.Message("assistant", TEXT), p.Message("user", "and?"))
     assert asked.ignored == ()
 
@@ -251,7 +253,7 @@ def test_a_response_is_parsed_into_a_model_of_the_callers(server):
     server.pieces = ('{"name": "Ugl", ', '"age": 3}')
     answer = server.client().responses.parse(model="nano", input="hello", text_format=Owl)
     assert answer.output_parsed == Owl(name="Ugl", age=3)
-    asked = p.parse_response(json.dumps(server.bodies[0]).encode(), LIMITS)
+    asked = parse_response(json.dumps(server.bodies[0]).encode(), LIMITS)
     assert asked.format.name == "Owl" and asked.format.strict
 
 

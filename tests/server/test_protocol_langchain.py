@@ -12,6 +12,8 @@ from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
 
 from griffin.server import protocol as p
+from griffin.server.endpoints.chat.body import parse_chat
+from griffin.server.endpoints.responses.body import parse_response
 from tests.server.fake import LIMITS, PIECES, FakeServer
 
 TEXT = "".join(PIECES)
@@ -32,7 +34,7 @@ def server():
     server = FakeServer()
     yield server
     for body in server.bodies:
-        parse = p.parse_response if "input" in body else p.parse_chat
+        parse = parse_response if "input" in body else parse_chat
         assert parse(json.dumps(body).encode(), LIMITS).ignored == ()
 
 

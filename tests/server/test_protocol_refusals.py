@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from griffin.server import protocol as p
+from griffin.server.endpoints.chat.body import parse_chat
 from griffin.server.errors import ApiError
 from griffin.server.limits import Limits
 from tests.server.bodies import LIMITS, USER, parse, refused
@@ -252,7 +253,7 @@ def test_schemas_are_bounded(schema):
 )
 def test_bodies_that_are_no_json_object(body, says):
     with pytest.raises(ApiError) as caught:
-        p.parse_chat(body, LIMITS)
+        parse_chat(body, LIMITS)
     assert caught.value.status == 400 and says in caught.value.message
 
 
@@ -267,7 +268,7 @@ def test_depth_is_of_brackets_outside_strings():
 
 def test_a_large_body_is_refused_before_it_is_read():
     with pytest.raises(ApiError) as caught:
-        p.parse_chat(b"x" * 101, Limits(max_body_bytes=100))
+        parse_chat(b"x" * 101, Limits(max_body_bytes=100))
     assert (
         caught.value.status == 413
         and "has 101 bytes; this server accepts 100" in caught.value.message
@@ -278,7 +279,7 @@ def test_a_small_body_cannot_ask_for_much_memory():
     limits = Limits(max_json_values=1000)
     for body in (b"[{}]" * 300, b"1," * 2000, b'"x",' * 2000):
         with pytest.raises(ApiError) as caught:
-            p.parse_chat(b'{"x": [' + body + b"1]}", limits)
+            parse_chat(b'{"x": [' + body + b"1]}", limits)
         assert caught.value.status == 413, body[:8]
     # Brackets and commas in a text are text.
     text = 'a "quoted" [{,\\' * 2000

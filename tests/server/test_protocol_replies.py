@@ -8,14 +8,20 @@ import math
 import pytest
 
 from griffin.server import protocol as p
+from griffin.server.endpoints.chat.reply import ChatAnswer, ChatChunks, chat_completion
+from griffin.server.endpoints.completions.reply import completion_logprobs
+from griffin.server.endpoints.responses.body import parse_response
+from griffin.server.endpoints.responses.stream import ResponseStream
+from griffin.server.endpoints.server.reply import limits_object
+from griffin.server.endpoints.sessions.reply import SessionObject, session_list
+from griffin.server.endpoints.states.reply import state_list
+from griffin.server.endpoints.tokens.reply import tokens
 from griffin.server.errors import ApiError
 from griffin.server.limits import Limits
-from griffin.server.protocol import listing
-from griffin.server.protocol.completion_reply import completion_logprobs
 from griffin.server.protocol.reply import clamp, token_logprobs
 
 HEAD = p.Head("chatcmpl-1", 12, "nano", "fp_1")
-REQUEST = p.parse_response(b'{"input": "x"}', Limits())
+REQUEST = parse_response(b'{"input": "x"}', Limits())
 
 
 def plain(value: object) -> object:
@@ -59,7 +65,7 @@ def test_tokens_that_look_alike_keep_the_greater_number():
 
 
 def test_what_is_not_there_is_left_out_and_what_is_null_is_null():
-    chunks = p.ChatChunks(HEAD, include_usage=False)
+    chunks = ChatChunks(HEAD, include_usage=False)
     assert plain(chunks.text("x")) == {
         "id": "chatcmpl-1",
         "object": "chat.completion.chunk",
@@ -70,7 +76,7 @@ def test_what_is_not_there_is_left_out_and_what_is_null_is_null():
             {"index": 0, "delta": {"content": "x"}, "logprobs": None, "finish_reason": None}
         ],
     }
-    assert plain(p.ChatChunks(HEAD, True).finish("length"))["usage"] is None
+    assert plain(ChatChunks(HEAD, True).finish("length"))["usage"] is None
     more = plain(chunks.call_more(1, "{", index=2))["choices"][0]
     assert more["index"] == 2 and more["delta"] == {
         "tool_calls": [{"index": 1, "function": {"arguments": "{"}}]
@@ -80,7 +86,7 @@ def test_what_is_not_there_is_left_out_and_what_is_null_is_null():
         {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": ""}}
     ]
     answer = plain(
-        p.chat_completion(HEAD, [p.ChatAnswer(text="x", finish_reason="stop")], p.usage(1, 1))
+        chat_completion(HEAD, [ChatAnswer(text="x", finish_reason="stop")], p.usage(1, 1))
     )
     assert answer["choices"][0]["message"] == {"role": "assistant", "content": "x", "refusal": None}
     assert "griffin" not in answer and plain(p.Extras(seeds=[3])) == {"seeds": [3]}
@@ -107,7 +113,7 @@ def test_ids_and_fingerprints():
 
 
 def test_a_response_stream_out_of_order_is_a_bug():
-    stream = p.ResponseStream(HEAD, REQUEST)
+    stream = ResponseStream(HEAD, REQUEST)
     with pytest.raises(AssertionError):
         stream.more("x")
     stream.message()
@@ -118,7 +124,7 @@ def test_a_response_stream_out_of_order_is_a_bug():
 
 
 def test_a_stored_response_is_what_was_streamed():
-    stream = p.ResponseStream(HEAD, REQUEST)
+    stream = ResponseStream(HEAD, REQUEST)
     sent = (
         stream.begin()
         + stream.message()
@@ -135,24 +141,22 @@ def test_a_stored_response_is_what_was_streamed():
 
 
 def test_lists():
-    session = listing.SessionObject(
-        id="a", created=1, last_used=2, title="", tokens=3, turns=1, bytes=4
-    )
-    page = plain(listing.session_list([session, session], has_more=True))
+    session = SessionObject(id="a", created=1, last_used=2, title="", tokens=3, turns=1, bytes=4)
+    page = plain(session_list([session, session], has_more=True))
     assert (page["first_id"], page["last_id"], page["has_more"], len(page["data"])) == (
         "a",
         "a",
         True,
         2,
     )
-    assert plain(listing.state_list([], has_more=False))["first_id"] is None
-    assert plain(listing.tokens([5, 6])) == {
+    assert plain(state_list([], has_more=False))["first_id"] is None
+    assert plain(tokens([5, 6])) == {
         "tokens": [5, 6],
         "count": 2,
         "max_model_len": None,
         "token_strs": None,
     }
-    assert listing.limits_object(Limits())["max_choices"] == 16
+    assert limits_object(Limits())["max_choices"] == 16
 
 
 def test_models_are_checked_by_name():

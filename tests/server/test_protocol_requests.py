@@ -8,8 +8,9 @@ import pytest
 
 from griffin.sampling import SamplingParams
 from griffin.server import protocol as p
+from griffin.server.endpoints.chat.body import ChatBody
+from griffin.server.endpoints.sessions.body import parse_session_create
 from griffin.server.errors import ApiError
-from griffin.server.protocol.chat import ChatBody
 from griffin.server.protocol.shape import shape_of
 from tests.server.bodies import ENDPOINTS, LIMITS, SCHEMA, USER, parse, refused
 
@@ -230,7 +231,7 @@ def test_input_items_of_a_response():
 
 
 def test_sessions_and_states():
-    made, ignored = p.parse_session_create(b"", LIMITS)
+    made, ignored = parse_session_create(b"", LIMITS)
     assert (made.name, made.title, made.state, ignored) == (None, None, None, ())
     assert parse("fork", at=3)[0].at == 3
     assert (parse("rewind")[0].turns, parse("rewind", to=4)[0].turns) == (1, None)

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 import griffin
+from griffin.server.endpoints import OPERATIONS
 from griffin.server.http.keys import Keys
 from griffin.server.limits import Limits
 from griffin.server.protocol import body as parsing
-from griffin.server.protocol.operations import OPERATIONS
 from griffin.server.settings import Settings
 from griffin.server.shelves import shelf
 from tests.server.live import ALICE, BOB, CHAT, as_, guarded, serving

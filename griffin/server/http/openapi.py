@@ -11,58 +11,19 @@ from typing import Any
 import msgspec
 
 from griffin.server import errors
+from griffin.server.endpoints import OPERATIONS
 from griffin.server.errors import ErrorBody
 from griffin.server.limits import Limits
 from griffin.server.protocol.bounds import NAME_PATTERN
-from griffin.server.protocol.chat import ChatBody
-from griffin.server.protocol.completions import CompletionBody
-from griffin.server.protocol.operations import OPERATIONS, Operation
+from griffin.server.protocol.operation import Operation
+from griffin.server.protocol.page import MAX_PAGE
 from griffin.server.protocol.policy import Policy
-from griffin.server.protocol.responses import ResponseBody
-from griffin.server.protocol.sessions import MAX_PAGE, AppendBody, StateBody
-from griffin.server.protocol.tokens import DetokenizeBody, TemplateBody, TokenizeBody
 
 _REF = "#/components/schemas/{name}"
 _COMMON = (errors.BAD_KEY, errors.FORBIDDEN, errors.TOO_MANY, errors.BUG, errors.NOT_READY)
 
-# Struct -> field -> what the Limits say of it. The same is checked where the body is read.
-_LIMITED: dict[type[msgspec.Struct], dict[str, tuple[str, str]]] = {
-    ChatBody: {
-        "messages": ("maxItems", "max_messages"),
-        "n": ("maximum", "max_choices"),
-        "max_tokens": ("maximum", "max_tokens"),
-        "max_completion_tokens": ("maximum", "max_tokens"),
-        "top_logprobs": ("maximum", "max_logprobs"),
-        "tools": ("maxItems", "max_tools"),
-    },
-    CompletionBody: {
-        "n": ("maximum", "max_choices"),
-        "max_tokens": ("maximum", "max_tokens"),
-        "logprobs": ("maximum", "max_logprobs"),
-    },
-    ResponseBody: {
-        "input": ("maxItems", "max_messages"),
-        "max_output_tokens": ("maximum", "max_tokens"),
-        "top_logprobs": ("maximum", "max_logprobs"),
-        "tools": ("maxItems", "max_tools"),
-    },
-    AppendBody: {
-        "tokens": ("maxItems", "max_prompt_tokens"),
-        "messages": ("maxItems", "max_messages"),
-    },
-    StateBody: {
-        "tokens": ("maxItems", "max_prompt_tokens"),
-        "messages": ("maxItems", "max_messages"),
-    },
-    TokenizeBody: {"messages": ("maxItems", "max_messages")},
-    TemplateBody: {"messages": ("maxItems", "max_messages")},
-    DetokenizeBody: {"tokens": ("maxItems", "max_prompt_tokens")},
-}
-_GENERATING_LIMITS = {
-    "logit_bias": ("maxProperties", "max_logit_bias"),
-    "stop": ("maxItems", "max_stop"),
-    "stop_token_ids": ("maxItems", "max_stop_ids"),
-}
+# What a JSON schema calls the most of a kind.
+_MOST = {"integer": "maximum", "array": "maxItems", "object": "maxProperties"}
 
 
 def openapi(limits: Limits | None = None, version: str = "1") -> dict[str, Any]:
@@ -73,11 +34,11 @@ def openapi(limits: Limits | None = None, version: str = "1") -> dict[str, Any]:
     }
     ordered = sorted(kinds | {ErrorBody}, key=lambda kind: kind.__name__)
     schemas = msgspec.json.schema_components(ordered, ref_template=_REF)[1]
-    for kind, fields in _LIMITED.items():
-        known = schemas[kind.__name__]["properties"]
-        shared = _GENERATING_LIMITS if "logit_bias" in known else {}
-        for field, (word, name) in (fields | shared).items():
-            _limit(known[field], word, getattr(limits, name))
+    for operation in OPERATIONS:
+        for field, name in operation.bounds.items():
+            assert operation.body is not None
+            known = schemas[operation.body.__name__]["properties"]
+            _limit(known[field], getattr(limits, name))
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
@@ -101,11 +62,11 @@ def openapi(limits: Limits | None = None, version: str = "1") -> dict[str, Any]:
     }
 
 
-def _limit(schema: dict[str, Any], word: str, most: int) -> None:
-    """Write a limit into the member of a union that it is about."""
-    kind = {"maximum": "integer", "maxItems": "array", "maxProperties": "object"}[word]
+def _limit(schema: dict[str, Any], most: int) -> None:
+    """Write a limit into the member of a union that it is about: not a string, nor null."""
     for member in schema.get("anyOf", [schema]):
-        if member.get("type") == kind:
+        word = _MOST.get(member.get("type"))
+        if word is not None:
             member[word] = min(most, member.get(word, most))
 
 

@@ -32,23 +32,23 @@ class Policy(NamedTuple):
     refused: Mapping[str, Refusal]
 
 
-_TEXT = Refusal("this model reads and writes text only")
+TEXT_ONLY = Refusal("this model reads and writes text only")
 _ONLY_JSON = "constrain the answer with response_format (json_object or json_schema)"
-_TOOLS = "use tools and tool_choice"
+
 
 # Who asks, what it is billed as, how it is cached elsewhere: nothing that a token depends on.
-_HARMLESS = frozenset(
+HARMLESS = frozenset(
     {
         *("user", "safety_identifier", "service_tier", "access_programs"),
         *("prompt_cache_options", "prompt_cache_retention"),
     }
 )
-_STREAMING = frozenset(
+STREAMING = frozenset(
     {"stream_options.include_obfuscation", "stream_options.continuous_usage_stats"}
 )
 
 # Options of other servers that this one does not have, and that an answer would show the lack of.
-_VENDORS = {
+VENDORS = {
     "ignore_eos": Refusal("an answer ends where the model ends it", (False,)),
     "min_tokens": Refusal("an answer ends where the model ends it", (0,)),
     "length_penalty": Refusal("there is no beam search", (1,)),
@@ -82,92 +82,20 @@ _VENDORS = {
     "moderation": Refusal("this server moderates nothing"),
 }
 
-CHAT = Policy(
-    ignored=_HARMLESS
-    | _STREAMING
-    | {
-        *("metadata", "verbosity", "reasoning_effort"),
-        *("messages[].annotations", "messages[].tool_calls[].index"),
-        *("messages[].content[].annotations", "messages[].content[].cache_control"),
-        "messages[].content[].prompt_cache_breakpoint",
-        "tools[].cache_control",
-    },
-    refused=_VENDORS
-    | {
-        "audio": _TEXT,
-        "modalities": Refusal(_TEXT.why, (["text"], [])),
-        "prediction": Refusal("there is no predicted output; leave it out, the answer is the same"),
-        "web_search_options": Refusal("this server searches nothing"),
-        "functions": Refusal(_TOOLS, ([],)),
-        "function_call": Refusal(_TOOLS, ("none", "auto")),
-        "store": Refusal("completions are not stored; use session_id, or /v1/responses", (False,)),
-        "best_of": Refusal("use n", (1,)),
-        "suffix": Refusal("the model only continues text", ("",)),
-        "echo": Refusal("use /v1/completions", (False,)),
-        "messages[].audio": _TEXT,
-        "messages[].function_call": Refusal("use tool_calls, and answer with the role tool"),
-        "messages[].prefix": Refusal("use /v1/completions to continue a text", (False,)),
-        "messages[].content[].image_url": _TEXT,
-        "messages[].content[].input_audio": _TEXT,
-        "messages[].content[].video_url": _TEXT,
-        "messages[].content[].file": _TEXT,
-        "messages[].tool_calls[].custom": Refusal("only functions can be called"),
-        "tools[].custom": Refusal("only functions can be called"),
-        "tool_choice.allowed_tools": Refusal("send only the tools that are allowed"),
-        "tool_choice.custom": Refusal("only functions can be called"),
-    },
-)
-
-COMPLETION = Policy(
-    ignored=_HARMLESS | _STREAMING | {"metadata"},
-    refused={
-        **_VENDORS,
-        "best_of": Refusal("use n", (1,)),
-        "suffix": Refusal("the model only continues text", ("",)),
-        "messages": Refusal("use /v1/chat/completions"),
-        "tools": Refusal("use /v1/chat/completions", ([],)),
-    },
-)
-
-RESPONSE = Policy(
-    ignored=_HARMLESS
-    | {
-        *("reasoning", "truncation", "max_tool_calls", "text.verbosity", "context_management"),
-        *("background_options", "stream_options"),
-        *(
-            "input[].id",
-            "input[].status",
-            "input[].phase",
-            "input[].summary",
-            "input[].encrypted_content",
-        ),
-        *("input[].caller", "input[].namespace", "input[].async"),
-        *("input[].content[].annotations", "input[].content[].logprobs"),
-        "input[].content[].prompt_cache_breakpoint",
-    },
-    refused=_VENDORS
-    | {
-        "background": Refusal("ask with stream instead of polling", (False,)),
-        "prompt": Refusal("there are no stored prompts; send instructions and input"),
-        "image": _TEXT,
-        "n": Refusal("a response has one answer; use /v1/chat/completions", (1,)),
-        "messages": Refusal("use input, or /v1/chat/completions"),
-        "max_tokens": Refusal("call it max_output_tokens"),
-        "response_format": Refusal("use text.format"),
-        "input[].tools": Refusal("use tools"),
-        "input[].content[].image_url": _TEXT,
-        "input[].content[].file_id": _TEXT,
-        "input[].content[].file_data": _TEXT,
-        "input[].content[].file_url": _TEXT,
-        "input[].content[].input_audio": _TEXT,
-    },
-)
+# Of the messages of a chat, wherever they are read.
+MESSAGES = {
+    "messages[].audio": TEXT_ONLY,
+    "messages[].function_call": Refusal("use tool_calls, and answer with the role tool"),
+    "messages[].prefix": Refusal("use /v1/completions to continue a text", (False,)),
+    "messages[].content[].image_url": TEXT_ONLY,
+    "messages[].content[].input_audio": TEXT_ONLY,
+    "messages[].content[].video_url": TEXT_ONLY,
+    "messages[].content[].file": TEXT_ONLY,
+    "messages[].tool_calls[].custom": Refusal("only functions can be called"),
+}
 
 # Our own endpoints: what they do not know is named, and nothing of it is refused.
 OWN = Policy(
     ignored=frozenset({"messages[].annotations", "messages[].tool_calls[].index"}),
-    refused={
-        place: refusal for place, refusal in CHAT.refused.items() if place.startswith("messages[]")
-    }
-    | {"chat_template": _VENDORS["chat_template"]},
+    refused=MESSAGES | {"chat_template": VENDORS["chat_template"]},
 )

@@ -128,6 +128,14 @@ class Scored(NamedTuple):
     offset: int = 0
 
 
+class Deleted(msgspec.Struct, kw_only=True):
+    """Something is gone. object: what it was, "session.deleted", "state.deleted", "response"."""
+
+    id: str
+    object: str
+    deleted: bool = True
+
+
 class TopLogprob(msgspec.Struct, kw_only=True):
     """One of the most probable tokens at a place."""
 

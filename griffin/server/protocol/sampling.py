@@ -42,6 +42,20 @@ class GeneratingBody(msgspec.Struct, kw_only=True):
     prompt_cache_key: CacheKey | None = None
 
 
+# Fields of GeneratingBody that the Limits bound, for the document.
+SAMPLING_BOUNDS = {
+    "logit_bias": "max_logit_bias",
+    "stop": "max_stop",
+    "stop_token_ids": "max_stop_ids",
+}
+
+
+class StreamOptions(msgspec.Struct, kw_only=True):
+    """`stream_options`: whether a last chunk tells the usage."""
+
+    include_usage: bool | None = None
+
+
 def sampling_arguments(body: GeneratingBody, limits: Limits) -> dict[str, Any]:
     """Return keyword arguments for griffin.sampling.SamplingParams, only those that the request
     sets.

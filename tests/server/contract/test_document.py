@@ -15,7 +15,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from griffin.server.protocol.operations import OPERATIONS
+from griffin.server.endpoints import OPERATIONS
 from tests.server.live import serving
 
 CHECKS = [

@@ -10,11 +10,12 @@ import pytest
 import schemathesis
 
 from griffin.server import protocol as p
+from griffin.server.endpoints import OPERATIONS
+from griffin.server.endpoints.chat.reply import ChatChunks
+from griffin.server.endpoints.server.reply import ServerObject, Slots, limits_object
 from griffin.server.errors import CASES, INVALID, ApiError
 from griffin.server.http.openapi import openapi
 from griffin.server.limits import Limits
-from griffin.server.protocol import listing
-from griffin.server.protocol.operations import OPERATIONS
 from tests.server.bodies import PARSERS
 from tests.server.fake import FakeServer, scored
 from tests.server.test_protocol_fuzz import RICH
@@ -138,7 +139,7 @@ def test_replies_fit_their_schemas():
         model="nano", input="x", metadata={"a": "b"}
     )
     validator("ResponseObject").validate(json.loads(response.content))
-    chunks = p.ChatChunks(HEAD, include_usage=True)
+    chunks = ChatChunks(HEAD, include_usage=True)
     for chunk in (
         *(chunks.role(), chunks.text("x", [scored("x")]), chunks.finish("stop")),
         *(chunks.call_begin(0, "c", "f"), chunks.call_more(0, "{}")),
@@ -146,8 +147,8 @@ def test_replies_fit_their_schemas():
     ):
         validator("ChatChunk").validate(json.loads(p.encode(chunk)))
     validator("ErrorBody").validate(json.loads(ApiError(INVALID, "why").body()))
-    slots = listing.Slots(total=4, busy=1)
-    served = listing.ServerObject(
+    slots = Slots(total=4, busy=1)
+    served = ServerObject(
         version="1",
         model="nano",
         system_fingerprint="fp_1",
@@ -157,6 +158,6 @@ def test_replies_fit_their_schemas():
         paused=0,
         bytes={"weights": 5},
         uptime_seconds=1.5,
-        limits=listing.limits_object(Limits()),
+        limits=limits_object(Limits()),
     )
     validator("ServerObject").validate(json.loads(p.encode(served)))

@@ -22,11 +22,26 @@ from starlette.routing import Mount, Route
 
 from griffin.server import errors
 from griffin.server import protocol as p
+from griffin.server.endpoints.chat.body import ChatRequest, parse_chat
+from griffin.server.endpoints.chat.reply import ChatChunks
+from griffin.server.endpoints.models.reply import ModelExtras, ModelList, ModelObject
+from griffin.server.endpoints.server.reply import ServerObject, Slots, limits_object
+from griffin.server.endpoints.sessions.body import (
+    parse_fork,
+    parse_rewind,
+    parse_session_change,
+    parse_session_create,
+)
+from griffin.server.endpoints.sessions.reply import (
+    SessionObject,
+    TurnList,
+    TurnObject,
+    session_list,
+)
 from griffin.server.errors import ApiError
 from griffin.server.http import sse
 from griffin.server.http.static import ChatPage
 from griffin.server.limits import Limits
-from griffin.server.protocol import listing
 
 T = TypeVar("T")
 
@@ -68,14 +83,14 @@ class Talk:
 
     id: str
     title: str
-    turns: list[listing.TurnObject] = field(default_factory=list)
+    turns: list[TurnObject] = field(default_factory=list)
     head: int | None = None
     parent: str | None = None
     last_used: float = field(default_factory=time.time)
     busy: bool = False
 
-    def path(self) -> list[listing.TurnObject]:
-        found: list[listing.TurnObject] = []
+    def path(self) -> list[TurnObject]:
+        found: list[TurnObject] = []
         at = self.head
         while at is not None:
             found.insert(0, self.turns[at - 1])
@@ -85,16 +100,16 @@ class Talk:
     def add(self, role: str, text: str) -> None:
         tokens = (self.path()[-1].tokens if self.head else 0) + len(text.split()) + 4
         number, now = len(self.turns) + 1, int(time.time())
-        turn = listing.TurnObject(
+        turn = TurnObject(
             id=number, parent=self.head, role=role, text=text, tokens=tokens, created=now
         )
         self.turns.append(turn)
         self.head, self.last_used = number, time.time()
 
-    def object(self) -> listing.SessionObject:
+    def object(self) -> SessionObject:
         path = self.path()
         tokens = path[-1].tokens if path else 0
-        return listing.SessionObject(
+        return SessionObject(
             id=self.id,
             created=1,
             last_used=int(self.last_used),
@@ -119,7 +134,7 @@ class Site:
         self.key: str | None = None
         self.one_turn = one_turn
         self.talks: dict[str, Talk] = {}
-        self.bodies: list[p.ChatRequest] = []
+        self.bodies: list[ChatRequest] = []
         self._server: uvicorn.Server | None = None
         self.url = ""
 
@@ -191,30 +206,28 @@ class Site:
         return talk
 
     async def _models(self, request: Request) -> Response:
-        extras = listing.ModelExtras(
+        extras = ModelExtras(
             parameters=2_680_000_000,
             weights="int8",
             state_bytes=STATE_BYTES,
             window=2048,
             chat=True,
         )
-        return _json(
-            listing.ModelList(data=[listing.ModelObject(id="toy-2b-it", created=1, griffin=extras)])
-        )
+        return _json(ModelList(data=[ModelObject(id="toy-2b-it", created=1, griffin=extras)]))
 
     async def _about(self, request: Request) -> Response:
         return _json(
-            listing.ServerObject(
+            ServerObject(
                 version="0.1.0",
                 model="toy-2b-it",
                 system_fingerprint=p.fingerprint("toy"),
-                slots=listing.Slots(total=8, busy=0),
+                slots=Slots(total=8, busy=0),
                 waiting=0,
                 running=0,
                 paused=0,
                 bytes={"weights": 2_700_000_000},
                 uptime_seconds=1.0,
-                limits=listing.limits_object(LIMITS),
+                limits=limits_object(LIMITS),
             )
         )
 
@@ -224,10 +237,10 @@ class Site:
         names = [talk.id for talk in talks]
         first = names.index(page.after) + 1 if page.after else 0
         found = [talk.object() for talk in talks[first : first + page.limit]]
-        return _json(listing.session_list(found, len(talks) > first + page.limit))
+        return _json(session_list(found, len(talks) > first + page.limit))
 
     async def _create(self, request: Request) -> Response:
-        asked, _ = p.parse_session_create(await request.body(), LIMITS)
+        asked, _ = parse_session_create(await request.body(), LIMITS)
         return _json(self._new(asked.title).object())
 
     async def _show(self, request: Request) -> Response:
@@ -235,24 +248,24 @@ class Site:
 
     async def _change(self, request: Request) -> Response:
         talk = self._talk(request)
-        asked, _ = p.parse_session_change(await request.body(), LIMITS)
+        asked, _ = parse_session_change(await request.body(), LIMITS)
         talk.title = asked.title or talk.title
         return _json(talk.object())
 
     async def _delete(self, request: Request) -> Response:
         talk = self.talks.pop(self._talk(request).id)
-        return _json(listing.Deleted(id=talk.id, object="session.deleted"))
+        return _json(p.Deleted(id=talk.id, object="session.deleted"))
 
     async def _turns(self, request: Request) -> Response:
         talk = self._talk(request)
         current = {turn.id for turn in talk.path()}
         for turn in talk.turns:
             turn.current = turn.id in current
-        return _json(listing.TurnList(data=talk.turns))
+        return _json(TurnList(data=talk.turns))
 
     async def _fork(self, request: Request) -> Response:
         talk = self._talk(request)
-        asked, _ = p.parse_fork(await request.body(), LIMITS)
+        asked, _ = parse_fork(await request.body(), LIMITS)
         self._check_turn(talk, asked.at)
         made = self._new(asked.title or talk.title)
         made.parent = talk.id
@@ -264,7 +277,7 @@ class Site:
 
     async def _rewind(self, request: Request) -> Response:
         talk = self._talk(request)
-        asked, _ = p.parse_rewind(await request.body(), LIMITS)
+        asked, _ = parse_rewind(await request.body(), LIMITS)
         self._check_turn(talk, asked.to)
         if asked.to is not None:
             talk.head = asked.to
@@ -279,7 +292,7 @@ class Site:
             raise ApiError(errors.NO_TURN, f"there is no turn {turn}")
 
     async def _chat(self, request: Request) -> Response:
-        asked = p.parse_chat(await request.body(), LIMITS)
+        asked = parse_chat(await request.body(), LIMITS)
         self.bodies.append(asked)
         who = asked.identity(request.headers)
         if who.kind == "session" and who.value not in self.talks:
@@ -291,9 +304,9 @@ class Site:
         return StreamingResponse(self._events(asked, talk, text), headers=sse.HEADERS)
 
     async def _events(
-        self, asked: p.ChatRequest, talk: Talk | None, text: str
+        self, asked: ChatRequest, talk: Talk | None, text: str
     ) -> AsyncIterator[bytes]:
-        chunks = p.ChatChunks(
+        chunks = ChatChunks(
             p.Head.new("chatcmpl-", "toy-2b-it", p.fingerprint("toy")), asked.include_usage
         )
         before = talk.object().tokens if talk is not None else 0

@@ -1,4 +1,4 @@
-"""What the server is and how it does: models, /v1/server, health, metrics, the OpenAPI document."""
+"""What the server is and how it does: /v1/server, health, metrics, the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -11,23 +11,18 @@ import msgspec
 
 from griffin.server import errors
 from griffin.server import protocol as p
+from griffin.server.endpoints.server.reply import (
+    Health,
+    ReplicaObject,
+    ServerObject,
+    Slots,
+    limits_object,
+)
 from griffin.server.errors import ApiError
 from griffin.server.http.exchange import Exchange, Reply
 from griffin.server.http.openapi import openapi
 from griffin.server.metrics import text_of_all
-from griffin.server.protocol import listing
-from griffin.server.service import Service
-
-
-async def models(service: Service, exchange: Exchange) -> Reply:
-    """List the one model."""
-    return Reply(p.encode(listing.ModelList(data=[_model(service)])))
-
-
-async def model(service: Service, exchange: Exchange) -> Reply:
-    """Show the model."""
-    service.check_model(exchange.params["model"])
-    return Reply(p.encode(_model(service)))
+from griffin.server.service import Handler, Service
 
 
 async def server(service: Service, exchange: Exchange) -> Reply:
@@ -36,9 +31,9 @@ async def server(service: Service, exchange: Exchange) -> Reply:
     replicas = [own]
     if service.peers is not None:
         replicas = [
-            listing.ReplicaObject(replica=number, up=False)
+            ReplicaObject(replica=number, up=False)
             if told is None
-            else msgspec.json.decode(told, type=listing.ReplicaObject)
+            else msgspec.json.decode(told, type=ReplicaObject)
             for number, told in (await service.peers.ask("server")).items()
         ]
     sizes: Counter[str] = Counter()
@@ -47,11 +42,11 @@ async def server(service: Service, exchange: Exchange) -> Reply:
     store = service.store
     if store is not None:
         sizes["sessions"] = await service.disk(lambda: store.usage().nbytes)
-    shown = listing.ServerObject(
+    shown = ServerObject(
         version=service.version,
         model=service.name,
         system_fingerprint=service.system_fingerprint,
-        slots=listing.Slots(
+        slots=Slots(
             total=sum(one.slots.total for one in replicas),
             busy=sum(one.slots.busy for one in replicas),
         ),
@@ -60,7 +55,7 @@ async def server(service: Service, exchange: Exchange) -> Reply:
         paused=sum(one.paused for one in replicas),
         bytes=dict(sizes),
         uptime_seconds=own.uptime_seconds,
-        limits=listing.limits_object(service.limits),
+        limits=limits_object(service.limits),
         replica=own.replica,
         replicas=replicas,
     )
@@ -69,7 +64,7 @@ async def server(service: Service, exchange: Exchange) -> Reply:
 
 async def health(service: Service, exchange: Exchange) -> Reply:
     """Say that the process lives."""
-    return Reply(p.encode(listing.Health(status="ok")))
+    return Reply(p.encode(Health(status="ok")))
 
 
 async def ready(service: Service, exchange: Exchange) -> Reply:
@@ -79,8 +74,8 @@ async def ready(service: Service, exchange: Exchange) -> Reply:
         told = (await service.peers.ask("ready")).values()
         status = "ok" if b"ok" in told else status
     if status != "ok":
-        return Reply(p.encode(listing.Health(status=status)), {"retry-after": "2"}, 503)
-    return Reply(p.encode(listing.Health(status="ok")))
+        return Reply(p.encode(Health(status=status)), {"retry-after": "2"}, 503)
+    return Reply(p.encode(Health(status="ok")))
 
 
 async def metrics(service: Service, exchange: Exchange) -> Reply:
@@ -101,14 +96,14 @@ def told(service: Service) -> dict[str, Callable[[], bytes]]:
     }
 
 
-def replica_object(service: Service) -> listing.ReplicaObject:
+def replica_object(service: Service) -> ReplicaObject:
     """Return what this process holds and does."""
     number = 1 if service.peers is None else service.peers.config.number
     stats = service.engine.stats()
     model = service.llm.model
-    return listing.ReplicaObject(
+    return ReplicaObject(
         replica=number,
-        slots=listing.Slots(total=stats.slots, busy=stats.busy),
+        slots=Slots(total=stats.slots, busy=stats.busy),
         waiting=stats.waiting,
         running=stats.running,
         paused=stats.paused,
@@ -133,35 +128,17 @@ async def document(service: Service, exchange: Exchange) -> Reply:
     return Reply(p.encode(openapi(service.limits, service.version)))
 
 
-def _model(service: Service) -> listing.ModelObject:
-    llm = service.llm
-    config = llm.model.config
-    stats = service.engine.stats()
-    return listing.ModelObject(
-        id=service.name,
-        created=service.created,
-        griffin=listing.ModelExtras(
-            parameters=service.parameters,
-            weights=service.fingerprint.quantization
-            if service.fingerprint.quantization != "none"
-            else service.fingerprint.dtype,
-            state_bytes=stats.slot_bytes // stats.slots,
-            window=config.attention_window_size if "attention" in config.block_types else 0,
-            chat=_is_chat(service),
-        ),
-    )
-
-
-def _is_chat(service: Service) -> bool:
-    try:
-        return service.llm.chat_format is not None
-    except ValueError:
-        return False
-
-
 def no_route(exchange: Exchange) -> ApiError:
     """Return the answer to a path that is none."""
     path = exchange.scope["path"][:100]
     return ApiError(
         errors.NO_ROUTE, f"there is nothing at {path!r}; GET /openapi.json lists what there is"
     )
+
+
+HANDLERS: dict[str, Handler] = {
+    "GET /v1/server": server,
+    "GET /health": health,
+    "GET /ready": ready,
+    "GET /metrics": metrics,
+}

@@ -5,13 +5,23 @@ from __future__ import annotations
 from contextlib import suppress
 
 from griffin.server import protocol as p
+from griffin.server.endpoints.sessions.body import parse_fork
+from griffin.server.endpoints.sessions.reply import SessionObject
+from griffin.server.endpoints.sessions.route import copied, session_object
+from griffin.server.endpoints.states.body import StateCreate, parse_state_create
+from griffin.server.endpoints.states.reply import StateList, StateObject, state_list
 from griffin.server.http.exchange import Exchange, Reply
-from griffin.server.kept import page_of, read_into, session_object, state_object
-from griffin.server.protocol import listing
-from griffin.server.routes.sessions import copied
-from griffin.server.service import Service
+from griffin.server.kept import read_into
+from griffin.server.service import Handler, Service
 from griffin.server.shelves import opened, refusals, shelf
-from griffin.sessions import Session, SessionError, SessionExists, Store, unfinished_name
+from griffin.sessions import (
+    Session,
+    SessionError,
+    SessionExists,
+    SessionInfo,
+    Store,
+    unfinished_name,
+)
 
 
 async def listed(service: Service, exchange: Exchange) -> Reply:
@@ -19,9 +29,9 @@ async def listed(service: Service, exchange: Exchange) -> Reply:
     page = p.parse_page(exchange.query)
     store = shelf(service, exchange.namespace, "states")
 
-    def do() -> listing.StateList:
-        found = [state_object(info) for info in store.list()]
-        return listing.state_list(*page_of(found, page, lambda one: one.created))
+    def do() -> StateList:
+        found = [_state_object(info) for info in store.list()]
+        return state_list(*p.page_of(found, page, lambda one: one.created))
 
     return Reply(p.encode(await service.disk(lambda: refusals(do))))
 
@@ -30,7 +40,7 @@ async def create(service: Service, exchange: Exchange) -> Reply:
     """Save a state: by reading something, or of a session as it is at a turn."""
     body = await service.body(exchange)
     asked, ignored = await service.think(
-        len(body), lambda: p.parse_state_create(body, service.limits)
+        len(body), lambda: parse_state_create(body, service.limits)
     )
     service.check_ready()
     store = shelf(service, exchange.namespace, "states")
@@ -39,14 +49,14 @@ async def create(service: Service, exchange: Exchange) -> Reply:
         await service.disk(lambda: refusals(lambda: _of_session(service, source, store, asked)))
     else:
         await _by_reading(service, exchange, store, asked, asked.reading, len(body))
-    made = await service.disk(lambda: refusals(lambda: state_object(store.show(asked.name))))
+    made = await service.disk(lambda: refusals(lambda: _state_object(store.show(asked.name))))
     return Reply(p.encode(made), p.ignored_header(ignored))
 
 
 async def show(service: Service, exchange: Exchange) -> Reply:
     """Show a saved state."""
     store, name = _named(service, exchange)
-    shown = await service.disk(lambda: refusals(lambda: state_object(store.show(name))))
+    shown = await service.disk(lambda: refusals(lambda: _state_object(store.show(name))))
     return Reply(p.encode(shown))
 
 
@@ -54,28 +64,40 @@ async def delete(service: Service, exchange: Exchange) -> Reply:
     """Delete a saved state for good; sessions that began from it stay."""
     store, name = _named(service, exchange)
     await service.disk(lambda: refusals(lambda: store.delete(name)))
-    return Reply(p.encode(listing.Deleted(id=name, object="state.deleted")))
+    return Reply(p.encode(p.Deleted(id=name, object="state.deleted")))
 
 
 async def fork(service: Service, exchange: Exchange) -> Reply:
     """Begin a session from a saved state."""
     body = await service.body(exchange)
-    asked, ignored = await service.think(len(body), lambda: p.parse_fork(body, service.limits))
+    asked, ignored = await service.think(len(body), lambda: parse_fork(body, service.limits))
     states, name = _named(service, exchange)
     store = shelf(service, exchange.namespace)
 
-    def do() -> listing.SessionObject:
+    def do() -> SessionObject:
         made = copied(service, states, name, store, asked.name, asked.title)
         return session_object(service, store, store.show(made))
 
     return Reply(p.encode(await service.disk(lambda: refusals(do))), p.ignored_header(ignored))
 
 
+def _state_object(info: SessionInfo) -> StateObject:
+    """Return a saved state as clients see it."""
+    return StateObject(
+        id=info.name,
+        created=int(info.created),
+        title=info.title,
+        tokens=info.tokens,
+        bytes=info.nbytes,
+        parent=info.settings.get("parent"),
+    )
+
+
 async def _by_reading(
     service: Service,
     exchange: Exchange,
     store: Store,
-    asked: p.StateCreate,
+    asked: StateCreate,
     reading: p.Reading,
     size: int,
 ) -> None:
@@ -104,7 +126,7 @@ async def _by_reading(
         raise
 
 
-def _of_session(service: Service, source: Store, store: Store, asked: p.StateCreate) -> None:
+def _of_session(service: Service, source: Store, store: Store, asked: StateCreate) -> None:
     assert asked.session is not None
     copied(service, source, asked.session, store, asked.name, asked.title, at=asked.at)
 
@@ -113,3 +135,12 @@ def _named(service: Service, exchange: Exchange) -> tuple[Store, str]:
     return shelf(service, exchange.namespace, "states"), p.check_name(
         exchange.params["name"], "name"
     )
+
+
+HANDLERS: dict[str, Handler] = {
+    "GET /v1/states": listed,
+    "POST /v1/states": create,
+    "GET /v1/states/{name}": show,
+    "DELETE /v1/states/{name}": delete,
+    "POST /v1/states/{name}/fork": fork,
+}

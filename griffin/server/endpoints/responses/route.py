@@ -15,12 +15,19 @@ from griffin.server import protocol as p
 from griffin.server.answering import Told, answer, job
 from griffin.server.constraints import Form, constrain
 from griffin.server.conversations import Asked, take_up, unknown_response
+from griffin.server.endpoints.responses.body import ResponseRequest, parse_response
+from griffin.server.endpoints.responses.reply import (
+    ResponseObject,
+    output_call,
+    output_message,
+    response_object,
+)
+from griffin.server.endpoints.responses.stream import ResponseStream
 from griffin.server.errors import ApiError
 from griffin.server.generating import Collected, Increment, Waiting
 from griffin.server.http.exchange import Exchange, Reply
-from griffin.server.protocol import listing
 from griffin.server.protocol.reply import plain
-from griffin.server.service import Service
+from griffin.server.service import Handler, Service
 from griffin.server.shelves import refusals, shelf
 from griffin.server.tool_text import CallReader, Said, read_answer
 from griffin.sessions import UnknownSession
@@ -29,7 +36,7 @@ from griffin.sessions import UnknownSession
 async def create(service: Service, exchange: Exchange) -> Reply | None:
     """Answer, and remember where one was."""
     body = await service.body(exchange)
-    asked = await service.think(len(body), lambda: p.parse_response(body, service.limits))
+    asked = await service.think(len(body), lambda: parse_response(body, service.limits))
     service.check_ready()
     model = service.check_model(asked.model)
     identity = asked.identity(exchange.headers)
@@ -53,7 +60,12 @@ async def create(service: Service, exchange: Exchange) -> Reply | None:
         service, exchange, identity, said, state=asked.state, response=head.id if kept else None
     )
     try:
-        form = Form.of(asked, thread.tools, param="text.format", tool_param="tools[{}].parameters")
+        form = Form.of(
+            *(asked.format, thread.tools, asked.tool_choice),
+            several=asked.parallel_tool_calls,
+            param="text.format",
+            tool_param="tools[{}].parameters",
+        )
         grammar = await constrain(service, form)
         work = job(service, thread.context, asked.sampling, chat=True, grammar=grammar)
         return await answer(
@@ -80,17 +92,17 @@ async def delete(service: Service, exchange: Exchange) -> Reply:
     store = shelf(service, exchange.namespace, "responses")
     id = exchange.params["id"]
     await service.disk(lambda: refusals(lambda: store.delete(id)))
-    return Reply(p.encode(listing.Deleted(id=id, object="response")))
+    return Reply(p.encode(p.Deleted(id=id, object="response")))
 
 
 class _Response:
     """A response, whole or as events."""
 
-    def __init__(self, head: p.Head, asked: p.ResponseRequest, form: Form) -> None:
+    def __init__(self, head: p.Head, asked: ResponseRequest, form: Form) -> None:
         self._head = head
         self._asked = asked
         self._form = form
-        self._events = _Events(p.ResponseStream(head, asked), form)
+        self._events = _Events(ResponseStream(head, asked), form)
 
     def whole(self, answers: Sequence[Collected], told: Told) -> bytes:
         return p.encode(self._object(*_items(answers[0], self._form), told))
@@ -115,9 +127,9 @@ class _Response:
             made = self._object(*_items(answers[0], self._form), told)
         return {"response": plain(made)} if self._asked.store else {}
 
-    def _object(self, output: Sequence[Any], whole: bool, told: Told) -> p.ResponseObject:
+    def _object(self, output: Sequence[Any], whole: bool, told: Told) -> ResponseObject:
         status = "completed" if whole else "incomplete"
-        return p.response_object(
+        return response_object(
             self._head, self._asked, output, status=status, used=told.usage, extras=told.extras
         )
 
@@ -126,16 +138,16 @@ def _items(answer: Collected, form: Form) -> tuple[list[Any], bool]:
     """Return an answer's items, and whether it is whole."""
     whole = answer.finish != "length"
     if not form.tools:
-        return [p.output_message(answer.text, answer.tokens, whole=whole)], whole
+        return [output_message(answer.text, answer.tokens, whole=whole)], whole
     read = read_answer(answer.text, form.text_first)
     if not read.calls:
-        return [p.output_message(read.text, answer.tokens, whole=whole)], whole
+        return [output_message(read.text, answer.tokens, whole=whole)], whole
     items: list[Any] = []
     if read.text:
         tokens = [token for token in answer.tokens or () if token.offset < len(read.text)]
-        items.append(p.output_message(read.text, tokens))
-    items += [p.output_call(call) for call in read.calls[:-1]]
-    items.append(p.output_call(read.calls[-1], whole=read.whole))
+        items.append(output_message(read.text, tokens))
+    items += [output_call(call) for call in read.calls[:-1]]
+    items.append(output_call(read.calls[-1], whole=read.whole))
     return items, read.whole or whole
 
 
@@ -159,7 +171,7 @@ async def _stored(service: Service, exchange: Exchange) -> dict[str, Any]:
 class _Events:
     """The events of a streamed response. With tools, text waits as long as it may begin a call."""
 
-    def __init__(self, stream: p.ResponseStream, form: Form) -> None:
+    def __init__(self, stream: ResponseStream, form: Form) -> None:
         self.stream = stream
         self.whole = True
         self._reader = CallReader(form.text_first) if form.tools else None
@@ -206,3 +218,10 @@ class _Events:
             self._open = "text"
             written = self.stream.message()
         return written + self.stream.more(text, tokens) if text or tokens else written
+
+
+HANDLERS: dict[str, Handler] = {
+    "POST /v1/responses": create,
+    "GET /v1/responses/{id}": show,
+    "DELETE /v1/responses/{id}": delete,
+}

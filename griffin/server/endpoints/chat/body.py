@@ -6,28 +6,65 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import msgspec
 from msgspec import Meta
 
 from griffin.server.errors import INVALID, UNSUPPORTED, ApiError
 from griffin.server.limits import Limits
-from griffin.server.protocol import policy
 from griffin.server.protocol.body import read_body
 from griffin.server.protocol.bounds import Count, CountOrZero, ModelName, check_most
 from griffin.server.protocol.formats import FormatBody, JsonFormat, read_format
 from griffin.server.protocol.identity import Identity, identify
 from griffin.server.protocol.messages import Message, MessageBody, read_messages
-from griffin.server.protocol.sampling import GeneratingBody, most_tokens, sampling_arguments
+from griffin.server.protocol.policy import (
+    HARMLESS,
+    MESSAGES,
+    STREAMING,
+    TEXT_ONLY,
+    VENDORS,
+    Policy,
+    Refusal,
+)
+from griffin.server.protocol.sampling import (
+    GeneratingBody,
+    StreamOptions,
+    most_tokens,
+    sampling_arguments,
+)
 from griffin.server.protocol.tools import Tool, ToolBody, ToolChoice, ToolChoiceBody, read_tools
 
 # Templates of other models ask for these; this one has no thinking to turn on or off.
 _TEMPLATE_ARGUMENTS = ("enable_thinking", "thinking")
 
+_TOOLS = "use tools and tool_choice"
 
-class StreamOptions(msgspec.Struct, kw_only=True):
-    """`stream_options`: whether a last chunk tells the usage."""
-
-    include_usage: bool | None = None
+POLICY = Policy(
+    ignored=HARMLESS
+    | STREAMING
+    | {
+        *("metadata", "verbosity", "reasoning_effort"),
+        *("messages[].annotations", "messages[].tool_calls[].index"),
+        *("messages[].content[].annotations", "messages[].content[].cache_control"),
+        "messages[].content[].prompt_cache_breakpoint",
+        "tools[].cache_control",
+    },
+    refused=VENDORS
+    | MESSAGES
+    | {
+        "audio": TEXT_ONLY,
+        "modalities": Refusal(TEXT_ONLY.why, (["text"], [])),
+        "prediction": Refusal("there is no predicted output; leave it out, the answer is the same"),
+        "web_search_options": Refusal("this server searches nothing"),
+        "functions": Refusal(_TOOLS, ([],)),
+        "function_call": Refusal(_TOOLS, ("none", "auto")),
+        "store": Refusal("completions are not stored; use session_id, or /v1/responses", (False,)),
+        "best_of": Refusal("use n", (1,)),
+        "suffix": Refusal("the model only continues text", ("",)),
+        "echo": Refusal("use /v1/completions", (False,)),
+        "tools[].custom": Refusal("only functions can be called"),
+        "tool_choice.allowed_tools": Refusal("send only the tools that are allowed"),
+        "tool_choice.custom": Refusal("only functions can be called"),
+    },
+)
 
 
 class ChatBody(GeneratingBody, kw_only=True):
@@ -89,7 +126,7 @@ class ChatRequest:
 def parse_chat(body: bytes, limits: Limits) -> ChatRequest:
     """Read the body of POST /v1/chat/completions; ApiError for anything that cannot be done as
     asked."""
-    read, ignored = read_body(body, ChatBody, policy.CHAT, limits)
+    read, ignored = read_body(body, ChatBody, POLICY, limits)
     n = 1 if read.n is None else read.n
     check_most(n, f"n is {n}", limits, "max_choices", "n")
     tools, choice = read_tools(read.tools, read.tool_choice, limits)

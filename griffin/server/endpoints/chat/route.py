@@ -9,18 +9,20 @@ from griffin.server import protocol as p
 from griffin.server.answering import Told, answer, job
 from griffin.server.constraints import Form, constrain
 from griffin.server.conversations import Asked, take_up
+from griffin.server.endpoints.chat.body import ChatRequest, parse_chat
+from griffin.server.endpoints.chat.reply import ChatAnswer, ChatChunks, chat_completion
 from griffin.server.errors import INVALID, ApiError
 from griffin.server.generating import Collected, Increment, Waiting
 from griffin.server.http import sse
 from griffin.server.http.exchange import Exchange, Reply
-from griffin.server.service import Service
+from griffin.server.service import Handler, Service
 from griffin.server.tool_text import CallReader, Said, read_answer
 
 
 async def chat(service: Service, exchange: Exchange) -> Reply | None:
     """Answer a conversation."""
     body = await service.body(exchange)
-    asked = await service.think(len(body), lambda: p.parse_chat(body, service.limits))
+    asked = await service.think(len(body), lambda: parse_chat(body, service.limits))
     service.check_ready()
     model = service.check_model(asked.model)
     identity = asked.identity(exchange.headers)
@@ -36,7 +38,9 @@ async def chat(service: Service, exchange: Exchange) -> Reply | None:
     )
     thread = await take_up(service, exchange, identity, said, state=asked.state)
     try:
-        form = Form.of(asked, thread.tools)
+        form = Form.of(
+            asked.format, thread.tools, asked.tool_choice, several=asked.parallel_tool_calls
+        )
         grammar = await constrain(service, form)
         work = job(service, thread.context, asked.sampling, n=asked.n, chat=True, grammar=grammar)
         head = p.Head.new("chatcmpl-", model, service.system_fingerprint)
@@ -56,16 +60,16 @@ async def chat(service: Service, exchange: Exchange) -> Reply | None:
 class _Chat:
     """A chat's answers, whole or as events."""
 
-    def __init__(self, head: p.Head, asked: p.ChatRequest, form: Form) -> None:
+    def __init__(self, head: p.Head, asked: ChatRequest, form: Form) -> None:
         self._head = head
         self._form = form
         self._usage = asked.include_usage
-        self._chunks = p.ChatChunks(head, asked.include_usage)
+        self._chunks = ChatChunks(head, asked.include_usage)
         self._choices = [_Choice(self._chunks, index, form) for index in range(asked.n)]
 
     def whole(self, answers: Sequence[Collected], told: Told) -> bytes:
         made = [_made(answer, self._form) for answer in answers]
-        return p.encode(p.chat_completion(self._head, made, told.usage, told.extras))
+        return p.encode(chat_completion(self._head, made, told.usage, told.extras))
 
     def begin(self) -> bytes:
         return b"".join(sse.data(self._chunks.role(index)) for index in range(len(self._choices)))
@@ -84,14 +88,14 @@ class _Chat:
         return {}
 
 
-def _made(answer: Collected, form: Form) -> p.ChatAnswer:
+def _made(answer: Collected, form: Form) -> ChatAnswer:
     if not form.tools:
-        return p.ChatAnswer(text=answer.text, finish_reason=answer.finish, tokens=answer.tokens)
+        return ChatAnswer(text=answer.text, finish_reason=answer.finish, tokens=answer.tokens)
     read = read_answer(answer.text, form.text_first)
     tokens = answer.tokens
     if tokens is not None and read.calls:  # the tokens of calls are not the content's
         tokens = [token for token in tokens if token.offset < len(read.text)] or None
-    return p.ChatAnswer(
+    return ChatAnswer(
         text=None if read.calls and not read.text else read.text,
         finish_reason="tool_calls" if read.whole else answer.finish,
         tokens=tokens,
@@ -103,7 +107,7 @@ class _Choice:
     """One of the answers of a streamed chat. With tools, text waits as long as it may begin a
     call."""
 
-    def __init__(self, chunks: p.ChatChunks, index: int, form: Form) -> None:
+    def __init__(self, chunks: ChatChunks, index: int, form: Form) -> None:
         self._chunks = chunks
         self._index = index
         self._reader = CallReader(form.text_first) if form.tools else None
@@ -143,3 +147,8 @@ class _Choice:
         if said.kind == "arguments":
             return sse.data(chunks.call_more(self._calls - 1, said.text, index))
         return b""
+
+
+HANDLERS: dict[str, Handler] = {
+    "POST /v1/chat/completions": chat,
+}

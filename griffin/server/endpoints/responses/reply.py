@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from griffin.server.endpoints.responses.body import ResponseRequest
 from griffin.server.errors import ApiError
 from griffin.server.protocol.messages import ToolCall
 from griffin.server.protocol.reply import (
@@ -19,7 +20,6 @@ from griffin.server.protocol.reply import (
     new_id,
     token_logprobs,
 )
-from griffin.server.protocol.responses import ResponseRequest
 from griffin.server.protocol.tools import ToolChoice
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]

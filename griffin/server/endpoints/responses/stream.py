@@ -6,11 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from griffin.server.errors import ApiError
-from griffin.server.http import sse
-from griffin.server.protocol.messages import ToolCall
-from griffin.server.protocol.reply import Extras, Head, Scored, Usage, new_id, token_logprobs
-from griffin.server.protocol.response_reply import (
+from griffin.server.endpoints.responses.body import ResponseRequest
+from griffin.server.endpoints.responses.reply import (
     OutputCall,
     OutputItem,
     OutputMessage,
@@ -21,7 +18,10 @@ from griffin.server.protocol.response_reply import (
     output_message,
     response_object,
 )
-from griffin.server.protocol.responses import ResponseRequest
+from griffin.server.errors import ApiError
+from griffin.server.http import sse
+from griffin.server.protocol.messages import ToolCall
+from griffin.server.protocol.reply import Extras, Head, Scored, Usage, new_id, token_logprobs
 
 
 class ResponseStream:

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
+from griffin.server.endpoints.chat.body import StreamOptions
 from griffin.server.errors import INVALID, ApiError
 from griffin.server.limits import Limits
-from griffin.server.protocol import policy
 from griffin.server.protocol.body import read_body, show
 from griffin.server.protocol.bounds import (
     Count,
@@ -20,12 +20,23 @@ from griffin.server.protocol.bounds import (
     check_ids,
     check_most,
 )
-from griffin.server.protocol.chat import StreamOptions
 from griffin.server.protocol.formats import FormatBody, JsonFormat, read_format
 from griffin.server.protocol.identity import Identity, identify
+from griffin.server.protocol.policy import HARMLESS, STREAMING, VENDORS, Policy, Refusal
 from griffin.server.protocol.sampling import GeneratingBody, most_tokens, sampling_arguments
 
 DEFAULT_MAX_TOKENS = 16  # this endpoint's own, wherever it is spoken
+
+POLICY = Policy(
+    ignored=HARMLESS | STREAMING | {"metadata"},
+    refused={
+        **VENDORS,
+        "best_of": Refusal("use n", (1,)),
+        "suffix": Refusal("the model only continues text", ("",)),
+        "messages": Refusal("use /v1/chat/completions"),
+        "tools": Refusal("use /v1/chat/completions", ([],)),
+    },
+)
 
 
 class CompletionBody(GeneratingBody, kw_only=True):
@@ -80,7 +91,7 @@ class CompletionRequest:
 
 def parse_completion(body: bytes, limits: Limits) -> CompletionRequest:
     """Read the body of POST /v1/completions; ApiError for anything that cannot be done as asked."""
-    read, ignored = read_body(body, CompletionBody, policy.COMPLETION, limits)
+    read, ignored = read_body(body, CompletionBody, POLICY, limits)
     prompts = _prompts(read.prompt, limits)
     n = 1 if read.n is None else read.n
     check_most(n, f"n is {n}", limits, "max_choices", "n")

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from griffin.server import errors
 from griffin.server import protocol as p
+from griffin.server.endpoints.tokens.body import parse_detokenize, parse_template, parse_tokenize
+from griffin.server.endpoints.tokens.reply import Rendered, Text, tokens
 from griffin.server.http.exchange import Exchange, Reply
-from griffin.server.protocol import Message, listing
-from griffin.server.service import Service
+from griffin.server.protocol import Message
+from griffin.server.service import Handler, Service
 from griffin.server.tool_text import as_text
 
 
@@ -17,7 +19,7 @@ async def tokenize(service: Service, exchange: Exchange) -> Reply:
     body = await service.body(exchange)
 
     def do() -> Reply:
-        asked = p.parse_tokenize(body, service.limits)
+        asked = parse_tokenize(body, service.limits)
         service.check_model(asked.model)
         if asked.messages is not None:
             ids: Sequence[int] = _conversation(service, asked.messages, asked.add_generation_prompt)
@@ -27,7 +29,7 @@ async def tokenize(service: Service, exchange: Exchange) -> Reply:
             ids = ids if asked.bos else ids[1:]
         tokenizer = service.llm.tokenizer
         pieces = [tokenizer.token_text(id) for id in ids] if asked.pieces else None
-        return Reply(p.encode(listing.tokens(ids, pieces)), p.ignored_header(asked.ignored))
+        return Reply(p.encode(tokens(ids, pieces)), p.ignored_header(asked.ignored))
 
     return await service.think(len(body), do)
 
@@ -37,12 +39,10 @@ async def detokenize(service: Service, exchange: Exchange) -> Reply:
     body = await service.body(exchange)
 
     def do() -> Reply:
-        asked = p.parse_detokenize(body, service.limits)
+        asked = parse_detokenize(body, service.limits)
         service.check_model(asked.model)
         text = service.llm.tokenizer.decode(asked.tokens)
-        return Reply(
-            p.encode(listing.Text(prompt=text, content=text)), p.ignored_header(asked.ignored)
-        )
+        return Reply(p.encode(Text(prompt=text, content=text)), p.ignored_header(asked.ignored))
 
     return await service.think(len(body), do)
 
@@ -52,11 +52,11 @@ async def apply_template(service: Service, exchange: Exchange) -> Reply:
     body = await service.body(exchange)
 
     def do() -> Reply:
-        asked = p.parse_template(body, service.limits)
+        asked = parse_template(body, service.limits)
         service.check_model(asked.model)
         ids = _conversation(service, asked.messages, asked.add_generation_prompt)
         text = service.llm.tokenizer.decode(ids, skip_control=False)
-        return Reply(p.encode(listing.Rendered(prompt=text)), p.ignored_header(asked.ignored))
+        return Reply(p.encode(Rendered(prompt=text)), p.ignored_header(asked.ignored))
 
     return await service.think(len(body), do)
 
@@ -66,3 +66,10 @@ def _conversation(service: Service, messages: Sequence[Message], open_: bool) ->
         return service.llm.chat_format.ids(p.turns(as_text(messages)), add_generation_prompt=open_)
     except ValueError as error:
         raise errors.of_value_error(error, "messages") from None
+
+
+HANDLERS: dict[str, Handler] = {
+    "POST /tokenize": tokenize,
+    "POST /detokenize": detokenize,
+    "POST /apply-template": apply_template,
+}

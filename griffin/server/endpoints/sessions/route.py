@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from griffin.server import protocol as p
+from griffin.server.endpoints.sessions.body import (
+    parse_append,
+    parse_fork,
+    parse_rewind,
+    parse_session_change,
+    parse_session_create,
+)
+from griffin.server.endpoints.sessions.reply import (
+    Appended,
+    SessionList,
+    SessionObject,
+    TurnList,
+    TurnObject,
+    session_list,
+)
 from griffin.server.http.exchange import Exchange, Reply
-from griffin.server.kept import line_to, page_of, read_into, session_object, turn_object
-from griffin.server.protocol import listing
-from griffin.server.service import Service
+from griffin.server.kept import read_into
+from griffin.server.service import Handler, Service
 from griffin.server.shelves import opened, refusals, shelf
-from griffin.sessions import Store
+from griffin.sessions import SessionInfo, Store, Turn
 
 
 async def listed(service: Service, exchange: Exchange) -> Reply:
@@ -19,9 +33,9 @@ async def listed(service: Service, exchange: Exchange) -> Reply:
     page = p.parse_page(exchange.query)
     store = shelf(service, exchange.namespace)
 
-    def do() -> listing.SessionList:
+    def do() -> SessionList:
         found = [session_object(service, store, info) for info in store.list()]
-        return listing.session_list(*page_of(found, page, lambda one: one.last_used))
+        return session_list(*p.page_of(found, page, lambda one: one.last_used))
 
     return Reply(p.encode(await service.disk(lambda: refusals(do))))
 
@@ -30,7 +44,7 @@ async def create(service: Service, exchange: Exchange) -> Reply:
     """Create a session, empty or going on from a saved state."""
     body = await service.body(exchange)
     asked, ignored = await service.think(
-        len(body), lambda: p.parse_session_create(body, service.limits)
+        len(body), lambda: parse_session_create(body, service.limits)
     )
     store = shelf(service, exchange.namespace)
     states = shelf(service, exchange.namespace, "states")
@@ -58,7 +72,7 @@ async def change(service: Service, exchange: Exchange) -> Reply:
     """Give a session another name or title."""
     body = await service.body(exchange)
     asked, ignored = await service.think(
-        len(body), lambda: p.parse_session_change(body, service.limits)
+        len(body), lambda: parse_session_change(body, service.limits)
     )
     store, name = _named(service, exchange)
 
@@ -78,20 +92,20 @@ async def delete(service: Service, exchange: Exchange) -> Reply:
     """Delete a session for good."""
     store, name = _named(service, exchange)
     await service.disk(lambda: refusals(lambda: store.delete(name)))
-    return Reply(p.encode(listing.Deleted(id=name, object="session.deleted")))
+    return Reply(p.encode(p.Deleted(id=name, object="session.deleted")))
 
 
 async def turns(service: Service, exchange: Exchange) -> Reply:
     """List a session's turns, those of all branches."""
     store, name = _named(service, exchange)
 
-    def do() -> listing.TurnList:
+    def do() -> TurnList:
         head = store.show(
             name
         ).head  # before the turns: one that is added in between is then in the list
         found = store.turns(name)
-        line = line_to(found, head)
-        return listing.TurnList(data=[turn_object(turn, line) for turn in found])
+        line = _line_to(found, head)
+        return TurnList(data=[_turn_object(turn, line) for turn in found])
 
     return Reply(p.encode(await service.disk(lambda: refusals(do))))
 
@@ -99,7 +113,7 @@ async def turns(service: Service, exchange: Exchange) -> Reply:
 async def fork(service: Service, exchange: Exchange) -> Reply:
     """Go on from a session in two ways; both share what came before."""
     body = await service.body(exchange)
-    asked, ignored = await service.think(len(body), lambda: p.parse_fork(body, service.limits))
+    asked, ignored = await service.think(len(body), lambda: parse_fork(body, service.limits))
     store, name = _named(service, exchange)
 
     def do() -> str:
@@ -112,7 +126,7 @@ async def fork(service: Service, exchange: Exchange) -> Reply:
 async def rewind(service: Service, exchange: Exchange) -> Reply:
     """Undo turns, or go to one of any branch."""
     body = await service.body(exchange)
-    asked, ignored = await service.think(len(body), lambda: p.parse_rewind(body, service.limits))
+    asked, ignored = await service.think(len(body), lambda: parse_rewind(body, service.limits))
     store, name = _named(service, exchange)
 
     def do() -> str:
@@ -129,13 +143,13 @@ async def rewind(service: Service, exchange: Exchange) -> Reply:
 async def append(service: Service, exchange: Exchange) -> Reply:
     """Read on without answering."""
     body = await service.body(exchange)
-    reading, ignored = await service.think(len(body), lambda: p.parse_append(body, service.limits))
+    reading, ignored = await service.think(len(body), lambda: parse_append(body, service.limits))
     service.check_ready()
     store, name = _named(service, exchange)
     open_ = partial(store.open, name, service.fingerprint)
     async with opened(service, exchange, store, name, open_) as session:
         count = await read_into(service, exchange, session, reading, size=len(body))
-        done = listing.Appended(id=name, tokens_read=count, tokens_seen=session.tokens)
+        done = Appended(id=name, tokens_read=count, tokens_seen=session.tokens)
     return Reply(p.encode(done), p.ignored_header(ignored))
 
 
@@ -159,6 +173,45 @@ def copied(
         return target.import_(path, new, fingerprint=service.fingerprint, title=title).name
 
 
+def session_object(service: Service, store: Store, info: SessionInfo) -> SessionObject:
+    """Return a session as clients see it."""
+    return SessionObject(
+        id=info.name,
+        created=int(info.created),
+        last_used=int(info.used),
+        title=info.title,
+        tokens=info.tokens,
+        turns=info.turns,
+        bytes=info.nbytes,
+        head=info.head,
+        parent=info.parent or None,
+        busy=store.busy(info.name),
+    )
+
+
+def _turn_object(turn: Turn, line: set[int]) -> TurnObject:
+    """Return a turn as clients see it. line: the turns up to where the session stands."""
+    return TurnObject(
+        id=turn.number,
+        parent=turn.parent,
+        role=turn.role,
+        text=turn.text,
+        tokens=turn.tokens,
+        created=int(turn.created),
+        current=turn.number in line,
+    )
+
+
+def _line_to(turns: Sequence[Turn], head: int | None) -> set[int]:
+    """Return the numbers of the turns that lead to a head."""
+    above = {turn.number: turn.parent for turn in turns}
+    line: set[int] = set()
+    while head is not None:
+        line.add(head)
+        head = above[head]
+    return line
+
+
 def _named(service: Service, exchange: Exchange) -> tuple[Store, str]:
     name = p.check_name(exchange.params["name"], "name")
     return shelf(service, exchange.namespace), name
@@ -172,3 +225,16 @@ async def _shown(
         lambda: refusals(lambda: session_object(service, store, store.show(do())))
     )
     return Reply(p.encode(shown), p.ignored_header(ignored))
+
+
+HANDLERS: dict[str, Handler] = {
+    "GET /v1/sessions": listed,
+    "POST /v1/sessions": create,
+    "GET /v1/sessions/{name}": show,
+    "PATCH /v1/sessions/{name}": change,
+    "DELETE /v1/sessions/{name}": delete,
+    "GET /v1/sessions/{name}/turns": turns,
+    "POST /v1/sessions/{name}/fork": fork,
+    "POST /v1/sessions/{name}/rewind": rewind,
+    "POST /v1/sessions/{name}/append": append,
+}

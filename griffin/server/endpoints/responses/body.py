@@ -11,16 +11,50 @@ from msgspec import Meta
 
 from griffin.server.errors import INVALID, UNSUPPORTED, ApiError
 from griffin.server.limits import Limits
-from griffin.server.protocol import policy
 from griffin.server.protocol.body import read_body, show
 from griffin.server.protocol.bounds import Count, CountOrZero, Id, ModelName, Name, check_most
 from griffin.server.protocol.formats import JsonFormat, TextBody, read_format
 from griffin.server.protocol.identity import Identity, identify
 from griffin.server.protocol.messages import Content, Message, ToolCall, read_content
+from griffin.server.protocol.policy import HARMLESS, TEXT_ONLY, VENDORS, Policy, Refusal
 from griffin.server.protocol.sampling import GeneratingBody, most_tokens, sampling_arguments
 from griffin.server.protocol.tools import FlatToolBody, Tool, ToolChoice, ToolChoiceBody, read_tools
 
 _LOGPROBS = "message.output_text.logprobs"
+
+POLICY = Policy(
+    ignored=HARMLESS
+    | {
+        *("reasoning", "truncation", "max_tool_calls", "text.verbosity", "context_management"),
+        *("background_options", "stream_options"),
+        *(
+            "input[].id",
+            "input[].status",
+            "input[].phase",
+            "input[].summary",
+            "input[].encrypted_content",
+        ),
+        *("input[].caller", "input[].namespace", "input[].async"),
+        *("input[].content[].annotations", "input[].content[].logprobs"),
+        "input[].content[].prompt_cache_breakpoint",
+    },
+    refused=VENDORS
+    | {
+        "background": Refusal("ask with stream instead of polling", (False,)),
+        "prompt": Refusal("there are no stored prompts; send instructions and input"),
+        "image": TEXT_ONLY,
+        "n": Refusal("a response has one answer; use /v1/chat/completions", (1,)),
+        "messages": Refusal("use input, or /v1/chat/completions"),
+        "max_tokens": Refusal("call it max_output_tokens"),
+        "response_format": Refusal("use text.format"),
+        "input[].tools": Refusal("use tools"),
+        "input[].content[].image_url": TEXT_ONLY,
+        "input[].content[].file_id": TEXT_ONLY,
+        "input[].content[].file_data": TEXT_ONLY,
+        "input[].content[].file_url": TEXT_ONLY,
+        "input[].content[].input_audio": TEXT_ONLY,
+    },
+)
 
 
 class ItemBody(msgspec.Struct, kw_only=True):
@@ -110,7 +144,7 @@ class ResponseRequest:
 
 def parse_response(body: bytes, limits: Limits) -> ResponseRequest:
     """Read the body of POST /v1/responses; ApiError for anything that cannot be done as asked."""
-    read, ignored = read_body(body, ResponseBody, policy.RESPONSE, limits)
+    read, ignored = read_body(body, ResponseBody, POLICY, limits)
     conversation = (
         read.conversation.id
         if isinstance(read.conversation, ConversationBody)

@@ -13,12 +13,18 @@ from griffin.server.answering import Told, answer, job
 from griffin.server.constraints import Form, constrain
 from griffin.server.conversations import Thread
 from griffin.server.conversations.entry import saved, without_bos
+from griffin.server.endpoints.completions.body import CompletionRequest, parse_completion
+from griffin.server.endpoints.completions.reply import (
+    CompletionAnswer,
+    CompletionChunks,
+    completion,
+)
+from griffin.server.endpoints.completions.scoring import score_prompt
 from griffin.server.errors import UNSUPPORTED, ApiError
 from griffin.server.generating import Collected, Increment, scored
 from griffin.server.http import sse
 from griffin.server.http.exchange import Exchange, Reply
-from griffin.server.scoring import score_prompt
-from griffin.server.service import Service
+from griffin.server.service import Handler, Service
 from griffin.text import StreamDetokenizer
 
 
@@ -34,7 +40,7 @@ class _Prompt:
 async def completions(service: Service, exchange: Exchange) -> Reply | None:
     """Continue texts, or measure them."""
     body = await service.body(exchange)
-    asked = await service.think(len(body), lambda: p.parse_completion(body, service.limits))
+    asked = await service.think(len(body), lambda: parse_completion(body, service.limits))
     service.check_ready()
     model = service.check_model(asked.model)
     identity = asked.identity(exchange.headers)
@@ -84,24 +90,22 @@ async def completions(service: Service, exchange: Exchange) -> Reply | None:
 class _Completions:
     """Continued texts, whole or as events."""
 
-    def __init__(
-        self, head: p.Head, asked: p.CompletionRequest, prompts: Sequence[_Prompt]
-    ) -> None:
+    def __init__(self, head: p.Head, asked: CompletionRequest, prompts: Sequence[_Prompt]) -> None:
         self._head = head
         self._asked = asked
         self._prompts = prompts
-        self._chunks = p.CompletionChunks(head, asked.include_usage)
+        self._chunks = CompletionChunks(head, asked.include_usage)
 
     def whole(self, answers: Sequence[Collected], told: Told) -> bytes:
-        made: list[p.CompletionAnswer] = []
+        made: list[CompletionAnswer] = []
         for number, one in enumerate(answers):
             prompt = self._prompts[number // self._asked.n]
             text, tokens = one.text, one.tokens
             if self._asked.echo:
                 text = prompt.text + text
                 tokens = None if tokens is None else (prompt.tokens or []) + tokens
-            made.append(p.CompletionAnswer(text=text, finish_reason=one.finish, tokens=tokens))
-        return p.encode(p.completion(self._head, made, told.usage, told.extras))
+            made.append(CompletionAnswer(text=text, finish_reason=one.finish, tokens=tokens))
+        return p.encode(completion(self._head, made, told.usage, told.extras))
 
     def begin(self) -> bytes:
         if not self._asked.echo:
@@ -132,7 +136,7 @@ class _Completions:
         return {}
 
 
-async def _before(service: Service, exchange: Exchange, asked: p.CompletionRequest) -> Context:
+async def _before(service: Service, exchange: Exchange, asked: CompletionRequest) -> Context:
     """Return what lies before the prompts: nothing, or a saved state."""
     if asked.state is None:
         return Context()
@@ -145,7 +149,7 @@ async def _before(service: Service, exchange: Exchange, asked: p.CompletionReque
 
 async def _measured(
     exchange: Exchange,
-    asked: p.CompletionRequest,
+    asked: CompletionRequest,
     head: p.Head,
     prompts: Sequence[_Prompt],
     ignored: dict[str, str],
@@ -158,15 +162,15 @@ async def _measured(
     if not asked.stream:
         wanted = "logprobs" in asked.sampling
         answers = [
-            p.CompletionAnswer(
+            CompletionAnswer(
                 text=prompt.text if asked.echo else "",
                 finish_reason="length",
                 tokens=((prompt.tokens or []) if asked.echo else []) if wanted else None,
             )
             for prompt in shown
         ]
-        return Reply(p.encode(p.completion(head, answers, cost)), headers)
-    chunks = p.CompletionChunks(head, asked.include_usage)
+        return Reply(p.encode(completion(head, answers, cost)), headers)
+    chunks = CompletionChunks(head, asked.include_usage)
     written = b""
     for index, prompt in enumerate(shown):
         written += _echoed(chunks, prompt, index) if asked.echo else b""
@@ -179,11 +183,11 @@ async def _measured(
     return None
 
 
-def _echoed(chunks: p.CompletionChunks, prompt: _Prompt, index: int) -> bytes:
+def _echoed(chunks: CompletionChunks, prompt: _Prompt, index: int) -> bytes:
     return sse.data(chunks.text(prompt.text, prompt.tokens, index))
 
 
-def _ids(service: Service, asked: p.CompletionRequest) -> list[Sequence[int]]:
+def _ids(service: Service, asked: CompletionRequest) -> list[Sequence[int]]:
     all_ids: list[Sequence[int]] = []
     for number, prompt in enumerate(asked.prompts):
         param = "prompt" if len(asked.prompts) == 1 else f"prompt[{number}]"
@@ -196,7 +200,7 @@ def _ids(service: Service, asked: p.CompletionRequest) -> list[Sequence[int]]:
 async def _prompt(
     service: Service,
     exchange: Exchange,
-    asked: p.CompletionRequest,
+    asked: CompletionRequest,
     number: int,
     ids: Sequence[int],
 ) -> _Prompt:
@@ -230,3 +234,8 @@ async def _prompt(
         return _Prompt(ids, "".join(texts), tokens)
 
     return await service.score(exchange, measure)
+
+
+HANDLERS: dict[str, Handler] = {
+    "POST /v1/completions": completions,
+}

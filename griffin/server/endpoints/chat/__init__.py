@@ -1,0 +1,28 @@
+"""/v1/chat/completions: answers to conversations."""
+
+from griffin.server.endpoints.chat.body import POLICY, ChatBody
+from griffin.server.endpoints.chat.reply import ChatChunk, ChatCompletion
+from griffin.server.protocol.operation import RUN, Operation
+from griffin.server.protocol.sampling import SAMPLING_BOUNDS
+
+operations = (
+    Operation(
+        "POST /v1/chat/completions",
+        "Answer a conversation.",
+        ChatCompletion,
+        ChatBody,
+        cases=RUN,
+        policy=POLICY,
+        bounds=SAMPLING_BOUNDS
+        | {
+            "messages": "max_messages",
+            "n": "max_choices",
+            "max_tokens": "max_tokens",
+            "max_completion_tokens": "max_tokens",
+            "top_logprobs": "max_logprobs",
+            "tools": "max_tools",
+        },
+        streams=True,
+        chunk=ChatChunk,
+    ),
+)

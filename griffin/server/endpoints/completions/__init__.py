@@ -1,0 +1,21 @@
+"""/v1/completions: texts that are continued, or measured."""
+
+from griffin.server.endpoints.completions.body import POLICY, CompletionBody
+from griffin.server.endpoints.completions.reply import Completion
+from griffin.server.protocol.operation import RUN, Operation
+from griffin.server.protocol.sampling import SAMPLING_BOUNDS
+
+operations = (
+    Operation(
+        "POST /v1/completions",
+        "Continue texts, or measure them.",
+        Completion,
+        CompletionBody,
+        cases=RUN,
+        policy=POLICY,
+        bounds=SAMPLING_BOUNDS
+        | {"n": "max_choices", "max_tokens": "max_tokens", "logprobs": "max_logprobs"},
+        streams=True,
+        chunk=Completion,
+    ),
+)

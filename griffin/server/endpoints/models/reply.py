@@ -1,0 +1,36 @@
+"""/v1/models: the model that is served."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+
+class ModelExtras(msgspec.Struct, kw_only=True):
+    """What only this server tells of a model. state_bytes: of a full state. window: tokens kept
+    verbatim."""
+
+    parameters: int
+    weights: str
+    state_bytes: int
+    window: int
+    chat: bool
+
+
+class ModelObject(msgspec.Struct, kw_only=True):
+    """A model that is served. created: seconds since 1970."""
+
+    id: str
+    created: int
+    owned_by: str = "griffin"
+    object: Literal["model"] = "model"
+    griffin: ModelExtras | UnsetType = UNSET
+
+
+class ModelList(msgspec.Struct, kw_only=True):
+    """GET /v1/models."""
+
+    data: list[ModelObject]
+    object: Literal["list"] = "list"

@@ -1,0 +1,51 @@
+"""GET /v1/models: the one model."""
+
+from __future__ import annotations
+
+from griffin.server import protocol as p
+from griffin.server.endpoints.models.reply import ModelExtras, ModelList, ModelObject
+from griffin.server.http.exchange import Exchange, Reply
+from griffin.server.service import Handler, Service
+
+
+async def models(service: Service, exchange: Exchange) -> Reply:
+    """List the one model."""
+    return Reply(p.encode(ModelList(data=[_model(service)])))
+
+
+async def model(service: Service, exchange: Exchange) -> Reply:
+    """Show the model."""
+    service.check_model(exchange.params["model"])
+    return Reply(p.encode(_model(service)))
+
+
+def _model(service: Service) -> ModelObject:
+    llm = service.llm
+    config = llm.model.config
+    stats = service.engine.stats()
+    return ModelObject(
+        id=service.name,
+        created=service.created,
+        griffin=ModelExtras(
+            parameters=service.parameters,
+            weights=service.fingerprint.quantization
+            if service.fingerprint.quantization != "none"
+            else service.fingerprint.dtype,
+            state_bytes=stats.slot_bytes // stats.slots,
+            window=config.attention_window_size if "attention" in config.block_types else 0,
+            chat=_is_chat(service),
+        ),
+    )
+
+
+def _is_chat(service: Service) -> bool:
+    try:
+        return service.llm.chat_format is not None
+    except ValueError:
+        return False
+
+
+HANDLERS: dict[str, Handler] = {
+    "GET /v1/models": models,
+    "GET /v1/models/{model}": model,
+}
