@@ -188,6 +188,34 @@ def test_many_at_once_under_one_name(live: Live, alone: Live) -> None:
     assert sorted(kept) == sorted(wanted)
 
 
+def test_a_session_is_looked_after_while_hints_come(live: Live) -> None:
+    """Who goes back in it, forks it or names it waits for a hint's moment, and no answer is
+    lost."""
+    said, name = {"max_tokens": 3, "temperature": 0}, "/v1/sessions/kept"
+    with as_(live, ALICE) as http:
+
+        def hint(number: int) -> int:
+            body = said | {"messages": [user(f"message {number}")]}
+            headers = {"x-session-id": "kept"}
+            return http.post("/v1/chat/completions", json=body, headers=headers).status_code
+
+        def manage(number: int) -> int:
+            if number % 3 == 0:
+                return http.post(f"{name}/rewind", json={"to": 1}).status_code
+            if number % 3 == 1:
+                return http.post(f"{name}/fork", json={"name": f"fork-{number}"}).status_code
+            return http.patch(name, json={"title": str(number)}).status_code
+
+        assert hint(0) == 200
+        with ThreadPoolExecutor(12) as pool:
+            hints = [pool.submit(hint, number) for number in range(1, 40)]
+            managed = [pool.submit(manage, number) for number in range(40)]
+            assert {one.result() for one in [*hints, *managed]} == {200}
+        turns = http.get(f"{name}/turns").json()["data"]
+    messages = sorted(split_exchange(turn["text"])[0] for turn in turns)
+    assert messages == sorted(f"message {number}" for number in range(40))
+
+
 def test_several_answers_of_one_request_are_branches(live: Live) -> None:
     with as_(live, ALICE, **{"x-conversation-id": "columns"}) as http:
         body = {"messages": [user("one")], "n": 3, "max_tokens": 5, "seed": 3}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 from griffin.server import protocol as p
@@ -25,7 +26,7 @@ from griffin.server.http.exchange import Exchange, Reply
 from griffin.server.kept import read_into
 from griffin.server.service import Handler, Service
 from griffin.server.shelves import opened, refusals, shelf
-from griffin.sessions import SessionInfo, Store, Turn
+from griffin.sessions import Session, SessionInfo, Store, Turn
 
 
 async def listed(service: Service, exchange: Exchange) -> Reply:
@@ -77,13 +78,14 @@ async def change(service: Service, exchange: Exchange) -> Reply:
     store, name = _named(service, exchange)
 
     def do() -> str:
-        if asked.title is not None:
-            with store.open(name, service.fingerprint) as session:
-                session.update(title=asked.title)
-        if asked.name is not None and asked.name != name:
-            store.rename(name, asked.name)
-            return asked.name
-        return name
+        with service.holding.moment((store.namespace, name)):
+            if asked.title is not None:
+                with store.open(name, service.fingerprint) as session:
+                    session.update(title=asked.title)
+            if asked.name is not None and asked.name != name:
+                store.rename(name, asked.name)
+                return asked.name
+            return name
 
     return await _shown(service, store, do, ignored)
 
@@ -91,7 +93,12 @@ async def change(service: Service, exchange: Exchange) -> Reply:
 async def delete(service: Service, exchange: Exchange) -> Reply:
     """Delete a session for good."""
     store, name = _named(service, exchange)
-    await service.disk(lambda: refusals(lambda: store.delete(name)))
+
+    def do() -> None:
+        with service.holding.moment((store.namespace, name)):
+            store.delete(name)
+
+    await service.disk(lambda: refusals(do))
     return Reply(p.encode(p.Deleted(id=name, object="session.deleted")))
 
 
@@ -117,7 +124,7 @@ async def fork(service: Service, exchange: Exchange) -> Reply:
     store, name = _named(service, exchange)
 
     def do() -> str:
-        with store.open(name, service.fingerprint) as session:
+        with _open(service, store, name) as session:
             return session.fork(asked.name, at=asked.at, title=asked.title)
 
     return await _shown(service, store, do, ignored)
@@ -130,7 +137,7 @@ async def rewind(service: Service, exchange: Exchange) -> Reply:
     store, name = _named(service, exchange)
 
     def do() -> str:
-        with store.open(name, service.fingerprint) as session:
+        with _open(service, store, name) as session:
             if asked.to is not None:
                 session.goto(asked.to)
             else:
@@ -215,6 +222,16 @@ def _line_to(turns: Sequence[Turn], head: int | None) -> set[int]:
 def _named(service: Service, exchange: Exchange) -> tuple[Store, str]:
     name = p.check_name(exchange.params["name"], "name")
     return shelf(service, exchange.namespace), name
+
+
+@contextmanager
+def _open(service: Service, store: Store, name: str) -> Iterator[Session]:
+    """Open a session for a moment; a hint's moment is waited for."""
+    with (
+        service.holding.moment((store.namespace, name)),
+        store.open(name, service.fingerprint) as session,
+    ):
+        yield session
 
 
 async def _shown(
