@@ -1,5 +1,4 @@
-"""From prompts to an answer on the wire, whole or as events: what chats, completions and responses
-have in common."""
+"""From prompts to an answer on the wire: what chats, completions and responses share."""
 
 from __future__ import annotations
 
@@ -143,8 +142,7 @@ def state_header(run: Run) -> dict[str, str]:
 
 
 def used(run: Run) -> p.Usage:
-    """Return what a run cost: all tokens of its prompts, those among them that were not read again,
-    and its answers'."""
+    """Return a run's cost: tokens of its prompts, of these not read again, and of its answers."""
     prompt = sum(ticket.request.context.tokens for ticket in run.tickets)
     return p.usage(prompt, sum(len(writer.events) for writer in run.writers), _spared(run))
 

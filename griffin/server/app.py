@@ -1,5 +1,4 @@
-"""The application: pure ASGI, so that nothing between the socket and a route hides that a client
-has left."""
+"""The application: plain ASGI, so that a client that leaves is noticed at once."""
 
 from __future__ import annotations
 
@@ -36,9 +35,8 @@ class App:
     """Answer requests for a Service. An ASGI application; its lifespan starts and ends the engine.
 
     The order: headers not too large, Host and Origin, the path, the key, then the route. What a
-               route raises
-    becomes one JSON error; an exception that nobody meant is logged without anybody's words and
-    answered with 500 and the request's id.
+    route raises becomes one JSON error. An exception that nobody meant is logged without anything
+    that anybody wrote, and answered with 500 and the request's id.
     """
 
     def __init__(self, service: Service) -> None:
@@ -109,8 +107,7 @@ class App:
             self._note(exchange, name, code, time.perf_counter() - begun)
 
     def _admit(self, exchange: Exchange) -> Route | None:
-        """Return the route of a request that may have one, None for the page's files; ApiError
-        otherwise."""
+        """Return a request's route, None for a file of the page; ApiError if it may not have it."""
         service, scope = self.service, exchange.scope
         size = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
         if size + len(scope.get("raw_path", b"")) + len(scope.get("query_string", b"")) > (
@@ -132,9 +129,8 @@ class App:
         if route is None or match is None:
             if method == "OPTIONS" and origin is not None and found:
                 return Route("OPTIONS", found[0][0].pattern, "preflight", True, _preflight)
-            service.keys.namespace(
-                exchange.headers.get("authorization")
-            )  # who has no key learns nothing
+            # Without a key nobody is told which paths there are.
+            service.keys.namespace(exchange.headers.get("authorization"))
             if not found:
                 raise no_route(exchange)
             allowed = ", ".join(sorted({r.method for r, _ in found}))
@@ -157,8 +153,7 @@ class App:
         await exchange.answer(Reply(error.body(), error.headers, error.status))
 
     def _note(self, exchange: Exchange, name: str, code: str, seconds: float) -> None:
-        """Count and log a request: what kind it was and how it went, no name and no word of
-        anybody's."""
+        """Count and log a request: its kind and how it went, nothing that anybody wrote."""
         kind = "error" if code else "ok"
         self.service.metrics.requests.labels(name, kind, code or "none").inc()
         tokens = ""
@@ -191,8 +186,7 @@ def _abort(exchange: Exchange) -> None:
 
 
 def _route(operation: Operation, handler: Handler) -> Route:
-    """Return the route of an operation. A name is one segment of a path; a model's may hold
-    slashes."""
+    """Return the route of an operation; a model's name may hold slashes, others may not."""
     parts = re.split(r"{(\w+)}", operation.path)
     pattern = "".join(
         (f"(?P<{part}>{'.+' if part == 'model' else '[^/]+'})" if place % 2 else re.escape(part))

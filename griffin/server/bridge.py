@@ -36,8 +36,7 @@ class Job:
 
 
 class Bridge:
-    """Carry pieces from the engine's thread to the loop: one wake-up for all that happened in a
-    step."""
+    """Carry pieces from the engine's thread to the loop, with one wake-up for each step."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -73,8 +72,8 @@ class Bridge:
 class Run:
     """Some prompts under way for one client. Everything but the sinks runs on the loop.
 
-    tickets: one a job, in order. settled: the engine has ended every answer, and its states are
-             there.
+    tickets: one a job, in order.
+    settled: the engine has ended every answer, and its states are there.
     why:     what `cancel` was told.
     """
 
@@ -131,8 +130,7 @@ class Run:
         self._bridge.runs.discard(self)
 
     async def next(self, seconds: float | None = None) -> list[Piece]:
-        """Return what has come since the last call, waiting until something does; nothing after the
-        time."""
+        """Return what has come since the last call, after waiting for something at most so long."""
         if not self.pieces and not await self._woken(seconds):
             return []
         pieces, self.pieces = self.pieces, []
@@ -161,8 +159,7 @@ class Run:
             _resolve(self._waiter, True)
 
     def take(self, number: int, event: Event | End) -> None:
-        """Write an event of a job, on the engine's thread. A stop string ends its answer here and
-        now."""
+        """Write an event of a job, on the engine's thread; a stop string ends its answer."""
         writer = self.jobs[number].writers[event.choice]
         try:
             piece = writer.take(event)

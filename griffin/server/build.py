@@ -37,11 +37,12 @@ def build(
     """Return the service of a loaded model.
 
     name:        what clients call it.
-    slots:       answers at a time. max_waiting: requests that may wait for one. chunk: prompt
-                 tokens a call.
-    cache_bytes: for prefixes known already; 0 reads every prompt from its beginning.
-    store:       folder of sessions, of `store_bytes` at most; None keeps none. store_network: it is
-                 shared by several machines.
+    slots:       answers at a time.
+    max_waiting: requests that may wait for a slot.
+    chunk:       tokens of a prompt in a call of the model.
+    cache_bytes: of the prefix cache; 0 reads every prompt from its beginning.
+    store:       folder of sessions, of `store_bytes` at most; None keeps none.
+    store_network: several machines share the folder.
     limits:      fields of Limits that are not to be the default. `max_choices` is the slots, if
                  these are fewer.
     keys, hosts: who may ask; everybody on this machine unless they say otherwise.

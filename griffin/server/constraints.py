@@ -29,11 +29,13 @@ _NO_CALL = Grammar.lark(rf"start: TEXT{chr(10)}TEXT: /(.|\n)*/ & ~/(.|\n)*{OPEN}
 class Form:
     """What an answer must look like.
 
-    answer:  of one that calls nothing; any text if None. param: the field that says so, for
-             refusals.
-    tools:   that may be called. tool_param: where the schema of the tool number {} stands.
-    choice:  whether one must be, and which. several: whether more than one call may be made.
-    silent:  tools are described to the model, and none may be called.
+    answer:     of an answer that calls nothing; any text if None.
+    param:      the field that says so, for refusals.
+    tools:      that may be called.
+    tool_param: where the schema of the tool number {} stands.
+    choice:     whether a tool must be called, and which.
+    several:    whether more than one call may be made.
+    silent:     tools are described to the model, and none may be called.
     """
 
     answer: JsonFormat | None = None
@@ -54,8 +56,11 @@ class Form:
         several: bool,
         **params: str,
     ) -> Form:
-        """Return the form a request asks for. tools: its own, or the session's. params: where its
-        fields stand, if not where a chat's do."""
+        """Return the form a request asks for.
+
+        tools:  its own, or the session's.
+        params: where its fields stand, if not where a chat's do.
+        """
         check_choice(choice, tools)
         silent = choice.mode == "none"
         return cls(
@@ -152,8 +157,7 @@ def calls_grammar(
 
 
 def _arguments(tool: Tool) -> str:
-    """Return the schema of a tool's arguments. Only a strict one is refused where it cannot be held
-    to."""
+    """Return the schema of a tool's arguments; only a strict one must be held to as a whole."""
     # A function described without parameters takes none.
     schema = tool.parameters or {"properties": {}, "additionalProperties": False}
     return json_source({"type": "object", **schema}, lenient=not tool.strict)

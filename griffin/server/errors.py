@@ -15,8 +15,7 @@ import msgspec
 
 
 class Case(NamedTuple):
-    """A kind of failure. retry: False sends `x-should-retry: false`; None leaves it to the
-    client."""
+    """A kind of failure. retry: False sends `x-should-retry: false`; None says nothing."""
 
     status: int
     type: str
@@ -86,11 +85,12 @@ class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
 class ApiError(Exception):
     """A refusal, ready to be sent. The room's only exception.
 
-    case: one of this file's. message: what was given, what is allowed, what to do. param: the
-          field's path.
-    retry_after: seconds, for 429 and 503. retry: overrules the case's, for a failure known to
-                 repeat.
-    headers: further response headers.
+    case:        one of this file's.
+    message:     what was given, what is allowed, what to do.
+    param:       the field's path.
+    retry_after: seconds, for 429 and 503.
+    retry:       overrules the case's, for a failure known to repeat.
+    headers:     further response headers.
     """
 
     def __init__(
@@ -168,6 +168,5 @@ def of_value_error(error: ValueError, param: str | None = None) -> ApiError:
 
 
 def bug(request_id: str) -> ApiError:
-    """Make the answer to an unexpected exception: nothing of it gets out, only where to look for
-    it."""
+    """Make the answer to an unexpected exception; it says only where to look for it."""
     return ApiError(BUG, f"the server failed on this request; its log has more under {request_id}")

@@ -69,8 +69,10 @@ class Increment:
 
 
 class Shown:
-    """One answer as its client sees it: each token goes with the first of its characters, and those
-    of a stop string not at all."""
+    """One answer as its client sees it: each token goes with its first character.
+
+    The tokens of a stop string do not go at all.
+    """
 
     def __init__(self, tokenizer: Tokenizer, job: Job, writer: Writer) -> None:
         self._tokenizer = tokenizer
@@ -169,9 +171,9 @@ async def stream(
 ) -> None:
     """Send the answers as events.
 
-    What fails before the first token, or the end of patience, is raised and gets its status; later
-    it is an event, and the stream ends after it. begin: the first events. more: those of a piece.
-    end: the last.
+    What fails before the first token, or before `patience_seconds` are over, is raised and gets its
+    own status; later it is an event that ends the stream.
+    begin, more, end: return the first events, those of a piece, and the last ones.
     """
     settings = service.settings
     open_ = len(run.writers)
@@ -229,8 +231,7 @@ def check(exchange: Exchange, run: Run, piece: Piece) -> None:
 
 
 def _increments(pieces: Sequence[Piece], shown: Sequence[Shown]) -> list[Increment]:
-    """Return what pieces add to their answers, neighbours of one answer in one: a client that reads
-    slowly gets fewer, longer events."""
+    """Return what pieces add to their answers; a slow reader gets fewer, longer events."""
     increments: list[Increment] = []
     for piece in pieces:
         increment = shown[piece.choice].take(piece)

@@ -45,8 +45,8 @@ async def read_into(
     """Read something after a session's head and keep where it led; return how many tokens that
     were.
 
-    It goes through the engine as prompts do. The last token stays pending, so that one can go on
-    from there.
+    It goes through the engine as prompts do. The last token stays pending, so that an answer can go
+    on from there.
     """
     ids = await service.think(size, lambda: reading_ids(service, reading))
     if session.head is not None and reading.tokens is None:

@@ -10,15 +10,13 @@ N = TypeVar("N", int, float)
 
 
 def option(default: N, help: str) -> N:
-    """Return a dataclass's field for which `griffin serve` has an option of its name, and its
-    help."""
+    """Return a field that is an option of `griffin serve`, with its help."""
     return dataclasses.field(default=default, metadata={"help": help})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Bound every count and length that comes from outside. Each field is a whole number of at
-    least 1.
+    """Bound every count and length that comes from outside, each a whole number above 0.
 
     What a field bounds its `option` says. vocab_size: every token id is below it; a server sets it
     from its tokenizer. Raises ValueError that names the field.

@@ -13,8 +13,7 @@ _LEVELS = {
 
 
 def log_to_stderr(replica: int | None = None) -> None:
-    """Send what the server says to standard error. replica: of several, its number goes into each
-    line.
+    """Send what the server says to standard error, with the number of its replica if it has one.
 
     Only the server's loggers are touched: `dictConfig` would close the handlers of everybody in the
     process.
@@ -30,8 +29,7 @@ def log_to_stderr(replica: int | None = None) -> None:
 
 
 def where(error: BaseException) -> str:
-    """Return the kind of an exception and where it came from: no message and no locals, which may
-    be somebody's words."""
+    """Return the kind of an exception and where it came from, without message and locals."""
     frames = traceback.extract_tb(error.__traceback__)
     places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
     cause = error.__cause__

@@ -1,5 +1,4 @@
-"""Counters for Prometheus. No label ever holds a key, a session, a prompt or a path that a client
-chose."""
+"""Counters for Prometheus; no label holds a key, session, prompt or path of a client's."""
 
 from __future__ import annotations
 
@@ -19,8 +18,7 @@ _SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
 
 class Metrics:
-    """What a server counts. Names are like other servers', so that dashboards are easily changed
-    over."""
+    """What a server counts, under names like other servers', so that dashboards fit."""
 
     def __init__(self, engine: Engine, version: str, model: str) -> None:
         self.registry = CollectorRegistry()
@@ -78,8 +76,7 @@ class Metrics:
 
 
 def text_of_all(replicas: Mapping[int, bytes | None]) -> bytes:
-    """Return what replicas count, as Prometheus reads it: each sample with the label of its
-    replica.
+    """Return what replicas count, as Prometheus reads it; each sample says whose it is.
 
     replicas: the `families` of each, None of one that did not answer; griffin_replica_up tells.
     """

@@ -36,13 +36,11 @@ class Server(uvicorn.Server):
 
     listeners:  where to listen: what `bound` returned.
     announce:   called with the address when it listens.
-    replica:    which of several processes that serve at one address; its sockets are listened at
-                instead.
-    link:       to the one that started them.
+    replica:    this process as one of several at one address; then its sockets are used instead.
+    link:       to the supervisor, which started them.
 
-    From the signal on no new work is taken. What is under way may end within the service's
-    `drain_seconds`; what has not is ended with an error that says so. A second SIGINT does not
-    wait.
+    After the signal no new work is taken. What is under way has `drain_seconds` to end; what has
+    not ended by then gets an error that says so. A second SIGINT does not wait.
     """
 
     def __init__(

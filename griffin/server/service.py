@@ -146,14 +146,13 @@ class Service:
     async def compile(self, do: Callable[[], T]) -> T:
         """Prepare a grammar, beside the loop and beside the texts. One at a time; others wait.
 
-        Who is cancelled while waiting costs nothing. What has begun goes on to its end, and the
-        others wait.
+        If a request is cancelled while it waits, that costs nothing. Work that has begun goes on to
+        its end, and the others wait.
         """
         return await asyncio.get_running_loop().run_in_executor(self._grammars, do)
 
     async def disk(self, do: Callable[[], T], undo: Callable[[T], object] | None = None) -> T:
-        """Do something that waits for the disk, beside the loop, to its end even if the client
-        leaves.
+        """Do something that waits for the disk, beside the loop, even if the client leaves.
 
         undo: is given what came of it, if nobody waits for that any more.
         """
@@ -252,8 +251,7 @@ class Service:
         return run
 
     def finish(self, exchange: Exchange, run: Run, source: str = "") -> None:
-        """Count a run that is over. source: where its answers went on from; "" if they are no
-        answers."""
+        """Count a run that is over. source: where it went on from; "" if it made no answers."""
         run.close()
         self._running[exchange.namespace] -= 1
         if not self._running[exchange.namespace]:

@@ -1,5 +1,4 @@
-"""Tools as text, both ways: how the model is told of them, and how its calls are read.
-Experimental.
+"""Tools as text: how the model is told of them, and how its calls are read. Experimental.
 
 A call is `<tool_call>{"name": "look", "arguments": {...}}</tool_call>`; a second one stands on the
 next line. `griffin.server.constraints` lets the model write it only so, hence reading needs no
@@ -42,11 +41,10 @@ class Said(NamedTuple):
 class CallReader:
     """Part an answer into text and calls while it comes.
 
-    anywhere: text may come before the first call; if not, an answer is either text or calls. White
-              space
-    between text and a call belongs to neither.
+    anywhere: text may come before the first call; if not, an answer is either text or calls.
+    White space between text and a call belongs to neither.
 
-    `called` tells that there is a call, and `whole` that all calls are.
+    `called` tells that there is a call, and `whole` that every call is complete.
     """
 
     def __init__(self, anywhere: bool = True) -> None:
@@ -70,8 +68,7 @@ class CallReader:
         return said
 
     def finish(self) -> list[Said]:
-        """End the answer; return the text that was held back. A call that was cut before its name
-        is none."""
+        """End the answer; return the text held back. A call cut before its name is none."""
         text, self._held = self._held, ""
         return [Said("text", text)] if text and self._place == "text" else []
 

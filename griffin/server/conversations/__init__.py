@@ -1,7 +1,8 @@
 """Which conversation an answer goes on with, and where it is kept.
 
-A request that names nothing is all there is. One that names a session, a conversation or an earlier
-response goes on from there (`Held`). A hint only says where a stored beginning may lie (`Hinted`).
+If a request names nothing, its own messages are the whole conversation. If it names a session, a
+conversation or an earlier response, it goes on from there (`Held`). A hint only says where its
+beginning may already be stored (`Hinted`).
 docs/serving.md, "Where a request goes on", has the rule.
 """
 

@@ -16,9 +16,11 @@ from griffin.server.tool_text import as_text, described
 class Asked:
     """What a request says of its conversation.
 
-    messages:     all of it, or what is new. tools: that may be called; None if it does not say.
-    instructions: system text of this request alone, before that of the conversation; /v1/responses.
-    param:        the field that holds the messages. penalty: an answer depends on what was read.
+    messages:     all of it, or what is new.
+    tools:        that may be called; None if it does not say.
+    instructions: system text of this request alone, before the conversation's; of /v1/responses.
+    param:        the field that holds the messages.
+    penalty:      the choice of tokens depends on what was read.
     size:         bytes of the body.
     """
 

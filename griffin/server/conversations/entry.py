@@ -23,7 +23,7 @@ from griffin.server.service import Service, log
 from griffin.server.shelves import open_session, refusals, shelf
 from griffin.sessions import Session, SessionError, Store, UnknownSession, unfinished_name
 
-# What goes on with these brings its instructions and tools.
+# What goes on from these brings instructions and tools of its own.
 OWN_WORDS = ("conversation", "response")
 
 
@@ -38,8 +38,8 @@ async def take_up(
 ) -> Thread:
     """Return what an answer to a conversation follows; it is held until `close`.
 
-    state:    a saved state that lies before everything. response: the id under which the answer is
-              to be kept; None if it is not to be.
+    state:    a saved state that lies before everything.
+    response: the id under which the answer is to be kept; None if it is not to be.
     Raises ApiError for what cannot be gone on with as asked.
     """
     begins = response is not None and not identity.named
@@ -102,8 +102,11 @@ async def _named(
 async def _response(
     service: Service, exchange: Exchange, identity: Identity, asked: Asked, response: str | None
 ) -> Thread:
-    """Go on from an earlier response, or begin one: in a session of its own, which is a fork of the
-    earlier one. It gets the response's id with the answer; until then nobody sees it."""
+    """Go on from an earlier response, or begin one.
+
+    The answer has a session of its own, a fork of the earlier one. It gets the response's id with
+    the answer; until then nobody sees it.
+    """
     store = shelf(service, exchange.namespace, "responses")
     before = identity.value if identity.kind == "response" else None
     name = unfinished_name()

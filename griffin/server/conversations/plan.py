@@ -35,8 +35,8 @@ def plan_in(service: Service, session: Session, asked: Asked, own_words: bool) -
     """Find where a request goes on in a session.
 
     own_words: instructions and tools are this request's own, and all its messages are new.
-    Otherwise what it does not say of them is the session's, and messages that hold an answer are
-    the whole conversation.
+               Otherwise what it leaves out of them is the session's, and messages that hold an
+               answer are the whole conversation.
     """
     chat = service.llm.chat_format
     tree, stored = session.tree(), session.turns()
@@ -85,9 +85,9 @@ def commit(
 ) -> Turn:
     """Keep an answer, and the turns before it that were read for it, where it was planned.
 
-    reuse: where the very same turn is there already, go to that.
-    Raises ValueError for one without a
-    token, or whose state was lost; else what `Session.commit` raises.
+    reuse: if the very same turn is there already, go to that.
+    Raises ValueError for an answer without a token, or whose state was lost, and what
+    `Session.commit` raises.
     """
     chat, writer, ticket = service.llm.chat_format, run.writers[choice], run.tickets[0]
     place, context = plan.place, ticket.contexts[choice]
@@ -121,8 +121,7 @@ def _turn(tree: Sequence[Turn], number: int | None) -> Turn | None:
 
 
 def marked(service: Service, context: Context, penalty: bool) -> Context:
-    """Return a context that knows which tokens were read, if that matters: here is a thread that
-    may wait for the disk."""
+    """Return a context that knows which tokens were read, if a penalty asks; may read the disk."""
     if not penalty:
         return context
     return replace(context, seen=Seen(context.seen.marks(service.llm.model.config.vocab_size)))

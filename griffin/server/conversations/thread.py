@@ -112,8 +112,10 @@ class Held(Thread):
 
 
 class Hinted(Thread):
-    """An answer to a whole conversation, of which a session that the request hints at may know a
-    beginning. It does not matter to the answer, so nothing that happens there refuses it."""
+    """An answer to a whole conversation, which a session that was hinted at may know in part.
+
+    The session makes no difference to the answer, so nothing that happens to it is a refusal.
+    """
 
     keeps = True
 

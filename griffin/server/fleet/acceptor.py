@@ -1,4 +1,4 @@
-"""Connections of sockets that several processes accept from: they go to who has the least to do."""
+"""Sockets that several processes accept from: a connection goes to who has least to do."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 class Acceptor:
     """Accept connections, in the place of an asyncio server.
 
-    asyncio takes all connections that wait, whatever there is to do, so the first process to wake
-    gets a whole burst. This one takes one at a time, at once if it is idle; the more requests it
-    has, the longer it leaves a connection to the others.
-    make: returns the protocol of a connection. load: returns how many requests are under way.
+    make: returns the protocol of a connection.
+    load: returns how many requests are under way.
+
+    asyncio takes all waiting connections, whatever there is to do, so the first process to wake
+    gets a whole burst. This takes one at a time, at once if it is idle; the more requests it has,
+    the longer it leaves a connection to the others.
     """
 
     def __init__(

@@ -38,8 +38,7 @@ def ourselves(arguments: Sequence[str]) -> list[str]:
 
 
 def share(cores: int, replicas: int, number: int) -> int:
-    """Return how many of the cores a replica gets, at least one; the first ones get what does not
-    divide."""
+    """Return a replica's share of the cores, at least one; the first ones get the remainder."""
     return max(1, cores // replicas + (number <= cores % replicas))
 
 

@@ -16,8 +16,7 @@ _MOST = 16 << 20  # bytes of an answer
 
 
 class Peers:
-    """The replicas at one address. Each answers on a socket of its own that only its user can
-    reach.
+    """The replicas at one address, each on a socket that only its user can reach.
 
     tell: what this replica answers, by the question.
     """

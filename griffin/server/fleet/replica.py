@@ -17,9 +17,10 @@ READY = b"r"  # what a replica says to its supervisor when it serves
 class ReplicaConfig:
     """One of several processes: handed over on its command line; sockets are inherited by number.
 
-    number, of: which one of how many, from 1. first: nothing has been ready yet, so it checks what
-                all need.
-    listeners:  sockets to accept from, shared by all. link: to the supervisor.
+    number, of: which one of how many, from 1.
+    first:      none has been ready yet, so it checks what all of them need.
+    listeners:  sockets to accept from, shared by all.
+    link:       to the supervisor.
     folder:     of the sockets by which replicas ask each other; closed to other users.
     """
 
@@ -48,7 +49,7 @@ class ReplicaConfig:
 
 
 class Link:
-    """The line to the supervisor. When that dies, however it does, so does this process, at once.
+    """The line to the supervisor: when that dies, however it does, so does this process.
 
     Nothing else tells: a process whose parent was killed lives on, and would keep the address.
     """

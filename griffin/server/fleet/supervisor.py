@@ -30,8 +30,7 @@ _TERM, _INT = signal.SIGTERM, signal.SIGINT
 
 
 class Replica:
-    """One of the processes. ready: it serves. again: when to start it next, on the monotonic
-    clock."""
+    """One of the processes. ready: it serves. again: when to start it next (monotonic clock)."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -55,9 +54,10 @@ class Supervisor:
     drain_seconds: what replicas take to end what is under way.
     announce:      called once, when the first replica serves.
 
-    The first replica starts alone: what would keep it from serving would keep all, and is said
-    once. When it serves the others start. One that dies is started again, soon at first, then ever
-    later. Signals are passed on; a second SIGINT does not wait for what is under way.
+    The first replica starts alone: what keeps it from serving would keep all of them, and is said
+    once. When it serves, the others start. One that dies is started again, soon at first, then
+    after longer and longer. Signals are passed on; a second SIGINT does not wait for what is under
+    way.
     """
 
     def __init__(
@@ -81,8 +81,7 @@ class Supervisor:
         self._was_ready = False
 
     def run(self) -> int:
-        """Serve; return the exit code: 0 after a signal, the first replica's if it never came to
-        serve."""
+        """Serve; return the exit code: 0 after a signal, the replica's if the first one failed."""
         self._folder = tempfile.mkdtemp(prefix="griffin-")  # of mode 0700
         waker, woken = socket.socketpair()
         for end in (waker, woken):
@@ -166,8 +165,7 @@ class Supervisor:
         replica.wait = min(2 * replica.wait, _LATEST)
 
     def _start(self, replica: Replica, *, first: bool = False) -> None:
-        """Start a process. One that the system has no room for now is tried again, unless it is the
-        first."""
+        """Start a process; without room for it now, try again later, unless it is the first."""
         replica.again, replica.begun = None, time.monotonic()
         try:
             self._spawn(replica, first)
@@ -237,8 +235,7 @@ class Supervisor:
             listener.close()
 
     def _patience(self) -> float | None:
-        """Return the seconds until something is due; None if only a replica or a signal can bring
-        news."""
+        """Return the seconds until something is due; None if only a replica or signal has news."""
         due = [replica.again for replica in self.replicas if replica.again is not None]
         if self._deadline is not None:
             due.append(self._deadline)

@@ -14,8 +14,7 @@ _CLOSE = {"connection": "close"}  # what is left of the body will not be read
 
 
 class Budget:
-    """Bytes of bodies that may be held at a time, of all requests together, each to the end of its
-    answer."""
+    """Bytes of bodies that may be held at a time, each until its request is answered."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -45,10 +44,10 @@ async def read_body(
 ) -> bytes:
     """Read a request's body, which must be JSON; empty if there is none.
 
-    A body that says it is too large is refused unread, one that becomes so while it comes.
-    ApiError: 413, 415, 408 for one that is not there after so many seconds. Gone if the client
-              left.
     take: is told of bytes before they are held, and may refuse them.
+    A body that says it is too large is refused unread; one that grows too large, while it comes.
+    Raises ApiError: 413, 415, and 408 for a body that is not there after so many seconds. Raises
+    Gone if the client left.
     """
     check_media(headers)
     declared = headers.get("content-length", "0")
@@ -82,8 +81,7 @@ async def read_body(
 
 
 def check_media(headers: Mapping[str, str]) -> None:
-    """Raise ApiError (415) for a body that is not plain JSON. A page elsewhere cannot send that
-    unasked."""
+    """Raise ApiError (415) for what is not plain JSON; no foreign page can send that unasked."""
     empty = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
     media, _, rest = headers.get("content-type", "").partition(";")
     charset = rest.strip().lower().replace('"', "")

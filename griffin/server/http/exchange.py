@@ -32,13 +32,17 @@ class Reply:
 class Exchange:
     """A request, from its headers to the last byte of its answer.
 
-    headers:    by lower-case names. query: the query's values. params: the path's, by the
-                operation's names.
-    namespace:  of who asks. id: in x-request-id of the answer and in the log.
+    headers:    by lower-case names.
+    query:      the query's values.
+    params:     the path's, by the operation's names.
+    namespace:  of who asks.
+    id:         in x-request-id of the answer, and in the log.
     extra:      headers that every answer gets.
-    status:     of the answer, 0 before it began. streaming: it began as a stream of events.
+    status:     of the answer, 0 before it began.
+    streaming:  it began as a stream of events.
     tokens:     (prompt, cached, generated) for the log.
-    gone:       the client went away. read_at: when its body was there, by time.perf_counter.
+    gone:       the client went away.
+    read_at:    when its body was there, by time.perf_counter.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, *, send_seconds: float) -> None:
@@ -67,8 +71,7 @@ class Exchange:
 
     @property
     def query(self) -> dict[str, str]:
-        """The query's values; of two with one name the last. ApiError for more than anybody
-        needs."""
+        """The query's values, the last of a name. ApiError for more than anybody needs."""
         text = self.scope.get("query_string", b"").decode("latin-1")
         if text.count("&") >= _MOST_VALUES:
             raise ApiError(INVALID, f"the query has more than {_MOST_VALUES} values; send fewer")

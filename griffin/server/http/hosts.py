@@ -24,10 +24,10 @@ def is_loopback(host: str) -> bool:
 class Hosts:
     """Which names the server goes by, and which foreign pages may speak to it.
 
-    names:   allowed in Host, without a port; None allows any, for a server whose name is not known
-             to it and that asks for keys.
-    origins: web pages allowed besides the server's own, "https://chat.example.org"; they get CORS
-             headers.
+    names:   allowed in Host, without a port. None allows any: for a server that asks for keys and
+             does not know its own name.
+    origins: web pages allowed besides the server's own, such as "https://chat.example.org"; they
+             get CORS headers.
     """
 
     def __init__(self, names: Iterable[str] | None = _LOCAL, origins: Iterable[str] = ()) -> None:
@@ -39,16 +39,14 @@ class Hosts:
 
     @classmethod
     def bound_to(cls, host: str, names: Iterable[str] = (), origins: Iterable[str] = ()) -> Hosts:
-        """Return the rule for an address: on loopback local names and `names`; elsewhere `names`,
-        if any."""
+        """Return the rule for an address: on loopback local names and `names`, else `names`."""
         names = tuple(names)
         if is_loopback(host):
             return cls((*_LOCAL, *names), origins)
         return cls(names or None, origins)
 
     def check(self, method: str, scheme: str, headers: Mapping[str, str]) -> str | None:
-        """Return the foreign origin that may ask, None for the usual case; ApiError (403) for who
-        may not.
+        """Return the foreign origin that may ask, None for the usual case, else ApiError (403).
 
         A page that points its own name at this machine (DNS rebinding) is told by Host; a page that
         sends requests from elsewhere by Origin, which browsers put on everything that is not a
@@ -79,8 +77,7 @@ class Hosts:
 
 
 def cors(origin: str) -> dict[str, str]:
-    """Return the headers that let an allowed page read an answer. Never a wildcard, never with
-    cookies."""
+    """Return the headers that let an allowed page read an answer: no wildcard, no cookies."""
     return {
         "access-control-allow-origin": origin,
         "access-control-expose-headers": (

@@ -58,8 +58,7 @@ class Keys:
         return cls(found)
 
     def namespace(self, authorization: str | None) -> str:
-        """Return the namespace of who asks; ApiError (401) if the Authorization header has no key
-        of ours.
+        """Return the namespace of who asks; ApiError (401) if no key of ours comes with it.
 
         All keys are compared, whichever fits, so the time tells nothing.
         """
@@ -77,8 +76,7 @@ class Keys:
 
 
 def check_exposure(host: str, uds: Path | None, keys: Keys, insecure: bool) -> None:
-    """Raise ValueError for a server that anybody on the network could use, unless that is
-    wanted."""
+    """Raise ValueError for a server open to the network without keys, unless that is wanted."""
     if uds is None and not is_loopback(host) and not keys and not insecure:
         raise ValueError(
             f"{host} can be reached from other machines, and no API key is set: anybody could use"

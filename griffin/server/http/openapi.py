@@ -1,5 +1,4 @@
-"""The server's OpenAPI 3.1 document, made of the Structs that the bodies are read into and written
-from."""
+"""The server's OpenAPI 3.1 document, made of the Structs of bodies and answers."""
 
 from __future__ import annotations
 

@@ -53,8 +53,7 @@ def bound_to_path(path: Path) -> UnixListener:
 
 
 def _listened_at(path: Path) -> bool:
-    """Return whether somebody listens at a socket; one too busy to answer, or another user's,
-    counts, too."""
+    """Return whether somebody listens at a socket; one that is busy or another user's counts."""
     with socket.socket(socket.AF_UNIX) as asking:
         asking.setblocking(False)
         try:

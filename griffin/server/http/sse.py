@@ -34,6 +34,5 @@ def comment(text: str) -> bytes:
 
 
 def error(problem: ApiError) -> bytes:
-    """Write a failure in the middle of a stream; the official client raises it. The stream ends
-    after it."""
+    """Write a failure that ends a stream; the official client raises it."""
     return data(problem.object())

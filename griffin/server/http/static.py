@@ -1,5 +1,4 @@
-"""The chat page, from memory: a few files known by name, so that no path of a request is ever
-opened."""
+"""The chat page, from memory: files known by name; no path of a request is opened."""
 
 from __future__ import annotations
 
@@ -76,8 +75,7 @@ class File:
 
 
 def read_page() -> Mapping[str, File]:
-    """Read the page and return its files by the paths of their URLs: "/" is index.html, others
-    /page/NAME.
+    """Read the page; return its files by paths of URLs: "/", and /page/NAME for the others.
 
     The page says nothing about anybody, so no key is asked for it; it asks for one itself if it
     needs one.
@@ -100,8 +98,7 @@ def read_page() -> Mapping[str, File]:
 
 
 class ChatPage:
-    """The page as an ASGI application, for whoever wants to mount it. files: what it serves, by
-    path."""
+    """The page as an ASGI application, to be mounted anywhere. files: by path."""
 
     def __init__(self) -> None:
         self.files = read_page()

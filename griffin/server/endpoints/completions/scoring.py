@@ -29,9 +29,9 @@ def score_prompt(
 ) -> list[TokenScore | None]:
     """Return the scores of a prompt's tokens, None for the first, which nothing precedes.
 
-    alternatives: how many of the most probable tokens beside each. stop: set, it raises Cancelled
-                  before the
-    next chunk. Log-probabilities are over the tokenizer's ids, as the engine's are.
+    alternatives: how many of the most probable tokens to give beside each.
+    stop:         when it is set, Cancelled is raised before the next chunk.
+    Log-probabilities are over the tokenizer's ids, as the engine's are.
     """
     model, size = llm.model, llm.tokenizer.vocab_size
     scores: list[TokenScore | None] = [None]
