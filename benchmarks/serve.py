@@ -85,9 +85,8 @@ def _asked(
             )
             length = prompts["tokens"]
             told: dict[str, Told] = {}
-            for program in (
-                (ENGINE, SERVER) if number % 2 else (SERVER, ENGINE)
-            ):  # what drifts hits both
+            # What drifts hits both.
+            for program in (ENGINE, SERVER) if number % 2 else (SERVER, ENGINE):
                 if program == ENGINE:
                     told[ENGINE] = Told(**worker.ask("alone", clients=clients, tokens=plan.tokens))
                 else:

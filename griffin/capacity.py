@@ -221,9 +221,8 @@ def working_bytes(config: GriffinConfig, dtype: torch.dtype, rows: int, chunk: i
     kv = config.num_kv_heads * config.head_dim
     piece = chunk * (3 * config.mlp_width + 8 * config.width + 6 * config.lru_width) * wide
     piece += 2 * config.num_heads * chunk * keys * wide + 4 * keys * kv * dtype.itemsize
-    logits = (
-        3 * rows * config.vocab_size * wide + 6 * config.vocab_size * 8
-    )  # the rows', and one sampler's
+    # The rows', and one sampler's.
+    logits = 3 * rows * config.vocab_size * wide + 6 * config.vocab_size * 8
     return piece + logits
 
 

@@ -74,9 +74,8 @@ def load(
         )
     model = checkpoints.load_model(source, dtype=dtype, device=place, quantize=quantize)
 
-    def weights() -> (
-        str
-    ):  # opened anew: nothing stays mapped for a digest that may never be asked for
+    # Opened anew: nothing stays mapped for a digest that may never be asked for.
+    def weights() -> str:
         return checkpoints.open(bundled(path_or_repo), config=config, revision=revision).digest()
 
     return LLM(

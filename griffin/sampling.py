@@ -317,11 +317,8 @@ def _nucleus(logits: Tensor, best: Tensor, params: SamplingParams) -> Tensor:
     # the others.
     places = (weights >= (total - goal) / len(weights)).nonzero().squeeze(1)
     some = logits[places]
-    near, above, before = (
-        some,
-        0.0,
-        0,
-    )  # where the last of the nucleus is; mass and count of those above that
+    # Where the last of the nucleus is; mass and count of those above that.
+    near, above, before = some, 0.0, 0
     while len(near) > _FEW:
         upper = near > (near.min() + near.max()) / 2
         mass = float(_weights(near[upper], best, params.temperature).double().sum())

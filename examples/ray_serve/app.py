@@ -96,7 +96,6 @@ def load(given: dict[str, str]) -> App:
         hosts=Hosts.bound_to("localhost", names),
         **options,
     )
-    service.replica = (
-        serve.get_replica_context().replica_id.unique_id
-    )  # clients see it in x-griffin-replica
+    # Clients see it in x-griffin-replica.
+    service.replica = serve.get_replica_context().replica_id.unique_id
     return App(service)

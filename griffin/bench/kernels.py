@@ -18,9 +18,8 @@ from griffin.ops.dispatch import IMPLEMENTATIONS
 from griffin.ops.rg_lru import Gate
 
 _SLOW = "reference"  # loops over time in Python; nothing to learn from its speed
-Case = tuple[
-    Callable[[], Any], float, int, str
-]  # run, bytes, tokens, what bounds it: "read" or "copy"
+# Run, bytes, tokens, what bounds it: "read" or "copy".
+Case = tuple[Callable[[], Any], float, int, str]
 
 
 class Kernels:

@@ -19,16 +19,16 @@ class Measurement:
     what:       "decode", "prefill", "engine", "load", "conversation, cold", ... or a kernel's name.
     program:    "griffin", or the rival's name.
     threads, batch, context: CPU threads, sequences at once, tokens each had read when the clock
-                             started (for
-                a prefill: how many it read).
+                started (for a prefill: how many it read).
     samples:    tokens/s of each round, all sequences together; `tokens_per_second` is their median.
     seconds:    of one token (or of the whole, for "load" and "resume"); the median.
     bytes_per_token, operations_per_token: what has to move and be multiplied, from the tensors
-    themselves. read_bytes_per_second, operations_per_second: the machine's rates, measured in the
-    same run. limit_tokens_per_second: the most those rates allow; None where no rate was measured.
+                themselves.
+    read_bytes_per_second, operations_per_second: the machine's rates, measured in the same run.
+    limit_tokens_per_second: the most those rates allow; None where no rate was measured.
     ratio:      tokens_per_second / limit_tokens_per_second.
     resident_bytes, peak_resident_bytes: of the program's process, now and at most during this
-    measurement.
+                measurement.
     """
 
     what: str

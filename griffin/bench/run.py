@@ -183,9 +183,8 @@ class Bench:
         rows: of the matrix product that bounds it; None where the bytes alone do.
         """
         read = self.rate(f"read, {self.plan.threads} threads")
-        if (
-            runner.reads
-        ):  # what it was while this program ran: on a shared machine it comes and goes
+        # What it was while this program ran: on a shared machine it comes and goes.
+        if runner.reads:
             read = statistics.median(runner.reads)
         product = None
         if rows is not None:

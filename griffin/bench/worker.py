@@ -200,9 +200,8 @@ class Runner:
 def answer_requests(runner: object) -> None:
     """Carry out what is asked on standard input, by methods of an object, until there is no
     more."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_DFL
-    )  # Ctrl-C ends a worker at once; its parent tells the user
+    # Ctrl-C ends a worker at once; its parent tells the user.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     for line in sys.stdin:

@@ -70,9 +70,8 @@ class SafetensorsSource:
             self._mappings[entry.file] = storage
         raw = torch.empty(0, dtype=torch.uint8).set_(storage, entry.offset, (entry.size,))  # pyright: ignore
         if entry.offset % entry.dtype.itemsize:
-            raw = (
-                raw.clone()
-            )  # a header of odd length: the values are not where a processor may read them
+            # A header of odd length: the values are not where a processor may read them.
+            raw = raw.clone()
         return raw.view(entry.dtype).view(entry.shape)
 
     def release(self) -> None:

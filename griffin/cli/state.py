@@ -359,13 +359,8 @@ def _about_file(info: StateInfo) -> dict[str, Any]:
 def _about_turn(number: int, turn: Turn | TurnRecord) -> dict[str, Any]:
     about = {"number": number, "role": turn.role, "text": turn.text, "tokens": turn.tokens}
     about |= {"created": turn.created, "chain": turn.chain}
-    for name in (
-        "number",
-        "parent",
-        "nbytes",
-        "restorable",
-        "stats",
-    ):  # what only those of a store have
+    # What only those of a store have.
+    for name in ("number", "parent", "nbytes", "restorable", "stats"):
         if hasattr(turn, name):
             about[name] = getattr(turn, name)
     return about

@@ -266,10 +266,8 @@ class Core:
                 self.batch.fork(first, row)
                 continue
             if kept is None:
-                kept, reader.reserved = (
-                    Kept(self.batch.take(first)),
-                    False,
-                )  # the place is its own now
+                # The place is its own now.
+                kept, reader.reserved = Kept(self.batch.take(first)), False
                 kept.users = 0
             kept.users += 1
             row.kept = kept

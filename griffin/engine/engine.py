@@ -285,9 +285,8 @@ class Engine:
                 raise RuntimeError(
                     "the engine runs already" if not self._closed else "the engine is closed"
                 )
-            context = (
-                contextvars.copy_context()
-            )  # the choice of implementations is a context variable
+            # The choice of implementations is a context variable.
+            context = contextvars.copy_context()
             self._thread = threading.Thread(
                 target=context.run, args=(self._run,), name="griffin-engine", daemon=True
             )

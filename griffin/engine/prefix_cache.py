@@ -82,22 +82,19 @@ class PrefixCache:
         self._fingerprint = model_fingerprint
         self._own = CHECKPOINT + recurrent_bytes(config, dtype)
         self._token = span_bytes(config, dtype)
-        self._usual = (
-            self._token + (self._own + NODE + BLOCK) / every
-        )  # bytes a token costs on average
+        # Bytes a token costs on average.
+        self._usual = self._token + (self._own + NODE + BLOCK) / every
         self._state_bytes = State.zeros(config, 1, dtype=dtype, device="meta").nbytes
         self._tree = Tree(every)
         # A small part is set apart for what explains misses and spares hashing; the rest is for
         # states.
         self._aside = max_bytes // 128
         self._room = max_bytes - 2 * self._aside
-        self._ghosts: dict[
-            bytes, bytes
-        ] = {}  # whole block's key -> tail of the checkpoint evicted last there
+        # Whole block's key -> tail of the checkpoint evicted last there.
+        self._ghosts: dict[bytes, bytes] = {}
         self._trail: tuple[bytes, list[bytes]] = b"", [b""]  # the sequence that was hashed last
-        self._order: list[
-            tuple[float, int, Checkpoint]
-        ] = []  # a heap; entries of an old score are void
+        # A heap; entries of an old score are void.
+        self._order: list[tuple[float, int, Checkpoint]] = []
         self._pushes = 0
         self._time = 0  # bytes ever added: the clock of recency
         self._finds = self._hits = self._reused = self._evicted = 0
@@ -145,10 +142,9 @@ class PrefixCache:
         """Keep the state, one row, that has read exactly `ids` as one document.
 
         Copies what is new: the recurrent part, and keys and values that no kept checkpoint of the
-                            same
-        beginning has. What is known already is only marked as used. What is larger than the bound,
-        or has read nothing, is not kept. Raises ValueError for a state of another model, or after
-        another number of tokens.
+        same beginning has. What is known already is only marked as used. What is larger than the
+        bound, or has read nothing, is not kept. Raises ValueError for a state of another model, or
+        after another number of tokens.
         """
         self._check(ids, state)
         if not len(ids):
@@ -290,9 +286,8 @@ class PrefixCache:
         self._ghosts[key] = b"" if node.key else node.ids
         while len(self._ghosts) > min(GHOSTS, self._aside // GHOST):
             del self._ghosts[next(iter(self._ghosts))]
-        if (
-            above is not None
-        ):  # more blocks may be its own now, and it is worth less for so many bytes
+        # More blocks may be its own now, and it is worth less for so many bytes.
+        if above is not None:
             self._rank(above)
 
     def _score(self, checkpoint: Checkpoint) -> float:

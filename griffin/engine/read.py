@@ -10,9 +10,8 @@ from torch import Tensor
 from griffin.engine.request import check_ids
 from griffin.model import Griffin, State
 
-CHUNK = (
-    512  # tokens a call reads: large enough for matrix products, small enough to stay in the cache
-)
+# Tokens a call reads: large enough for matrix products, small enough to stay in the cache.
+CHUNK = 512
 
 
 def read(

@@ -48,11 +48,8 @@ def init_std(name: str, config: GriffinConfig) -> float:
         return math.sqrt(config.num_gate_blocks / config.lru_width)
     if kind == "conv_1d":
         return math.sqrt(0.01 / config.conv_width)
-    if kind in (
-        "linear_out",
-        "o_proj",
-        "down_proj",
-    ):  # what a block adds to the stream shrinks with depth
+    # What a block adds to the stream shrinks with depth.
+    if kind in ("linear_out", "o_proj", "down_proj"):
         fan_in = {
             "linear_out": config.lru_width,
             "o_proj": config.width,

@@ -85,9 +85,8 @@ class State:
         dtype is the model's: of the convolution's inputs, keys and values. The recurrence's state
         is float32 (float64 for a float64 model).
         """
-        if (
-            torch.device(device).type == "cpu"
-        ):  # in large pages, which a token's attention reads sooner
+        # In large pages, which a token's attention reads sooner.
+        if torch.device(device).type == "cpu":
             state = cls.zeros(config, batch, dtype=dtype, device="meta")
             each = [state.pos, *(t for layer in state.layers for t in layer)]
             made = iter(ops.zeros_together(each))

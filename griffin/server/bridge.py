@@ -84,9 +84,8 @@ class Run:
         self.why = ""
         self.started = time.perf_counter()
         self._bridge = bridge
-        self._lock = (
-            threading.Lock()
-        )  # a sink may be called before `submit` has returned its ticket
+        # A sink may be called before `submit` has returned its ticket.
+        self._lock = threading.Lock()
         self._waiter: asyncio.Future[bool] | None = None
         self._unsettled = sum(len(job.writers) for job in jobs)
 

@@ -198,9 +198,8 @@ async def stream(
             written = b"" if pieces else sse.KEEPALIVE
         written = await end()
     except ApiError as error:
-        exchange.extra["x-griffin-failed"] = (
-            error.code or "bug"
-        )  # for the log; headers are long gone
+        # For the log; headers are long gone.
+        exchange.extra["x-griffin-failed"] = error.code or "bug"
         written = fail(error)
     if written:
         await exchange.write(written)

@@ -43,9 +43,8 @@ def problems(folder: Folder) -> Iterator[str]:
         for place in ("head", "tip"):
             if row[place] is not None and row[place] not in turns:
                 yield f"{what}: its {place} is a turn it does not have"
-        fresh = [
-            turn for key, turn in turns.items() if key not in checked
-        ]  # forks share the others
+        # Forks share the others.
+        fresh = [turn for key, turn in turns.items() if key not in checked]
         checked |= turns.keys()
         numbers = {turn.number: turn for turn in turns.values()}
         for turn in fresh:

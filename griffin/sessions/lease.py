@@ -74,9 +74,8 @@ def in_use(path: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        if not os.fstat(
-            handle
-        ).st_size:  # given back in order, which most are: nobody is disturbed by looking
+        # Given back in order, which most are: nobody is disturbed by looking.
+        if not os.fstat(handle).st_size:
             return False
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

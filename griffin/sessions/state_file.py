@@ -29,9 +29,8 @@ from griffin.sessions.turn_file import check_finite, check_state
 
 FORMAT = "griffin-portable-state"
 VERSION = "1"
-_LARGEST = (
-    1 << 30
-)  # bytes of a state we are willing to build for a file that only vouches for itself
+# Bytes of a state we are willing to build for a file that only vouches for itself.
+_LARGEST = 1 << 30
 
 
 def save_state_file(path: str | Path, info: StateInfo, state: State | None) -> int:

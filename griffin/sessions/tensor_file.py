@@ -31,9 +31,7 @@ _DTYPES = {
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _BLANK = "0" * 32  # stands for the digest while the header is hashed
-_USUAL_HEADER = (
-    4096  # bytes that are read at once to have it; that of a turn is there with one call
-)
+_USUAL_HEADER = 4096  # bytes that are read at once to have it; enough for that of a turn
 _LONGEST_HEADER = 64 << 20  # bytes; a transcript of a million words is a tenth of it
 
 

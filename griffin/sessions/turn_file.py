@@ -100,9 +100,8 @@ def read_state(
         "k": [memory_of(ring.k) for ring in rings],
         "v": [memory_of(ring.v) for ring in rings],
     }
-    width = (
-        config.num_kv_heads * config.head_dim * dtype.itemsize
-    )  # bytes of a position in each of them
+    # Bytes of a position in each of them.
+    width = config.num_kv_heads * config.head_dim * dtype.itemsize
     for number, blob in enumerate(blobs):
         assert blob.name is not None
         with folder.read(blob.name) as file:
@@ -118,9 +117,8 @@ def read_state(
                 ]
                 for name, layers in memory.items():
                     places = [[layer[run] for run in runs] for layer in layers]
-                    if (
-                        blob.start < start
-                    ):  # what the window has left behind is read for its checksum only
+                    # What the window has left behind is read for its checksum only.
+                    if blob.start < start:
                         for layer in places:
                             layer.insert(0, memoryview(bytearray((start - blob.start) * width)))
                     file.read_into(name, list(chain(*places)))

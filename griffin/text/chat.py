@@ -74,22 +74,23 @@ class Chat:
         """Turn a conversation into ids, BOS first, exactly once.
 
         add_generation_prompt: end with the opening of the model's turn; the last message must then
-                               be the
-        user's. Raises ValueError naming the message for an unknown role or key, contents that are
-        not text, a system message that is not the first, roles that do not alternate.
+                               be the user's.
+        Raises ValueError naming the message for an unknown role or key, contents that are not text,
+        a system message that is not the first, roles that do not alternate.
         """
         segments = self._segments(_checked(messages, add_generation_prompt), add_generation_prompt)
         return [self.tokenizer.bos_id, *self._ids(segments)]
 
     def turn_ids(self, message: Message, first: bool = False, closed: bool = False) -> list[int]:
-        """Turn one new user message into the ids that continue a conversation, up to the model's
-        turn.
+        """Turn one new user message into the ids that continue a conversation.
 
-        first: nothing was read yet; BOS comes first. Otherwise the model's reply was read last, and
-               the ids
-        begin by closing its turn; closed: its last token was the one that ends a turn, already
-        read. `ids(past)`, the reply's ids and `turn_ids(new)` in a row are the ids of the whole
-        conversation. Raises ValueError as `ids` does, or if the message is not the user's.
+        They end with the opening of the model's turn. `ids(past)`, the reply's ids and
+        `turn_ids(new)` in a row are the ids of the whole conversation.
+
+        first:  nothing was read yet; BOS comes first. Otherwise the model's reply was read last,
+                and the ids begin by closing its turn.
+        closed: its last token was the one that ends a turn, already read.
+        Raises ValueError as `ids` does, or if the message is not the user's.
         """
         checked = _checked([message], True)
         if first:

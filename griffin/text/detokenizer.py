@@ -15,9 +15,8 @@ class StreamDetokenizer:
     does not grow with the stream.
 
     stopped: the stop string that was met, or None. Ids pushed after it give "".
-    offset: characters of decoded text so far, held-back ones included: read before `push`, it is
-            where that
-    token's text begins.
+    offset:  characters of decoded text so far, held-back ones included: read before `push`, it is
+             where that token's text begins.
     """
 
     def __init__(
@@ -77,9 +76,8 @@ class _Matcher:
     def __init__(self, stop: str) -> None:
         self.stop = stop
         self.matched = 0
-        self._shorter = [0] * len(
-            stop
-        )  # by matched length - 1: the next shorter match that is also a suffix
+        # By matched length - 1: the next shorter match that is also a suffix.
+        self._shorter = [0] * len(stop)
         length = 0
         for index in range(1, len(stop)):
             while length and stop[index] != stop[length]:

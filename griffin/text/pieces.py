@@ -89,9 +89,9 @@ class TextSource:
 class Pieces:
     """The ids of a long text, BOS first, one list after another.
 
-    characters: encoded so far. hard_cuts: places where a text had to be cut with no proof that its
-                ids there
-    are those of the whole (more than a million characters without a safe place).
+    characters: encoded so far.
+    hard_cuts:  places where a text had to be cut with no proof that its ids there are those of the
+                whole (more than a million characters without a safe place).
     """
 
     def __init__(self, tokenizer: Tokenizer, source: Iterator[str]) -> None:

@@ -21,9 +21,8 @@ def open_sentencepiece(
     Raises ValueError naming the file if it is no such model, ImportError if the extra is missing.
 
     How the guarantee is made: Gemma's turn tokens are "user defined" in the file, which the library
-                               finds in
-    plain text. In the copy that goes to the library they are of type "control", which it never
-    finds there.
+    finds in plain text. In the copy that goes to the library they are of type "control", which it
+    never finds there.
     """
     try:
         import sentencepiece

@@ -156,9 +156,8 @@ class ChatTemplate:
                 pieces.append(piece)
         except TemplateError:
             raise
-        except (
-            Exception
-        ) as error:  # a template is a program: it can fail with whatever a program can
+        # A template is a program: it can fail with whatever a program can.
+        except Exception as error:
             raise TemplateError(
                 f"the checkpoint's chat template fails ({type(error).__name__}: {error})"
             ) from error
@@ -274,9 +273,8 @@ class _Environment(ImmutableSandboxedEnvironment):
             self._check_arguments((*args, *kwargs.values()))
             return self.bounded(function(*args, **kwargs))
 
-        limited.__dict__.update(
-            getattr(function, "__dict__", {})
-        )  # jinja2 keeps there which filters want its context
+        # Jinja2 keeps there which filters want its context.
+        limited.__dict__.update(getattr(function, "__dict__", {}))
         return limited
 
     def _check_arguments(self, arguments: Iterable[Any]) -> None:

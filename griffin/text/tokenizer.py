@@ -119,9 +119,9 @@ class Tokenizer:
     def encode(self, text: str, bos: bool = True, allow_control: bool = False) -> list[int]:
         """Turn text into ids.
 
-        bos: put BOS first, exactly once. allow_control: let names such as "<end_of_turn>" in the
-             text become
-        their control tokens; only for text you wrote yourself. Without it they are ordinary text.
+        bos: put BOS first, exactly once.
+        allow_control: let names such as "<end_of_turn>" in the text become their control tokens;
+                       only for text you wrote yourself. Without it they are ordinary text.
         Raises ValueError for text that is not Unicode (lone surrogates).
         """
         try:

@@ -26,9 +26,8 @@ def open_tokenizer_json(
     Raises ValueError, naming the file and the entry, for anything that is not such a file.
 
     How the guarantee is made: in the copy that goes to the library, each control token is renamed,
-                               in the
-    vocabulary and among the added tokens, to a random name of 128 bits that nobody can type, and
-    every merge that would build or use one is left out. Ids and sizes stay as they are.
+    in the vocabulary and among the added tokens, to a random name of 128 bits that nobody can type,
+    and every merge that would build or use one is left out. Ids and sizes stay as they are.
     """
     spec = read_json(path)
     model = spec.get("model") if isinstance(spec, dict) else None

@@ -115,9 +115,8 @@ class Trainer:
         self.optimizer.zero_grad()
         for batch in batches:
             nats, _ = row_nats(self.model, batch.rows(slice(None), self.device), self.dtype)
-            (
-                nats / count
-            ).backward()  # every target of the step weighs the same, whatever its micro-batch
+            # Every target of the step weighs the same, whatever its micro-batch.
+            (nats / count).backward()
             total += float(nats.detach())
         norm = self._clip()
         if not (math.isfinite(total) and math.isfinite(norm)):

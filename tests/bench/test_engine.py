@@ -91,9 +91,8 @@ def test_a_conversation_is_gone_on_with_in_every_way(folder, here, cold, read):
 
 def test_a_conversation_that_was_not_read_to_its_end_is_where_it_would_be(ours, tmp_path):
     talk = Talk(ours, tmp_path / "a")
-    assert (
-        talk.begin(201, 5)["tokens"] == 41
-    )  # a window of 32 at least, and 160 are five turns of the ring
+    # A window of 32 at least, and 160 are five turns of the ring.
+    assert talk.begin(201, 5)["tokens"] == 41
     seconds, token = talk.by_cache(7, 1)
     assert seconds > 0 and talk.by_session(7, 1)[1] == token
     again = Talk(ours, tmp_path / "a")

@@ -118,9 +118,8 @@ def restore(folder: Path) -> dict[str, Any]:
 def test_their_flax_code_reads_ours(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "griffin.checkpoints.deepmind_flax._CHUNK", 1000
-    )  # several chunks, the last one short
+    # Several chunks, the last one short.
+    monkeypatch.setattr("griffin.checkpoints.deepmind_flax._CHUNK", 1000)
     checkpoints.convert(saved, tmp_path / "flax", "deepmind-flax")
     tree = restore(tmp_path / "flax")
     jax = pytest.importorskip("jax")

@@ -88,9 +88,8 @@ def kill_often(folder: Path, home: Path, times: int) -> None:
         name = chance.choice(NAMES)
         twin, message = twins[name], f"message {cycle}"
         chat = Chat(*options, "--session", name)
-        if (
-            early := chance.random() < 1 / 3
-        ):  # at any moment of a short answer, its keeping included
+        # At any moment of a short answer, its keeping included.
+        if early := chance.random() < 1 / 3:
             chat.type(message)
             chat.wait_for(chance.randint(1, 3))
             time.sleep(chance.uniform(0, 0.03))

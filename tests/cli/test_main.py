@@ -94,12 +94,8 @@ def test_ctrl_c_ends_with_130_and_no_traceback(run, failing):
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_ctrl_c_while_generating(folder):
     command = [sys.executable, "-c", _MAIN, "generate", "--model", str(folder), "--threads", "1"]
-    command += [
-        "--logit-bias",
-        "1=-100",
-        "--logit-bias",
-        "6=-100",
-    ]  # neither EOS nor <end_of_turn> ends it
+    # Neither EOS nor <end_of_turn> ends it.
+    command += ["--logit-bias", "1=-100", "--logit-bias", "6=-100"]
     command += ["--max-tokens", "100000", "x"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:

@@ -169,8 +169,7 @@ def soak(seconds: float, seed: int = 0, *, log: bool = False) -> None:
     """Play rounds for so long, with and without packed weights, stepped and on a thread.
 
     Plain bfloat16 is left out: torch's product with a matrix of few outputs now and then rounds a
-                                row of a
-    short call otherwise than the same row of a longer one.
+    row of a short call otherwise than the same row of a longer one.
     """
     chance = random.Random(seed)
     packed = [

@@ -54,9 +54,8 @@ def test_finds_what_an_oracle_finds(every: int, count: int) -> None:
             expected = "diverges after {} tokens" if further else "nothing known beyond {} tokens"
             assert hit.reason == expected.format(common)
         stops = (*range(every, len(ids), every), *ends, len(ids))
-        put.update(
-            data[: 4 * n] for n in stops if n > hit.tokens
-        )  # what was not read cannot be put
+        # What was not read cannot be put.
+        put.update(data[: 4 * n] for n in stops if n > hit.tokens)
         begun.update(data[: 4 * n] for n in range(1, len(ids) + 1))
         if number == 100:
             audit(cache)
@@ -123,9 +122,8 @@ def test_keys_and_values_are_copied_once() -> None:
         cache.put(ids[:stop], state)
         sizes.append(cache.nbytes - before)
     root = NODE + 2 * 112 + 16  # and the first ids hashed, beside
-    step = (
-        NODE + CHECKPOINT + BLOCK + 4 * 16 + 16
-    )  # a block of 16 bytes a token, a recurrent part of 16
+    # A block of 16 bytes a token, a recurrent part of 16.
+    step = NODE + CHECKPOINT + BLOCK + 4 * 16 + 16
     assert sizes[0] == step + root
     assert sizes[1:] == [step + 16 + 112] * 9
     assert cache.counts.blocks == 10
@@ -137,9 +135,8 @@ def test_keys_and_values_are_copied_once() -> None:
     other.put(ids, read(ids, [40])[0])  # alone: the window's ten positions, of three blocks
     assert other.counts.blocks == 3
     assert sum(block.span.nbytes for c in checkpoints(other) for block in c.blocks) == 10 * 16
-    other.put(
-        ids[:36], read(ids, [36])[0]
-    )  # needs positions 26 to 30 too; the block 28 to 32 from its start
+    # Needs positions 26 to 30 too; the block 28 to 32 from its start.
+    other.put(ids[:36], read(ids, [36])[0])
     assert other.counts.blocks == 4
     audit(other)
     assert_states_equal(other.find([*ids[:36], 9]).state, read(ids, [36])[0])

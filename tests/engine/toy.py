@@ -32,9 +32,8 @@ CONFIG = GriffinConfig(
 def make_model(config: GriffinConfig = CONFIG) -> Griffin:
     torch.manual_seed(0)
     model = Griffin(config).eval().requires_grad_(False)
-    for (
-        parameter
-    ) in model.parameters():  # sharper than the initial values, so that a wrong state shows
+    # Sharper than the initial values, so that a wrong state shows.
+    for parameter in model.parameters():
         parameter.mul_(2).add_(0.05 * torch.randn_like(parameter))
     return model
 

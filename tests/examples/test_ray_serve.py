@@ -89,9 +89,8 @@ def test_a_session_moves_and_a_replica_is_killed(served, llm):
     answers = [say(url, message) for message in SAID]
     assert [text for text, _ in answers] == talk(llm, *SAID)
     said = list(SAID)
-    while (
-        len({replica for _, replica in answers}) < 2
-    ):  # Ray chooses at random, of the two with least to do
+    # Ray chooses at random, of the two with least to do.
+    while len({replica for _, replica in answers}) < 2:
         said.append(f"more {len(said)}")
         answers.append(say(url, said[-1]))
         assert len(said) < 60

@@ -47,9 +47,8 @@ def test_every_field_changes_the_output(field: str) -> None:
     if {n: p.shape for n, p in base.named_parameters()} == {
         n: p.shape for n, p in changed.named_parameters()
     }:
-        changed.load_state_dict(
-            base.state_dict()
-        )  # equal weights: the field alone makes the difference
+        # Equal weights: the field alone makes the difference.
+        changed.load_state_dict(base.state_dict())
         assert not torch.allclose(changed(tokens)[0], expected, atol=1e-4)
     else:
         with pytest.raises(RuntimeError):

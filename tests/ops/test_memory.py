@@ -33,9 +33,8 @@ def test_a_block_goes_with_its_last_piece() -> None:
     before = resident()
     pieces = [ops.allocate((8 << 20,)).fill_(1) for _ in range(24)]
     full = resident()
-    assert (
-        full - before > 90 << 20
-    )  # of 192 MiB; elsewhere in the process memory may go back meanwhile
+    # Of 192 MiB; elsewhere in the process memory may go back meanwhile.
+    assert full - before > 90 << 20
     del pieces
     gc.collect()
     assert full - resident() > 90 << 20, "all but the block that is filled now"

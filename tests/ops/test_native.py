@@ -92,9 +92,8 @@ def test_sequences_equal_the_reference(
 
 
 @pytest.mark.parametrize("chosen", SETS)
-@pytest.mark.parametrize(
-    "width", [102, 192, 768]
-)  # gates of 34, 64 and 256 inputs: the latter fill tiles
+# Gates of 34, 64 and 256 inputs: the latter fill tiles.
+@pytest.mark.parametrize("width", [102, 192, 768])
 @pytest.mark.parametrize("op", OPS)
 def test_cuts_threads_and_company_do_not_change_a_bit(
     op: str, width: int, chosen: str, threads: None

@@ -78,9 +78,8 @@ def test_twins(
             got = ops.packed_linear(x, packed, bias, torch.float32)
             rounded = ops.packed_linear(x, packed, bias)
     scale = x.float().abs().amax(1, keepdim=True) * unpack(packed).abs().sum(1) + 1
-    close = (
-        1e-2 if name == "eager" and dtype == torch.bfloat16 else CLOSE
-    )  # torch rounds weights and sums
+    # Torch rounds weights and sums.
+    close = 1e-2 if name == "eager" and dtype == torch.bfloat16 else CLOSE
     assert ((got - want).abs() <= close * scale).all()
     if name == "native":
         assert torch.equal(rounded, got.to(dtype))

@@ -117,9 +117,8 @@ def test_killed_between_any_two_steps_of_a_commit(tmp_path, monkeypatch):
             for name, call in real.items():
                 monkeypatch.setattr(os, name, lambda *a, call=call, **k: (step(), call(*a, **k))[1])
             monkeypatch.setattr(Path, "replace", lambda *a: (step(), real_rename(*a))[1])
-            store.folder.index._connection.set_trace_callback(
-                lambda _: step()
-            )  # each statement of sqlite
+            # Each statement of sqlite.
+            store.folder.index._connection.set_trace_callback(lambda _: step())
             say(session, turn_ids(2))
 
     outcomes = []

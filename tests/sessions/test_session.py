@@ -323,10 +323,8 @@ def test_files_hold_what_a_turn_added_and_no_more(session, store):
         return store.usage().nbytes - before
 
     say(session, list(range(40)))
-    kv_per_token = (
-        2 * 2 * 4 * 4 + 4
-    )  # two layers' keys and values of one head of 4 floats, and the id
-    assert added(list(range(12))) - added([1, 2]) == pytest.approx(
-        10 * kv_per_token, abs=60
-    )  # header, text
+    # Two layers' keys and values of one head of 4 floats, and the id.
+    kv_per_token = 2 * 2 * 4 * 4 + 4
+    # Header, text.
+    assert added(list(range(12))) - added([1, 2]) == pytest.approx(10 * kv_per_token, abs=60)
     assert added(list(range(60))) < added(list(range(30))) + 30 * 4 + 60  # a window is the most

@@ -74,9 +74,8 @@ def test_round_trip(tmp_path, kind, dtype):
         pending = min(length, chance.choice([1, 3]))
         info = info_of(tokens, pending, fingerprint=mark, config=config)
         state = fake_state(tokens[: length - pending], config, mark.torch_dtype)
-        assert (
-            save_state_file(path, info, state) == path.stat().st_size
-        )  # in place of the one before
+        # In place of the one before.
+        assert save_state_file(path, info, state) == path.stat().st_size
         assert path.stat().st_mode & 0o777 == 0o600
         for given_mark in (mark, None):
             found, back = load_state_file(path, given_mark)

@@ -33,12 +33,8 @@ def test_the_quota_takes_the_longest_unused_and_never_an_open_one(tmp_path):
         age(store, "a", 1000)
         with begin(store, "e") as session:
             say(session, list(range(30)))
-        assert [info.name for info in store.list()] == [
-            "e",
-            "d",
-            "c",
-            "a",
-        ]  # b went, not a, which is open
+        # The one that went is b, not a, which is open.
+        assert [info.name for info in store.list()] == ["e", "d", "c", "a"]
         assert store.usage().nbytes <= 4 * one + 100
         assert holds(held, list(range(30)))
         assert store.check() == ()

@@ -12,8 +12,7 @@ _FORM = re.compile(r"(\d{1,19}(?:\.\d{1,19})?) ?([KMGT]?)(|B|iB)", re.ASCII | re
 
 
 class Size(click.ParamType):
-    """Bytes: 16G and 16GiB are 16 x 2^30, 16GB is 16 x 10^9, a bare number counts bytes. Above
-    0."""
+    """Bytes above 0: 16G and 16GiB are 16 x 2^30, 16GB is 16 x 10^9, a bare number counts bytes."""
 
     name = "size"
 

@@ -13,12 +13,10 @@ from griffin.capacity import plan
 from griffin.model import Griffin, GriffinConfig, State
 from griffin.quant import quantize_model
 
-LEAST = (
-    192 << 20
-)  # bytes of weights: more than the caches hold, so that each step reads them from memory
-MOST_ROWS = (
-    64  # that are tried; more take longer in proportion, for then it is products that take the time
-)
+# Bytes of weights: more than the caches hold, so that each step reads them from memory.
+LEAST = 192 << 20
+# That are tried; more take longer in proportion, for then it is products that take the time.
+MOST_ROWS = 64
 _IDS = 4096  # rows of the embedding
 _SECONDS = 0.3
 

@@ -15,9 +15,7 @@ class Window(NamedTuple):
     call."""
 
     size: int  # a query sees itself and this many tokens before it
-    segment: (
-        Tensor  # (B, T) int64  document of each token, counted from 0 = the one the ring belongs to
-    )
+    segment: Tensor  # (B, T) int64  document of each token; 0 is the one the ring belongs to
     pad: Tensor  # (B, T) bool  left padding
     position: Tensor  # (B, T) int64  position in the document
     slot_position: Tensor  # (B, S) int64  position held by each ring slot, negative if none

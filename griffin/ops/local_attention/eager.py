@@ -78,9 +78,8 @@ def _blocks(
         padded = functional.pad(x, [0, 0] * (x.dim() - 2) + [0, short], value=value)
         return padded.unflatten(1, (count, size))
 
-    def paired(
-        new: Tensor, old: Tensor
-    ) -> Tensor:  # each block with the one before it: (B, count, 2 S, ...)
+    # Each block with the one before it: (B, count, 2 S, ...).
+    def paired(new: Tensor, old: Tensor) -> Tensor:
         return torch.cat([torch.cat([old[:, None], new[:, :-1]], dim=1), new], dim=2)
 
     nothing = torch.zeros_like(k[:, :1]).expand(-1, size, -1, -1)

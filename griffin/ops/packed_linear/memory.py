@@ -49,9 +49,8 @@ class _Pages:
 
 _lock = threading.Lock()
 _block: _Pages | None = None  # the last one
-if hasattr(
-    os, "register_at_fork"
-):  # a child must not find it locked by a thread that it does not have
+# A child must not find it locked by a thread that it does not have.
+if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
     )

@@ -56,10 +56,8 @@ class Peers:
                         answer += piece
                 finally:
                     writer.close()
-        except (
-            OSError,
-            TimeoutError,
-        ):  # it is starting, or ending, or too busy: it is told apart as silent
+        except (OSError, TimeoutError):
+            # It is starting, or ending, or too busy: it is told apart as silent.
             return None
         return answer or None
 

@@ -61,9 +61,8 @@ class Link:
 
     def ready(self) -> None:
         """Tell the supervisor that requests are taken."""
-        with suppress(
-            BrokenPipeError, ConnectionResetError
-        ):  # it is gone; the other thread ends this process
+        # It is gone; the other thread ends this process.
+        with suppress(BrokenPipeError, ConnectionResetError):
             self._line.sendall(READY)
 
     def _watch(self) -> None:

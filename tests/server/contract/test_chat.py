@@ -109,9 +109,8 @@ def test_a_stop_string_across_borders_of_tokens(live, client, llm, tokens):
     assert answer.choices[0].message.content == before and answer.choices[0].finish_reason == "stop"
     assert answer.usage.completion_tokens < 40
     chunks = client.rest(client.chat(max_tokens=40, stop=stop, stream=True))
-    assert (
-        text(chunks) == before
-    )  # no piece of the stop string got out before it was known to be one
+    # No piece of the stop string got out before it was known to be one.
+    assert text(chunks) == before
     assert chunks[-1].choices[0].finish_reason == "stop"
     assert live.idle()
 

@@ -27,9 +27,8 @@ def config(folder: Path, number: int, of: int = 3) -> ReplicaConfig:
 
 @pytest.fixture
 def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp(
-        "s"
-    )  # short: the path of a socket has room for about a hundred letters
+    # Short: the path of a socket has room for about a hundred letters.
+    return tmp_path_factory.mktemp("s")
 
 
 def test_a_config_survives_the_command_line(folder):

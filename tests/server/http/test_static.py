@@ -51,9 +51,8 @@ def test_nothing_inline_no_other_host_no_markup_from_strings():
         assert not re.search(
             r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function", text
         ), path
-        hosts = set(re.findall(r"https?://[^/\"'` ]+", text)) - {
-            "http://www.w3.org"
-        }  # a name, never asked for
+        # A name, never asked for.
+        hosts = set(re.findall(r"https?://[^/\"'` ]+", text)) - {"http://www.w3.org"}
         assert not hosts, path
 
 

@@ -71,12 +71,10 @@ def context(browser: Any) -> Iterator[Any]:
 
 @pytest.fixture
 def visit(browser: Any, context: Any, site: Site) -> Iterator[Callable[..., Any]]:
-    """Open the page in a fresh tab; in the end nothing may have been asked of anybody else, nor
-    failed.
+    """Open the page in a fresh tab; in the end nothing has failed or been asked of anybody else.
 
     page.faults: what the page's console said, its exceptions, and requests to other hosts. A test
-                 that
-    expects some clears the list.
+                 that expects some clears the list.
     """
     pages: list[Any] = []
 

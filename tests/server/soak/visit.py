@@ -190,9 +190,8 @@ class Visitor:
         try:
             await self.wire.ask("POST", f"/v1/sessions/{talk.name}/fork", {"name": name})
         except Broken:
-            forked.said = [
-                Said(s.message, s.sampling, s.heard) for s in forked.said
-            ]  # it may not be there
+            # It may not be there.
+            forked.said = [Said(s.message, s.sampling, s.heard) for s in forked.said]
             raise
         forked.made = True
         self.done["forks"] += 1

@@ -148,11 +148,12 @@ def chat_completion(
 class ChatChunks:
     """Make the chunks of one streamed chat.
 
-    head: what all of them share. include_usage: the client asked for a last chunk with the usage;
-          all others
-    then carry `usage: null`.
+    head: what all of them share.
+    include_usage: the client asked for a last chunk with the usage; all others then carry
+                   `usage: null`.
+
     For each choice: `role`, then any number of `text` and `call`, then `finish`; `usage` once after
-                     all.
+    all.
     """
 
     def __init__(self, head: Head, include_usage: bool) -> None:

@@ -127,9 +127,8 @@ class _Choice:
                 *(reader.finish() if increment.last else []),
             ]:
                 written += self._say(said, increment.tokens is not None)
-            if (
-                increment.last and self._tokens.left and not reader.called
-            ):  # those that have no character
+            # Those that have no character.
+            if increment.last and self._tokens.left and not reader.called:
                 written += sse.data(chunks.text("", self._tokens.left, index))
         if increment.finish is not None:
             reason = "tool_calls" if reader is not None and reader.whole else increment.finish

@@ -212,9 +212,8 @@ def _input(items: str | Sequence[ItemBody], limits: Limits) -> tuple[Message, ..
             text = read_content(_needed(item.output, f"{param}.output"), f"{param}.output")
             id = _needed(item.call_id, f"{param}.call_id")
             messages.append(Message("tool", text, tool_call_id=id))
-        elif (
-            item.type != "reasoning"
-        ):  # this model has none; what another one thought says nothing here
+        # This model has none; what another one thought says nothing here.
+        elif item.type != "reasoning":
             raise ApiError(
                 UNSUPPORTED,
                 f"{param} is of type {show(item.type)}; this server takes message, function_call"
