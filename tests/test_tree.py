@@ -1,7 +1,4 @@
-"""What every file keeps to: no public class name twice, no circle of imports, 400 lines at most.
-
-The exceptions are named, and each must go from here when it is none any more.
-"""
+"""What every file keeps to: no public class name twice, no circle of imports, 400 lines at most."""
 
 from __future__ import annotations
 
@@ -14,17 +11,7 @@ from tests.test_layering import modules
 
 ROOT = Path(__file__).parents[1]
 MOST = 400
-
-TWICE = {
-    *("Batch", "Checkpoint", "Progress", "Runner", "Slots"),
-}
-# What only type checkers import counts, too.
-CIRCLES = [
-    ["model.griffin", "model.init"],
-]
 LONG = {
-    "griffin/engine/engine.py",
-    "griffin/sampling.py",
     "tests/engine/test_engine.py",
     "tests/server/test_app_sessions.py",
     "tests/server/test_structured.py",
@@ -38,13 +25,14 @@ def test_no_public_class_name_twice():
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes[node.name].append(module)
     twice = {name: where for name, where in homes.items() if len(where) > 1}
-    assert twice.keys() == TWICE, twice
+    assert not twice
 
 
 def test_no_circle_of_files():
+    """What only type checkers import counts, too."""
     trees = {name.removesuffix(".__init__"): tree for name, tree in modules().items()}
     imported = {name: set(files_of(tree.body, trees.keys())) for name, tree in trees.items()}
-    assert circles(imported) == CIRCLES
+    assert circles(imported) == []
 
 
 def test_circles_are_found():
@@ -54,7 +42,8 @@ def test_circles_are_found():
 
 
 def test_no_file_is_long():
-    files = [path for room in ("griffin", "tests") for path in (ROOT / room).rglob("*.py")]
+    rooms = ("griffin", "benchmarks", "examples", "tests", "tools")
+    files = [path for room in rooms for path in (ROOT / room).rglob("*.py")]
     lines = {path: path.read_text(encoding="utf-8").count("\n") for path in files}
     long = {path.relative_to(ROOT).as_posix(): n for path, n in lines.items() if n > MOST}
     assert long.keys() == LONG, long

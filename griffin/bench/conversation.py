@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from griffin.bench.measurement import Measurement, timed
-from griffin.bench.run import Bench, Plan, Runner
+from griffin.bench.run import Bench, Plan, RunningProgram
 
 _CALLS = {
     "prefix cache": "talk_by_cache",
@@ -46,7 +46,7 @@ def _of(
     seconds: dict[str, list[float]] = {}
     first: dict[int, int] = {}  # seed of a follow-up -> the first token of its answer
 
-    def ask(runner: Runner, way: str, seed: int, **arguments: Any) -> None:
+    def ask(runner: RunningProgram, way: str, seed: int, **arguments: Any) -> None:
         took = runner.ask(_CALLS[way], count=follow_up, seed=seed, **arguments)
         seconds.setdefault(way, []).append(took["seconds"])
         if first.setdefault(seed, took["token"]) != took["token"]:
@@ -86,7 +86,7 @@ def _of(
 
 
 def _measured(
-    bench: Bench, runner: Runner, way: str, tokens: int, seconds: Sequence[float]
+    bench: Bench, runner: RunningProgram, way: str, tokens: int, seconds: Sequence[float]
 ) -> Measurement:
     """Put the seconds of one way together; `samples` are those of the rounds."""
     memory = runner.ask("memory", forget=True)

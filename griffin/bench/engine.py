@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from griffin.bench.measurement import Measurement
-from griffin.bench.run import Bench, Plan, Runner, product_of
+from griffin.bench.run import Bench, Plan, RunningProgram, product_of
 
 WARM_TOKENS = 2
 
@@ -17,7 +17,7 @@ WARM_TOKENS = 2
 class _Turns:
     """A program and its turns: tokens/s, and the read rates around each, of the three ways."""
 
-    runner: Runner
+    runner: RunningProgram
     speeds: dict[tuple[str, int], list[float]] = field(default_factory=dict)
     reads: dict[tuple[str, int], list[float]] = field(default_factory=dict)
 
@@ -62,7 +62,7 @@ def engine(plan: Plan, requests: int, context: int) -> Iterator[Measurement]:
             plan.report.notes.append(note(runner.facts["format"], turns.speeds, requests))
 
 
-def _take(runner: Runner, way: tuple[str, int], tokens: int) -> float:
+def _take(runner: RunningProgram, way: tuple[str, int], tokens: int) -> float:
     """Let a program decode in one way; return the tokens/s of all sequences."""
     what, count = way
     if what == "decode":

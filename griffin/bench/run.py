@@ -45,7 +45,7 @@ class Plan:
 
 
 @dataclass
-class Runner:
+class RunningProgram:
     """A program that is running."""
 
     worker: Worker
@@ -65,7 +65,7 @@ class Bench:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.runners: list[Runner] = []
+        self.runners: list[RunningProgram] = []
         self.shapes: list[tuple[int, int, int]] = []
         self._config: dict[str, Any] | None = None
         self._stack = ExitStack()
@@ -115,9 +115,9 @@ class Bench:
             config=self._config,
         )
         patience = None if program is OURS else plan.patience
-        self.runners.append(Runner(worker, program.name, facts, patience))
+        self.runners.append(RunningProgram(worker, program.name, facts, patience))
 
-    def attempt(self, runner: Runner, call: str, **arguments: Any) -> Any:
+    def attempt(self, runner: RunningProgram, call: str, **arguments: Any) -> Any:
         """Ask a program; if its patience runs out, drop it, say so in the report and return
         None."""
         try:
@@ -159,7 +159,7 @@ class Bench:
         found = self._rates.get(name)
         return statistics.median(found) if found else None
 
-    def place(self, runner: Runner, batch: int, context: int) -> dict[str, Any]:
+    def place(self, runner: RunningProgram, batch: int, context: int) -> dict[str, Any]:
         return {
             "program": runner.program,
             "model": runner.facts["model"],
@@ -172,7 +172,7 @@ class Bench:
     def finish(
         self,
         what: str,
-        runner: Runner,
+        runner: RunningProgram,
         batch: int,
         context: int,
         work: dict[str, float],

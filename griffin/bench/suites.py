@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from griffin.bench.measurement import Measurement, limit, measured, timed
-from griffin.bench.run import Bench, Plan, Runner, product_of
+from griffin.bench.run import Bench, Plan, RunningProgram, product_of
 
 _WARM_TOKENS = 2
 
@@ -108,7 +108,7 @@ def _reach(plan: Plan, context: int) -> int:
     return context + _WARM_TOKENS + plan.rounds * plan.tokens
 
 
-def _stop(bench: Bench, runner: Runner, seen: int, stop: int) -> Iterator[Measurement]:
+def _stop(bench: Bench, runner: RunningProgram, seen: int, stop: int) -> Iterator[Measurement]:
     """Read up to `stop` tokens, then decode; nothing more is yielded once the program was
     dropped."""
     plan, ahead = bench.plan, _reach(bench.plan, stop)
@@ -154,7 +154,7 @@ def load(plan: Plan, context: int) -> Iterator[Measurement]:
         yield middle
 
 
-def _loading(bench: Bench, runner: Runner, context: int) -> Iterator[Measurement]:
+def _loading(bench: Bench, runner: RunningProgram, context: int) -> Iterator[Measurement]:
     loading = runner.facts["load_seconds"]
     memory = {key: runner.facts[key] for key in ("resident", "peak")}
     yield _once(bench, runner, "load", 0, loading, None, memory)
@@ -175,7 +175,7 @@ def _loading(bench: Bench, runner: Runner, context: int) -> Iterator[Measurement
 
 def _once(
     bench: Bench,
-    runner: Runner,
+    runner: RunningProgram,
     what: str,
     context: int,
     seconds: float,

@@ -1,5 +1,4 @@
-"""Many requests at once on one model: ids in, ids out, on a thread of its own or a step at a
-time."""
+"""Many requests at once on one model, ids in, ids out: on its own thread or a step at a time."""
 
 from __future__ import annotations
 
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
 
 
 class Engine:
-    """Continuous batching over slots whose bytes are known beforehand. docs/engine.md tells the
-    whole story.
+    """Continuous batching over slots whose bytes are known beforehand; docs/engine.md tells all.
 
     model:             the Griffin; nobody trains it meanwhile.
     slots:             sequences under way at a time, each in its row of one State that is made
@@ -169,17 +167,16 @@ class Engine:
         return ticket
 
     def cancel(self, ticket: Ticket, choice: int | None = None) -> None:
-        """End a request, or one choice of it, after the step at hand; nothing happens if it has
-        ended."""
+        """End a request, or one choice of it, after the step at hand; nothing if it has ended."""
         if choice is not None and not 0 <= choice < ticket.n:
             raise ValueError(f"choice is {choice}; the request has choices 0 to {ticket.n - 1}")
         self._command(self._core.cancel, ticket, choice)
 
     def pause(self, ticket: Ticket) -> None:
-        """Set a request aside: its slots become free, its states are kept. Nothing if it is over or
-        paused.
+        """Set a request aside: its slots become free, its states are kept.
 
-        Raises Refused ("no_room") where there is no room for its states; then it goes on.
+        Nothing happens if it is over or paused. Raises Refused ("no_room") where there is no room
+        for its states; then it goes on.
         """
         with self._lock:
             if ticket.paused or ticket.done:
@@ -235,8 +232,7 @@ class Engine:
         return self._closed or ""
 
     def step(self) -> list[Event | End]:
-        """Do one turn: obey, admit, one step of all running rows, then as much of prompts as may be
-        read.
+        """Do one turn: obey, admit, one step of all running rows, then read of prompts what may be.
 
         Returns the events of the turn, which have been handed over too; a choice has at most one in
         a turn. For those who embed the engine in a loop of their own; RuntimeError while its own
@@ -334,8 +330,7 @@ class Engine:
         return self._core.tokens_read, self._core.steps, self._core.admitted
 
     def _drains(self) -> bool:
-        """Return whether a closed engine has something to bring to its own end; cancel what is
-        paused."""
+        """Return whether a closed engine has work to bring to its end; cancel what is paused."""
         if not self._drain:
             return False
         self._obey()
@@ -391,8 +386,7 @@ class Engine:
             self._core.release()
 
     def _abandon(self, error: BaseException) -> None:
-        """End everything after a step was torn. The engine itself can go on; a thread of its own
-        does not."""
+        """End everything after a step was torn: the engine can go on, its thread cannot."""
         ours = isinstance(error, Exception)
         with self._lock:
             if self._thread is not None:

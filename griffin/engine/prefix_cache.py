@@ -16,7 +16,16 @@ from typing import NamedTuple
 import torch
 
 from griffin.engine.pieces import cut_recurrent, cut_span, join, recurrent_bytes, span_bytes, window
-from griffin.engine.prefix_tree import BLOCK, CHECKPOINT, ID, NODE, Checkpoint, Node, Tree, chain
+from griffin.engine.prefix_tree import (
+    BLOCK,
+    CHECKPOINT,
+    ID,
+    NODE,
+    Node,
+    PrefixCheckpoint,
+    Tree,
+    chain,
+)
 from griffin.model import GriffinConfig, State
 
 EVERY = 64  # tokens of a block
@@ -94,7 +103,7 @@ class PrefixCache:
         self._ghosts: dict[bytes, bytes] = {}
         self._trail: tuple[bytes, list[bytes]] = b"", [b""]  # the sequence that was hashed last
         # A heap; entries of an old score are void.
-        self._order: list[tuple[float, int, Checkpoint]] = []
+        self._order: list[tuple[float, int, PrefixCheckpoint]] = []
         self._pushes = 0
         self._time = 0  # bytes ever added: the clock of recency
         self._finds = self._hits = self._reused = self._evicted = 0
@@ -186,7 +195,7 @@ class PrefixCache:
                 self._time += more
                 spans = {stop: cut_span(state, start, stop) for start, stop in missing}
                 recurrent = cut_recurrent(state)
-                checkpoint = Checkpoint(tree.extend(data, keys), recurrent, self._time)
+                checkpoint = PrefixCheckpoint(tree.extend(data, keys), recurrent, self._time)
                 tree.keep(checkpoint, known, spans)
                 self._rank(checkpoint)
                 if self._ghosts.get(keys[-1]) == data[len(data) - len(data) % (self.every * ID) :]:
@@ -276,7 +285,7 @@ class PrefixCache:
             self._evict(checkpoint)
         return True
 
-    def _evict(self, checkpoint: Checkpoint) -> None:
+    def _evict(self, checkpoint: PrefixCheckpoint) -> None:
         node = checkpoint.node
         above = self._tree.above(node)
         self._tree.remove(checkpoint)
@@ -290,7 +299,7 @@ class PrefixCache:
         if above is not None:
             self._rank(above)
 
-    def _score(self, checkpoint: Checkpoint) -> float:
+    def _score(self, checkpoint: PrefixCheckpoint) -> float:
         """Return until when a checkpoint is worth its bytes, on the clock of bytes added.
 
         That is one turnover of the cache after its last use, if losing it costs as many tokens for
@@ -303,7 +312,7 @@ class PrefixCache:
         worth = lost * self._usual / checkpoint.freed
         return checkpoint.used + self._room * min(worth, LASTING)
 
-    def _rank(self, checkpoint: Checkpoint) -> None:
+    def _rank(self, checkpoint: PrefixCheckpoint) -> None:
         checkpoint.score = self._score(checkpoint)
         self._pushes += 1
         heapq.heappush(self._order, (checkpoint.score, self._pushes, checkpoint))
@@ -311,7 +320,7 @@ class PrefixCache:
             self._order = [entry for entry in self._order if _stands(entry)]
             heapq.heapify(self._order)
 
-    def _least_useful(self) -> Checkpoint | None:
+    def _least_useful(self) -> PrefixCheckpoint | None:
         """Take the checkpoint of the lowest score off the heap.
 
         Use, and evictions nearby, raise scores without a push; so each is formed anew when its turn
@@ -326,7 +335,7 @@ class PrefixCache:
         return None
 
 
-def _stands(entry: tuple[float, int, Checkpoint]) -> bool:
+def _stands(entry: tuple[float, int, PrefixCheckpoint]) -> bool:
     score, _, checkpoint = entry
     return checkpoint.score == score and checkpoint.node.checkpoint is checkpoint
 

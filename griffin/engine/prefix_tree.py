@@ -53,7 +53,7 @@ class Node:
         self.parent = parent
         self.ids = ids
         self.length: int = (parent.length if parent else 0) + len(ids) // ID
-        self.checkpoint: Checkpoint | None = None
+        self.checkpoint: PrefixCheckpoint | None = None
         self.block: Block | None = None
         self.runs: list[bytes] = []  # ids of the nodes below, sorted: the most alike are neighbours
         self.tails: dict[bytes, Node] = {}
@@ -72,7 +72,7 @@ class Node:
             node = node.parent
 
 
-class Checkpoint:
+class PrefixCheckpoint:
     """A state that can be started from.
 
     blocks: cover its window, oldest first.
@@ -118,14 +118,14 @@ class Tree:
             (node for key in reversed(keys) if (node := self._nodes.get(key)) is not None), None
         )
 
-    def at(self, data: bytes, keys: Sequence[bytes]) -> Checkpoint | None:
+    def at(self, data: bytes, keys: Sequence[bytes]) -> PrefixCheckpoint | None:
         """Return the checkpoint after exactly this sequence."""
         node = self._nodes.get(keys[-1])
         if node is not None and (tail := data[(len(keys) - 1) * self._size :]):
             node = node.tails.get(tail)
         return node.checkpoint if node is not None else None
 
-    def longest(self, node: Node | None, data: bytes, limit: int) -> Checkpoint | None:
+    def longest(self, node: Node | None, data: bytes, limit: int) -> PrefixCheckpoint | None:
         """Return the longest checkpoint of at most `limit` tokens of a sequence; node: its
         deepest."""
         while node is not None:
@@ -139,7 +139,7 @@ class Tree:
             node = node.parent
         return None
 
-    def above(self, node: Node) -> Checkpoint | None:
+    def above(self, node: Node) -> PrefixCheckpoint | None:
         """Return the nearest checkpoint that a node's sequence begins with, besides its own."""
         while (parent := node.parent) is not None:
             if parent.tails:
@@ -212,7 +212,7 @@ class Tree:
         return node
 
     def keep(
-        self, checkpoint: Checkpoint, known: Sequence[Block | None], spans: Mapping[int, Span]
+        self, checkpoint: PrefixCheckpoint, known: Sequence[Block | None], spans: Mapping[int, Span]
     ) -> None:
         """Attach a checkpoint to its node.
 
@@ -241,7 +241,7 @@ class Tree:
             if span is not None:
                 self._absorb(owner, block)
 
-    def remove(self, checkpoint: Checkpoint) -> None:
+    def remove(self, checkpoint: PrefixCheckpoint) -> None:
         """Take a checkpoint off its node, with everything that it alone needed."""
         node = checkpoint.node
         node.checkpoint = None

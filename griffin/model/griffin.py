@@ -71,7 +71,7 @@ class Griffin(nn.Module):
         if not config.tie_embeddings:
             self.lm_head = Linear(config.width, config.vocab_size, bias=False)
         if not self.head_weight.is_meta:
-            init_weights(self)
+            init_weights(self, config)
         self._fast: FastTrunk | None = None
 
     @property

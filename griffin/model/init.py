@@ -1,17 +1,13 @@
-"""Initial values, as in the reference torch code (its Flax twin differs in the gates and the
-MLP)."""
+"""Initial values, as in the reference torch code (its Flax twin differs in gates and MLP)."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from griffin.model.config import GriffinConfig
-    from griffin.model.griffin import Griffin
+from griffin.model.config import GriffinConfig
 
 # The moduli of `a` at a recurrence gate of 1/8 (the reference code's choice; the paper's text
 # applies the range to a^8): uniform over the area of the ring between them.
@@ -19,10 +15,12 @@ MIN_RADIUS, MAX_RADIUS = 0.9, 0.999
 
 
 @torch.no_grad()
-def init_weights(model: Griffin, generator: torch.Generator | None = None) -> None:
-    """Draw every parameter of `model` anew. Griffin, section 2; RecurrentGemma, section 2."""
+def init_weights(
+    model: nn.Module, config: GriffinConfig, generator: torch.Generator | None = None
+) -> None:
+    """Draw every parameter of a Griffin anew. Griffin, section 2; RecurrentGemma, section 2."""
     for name, parameter in model.named_parameters():
-        init_parameter(name, parameter, model.config, generator)
+        init_parameter(name, parameter, config, generator)
 
 
 def init_parameter(

@@ -19,7 +19,7 @@ _WEIGHTS, _MOMENTS, _PROGRESS = "weights.safetensors", "optimizer.safetensors", 
 
 
 @dataclass(kw_only=True)
-class Progress:
+class RunProgress:
     """Say how far the run of a recipe (its digest) has come: steps, rows and tokens done, seconds
     spent."""
 
@@ -31,7 +31,11 @@ class Progress:
 
 
 def save_checkpoint(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, keep: int
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: RunProgress,
+    keep: int,
 ) -> Path:
     """Write a checkpoint to `folder`/step-NNNNNNN beside the old ones, then drop all but the newest
     `keep`.
@@ -68,11 +72,11 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> RunProgress:
     """Put weights and optimiser back as `save_checkpoint` saw them; ValueError if the files do not
     fit."""
     try:
-        progress = Progress(**json.loads((path / _PROGRESS).read_text(encoding="utf-8")))
+        progress = RunProgress(**json.loads((path / _PROGRESS).read_text(encoding="utf-8")))
         weights, moments = load_file(path / _WEIGHTS), load_file(path / _MOMENTS)
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise ValueError(

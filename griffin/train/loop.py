@@ -16,7 +16,12 @@ import torch
 
 from griffin.model import Griffin
 from griffin.model.init import init_weights
-from griffin.train.checkpoint import Progress, latest_checkpoint, load_checkpoint, save_checkpoint
+from griffin.train.checkpoint import (
+    RunProgress,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from griffin.train.data import claim_folder, prepare_data
 from griffin.train.evaluate import bits_in_rows, validation_documents
 from griffin.train.loss import row_nats
@@ -58,7 +63,7 @@ class Trainer:
             self.packer = Packer(self.data.train, recipe.train.length, recipe.train.seed)
         self.model = _new_model(recipe).to(self.device)
         self.optimizer = make_optimizer(self.model, recipe.train)
-        self.progress = Progress(recipe=recipe.digest())
+        self.progress = RunProgress(recipe=recipe.digest())
         if checkpoint := latest_checkpoint(self.checkpoints):
             self.progress = load_checkpoint(checkpoint, self.model, self.optimizer)
             self.reporter.say(f"going on from {checkpoint}")
@@ -69,7 +74,7 @@ class Trainer:
     def checkpoints(self) -> Path:
         return self.out / "checkpoints"
 
-    def run(self) -> Progress:
+    def run(self) -> RunProgress:
         """Train until the budget is spent, and leave a checkpoint of the end.
 
         SIGINT and SIGTERM finish the step at hand, write a checkpoint and raise `Interrupted`; a
@@ -201,5 +206,5 @@ def _new_model(recipe: Recipe) -> Griffin:
     with torch.device("meta"):
         model = Griffin(recipe.model)
     model.to_empty(device="cpu")
-    init_weights(model, torch.Generator().manual_seed(recipe.train.seed))
+    init_weights(model, model.config, torch.Generator().manual_seed(recipe.train.seed))
     return model

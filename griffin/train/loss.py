@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from griffin.model import Griffin
-from griffin.train.packing import Batch
+from griffin.train.packing import TrainBatch
 
 # Entries in a tile of logits: 8 MB in float32. Smaller tiles cost more passes over the head, larger
 # ones leave the cache; between half and four times this, speed is the same.
@@ -84,7 +84,7 @@ def chunked_cross_entropy(
 
 
 def row_nats(
-    model: Griffin, batch: Batch, dtype: torch.dtype = torch.float32
+    model: Griffin, batch: TrainBatch, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor]:
     """Return the summed nats of a batch's targets and how many there are.
 

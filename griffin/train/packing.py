@@ -25,7 +25,7 @@ from griffin.train.corpus import TextFile
 
 
 @dataclass(frozen=True)
-class Batch:
+class TrainBatch:
     """Hold rows for one step.
 
     tokens, targets, segment_pos: (R, L) int64; mask: (R, L) bool, False where a target is no real
@@ -37,10 +37,10 @@ class Batch:
     segment_pos: Tensor
     mask: Tensor
 
-    def rows(self, place: slice, device: torch.device) -> Batch:
+    def rows(self, place: slice, device: torch.device) -> TrainBatch:
         """Return some of the rows, on a device."""
         parts = (self.tokens, self.targets, self.segment_pos, self.mask)
-        return Batch(*(part[place].to(device) for part in parts))
+        return TrainBatch(*(part[place].to(device) for part in parts))
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Packer:
         self._documents = self._row_order = np.zeros(0, dtype=np.int64)
         self._offsets = np.zeros(1, dtype=np.int64)
 
-    def batch(self, first_row: int, rows: int) -> Batch:
+    def batch(self, first_row: int, rows: int) -> TrainBatch:
         """Return `rows` rows from `first_row` on, counted from the start of training over all
         epochs."""
         tokens = np.empty((rows, self.length), dtype=np.int64)
@@ -153,7 +153,7 @@ class Packer:
             self._enter(epoch)
             self._fill(int(self._row_order[row]), tokens[index], targets[index], positions[index])
         mask = torch.ones(rows, self.length, dtype=torch.bool)
-        return Batch(
+        return TrainBatch(
             torch.from_numpy(tokens), torch.from_numpy(targets), torch.from_numpy(positions), mask
         )
 
@@ -182,7 +182,7 @@ class Packer:
             at, filled, place = at + count, filled + count, place + 1
 
 
-def pad_documents(documents: Iterable[np.ndarray], length: int) -> Batch:
+def pad_documents(documents: Iterable[np.ndarray], length: int) -> TrainBatch:
     """Cut each document into rows of `length`, every document on its own, in order, padded on the
     right.
 
@@ -195,7 +195,7 @@ def pad_documents(documents: Iterable[np.ndarray], length: int) -> Batch:
         padded[0, :pairs], padded[1, :pairs], padded[2, :pairs] = ids[:-1], ids[1:], 1
         parts.append(padded.reshape(3, -1, length))
     tokens, targets, mask = torch.from_numpy(np.concatenate(parts, axis=1))
-    return Batch(tokens, targets, torch.arange(length).expand_as(tokens), mask.bool())
+    return TrainBatch(tokens, targets, torch.arange(length).expand_as(tokens), mask.bool())
 
 
 def file_digest(path: Path) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from griffin.train.checkpoint import Progress as RunProgress
+from griffin.train.checkpoint import RunProgress
 from griffin.train.recipe import TrainRecipe
 
 _PLAIN_SECONDS = 20.0

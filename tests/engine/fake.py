@@ -16,7 +16,7 @@ from itertools import takewhile
 import torch
 
 from griffin.engine.prefix_cache import Hit, PrefixCache
-from griffin.engine.prefix_tree import BLOCK, CHECKPOINT, NODE, Checkpoint, Node
+from griffin.engine.prefix_tree import BLOCK, CHECKPOINT, NODE, Node, PrefixCheckpoint
 from griffin.model import GriffinConfig, State
 from griffin.model.state import AttentionState, RecurrentState
 from tests.laws.compare import assert_states_equal
@@ -105,12 +105,12 @@ def prompts(count: int, longest: int = 48, seed: int = 0) -> Iterator[tuple[list
         yield ids, rng.sample(range(1, len(ids) + 1), k=min(rng.randint(0, 1), len(ids)))
 
 
-def checkpoints(cache: PrefixCache) -> list[Checkpoint]:
+def checkpoints(cache: PrefixCache) -> list[PrefixCheckpoint]:
     nodes = [n for node in cache._tree._nodes.values() for n in (node, *node.tails.values())]
     return [node.checkpoint for node in nodes if node.checkpoint is not None]
 
 
-def path(checkpoint: Checkpoint) -> bytes:
+def path(checkpoint: PrefixCheckpoint) -> bytes:
     return b"".join(node.ids for node in reversed(list(checkpoint.node.upwards())))
 
 
@@ -154,7 +154,7 @@ def fill(cache: PrefixCache, seed: int, length: int = 16) -> list[int]:
     return ids
 
 
-def kept_in(checkpoint: Checkpoint, ids: Sequence[int]) -> bool:
+def kept_in(checkpoint: PrefixCheckpoint, ids: Sequence[int]) -> bool:
     return array("i", ids).tobytes().startswith(path(checkpoint))
 
 

@@ -118,7 +118,7 @@ def bfloat16_errors(config: GriffinConfig, tokens: Tensor, folder: Path) -> tupl
     from griffin.model.init import init_weights
 
     rounded = Griffin(config)
-    init_weights(rounded, torch.Generator().manual_seed(0))
+    init_weights(rounded, config, torch.Generator().manual_seed(0))
     rounded = rounded.to(torch.bfloat16).requires_grad_(False)
     truth = Griffin(config).to(torch.float64).requires_grad_(False)
     truth.load_state_dict(rounded.state_dict())
@@ -130,7 +130,7 @@ def bfloat16_errors(config: GriffinConfig, tokens: Tensor, folder: Path) -> tupl
     scale = expected.square().mean().sqrt()
     return tuple(
         ((x.double() - expected).square().mean().sqrt() / scale).item() for x in (ours, theirs)
-    )  # pyright: ignore
+    )
 
 
 def test_bfloat16_toy(tmp_path: Path) -> None:

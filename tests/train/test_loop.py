@@ -13,7 +13,7 @@ import torch
 from griffin.train.checkpoint import latest_checkpoint
 from griffin.train.loop import DivergedError, Interrupted, Trainer
 from griffin.train.loss import row_nats
-from griffin.train.packing import Batch
+from griffin.train.packing import TrainBatch
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
 
@@ -123,7 +123,7 @@ def test_masked_targets_weigh_nothing_across_micro_batches(
     ours = trainer(accumulation=2)
     batch = ours.packer.batch
 
-    def masked(first: int, rows: int) -> Batch:
+    def masked(first: int, rows: int) -> TrainBatch:
         part = batch(first, rows)
         if first == 0:
             part.mask[:] = False
@@ -142,18 +142,18 @@ def test_documents_packed_give_the_gradients_of_documents_apart(trainer: Build) 
     documents = [torch.randint(480, (1, n + 1), generator=generator) for n in (5, 1, 17, 2)]
     lengths = [d.shape[1] - 1 for d in documents]
 
-    def gradients(batches: list[Batch]) -> list[torch.Tensor]:
+    def gradients(batches: list[TrainBatch]) -> list[torch.Tensor]:
         model.zero_grad()
         for batch in batches:
             row_nats(model, batch, torch.float32)[0].backward()
         return [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
-    def batch(parts: list[torch.Tensor]) -> Batch:
+    def batch(parts: list[torch.Tensor]) -> TrainBatch:
         tokens, targets = (
             torch.cat([p[:, cut] for p in parts], 1) for cut in (slice(-1), slice(1, None))
         )
         positions = torch.cat([torch.arange(p.shape[1] - 1)[None] for p in parts], 1)
-        return Batch(tokens, targets, positions, torch.ones_like(tokens, dtype=torch.bool))
+        return TrainBatch(tokens, targets, positions, torch.ones_like(tokens, dtype=torch.bool))
 
     apart = gradients([batch([document]) for document in documents])
     packed = gradients([batch(documents)])

@@ -12,7 +12,7 @@ import schemathesis
 from griffin.server import protocol as p
 from griffin.server.endpoints import OPERATIONS
 from griffin.server.endpoints.chat.reply import ChatChunks
-from griffin.server.endpoints.server.reply import ServerObject, Slots, limits_object
+from griffin.server.endpoints.server.reply import ServerObject, SlotCounts, limits_object
 from griffin.server.errors import CASES, INVALID, ApiError
 from griffin.server.http.openapi import openapi
 from griffin.server.limits import Limits
@@ -147,7 +147,7 @@ def test_replies_fit_their_schemas():
     ):
         validator("ChatChunk").validate(json.loads(p.encode(chunk)))
     validator("ErrorBody").validate(json.loads(ApiError(INVALID, "why").body()))
-    slots = Slots(total=4, busy=1)
+    slots = SlotCounts(total=4, busy=1)
     served = ServerObject(
         version="1",
         model="nano",

@@ -25,7 +25,7 @@ from griffin.server import protocol as p
 from griffin.server.endpoints.chat.body import ChatRequest, parse_chat
 from griffin.server.endpoints.chat.reply import ChatChunks
 from griffin.server.endpoints.models.reply import ModelExtras, ModelList, ModelObject
-from griffin.server.endpoints.server.reply import ServerObject, Slots, limits_object
+from griffin.server.endpoints.server.reply import ServerObject, SlotCounts, limits_object
 from griffin.server.endpoints.sessions.body import (
     parse_fork,
     parse_rewind,
@@ -221,7 +221,7 @@ class Site:
                 version="0.1.0",
                 model="toy-2b-it",
                 system_fingerprint=p.fingerprint("toy"),
-                slots=Slots(total=8, busy=0),
+                slots=SlotCounts(total=8, busy=0),
                 waiting=0,
                 running=0,
                 paused=0,

@@ -16,7 +16,7 @@ class Health(msgspec.Struct, kw_only=True):
     status: Literal["ok", "loading", "draining", "broken"]
 
 
-class Slots(msgspec.Struct, kw_only=True):
+class SlotCounts(msgspec.Struct, kw_only=True):
     """Rows that can run at once."""
 
     total: int
@@ -32,7 +32,7 @@ class ReplicaObject(msgspec.Struct, kw_only=True):
 
     replica: int
     up: bool = True
-    slots: Slots = msgspec.field(default_factory=lambda: Slots(total=0, busy=0))
+    slots: SlotCounts = msgspec.field(default_factory=lambda: SlotCounts(total=0, busy=0))
     waiting: int = 0
     running: int = 0
     paused: int = 0
@@ -51,7 +51,7 @@ class ServerObject(msgspec.Struct, kw_only=True):
     version: str
     model: str
     system_fingerprint: str
-    slots: Slots
+    slots: SlotCounts
     waiting: int
     running: int
     paused: int

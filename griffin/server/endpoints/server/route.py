@@ -15,7 +15,7 @@ from griffin.server.endpoints.server.reply import (
     Health,
     ReplicaObject,
     ServerObject,
-    Slots,
+    SlotCounts,
     limits_object,
 )
 from griffin.server.errors import ApiError
@@ -46,7 +46,7 @@ async def server(service: Service, exchange: Exchange) -> Reply:
         version=service.version,
         model=service.name,
         system_fingerprint=service.system_fingerprint,
-        slots=Slots(
+        slots=SlotCounts(
             total=sum(one.slots.total for one in replicas),
             busy=sum(one.slots.busy for one in replicas),
         ),
@@ -103,7 +103,7 @@ def replica_object(service: Service) -> ReplicaObject:
     model = service.llm.model
     return ReplicaObject(
         replica=number,
-        slots=Slots(total=stats.slots, busy=stats.busy),
+        slots=SlotCounts(total=stats.slots, busy=stats.busy),
         waiting=stats.waiting,
         running=stats.running,
         paused=stats.paused,

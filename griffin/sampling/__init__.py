@@ -1,0 +1,21 @@
+"""How the next token is chosen: the parameters, and one sampler a row with its own random numbers.
+
+params: plain values, checked. sampler: one row's choices. filters: what is left to draw from, and
+the draw. constraint: what an answer may say, token by token.
+"""
+
+from griffin.sampling.constraint import Constraint, ConstraintError
+from griffin.sampling.filters import best_ids, support
+from griffin.sampling.params import SamplingParams
+from griffin.sampling.sampler import Sample, Sampler, mark_ids
+
+__all__ = [
+    "Constraint",
+    "ConstraintError",
+    "Sample",
+    "Sampler",
+    "SamplingParams",
+    "best_ids",
+    "mark_ids",
+    "support",
+]

@@ -1,0 +1,145 @@
+"""How tokens are chosen and when to stop: plain values, checked when they are given."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+from types import MappingProxyType
+from typing import Any
+
+MAX_ALTERNATIVES = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingParams:
+    """Say how tokens are chosen and when to stop; ValueError, naming the field, for a wrong value.
+
+    temperature         divides the logits; 0 takes the most probable token (ties: the lowest id).
+    top_k               keep the k most probable tokens; 0 keeps all.
+    top_p               keep the fewest most probable tokens whose mass reaches p; 1 keeps all.
+    min_p               keep tokens at least min_p times as probable as the best; 0 keeps all.
+    repetition_penalty  positive logits of tokens in prompt or answer are divided by it, others
+                        multiplied.
+    presence_penalty    subtracted once from the logit of each token in the answer so far, -2 to 2.
+    frequency_penalty   subtracted once for each time the token is in the answer so far, -2 to 2.
+    logit_bias          id -> number added to its logit, -100 (in practice never) to 100 (always).
+    seed                starts the row's own random numbers; None draws a fresh one, which results
+                        report.
+    stop                strings that end the answer; they are not part of it.
+    stop_ids            token ids that end the answer, besides those of the model.
+    logprobs            how many alternatives to report beside each token's log-probability; None:
+                        none.
+    max_tokens          the most tokens to generate, at least 1.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    stop_ids: tuple[int, ...] = ()
+    logprobs: int | None = None
+    max_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        def put(name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)
+
+        put("temperature", _number("temperature", self.temperature, 0, 100))
+        put("top_k", _whole("top_k", self.top_k, 0, hint="0 keeps all"))
+        put("top_p", _number("top_p", self.top_p, 0, 1, open_low=True))
+        put("min_p", _number("min_p", self.min_p, 0, 1))
+        put(
+            "repetition_penalty",
+            _number("repetition_penalty", self.repetition_penalty, 0, 100, open_low=True),
+        )
+        put("presence_penalty", _number("presence_penalty", self.presence_penalty, -2, 2))
+        put("frequency_penalty", _number("frequency_penalty", self.frequency_penalty, -2, 2))
+        put("max_tokens", _whole("max_tokens", self.max_tokens, 1))
+        if self.seed is not None:
+            put("seed", _whole("seed", self.seed, 0, 2**63 - 1))
+        if self.logprobs is not None:
+            put("logprobs", _whole("logprobs", self.logprobs, 0, MAX_ALTERNATIVES))
+
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        for text in stop:
+            if not isinstance(text, str) or not text:
+                raise ValueError(f"stop must hold strings that are not empty, not {text!r}")
+        put("stop", stop)
+        put("stop_ids", tuple(_whole("stop_ids", i, 0) for i in _many("stop_ids", self.stop_ids)))
+        if not isinstance(self.logit_bias, Mapping):
+            raise ValueError(f"logit_bias must map token ids to numbers, not {self.logit_bias!r}")
+        bias = {
+            _whole("a token id of logit_bias", i, 0): _number(f"logit_bias[{i}]", b, -100, 100)
+            for i, b in self.logit_bias.items()
+        }
+        put("logit_bias", MappingProxyType(bias))
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> SamplingParams:
+        """Build parameters from plain values; ValueError for an unknown key, with the nearest."""
+        known = [f.name for f in dataclasses.fields(cls)]
+        for name in fields:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f" (did you mean {near[0]!r}?)" if near else ""
+                raise ValueError(
+                    f"no sampling parameter {name!r}{hint}; there are {', '.join(known)}"
+                )
+        return cls(**fields)
+
+    def replace(self, **changes: Any) -> SamplingParams:
+        """Return a copy with some fields changed; ValueError for an unknown one, naming it."""
+        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return SamplingParams.from_dict(own | changes)
+
+    def check_vocabulary(self, vocab_size: int) -> None:
+        """Raise ValueError if `logit_bias` or `stop_ids` name a token the model does not have."""
+        for name, ids in (("logit_bias", self.logit_bias), ("stop_ids", self.stop_ids)):
+            for i in ids:
+                if i >= vocab_size:
+                    raise ValueError(
+                        f"{name} names token {i}; the vocabulary has ids 0 to {vocab_size - 1}"
+                    )
+
+
+def _number(name: str, value: Any, low: float, high: float, open_low: bool = False) -> float:
+    allowed = (
+        f"a number {'above' if open_low else 'from'} {low} {'and at most' if open_low else 'to'}"
+        f" {high}"
+    )
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise ValueError(f"{name} must be {allowed}, not {value!r}")
+    number = float(value)
+    if not low <= number <= high or (open_low and number == low):
+        raise ValueError(f"{name} must be {allowed}, not {value!r}")
+    return number
+
+
+def _whole(name: str, value: Any, low: int, high: int | None = None, hint: str = "") -> int:
+    allowed = (
+        f"a whole number of at least {low}"
+        if high is None
+        else f"a whole number from {low} to {high}"
+    )
+    allowed += f" ({hint})" if hint else ""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise ValueError(f"{name} must be {allowed}, not {value!r}")
+    number = int(value)
+    if number < low or (high is not None and number > high):
+        raise ValueError(f"{name} must be {allowed}, not {value!r}")
+    return number
+
+
+def _many(name: str, values: Any) -> tuple[Any, ...]:
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        raise ValueError(f"{name} must be a list of token ids, not {values!r}")
+    return tuple(values)

@@ -1,0 +1,159 @@
+"""One sampler a row, with its own random numbers.
+
+The order is penalties, bias, constraint, temperature, min_p, top_k, top_p, draw. Each filter sees
+what the one before it left over. Ties are always broken towards the lowest id, so `top_k=1` is
+exactly greedy.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from griffin.sampling.constraint import Constraint, ConstraintError
+from griffin.sampling.filters import best_ids, pick, support, weights_of
+from griffin.sampling.params import SamplingParams
+
+
+class Sample(NamedTuple):
+    """A chosen token, its log-probability, and the most probable tokens with theirs."""
+
+    id: int
+    logprob: float
+    alternatives: tuple[tuple[int, float], ...]
+
+
+class Sampler:
+    """Choose the tokens of one row, remembering what it chose.
+
+    params:     how to choose.
+    vocab_size: V, the length of every logits row.
+    prompt_ids: the ids of the prompt, or a (V,) bool tensor that marks them; only the repetition
+                penalty looks at them. Memory is bounded by V whatever the length of prompt and
+                answer.
+    constraint: what the row may say; anything if omitted.
+
+    `finished` tells that the constraint lets nothing follow what was chosen.
+    `seed` is the one in use: `params.seed`, or a fresh one. A token costs exactly one random
+    number, drawn on the CPU, so a row's tokens depend on nothing but its logits, its parameters and
+    its seed.
+    """
+
+    def __init__(
+        self,
+        params: SamplingParams,
+        vocab_size: int,
+        prompt_ids: Iterable[int] | Tensor = (),
+        constraint: Constraint | None = None,
+    ) -> None:
+        params.check_vocabulary(vocab_size)
+        self.params = params
+        self.vocab_size = vocab_size
+        self.seed = secrets.randbits(63) if params.seed is None else params.seed
+        self.finished = False
+        self._constraint = constraint
+        self._generator = torch.Generator().manual_seed(self.seed)
+        self._counts: Tensor | None = None
+        self._prompt: Tensor | None = None
+        if params.repetition_penalty != 1 or params.presence_penalty or params.frequency_penalty:
+            self._counts = torch.zeros(vocab_size, dtype=torch.int32)
+        if params.repetition_penalty != 1:
+            self._prompt = mark_ids(prompt_ids, vocab_size)
+        self._bias_ids = torch.tensor(list(params.logit_bias), dtype=torch.int64)
+        self._bias = torch.tensor(list(params.logit_bias.values()), dtype=torch.float32)
+
+    def sample(self, logits: Tensor) -> Sample:
+        """Choose the next token from a row of logits and remember it.
+
+        logits: (V,) float32, left as it is.
+        Log-probabilities are those of the model's own distribution, log_softmax(logits), before
+        penalties, bias, constraint, temperature and filters.
+        Raises FloatingPointError if the row holds NaN or nothing finite, ConstraintError if its
+        constraint allows no token, and what the constraint itself raises.
+        """
+        if logits.shape != (self.vocab_size,):
+            raise ValueError(
+                f"logits have shape {tuple(logits.shape)}; this row needs ({self.vocab_size},)"
+            )
+        logits = logits.detach().float()
+        best = float(logits.max())
+        if not math.isfinite(best):
+            raise FloatingPointError(f"the model's logits are not finite (their maximum is {best})")
+        shaped = self._constrained(self._shape(logits))
+        token = int(shaped.argmax()) if self.params.temperature == 0 else self._draw(shaped)
+        if self._counts is not None:
+            self._counts[token] += 1
+        if self._constraint is not None:
+            self.finished = self._constraint.accept(token)
+        return self._report(token, logits)
+
+    def _shape(self, logits: Tensor) -> Tensor:
+        """Return the logits after penalties and bias."""
+        params = self.params
+        if self._counts is not None:
+            counts = self._counts.to(logits.device)
+            if self._prompt is not None:
+                seen = (counts > 0) | self._prompt.to(logits.device)
+                penalty = params.repetition_penalty
+                scaled = torch.where(logits > 0, logits / penalty, logits * penalty)
+                logits = torch.where(seen, scaled, logits)
+            logits = (
+                logits
+                - params.frequency_penalty * counts
+                - params.presence_penalty * (counts > 0).float()
+            )
+        if len(self._bias_ids):
+            where = self._bias_ids.to(logits.device)
+            logits = logits.index_add(0, where, self._bias.to(logits.device))
+        return logits
+
+    def _constrained(self, logits: Tensor) -> Tensor:
+        """Return the logits with minus infinity for what the constraint does not allow."""
+        mask = None if self._constraint is None else self._constraint.allowed()
+        if mask is None:
+            return logits
+        if mask.shape != (self.vocab_size,):
+            raise ValueError(
+                f"the constraint marks {tuple(mask.shape)} ids; this row chooses among"
+                f" {self.vocab_size}"
+            )
+        logits = torch.where(mask.to(logits.device), logits, -torch.inf)
+        if float(logits.max()) == -math.inf:
+            raise ConstraintError("the constraint allows no token that the model can choose here")
+        return logits
+
+    def _draw(self, logits: Tensor) -> int:
+        ids = support(logits, self.params)
+        weights = weights_of(
+            logits if ids is None else logits[ids], logits.max(), self.params.temperature
+        )
+        u = torch.rand((), dtype=torch.float64, generator=self._generator).item()
+        place = pick(weights, u)
+        return place if ids is None else int(ids[place])
+
+    def _report(self, token: int, logits: Tensor) -> Sample:
+        total = logits.logsumexp(0)
+        alternatives: tuple[tuple[int, float], ...] = ()
+        if self.params.logprobs:
+            ids = best_ids(logits, min(self.params.logprobs, self.vocab_size))
+            values = (logits[ids] - total).tolist()
+            alternatives = tuple(zip(ids.tolist(), values, strict=True))
+        return Sample(token, float(logits[token] - total), alternatives)
+
+
+def mark_ids(ids: Iterable[int] | Tensor, vocab_size: int) -> Tensor:
+    """Return a (V,) bool tensor on the CPU that marks `ids`; such a tensor itself is copied."""
+    if isinstance(ids, Tensor) and ids.dtype == torch.bool:
+        if ids.shape != (vocab_size,):
+            raise ValueError(
+                f"a mask of the prompt has shape {tuple(ids.shape)}, not ({vocab_size},)"
+            )
+        return ids.cpu().clone()
+    mask = torch.zeros(vocab_size, dtype=torch.bool)
+    mask[torch.as_tensor(ids if isinstance(ids, Tensor) else list(ids), dtype=torch.int64)] = True
+    return mask

@@ -1,0 +1,55 @@
+"""Sampling parameters: what is refused, and how; what they are once they are there."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from griffin.sampling import SamplingParams
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"temperature": -1}, "temperature must be a number from 0 to 100, not -1"),
+        ({"temperature": "hot"}, "temperature must be a number"),
+        ({"temperature": float("nan")}, "temperature must be a number"),
+        ({"temperature": True}, "temperature must be a number"),
+        ({"top_k": -1}, "top_k must be a whole number of at least 0"),
+        ({"top_k": 1.5}, "top_k must be a whole number"),
+        ({"top_p": 0}, "top_p must be a number above 0 and at most 1, not 0"),
+        ({"top_p": 1.01}, "top_p"),
+        ({"min_p": 2}, "min_p"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"presence_penalty": 3}, "presence_penalty must be a number from -2 to 2"),
+        ({"frequency_penalty": -3}, "frequency_penalty"),
+        ({"logit_bias": [1]}, "logit_bias must map"),
+        ({"logit_bias": {"a": 1}}, "a token id of logit_bias"),
+        ({"logit_bias": {1: 101}}, r"logit_bias\[1\]"),
+        ({"seed": -1}, "seed must be a whole number from 0 to"),
+        ({"stop": [""]}, "stop must hold strings that are not empty"),
+        ({"stop": [3]}, "stop must hold strings"),
+        ({"stop_ids": "12"}, "stop_ids must be a list of token ids"),
+        ({"stop_ids": [-1]}, "stop_ids must be a whole number"),
+        ({"logprobs": 101}, "logprobs must be a whole number from 0 to 100"),
+        ({"max_tokens": 0}, "max_tokens must be a whole number of at least 1, not 0"),
+        ({"temprature": 1}, "no sampling parameter 'temprature'.*did you mean 'temperature'"),
+    ],
+)
+def test_wrong_values_name_the_field(fields, message):
+    with pytest.raises(ValueError, match=message):
+        SamplingParams.from_dict(fields)
+
+
+def test_params_are_frozen_and_normalised():
+    params = SamplingParams(
+        stop="END", stop_ids=[np.int64(3)], temperature=1, logit_bias={np.int64(2): 1}
+    )
+    assert params.stop == ("END",) and params.stop_ids == (3,) and params.logit_bias == {2: 1.0}
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        params.top_k = 3
+    with pytest.raises(TypeError):
+        params.logit_bias[1] = 2
+    assert params.replace(top_k=2).stop == ("END",)
