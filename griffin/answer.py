@@ -51,8 +51,7 @@ class Result:
 
     @property
     def decode_tokens_per_second(self) -> float:
-        """Tokens a second after the first one: the speed at which text streams. 0 for fewer than
-        two."""
+        """Tokens a second after the first one, as text streams; 0 for fewer than two."""
         spent = self.seconds - self.first_seconds
         return (len(self.ids) - 1) / spent if len(self.ids) > 1 and spent > 0 else 0.0
 
@@ -88,13 +87,13 @@ class Piece:
 
 
 class Writer:
-    """Write one answer: the engine's events in, pieces of text out. The only way from one to the
-    other.
+    """Write one answer: the engine's events in, pieces of text out. Nothing else does that.
 
-    tokenizer: of the model. stop: strings that end the answer; they are no part of it.
+    tokenizer: of the model.
+    stop:      strings that end the answer; they are no part of it.
     choice:    which of the request's answers it is.
-    events:    those that brought a token. ended: the answer is over, by its ids, by a stop string,
-               from outside, or because `finish` was called.
+    events:    those that brought a token.
+    ended:     the answer is over: by its ids, by a stop string, from outside, or by `finish`.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), choice: int = 0) -> None:

@@ -185,8 +185,7 @@ def plan(
 
 
 def parts(config: GriffinConfig, dtype: torch.dtype) -> tuple[int, int]:
-    """Return the bytes of a state's recurrent part with its position, and of one token of its
-    window.
+    """Return the bytes of a state's recurrent part with its position, and of a token's window.
 
     S(n) = R E 4 + R (W - 1) E b + A 2 K H b min(n, S), with R recurrent and A attention layers, b
     bytes a value: 460,800 and 8,192 bytes for 2B in bfloat16, and 8 more for the position.
@@ -195,8 +194,7 @@ def parts(config: GriffinConfig, dtype: torch.dtype) -> tuple[int, int]:
 
 
 def model_bytes(config: GriffinConfig, dtype: torch.dtype, format: str | None = None) -> int:
-    """Return the bytes of a model's weights, its matrices packed in a format or plain in
-    `dtype`."""
+    """Return the bytes of a model's weights, matrices packed in a format or plain in `dtype`."""
     if format is not None and format not in LAYOUTS:
         raise ValueError(
             f"no format {format!r}; there are {', '.join(LAYOUTS)}, and None for plain weights"
@@ -214,8 +212,7 @@ def model_bytes(config: GriffinConfig, dtype: torch.dtype, format: str | None = 
 
 
 def working_bytes(config: GriffinConfig, dtype: torch.dtype, rows: int, chunk: int) -> int:
-    """Return about what the values inside a call take at most: a piece of a prompt, or a step's
-    logits."""
+    """Return about the most that values inside a call take: a prompt's piece, a step's logits."""
     wide = 4
     keys = config.attention_window_size + chunk if "attention" in config.block_types else 0
     kv = config.num_kv_heads * config.head_dim

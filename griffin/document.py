@@ -1,5 +1,4 @@
-"""A text that is asked about: read once, in constant memory, every question on a fork of what was
-read."""
+"""A text that is asked about: read once, in constant memory, and forked for each question."""
 
 from __future__ import annotations
 
@@ -64,8 +63,8 @@ class Document:
     The prompt of a question is the text, a blank line and the question, with the ids of the whole:
     what is read ahead ends where no token can span the place (griffin.text.pieces), and the rest,
     usually a hundred characters, is read again for every round of questions. White space at both
-    ends of the text goes. Raises ValueError if `chat` is asked of a model that knows no turns, or
-    that has turns of its own and the text must not be held.
+    ends of the text is removed. Raises ValueError if `chat` is asked of a model that knows no
+    turns, or of one whose own template needs the whole text while `hold` is False.
 
     hard_cuts: places where a text had to be cut without that proof.
     shared:    tokens that the questions asked last have in common, read once for all of them.
@@ -227,7 +226,7 @@ class Document:
         return lambda count: progress(before + count)
 
     def _pieces(self, blocks: Iterable[str]) -> Iterator[list[int]]:
-        """Give the ids of what can be read; the rest is held when the blocks are at their end."""
+        """Give the ids of what can be read now; the rest of the blocks is held."""
         begun = not self.empty
         for block in blocks:
             if not begun:
@@ -246,8 +245,7 @@ class Document:
                 yield self._take(place)
 
     def _place(self) -> int | None:
-        """Return where the held text can be cut: never in white space that may turn out to be its
-        end."""
+        """Return where the held text can be cut: not in white space that may be its end."""
         if self._whole:
             return None
         if self._cutter is None:

@@ -92,8 +92,7 @@ class LLM:
 
     @cached_property
     def weights_digest(self) -> str:
-        """A digest of the weights: of their files, `Checkpoint.digest`, or of the tensors if there
-        are none.
+        """A digest of the weights: of their files, or of the tensors if there are none.
 
         Taken when it is first asked for: about a second for gigabytes.
         """
@@ -106,8 +105,7 @@ class LLM:
         return digest.hexdigest()
 
     def params(self, **sampling: Any) -> SamplingParams:
-        """Return the defaults with changes; an unknown or wrong one is a ValueError that names
-        it."""
+        """Return the defaults with changes; a wrong name or value is a ValueError that names it."""
         return self.defaults.replace(**sampling)
 
     @overload
@@ -160,7 +158,7 @@ class LLM:
     def stream_all(
         self, prompts: Sequence[Prompt], *, grammar: Grammar | None = None, **sampling: Any
     ) -> Iterator[tuple[int, Piece, Result | None]]:
-        """Continue several prompts together and give the pieces of all answers as they come.
+        """Continue several prompts together; give the pieces of all answers as they come.
 
         Yields which prompt, counted from 0, a piece of its answer, and its result if that was the
         last piece. Each prompt gets the answer that it gets alone. Arguments and errors as for
@@ -229,8 +227,7 @@ class LLM:
         progress: Callable[[int], object] | None = None,
         chunk: int = CHUNK,
     ) -> Context:
-        """Read ids that come in pieces, however many, in constant memory, and return where they
-        led.
+        """Read ids that come in pieces, in constant memory; return where they led.
 
         The last id stays pending, so that the result can be continued. `progress` is called with
         the number of tokens read now and then. Raises ValueError if there are none.
@@ -270,7 +267,7 @@ class LLM:
         hold: bool = True,
         progress: Callable[[int], object] | None = None,
     ) -> Document:
-        """Read a text of any length once, in constant memory, to ask about it as often as you like.
+        """Read a text of any length once, in constant memory, to ask about it again and again.
 
         text: a string or blocks of any size, such as an open file, which gives its lines; more may
               follow with `Document.read`.

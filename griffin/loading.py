@@ -105,8 +105,7 @@ def load_model(
 
 
 def bundled(path_or_repo: str | Path) -> str | Path:
-    """Return the folder of a model that ships in this package if this is its name, else what was
-    given.
+    """Return the folder of a model that ships in this package; anything else as it is.
 
     A file or folder of that name in the current directory comes first.
     """
@@ -128,8 +127,7 @@ def _device(device: torch.device | str | None) -> torch.device | str:
 
 
 def find_tokenizer(folder: Path) -> Path:
-    """Return where the tokenizer lies: beside the weights, or above them as in Kaggle's
-    archives."""
+    """Return where the tokenizer lies: beside the weights, or above them (Kaggle)."""
     for place in (folder, folder.parent):
         if any((place / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
             return place

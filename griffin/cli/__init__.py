@@ -46,8 +46,7 @@ _TROUBLE = (OSError, RuntimeError, ArithmeticError, ImportError, MemoryError)
 
 
 class Verbs(click.Group):
-    """The group of verbs: loads each when it is called, and turns errors into one line and an exit
-    code."""
+    """The group of verbs: loads each when it is called; an error is one line and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -117,8 +116,7 @@ def _debug_option() -> click.Option:
 
 
 def _no_color() -> bool | None:
-    """Return False where colours are unwanted (no-color.org), None to let click look at the
-    terminal."""
+    """Return False where colours are unwanted (no-color.org), None to let click decide."""
     return False if os.environ.get("NO_COLOR") else None
 
 

@@ -98,8 +98,7 @@ def command(
 
 
 class Printer:
-    """Print answers that come at the same time one after another, each as early as its place
-    allows.
+    """Print answers that come at the same time one after another, each as early as it can be.
 
     generated: tokens of all answers that have ended.
     """

@@ -1,5 +1,4 @@
-"""`griffin bench`: speed and memory, each beside the limit that this machine showed in the same
-run."""
+"""`griffin bench`: speed and memory, each beside the limit of this machine."""
 
 from __future__ import annotations
 
@@ -199,8 +198,7 @@ def show(files: tuple[Path, ...], as_json: bool, plot: Path | None) -> None:
 
 
 def _run(measure: Callable[..., Iterator[Measurement]], given: dict[str, Any]) -> None:
-    """Make the plan, carry it out, and give out what was measured in the ways that were asked
-    for."""
+    """Make the plan, carry it out, and report in the ways that were asked for."""
     as_json, out, plot = (given.pop(name) for name in ("as_json", "out", "plot"))
     for path in (out, plot):
         if path is not None and not path.absolute().parent.is_dir():

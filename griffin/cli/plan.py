@@ -1,5 +1,4 @@
-"""`griffin plan`: what fits into a machine's memory, and how fast it can be, before anything is
-loaded."""
+"""`griffin plan`: what fits into a machine's memory, and how fast, before it is loaded."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""`griffin state`: states and conversations as files: build, ls, show, fork, diff, export, import,
-rm."""
+"""`griffin state`: states and conversations as files."""
 
 from __future__ import annotations
 

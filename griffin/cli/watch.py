@@ -105,8 +105,9 @@ def command(
 class Watch:
     """A stream that is read in batches, and the moments at which it is asked about.
 
-    lines:    that have come. replaced: places that were no UTF-8. began: time.perf_counter() at the
-              start.
+    lines:    that have come.
+    replaced: places that were no UTF-8.
+    began:    time.perf_counter() at the start.
     """
 
     def __init__(self, document: Document, every: int) -> None:
@@ -189,8 +190,7 @@ class Asking:
 
 
 def followed(path: Path) -> Iterator[bytes]:
-    """Give the lines of a file and, without end, those that are added; b"" when there are none just
-    now.
+    """Give the lines of a file, without end those that are added; b"" if there are none now.
 
     A file that became shorter is read from its beginning; one that was put in the place of the old
     one is read after it.

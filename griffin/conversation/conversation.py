@@ -80,8 +80,7 @@ class Conversation:
         return self.session.tokens
 
     def switch(self, session: Session) -> Context:
-        """Go on with another session; the one before is closed. If it cannot be read, nothing
-        changes."""
+        """Go on with another session and close this one; if it cannot be read, nothing changes."""
         saved = dict(session.settings.get("sampling", {}))
         saved = {name: tuple(v) if isinstance(v, list) else v for name, v in saved.items()}
         self.llm.params(**saved | self._given)
@@ -94,8 +93,7 @@ class Conversation:
         return self._stand_at(context, seconds)
 
     def resume(self) -> Context:
-        """Take the state after the session's head up again. Raises StateTorn if it is not what was
-        kept."""
+        """Read the state after the session's head again; StateTorn if it is damaged."""
         return self._stand_at(*_timed(self.session))
 
     # Talking.
@@ -139,8 +137,7 @@ class Conversation:
                 self.redo(back)
 
     def attach(self, text: str) -> int:
-        """Put a text before the next message; return how many tokens it has. ValueError if too
-        many."""
+        """Put a text before the next message; return its tokens. ValueError for too many."""
         whole = f"{self.attached}\n\n{text}" if self.attached else text
         self._check_length(len(ids := self.llm.tokenizer.encode(whole, bos=False)))
         self.attached = whole
@@ -161,14 +158,12 @@ class Conversation:
         return self._move(lambda: self.session.goto(number or None))
 
     def clear(self) -> None:
-        """Begin anew, after the text that was read if there was one; what was said stays a
-        branch."""
+        """Begin anew, after the text that was read, if any; what was said stays a branch."""
         self.attached = ""
         self.goto(turns.base_of(self.session.tree(), self.session.turns()) or 0)
 
     def fork(self, store: Store, name: str | None = None) -> Context:
-        """Go on in a new session that begins with what was said here; the old one stays where it
-        is."""
+        """Go on in a new session that begins with what was said; the old one stays as it is."""
         name = self.session.fork(name) if self.kept else store.adopt(self.session, name)
         return self.switch(store.open(name, self.session.fingerprint))
 
@@ -186,8 +181,10 @@ class Conversation:
         return self.session.name
 
     def instruct(self, system: str | None) -> None:
-        """Change the text before the first message; what was said is read again under it, before
-        the next answer. ValueError for a text that the model's template refuses."""
+        """Change the text before the first message; what was said is read again under it.
+
+        That is done before the next answer. ValueError for a text that the template refuses.
+        """
         if system is not None:
             self._chat.ids(
                 [{"role": "system", "content": system}, {"role": "user", "content": "."}]
@@ -195,8 +192,7 @@ class Conversation:
         self.session.update(settings=self.session.settings | {"system": system})
 
     def set(self, name: str, value: Any) -> None:
-        """Change a sampling parameter, in the session too; ValueError for an unknown name or wrong
-        value."""
+        """Change a sampling parameter, in the session too; ValueError for a wrong one."""
         self.llm.params(**self.sampling | {name: value})
         self._set[name] = value
         sampling = {**self.session.settings.get("sampling", {}), name: value}
@@ -278,8 +274,7 @@ class Conversation:
         self.context = replace(after, pending=tuple(turn["pending"]))
 
     def _move(self, move: Callable[[], Turn | None]) -> Turn | None:
-        """Go somewhere, and back if the state there cannot be read or nobody wants to wait for
-        it."""
+        """Go somewhere, and back if the state there cannot be read or the user interrupts."""
         here = _number(self.session)
         turn = move()
         try:

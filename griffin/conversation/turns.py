@@ -25,7 +25,7 @@ Said = tuple[Literal["user", "assistant"], str]
 class Transcript:
     """All that is to have been read when an answer begins.
 
-    before:  whole turns, oldest first, whether they are stored already or not.
+    before:  whole turns, oldest first, stored already or not.
     ids:     what follows them, up to where the answer begins; () where a cut answer goes on.
     message: the text in `ids`, None for a cut answer.
     base:    number of the stored turn that all of it follows, a text that was read; None for none.
@@ -57,8 +57,7 @@ class Place:
 
 
 def words(settings: Mapping[str, Any]) -> str | None:
-    """Return the text before a session's first message: its tools as a server described them to the
-    model, and its system text."""
+    """Return the text before a session's first message: tools as described, and system text."""
     return joined(settings.get("tools_text"), settings.get("system"))
 
 
@@ -174,8 +173,10 @@ def _rendered(chat: Chat, turn: Turn, words: str | None, *, after_text: bool) ->
 
 
 def words_of(chat: Chat, stored: Sequence[Turn]) -> str | None:
-    """Return the text before a conversation's first message, as far as its ids tell; None if it has
-    none, or another template than Gemma's hides it."""
+    """Return the text before the first message as its ids tell it; None if they tell none.
+
+    A conversation may have none, and another template than Gemma's may hide it.
+    """
     turn = next((turn for turn in stored if turn.role == EXCHANGE), None)
     if turn is None or not turn.ids or not chat.native:
         return None
@@ -223,8 +224,7 @@ def _messages(talk: Sequence[Said], words: str | None) -> list[dict[str, Any]]:
 
 
 def base_of(tree: Sequence[Turn], line: Sequence[Turn]) -> int | None:
-    """Return the number of the text that a session's conversations follow; None if they follow
-    none.
+    """Return the number of the text that a session's conversations follow; None for none.
 
     line: the turns up to where the session stands.
     """
@@ -260,8 +260,7 @@ def find(tree: Sequence[Turn], line: Transcript) -> Place:
 def agreeing(
     tree: Sequence[Turn], talk: Sequence[Said], line: Sequence[Turn]
 ) -> tuple[int | None, int]:
-    """Return the stored turn up to which a conversation is known by its text, and how many of its
-    messages that is.
+    """Return the turn up to which stored texts agree with messages, and how many these are.
 
     All branches are looked through: an edited message leads to the turn before it. Of several that
     agree as far, the one on `line`, where the session stands, or the youngest.
@@ -343,14 +342,16 @@ def answered(chat: Chat, line: Transcript, answer: Sequence[int], text: str) -> 
 
 
 def join_exchange(message: str, answer: str) -> str:
-    """Return a message and its answer as one text for people: each line of the message after "> ",
-    an empty line, and the answer."""
+    """Return a message and its answer as one text for people.
+
+    It is each line of the message after "> ", an empty line, and the answer.
+    """
     quoted = "\n".join(_MARK + line for line in message.split("\n"))
     return f"{quoted}\n\n{answer}"
 
 
 def split_exchange(text: str) -> tuple[str, str]:
-    """Return message and answer, the inverse of `join_exchange`; ValueError for another text."""
+    """Return message and answer, the inverse of `join_exchange`; ValueError for other texts."""
     lines = text.split("\n")
     count = next((n for n, line in enumerate(lines) if not line.startswith(_MARK)), len(lines))
     if not count or lines[count : count + 1] != [""]:

@@ -1,4 +1,4 @@
-"""Which row sits in which slot: those that run in front, so that a step needs no gather."""
+"""Which row sits in which slot: running ones in front, so that a step gathers nothing."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from griffin.model import State
 
 
 class Batch:
-    """The rows in the slots: running ones in slots 0 ... n-1, those that read their prompts behind
-    them.
+    """The rows in the slots: running ones in 0 ... n-1, those that read prompts behind them.
 
     running, reading: rows in the order of their slots; to be changed through the methods only.
     """
@@ -34,8 +33,7 @@ class Batch:
         return len(self.running) + self.reading.index(row)
 
     def enter(self, row: Row, state: State | None) -> None:
-        """Give a row a free slot, with a copy of `state`, to read (the rest of) its prompt
-        there."""
+        """Give a row a free slot with a copy of `state`, to read (the rest of) its prompt in."""
         assert self.free, "a row enters only where a slot is free"
         if state is not None:
             try:
@@ -72,7 +70,7 @@ class Batch:
         return self.slots.take(self.slot(row))
 
     def leave(self, row: Row) -> None:
-        """Take a row out: the last ones move up, and the slot that becomes free is cleared."""
+        """Take a row out, move the last ones up, and clear the slot that becomes free."""
         if row.phase == "running":
             place, last = self.running.index(row), len(self.running) - 1
             self._move(last, place)
@@ -90,8 +88,7 @@ class Batch:
         self.slots.clear(self.busy)
 
     def empty(self) -> list[Row]:
-        """Take all rows out at once, and return them; for when a step broke and their states mean
-        nothing."""
+        """Take all rows out at once and return them; a step broke, and states mean nothing."""
         rows = [*self.running, *self.reading]
         self.running, self.reading = [], []
         self.slots.clear(0, self.slots.count)

@@ -67,8 +67,7 @@ class Core:
                 self._end(row, End(ticket.number, row.choice, reason))
 
     def pause(self, ticket: Ticket) -> None:
-        """Set a ticket aside in the places reserved for it; those it does not need are given
-        back."""
+        """Set a ticket aside in the places reserved for it; give back those it does not need."""
         places, ticket.places = ticket.places, 0
         for row in list(self._rows(ticket)):
             if row.phase == "waiting":
@@ -87,16 +86,14 @@ class Core:
         self.room.free(places)
 
     def resume(self, ticket: Ticket) -> None:
-        """Let a paused ticket wait for slots, in the place in the line that it had from the
-        beginning."""
+        """Let a paused ticket wait for slots again, in its old place in the line."""
         for row in self._rows(ticket):
             if row.phase == "paused":
                 row.phase = "waiting"
                 self.line.add(row)
 
     def _rows(self, ticket: Ticket) -> list[Row]:
-        """Return the rows of a ticket that have not ended; none if it is over, or another
-        engine's."""
+        """Return the rows of a ticket that go on; none if it is over or another engine's."""
         owner, rows = self.live.get(ticket.number, (None, []))
         return rows if owner is ticket else []
 
@@ -204,8 +201,7 @@ class Core:
     # Reading and choosing.
 
     def _call(self, slot: int, tokens: Tensor) -> Tensor:
-        """Let the model read tokens (rows, T) in neighbouring slots; return the last hidden
-        values."""
+        """Let the model read tokens (rows, T) in neighbouring slots; return hidden (rows, D)."""
         slots = self.batch.slots
         hidden, state = self._model.trunk(tokens, slots.view(slot, len(tokens)), donate=True)
         slots.store(slot, state)
@@ -224,13 +220,11 @@ class Core:
             self._fork(row, self._model.unembed(hidden)[0])
 
     def _cache_for(self, ticket: Ticket) -> PrefixCache | None:
-        """Return the cache if a request may use it: one that brings a state has a beginning nobody
-        knows."""
+        """Return the cache, None for a request with a state: what that has read is unknown."""
         return self.cache if ticket.use_cache and ticket.request.context.state is None else None
 
     def _fork(self, reader: Row, logits: Tensor) -> None:
-        """Choose the first token of every choice, and let those that go on run from the reader's
-        state."""
+        """Choose every choice's first token; those that go on run from the reader's state."""
         ticket = reader.ticket
         ticket.prefill_seconds = (
             time.perf_counter() - ticket.submitted - (ticket.queue_seconds or 0.0)
@@ -284,8 +278,7 @@ class Core:
         return Sampler(request.params.replace(seed=ticket.seeds[choice]), limit, marks, constraint)
 
     def _choose(self, row: Row, logits: Tensor) -> Event | End:
-        """Choose a row's next token from logits (V,); where that fails it ends, and no other
-        row."""
+        """Choose a row's next token from logits (V,); if that fails, this row ends, no other."""
         ticket, sampler = row.ticket, row.sampler
         assert sampler is not None
         try:
@@ -305,8 +298,7 @@ class Core:
     # Leaving.
 
     def _end(self, row: Row, event: Event | End, lost: bool = False) -> None:
-        """Take a row out, wherever it is, with the event that ends it; its state if that is
-        wanted."""
+        """Take a row out with the event that ends it, and its state if that is wanted."""
         ticket = row.ticket
         cache = self._cache_for(ticket)
         if cache is not None and row.phase == "running" and not lost and len(row.chosen) > 1:
@@ -357,8 +349,10 @@ class Core:
                 self.admitted += 1
 
     def _context_of(self, row: Row, choice: Row | None = None) -> Context:
-        """Return where a row leads, with a copy of its state; the request's own where nothing was
-        read. choice: whose answer it is, if another than the row that has the state."""
+        """Return where a row leads, with a copy of its state; the request's if nothing was read.
+
+        choice: whose answer it is, if another than the row that has the state.
+        """
         given, answer = row.ticket.request.context, choice or row
         if row.phase in ("reading", "running"):
             state = self.batch.take(row)

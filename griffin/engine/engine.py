@@ -346,7 +346,7 @@ class Engine:
         return max(0.0, min(deadlines) - time.perf_counter()) if deadlines else None
 
     def _command(self, do: Callable[..., None], *args: Any) -> None:
-        """Have something done between two steps: at once if there is no thread that does it."""
+        """Have something done between two steps; at once if no thread runs them."""
         with self._news:
             self._inbox.append((do, args))
             self._news.notify()

@@ -27,6 +27,7 @@ def generate(
     Prompts are read alone, in chunks counted from their beginning, and each row has its own random
     numbers; so a request gets the same tokens and log-probabilities alone and in company. A row
     that ends leaves the batch at once. It is an Engine without a thread, as wide as it has to be.
+
     chunk:       tokens of a prompt a call of the model reads.
     max_rows:    the most rows that are continued together; others wait until one ends.
     keep_states: hold on to the state of each row that ends, for `Generation.context`.
@@ -40,9 +41,9 @@ class Generation(Iterator[Event]):
     """Requests on their way; iterate for events. `generate` makes it.
 
     seeds: the seed each request uses, its own or a fresh one.
-    An error of one request is raised when its turn comes, and the others can be iterated on. After
-    a KeyboardInterrupt in the middle of a step nothing more comes: that step was torn, and its
-    states with it.
+    An error of one request is raised when its turn comes; iteration can go on for the others. After
+    a KeyboardInterrupt in the middle of a step nothing more comes, because that step's states are
+    lost.
     """
 
     def __init__(
@@ -94,8 +95,7 @@ class Generation(Iterator[Event]):
         self._engine.cancel(self._tickets[index])
 
     def context(self, index: int) -> Context:
-        """Return where a request that has ended led: its state has read all but the last token
-        chosen.
+        """Return where a request that has ended led; its last token is pending.
 
         Needs keep_states=True. Raises ValueError if there is none.
         """

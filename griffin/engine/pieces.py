@@ -55,8 +55,7 @@ def window(config: GriffinConfig, pos: int) -> range:
 
 
 def ring_runs(start: int, stop: int, size: int) -> Iterator[tuple[int, int, int]]:
-    """Yield the runs of ring slots that positions [start, stop) live in: (place from start, slot,
-    count)."""
+    """Yield where positions [start, stop) lie in the ring: (place from start, slot, count)."""
     place = start
     while place < stop:
         slot = place % size
@@ -166,8 +165,7 @@ def join(
 def unwritten(
     config: GriffinConfig, pos: int, dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> State:
-    """Return a state of one row after `pos` tokens, all zeros: the caller writes what the tokens
-    left."""
+    """Return a state of one row after `pos` tokens, all zeros, for the caller to fill."""
     state = State.zeros(config, 1, dtype=dtype, device=device)
     state.pos.fill_(pos)
     return state
@@ -193,8 +191,7 @@ def _write(state: State, span: Span, start: int, stop: int) -> None:
 def _check(
     config: GriffinConfig, dtype: torch.dtype, recurrent: RecurrentPart, spans: list[Span]
 ) -> None:
-    """Raise ValueError unless all parts are those of such a model; nothing is converted or
-    broadcast."""
+    """Raise ValueError unless all parts are such a model's; nothing is converted or broadcast."""
     wide = torch.promote_types(dtype, torch.float32)
     count = config.block_types.count("recurrent")
     if count:

@@ -1,12 +1,11 @@
-"""The tree that the prefix cache keeps its states in: sequences, their checkpoints, the blocks
-these share.
+"""The prefix cache's tree: sequences, their checkpoints, the blocks that these share.
 
 A checkpoint is the state after some sequence. It owns its recurrent part and refers to blocks: the
 keys and values of `every` tokens each, stored once for all checkpoints of the same beginning. A
 node stands for a sequence and has one block more than its parent; its key is a hash chain over all
 tokens before it. A sequence that ends inside a block ends in a tail, a short node. Every node leads
-to a checkpoint: with the last one go the nodes and blocks that it alone needed. How much may be
-                 kept, and for how long, is decided elsewhere.
+to a checkpoint; with the last one the nodes and blocks that it alone needed go too. How much may be
+kept, and for how long, is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -152,8 +151,7 @@ class Tree:
         return None
 
     def known(self, node: Node | None, data: bytes) -> tuple[int, bool]:
-        """Return how many tokens of a sequence any known one begins with, and whether one goes on
-        there.
+        """Return how many tokens of a sequence are known, and whether a known one goes on there.
 
         node: the sequence's deepest.
         """
@@ -168,8 +166,7 @@ class Tree:
         return node.length + best[0], best[1]
 
     def stored(self, data: bytes, keys: Sequence[bytes], start: int, stop: int) -> Block | None:
-        """Return the block of the positions [start, stop), which do not leave one block of the
-        grid.
+        """Return the block of positions [start, stop) within one block of the grid.
 
         For a tail a longer block that begins with it will do, if it goes as far back. That of a
         whole block may begin later than asked.
@@ -192,8 +189,7 @@ class Tree:
         return None
 
     def extend(self, data: bytes, keys: Sequence[bytes]) -> Node:
-        """Return the node of a sequence; it and those before it are added where they are
-        missing."""
+        """Return the node of a sequence; missing ones on the way are added."""
         node = self.deepest(keys)
         if node is None:
             node = self._nodes[keys[0]] = Node(keys[0], None, b"")
@@ -261,8 +257,7 @@ class Tree:
                 block.owner.block = None
 
     def leave(self, node: Node) -> None:
-        """Give up one use of a node; the last takes it away, and those above that led only
-        there."""
+        """Give up one use of a node; the last takes it away, with those that led only there."""
         node.users -= 1
         while not node.users:
             self.nbytes -= NODE

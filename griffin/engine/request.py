@@ -97,8 +97,7 @@ class End:
 
 
 def check_ids(ids: Sequence[int], vocab_size: int, what: str = "the prompt") -> None:
-    """Raise ValueError if there are no ids, or one is outside the vocabulary (named with its
-    position)."""
+    """Raise ValueError if there are no ids, or for one outside the vocabulary, with its place."""
     if not len(ids):
         raise Refused(f"{what} is empty; a model needs at least one token to go on from")
     if wrong := [kind.__name__ for kind in set(map(type, ids)) if not issubclass(kind, Integral)]:
@@ -114,8 +113,7 @@ def check_ids(ids: Sequence[int], vocab_size: int, what: str = "the prompt") -> 
 def check_request(
     request: Request, config: GriffinConfig, dtype: torch.dtype, what: str = "the prompt"
 ) -> None:
-    """Raise Refused if a model of this shape and type cannot answer a request. Nothing is
-    allocated."""
+    """Raise Refused if such a model cannot answer a request. Nothing is allocated."""
     check_ids(request.context.pending, config.vocab_size, what)
     if request.vocab_size is not None and request.vocab_size < 1:
         raise Refused(

@@ -51,7 +51,7 @@ class Row:
 
     @property
     def pending(self) -> tuple[int, ...]:
-        """Return the ids that were given or chosen and not read yet, those that come next."""
+        """Return the ids that were given or chosen and have not been read yet."""
         if self.chosen:
             return (self.chosen[-1],)
         return tuple(self.ticket.ids[self.read :])

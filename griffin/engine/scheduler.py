@@ -99,8 +99,7 @@ class Pace:
 
 
 def next_reader(rows: Sequence[Row], turn: int) -> Row:
-    """Return the row whose prompt is read on: of the highest priority, in turns the oldest and the
-    shortest.
+    """Return whose prompt is read on: highest priority; in turns the oldest and the shortest.
 
     So a short prompt need not wait for a long one, nor the long one forever.
     """
@@ -111,8 +110,7 @@ def next_reader(rows: Sequence[Row], turn: int) -> Row:
 
 
 def check_knobs(**knobs: float) -> None:
-    """Raise ValueError for a number below what it may be; `chunk` and `slots` start at 1, others at
-    0."""
+    """Raise ValueError for a number that is too low: `chunk` and `slots` from 1, others from 0."""
     for name, value in knobs.items():
         least = 1 if name in ("slots", "chunk", "max_prompt_tokens") else 0
         if math.isnan(value) or value < least:

@@ -1,5 +1,4 @@
-"""The memory of all sequences that are under way: one State, made once, whose rows are the
-slots."""
+"""The memory of all sequences under way: one State, whose rows are the slots."""
 
 from __future__ import annotations
 
@@ -31,8 +30,7 @@ class Slots:
 
     @staticmethod
     def bytes(config: GriffinConfig, dtype: torch.dtype, count: int = 1) -> int:
-        """Return the bytes of `count` slots, known before there are any: pos, layers, the whole
-        window."""
+        """Return the bytes of `count` slots before there are any: pos, layers, the whole window."""
         row = State.zeros(config, 1, dtype=dtype, device="meta")
         return count * (row.nbytes + row.pos.nbytes)
 
@@ -45,8 +43,7 @@ class Slots:
         return self._state(self._at(first, rows))
 
     def store(self, first: int, state: State) -> None:
-        """Keep what a call returned for the view it was given; what was changed in place costs
-        nothing."""
+        """Keep what a call returned for a view; what it changed in place costs nothing."""
         for place, new in zip(self._at(first, state.batch), tensors(state), strict=True):
             if place.data_ptr() != new.data_ptr():
                 place.copy_(new)
@@ -80,8 +77,7 @@ class Slots:
             t.narrow(0, first, rows).zero_()
 
     def _at(self, first: int, rows: int) -> list[Tensor]:
-        """Return every tensor's part for some slots. Made once, because a step of a small model is
-        short."""
+        """Return every tensor's part for some slots, made once: a small model's step is short."""
         if (first, rows) not in self._places:
             self._places[first, rows] = [t.narrow(0, first, rows) for t in self._tensors]
         return self._places[first, rows]

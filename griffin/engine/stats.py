@@ -13,8 +13,8 @@ class Stats:
     running, reading: those two.
     waiting:          requests that were taken and have no slot yet.
     paused:           requests that are set aside.
-    kept, kept_places: states outside the slots, reserved places included, and how many there may
-                       be.
+    kept:             states outside the slots, reserved places included.
+    kept_places:      how many of them there may be.
     tokens_read:      of prompts, by the model.
     tokens_reused:    of prompts, spared by the prefix cache.
     tokens_generated: chosen, in all answers.

@@ -1,4 +1,4 @@
-"""What one holds of a request that was taken: its events, its numbers, and at the end its state."""
+"""What the caller holds of a request: its events, its numbers, at the end its state."""
 
 from __future__ import annotations
 
@@ -26,10 +26,8 @@ class Ticket:
     prefill_seconds: from the slot to the first token, others' turns included; None until then.
     finish_reasons:  of each choice, None while it goes on.
     contexts:        where each choice led, once it has ended, if the request was submitted with
-                     keep_state: its state has read everything but the last token chosen, or, where
-                                 it
-                     ended before there was one, but the rest of the prompt. None where a step
-                     broke.
+                     keep_state. Its state has read everything but the last token chosen; if there
+                     was none yet, everything but the rest of the prompt. None where a step broke.
     paused:          it was set aside.
     sink_error:      what its sink raised; the request was cancelled then.
     """
@@ -93,8 +91,7 @@ class Ticket:
         return self._over.is_set()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait until every choice has ended; return whether that was in time. Needs a running
-        engine."""
+        """Wait until every choice has ended, return whether in time. Needs a running engine."""
         return self._over.wait(seconds)
 
     def events(self, seconds: float | None = None) -> Iterator[Event | End]:

@@ -49,8 +49,7 @@ class GrammarConstraint:
         return mask
 
     def accept(self, id: int) -> bool:
-        """Take the id that was chosen; return whether the answer is complete and nothing may
-        follow.
+        """Take the chosen id; return whether the answer is complete and nothing may follow.
 
         Raises ConstraintError for an id that is not allowed.
         """
@@ -67,8 +66,7 @@ class GrammarConstraint:
 
 
 def brief(error: str) -> str:
-    """Return what one of llguidance's messages says, without its view of the source and its inner
-    state."""
+    """Return what an llguidance message says, without its view of the source and its state."""
     lines = [line.strip() for line in error.split("\n<")[0].splitlines()]
     text = " ".join(line for line in lines if line and not _PICTURE.match(line))
     text = _PLACE.sub("", text)

@@ -25,8 +25,7 @@ class Grammar:
 
     @classmethod
     def json_schema(cls, schema: Mapping[str, Any] | bool) -> Grammar:
-        """Allow the JSON that a schema (draft 2020-12) describes, its properties in the schema's
-        order.
+        """Allow the JSON of a schema (draft 2020-12), properties in the schema's order.
 
         Keywords that cannot be held to, such as `not` and `uniqueItems`, are refused when it is
         compiled. Raises ValueError for what is no schema.
@@ -44,8 +43,7 @@ class Grammar:
 
     @classmethod
     def regex(cls, pattern: str) -> Grammar:
-        """Allow what a regular expression matches from end to end; without look-around and
-        back-references.
+        """Allow what a regular expression matches as a whole; no look-around, no back-references.
 
         Raises ValueError for what is no pattern.
         """
@@ -72,8 +70,7 @@ class Grammar:
 
 
 def json_source(schema: Mapping[str, Any], *, lenient: bool = False) -> str:
-    """Return a schema's JSON with our options, as it stands alone and after `%json` in a Lark
-    grammar.
+    """Return a schema's JSON with our options, as it stands alone and after `%json` in Lark.
 
     lenient: pass over keywords that cannot be held to, instead of refusing them.
     Raises ValueError for what JSON cannot hold.
@@ -92,8 +89,7 @@ def json_source(schema: Mapping[str, Any], *, lenient: bool = False) -> str:
 
 
 def quoted(text: str) -> str:
-    """Return a text as it stands in a Lark grammar; printable characters, quotes and line
-    breaks."""
+    """Return a text as a Lark grammar writes it: printable characters, quotes, line breaks."""
     return json.dumps(text, ensure_ascii=False)
 
 

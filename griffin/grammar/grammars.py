@@ -54,8 +54,7 @@ class Grammars:
         self._lock = threading.Lock()
 
     def compile(self, grammar: Grammar) -> CompiledGrammar:
-        """Return a grammar ready for use: milliseconds, up to some tenths of a second for a huge
-        one.
+        """Return a grammar ready for use: milliseconds, some tenths of a second for a huge one.
 
         The first call prepares the tokenizer, about a second for 256,000 ids.
         Raises ValueError for a grammar that is wrong, that no text fits, that cannot be held to, or

@@ -1,5 +1,4 @@
-"""Conversations that outlive a process: state files, an index, undo, fork. Ids and states; no text
-is made.
+"""Conversations that outlive a process: ids and states, an index, undo, forks, state files.
 
 store = Store(folder)
 with store.create("kitchen", fingerprint=fingerprint, config=model.config) as session:

@@ -15,8 +15,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def write_durably(target: Path, chunks: Iterable[bytes | memoryview]) -> None:
-    """Write a file of mode 0600 that survives a crash the moment this returns; replace one of that
-    name.
+    """Write or replace a file of mode 0600; it survives a crash the moment this returns.
 
     Written beside, flushed to the disk, renamed, and the folder flushed. Whatever goes wrong,
     nothing is left of it and an older file stays. Raises StorageFull when the disk or a limit of
@@ -44,8 +43,7 @@ def write_durably(target: Path, chunks: Iterable[bytes | memoryview]) -> None:
 
 
 def no_room(target: Path, error: OSError) -> StorageFull | None:
-    """Return what to raise if an error says that there is no room to write; None for any other
-    error."""
+    """Return what to raise for an error that says there is no room; None for any other."""
     if error.errno not in _FULL:
         return None
     return StorageFull(
@@ -64,8 +62,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def private_folder(folder: Path) -> None:
-    """Make a folder of mode 0700, or see that an existing one is closed to others; ValueError if it
-    is not.
+    """Make a folder of mode 0700; ValueError if there is one that others may look into.
 
     An empty folder is closed; one with files in it may be somebody's on purpose.
     """
@@ -80,7 +77,7 @@ def private_folder(folder: Path) -> None:
 
 
 def make_private_file(path: Path) -> None:
-    """Make an empty file of mode 0600 if there is none, and no symbolic link either (OSError).
+    """Make an empty file of mode 0600 if there is none; OSError for a symbolic link.
 
     One that is there is not touched: closing it would let go of all locks that this process has on
     it. The files that sqlite makes beside it get the mode it has.

@@ -31,7 +31,7 @@ class Draft:
 def rows_of(
     drafts: Sequence[Draft], *, vocab_size: int, tokens: int, chain: bytes
 ) -> tuple[list[TurnRow], list[int]]:
-    """Lay out drafts that follow one another as rows of the index; return also all of their ids.
+    """Lay out drafts that follow one another as rows of the index; return their ids too.
 
     tokens, chain: of the conversation before them.
     Raises ValueError for a draft without ids, and for parts that cannot be kept.
@@ -58,8 +58,7 @@ def rows_of(
 
 
 def count_read(unread: Sequence[int], pending: Sequence[int]) -> int:
-    """Return how many of the unread ids a state has read that leaves these pending; ValueError if
-    it cannot have."""
+    """Return how many unread ids a state has read if these are pending; ValueError if it cannot."""
     if not pending:
         raise ValueError(
             "nothing is pending; a state cannot step back, so keep the one before the last"

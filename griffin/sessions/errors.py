@@ -1,12 +1,10 @@
-"""What can go wrong with a kept conversation, each with the words for a person and the codes for a
-server."""
+"""What can go wrong with a kept conversation, in words for people and codes for programs."""
 
 from __future__ import annotations
 
 
 class SessionError(ValueError):
-    """Anything the sessions room refuses. `status` is the HTTP status, `code` the word for
-    programs."""
+    """Whatever the sessions refuse. `status`: the HTTP status. `code`: the word for programs."""
 
     status = 400
     code = "session_error"

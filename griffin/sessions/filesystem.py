@@ -1,5 +1,4 @@
-"""What a folder is mounted from, read off Linux's mount table, and whether sessions can be kept
-there."""
+"""What a folder is mounted from (Linux's mount table), and whether sessions can lie there."""
 
 from __future__ import annotations
 
@@ -82,8 +81,7 @@ def mount_of(folder: Path, table: str | None = None) -> Mount | None:
 
 
 def check_place(folder: Path, journal: Journal, mount: Mount | None) -> None:
-    """Raise ValueError for a folder on which a store with this journal does not hold what it
-    promises."""
+    """Raise ValueError for a folder on which a store with this journal is not safe."""
     if mount is None or mount.kind not in _NETWORK:
         return
     if journal == "WAL":

@@ -71,8 +71,7 @@ class Fingerprint:
         return json_digest(self.to_dict())
 
     def differences(self, other: Fingerprint) -> dict[str, tuple[str, str]]:
-        """Return the parts that differ: {part: (this one's, the other's)}; empty if they are the
-        same."""
+        """Return the parts that differ, {part: (this one's, the other's)}."""
         mine, theirs = self.to_dict(), other.to_dict()
         return {part: (mine[part], theirs[part]) for part in mine if mine[part] != theirs[part]}
 
@@ -94,8 +93,7 @@ class Fingerprint:
 
     @classmethod
     def from_dict(cls, parts: Mapping[str, str]) -> Fingerprint:
-        """Build one from plain strings; an unknown or a missing part is a ValueError that names
-        it."""
+        """Build one from plain strings; an unknown or missing part is a named ValueError."""
         known = {field.name for field in dataclasses.fields(cls)}
         if unlike := sorted(known ^ set(parts)):
             raise ValueError(

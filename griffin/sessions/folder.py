@@ -22,8 +22,7 @@ from griffin.sessions.tensor_file import PackedFile, TensorFile
 
 
 class Folder(ABC):
-    """Where sessions lie. There are two kinds: on a disk (`DiskFolder`) and in memory
-    (`MemoryFolder`).
+    """Where sessions lie: on a disk (`DiskFolder`) or in memory (`MemoryFolder`).
 
     index:   which sessions there are, and their turns.
     durable: what is kept here outlives the process.
@@ -64,8 +63,7 @@ class Folder(ABC):
 
     @abstractmethod
     def carrying(self) -> AbstractContextManager[Path]:
-        """Give a place for a state file on its way from one namespace to another; it is gone at the
-        end."""
+        """Give a place for a state file between two namespaces; it is removed at the end."""
 
     @abstractmethod
     def lease(self, key: str, what: str) -> Lease:
@@ -103,8 +101,7 @@ class Folder(ABC):
         owner: Sequence[str],
         session: int | None = None,
     ) -> Iterator[tuple[sqlite3.Connection, list[str]]]:
-        """Write turns' files, then hold the index for the rows that name them: all of it happens,
-        or nothing.
+        """Write turns' files, then hold the index for the rows that name them, all or nothing.
 
         nbytes:  what files and rows take; room is made for them.
         owner:   the namespace they are for, and others of the same owner, whose sessions make room.
@@ -129,8 +126,7 @@ class Folder(ABC):
                 raise
 
     def remove(self, session: int, key: str) -> None:
-        """Remove a session whose lock is held. Rows go first: a crash leaves blobs that nothing
-        names."""
+        """Remove a session whose lock is held, rows first: a crash leaves only unnamed blobs."""
         with self.index.transaction() as index:
             files = remove_session(index, session)
         for file in files:
@@ -140,13 +136,11 @@ class Folder(ABC):
         self.index.forget()
 
     def sweep(self) -> int:
-        """Remove sessions unused for too long and, over the quota, those unused for longest; return
-        how many."""
+        """Remove what is too old and, over the quota, longest unused; return how many."""
         return self._remove_old() + self._remove_unused("true", lambda: self._over(0))
 
     def recover(self) -> int:
-        """Remove blobs that no row names and unfinished sessions, left by processes that were
-        killed.
+        """Remove what killed processes left: blobs that no row names, unfinished sessions.
 
         Does nothing while another is writing: its blob comes before its row. Returns how many.
         """
@@ -180,8 +174,7 @@ class Folder(ABC):
     def _make_bytes(
         self, nbytes: int, quota: int, owner: Sequence[str], session: int | None
     ) -> None:
-        """Remove sessions of this owner as needed; StorageFull, and none is removed, if it is of no
-        use."""
+        """Remove sessions of this owner as needed; if that is of no use, none, and StorageFull."""
         own = self._sum(OWN, {"session": session})
         if own + nbytes > quota:
             raise StorageFull(
@@ -233,7 +226,7 @@ class Folder(ABC):
         go_on: Callable[[], bool] = lambda: True,
         values: Mapping[str, Any] | None = None,
     ) -> int:
-        """Remove sessions that nobody has open, those unused for longest first; return how many."""
+        """Remove sessions that nobody has open, longest unused first; return how many."""
         removed = 0
         if not go_on():
             return 0

@@ -51,8 +51,10 @@ def check_restorable(turn: Turn) -> None:
 
 
 def unread(index: Index, session: int, turn: Turn | None) -> tuple[Turn | None, tuple[int, ...]]:
-    """Return the nearest turn back from here whose state is kept, None if there is none, and the
-    ids up to here that it has not read. UnknownTurn if not all are known."""
+    """Return the nearest turn back from here whose state is kept, and the ids it has not read.
+
+    It is None if there is none. UnknownTurn if not all of these ids are known.
+    """
     if turn is None or turn.kept:
         return turn, turn.pending if turn else ()
     check_restorable(turn)

@@ -1,5 +1,4 @@
-"""The index: one sqlite file that says which sessions there are, which turns they have and where
-those led.
+"""The index: one sqlite file of sessions, their turns, and where those led.
 
 Everything is true or false with one transaction; files are written before the row that names them
 and removed after it is gone. So a killed process leaves at worst files that no row names.
@@ -111,8 +110,7 @@ class Index:
     """A connection to the sqlite file, for one process and any of its threads."""
 
     def __init__(self, path: Path, journal: Journal = "WAL") -> None:
-        """Open the file, or make it. Raises StateTorn for what is not an index, or one of a later
-        version.
+        """Open the file, or make it. StateTorn for one that is no index, or of a later version.
 
         journal: "WAL" for a local disk, "DELETE" (a rollback journal) for one that several machines
                  share, "MEMORY" for an index in memory. A file that has another one is changed
@@ -203,8 +201,7 @@ class Index:
         return found[0] if found else None
 
     def forget(self) -> None:
-        """Empty the journal, where what was deleted is still to be read, unless others are reading
-        it.
+        """Empty the journal, which still holds what was deleted, unless others are reading it.
 
         A rollback journal is removed by each commit.
         """

@@ -1,5 +1,4 @@
-"""A lease on a session: one holder at a time, let go by the kernel when its process dies, however
-it dies.
+"""A lease on a session: one holder at a time, released by the kernel when its process dies.
 
 It is an flock on a file of its own. A lease noted in the index (a process id, a time until when)
 outlives a killed owner or expires under a slow one; this one does neither, and needs no renewing.

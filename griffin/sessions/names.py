@@ -1,5 +1,4 @@
-"""Names of sessions and namespaces, never part of a path, and the other words that the index
-keeps."""
+"""Names of sessions and namespaces, never part of a path, and other words of the index."""
 
 from __future__ import annotations
 
@@ -17,8 +16,7 @@ _ALLOWED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 def check_name(name: str) -> str:
-    """Return the name, or raise InvalidName: 1 to 128 of A-Z a-z 0-9 . _ -, a letter or digit
-    first."""
+    """Return a name: 1 to 128 of A-Z a-z 0-9 . _ -, a letter or digit first; or InvalidName."""
     if not isinstance(name, str) or not _ALLOWED.fullmatch(name):
         raise InvalidName(
             f"{name!r:.200} cannot name a session; a name has 1 to 128 of the characters A-Z a-z"
@@ -28,14 +26,12 @@ def check_name(name: str) -> str:
 
 
 def check_kept(name: str) -> str:
-    """Return a name that `check_name` lets pass or `unfinished_name` made; InvalidName for
-    others."""
+    """Return a name of `check_name` or `unfinished_name`; InvalidName for others."""
     return name if isinstance(name, str) and _UNFINISHED.fullmatch(name) else check_name(name)
 
 
 def check_namespace(namespace: str) -> str:
-    """Return the namespace, a name or "" (the one of whoever runs the program); InvalidName
-    otherwise."""
+    """Return the namespace, a name or "" (that of the program's user); else InvalidName."""
     return namespace if namespace == "" else check_name(namespace)
 
 

@@ -42,8 +42,7 @@ SELECT (SELECT coalesce(sum({_SESSION}), 0) FROM kept)
 
 
 def session_bytes(title: str, settings: Mapping[str, Any] | None, turns: int = 0) -> int:
-    """Return the bytes that a new session takes beside its turns, of which it begins with so
-    many."""
+    """Return the bytes of a new session beside its turns, of which it begins with so many."""
     return (
         SESSION_BYTES
         + len(title)

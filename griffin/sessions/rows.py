@@ -131,8 +131,7 @@ def touch(index: sqlite3.Connection, session: int) -> None:
 
 
 def copy_line(index: sqlite3.Connection, session: int, target: int, turn: int | None) -> None:
-    """Give the session `target` the way to a turn of `session`, same numbers, and put its head
-    there."""
+    """Give `target` the way to a turn of `session`, under the same numbers; it stands there."""
     index.execute(
         "WITH RECURSIVE line (id, parent) AS ( SELECT id, parent FROM turn WHERE id = :turn UNION"
         " ALL SELECT turn.id, turn.parent FROM turn JOIN line ON turn.id = line.parent) INSERT INTO"
@@ -144,7 +143,7 @@ def copy_line(index: sqlite3.Connection, session: int, target: int, turn: int | 
 
 
 def copy_tree(index: sqlite3.Connection, session: int, target: int) -> None:
-    """Give the session `target` all turns of `session`, same numbers; its head stays as it is."""
+    """Give `target` all turns of `session`, under the same numbers; it stands where it stood."""
     index.execute(
         "INSERT INTO member (session, turn, number)"
         " SELECT :target, turn, number FROM member WHERE session = :session",
@@ -153,8 +152,7 @@ def copy_tree(index: sqlite3.Connection, session: int, target: int) -> None:
 
 
 def remove_session(index: sqlite3.Connection, session: int) -> list[str]:
-    """Remove a session and the turns that no other has; return the names of files that nobody needs
-    now."""
+    """Remove a session and turns that no other has; return the files nobody needs now."""
     # Youngest first: a turn's row is younger than its parent's, which it refers to.
     own = index.execute(
         "SELECT turn.id, turn.file FROM member JOIN turn ON turn.id = member.turn "

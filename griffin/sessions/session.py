@@ -37,14 +37,14 @@ from griffin.sessions.turn_file import check_state, first_kept, pack_turn, piece
 
 
 class Session:
-    """A conversation held by a lease: `Store.create` and `Store.open` make one. Used by one thread
-    at a time.
+    """A conversation held by a lease; `Store.create` and `Store.open` make one.
+
+    To be used by one thread at a time, in a `with` block; at its end others may open the session.
 
     name:        its name.
     fingerprint: of the model it belongs to.
     config:      that model's shape.
     head:        the turn it stands at; None before the first.
-    Use it in a `with` block; at the end others may open it.
     """
 
     def __init__(self, folder: Folder, owner: Sequence[str], row: int, lease: Lease) -> None:
@@ -94,9 +94,9 @@ class Session:
     def resume(self) -> Context:
         """Read back where the session stands, each time anew; its state lies on the CPU.
 
-        Where the head's own state is not kept it is the nearest one before, and all ids since are
+        If the head's own state is not kept, it is the nearest one before, and all ids since are
         pending. Raises StateTorn, naming the file, if one of its files is missing or not what was
-        written: the session is not guessed at or read again behind the caller's back.
+        written; the session is never quietly read again instead.
         """
         self._check_held()
         return history.context_at(self._folder, self._row, self.head, self.config, self.fingerprint)
@@ -115,15 +115,15 @@ class Session:
     ) -> Turn:
         """Keep a finished turn after the head and stand at it; it is on the disk when this returns.
 
-        role:    who said it.
-        ids:     its tokens, at least one.
-        state:   one row, on any device, that has read all tokens of the conversation but
-                 `pending`; it is copied from, not kept. None if it has read none.
-        pending: the ids at the conversation's end that `state` has not read, at least one.
-        text:    the turn's text, to be shown later.
-        stats:   plain values to keep beside it.
-        before:  turns that come first, kept in the same step without a state of their own; `state`
-                 has read them, too.
+        role:     who said it.
+        ids:      its tokens, at least one.
+        state:    one row, on any device, that has read all tokens of the conversation but
+                  `pending`; it is copied from, not kept. None if it has read none.
+        pending:  the ids at the conversation's end that `state` has not read, at least one.
+        text:     the turn's text, to be shown later.
+        stats:    plain values to keep beside it.
+        before:   turns that come first, kept in the same step without a state of their own; `state`
+                  has read them, too.
         settings: the plain values kept beside the conversation from now on; None leaves them.
         Raises ValueError for parts that do not fit together or the session's model, StorageFull if
         there is no room, SessionBusy if the lease was lost and another went on; then all is as it
@@ -171,8 +171,7 @@ class Session:
         return self.head
 
     def undo(self, turns: int = 1) -> Turn | None:
-        """Go back so many turns and return where the session stands then; `redo` goes forward
-        again.
+        """Go back so many turns; return where the session stands then. `redo` goes forward again.
 
         Raises UnknownTurn if there are not so many, or one cannot stand there.
         """
@@ -185,8 +184,7 @@ class Session:
         return self._move(line[-turns - 1] if turns < len(line) else None, self._tip)
 
     def redo(self, turns: int = 1) -> Turn | None:
-        """Go forward so many turns, along the way that was left by `undo`, and return where it
-        stands then.
+        """Go forward again, as `undo` came; return where the session stands then.
 
         Raises UnknownTurn if there are not so many.
         """
@@ -200,11 +198,11 @@ class Session:
     def goto(self, number: int | None, *, keep: bool = True) -> Turn | None:
         """Stand at a turn of any branch, or before the first (None).
 
-        keep: note it on the disk. Otherwise only this object stands there, and the next `commit`
-              makes it so; if there is none, the session is found where it was.
-        `redo` then leads on along the way it was on, if the turn lies on it, otherwise along the
-        youngest turns that follow. Raises UnknownTurn if there is none of that number, or one
-        cannot stand there.
+        keep: note it on the disk. Otherwise only this object stands there until the next `commit`;
+              without one, the session is found where it was.
+        `redo` then goes on along the old way, if the turn lies on it, otherwise along the youngest
+        turns that follow. Raises UnknownTurn if there is none of that number, or one cannot stand
+        there.
         """
         turn = None if number is None else self._at(number)
         return self._move(turn, self._tip_from(turn), keep=keep)
@@ -218,12 +216,12 @@ class Session:
         whole: bool = False,
         namespace: str | None = None,
     ) -> str:
-        """Make another session of this one's turns, up to the head or to turn `at`, and return its
-        name.
+        """Make another session of this one's turns; return its name.
 
+        at:        the last turn that comes along; the head if omitted.
         whole:     all branches come along, and it stands at the head, or at turn `at`.
         namespace: where it is to be, of the same owner (`Store.owner`); here if omitted.
-        It shares their files, and nothing that happens to one of the two is seen by the other.
+        The two share files, and nothing that happens to one of them shows in the other.
         Raises StorageFull if there is no room for its rows, UnknownTurn and SessionExists, and
         ValueError for the namespace of another.
         """
@@ -295,8 +293,7 @@ class Session:
         title: str | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        """Change the name, the title, or the plain values kept beside the conversation; None leaves
-        them.
+        """Change the name, the title or the plain values kept beside it; None leaves each.
 
         Raises InvalidName, and SessionExists if the name is taken.
         """
@@ -314,8 +311,7 @@ class Session:
         self.name, self.title, self.settings = new, title, json.loads(kept)
 
     def export(self, path: str | Path, *, at: int | None = None) -> int:
-        """Write the head, or turn `at`, as a state file that can be carried anywhere; return its
-        bytes.
+        """Write the head, or turn `at`, as a state file that can go anywhere; return its bytes.
 
         The state of that one turn goes with it, and the text and tokens of those before it.
         """
@@ -368,8 +364,8 @@ class Session:
     def _check_unmoved(self, index: sqlite3.Connection) -> None:
         """Raise SessionBusy, and give the session back, if it does not stand where we left it.
 
-        A lease on a network is the file server's: cut off from it for long enough, one loses it
-        unawares.
+        On a network the file server keeps the lease: a machine that is cut off for long enough
+        loses it without being told.
         """
         row = index.execute("SELECT head FROM session WHERE id = ?", (self._row,)).fetchone()
         if row is None or row["head"] != self._kept_head:

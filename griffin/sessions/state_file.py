@@ -1,11 +1,9 @@
-"""One state in one file to carry anywhere: `*.state.safetensors`, readable by any safetensors
-library.
+"""One state in one file, `*.state.safetensors`; any safetensors library reads it.
 
 Metadata, all strings: format, version, fingerprint and config (JSON), tokens_seen, pos,
-                       token_chain_hash,
-pending_ids (JSON), created, parent, title, turns (JSON). Tensors: `rg_lru.N`, `conv.N` of the
-recurrent layers; `k.N`, `v.N` of the attention layers, the window's positions, oldest first; `ids`,
-those of all turns one after another.
+token_chain_hash, pending_ids (JSON), created, parent, title, turns (JSON). Tensors: `rg_lru.N`,
+`conv.N` of the recurrent layers; `k.N`, `v.N` of the attention layers, the window's positions,
+oldest first; `ids`, those of all turns one after another.
 """
 
 from __future__ import annotations
@@ -123,8 +121,7 @@ def load_state_file(
 
 
 def read_state_info(path: str | Path) -> StateInfo:
-    """Return what a state file says of itself, without its state. Errors as for
-    `load_state_file`."""
+    """Return what a state file says of itself, without its state; as `load_state_file`."""
     with _open(path) as file:
         return _info(file, None)[0]
 

@@ -92,8 +92,7 @@ def info_of(
     config: GriffinConfig,
     title: str,
 ) -> StateInfo:
-    """Return what a state file says of the last of these turns, which follow each other from a
-    first one.
+    """Return what a state file says of the last of these turns, which follow each other.
 
     pending: the ids at its end that the state beside it has not read.
     """

@@ -39,8 +39,7 @@ from griffin.sessions.turn import Turn
 
 
 class Store:
-    """Sessions in a folder of mode 0700, for any number of processes, on a network of several
-    machines.
+    """Sessions in a folder of mode 0700, for any number of processes.
 
     folder:          made if it is not there. One that others may look into is refused, unless it is
                      empty. `Store.in_memory()` makes a store without one.
@@ -52,13 +51,14 @@ class Store:
     network:         the folder may be shared by several machines: the index keeps a rollback
                      journal, which holds where file locks do. A folder that was opened so once
                      stays so, whoever opens it.
-    A namespace has at most MOST_SESSIONS sessions; beside a quota, the one unused for longest makes
-    place. An open session is never removed. Raises StateTorn for an index that is not ours or not
-    whole, ValueError for a folder on a network without `network`, or one without locks that other
-    machines see. Files that a killed process left unfinished are removed. A process that forks
-    makes a Store of its own in the child.
 
-    owner: the namespace, and those of the same owner beside it.
+    A namespace has at most MOST_SESSIONS sessions; if there is a quota, the one unused for longest
+    makes room for the next. An open session is never removed. Files that a killed process left
+    unfinished are removed. A process that forks makes a Store of its own in the child. Raises
+    StateTorn for an index that is not ours or not whole, and ValueError for a folder on a network
+    without `network`, or one whose locks other machines do not see.
+
+    `owner` holds the namespace, and others of the same owner.
     """
 
     def __init__(
@@ -82,8 +82,7 @@ class Store:
 
     @classmethod
     def in_memory(cls) -> Store:
-        """Make a store that lives as long as it, or a session of it, is in use; nothing touches the
-        disk."""
+        """Make a store in memory, for as long as it, or a session of it, is in use."""
         return cls(MemoryFolder())
 
     def __enter__(self) -> Store:
@@ -97,8 +96,11 @@ class Store:
         self.folder.index.close()
 
     def within(self, namespace: str, beside: Sequence[str] = ()) -> Store:
-        """Return this store for another owner. beside: namespaces of the same owner, which make
-        room, too, and to which sessions can be forked."""
+        """Return this store for another owner.
+
+        beside: other namespaces of that owner. They make room, too, and sessions can be forked
+                into them.
+        """
         other = copy.copy(self)
         other.owner = tuple(map(check_namespace, (namespace, *beside)))
         return other
@@ -116,8 +118,7 @@ class Store:
         title: str = "",
         settings: Mapping[str, Any] | None = None,
     ) -> Session:
-        """Begin a session and open it. Without a name it gets a random one; see also
-        `unfinished_name`.
+        """Begin a session and open it; without a name it gets a random one (`unfinished_name`).
 
         fingerprint: of the model; its `config` is the digest of `config`.
         settings:    plain values to keep beside it.
@@ -178,8 +179,7 @@ class Store:
         return tuple(info_of(row) for row in self.folder.index.rows(INFOS + where, values))
 
     def show(self, name: str) -> SessionInfo:
-        """Return what the list says of one session; UnknownSession if there is none of that
-        name."""
+        """Return what the list says of one session; UnknownSession if there is none."""
         query = INFOS + "WHERE session.id = :id"
         row = self.folder.index.row(query, {"id": self._find(name)["id"]})
         if row is None:
@@ -187,13 +187,11 @@ class Store:
         return info_of(row)
 
     def busy(self, name: str) -> bool:
-        """Return whether a session is open, here or in any other process; it stays free if it
-        is."""
+        """Return whether a session is open, here or in another process, without taking it."""
         return self.folder.leased(self._find(name)["key"])
 
     def turns(self, name: str) -> tuple[Turn, ...]:
-        """Return all turns of a session, of all branches, in the order they were made; it may be
-        open."""
+        """Return all turns of a session, oldest first, of all branches; it may be open."""
         return tuple(history.tree(self.folder.index, self._find(name)["id"]))
 
     def usage(self) -> StoreUsage:
@@ -202,8 +200,7 @@ class Store:
         return StoreUsage(sessions=sessions, turns=turns, nbytes=nbytes)
 
     def rename(self, name: str, to: str) -> None:
-        """Give a session another name. SessionBusy if it is open, SessionExists if the name is
-        taken."""
+        """Give a session another name; SessionBusy if it is open, SessionExists if taken."""
         check_name(to)
         row = self._find(name)
         lease = self._lease(row)
@@ -217,8 +214,7 @@ class Store:
             lease.release()
 
     def delete(self, name: str) -> None:
-        """Delete a session: its row, text and tokens are overwritten in the index, its files
-        removed.
+        """Delete a session: overwrite its row, text and tokens, remove its files.
 
         Turns it shares with forks stay theirs. Raises SessionBusy if it is open.
         """
@@ -230,8 +226,7 @@ class Store:
             lease.release()
 
     def export(self, name: str, path: str | Path, *, at: int | None = None) -> int:
-        """Write a session's head, or its turn `at`, as a state file and return its bytes; it need
-        not be free.
+        """Write a session's head, or turn `at`, as a state file; return its bytes. It may be open.
 
         Raises UnknownTurn for a number it does not have, ValueError for a session without turns.
         """
@@ -271,7 +266,7 @@ class Store:
         *,
         title: str | None = None,
     ) -> SessionInfo:
-        """Begin a session from a state and what a state file would say of it; else as `import_`."""
+        """Begin a session from a state and its StateInfo; otherwise as `import_`."""
         name = check_name(name) if name is not None else new_name()
         if title is not None:
             check_text(title, "the title")
@@ -279,31 +274,31 @@ class Store:
         return self.show(name)
 
     def adopt(self, session: Session, name: str | None = None) -> str:
-        """Copy a session of another store into this one, all of its branches and states; return its
-        name here. It stays open where it is. Errors as for `create`."""
+        """Copy a session of another store into this one, and return its name here.
+
+        All of its branches and states come along. It stays open where it is. Errors as for
+        `create`.
+        """
         name = check_name(name) if name is not None else new_name()
         session.copy_to(self.folder, self.owner, name)
         return name
 
     def sweep(self) -> int:
-        """Remove sessions unused for too long and, over the quota, those unused for longest; return
-        how many.
+        """Remove what is too old and, over the quota, longest unused; return how many.
 
         Of all owners. Open sessions stay.
         """
         return self.folder.sweep()
 
     def carrying(self) -> AbstractContextManager[Path]:
-        """Give a place for a state file on its way from one namespace to another; it is gone at the
-        end.
+        """Give a place for a state file between two namespaces; it is removed at the end.
 
         If this process is killed, `recover` removes it. ValueError for a store in memory.
         """
         return self.folder.carrying()
 
     def recover(self) -> int:
-        """Remove files that no row names and unfinished sessions, left by processes that were
-        killed.
+        """Remove what killed processes left: files that no row names, unfinished sessions.
 
         Does nothing while another process is writing: its file comes before its row. Returns how
         many.
@@ -311,8 +306,7 @@ class Store:
         return self.folder.recover()
 
     def check(self) -> tuple[str, ...]:
-        """Read everything that is kept and return what is wrong, each problem with the name of its
-        file or session.
+        """Read everything that is kept; return what is wrong, each with its session or file.
 
         Of all namespaces; empty if all is well. It reads every file and hashes every token: a
         second for a gigabyte or two.

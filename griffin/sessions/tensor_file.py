@@ -1,5 +1,4 @@
-"""Safetensors files that know whether they are whole: a crc32 for every tensor, a digest for the
-header.
+"""Safetensors files with a crc32 for every tensor and a digest for the header.
 
 Any safetensors library reads them. Ours reads the parts it is asked for, and believes nothing it
 has not checked: state files come from other people too.
@@ -81,8 +80,7 @@ def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> PackedFi
 
 
 class TensorFile:
-    """A file that `pack` laid out, open for reading. Its header is checked now, a tensor when it is
-    read.
+    """A file that `pack` made; its header is checked at once, each tensor when it is read.
 
     path:     where it is, or what it is called.
     data:     its bytes, if they lie in memory.
@@ -267,8 +265,7 @@ def _entry(entry: Any, offset: int) -> tuple[Spec, int]:
 
 
 def _quoted(digest: str) -> bytes:
-    """Return the digest as it stands in a header; in no string of it could these quotes stand
-    unescaped."""
+    """Return the digest as a header has it; no string of the header can hold these quotes."""
     return f'"digest":"{digest}"'.encode()
 
 

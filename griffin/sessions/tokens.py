@@ -33,8 +33,7 @@ def extend_chain(chain: bytes, ids: Iterable[int]) -> bytes:
 
 
 def check_ids(ids: Iterable[int], vocab_size: int, what: str) -> tuple[int, ...]:
-    """Return ids as a tuple; ValueError if one is not a whole number below the vocabulary's
-    size."""
+    """Return ids as a tuple; ValueError for one that is no whole number below the vocabulary."""
     found = tuple(ids)
     for place, i in enumerate(found):
         if not isinstance(i, int) or isinstance(i, bool) or not 0 <= i < vocab_size:

@@ -32,10 +32,10 @@ def export_turn(
     title: str,
     path: str | Path,
 ) -> int:
-    """Write a turn of a session as a state file and return its bytes. ValueError before the first
-    turn.
+    """Write a turn of a session as a state file; return its bytes.
 
-    Of a turn whose state is not kept it is the nearest one before, and all ids since are pending.
+    If the turn's state is not kept, it is the nearest one before, and all ids since are pending.
+    ValueError before the first turn.
     """
     if turn is None:
         raise ValueError("nothing has been said yet; there is no state to export")
@@ -94,7 +94,7 @@ def begin_session(
 def copy_session(
     source: Folder, session: int, target: Folder, owner: Sequence[str], name: str
 ) -> None:
-    """Copy a session to another folder: all of its branches and their states, and where it stands.
+    """Copy a session to another folder, with all branches, states, and where it stands.
 
     It is open, or nobody else has it.
     """

@@ -29,8 +29,11 @@ def youngest(tree: Sequence[Turn], turn: Turn) -> Turn:
 
 
 def read_ids(line: Sequence[Turn]) -> list[int]:
-    """Return the ids that the state after these turns has read, as far as they are known: those of
-    a state file without turns are not, but for its pending ones, which the next turn has read."""
+    """Return the ids that the state after these turns has read, as far as they are known.
+
+    Those of a state file without turns are not, except for its pending ones, which the next turn
+    has read.
+    """
     ids = [i for turn in line for i in turn.ids or turn.pending]
     return ids[: len(ids) - len(line[-1].pending)] if line else ids
 

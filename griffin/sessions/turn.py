@@ -92,8 +92,7 @@ class Blob:
 
 
 def turns_of(rows: Iterable[sqlite3.Row]) -> list[Turn]:
-    """Read rows of `index.TURNS`: each after its parent's, beginning at a first turn or a kept
-    one."""
+    """Read rows of `index.TURNS`, each after its parent's, from a first or a kept turn on."""
     found: list[Turn] = []
     tokens: dict[int | None, int] = {None: 0}  # after the turns that one can stand at
     for row in rows:

@@ -47,8 +47,7 @@ def check_state(state: State, config: GriffinConfig, dtype: torch.dtype, pos: in
 
 
 def pieces(state: State, start: int) -> dict[str, Tensor]:
-    """Cut out what a turn keeps, keys and values from position `start` on; ValueError unless all
-    finite."""
+    """Cut out what a turn keeps, keys and values from `start` on; ValueError if not finite."""
     recurrent, span = cut_recurrent(state), cut_span(state, start, int(state.pos[0]))
     tensors = {"conv": recurrent.conv, "lru": recurrent.lru, "k": span.k, "v": span.v}
     tensors = {name: tensor for name, tensor in tensors.items() if tensor.numel()}
@@ -135,8 +134,7 @@ def verify(folder: Folder, blob: Blob, config: GriffinConfig, dtype: torch.dtype
 
 
 def expected(config: GriffinConfig, dtype: torch.dtype, start: int, pos: int) -> dict[str, Spec]:
-    """Return the tensors of a turn's file; a model without a kind of layer has none of its
-    tensors."""
+    """Return the tensors of a turn's file; a model has only those of its kinds of layers."""
     wide = torch.promote_types(dtype, torch.float32)
     specs: dict[str, Spec] = {}
     if count := config.block_types.count("recurrent"):
@@ -150,8 +148,7 @@ def expected(config: GriffinConfig, dtype: torch.dtype, start: int, pos: int) ->
 
 
 def first_kept(config: GriffinConfig, pos: int, before: int) -> int:
-    """Return the first position that a turn's file holds: of its own, those the window reaches back
-    to.
+    """Return the first position that a turn's file holds: its own, as far as the window reaches.
 
     pos:    position after the turn.
     before: position after the turn before it, 0 if there is none.

@@ -108,10 +108,9 @@ def read_message(ask: Callable[[str], str] = input) -> str | None:
 class _Stop:
     """Listens to Ctrl-C in a `with` block.
 
-    gently: only note the first one in `asked`, so that no step is torn; the second one raises. A
-            step that was torn has used up its state; stopping between two steps keeps the
-            conversation whole. Otherwise the first one raises KeyboardInterrupt: what is read for
-            an answer that has not begun may be dropped.
+    gently: only note the first one in `asked`, so that the answer stops between two steps and the
+            conversation stays whole; the second one raises KeyboardInterrupt. Otherwise the first
+            one raises: what is read for an answer that has not begun may be dropped.
     """
 
     def __init__(self) -> None:

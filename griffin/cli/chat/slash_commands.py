@@ -67,8 +67,7 @@ class Commands:
         }
 
     def obey(self, line: str) -> Pieces | None:
-        """Do what a line says; return the pieces of an answer if it makes one. ValueError if it
-        cannot."""
+        """Do what a line says; return the pieces of an answer it makes. ValueError if it cannot."""
         verb, _, rest = line.partition(" ")
         if verb not in self._table:
             raise ValueError(

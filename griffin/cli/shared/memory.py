@@ -18,8 +18,7 @@ _OWN_GROUP = Path("/proc/self/cgroup")
 def check_memory(
     replicas: int, source: ModelSource, *, slots: int, chunk: int, cache_bytes: int
 ) -> None:
-    """Raise ValueError if so many processes, each with the model and its slots, do not fit in
-    memory.
+    """Raise ValueError if so many processes, each with model and slots, do not fit in memory.
 
     On a GPU it is the GPU's memory that counts. No weights are read.
     """
@@ -56,15 +55,13 @@ def check_memory(
 
 
 def memory_bytes() -> int:
-    """Return the memory this process may have: the machine's, or less where its control group says
-    so."""
+    """Return the memory this process may have: the machine's, or its control group's if less."""
     found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return min([found, *_limits()])
 
 
 def _limits() -> list[int]:
-    """Return the limits of the control groups (version 2) that this process is in; none
-    elsewhere."""
+    """Return the limits of this process's control groups (version 2); none elsewhere."""
     if not _OWN_GROUP.is_file():
         return []
     own = [

@@ -23,8 +23,7 @@ _PLAIN_SECONDS = 20.0  # between two lines where there is no terminal
 
 
 class ReadingBar:
-    """Show bytes, tokens a second and the time left; nothing at all for what takes less than two
-    seconds.
+    """Show bytes, tokens a second and the time left; nothing for what takes under two seconds.
 
     total: bytes of the whole text, None if not known (a pipe).
     """

@@ -32,8 +32,7 @@ def opened(source: str | Path) -> Iterator[tuple[BinaryIO, int | None]]:
 
 
 class TextOnly:
-    """A stream of bytes whose first block has to look like text: ValueError, with `name`, if it
-    does not."""
+    """A stream of bytes whose first block must look like text: ValueError, with `name`, if not."""
 
     def __init__(self, stream: BinaryIO, name: str) -> None:
         self._stream = stream
@@ -70,7 +69,7 @@ def read_text(
     size: int | None,
     each: Callable[[Sequence[int]], object] | None = None,
 ) -> Context:
-    """Read a text, BOS first, and return where it led; `each` is shown all ids, piece by piece.
+    """Read a text, BOS first, and return where it led; `each` gets all ids, piece by piece.
 
     ValueError for an empty text.
     """

@@ -18,8 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def default_store() -> Path:
-    """Return the folder of the user's own conversations: below $XDG_DATA_HOME, ~/.local/share if
-    unset."""
+    """Return the user's own store: below $XDG_DATA_HOME, or ~/.local/share if that is unset."""
     data = os.environ.get("XDG_DATA_HOME")
     base = Path(data) if data and Path(data).is_absolute() else Path.home() / ".local" / "share"
     return base / "griffin" / "sessions"
@@ -61,8 +60,7 @@ def gist(tokens: int, config: GriffinConfig) -> str:
 
 
 def state_file(what: str) -> Path | None:
-    """Return the file that is meant: of this name, or with .state after it; None if there is
-    neither."""
+    """Return the file of this name, or with .state after it; None if there is neither."""
     for path in (Path(what), Path(f"{what}.state")):
         if path.is_file():
             return path

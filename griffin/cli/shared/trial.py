@@ -1,5 +1,4 @@
-"""A short trial of a model's shape on this machine: its first layers, with random weights, timed
-for real."""
+"""A short trial of a model's shape here: its first layers, random weights, real time."""
 
 from __future__ import annotations
 
@@ -22,8 +21,7 @@ _SECONDS = 0.3
 
 
 class Trial:
-    """The first layers of a model, as many as make up LEAST bytes, and how fast steps of them move
-    bytes.
+    """A model's first layers, LEAST bytes of them, and how fast steps of them move bytes.
 
     layers: how many they are. Their weights are random small numbers in the model's type and
             format.
