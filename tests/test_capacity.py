@@ -10,8 +10,8 @@ from griffin.capacity import model_bytes, parts, plan, step_operations
 from griffin.engine import Engine, Slots
 from griffin.model import Griffin, GriffinConfig, State
 from griffin.quant.quantize import quantize_model
-from tests.conftest import GRIFFIN, HAWK
-from tests.engine.toy import CONFIG, make_model
+from tests.support.toy_engine import CONFIG, make_model
+from tests.support.toy_models import GRIFFIN, HAWK
 
 TWO_B = GriffinConfig.preset("recurrentgemma-2b")
 NANO = GriffinConfig.preset("nano")

@@ -11,7 +11,7 @@ import griffin
 from griffin import Document, Grammar
 from griffin import document as document_file
 from griffin.text.pieces import Cutter
-from tests.toy import write_toy
+from tests.support.toy_folder import write_toy
 
 LINES = "".join(
     f"2026-11-{n % 28 + 1:02d} worker {n % 7}: took {n * 37 % 1000} ms for /item/{n}\n"

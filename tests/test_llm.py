@@ -10,7 +10,7 @@ import torch
 import griffin
 from griffin.loading import bundled
 from griffin.text import Tokenizer
-from tests.toy import CONFIG, write_toy
+from tests.support.toy_folder import CONFIG, write_toy
 
 PROMPTS = ["def load(", "x", "import json\n\n\nclass Decoder:\n    pass\n" * 4]
 

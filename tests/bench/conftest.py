@@ -12,7 +12,7 @@ import torch
 from griffin.bench import run
 from griffin.bench.process import Stopped
 from griffin.bench.worker import Runner
-from tests.toy import write_toy
+from tests.support.toy_folder import write_toy
 
 
 @pytest.fixture(scope="session")

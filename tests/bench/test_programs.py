@@ -11,7 +11,7 @@ from griffin.bench.ours import Ours
 from griffin.bench.program import Options
 from griffin.loading import load_model
 from griffin.model import Griffin
-from tests.toy import CONFIG
+from tests.support.toy_folder import CONFIG
 
 STEPS = 6
 

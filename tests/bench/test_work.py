@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from griffin.bench import work
 from griffin.model import GriffinConfig, State
-from tests.conftest import GRIFFIN, HAWK, make_model, make_tokens
+from tests.support.toy_models import GRIFFIN, HAWK, make_model, make_tokens
 
 
 class Record(NamedTuple):

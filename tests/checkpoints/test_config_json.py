@@ -11,8 +11,8 @@ import torch
 from griffin.checkpoints import CheckpointError
 from griffin.checkpoints.config_json import fits_huggingface, parse_config, to_config_json
 from griffin.model import PRESETS, GriffinConfig
-from tests.checkpoints.toys import HUGGINGFACE
-from tests.conftest import GRIFFIN
+from tests.support.toy_checkpoints import HUGGINGFACE
+from tests.support.toy_models import GRIFFIN
 
 # The released files, key by key.
 RELEASED_2B = json.loads("""

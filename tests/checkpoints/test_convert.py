@@ -18,8 +18,8 @@ from griffin.checkpoints.convert import Target
 from griffin.checkpoints.models import parse_size
 from griffin.model import GriffinConfig
 from griffin.model.init import init_std
-from tests.checkpoints.toys import DEEPMIND, UNTOLD, same
-from tests.conftest import GRIFFIN, make_model
+from tests.support.toy_checkpoints import DEEPMIND, UNTOLD, same
+from tests.support.toy_models import GRIFFIN, make_model
 
 LAYOUTS: tuple[Target, ...] = get_args(Target)
 

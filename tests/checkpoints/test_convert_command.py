@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 import griffin.checkpoints as checkpoints
 from griffin.cli import main
 from griffin.model import PRESETS
-from tests.checkpoints.toys import DEEPMIND, UNTOLD, same
-from tests.conftest import make_model
+from tests.support.toy_checkpoints import DEEPMIND, UNTOLD, same
+from tests.support.toy_models import make_model
 
 
 def run(*arguments: str | Path) -> Result:

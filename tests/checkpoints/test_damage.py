@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 import griffin.checkpoints as checkpoints
 from griffin.checkpoints import CheckpointError
 from griffin.checkpoints.safetensors_files import read_header
-from tests.checkpoints.toys import DEEPMIND, HUGGINGFACE, UNTOLD, edit_tensors
-from tests.conftest import make_model
+from tests.support.toy_checkpoints import DEEPMIND, HUGGINGFACE, UNTOLD, edit_tensors
+from tests.support.toy_models import make_model
 
 NORM = "model.final_norm.weight"
 

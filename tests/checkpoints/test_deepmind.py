@@ -18,9 +18,9 @@ from griffin.checkpoints import CheckpointError
 from griffin.checkpoints.deepmind import RELEASED, config_for
 from griffin.checkpoints.rename import deepmind_shapes
 from griffin.model import PRESETS, GriffinConfig
-from tests.checkpoints.toys import DEEPMIND, UNTOLD, same
-from tests.conftest import make_model, make_tokens
-from tests.parity.rivals import official_config
+from tests.support.rivals import official_config
+from tests.support.toy_checkpoints import DEEPMIND, UNTOLD, same
+from tests.support.toy_models import make_model, make_tokens
 
 # Orbax notes that it takes the shardings from the file, which is what is wanted.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

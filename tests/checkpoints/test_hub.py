@@ -13,8 +13,8 @@ from huggingface_hub import errors
 import griffin.checkpoints as checkpoints
 from griffin.checkpoints import CheckpointError
 from griffin.checkpoints.hub import is_repo_id
-from tests.checkpoints.toys import HUGGINGFACE, same
-from tests.conftest import make_model
+from tests.support.toy_checkpoints import HUGGINGFACE, same
+from tests.support.toy_models import make_model
 
 REPO = "google/recurrentgemma-2b"
 

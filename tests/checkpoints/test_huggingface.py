@@ -13,8 +13,8 @@ import griffin.checkpoints as checkpoints
 from griffin.checkpoints import CheckpointError, CheckpointWarning
 from griffin.checkpoints.config_json import to_config_json
 from griffin.model import GriffinConfig
-from tests.checkpoints.toys import HUGGINGFACE, config, edit_config, edit_tensors, same
-from tests.conftest import GRIFFIN, HAWK, make_model, make_tokens
+from tests.support.toy_checkpoints import HUGGINGFACE, config, edit_config, edit_tensors, same
+from tests.support.toy_models import GRIFFIN, HAWK, make_model, make_tokens
 
 
 @pytest.mark.parametrize("shape", [HUGGINGFACE, GRIFFIN, HAWK])

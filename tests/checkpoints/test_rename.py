@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from griffin.checkpoints.names import tensor_shapes
 from griffin.checkpoints.rename import Flavour, deepmind_shapes, fits_deepmind, rules
 from griffin.model import PRESETS, Griffin, GriffinConfig
-from tests.checkpoints.toys import DEEPMIND
-from tests.conftest import GRIFFIN, HAWK
+from tests.support.toy_checkpoints import DEEPMIND
+from tests.support.toy_models import GRIFFIN, HAWK
 
 
 @pytest.mark.parametrize("config", [GRIFFIN, HAWK, DEEPMIND])

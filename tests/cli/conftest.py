@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from griffin.cli import main
-from tests.toy import write_toy
+from tests.support.toy_folder import write_toy
 
 
 @pytest.fixture(scope="session")

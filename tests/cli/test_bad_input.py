@@ -7,7 +7,7 @@ import resource
 import pytest
 
 from griffin.sessions import Store
-from tests.cli.terminal import Terminal
+from tests.support.terminal import Terminal
 
 OPTIONS = ("--temperature", 0, "--max-tokens", 6)
 

@@ -290,7 +290,7 @@ def test_a_torn_file_is_named(chat, home):
 
 
 def test_another_models_conversation_is_left_alone(chat, run, folder, tmp_path):
-    from tests.toy import write_toy
+    from tests.support.toy_folder import write_toy
 
     chat("one", options=("--session", "x"))
     other = write_toy(tmp_path / "other", vocab_size=520)

@@ -16,7 +16,7 @@ import torch
 import griffin
 from griffin.conversation import Conversation, begin, fingerprint_of
 from griffin.sessions import Store
-from tests.cli.terminal import PATIENCE, become
+from tests.support.terminal import PATIENCE, become
 
 SHORT = 6  # tokens of an answer that comes to its end
 NAMES = ("kitchen", "cellar", "attic")

@@ -11,7 +11,7 @@ import torch
 import griffin
 from griffin.cli.info import state_bytes
 from griffin.model import GriffinConfig, State
-from tests.toy import CONFIG
+from tests.support.toy_folder import CONFIG
 
 
 def test_json_tells_what_the_model_is(run, folder):

@@ -15,7 +15,7 @@ import pytest
 
 from griffin.model import Griffin
 from griffin.sessions import Store
-from tests.cli.terminal import PATIENCE, Terminal
+from tests.support.terminal import PATIENCE, Terminal
 
 OPTIONS = ("--temperature", 0, "--max-tokens", 5)
 

@@ -15,7 +15,7 @@ from griffin.cli.shared import trial
 from griffin.engine import Engine
 from griffin.engine.prefix_cache import PrefixCache
 from griffin.model import GriffinConfig, State
-from tests.toy import CONFIG
+from tests.support.toy_folder import CONFIG
 
 GIB = 1 << 30
 

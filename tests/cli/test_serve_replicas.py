@@ -21,7 +21,7 @@ import griffin
 from griffin.conversation import Conversation, begin
 from griffin.llm import LLM
 from griffin.sessions import Store
-from tests.server.fleet.test_supervisor import lives, until
+from tests.support.waiting import lives, until
 
 SAID = [f"message {number}" for number in range(6)]
 

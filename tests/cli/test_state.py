@@ -191,7 +191,7 @@ def test_wrong_input_is_one_line_and_leaves_nothing(built, chat, run, folder, tm
 
 
 def test_a_state_of_another_model_names_what_differs(built, run, tmp_path):
-    from tests.toy import write_toy
+    from tests.support.toy_folder import write_toy
 
     other = write_toy(tmp_path / "other", vocab_size=520)
     result = run("chat", "--model", other, "--state", built[0], "--no-persist", stdin="one\n")

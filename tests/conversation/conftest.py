@@ -6,7 +6,7 @@ import pytest
 
 import griffin
 from griffin.llm import LLM
-from tests.toy import write_toy
+from tests.support.toy_folder import write_toy
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from griffin.llm import LLM
 from griffin.server.conversations.asked import words_of
 from griffin.server.protocol import Tool
 from griffin.sessions import Session, Store, Turn
-from tests.server.live import Live, serving
+from tests.support.live_server import Live, serving
 
 NEAR = 1e-4  # natural logarithms: pieces of other lengths add in another order
 SYSTEMS = ("Be brief.", "You are an owl.\n\nOwls say little.", "")

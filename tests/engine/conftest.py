@@ -1,11 +1,13 @@
+"""The toy model of the engine's tests, made once."""
+
 from __future__ import annotations
 
 import pytest
 
 from griffin.model import Griffin
-from tests.engine import toy
+from tests.support.toy_engine import make_model
 
 
 @pytest.fixture(scope="session")
-def engine_model() -> Griffin:
-    return toy.make_model()
+def model() -> Griffin:
+    return make_model()

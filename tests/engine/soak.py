@@ -23,7 +23,7 @@ from griffin.engine.prefix_cache import PrefixCache
 from griffin.model import Griffin
 from griffin.quant.quantize import quantize_model
 from griffin.sampling import SamplingParams
-from tests.engine.toy import CHUNK, CONFIG, ids, make_model, run, same, zero_slots
+from tests.support.toy_engine import CHUNK, CONFIG, ids, make_model, run, same, zero_slots
 
 REQUESTS = 64
 Answer = list[tuple[int, float, tuple[tuple[int, float], ...]]]

@@ -7,7 +7,7 @@ import torch
 
 from griffin.engine import End, Engine, generate
 from griffin.sampling import ConstraintError
-from tests.engine.toy import CHUNK, V, alone, ask, ids, plain, run
+from tests.support.toy_engine import CHUNK, V, alone, ask, ids, plain, run
 
 
 class Turns:
@@ -41,25 +41,25 @@ def fits(tokens: list[tuple[int, float]]) -> bool:
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_in_company_as_alone(engine_model, temperature):
+def test_in_company_as_alone(model, temperature):
     asked = [
         ask(4 + 9 * n, seed=n, temperature=temperature, constraint=Turns if n % 2 else None)
         for n in range(6)
     ]
-    engine = Engine(engine_model, 4, chunk=CHUNK)
+    engine = Engine(model, 4, chunk=CHUNK)
     for request in asked:
         engine.submit(request)
     events = run(engine)
     for n, request in enumerate(asked):
         tokens = plain([e for e in events if e.index == n])
-        assert tokens == alone(engine_model, request) and len(tokens) == 12
+        assert tokens == alone(model, request) and len(tokens) == 12
         assert fits(tokens) or not n % 2
 
 
 @pytest.mark.parametrize("slots", [3, 5])
-def test_each_choice_has_its_own(engine_model, slots):
+def test_each_choice_has_its_own(model, slots):
     """Also where some of them wait for a slot."""
-    engine = Engine(engine_model, slots, chunk=CHUNK, kept=1)
+    engine = Engine(model, slots, chunk=CHUNK, kept=1)
     before = Turns.made
     engine.submit(ask(20, seed=3, max_tokens=40), n=1)
     engine.submit(ask(7, seed=1, constraint=Turns), n=3)
@@ -68,12 +68,12 @@ def test_each_choice_has_its_own(engine_model, slots):
     for choice in range(3):
         tokens = plain(events, choice)
         request = ask(ids=ids(7, 1), seed=1 + choice, constraint=Turns)
-        assert tokens == alone(engine_model, request) and fits(tokens)
+        assert tokens == alone(model, request) and fits(tokens)
 
 
-def test_a_pause_forgets_nothing(engine_model):
+def test_a_pause_forgets_nothing(model):
     request = ask(9, seed=2, constraint=Turns)
-    engine = Engine(engine_model, 2, chunk=CHUNK)
+    engine = Engine(model, 2, chunk=CHUNK)
     ticket = engine.submit(request)
     events = [event for _ in range(6) for event in engine.step()]
     assert 0 < len(events) < 12
@@ -83,19 +83,19 @@ def test_a_pause_forgets_nothing(engine_model):
     run(engine)
     engine.resume(ticket)
     events += [e for e in run(engine) if e.index == 0]
-    assert plain(events) == alone(engine_model, request)
+    assert plain(events) == alone(model, request)
 
 
 @pytest.mark.parametrize("max_tokens", [5, 20])
-def test_an_answer_ends_with_its_constraint(engine_model, max_tokens):
+def test_an_answer_ends_with_its_constraint(model, max_tokens):
     (*_, last) = events = list(
-        generate(engine_model, [ask(6, max_tokens=max_tokens, constraint=lambda: Turns(last=5))])
+        generate(model, [ask(6, max_tokens=max_tokens, constraint=lambda: Turns(last=5))])
     )
     assert len(events) == 5 and last.finish_reason == "stop"
 
 
-def test_a_state_goes_on_behind_an_answer_that_ended(engine_model):
-    engine = Engine(engine_model, 1, chunk=CHUNK)
+def test_a_state_goes_on_behind_an_answer_that_ended(model):
+    engine = Engine(model, 1, chunk=CHUNK)
     ticket = engine.submit(ask(6, constraint=lambda: Turns(last=4)), keep_state=True)
     tokens = [id for id, _ in plain(run(engine))]
     assert len(tokens) == 4 and ticket.context.pending == (tokens[-1],)
@@ -107,35 +107,35 @@ def test_a_state_goes_on_behind_an_answer_that_ended(engine_model):
     [("allowed", RuntimeError), ("accept", RuntimeError), ("nothing", ConstraintError)],
 )
 @pytest.mark.parametrize("at", [0, 3])
-def test_trouble_stays_in_its_row(engine_model, trouble, error, at):
+def test_trouble_stays_in_its_row(model, trouble, error, at):
     fine = ask(5, seed=1)
-    engine = Engine(engine_model, 3, chunk=CHUNK)
+    engine = Engine(model, 3, chunk=CHUNK)
     engine.submit(fine)
     engine.submit(ask(5, seed=2, constraint=lambda: Turns(trouble=trouble, at=at)))
     events = run(engine)
-    assert plain([e for e in events if e.index == 0]) == alone(engine_model, fine)
+    assert plain([e for e in events if e.index == 0]) == alone(model, fine)
     *before, end = [e for e in events if e.index == 1]
     assert isinstance(end, End) and end.finish_reason == "error" and isinstance(end.error, error)
     assert len(before) == at and engine.stats().busy == 0
 
 
-def test_trouble_in_one_choice_of_several(engine_model):
+def test_trouble_in_one_choice_of_several(model):
     kinds = iter(["", "accept", ""])
-    engine = Engine(engine_model, 3, chunk=CHUNK)
+    engine = Engine(model, 3, chunk=CHUNK)
     engine.submit(ask(5, seed=2, constraint=lambda: Turns(trouble=next(kinds))), n=3)
     ends = {e.choice: e.finish_reason for e in run(engine) if e.finish_reason}
     assert ends == {0: "length", 1: "error", 2: "length"}
 
 
-def test_a_constraint_that_cannot_begin_ends_its_request_alone(engine_model):
+def test_a_constraint_that_cannot_begin_ends_its_request_alone(model):
     def broken():
         raise RuntimeError("no constraint")
 
     fine = ask(5, seed=1)
-    engine = Engine(engine_model, 3, chunk=CHUNK)
+    engine = Engine(model, 3, chunk=CHUNK)
     engine.submit(fine)
     engine.submit(ask(5, seed=2, constraint=broken), n=2)
     events = run(engine)
-    assert plain([e for e in events if e.index == 0]) == alone(engine_model, fine)
+    assert plain([e for e in events if e.index == 0]) == alone(model, fine)
     assert [e.finish_reason for e in events if e.index == 1] == ["error", "error"]
     assert engine.stats().busy == 0

@@ -11,12 +11,17 @@ from griffin.engine import Engine
 from griffin.engine.prefix_cache import PrefixCache
 from griffin.model import Griffin
 from griffin.quant.quantize import quantize_model
-from tests.engine.toy import CHUNK, CONFIG, alone, ask, ids, make_model, plain, run, zero_slots
-
-
-@pytest.fixture
-def model(engine_model) -> Griffin:
-    return engine_model
+from tests.support.toy_engine import (
+    CHUNK,
+    CONFIG,
+    alone,
+    ask,
+    ids,
+    make_model,
+    plain,
+    run,
+    zero_slots,
+)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import torch
 from griffin.engine import Context, Request, Seen, generate
 from griffin.model import Griffin, State
 from griffin.sampling import SamplingParams
-from tests.engine.toy import V, make_model
+from tests.support.toy_engine import V, make_model
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ from griffin.engine.pieces import (
     window,
 )
 from griffin.model import Griffin, GriffinConfig, State
-from tests.conftest import GRIFFIN, HAWK, make_model, make_tokens
-from tests.laws.compare import assert_states_equal, tensors
+from tests.support.closeness import assert_states_equal, tensors
+from tests.support.toy_models import GRIFFIN, HAWK, make_model, make_tokens
 
 S = GRIFFIN.attention_window_size
 SHAPES = {

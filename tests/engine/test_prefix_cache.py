@@ -12,8 +12,8 @@ from griffin.engine import prefix_cache
 from griffin.engine.prefix_cache import PrefixCache
 from griffin.engine.prefix_tree import BLOCK, CHECKPOINT, NODE, Tree
 from griffin.model import GriffinConfig, State
-from tests.conftest import GRIFFIN
-from tests.engine.fake import (
+from tests.support.closeness import assert_states_equal
+from tests.support.prefix_audit import (
     EVERY,
     FAKE,
     PLENTY,
@@ -24,7 +24,7 @@ from tests.engine.fake import (
     read,
     serve,
 )
-from tests.laws.compare import assert_states_equal
+from tests.support.toy_models import GRIFFIN
 
 
 @pytest.mark.parametrize(("every", "count"), [(1, 150), (4, 10_000), (16, 1_000)])

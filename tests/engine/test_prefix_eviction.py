@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import random
 
-from tests.engine.fake import audit, checkpoints, fill, kept, kept_in, make_cache, read, serve
+from tests.support.prefix_audit import (
+    audit,
+    checkpoints,
+    fill,
+    kept,
+    kept_in,
+    make_cache,
+    read,
+    serve,
+)
 
 
 def test_an_eviction_is_told() -> None:

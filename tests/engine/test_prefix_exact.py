@@ -9,8 +9,8 @@ import torch
 
 from griffin.engine.prefix_cache import PrefixCache
 from griffin.model import Griffin, State
-from tests.conftest import GRIFFIN, make_model
-from tests.engine.fake import EVERY, FAKE, PLENTY, audit, prompts
+from tests.support.prefix_audit import EVERY, FAKE, PLENTY, audit, prompts
+from tests.support.toy_models import GRIFFIN, make_model
 
 TOY = GRIFFIN.replace(
     width=16,

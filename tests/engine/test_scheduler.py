@@ -7,7 +7,7 @@ import pytest
 from griffin.engine.row import Row
 from griffin.engine.scheduler import Line, Pace, Room, check_knobs, next_reader
 from griffin.engine.ticket import Ticket
-from tests.engine.toy import ask
+from tests.support.toy_engine import ask
 
 
 def row(number: int, priority: int = 0, length: int = 5, choice: int = 0) -> Row:

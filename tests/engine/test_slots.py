@@ -12,7 +12,7 @@ from griffin.engine.row import Row
 from griffin.engine.slots import Slots, tensors
 from griffin.engine.ticket import Ticket
 from griffin.model import GriffinConfig, State
-from tests.engine.toy import CONFIG, ask, same
+from tests.support.toy_engine import CONFIG, ask, same
 
 HAWK = CONFIG.replace(block_types=("recurrent", "recurrent"), conv_width=1)
 

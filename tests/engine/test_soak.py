@@ -9,7 +9,7 @@ import pytest
 
 from griffin.quant.quantize import quantize_model
 from tests.engine.soak import make_engine, play, soak
-from tests.engine.toy import make_model
+from tests.support.toy_engine import make_model
 
 
 @pytest.mark.parametrize("format", [None, "int8"])

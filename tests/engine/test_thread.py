@@ -8,23 +8,20 @@ import pytest
 
 from griffin import ops
 from griffin.engine import End, Engine, Refused
-from tests.engine.toy import CHUNK, alone, ask, plain
+from tests.support.toy_engine import CHUNK, alone, ask, plain
 
 
-def test_many_threads_each_get_their_own_answers(engine_model):
+def test_many_threads_each_get_their_own_answers(model):
     failures = []
 
     def client(number: int) -> None:
         for turn in range(3):
             request = ask(3 + 7 * number, seed=10 * number + turn)
             events = list(engine.submit(request).events(seconds=60))
-            if (
-                plain(events) != alone(engine_model, request)
-                or events[-1].finish_reason != "length"
-            ):
+            if plain(events) != alone(model, request) or events[-1].finish_reason != "length":
                 failures.append((number, turn))
 
-    with Engine(engine_model, 3, chunk=CHUNK) as engine:
+    with Engine(model, 3, chunk=CHUNK) as engine:
         clients = [threading.Thread(target=client, args=(n,)) for n in range(4)]
         for each in clients:
             each.start()
@@ -34,10 +31,8 @@ def test_many_threads_each_get_their_own_answers(engine_model):
     assert engine.stats().busy == 0
 
 
-def test_the_thread_sleeps_when_there_is_nothing_to_do_and_wakes_for_a_deadline(
-    engine_model, monkeypatch
-):
-    engine = Engine(engine_model, 1, chunk=CHUNK)
+def test_the_thread_sleeps_when_there_is_nothing_to_do_and_wakes_for_a_deadline(model, monkeypatch):
+    engine = Engine(model, 1, chunk=CHUNK)
     ticket = engine.submit(ask(3, max_tokens=10_000), deadline=0.2)
     engine.pause(ticket)
     engine.step()
@@ -49,15 +44,15 @@ def test_the_thread_sleeps_when_there_is_nothing_to_do_and_wakes_for_a_deadline(
         assert len(steps) <= 4, "it spins"
 
 
-def test_events_time_out_where_nothing_comes(engine_model):
-    engine = Engine(engine_model, 1, chunk=CHUNK)
+def test_events_time_out_where_nothing_comes(model):
+    engine = Engine(model, 1, chunk=CHUNK)
     with pytest.raises(TimeoutError, match=r"no event of request 0 in 0\.01 seconds"):
         next(engine.submit(ask(3)).events(seconds=0.01))
 
 
 @pytest.mark.parametrize("drain", [False, True])
-def test_close_ends_or_waits(engine_model, drain):
-    engine = Engine(engine_model, 2, chunk=CHUNK, kept=2).start()
+def test_close_ends_or_waits(model, drain):
+    engine = Engine(model, 2, chunk=CHUNK, kept=2).start()
     tickets = [engine.submit(ask(4, seed=n, max_tokens=40), keep_state=True) for n in range(5)]
     held = engine.submit(ask(4, seed=9, max_tokens=40))
     engine.pause(held)
@@ -67,13 +62,13 @@ def test_close_ends_or_waits(engine_model, drain):
     assert held.finish_reasons == ["cancelled"]
     if drain:
         for ticket in tickets:
-            assert plain(ticket.events(1)) == alone(engine_model, ticket.request)
+            assert plain(ticket.events(1)) == alone(model, ticket.request)
     with pytest.raises(Refused, match="it was closed"):
         engine.submit(ask(3))
 
 
-def test_who_owns_the_loop(engine_model):
-    with Engine(engine_model, 1, chunk=CHUNK) as engine:
+def test_who_owns_the_loop(model):
+    with Engine(model, 1, chunk=CHUNK) as engine:
         with pytest.raises(RuntimeError, match="thread of its own"):
             engine.step()
         with pytest.raises(RuntimeError, match="runs already"):
@@ -82,15 +77,15 @@ def test_who_owns_the_loop(engine_model):
         engine.start()
 
 
-def test_a_sink_may_close_the_engine(engine_model):
-    engine = Engine(engine_model, 1, chunk=CHUNK).start()
+def test_a_sink_may_close_the_engine(model):
+    engine = Engine(model, 1, chunk=CHUNK).start()
     ticket = engine.submit(ask(3), sink=lambda _: engine.close())
     assert ticket.wait(60) and ticket.finish_reasons == ["cancelled"] and ticket.sink_error is None
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_broken_thread_tells_everyone(engine_model, monkeypatch):
-    engine = Engine(engine_model, 1, chunk=CHUNK)
+def test_a_broken_thread_tells_everyone(model, monkeypatch):
+    engine = Engine(model, 1, chunk=CHUNK)
     tickets = [engine.submit(ask(3, seed=n)) for n in range(2)]
     calls = []
 
@@ -111,12 +106,12 @@ def test_a_broken_thread_tells_everyone(engine_model, monkeypatch):
     engine.close()
 
 
-def test_the_choice_of_implementations_comes_along(engine_model, monkeypatch):
+def test_the_choice_of_implementations_comes_along(model, monkeypatch):
     seen = []
-    trunk = engine_model.trunk
+    trunk = model.trunk
     monkeypatch.setattr(
-        engine_model, "trunk", lambda *a, **k: seen.append(ops.describe()) or trunk(*a, **k)
+        model, "trunk", lambda *a, **k: seen.append(ops.describe()) or trunk(*a, **k)
     )
-    with ops.use("reference"), Engine(engine_model, 1, chunk=CHUNK) as engine:
+    with ops.use("reference"), Engine(model, 1, chunk=CHUNK) as engine:
         assert engine.submit(ask(3, max_tokens=2)).wait(60)
     assert seen and all(each["rg_lru"] == "reference" for each in seen)

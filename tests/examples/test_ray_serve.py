@@ -18,8 +18,8 @@ import griffin
 from griffin.llm import LLM
 from griffin.sessions import Store
 from tests.cli.test_serve_replicas import SAID, interrupted, talk
-from tests.server.fleet.test_supervisor import until
-from tests.toy import write_toy
+from tests.support.toy_folder import write_toy
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]

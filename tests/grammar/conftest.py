@@ -10,10 +10,13 @@ import griffin
 from griffin.grammar import Grammars
 from griffin.llm import LLM
 from griffin.text import Tokenizer
-from tests.text.conftest import Files, files
-from tests.toy import write_toy
+from tests.support.gemma_tokenizer import Files, write_tokenizers
+from tests.support.toy_folder import write_toy
 
-__all__ = ["Files", "files"]
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    return write_tokenizers(tmp_path_factory.mktemp("grammar"))
 
 
 @pytest.fixture(scope="session")

@@ -119,10 +119,8 @@ def test_streams_and_what_follows(llm):
 def test_a_grammar_that_gets_too_complex_ends_its_answer_alone(llm):
     """It compiles, and fails once the model has said something."""
     many = {"type": "object", "properties": {f"k{n}": {"type": "string"} for n in range(1500)}}
-    wide = llm._request(
-        llm._context("x"), llm.params(seed=1), llm.stop_ids, Grammar.json_schema(many)
-    )
-    free = llm._request(llm._context("x"), llm.params(seed=1, max_tokens=9), llm.stop_ids, None)
+    wide = llm.request("x", grammar=Grammar.json_schema(many), seed=1)
+    free = llm.request("x", seed=1, max_tokens=9)
     events, errors = [], []
     generation = generate(llm.model, [wide, free])
     while True:

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from griffin.model import Griffin, State
-from tests.conftest import GRIFFIN, make_model, make_tokens
-from tests.laws.compare import assert_close, assert_states_close, assert_states_equal, tensors
+from tests.support.closeness import assert_close, assert_states_close, assert_states_equal, tensors
+from tests.support.toy_models import GRIFFIN, make_model, make_tokens
 
 W = GRIFFIN.attention_window_size
 LENGTH = 3 * W + 5

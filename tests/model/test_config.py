@@ -10,7 +10,7 @@ import torch
 
 from griffin.model import PRESETS, Griffin, GriffinConfig
 from griffin.model.init import init_std
-from tests.conftest import GRIFFIN, make_model, make_tokens
+from tests.support.toy_models import GRIFFIN, make_model, make_tokens
 
 # A changed value for each field; those that change the shape of a parameter as well as those that
 # do not.

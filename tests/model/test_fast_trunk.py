@@ -18,8 +18,8 @@ from griffin.model import Griffin, State
 from griffin.model.fast_trunk import build
 from griffin.ops import native
 from griffin.quant import FORMATS, quantize_model
-from tests.conftest import make_model, make_tokens
-from tests.toy import CONFIG
+from tests.support.toy_folder import CONFIG
+from tests.support.toy_models import make_model, make_tokens
 
 pytestmark = pytest.mark.skipif(not native.built(), reason="the native kernels are not built")
 # Heads of 32, which bfloat16 models lay out in pairs; groups of two; a window that is no multiple

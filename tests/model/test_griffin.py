@@ -9,8 +9,8 @@ import torch
 
 from griffin import ops
 from griffin.model import Griffin, GriffinConfig, State
-from tests.conftest import GRIFFIN, HAWK, make_model, make_tokens
-from tests.laws.compare import assert_states_close
+from tests.support.closeness import assert_states_close
+from tests.support.toy_models import GRIFFIN, HAWK, make_model, make_tokens
 
 
 @pytest.mark.parametrize(

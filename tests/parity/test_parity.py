@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from griffin.model import GriffinConfig
-from tests.conftest import make_model, make_tokens
-from tests.parity.rivals import (
+from tests.support.rivals import (
     TOY,
     official_flax_logits,
     official_steps,
     official_torch,
     transformers_steps,
 )
+from tests.support.toy_models import make_model, make_tokens
 
 W = TOY.attention_window_size
 STEPS = 50

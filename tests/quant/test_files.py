@@ -15,9 +15,9 @@ from griffin import checkpoints
 from griffin.checkpoints import CheckpointError, Quantization
 from griffin.cli import main
 from griffin.quant import quantize_model
-from tests.checkpoints.toys import same
-from tests.conftest import GRIFFIN, HAWK, make_model, make_tokens
-from tests.toy import write_toy
+from tests.support.toy_checkpoints import same
+from tests.support.toy_folder import write_toy
+from tests.support.toy_models import GRIFFIN, HAWK, make_model, make_tokens
 
 
 def run(*arguments: object) -> Result:

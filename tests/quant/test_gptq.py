@@ -11,7 +11,7 @@ from torch import Tensor
 from griffin.ops import unpack
 from griffin.quant import FORMATS, calibrate, get_format, gptq, quantize_model
 from griffin.quant.gptq import inverse_factor
-from tests.conftest import GRIFFIN, HAWK, make_model, make_tokens
+from tests.support.toy_models import GRIFFIN, HAWK, make_model, make_tokens
 
 
 def correlated(rows: int, inputs: int, seed: int = 0) -> Tensor:

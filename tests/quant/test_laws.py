@@ -16,9 +16,9 @@ import torch
 from griffin.model import Griffin
 from griffin.ops import native
 from griffin.quant import FORMATS, quantize_model
-from tests.conftest import make_model, make_tokens
 from tests.laws.test_laws import cut, read
-from tests.toy import CONFIG
+from tests.support.toy_folder import CONFIG
+from tests.support.toy_models import make_model, make_tokens
 
 W = 16
 SHAPES = {

@@ -11,7 +11,7 @@ from griffin.model.layers import Embedding
 from griffin.model.packed import PackedWeight, install, packable, packed_format
 from griffin.ops.packed_linear.activations import round_activations
 from griffin.quant import FORMATS, quantize_model
-from tests.conftest import GRIFFIN, HAWK, TOYS, make_model, make_tokens
+from tests.support.toy_models import GRIFFIN, HAWK, TOYS, make_model, make_tokens
 
 
 def unpacked(packed: Griffin, plain: Griffin) -> Griffin:

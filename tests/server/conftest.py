@@ -9,8 +9,8 @@ from openai import OpenAI
 
 import griffin
 from griffin.llm import LLM
-from tests.server.live import Live, serving
-from tests.toy import write_toy
+from tests.support.live_server import Live, serving
+from tests.support.toy_folder import write_toy
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import pytest
 from griffin.conversation import Conversation, fingerprint_of
 from griffin.llm import LLM
 from griffin.sessions import Store
-from tests.server.live import Live, serving
+from tests.support.live_server import Live, serving
 
 SESSION = {"X-Session-Id": "ses_4a1b2c3d4e5fABCDEF"}
 TITLE = "You are a title generator. Answer with nothing but a title.\n" + "Rules: be short.\n" * 60

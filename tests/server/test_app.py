@@ -12,7 +12,7 @@ import torch
 from openai import AsyncOpenAI
 
 from griffin.answer import Writer
-from tests.server.live import NAME, endless, serving
+from tests.support.live_server import NAME, endless, serving
 
 HI = [{"role": "user", "content": "Hi there"}]
 LONG = "import json\nclass Decoder:\n    pass\n" * 40

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 
 import griffin
 from tests.cli.test_serve import start
-from tests.server.live import serving
 from tests.server.test_protocol_fuzz import bodies
-from tests.toy import write_toy
+from tests.support.live_server import serving
+from tests.support.toy_folder import write_toy
 
 PATHS = {
     "chat": "POST /v1/chat/completions",

@@ -22,8 +22,8 @@ from griffin.server.endpoints.states import route as states
 from griffin.server.errors import ApiError
 from griffin.server.settings import Settings
 from griffin.sessions import SessionBusy, Store, UnknownSession
-from tests.server.fleet.test_supervisor import until
-from tests.server.live import NAME, endless, serving
+from tests.support.live_server import NAME, endless, serving
+from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module")

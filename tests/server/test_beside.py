@@ -19,8 +19,8 @@ from griffin.server.build import build
 from griffin.server.fleet.replica import ReplicaConfig
 from griffin.server.http.sockets import bound, url_of
 from griffin.server.run import Server
-from tests.server.fleet.test_supervisor import until
-from tests.server.live import serving
+from tests.support.live_server import serving
+from tests.support.waiting import until
 
 
 @dataclass

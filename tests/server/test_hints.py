@@ -19,7 +19,7 @@ from griffin.conversation import fingerprint_of, split_exchange
 from griffin.llm import LLM
 from griffin.server.http.keys import Keys
 from griffin.sessions import Store
-from tests.server.live import ALICE, BOB, Live, as_, endless, serving
+from tests.support.live_server import ALICE, BOB, Live, as_, endless, serving
 
 HEADERS = ("X-Session-Id", "X-OpenWebUI-Chat-Id", "X-Conversation-Id")
 # Two sessions that everybody uses, and values that are no names.

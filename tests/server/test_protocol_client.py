@@ -18,7 +18,7 @@ from griffin.server.endpoints.chat.body import parse_chat
 from griffin.server.endpoints.models.reply import ModelObject
 from griffin.server.endpoints.responses.body import parse_response
 from griffin.server.errors import ApiError
-from tests.server.fake import LIMITS, PIECES, FakeServer
+from tests.support.fake_server import LIMITS, PIECES, FakeServer
 
 HELLO = [{"role": "user", "content": "hello"}]
 TEXT = "".join(PIECES)

@@ -16,7 +16,7 @@ from griffin.server import protocol as p
 from griffin.server.errors import ApiError
 from griffin.server.protocol import policy
 from griffin.server.protocol.shape import shape_of
-from tests.server.bodies import ENDPOINTS, LIMITS, PARSERS
+from tests.support.request_bodies import ENDPOINTS, LIMITS, PARSERS
 
 SLOW = 100  # times as long as all good bodies together take, for bodies of a few hundred bytes
 

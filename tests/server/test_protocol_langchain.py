@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from griffin.server import protocol as p
 from griffin.server.endpoints.chat.body import parse_chat
 from griffin.server.endpoints.responses.body import parse_response
-from tests.server.fake import LIMITS, PIECES, FakeServer
+from tests.support.fake_server import LIMITS, PIECES, FakeServer
 
 TEXT = "".join(PIECES)
 

@@ -11,7 +11,7 @@ from griffin.server import protocol as p
 from griffin.server.endpoints.chat.body import parse_chat
 from griffin.server.errors import ApiError
 from griffin.server.limits import Limits
-from tests.server.bodies import LIMITS, USER, parse, refused
+from tests.support.request_bodies import LIMITS, USER, parse, refused
 
 WRONG = [
     ("chat", {"messages": []}, "messages"),

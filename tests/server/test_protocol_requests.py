@@ -12,7 +12,7 @@ from griffin.server.endpoints.chat.body import ChatBody
 from griffin.server.endpoints.sessions.body import parse_session_create
 from griffin.server.errors import ApiError
 from griffin.server.protocol.shape import shape_of
-from tests.server.bodies import ENDPOINTS, LIMITS, SCHEMA, USER, parse, refused
+from tests.support.request_bodies import ENDPOINTS, LIMITS, SCHEMA, USER, parse, refused
 
 
 def test_every_sampling_field_arrives_as_sampling_params_takes_it():

@@ -17,7 +17,7 @@ from griffin.server.limits import Limits
 from griffin.server.protocol import body as parsing
 from griffin.server.settings import Settings
 from griffin.server.shelves import shelf
-from tests.server.live import ALICE, BOB, CHAT, as_, guarded, serving
+from tests.support.live_server import ALICE, BOB, CHAT, as_, guarded, serving
 
 
 @pytest.fixture(scope="module")

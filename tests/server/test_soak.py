@@ -8,11 +8,11 @@ import copy
 import pytest
 
 from griffin.sessions import Store
-from tests.server.live import NAME, serving
 from tests.server.soak.rounds import kill_often, soak
 from tests.server.soak.talk import Said, Talk
 from tests.server.soak.visit import Asked
 from tests.server.soak.wire import Heard
+from tests.support.live_server import NAME, serving
 
 
 def test_what_is_wrong_is_seen_in_a_session(llm, tmp_path):

@@ -13,7 +13,7 @@ from openai import AsyncOpenAI
 from pydantic import BaseModel, Field
 
 from griffin.server import constraints
-from tests.server.live import NAME
+from tests.support.live_server import NAME
 
 HI = [{"role": "user", "content": "Hi there"}]
 TALLY = {

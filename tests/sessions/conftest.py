@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from griffin.sessions import Session, Store
-from tests.sessions.fakes import CONFIG, fingerprint
+from tests.support.fake_states import CONFIG, fingerprint
 
 
 @pytest.fixture(params=[False, True], ids=["local", "network"])

@@ -17,8 +17,8 @@ import pytest
 
 from griffin.sessions import SessionBusy, StorageFull, Store, save_state_file
 from griffin.sessions.tokens import unpack_ids
-from tests.sessions.fakes import CONFIG, disk, fake_state, fingerprint, holds, say
 from tests.sessions.test_state_file import info_of
+from tests.support.fake_states import CONFIG, disk, fake_state, fingerprint, holds, say
 
 FORK = multiprocessing.get_context("fork")  # a child is there in milliseconds, torch and all
 

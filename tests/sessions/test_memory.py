@@ -9,7 +9,7 @@ import weakref
 import pytest
 
 from griffin.sessions import SessionBusy, StateTorn, StorageFull, Store, unfinished_name
-from tests.sessions.fakes import CONFIG, begin, disk, fingerprint, holds, random_ids, say
+from tests.support.fake_states import CONFIG, begin, disk, fingerprint, holds, random_ids, say
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 
 from griffin.sessions import SessionBusy, StateTorn, Store, filesystem, lease
 from griffin.sessions.filesystem import check_place, mount_of
-from tests.sessions.fakes import CONFIG, disk, fingerprint, holds, say
 from tests.sessions.test_crash import child, kill_often, talk, tokens_after
+from tests.support.fake_states import CONFIG, disk, fingerprint, holds, say
 
 TABLE = r"""
 21 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard

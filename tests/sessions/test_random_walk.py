@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from griffin.sessions import Draft, Session, Store, UnknownTurn
-from tests.sessions.fakes import CONFIGS, fake_state, fingerprint, holds, random_ids
+from tests.support.fake_states import CONFIGS, fake_state, fingerprint, holds, random_ids
 
 
 @dataclass

@@ -12,8 +12,7 @@ import torch
 from griffin.sessions import Session, Store, UnknownTurn, extend_chain
 from griffin.sessions.tokens import NOTHING
 from griffin.sessions.turn_file import expected
-from tests.conftest import TOYS, make_model
-from tests.sessions.fakes import (
+from tests.support.fake_states import (
     CONFIG,
     CONFIGS,
     fake_state,
@@ -23,6 +22,7 @@ from tests.sessions.fakes import (
     same,
     say,
 )
+from tests.support.toy_models import TOYS, make_model
 
 
 @pytest.fixture(params=["local", "network", "memory"])

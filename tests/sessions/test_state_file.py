@@ -31,7 +31,7 @@ from griffin.sessions import (
 from griffin.sessions.disk import write_durably
 from griffin.sessions.tensor_file import TensorFile, pack
 from griffin.sessions.tokens import NOTHING
-from tests.sessions.fakes import CONFIG, CONFIGS, fake_state, fingerprint, holds, same, say
+from tests.support.fake_states import CONFIG, CONFIGS, fake_state, fingerprint, holds, same, say
 
 
 def info_of(tokens: list[int], pending: int = 1, **more) -> StateInfo:

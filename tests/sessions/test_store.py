@@ -19,7 +19,16 @@ from griffin.sessions import (
     UnknownTurn,
 )
 from griffin.sessions.names import check_name
-from tests.sessions.fakes import CONFIG, CONFIGS, begin, disk, fake_state, fingerprint, holds, say
+from tests.support.fake_states import (
+    CONFIG,
+    CONFIGS,
+    begin,
+    disk,
+    fake_state,
+    fingerprint,
+    holds,
+    say,
+)
 
 
 def everything_in(store: Store) -> bytes:

@@ -16,7 +16,7 @@ from griffin.sessions import (
     unfinished_name,
 )
 from griffin.sessions.lease import locked
-from tests.sessions.fakes import begin, disk, fake_state, fingerprint, holds, say
+from tests.support.fake_states import begin, disk, fake_state, fingerprint, holds, say
 
 
 def test_an_index_that_is_not_ours_is_named_and_left_alone(tmp_path):

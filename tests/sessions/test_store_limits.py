@@ -10,7 +10,7 @@ from griffin.sessions import (
     StorageFull,
     Store,
 )
-from tests.sessions.fakes import begin, disk, fingerprint, holds, say
+from tests.support.fake_states import begin, disk, fingerprint, holds, say
 
 
 def age(store: Store, name: str, seconds: float) -> None:

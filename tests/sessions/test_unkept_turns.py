@@ -12,7 +12,7 @@ from griffin.engine import Seen
 from griffin.sessions import Draft, Session, StorageFull, Store, read_state_info
 from griffin.sessions.index import FILES
 from griffin.sessions.tree import read_ids
-from tests.sessions.fakes import (
+from tests.support.fake_states import (
     begin,
     fake_state,
     fingerprint,

@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from griffin.text import Chat, TemplateError, Tokenizer
 from griffin.text.template import ChatTemplate, Control
-from tests.text.texts import CONTROL, plain_texts, texts
+from tests.support.hard_texts import CONTROL, plain_texts, texts
 
 Messages = list[dict[str, Any]]
 

@@ -3,7 +3,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from griffin.text import StreamDetokenizer, Tokenizer
-from tests.text.texts import texts
+from tests.support.hard_texts import texts
 
 ids_lists = st.lists(st.integers(0, 599) | st.integers(10, 265), max_size=25)
 stop_lists = st.lists(

@@ -19,7 +19,7 @@ from griffin.text import Tokenizer
 from griffin.text import pieces as module
 from griffin.text.pieces import Cutter, Pieces, TextSource
 from griffin.train.bpe import CONTROL_TOKENS
-from tests.toy import write_toy
+from tests.support.toy_folder import write_toy
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 from griffin.text import Tokenizer
 from griffin.train.bpe import save_bpe, train_bpe
-from tests.text.texts import CONTROL, plain_texts, texts
+from tests.support.hard_texts import CONTROL, plain_texts, texts
 
 
 def copy(files: Any, folder: Path, change: Any = None) -> Path:

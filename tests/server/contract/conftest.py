@@ -8,9 +8,9 @@ import pytest
 
 import griffin
 from griffin.llm import LLM
-from tests.server.contract.caller import Caller, calling
-from tests.server.live import Live, serving
-from tests.toy import write_toy
+from tests.support.live_server import Live, serving
+from tests.support.openai_caller import Caller, calling
+from tests.support.toy_folder import write_toy
 
 
 @pytest.fixture(scope="package")

@@ -6,8 +6,8 @@ from __future__ import annotations
 import openai
 import pytest
 
-from tests.server.contract.caller import HI, text
-from tests.server.live import NAME
+from tests.support.live_server import NAME
+from tests.support.openai_caller import HI, text
 
 
 def test_models(client, llm):

@@ -16,7 +16,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from griffin.server.endpoints import OPERATIONS
-from tests.server.live import serving
+from tests.support.live_server import serving
 
 CHECKS = [
     not_a_server_error,

@@ -13,8 +13,8 @@ import pytest
 from griffin.answer import Writer
 from griffin.server.http.keys import Keys
 from griffin.server.settings import Settings
-from tests.server.contract.caller import HI, calling
-from tests.server.live import NAME, endless, serving
+from tests.support.live_server import NAME, endless, serving
+from tests.support.openai_caller import HI, calling
 
 KEY = "a-key-of-some-length"
 MANY = 20_000

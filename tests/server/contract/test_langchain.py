@@ -9,7 +9,7 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_openai import ChatOpenAI, OpenAI
 
-from tests.server.live import NAME, endless
+from tests.support.live_server import NAME, endless
 
 SAID = [SystemMessage("be brief"), HumanMessage("Hi there")]
 PLAIN = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "Hi there"}]

@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 
-from tests.server.live import NAME
+from tests.support.live_server import NAME
 
 lm_eval = pytest.importorskip(
     "lm_eval", reason="lm-eval is not installed; see docs/clients/lm_eval.md"

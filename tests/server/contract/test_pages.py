@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.live import NAME
+from tests.support.live_server import NAME
 
 PAGES = Path(__file__).parents[3] / "docs" / "clients"
 

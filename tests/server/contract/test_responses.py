@@ -5,8 +5,8 @@ from __future__ import annotations
 import openai
 import pytest
 
-from tests.server.contract.caller import HI
-from tests.server.live import NAME
+from tests.support.live_server import NAME
+from tests.support.openai_caller import HI
 
 
 @pytest.fixture

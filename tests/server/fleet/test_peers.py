@@ -16,7 +16,7 @@ from griffin.server.fleet import peers
 from griffin.server.fleet.peers import Peers
 from griffin.server.fleet.replica import ReplicaConfig
 from griffin.server.metrics import Metrics, text_of_all
-from tests.conftest import TOYS, make_model
+from tests.support.toy_models import TOYS, make_model
 
 
 def config(folder: Path, number: int, of: int = 3) -> ReplicaConfig:

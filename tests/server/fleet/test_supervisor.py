@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import pytest
 from griffin.server.fleet.replica import READY
 from griffin.server.fleet.supervisor import Replica, Supervisor
 from griffin.server.http.sockets import bound
+from tests.support.waiting import lives, until
 
 
 class Supervised:
@@ -32,7 +32,7 @@ class Supervised:
         with log.open("wb") as out:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "tests.server.fleet.fake_replicas", "supervise"),
+                    *(sys.executable, "-m", "tests.support.fake_replicas", "supervise"),
                     str(count),
                     behaviour,
                 ]
@@ -58,21 +58,6 @@ class Supervised:
         """Return the id of the process that answers."""
         with self.connect() as connection:
             return int(connection.recv(100))
-
-
-def until(true: Callable[[], object], seconds: float = 60.0) -> None:
-    """Wait for something to become true."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.01)
-
-
-def lives(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
 
 
 @pytest.fixture

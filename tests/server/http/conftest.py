@@ -9,7 +9,7 @@ import pytest
 from griffin.llm import LLM
 from griffin.server.http.keys import Keys
 from griffin.server.settings import Settings
-from tests.server.live import ALICE, Live, guarded, serving
+from tests.support.live_server import ALICE, Live, guarded, serving
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 
 from griffin.server.errors import ApiError
 from griffin.server.http.body import Budget
-from tests.server.live import ALICE, CHAT, as_, endless, received
+from tests.support.live_server import ALICE, CHAT, as_, endless, received
 
 
 @pytest.mark.parametrize(

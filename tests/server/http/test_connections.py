@@ -8,8 +8,8 @@ from contextlib import suppress
 import httpx2
 import pytest
 
-from tests.server.fleet.test_supervisor import until
-from tests.server.live import ALICE, CHAT, received
+from tests.support.live_server import ALICE, CHAT, received
+from tests.support.waiting import until
 
 
 def test_headers_that_never_end(hasty):

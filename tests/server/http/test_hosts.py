@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from griffin.server.http.hosts import Hosts
-from tests.server.live import ALICE, CHAT, as_, serving
+from tests.support.live_server import ALICE, CHAT, as_, serving
 
 
 def test_a_name_that_is_not_ours(live):

@@ -12,7 +12,7 @@ from griffin.cli.serve import command
 from griffin.server.errors import ApiError
 from griffin.server.http.hosts import is_loopback
 from griffin.server.http.keys import Keys, check_exposure
-from tests.server.live import ALICE, BOB
+from tests.support.live_server import ALICE, BOB
 
 
 def test_the_default_is_this_machine_alone():

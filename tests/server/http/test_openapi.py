@@ -16,9 +16,9 @@ from griffin.server.endpoints.server.reply import ServerObject, SlotCounts, limi
 from griffin.server.errors import CASES, INVALID, ApiError
 from griffin.server.http.openapi import openapi
 from griffin.server.limits import Limits
-from tests.server.bodies import PARSERS
-from tests.server.fake import FakeServer, scored
 from tests.server.test_protocol_fuzz import RICH
+from tests.support.fake_server import FakeServer, scored
+from tests.support.request_bodies import PARSERS
 
 DOCUMENT = openapi()
 HEAD = p.Head("x-1", 12, "nano", "fp_1")

@@ -14,7 +14,7 @@ import pytest
 from griffin.server.build import build
 from griffin.server.http.sockets import bound, bound_to_path
 from griffin.server.run import Server
-from tests.server.fleet.test_supervisor import until
+from tests.support.waiting import until
 
 
 def test_an_address_that_is_taken_is_told_before_anything_starts():

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.server.page.site import Site
+from tests.support.page_site import Site
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -10,7 +10,7 @@ from griffin.server.http.static import POLICY
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 from playwright.sync_api import expect
 
-from tests.server.page.steps import say, texts, until
+from tests.support.page_steps import say, texts, until
 
 
 @pytest.mark.slow  # test_page_live.py does so too

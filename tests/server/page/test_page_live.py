@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.server.live import serving
+from tests.support.live_server import serving
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 from playwright.sync_api import expect
 
-from tests.server.page.steps import say, texts
+from tests.support.page_steps import say, texts
 
 
 def most(page, tokens):

@@ -16,7 +16,7 @@ from tests.server.soak.process import Process
 from tests.server.soak.talk import Talk
 from tests.server.soak.visit import Visitor
 from tests.server.soak.wire import Wire
-from tests.toy import write_toy
+from tests.support.toy_folder import write_toy
 
 ROUND = 6.0  # seconds
 WARM = 5  # rounds until memory is what it stays

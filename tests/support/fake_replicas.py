@@ -1,6 +1,6 @@
 """Replicas without a model, for tests of what supervises them.
 
-    python -m tests.server.fleet.fake_replicas ...
+    python -m tests.support.fake_replicas ...
 
     supervise COUNT BEHAVIOUR [GRACE]   a Supervisor of so many; it prints the address it listens at
     replica CONFIG BEHAVIOUR            one of them, started by it

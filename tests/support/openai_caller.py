@@ -9,7 +9,7 @@ from typing import Any
 
 from openai import AsyncOpenAI, AsyncStream
 
-from tests.server.live import NAME, Live
+from tests.support.live_server import NAME, Live
 
 HI = [{"role": "user", "content": "Hi there"}]
 

@@ -19,7 +19,7 @@ from griffin.engine.prefix_cache import Hit, PrefixCache
 from griffin.engine.prefix_tree import BLOCK, CHECKPOINT, NODE, Node, PrefixCheckpoint
 from griffin.model import GriffinConfig, State
 from griffin.model.state import AttentionState, RecurrentState
-from tests.laws.compare import assert_states_equal
+from tests.support.closeness import assert_states_equal
 
 FAKE = GriffinConfig(
     vocab_size=7,

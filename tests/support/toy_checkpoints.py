@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from griffin.model import Griffin, GriffinConfig
-from tests.conftest import GRIFFIN
+from tests.support.toy_models import GRIFFIN
 
 HUGGINGFACE = GRIFFIN.replace(num_gate_blocks=6, lru_width=54)
 DEEPMIND = GRIFFIN.replace(
