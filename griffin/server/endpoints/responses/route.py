@@ -103,9 +103,10 @@ class _Response:
         self._asked = asked
         self._form = form
         self._events = _Events(ResponseStream(head, asked), form)
+        self._whole: ResponseObject | None = None
 
     def whole(self, answers: Sequence[Collected], told: Told) -> bytes:
-        return p.encode(self._object(*_items(answers[0], self._form), told))
+        return p.encode(self._made(answers, told))
 
     def begin(self) -> bytes:
         return self._events.begin()
@@ -124,8 +125,14 @@ class _Response:
         if answers is None:
             made = self._object(self._events.stream.output, self._events.whole, told)
         else:
-            made = self._object(*_items(answers[0], self._form), told)
+            made = self._made(answers, told)
         return {"response": plain(made)} if self._asked.store else {}
+
+    def _made(self, answers: Sequence[Collected], told: Told) -> ResponseObject:
+        """Return the response of whole answers: what is kept is what is sent, ids of items too."""
+        if self._whole is None:
+            self._whole = self._object(*_items(answers[0], self._form), told)
+        return self._whole
 
     def _object(self, output: Sequence[Any], whole: bool, told: Told) -> ResponseObject:
         status = "completed" if whole else "incomplete"
