@@ -125,8 +125,7 @@ class Tree:
         return node.checkpoint if node is not None else None
 
     def longest(self, node: Node | None, data: bytes, limit: int) -> PrefixCheckpoint | None:
-        """Return the longest checkpoint of at most `limit` tokens of a sequence; node: its
-        deepest."""
+        """Return the longest checkpoint of at most `limit` tokens. node: the sequence's deepest."""
         while node is not None:
             start = node.length * ID
             if node.tails:
