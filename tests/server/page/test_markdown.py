@@ -161,8 +161,12 @@ def test_growing_in_pieces_ends_like_reading_at_once(place):
     same = place.evaluate(
         """async (text) => {
           const { render, settled } = await import("/page/markdown.js");
-          const made = (t) => { const d = document.createElement("div"); render(d, t); return
-          d.innerHTML; }; let [cut, done] = [0, ""];
+          const made = (t) => {
+            const d = document.createElement("div");
+            render(d, t);
+            return d.innerHTML;
+          };
+          let [cut, done] = [0, ""];
           for (let end = 0; end <= text.length; end += 1) {
             const next = settled(text.slice(0, end), cut);
             done += made(text.slice(cut, next));
