@@ -134,6 +134,7 @@ def test_nothing_imports_a_rival():
             node.args[0].value  # import_module("...")
             for node in ast.walk(tree)
             if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant)
+            if isinstance(node.args[0].value, str)
             if ast.unparse(node.func).endswith("import_module")
         }
         rivals = {imported for imported in found if imported.split(".")[0] in RIVALS}

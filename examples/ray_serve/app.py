@@ -72,7 +72,7 @@ def app(arguments: dict[str, str]) -> serve.Application:
             if self.app.service.broken:
                 raise RuntimeError("the engine broke")
 
-    return Griffin.bind()
+    return Griffin.bind()  # pyright: ignore[reportAttributeAccessIssue] a deployment by now
 
 
 def load(given: dict[str, str]) -> App:

@@ -4,6 +4,7 @@ it."""
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from griffin.bench.program import Options
 from griffin.bench.rows import Rows
 from griffin.bench.talk import Talk
 from tests.bench.test_suites import plan
+from tests.support.layers import recurrent
 
 
 @pytest.fixture
@@ -41,12 +43,12 @@ def test_rows_take_the_tokens_that_the_plain_loop_takes(ours):
             ours.step()
         own, token = ours.standing()
         assert (token,) == context.pending
-        assert torch.equal(own.layers[0].lru, context.state.layers[0].lru)
+        assert torch.equal(recurrent(own).lru, recurrent(context.state).lru)
 
 
 def test_engine_and_plain_loop_in_turns(folder, here):
     run = plan(folder)
-    found = list(engines.engine(run, requests=3, context=20))
+    found: list[Any] = list(engines.engine(run, requests=3, context=20))
     assert [(m.what, m.batch, len(m.samples)) for m in found] == [
         ("decode", 1, 2),
         ("engine", 1, 2),

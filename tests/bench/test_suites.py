@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -41,8 +42,9 @@ def test_another_program_takes_turns_and_may_be_given_up(folder, here, tmp_path)
         ("another", "bf16", "prefill", 20),
         ("another", "bf16", "decode", 20),
     ]
-    assert [runner.worker.root for runner in bench_of(stream).runners] == [None, tmp_path]
-    for runner in bench_of(stream).runners:
+    runners: list[Any] = bench_of(stream).runners
+    assert [runner.worker.root for runner in runners] == [None, tmp_path]
+    for runner in runners:
         runner.patience = None if runner.program == "griffin" else 1e-9
     assert [m.program for m in stream] == ["griffin", "griffin"]
     (said,) = run.report.notes
@@ -75,7 +77,7 @@ def bench_of(stream) -> Bench:
 
 def test_load_goes_on_from_a_saved_state(folder, here):
     run = plan(folder, rounds=1)
-    found = {m.what: m for m in suites.load(run, 8)}
+    found: dict[str, Any] = {m.what: m for m in suites.load(run, 8)}
     assert list(found) == ["load", "load, first token", "resume", "resume, first token"]
     assert found["load"].tokens_per_second is None and found["load"].seconds > 0
     assert found["load, first token"].seconds > found["load"].seconds

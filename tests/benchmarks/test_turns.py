@@ -35,6 +35,7 @@ def test_context_and_memory_of_ours_and_a_rival_that_is_given_up(folder, here):
             and m.peak_resident_bytes
             and m.peak_resident_bytes >= m.resident_bytes // 2
         )
+        assert m.tokens_per_second and m.limit_tokens_per_second
         assert m.ratio == pytest.approx(m.tokens_per_second / m.limit_tokens_per_second)
     decoded = [m for m in run.report.measurements if m.what == "decode"]
     assert all(len(m.samples) == 2 for m in decoded)

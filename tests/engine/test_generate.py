@@ -10,6 +10,7 @@ import torch
 from griffin.engine import Context, Request, Seen, generate
 from griffin.model import Griffin, State
 from griffin.sampling import SamplingParams
+from tests.support.layers import recurrent
 from tests.support.toy_engine import V, make_model
 
 
@@ -207,7 +208,7 @@ def test_a_state_of_two_rows_is_refused(model):
 
 def test_an_error_of_one_request_is_raised_and_the_others_go_on(model):
     broken = State.zeros(model.config)
-    broken.layers[0].lru.fill_(torch.nan)
+    recurrent(broken).lru.fill_(torch.nan)
     broken.pos.fill_(5)
     generation = generate(model, [Request(context=Context(state=broken).then([1])), requests()[4]])
     with pytest.raises(FloatingPointError, match="not finite"):

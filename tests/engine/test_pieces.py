@@ -18,8 +18,9 @@ from griffin.engine.pieces import (
     unwritten,
     window,
 )
-from griffin.model import Griffin, GriffinConfig, State
+from griffin.model import AttentionState, Griffin, GriffinConfig, State
 from tests.support.closeness import assert_states_equal, tensors
+from tests.support.layers import attention, recurrent
 from tests.support.toy_models import GRIFFIN, HAWK, make_model, make_tokens
 
 S = GRIFFIN.attention_window_size
@@ -62,7 +63,7 @@ def test_an_unwritten_state_is_whole_and_its_tensors_lie_apart(shape, length, tm
         t.data_ptr() % 64 == 0 for t in tensors(state) if t.numel()
     )
     for layer in state.layers:
-        if "k" in layer._fields:
+        if isinstance(layer, AttentionState):
             assert not layer.k[:, length:].any() and not layer.v[:, length:].any()
     for number, tensor in enumerate(tensors(state)[1:]):
         tensor.fill_(number)
@@ -87,8 +88,8 @@ def test_joined_in_other_types(dtype: torch.dtype) -> None:
     state = after(model, 2 * S + 3)
     joined = join(GRIFFIN, 2 * S + 3, cut_recurrent(state), spans(state, 8), dtype)
     assert_states_equal(joined, state)
-    assert joined.layers[0].lru.dtype == torch.promote_types(dtype, torch.float32)
-    assert joined.layers[0].conv.dtype == joined.layers[1].k.dtype == dtype
+    assert recurrent(joined).lru.dtype == torch.promote_types(dtype, torch.float32)
+    assert recurrent(joined).conv.dtype == attention(joined, 1).k.dtype == dtype
 
 
 def test_spans_of_earlier_states_serve_later_ones(model: Griffin) -> None:

@@ -7,6 +7,7 @@ import torch
 
 from griffin.engine import read, score
 from griffin.model import Griffin, GriffinConfig
+from tests.support.layers import recurrent
 
 V = 31
 
@@ -42,7 +43,7 @@ def test_pieces_do_not_matter(model, pieces):
     for a, b in zip(state.layers, whole.layers, strict=True):
         assert all(torch.allclose(x, y, atol=1e-5) for x, y in zip(a, b, strict=True))
     again, same = read(model, [IDS], chunk=64)
-    assert torch.equal(same, last) and torch.equal(again.layers[0].lru, state.layers[0].lru)
+    assert torch.equal(same, last) and torch.equal(recurrent(again).lru, recurrent(state).lru)
 
 
 def test_reading_goes_on_and_leaves_the_first_state_alone(model):
@@ -50,7 +51,7 @@ def test_reading_goes_on_and_leaves_the_first_state_alone(model):
     before = state.clone()
     first, a = read(model, [IDS[100:]], state, chunk=64)
     second, b = read(model, [IDS[100:]], state, chunk=64)
-    assert torch.equal(a, b) and torch.equal(state.layers[0].lru, before.layers[0].lru)
+    assert torch.equal(a, b) and torch.equal(recurrent(state).lru, recurrent(before).lru)
     assert first.pos.tolist() == second.pos.tolist() == [300]
 
 

@@ -11,6 +11,7 @@ Beside the store lies what that version resumed of it, turn by turn.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import re
 import shutil
@@ -41,7 +42,11 @@ def digest(state: Any) -> str | None:
 def terminal(model: Path, folder: Path, beside: Path) -> None:
     """What `griffin chat` and `griffin state` do."""
     import griffin
-    from griffin.conversation import Conversation, fingerprint_of, new_thread
+    from griffin.conversation import (
+        Conversation,
+        fingerprint_of,
+        new_thread,  # pyright: ignore[reportAttributeAccessIssue] of that version
+    )
     from griffin.sessions import NOTHING, StateInfo, Store, extend_chain, save_state_file
 
     llm = griffin.load(model, device="cpu")
@@ -197,7 +202,7 @@ def expected(folder: Path) -> dict[str, Any]:
 
 
 def main(target: Path) -> None:
-    from tests import toy  # that version's
+    toy = importlib.import_module("tests.toy")  # that version's
 
     toy.CONFIG = toy.CONFIG.replace(width=32, mlp_width=64, lru_width=32)
     shutil.rmtree(target, ignore_errors=True)

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -103,7 +104,7 @@ def test_whoever_changes_or_watches_the_model_is_heard() -> None:
     model = packed("int8", torch.float32)
     tokens = make_tokens(model.config, 1, 5)
     before, _ = model(tokens)
-    mlp = model.model.layers[0].mlp_block
+    mlp: Any = model.model.layers[0].mlp_block
     seen: list[str] = []
     handle = mlp.down_proj.register_forward_hook(lambda *_: seen.append("down"))
     model(tokens)

@@ -117,7 +117,8 @@ def test_packed_and_unpacked_weights_have_one_order_of_sums_on_tiles() -> None:
     even, odd = torch.zeros(21, 48), torch.zeros(21, 48)
     total = torch.zeros(21, 48)
     for first in range(0, 700, 32):
-        even.zero_(), odd.zero_()
+        even.zero_()
+        odd.zero_()
         # A product of two bfloat16 is exact in float32.
         for k in range(first, min(first + 32, 700), 2):
             even += x[:, k, None].float() * weight[:, k].float()

@@ -57,10 +57,9 @@ class Sequence:
         blocks, size = 3, self.width // 3
         weights = [draw(blocks, size, size, seed=n, dtype=x.dtype) for n in (1, 3)]
         biases = [draw(blocks, size, seed=n, dtype=x.dtype) for n in (2, 4)]
-        gates = map(Gate, weights, biases)
-        return ops.rg_lru(
-            x, *gates, draw(self.width, seed=5, dtype=x.dtype) - 2, segment_pos, state
-        )
+        first, second = map(Gate, weights, biases)
+        param = draw(self.width, seed=5, dtype=x.dtype) - 2
+        return ops.rg_lru(x, first, second, param, segment_pos, state)
 
 
 OPS = ["linear_scan", "causal_conv", "rg_lru"]
@@ -166,7 +165,7 @@ HEADS = [
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("shape", HEADS)
 def test_attention_equals_the_reference(
-    shape: tuple[int, ...], dtype: torch.dtype, chosen: str
+    shape: tuple[int, int, int, int], dtype: torch.dtype, chosen: str
 ) -> None:
     for steps in (1, 2, 9, 40):
         attend = Attention(steps, *shape, dtype)
@@ -180,7 +179,7 @@ def test_attention_equals_the_reference(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("shape", HEADS)
 def test_attention_does_not_feel_cuts_and_threads(
-    shape: tuple[int, ...], dtype: torch.dtype, chosen: str, threads: None
+    shape: tuple[int, int, int, int], dtype: torch.dtype, chosen: str, threads: None
 ) -> None:
     attend = Attention(150, *shape, dtype)
     with ops.use("native"), native.instruction_set(chosen):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.utils import deterministic
 
 from griffin import ops
 from griffin.ops import native
@@ -223,7 +224,7 @@ def test_it_reads_no_uninitialised_output(threads: None) -> None:
     torch.set_num_threads(3)
     packed, x = pack(draw(33, 64), "int8"), draw(2, 64)
     want = ops.packed_linear(x, packed)
-    torch.utils.deterministic.fill_uninitialized_memory = True
+    deterministic.fill_uninitialized_memory = True  # pyright: ignore[reportAttributeAccessIssue]
     torch.use_deterministic_algorithms(True)
     try:
         assert torch.equal(ops.packed_linear(x, packed), want)

@@ -120,10 +120,8 @@ def test_causal_conv(steps: int, dtype: torch.dtype, taps: int) -> None:
 @pytest.mark.parametrize("slow", [False, True], ids=["", "near_one"])
 def test_rg_lru(steps: int, dtype: torch.dtype, slow: bool) -> None:
     x = draw(2, steps, 12, dtype=dtype, seed=0, strided=True)
-    gates = [
-        Gate(draw(3, 4, 4, dtype=dtype, seed=1), draw(3, 4, dtype=dtype, seed=2)),
-        Gate(draw(3, 4, 4, dtype=dtype, seed=3), draw(3, 4, dtype=dtype, seed=4)),
-    ]
+    one = Gate(draw(3, 4, 4, dtype=dtype, seed=1), draw(3, 4, dtype=dtype, seed=2))
+    other = Gate(draw(3, 4, 4, dtype=dtype, seed=3), draw(3, 4, dtype=dtype, seed=4))
     # near_one: a within 1e-6 of 1, where 1 - a^2 formed from a rounded a would be nothing but
     # rounding
     param = (draw(12, dtype=dtype, seed=5) - (14 if slow else 2)).detach().requires_grad_()
@@ -131,8 +129,8 @@ def test_rg_lru(steps: int, dtype: torch.dtype, slow: bool) -> None:
     segment_pos = positions(2, steps, pads=True)
 
     def run() -> tuple[list[Tensor], list[Tensor]]:
-        out = ops.rg_lru(x, *gates, param, segment_pos, h0)
-        return collect(list(out), [x, *gates[0], *gates[1], param, h0])
+        out = ops.rg_lru(x, one, other, param, segment_pos, h0)
+        return collect(list(out), [x, *one, *other, param, h0])
 
     check("rg_lru", run, dtype)
 

@@ -133,7 +133,7 @@ def test_misuse(folder: Path, int8: Path, tmp_path: Path) -> None:
 def test_nan_is_refused(folder: Path, tmp_path: Path) -> None:
     model = griffin.load_model(folder)
     with torch.no_grad():
-        model.model.layers[1].mlp_block.up_proj.weight[3, 4] = float("nan")
+        model.get_parameter("model.layers.1.mlp_block.up_proj.weight")[3, 4] = float("nan")
     checkpoints.save_model(model, tmp_path / "bad")
     with pytest.raises(
         CheckpointError, match=r"layers\.1\.mlp_block\.up_proj\.weight holds 1 values"

@@ -23,8 +23,9 @@ class Fixed:
     """Allow the same ids always; over after `last`."""
 
     def __init__(self, ids, size=V, last=None):
-        self.mask = torch.zeros(size, dtype=torch.bool)
-        self.mask[list(ids)] = True
+        mask = torch.zeros(size, dtype=torch.bool)
+        mask[list(ids)] = True
+        self.mask: torch.Tensor | None = mask
         self.taken = []
         self.last = last
 

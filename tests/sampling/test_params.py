@@ -49,7 +49,7 @@ def test_params_are_frozen_and_normalised():
     )
     assert params.stop == ("END",) and params.stop_ids == (3,) and params.logit_bias == {2: 1.0}
     with pytest.raises(dataclasses.FrozenInstanceError):
-        params.top_k = 3
+        params.top_k = 3  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(TypeError):
-        params.logit_bias[1] = 2
+        params.logit_bias[1] = 2  # pyright: ignore[reportIndexIssue]
     assert params.replace(top_k=2).stop == ("END",)

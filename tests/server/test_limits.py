@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ def test_settings_are_above_nothing():
 
 
 def test_every_bound_is_an_option():
-    options = {option.name: option for option in command.params}
+    options: dict[str | None, Any] = {option.name: option for option in command.params}
     for kind in (Limits, Settings):
         for field in dataclasses.fields(kind):
             if field.name == "vocab_size":  # the tokenizer's

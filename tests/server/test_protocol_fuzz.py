@@ -237,7 +237,7 @@ def parsed(kind: str, body: bytes) -> bool:
         assert value.isprintable() and value.isascii() and value == value.strip()
     # What was let through can be run: the engine's own checks find nothing more, and texts can be
     # encoded.
-    if hasattr(asked, "sampling"):
-        SamplingParams.from_dict(asked.sampling).check_vocabulary(LIMITS.vocab_size)
+    if (sampling := getattr(asked, "sampling", None)) is not None:
+        SamplingParams.from_dict(sampling).check_vocabulary(LIMITS.vocab_size)
     repr(asked).encode("utf-8")
     return True

@@ -4,6 +4,7 @@ over."""
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import httpx2
@@ -51,7 +52,7 @@ def test_invoke_and_stream(server):
         answer.content == TEXT and answer.usage_metadata["input_token_details"]["cache_read"] == 3
     )
     assert server.bodies[0]["max_completion_tokens"] == 50
-    assert "".join(chunk.content for chunk in model(server).stream("hi")) == TEXT
+    assert "".join(chunk.text for chunk in model(server).stream("hi")) == TEXT
 
 
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
@@ -66,7 +67,8 @@ def test_tools_that_must_be_called(server):
     server.call = p.ToolCall("call_1", "Owl", UGL.model_dump_json())
     bound = model(server).bind_tools([Owl], tool_choice="any", parallel_tool_calls=False)
     assert bound.invoke("an owl").tool_calls[0]["args"] == UGL.model_dump()
-    first, *rest = bound.stream("an owl")
+    chunks: Iterator[Any] = bound.stream("an owl")
+    first, *rest = chunks
     for chunk in rest:
         first += chunk
     assert first.tool_calls[0]["args"] == UGL.model_dump()

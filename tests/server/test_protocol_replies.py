@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ HEAD = p.Head("chatcmpl-1", 12, "nano", "fp_1")
 REQUEST = parse_response(b'{"input": "x"}', Limits())
 
 
-def plain(value: object) -> object:
+def plain(value: object) -> Any:
     return json.loads(p.encode(value))
 
 

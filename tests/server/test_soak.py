@@ -4,6 +4,7 @@ whole."""
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 
@@ -19,8 +20,8 @@ def test_what_is_wrong_is_seen_in_a_session(llm, tmp_path):
     talk = Talk("t", made=True)
     with serving(llm, tmp_path) as live:
         for n in range(2):
-            sampling = {"seed": n, "max_tokens": 6, "temperature": 1.0}
-            messages = [{"role": "user", "content": f"number {n}"}]
+            sampling: dict[str, Any] = {"seed": n, "max_tokens": 6, "temperature": 1.0}
+            messages: list[Any] = [{"role": "user", "content": f"number {n}"}]
             answer = live.openai().chat.completions.create(
                 model=NAME, messages=messages, extra_body={"session_id": "t"}, **sampling
             )

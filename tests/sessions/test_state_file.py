@@ -32,6 +32,7 @@ from griffin.sessions.disk import write_durably
 from griffin.sessions.tensor_file import TensorFile, pack
 from griffin.sessions.tokens import NOTHING
 from tests.support.fake_states import CONFIG, CONFIGS, fake_state, fingerprint, holds, same, say
+from tests.support.layers import attention, recurrent
 
 
 def info_of(tokens: list[int], pending: int = 1, **more) -> StateInfo:
@@ -94,10 +95,10 @@ def test_any_library_reads_it_oldest_position_first(tmp_path):
     )
     state = fake_state(tokens[:-1])
     for place, position in enumerate(range(13, 29)):
-        assert torch.equal(found["k.1"][place], state.layers[1].k[0, position % 16])
-        assert torch.equal(found["v.3"][place], state.layers[3].v[0, position % 16])
-    assert torch.equal(found["rg_lru.2"], state.layers[2].lru[0])
-    assert torch.equal(found["conv.0"], state.layers[0].conv[0])
+        assert torch.equal(found["k.1"][place], attention(state, 1).k[0, position % 16])
+        assert torch.equal(found["v.3"][place], attention(state, 3).v[0, position % 16])
+    assert torch.equal(found["rg_lru.2"], recurrent(state, 2).lru[0])
+    assert torch.equal(found["conv.0"], recurrent(state).conv[0])
     assert found["ids"].tolist() == tokens and found["ids"].dtype == torch.int32
     with safetensors.safe_open(tmp_path / "f", "pt") as file:
         said = file.metadata()

@@ -29,6 +29,7 @@ from tests.support.fake_states import (
     holds,
     say,
 )
+from tests.support.layers import recurrent
 
 
 def everything_in(store: Store) -> bytes:
@@ -235,7 +236,7 @@ def test_delete_deletes(store):
     words = [
         b"secret",
         bytes(b for i in ids for b in (i, 0, 0, 0)),
-        state.layers[0].lru.numpy().tobytes(),
+        recurrent(state).lru.numpy().tobytes(),
     ]
     assert all(word in everything_in(store) for word in words)
     store.delete("secret-name")

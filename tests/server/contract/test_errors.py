@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from typing import Any, cast
 
 import openai
 import pytest
@@ -86,10 +87,10 @@ def test_a_session_that_another_process_has_is_tried_again(live, client, kind):
 def test_a_full_queue_is_tried_again(kind, llm):
     """Who is sent away with a 429 comes back by himself after the time he was told."""
     with serving(llm, slots=1, max_waiting=1) as live, calling(kind, live) as client:
-        busy = [live.openai() for _ in range(2)]
+        busy, messages = [live.openai() for _ in range(2)], cast("list[Any]", HI)
         streams = [
             one.chat.completions.create(
-                model=NAME, messages=HI, max_tokens=MANY, stream=True, **endless(llm)
+                model=NAME, messages=messages, max_tokens=MANY, stream=True, **endless(llm)
             )
             for one in busy
         ]

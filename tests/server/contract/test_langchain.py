@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import openai
 import pytest
@@ -49,7 +50,7 @@ def test_stream(live, llm, run):
     )
 
     async def collect():
-        return "".join([chunk.content async for chunk in model(live).astream(SAID)])
+        return "".join([chunk.text async for chunk in model(live).astream(SAID)])
 
     assert run(collect()) == alone.text
 
@@ -117,7 +118,7 @@ def test_errors_come_through(live, llm):
         )
     with pytest.raises(openai.BadRequestError):
         model(live, temperature=-1).invoke("x")
-    stream = model(live, max_tokens=20_000, **endless(llm)).stream("x")
+    stream: Any = model(live, max_tokens=20_000, **endless(llm)).stream("x")
     next(stream)
     stream.close()
     assert live.idle()

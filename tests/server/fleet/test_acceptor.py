@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import socket
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ class Greeting(asyncio.Protocol):
     def __init__(self, name: bytes) -> None:
         self.name = name
 
-    def connection_made(self, transport):
+    def connection_made(self, transport: Any) -> None:
         transport.write(self.name)
         transport.close()
 

@@ -69,9 +69,8 @@ def test_the_document_is_whole():
 
 def test_another_program_reads_it():
     schema = schemathesis.openapi.from_dict(DOCUMENT)
-    found = {
-        (result.ok().method.upper(), result.ok().path) for result in schema.get_all_operations()
-    }
+    results: list[Any] = list(schema.get_all_operations())
+    found = {(result.ok().method.upper(), result.ok().path) for result in results}
     assert found == {(operation.method, operation.path) for operation in OPERATIONS}
 
 
