@@ -204,7 +204,8 @@ def expected(folder: Path) -> dict[str, Any]:
 def main(target: Path) -> None:
     toy = importlib.import_module("tests.toy")  # that version's
 
-    toy.CONFIG = toy.CONFIG.replace(width=32, mlp_width=64, lru_width=32)
+    small = toy.CONFIG.replace(width=32, mlp_width=64, lru_width=32)
+    toy.CONFIG = small  # pyright: ignore[reportAttributeAccessIssue]
     shutil.rmtree(target, ignore_errors=True)
     with tempfile.TemporaryDirectory() as beside:
         model = toy.write_toy(Path(beside) / "toy")
