@@ -8,8 +8,8 @@ import random
 import pytest
 
 from griffin.quant.quantize import quantize_model
-from tests.engine.soak import make_engine, play, soak
 from tests.support.toy_engine import make_model
+from tools.soak_engine import make_engine, play, soak
 
 
 @pytest.mark.parametrize("format", [None, "int8"])
@@ -31,5 +31,5 @@ def test_a_short_round_on_a_thread():
 
 @pytest.mark.slow
 def test_a_long_soak():
-    """Two minutes; `python -m tests.engine.soak --minutes 10` for the whole."""
+    """Two minutes; `python -m tools.soak_engine --minutes 10` for the whole."""
     soak(120)

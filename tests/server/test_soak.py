@@ -1,4 +1,4 @@
-"""Short soaks, and that a soak would see what is wrong; `python -m tests.server.soak` for the
+"""Short soaks, and that a soak would see what is wrong; `python -m tools.soak_server` for the
 whole."""
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from griffin.sessions import Store
-from tests.server.soak.rounds import kill_often, soak
-from tests.server.soak.talk import Said, Talk
-from tests.server.soak.visit import Asked
-from tests.server.soak.wire import Heard
 from tests.support.live_server import NAME, serving
+from tools.soak_server.rounds import kill_often, soak
+from tools.soak_server.talk import Said, Talk
+from tools.soak_server.visit import Asked
+from tools.soak_server.wire import Heard
 
 
 def test_what_is_wrong_is_seen_in_a_session(llm, tmp_path):

@@ -12,11 +12,11 @@ from pathlib import Path
 import griffin
 from griffin.llm import LLM
 from griffin.sessions import Store
-from tests.server.soak.process import Process
-from tests.server.soak.talk import Talk
-from tests.server.soak.visit import Visitor
-from tests.server.soak.wire import Wire
 from tests.support.toy_folder import write_toy
+from tools.soak_server.process import Process
+from tools.soak_server.talk import Talk
+from tools.soak_server.visit import Visitor
+from tools.soak_server.wire import Wire
 
 ROUND = 6.0  # seconds
 WARM = 5  # rounds until memory is what it stays
@@ -41,8 +41,7 @@ async def visited(
     """Let clients come for some seconds; return them. talks: sessions that they find, dealt out.
 
     kill: the server is killed when the time is over, whatever it is at. Otherwise the clients come
-          to their
-    end, and every slot must be free.
+          to their end, and every slot must be free.
     """
     loop = asyncio.get_running_loop()
     wire = Wire(process.url)

@@ -1,5 +1,6 @@
-"""python -m tests.server.soak --minutes 10 --clients 64, or --kills 20: many clients, and a table
-at the end.
+"""Many clients, and a table at the end.
+
+python -m tools.soak_server --minutes 10 --clients 64, or --kills 20
 
 Clients ask at random, whole and streamed, for one to three answers, with seeds; talk in sessions,
 fork and rewind them; go away in the prompt and in the answer. Each answer whose end was seen must
@@ -20,13 +21,13 @@ from pathlib import Path
 
 import torch
 
-from tests.server.soak.rounds import kill_often, soak
+from tools.soak_server.rounds import kill_often, soak
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        prog="tests.server.soak",
+        prog="tools.soak_server",
     )
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--kills", type=int, default=0, help="so many, instead of the minutes")

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from griffin.llm import LLM
-from tests.server.soak.talk import Said, Talk
-from tests.server.soak.wire import Broken, Heard, Wire
+from tools.soak_server.talk import Said, Talk
+from tools.soak_server.wire import Broken, Heard, Wire
 
 STEMS = (
     "",

@@ -1,4 +1,4 @@
-"""Requests at random, for as long as you like: `python -m tests.engine.soak --minutes 10`.
+"""Requests at random, for as long as you like: `python -m tools.soak_engine --minutes 10`.
 
 64 ragged prompts at a time, some with the same beginning, some forked, with seeds, priorities, a
 prefix cache and kept states; while they run, some are cancelled (whole, or one choice), some paused

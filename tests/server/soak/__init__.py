@@ -1,2 +1,0 @@
-"""A live `griffin serve` under many clients at once and under kill -9: `python -m
-tests.server.soak`."""

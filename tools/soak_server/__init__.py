@@ -1,0 +1,1 @@
+"""A live `griffin serve` under many clients at once and under kill -9."""
