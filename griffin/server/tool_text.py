@@ -18,6 +18,8 @@ from griffin.server.protocol import Message, Tool, ToolCall, new_id
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 NEXT = f"\n{OPEN}"
+_ABOUT = "You may call these functions:"
+_HOW = f'To call one, answer with nothing but {OPEN}{{"name": ..., "arguments": {{...}}}}{CLOSE}'
 _HEAD = re.compile(r'\{"name": "([A-Za-z0-9_-]+)", "arguments": ')
 
 
@@ -172,11 +174,21 @@ def _written(message: Message) -> Message:
 
 def described(tools: Sequence[Tool]) -> str:
     """Return what tells the model of its tools."""
-    lines = [_tool(tool) for tool in tools]
-    return (
-        "You may call these functions:\n" + "\n".join(lines) + "\n"
-        f'To call one, answer with nothing but {OPEN}{{"name": ..., "arguments": {{...}}}}{CLOSE}'
-    )
+    return "\n".join([_ABOUT, *map(_tool, tools), _HOW])
+
+
+def told(words: str | None) -> tuple[list[Tool], str | None]:
+    """Return the tools that a text before a first message describes, and the rest of it: what
+    `described` and a system text, joined, were made of."""
+    about, found, system = (words or "").partition(f"\n{_HOW}")
+    first, *lines = about.split("\n")
+    if not found or first != _ABOUT:
+        return [], words
+    try:
+        tools = [Tool(**msgspec.json.decode(line), strict=False) for line in lines]
+    except (TypeError, ValueError):
+        return [], words
+    return tools, system.removeprefix("\n\n") or None
 
 
 def _tool(tool: Tool) -> str:

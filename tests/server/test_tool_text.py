@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from griffin.server.conversations.asked import words_of
 from griffin.server.protocol import Message, Tool, ToolCall
-from griffin.server.tool_text import CallReader, Said, as_text, described, read_answer
+from griffin.server.tool_text import CallReader, Said, as_text, described, read_answer, told
 
 LOOK = (
     '<tool_call>{"name": "look", "arguments": {"at": "}\\"</tool_call>{", "n": [1,'
@@ -124,3 +125,31 @@ def test_tools_are_described_and_results_told():
     }
     assert told[1].content == '<tool_call>{"name": "look", "arguments": {}}</tool_call>'
     assert told[2].content == "Result of look (call_1):\nan owl"
+
+
+names = st.from_regex(r"[A-Za-z0-9_-]{1,9}", fullmatch=True)
+tools = st.builds(
+    Tool,
+    name=names,
+    description=st.text(max_size=20),
+    parameters=st.dictionaries(names, st.text(max_size=5) | st.integers(0, 9), max_size=2),
+    strict=st.just(False),
+)
+
+
+@given(offered=st.lists(tools, max_size=3), system=st.none() | st.text(min_size=1, max_size=20))
+def test_words_tell_the_tools_they_describe(offered: list[Tool], system: str | None) -> None:
+    assert told(words_of(offered, system)) == (offered, system)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Be brief.",
+        "You may call these functions:",
+        "You may call these functions:\nnone\nTo call one, answer with nothing but"
+        ' <tool_call>{"name": ..., "arguments": {...}}</tool_call>',
+    ],
+)
+def test_words_that_describe_no_tools_are_a_system_text(words: str) -> None:
+    assert told(words) == ([], words)

@@ -15,6 +15,7 @@ from griffin.server.bridge import Run
 from griffin.server.conversations.asked import Asked, settings_of, words_of
 from griffin.server.protocol import Tool
 from griffin.server.service import Service
+from griffin.server.tool_text import told
 from griffin.sessions import Session, SessionError, Turn
 from griffin.sessions.tree import line_to
 
@@ -45,12 +46,12 @@ def plan_in(service: Service, session: Session, asked: Asked, own_words: bool) -
     own = session.settings
     unsaid = system is None and asked.tools is None and not own_words
     as_read = unsaid and begun and "system" not in own  # carried here by a state file, say
-    if system is None:
-        system = own["system"] if "system" in own else turns.words_of(chat, stored)
-    if asked.tools is not None:
-        tools = list(asked.tools)
+    if "system" in own:
+        its_tools, its_system = [Tool(**tool) for tool in own.get("tools", ())], own["system"]
     else:
-        tools = [] if own_words else [Tool(**tool) for tool in own.get("tools", ())]
+        its_tools, its_system = told(turns.words_of(chat, stored))
+    system = its_system if system is None else system
+    tools = asked.tools if asked.tools is not None else () if own_words else its_tools
     words = words_of(tools, asked.instructions, system)
     if not own_words and any(role == "assistant" for role, _ in talk):
         at, count = turns.agreeing(tree, talk, stored)
