@@ -88,9 +88,10 @@ class Terminal:
         text = "".join(self.talk.say(message))
         result, tokenizer = self.talk.result, self.llm.tokenizer
         assert result is not None
-        shown = zip(result.ids, result.logprobs, strict=True)
-        control = tokenizer.control_ids
-        return Answer(text, [(tokenizer.token_bytes(i), p) for i, p in shown if i not in control])
+        tokens = list(zip(result.ids, result.logprobs, strict=True))
+        if result.finish_reason == "stop":  # no server shows the token that ends an answer
+            tokens.pop()
+        return Answer(text, [(tokenizer.token_bytes(id), value) for id, value in tokens])
 
     def restart(self) -> None:
         self.talk.close()
@@ -115,7 +116,9 @@ class Terminal:
 class Script:
     """The same script in every way at once.
 
-    words: that hold now. said: number of a turn to the words it was read under and its response.
+    words:      that hold now.
+    responses:  number of a turn to the response that says the same.
+    read_under: number of a turn to the words it was read under.
     """
 
     def __init__(self, llm: LLM, folder: Path, seed: int, tools: bool) -> None:
@@ -125,8 +128,8 @@ class Script:
         self.served = ExitStack()
         self.serve()
         self.sampling: dict[str, Any] = {}
-        self.words, self.told = Words(), True  # told: the session was told of them
-        self.known = False  # the session itself knows its words: no state file hid them
+        # told: the session was told of them. known: no state file made it forget them.
+        self.words, self.told, self.known = Words(), True, True
         self.responses: dict[int, str] = {}
         self.read_under: dict[int, Words] = {}
         self.counts: Counter[str] = Counter()
@@ -258,11 +261,13 @@ class Script:
         ]
         talk.append({"role": "user", "content": message})
         choice = self.random.choice(("auto", "none"))
-        if not self.told:
+        tell = not self.told or not (self.known or line) or self.random.random() < 0.2
+        if tell:
             self.terminal.words(self.words)
+            self.told = self.known = True
         answer = self.terminal.say(message)
         whole = talk if edited or (line and self.random.random() < 0.1) else talk[-1:]
-        assert self.by_session(whole, choice).agrees(answer)
+        assert self.by_session(whole, choice, tell).agrees(answer)
         id, other = self.by_response(line[-1].number if line else None, message, choice)
         assert other.agrees(answer)
         assert self.result.ids and self.shown(id).chain == self.terminal.session.chain
@@ -293,12 +298,11 @@ class Script:
             self.sampling | {"logit_bias": bias} | ({"tool_choice": choice} if self.tools else {})
         )
 
-    def by_session(self, talk: list[dict[str, str]], choice: str) -> Answer:
+    def by_session(self, talk: list[dict[str, str]], choice: str, tell: bool) -> Answer:
         body = self.fields(choice) | {"session_id": self.name, "logprobs": True}
-        if not self.told or self.random.random() < 0.2:
+        if tell:
             talk = [{"role": "system", "content": self.words.system}, *talk]
             body["tools"] = [{"type": "function", "function": asdict(t)} for t in self.words.tools]
-        self.told = True
         return chatted(self.post("/v1/chat/completions", messages=talk, **body))
 
     def by_response(self, after: int | None, message: str, choice: str) -> tuple[str, Answer]:
