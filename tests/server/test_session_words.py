@@ -13,7 +13,7 @@ import pytest
 from griffin.llm import LLM
 from griffin.server.conversations.asked import words_of
 from griffin.server.protocol import Tool
-from tests.server.live import Live, serving
+from tests.support.live_server import Live, serving
 
 BRIEF, KIND = "Be brief.", "Be kind.\n\n And tell of owls."
 LOOK = Tool("look", "Look at it.", {"type": "object"}, strict=False)
@@ -220,6 +220,11 @@ def test_words_after_a_state_of_a_conversation(talk: Talk, body: str) -> None:
     assert prompt == len(talk.ids(name)) - 5
     ids = talk.ids(name)
     assert talk.llm.tokenizer.decode(ids[prompt:]) == answer
+    # A response in it has words of its own, and the session's stay.
+    respond = {"conversation": name, "input": "three", "max_output_tokens": 5, "temperature": 0}
+    assert talk.http.post("/v1/responses", json=respond).status_code == 200
+    talk.say(name, "four")
+    talk.check(name, "one", words)
 
 
 def test_a_session_that_begins_with_a_text(talk: Talk) -> None:

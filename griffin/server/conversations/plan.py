@@ -65,7 +65,7 @@ def plan_in(service: Service, session: Session, asked: Asked, own_words: bool) -
     started = time.perf_counter()
     context = session.resume()
     service.metrics.restore.observe(time.perf_counter() - started)
-    settings = {"system": system or None} if own_words else settings_of(system, tools)
+    settings = settings_of(system, its_tools if own_words else tools)
     return SessionPlan(
         place,
         marked(service, context.then(place.rest.all_ids), asked.penalty),
