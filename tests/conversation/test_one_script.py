@@ -257,7 +257,9 @@ class Script:
         talk = [
             {"role": role, "content": text}
             for turn in line
-            for role, text in zip(("user", "assistant"), split_exchange(turn.text), strict=True)
+            for role, text in zip(
+                ("user", "assistant"), split_exchange(turn.text or ""), strict=True
+            )
         ]
         talk.append({"role": "user", "content": message})
         choice = self.random.choice(("auto", "none"))
@@ -336,13 +338,20 @@ class Script:
 
     # What is kept.
 
+    @property
+    def store(self) -> Store:
+        """The server's."""
+        assert self.live.service.store is not None
+        return self.live.service.store
+
     def shown(self, id: str) -> Turn:
-        store = self.live.service.store.within("responses")
-        return store.turns(id)[store.show(id).head - 1]
+        store = self.store.within("responses")
+        head = store.show(id).head
+        return next(turn for turn in store.turns(id) if turn.number == head)
 
     def check_stores(self) -> None:
         """The session is, turn for turn, the one that the terminal has."""
-        store = self.live.service.store
+        store = self.store
         mine, theirs = self.terminal.session.tree(), store.turns(self.name)
         assert list(map(plain, mine)) == list(map(plain, theirs))
         assert store.show(self.name).head == self.head

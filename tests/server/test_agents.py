@@ -112,8 +112,11 @@ def test_a_session_of_opencode(http: httpx2.Client) -> None:
 
 def test_an_agent_after_its_title_generator(http: httpx2.Client) -> None:
     headers = {"X-Session-Id": "ses_small"}
-    title = {"messages": [system("Generate a title."), user("fix it")]}
-    agent = {"messages": [system("You are an agent."), user("fix it, please")], "tools": TOOLS[:1]}
+    title: dict[str, Any] = {"messages": [system("Generate a title."), user("fix it")]}
+    agent: dict[str, Any] = {
+        "messages": [system("You are an agent."), user("fix it, please")],
+        "tools": TOOLS[:1],
+    }
     chat(http, headers, **title)
     read, _, state = chat(http, headers, **agent)
     assert read == chat(http, **agent)[0] > 300 and not state.startswith("session")
@@ -153,7 +156,7 @@ def test_three_columns_of_a_chat_at_once(http: httpx2.Client) -> None:
     assert heard == [chat(http, **body)[1]] * 3
     chat_id = headers["X-OpenWebUI-Chat-Id"]
     turns = http.get(f"/v1/sessions/{chat_id}/turns").json()["data"]
-    assert [turn["parent"] for turn in turns] == [None] * 3
+    assert len(turns) == 1  # the same answer again is the turn that is there
 
 
 def test_penalties_after_a_state_are_the_terminals(llm: LLM, live: Live, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from griffin.conversation.turns import split_exchange
 from griffin.llm import LLM
 from griffin.server.conversations.asked import words_of
 from griffin.server.protocol import Tool
-from tests.server.live import Live, serving
+from tests.support.live_server import Live, serving
 
 ANN, BEN = "You are Ann, who plans.", "You are Ben. " * 8
 LOOK = {"type": "function", "name": "look", "parameters": {"type": "object"}}
@@ -160,10 +160,11 @@ def test_items_of_the_input_stay(live: Live, llm: LLM, http: httpx2.Client) -> N
 
 @pytest.mark.parametrize("way", ["previous_response_id", "conversation", ""])
 def test_every_new_item_is_read(live: Live, llm: LLM, http: httpx2.Client, way: str) -> None:
-    on = {}
+    on, begun = {}, []
     if way:
         first = respond(http, "one", conversation="items" if way == "conversation" else None)
         on = {way: "items" if way == "conversation" else first.id}
+        begun = ids_of(live, first.id)
     roles = ("user", "assistant", "user")
     texts = ("two", "mine", "three")
     items = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
@@ -174,7 +175,6 @@ def test_every_new_item_is_read(live: Live, llm: LLM, http: httpx2.Client, way: 
     texts_kept = [split_exchange(turn.text or "") for turn in turns]
     assert texts_kept[-2:] == [("two", "mine"), ("three", made.text)]
     assert len(turns) == (3 if way else 2)
-    begun = ids_of(live, first.id) if way else []
     rest = said(llm, *texts)[1:]
     if way:
         end = llm.tokenizer.end_of_turn_id

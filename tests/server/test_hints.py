@@ -148,6 +148,7 @@ def sweep(live: Live, alone: Live, seed: int, requests: int) -> None:
             if chat and (answer := expected[0][0][1]) is not None:
                 programs.talks.append([*talk, {"role": "assistant", "content": answer}])
                 del programs.talks[:-6]
+        assert live.service.store is not None
         names = {info.name for info in live.service.store.list()}
         for key in (alice, bob):
             for name in (one["id"] for one in key.get("/v1/sessions").json()["data"]):
@@ -185,7 +186,7 @@ def test_many_at_once_under_one_name(live: Live, alone: Live) -> None:
     wanted = [
         (talk[-1]["content"], answer[0][0][1]) for talk, answer in zip(talks, expected, strict=True)
     ]
-    assert sorted(kept) == sorted(wanted)
+    assert sorted(kept) == sorted(set(wanted))  # the same answer again is the turn that is there
 
 
 def test_a_session_is_looked_after_while_hints_come(live: Live) -> None:
@@ -337,4 +338,4 @@ def test_a_session_that_a_state_file_began(hinted: Live, llm: LLM) -> None:
         http.post("/v1/states/rules/fork", json={"name": "s"})
         check_answered(hinted, llm, keeps=2)
         assert http.post("/v1/sessions/s/append", json={"text": "more"}).status_code == 200
-        check_answered(hinted, llm, keeps=1)  # the first turn is there by now
+        check_answered(hinted, llm)  # both turns are there by now
