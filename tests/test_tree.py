@@ -11,11 +11,6 @@ from tests.test_layering import modules
 
 ROOT = Path(__file__).parents[1]
 MOST = 400
-LONG = {
-    "tests/engine/test_engine.py",
-    "tests/server/test_app_sessions.py",
-    "tests/server/test_structured.py",
-}
 
 
 def test_no_public_class_name_twice():
@@ -46,7 +41,7 @@ def test_no_file_is_long():
     files = [path for room in rooms for path in (ROOT / room).rglob("*.py")]
     lines = {path: path.read_text(encoding="utf-8").count("\n") for path in files}
     long = {path.relative_to(ROOT).as_posix(): n for path, n in lines.items() if n > MOST}
-    assert long.keys() == LONG, long
+    assert not long
 
 
 def files_of(body: Sequence[ast.stmt], known: Set[str]) -> Iterator[str]:

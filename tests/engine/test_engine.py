@@ -9,32 +9,21 @@ import time
 import pytest
 import torch
 
-from griffin.engine import Context, End, Engine, Refused, Request, Seen, Slots
+from griffin.engine import Context, End, Engine, Request
 from griffin.engine.slots import tensors
-from griffin.model import State
 from griffin.sampling import SamplingParams
-from tests.support.layers import recurrent
 from tests.support.toy_engine import (
     CHUNK,
-    CONFIG,
-    V,
     alone,
     ask,
+    ends,
     ids,
-    make_model,
+    of,
     plain,
     run,
     same,
     zero_slots,
 )
-
-
-def ends(events) -> list[tuple[int, int, str]]:
-    return [(e.index, e.choice, e.finish_reason) for e in events if e.finish_reason]
-
-
-def of(events, index: int):
-    return [e for e in events if e.index == index]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -173,7 +162,7 @@ def test_a_prompt_whose_every_choice_was_cancelled_is_not_read_on(model):
     assert engine.stats().kept == 0
 
 
-# Cancelling, deadlines, pauses.
+# Cancelling, deadlines.
 
 
 def test_cancelled_anywhere_the_others_do_not_notice(model):
@@ -249,288 +238,6 @@ def test_deadlines_end_requests_wherever_they_are(model, monkeypatch):
     assert plain(of(run(engine), 3))[-3:] == alone(model, tickets[3].request)[-3:]
 
 
-@pytest.mark.parametrize("when", range(9))
-def test_a_paused_request_goes_on_as_if_nothing_had_been(model, when):
-    engine = Engine(model, 3, chunk=CHUNK, stall_seconds=0.0, kept=3)
-    ticket = engine.submit(ask(40, seed=4, max_tokens=8), n=2)
-    other = engine.submit(ask(7, seed=5, max_tokens=20))
-    events = [e for _ in range(when) for e in engine.step()]
-    engine.pause(ticket)
-    assert engine.stats().paused == 1
-    engine.pause(ticket)  # nothing happens
-    for number in range(5):
-        new = engine.step()
-        events += new
-        assert not of(new, ticket.number), "a paused request said something"
-        if number == 0:
-            fill = [engine.submit(ask(3, seed=60 + n, max_tokens=6)) for n in range(2)]
-    engine.resume(ticket)
-    events += run(engine)
-    for choice in range(2):
-        single = Request(
-            context=Context().then(ids(40, 4)), params=SamplingParams(seed=4 + choice, max_tokens=8)
-        )
-        assert plain(of(events, ticket.number), choice) == alone(model, single)
-    for each in (other, *fill):
-        assert plain(of(events, each.number)) == alone(model, each.request)
-    assert engine.stats().kept == 0 and engine.stats().paused == 0 and zero_slots(engine)
-
-
-def test_a_pause_without_room_is_refused_and_changes_nothing(model):
-    engine = Engine(model, 2, chunk=CHUNK, kept=1)
-    tickets = [engine.submit(ask(3, seed=n)) for n in range(2)]
-    events = engine.step()
-    engine.pause(tickets[0])
-    with pytest.raises(Refused, match="1 of 1 kept states are in use") as refused:
-        engine.pause(tickets[1])
-    assert refused.value.code == "no_room" and refused.value.retry
-    assert engine.stats().kept_bytes == Slots.bytes(CONFIG, torch.float32)
-    events += engine.step()
-    engine.resume(tickets[0])
-    events += run(engine)
-    for ticket in tickets:
-        assert plain(of(events, ticket.number)) == alone(model, ticket.request)
-
-
-def test_a_pause_that_finds_no_memory_ends_its_request_only(model, monkeypatch):
-    engine = Engine(model, 2, chunk=CHUNK)
-    lost, stays = engine.submit(ask(3)), engine.submit(ask(3, seed=1))
-    events = engine.step()
-    monkeypatch.setattr(engine._core.batch.slots, "take", lambda _: 1 / 0)
-    engine.pause(lost)
-    assert lost.finish_reasons == ["error"] and engine.stats().kept == 0
-    events += run(engine)
-    assert plain(of(events, stays.number)) == alone(model, stays.request) and zero_slots(engine)
-
-
-def test_forks_wait_while_there_is_no_place_for_them_and_others_pass(model):
-    engine = Engine(model, 3, chunk=CHUNK, kept=1)
-    paused = engine.submit(ask(3))
-    engine.step()
-    engine.pause(paused)
-    forked = engine.submit(ask(4, seed=1, max_tokens=3), n=2)
-    later = engine.submit(ask(4, seed=2, max_tokens=3))
-    run(engine)
-    assert later.done and not forked.done and engine.stats().waiting == 1
-    engine.cancel(paused)
-    run(engine)
-    assert forked.done and engine.stats().kept == 0
-
-
-def test_a_sink_that_cancels_stops_before_anything_more_is_read(model):
-    engine = Engine(model, 2, chunk=CHUNK)
-    seen = []
-
-    def sink(event):
-        seen.append(event)
-        if len(seen) == 3:
-            engine.cancel(ticket)
-
-    ticket = engine.submit(ask(10), sink=sink, keep_state=True)
-    run(engine)
-    assert len(seen) == 4 and seen[-1] == End(0, 0, "cancelled")
-    assert int(ticket.context.state.pos) == 12 and ticket.context.pending == (seen[2].id,)
-    with pytest.raises(Refused, match="go to its sink"):
-        next(ticket.events())
-
-
-# Refusals.
-
-
-@pytest.mark.parametrize(
-    ("request_", "fields", "code", "message"),
-    [
-        (Request(context=Context().then([])), {}, "bad_request", "the prompt is empty"),
-        (Request(context=Context().then([1, V])), {}, "bad_request", f"id {V} at position 1"),
-        (
-            Request(context=Context().then([1, 2.0])),
-            {},
-            "bad_request",
-            "holds float; ids are whole numbers",
-        ),
-        (
-            Request(context=Context().then("ab")),
-            {},
-            "bad_request",
-            "holds str; ids are whole numbers",
-        ),
-        (ask(3, stop_ids=frozenset(), logit_bias={V: 1.0}), {}, "bad_request", f"names token {V}"),
-        (ask(3, vocab_size=10, logit_bias={11: 1.0}), {}, "bad_request", "names token 11"),
-        (ask(3, vocab_size=0), {}, "bad_request", "vocab_size of the prompt is 0"),
-        (ask(33), {}, "prompt_too_long", "has 33 tokens; this engine accepts 32"),
-        (ask(3), {"n": 3}, "too_many_choices", "n is 3; this engine answers 1 to 2"),
-        (ask(3), {"n": 0}, "too_many_choices", "n is 0"),
-        (ask(3), {"deadline": 0.0}, "bad_request", "deadline is 0.0"),
-        (ask(3, state=State.zeros(CONFIG, 2)), {}, "bad_request", "has 2 rows"),
-        (
-            ask(3, state=State.zeros(CONFIG, 1, dtype=torch.bfloat16)),
-            {},
-            "bad_request",
-            "layer 0 is another",
-        ),
-        (
-            ask(3, state=State.zeros(CONFIG.replace(block_types=("recurrent",)))),
-            {},
-            "bad_request",
-            "another number of layers",
-        ),
-        (
-            Request(context=Context(pending=(1,), seen=Seen(torch.zeros(3, dtype=torch.bool)))),
-            {},
-            "bad_request",
-            r"seen has shape \(3,\)",
-        ),
-    ],
-)
-def test_what_cannot_be_taken_is_refused_at_once(model, request_, fields, code, message):
-    engine = Engine(model, 2, chunk=CHUNK, max_prompt_tokens=32)
-    before = engine.stats()
-    with pytest.raises(Refused, match=message) as refused:
-        engine.submit(request_, **fields)
-    assert refused.value.code == code and not refused.value.retry
-    assert engine.stats() == before and engine.step() == []
-
-
-def test_a_full_queue_refuses_one_more_and_takes_it_later(model):
-    engine = Engine(model, 2, chunk=CHUNK, max_waiting=3)
-    taken = [engine.submit(ask(3, seed=n)) for n in range(5)]
-    with pytest.raises(Refused, match="5 requests are waiting for 2 slots") as refused:
-        engine.submit(ask(3))
-    assert refused.value.code == "queue_full" and refused.value.retry
-    engine.cancel(taken[4])
-    engine.submit(ask(3))
-    with pytest.raises(Refused):
-        engine.submit(ask(3))
-    run(engine)
-    none = Engine(model, 1, chunk=CHUNK, max_waiting=0)
-    none.submit(ask(3))
-    with pytest.raises(Refused):
-        none.submit(ask(3))
-
-
-def test_more_bytes_than_allowed_are_refused_before_they_are_taken(model, monkeypatch):
-    row = Slots.bytes(CONFIG, torch.float32)
-    assert Engine(model, 4, kept=1, max_bytes=5 * row).stats().slot_bytes == 4 * row
-    monkeypatch.setattr(Slots, "__init__", lambda *_, **__: pytest.fail("memory was taken"))
-    with pytest.raises(ValueError, match=f"allowed are {5 * row - 1:,}, enough for 4"):
-        Engine(model, 4, kept=1, max_bytes=5 * row - 1)
-
-
-def test_a_closed_engine_takes_nothing_and_holds_nothing(model):
-    engine = Engine(model, 2, chunk=CHUNK)
-    ticket = engine.submit(ask(9), keep_state=True)
-    engine.step()
-    engine.close()
-    assert ticket.finish_reasons == ["cancelled"] and int(ticket.context.state.pos) == 9
-    assert engine.stats().slot_bytes == 0
-    with pytest.raises(Refused, match="it was closed") as refused:
-        engine.submit(ask(3))
-    assert refused.value.code == "closed" and not refused.value.retry
-    engine.close()
-
-
-# Trouble.
-
-
-def test_a_row_whose_logits_are_not_finite_ends_alone(model):
-    broken = State.zeros(CONFIG)
-    recurrent(broken).lru.fill_(torch.nan)
-    broken.pos.fill_(5)
-    engine = Engine(model, 3, chunk=CHUNK)
-    good = [engine.submit(ask(5, seed=1)), engine.submit(ask(9, seed=2))]
-    events = engine.step()
-    bad = engine.submit(ask(3, state=broken))
-    events += run(engine)
-    (end,) = of(events, bad.number)
-    assert isinstance(end, End) and end.finish_reason == "error"
-    assert isinstance(end.error, FloatingPointError) and bad.done
-    for ticket in good:
-        assert plain(of(events, ticket.number)) == alone(model, ticket.request)
-    assert zero_slots(engine)
-
-
-@pytest.mark.parametrize("rows", [1, 2])
-def test_a_step_that_raises_ends_whom_it_concerned(model, monkeypatch, rows):
-    engine = Engine(model, 3, chunk=CHUNK, stall_seconds=0.0)
-    hit = [engine.submit(ask(5, seed=n), keep_state=True) for n in range(2)]
-    engine.step()
-    engine.step()
-    reading = engine.submit(ask(30, seed=9), n=2)
-    trunk = model.trunk
-
-    def fails_once(tokens, *rest, **more):
-        if len(tokens) == rows:
-            monkeypatch.undo()
-            raise MemoryError("no room for a step")
-        return trunk(tokens, *rest, **more)
-
-    monkeypatch.setattr(model, "trunk", fails_once)
-    events = engine.step()
-    concerned = hit if rows == 2 else [reading]
-    assert [(e.index, e.choice) for e in events if isinstance(e, End)] == [
-        (t.number, c) for t in concerned for c in range(t.n)
-    ]
-    assert all(str(e.error) == "no room for a step" for e in events if isinstance(e, End))
-    assert all(t.done and t.context is None for t in concerned)
-    again = engine.submit(ask(6, seed=11))
-    events += run(engine)
-    assert plain(of(events, again.number)) == alone(model, again.request)
-    assert zero_slots(engine) and engine.stats().kept == 0
-
-
-def test_ctrl_c_in_the_middle_of_a_step_ends_all_and_leaves_a_clean_engine(model, monkeypatch):
-    engine = Engine(model, 2, chunk=CHUNK, kept=2)
-    tickets = [engine.submit(ask(5, seed=n), keep_state=True) for n in range(4)]
-    engine.step()
-    engine.pause(tickets[0])
-    engine.step()
-    block = type(model.model.layers[1])
-    forward = block.forward
-
-    def torn(self, *rest):
-        if self is model.model.layers[1]:
-            raise KeyboardInterrupt
-        return forward(self, *rest)
-
-    monkeypatch.setattr(block, "forward", torn)
-    with pytest.raises(KeyboardInterrupt):
-        engine.step()
-    monkeypatch.undo()
-    assert all(t.done and t.finish_reasons == ["cancelled"] and t.context is None for t in tickets)
-    assert zero_slots(engine) and engine.stats().kept == 0 and engine.stats().waiting == 0
-    again = engine.submit(ask(6, seed=11))
-    assert plain(run(engine)) == alone(model, again.request)
-
-
-def test_a_sink_that_raises_loses_its_request_and_no_other(model):
-    engine = Engine(model, 2, chunk=CHUNK)
-
-    def sink(event):
-        raise ConnectionError("gone")
-
-    lost = engine.submit(ask(5), sink=sink)
-    stays = engine.submit(ask(5, seed=1))
-    events = run(engine)
-    assert lost.finish_reasons == ["cancelled"] and isinstance(lost.sink_error, ConnectionError)
-    assert len(plain(of(events, 0))) == 1 and lost.done
-    assert plain(of(events, 1)) == alone(model, stays.request)
-
-
-def test_a_sink_must_not_step(model):
-    engine = Engine(model, 1, chunk=CHUNK)
-    ticket = engine.submit(ask(5), sink=lambda _: engine.step())
-    run(engine)
-    assert "must not call step" in str(ticket.sink_error)
-
-
-def test_a_ticket_of_another_engine_is_nobody_here(model):
-    one, other = (Engine(model, 1, chunk=CHUNK) for _ in range(2))
-    mine, foreign = one.submit(ask(5)), other.submit(ask(5))
-    one.cancel(foreign)
-    run(one)
-    assert mine.finish_reasons == ["length"] and not foreign.done
-
-
 def test_states_of_requests_are_left_as_they_were(model):
     with torch.no_grad():
         _, state = model.trunk(torch.tensor([ids(11)]))
@@ -540,11 +247,3 @@ def test_states_of_requests_are_left_as_they_were(model):
         engine.submit(ask(ids=[5, 6, 7], state=state, seed=n), n=2, keep_state=True)
     run(engine)
     assert same(state, before)
-
-
-def test_wrong_chunk_for_a_cache_is_refused():
-    class Cache:
-        every = 48
-
-    with pytest.raises(ValueError, match="chunk=64 and the cache's every=48 do not fit"):
-        Engine(make_model(), 1, chunk=64, prefix_cache=Cache())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
+import httpx2
 import pytest
 from openai import OpenAI
 
@@ -19,11 +21,45 @@ def llm(tmp_path_factory: pytest.TempPathFactory) -> LLM:
 
 
 @pytest.fixture(scope="module")
-def live(llm: LLM, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with serving(llm, tmp_path_factory.mktemp("live") / "store") as live:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where `live` keeps sessions."""
+    return tmp_path_factory.mktemp("live") / "store"
+
+
+@pytest.fixture(scope="module")
+def live(llm: LLM, folder: Path) -> Iterator[Live]:
+    with serving(llm, folder) as live:
         yield live
+
+
+@pytest.fixture
+def http(live: Live) -> Iterator[httpx2.Client]:
+    with live.http() as http:
+        yield http
 
 
 @pytest.fixture(scope="module")
 def client(live: Live) -> OpenAI:
     return live.openai()
+
+
+@pytest.fixture
+def saying(llm, monkeypatch):
+    """Return a way to make the model want to begin with a text; the constraint still has its
+    say."""
+    from griffin.engine import core
+
+    wanted: list[int] = []
+
+    class Saying(core.Sampler):
+        step = 0
+
+        def sample(self, logits):
+            if self.step < len(wanted):
+                logits = logits.clone()
+                logits[wanted[self.step]] = 1e4
+            self.step += 1
+            return super().sample(logits)
+
+    monkeypatch.setattr(core, "Sampler", Saying)
+    return lambda text: wanted.extend(llm.tokenizer.encode(text, bos=False))

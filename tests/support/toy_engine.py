@@ -85,3 +85,13 @@ def same(one: State, other: State) -> bool:
         p for a, b in zip(one.layers, other.layers, strict=True) for p in zip(a, b, strict=True)
     ]
     return all(torch.equal(a, b) for a, b in pairs)
+
+
+def ends(events: Iterable[Event | End]) -> list[tuple[int, int, str]]:
+    """Return (request, choice, finish reason) of those that tell an end."""
+    return [(e.index, e.choice, e.finish_reason) for e in events if e.finish_reason]
+
+
+def of(events: Iterable[Event | End], index: int) -> list[Event | End]:
+    """Return the events of one request."""
+    return [e for e in events if e.index == index]
