@@ -13,6 +13,7 @@ import argparse
 import gc
 import random
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,7 +57,7 @@ def random_request(chance: random.Random) -> tuple[Request, int]:
     ), chance.choice([1, 1, 1, 2, 3])
 
 
-def answers(events: list[object], n: int) -> list[Answer]:
+def answers(events: Sequence[object], n: int) -> list[Answer]:
     found: list[Answer] = [[] for _ in range(n)]
     for event in events:
         if isinstance(event, Event):
@@ -112,9 +113,10 @@ class Client:
             else:
                 assert answer == alone and reason == lonely.finish_reasons[0]
                 if ticket.keep_state:
-                    assert same(ticket.contexts[choice].state, lonely.context.state), (
-                        f"state of request {ticket.number}"
-                    )
+                    ours, theirs = ticket.contexts[choice], lonely.context
+                    assert ours is not None and ours.state is not None
+                    assert theirs is not None and theirs.state is not None
+                    assert same(ours.state, theirs.state), f"state of request {ticket.number}"
             compared += len(answer)
         return compared
 

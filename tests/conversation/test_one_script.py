@@ -21,7 +21,7 @@ from griffin.conversation.turns import split_exchange
 from griffin.llm import LLM
 from griffin.server.conversations.asked import words_of
 from griffin.server.protocol import Tool
-from griffin.sessions import Turn
+from griffin.sessions import Store, Turn
 from tests.support.live_server import Live, serving
 from tests.support.terminal_talk import Answer, Terminal, Words
 

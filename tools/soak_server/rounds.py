@@ -105,13 +105,12 @@ async def _forget(process: Process, talks: list[Talk]) -> None:
 def soak(
     folder: Path, seconds: float, clients: int, seed: int, *, log: bool = False
 ) -> Counter[str]:
-    """Play rounds for so long; return what they consisted of. AssertionError for whatever is not
-    right."""
+    """Play rounds for so long; return what they consisted of. AssertionError for what is wrong."""
     chance, tally = random.Random(seed), Counter[str]()
     process, llm = prepare(folder)
     with closing(process):
         process.start()
-        until, first, rounds = time.monotonic() + seconds, 0, 0
+        until, first, held, rounds = time.monotonic() + seconds, 0, 0, 0
         while time.monotonic() < until or rounds <= WARM:
             visitors = asyncio.run(visited(process, clients, min(ROUND, seconds / 8), chance))
             talks = [talk for visitor in visitors for talk in visitor.talks]
