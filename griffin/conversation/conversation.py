@@ -231,7 +231,7 @@ class Conversation:
         settings = self.session.settings
         words, as_read = turns.words(settings), "system" not in settings
         line = turns.following(self._chat, self.session.turns(), talk, words, as_read=as_read)
-        return turns.find(self.session.tree(), line)
+        return turns.find(self._chat, self.session.tree(), line)
 
     def _check_length(self, count: int) -> None:
         if self.max_message_tokens is not None and count > self.max_message_tokens:

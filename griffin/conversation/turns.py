@@ -239,22 +239,38 @@ def base_of(tree: Sequence[Turn], line: Sequence[Turn]) -> int | None:
     return base
 
 
-def find(tree: Sequence[Turn], line: Transcript) -> Place:
+def find(chat: Chat, tree: Sequence[Turn], line: Transcript) -> Place:
     """Return where a line goes on: after stored turns whose ids it begins with.
 
-    Of several such turns the one whose state spares most of the reading.
+    Of several such turns the one whose state spares most of the reading. One that was cut short
+    where the line's own turn goes on is none of them: no turn's text is the rest of another's.
     """
-    wanted, children = line.all_ids, _children(tree)
+    wanted, children, ends = line.all_ids, _children(tree), _ends_of(chat, line)
     best, stack = (0, 0, line.base), [(0, 0, line.base)]
     while stack:
         _, length, parent = found = stack.pop()
-        best = max(best, found, key=lambda each: each[:2])
+        if length in ends or length > max(ends):
+            best = max(best, found, key=lambda each: each[:2])
         for turn in children[parent]:
             end = length + len(turn.ids)
             if turn.ids and wanted[length:end] == turn.ids:
                 stack.append((end if turn.kept else found[0], end, turn.number))
     _, length, number = best
     return Place(number, _rest(line, length))
+
+
+def _ends_of(chat: Chat, line: Transcript) -> set[int]:
+    """Return after how many ids the turns of a line end, with the token that ends them and
+    without."""
+    ends, count = {0}, 0
+    for draft in line.before:
+        if draft.ids[0] in chat.stop_ids:
+            ends.add(count + 1)
+        count += len(draft.ids)
+        ends.add(count)
+        if draft.ids[-1] in chat.stop_ids:
+            ends.add(count - 1)
+    return ends
 
 
 def agreeing(

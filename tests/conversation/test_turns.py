@@ -64,17 +64,17 @@ def test_new_words_render_the_first_message_anew_and_keep_the_answers_ids(llm, t
 def test_a_line_goes_on_after_the_longest_stored_beginning(llm, talk):
     say(talk, "one", "two")
     line = following(talk, [("user", "three")])
-    place = turns.find(talk.session.tree(), line)
+    place = turns.find(talk.llm.chat_format, talk.session.tree(), line)
     assert (place.turn, place.rest.before, place.rest.ids) == (2, (), line.ids)
     other = following(talk, [("user", "three")], "Other words.")
-    place = turns.find(talk.session.tree(), other)
+    place = turns.find(talk.llm.chat_format, talk.session.tree(), other)
     assert place.turn is None and place.rest.before == other.before
     talk.undo()
     say(talk, "another two")
-    place = turns.find(talk.session.tree(), following(talk, [("user", "x")]))
+    place = turns.find(talk.llm.chat_format, talk.session.tree(), following(talk, [("user", "x")]))
     assert place.turn == 3
     edited = turns.whole(llm.chat_format, [("user", "one else")], None)
-    assert turns.find(talk.session.tree(), edited).turn is None
+    assert turns.find(talk.llm.chat_format, talk.session.tree(), edited).turn is None
 
 
 def test_a_cut_answer_is_closed_by_the_line_that_follows_it(llm, talk):
@@ -83,11 +83,28 @@ def test_a_cut_answer_is_closed_by_the_line_that_follows_it(llm, talk):
     whole = [("user", "one"), ("assistant", cut), ("user", "two")]
     line = turns.whole(llm.chat_format, whole, None)
     stored = talk.session.turns()[0].ids
-    place = turns.find(talk.session.tree(), line)
+    place = turns.find(talk.llm.chat_format, talk.session.tree(), line)
     if line.all_ids[: len(stored)] == stored:  # it was chosen as it is encoded
         assert place.turn == 1 and place.rest.before == ()
         assert place.rest.ids[0] == llm.tokenizer.end_of_turn_id
         assert place.rest.ids == following(talk, [("user", "two")]).ids
+
+
+def test_no_turn_is_the_rest_of_one_that_was_cut_short(llm, talk):
+    """The same answer, cut earlier, is stored under the words that it is read again under."""
+    say(talk, "one")
+    talk.set("max_tokens", 2)
+    talk.instruct("Be brief.")
+    talk.goto(0)
+    say(talk, "one")
+    talk.goto(1)
+    [whole], cut = talk.session.turns(), talk.session.tree()[1]
+    line = following(talk, [("user", "two")], "Be brief.")
+    assert line.before[0].ids[: len(cut.ids)] == cut.ids  # the answers begin alike here
+    place = turns.find(llm.chat_format, talk.session.tree(), line)
+    assert (place.turn, place.rest) == (None, line)
+    say(talk, "two")
+    assert talk.session.turns()[0].text == whole.text and len(talk.session.turns()) == 2
 
 
 def test_an_answer_that_was_cut_goes_on_as_if_it_had_not_been(llm, talk):

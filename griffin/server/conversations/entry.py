@@ -214,7 +214,7 @@ def _look(
     try:
         if not service.holding.is_held(key):
             with service.holding.moment(key), store.open(name, service.fingerprint) as session:
-                place = turns.find(session.tree(), line)
+                place = turns.find(service.llm.chat_format, session.tree(), line)
                 if place.turn is not None:
                     session.goto(place.turn, keep=False)
                     context = session.resume().then(place.rest.all_ids)

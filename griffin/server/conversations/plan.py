@@ -59,7 +59,7 @@ def plan_in(service: Service, session: Session, asked: Asked, own_words: bool) -
     elif not begun:
         stored = line_to(tree, _turn(tree, turns.base_of(tree, stored)))
     line = turns.following(chat, stored, talk, words, as_read=as_read)
-    place = turns.find(tree, line)
+    place = turns.find(chat, tree, line)
     service.check_prompt(place.rest.all_ids, asked.param)
     session.goto(place.turn, keep=False)
     started = time.perf_counter()

@@ -147,6 +147,7 @@ class Hinted(Thread):
 
     def _quietly(self, run: Run) -> None:
         assert self.name is not None
+        chat = self._service.llm.chat_format
         try:
             with (
                 self._service.holding.moment((self._store.namespace, self.name)),
@@ -155,7 +156,7 @@ class Hinted(Thread):
                 for choice, writer in enumerate(run.writers):
                     if writer.events:
                         # Where it was found may be gone, and others may have added to it.
-                        place = turns.find(session.tree(), self._line)
+                        place = turns.find(chat, session.tree(), self._line)
                         plan = replace(self._plan, place=place)
                         commit(self._service, session, plan, run, choice=choice, reuse=True)
         except (SessionError, OSError, ValueError) as error:
