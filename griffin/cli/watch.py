@@ -179,6 +179,7 @@ class Asking:
             if not self._as_json and piece.text:
                 sys.stdout.write(piece.text)
                 sys.stdout.flush()
+        self.count += 1  # before it is told: who has read it whole finds it counted
         if self._as_json:
             shared = watch.document.shared
             answer = answer_dict(self._question, stream.result, shared, self._model)
@@ -186,7 +187,6 @@ class Asking:
         else:
             click.echo()
         sys.stdout.flush()
-        self.count += 1
 
 
 def followed(path: Path) -> Iterator[bytes]:
