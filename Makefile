@@ -1,5 +1,7 @@
 # make demo         create the environment, install, let the bundled model write
-# make test         create the environment, run lint, types and every fast test
+# make test         create the environment, run lint, types and every test that is not slow
+# make test-fast    the same tests without what takes seconds, and of each sweep an eighth: under
+#                   two minutes; the eighth is drawn by SAMPLE=SEED, which it prints
 # make test-newest  every fast test on the newest of everything that pyproject.toml allows, torch
 #                   too, in an environment of its own
 # make lock         write requirements.lock anew, where pyproject.toml asks for something else;
@@ -10,8 +12,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 NEWEST := .venv-newest
+SAMPLE ?= $(shell date +%s)
 
-.PHONY: demo test test-slow test-newest lint lock sanitize clean
+.PHONY: demo test test-fast test-slow test-newest lint lock sanitize clean
 
 demo: $(READY)
 	@$(BIN)/griffin generate --model nano --max-tokens 90 --temperature 0.5 \
@@ -20,6 +23,9 @@ demo: $(READY)
 
 test: $(READY) lint
 	$(BIN)/python -m pytest -m "not slow" -n 2
+
+test-fast: $(READY)
+	$(BIN)/python -m pytest -m "not slow and not thorough" --sample $(SAMPLE) -n 2
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow

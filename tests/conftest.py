@@ -2,6 +2,8 @@
 
 `pytest --instruction-set avx2` (or portable, ...) runs the kernels of that instruction set, as on a
 machine that has no better one; what tests start as programs of their own keeps the best.
+
+`pytest --sample SEED` runs an eighth of the cases of what is marked `sweep`, drawn by the seed.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from hypothesis import HealthCheck, settings
 
 from griffin.model import Griffin
 from griffin.ops import native
+from tests.support.sample import sampled
 from tests.support.toy_models import TOYS, make_model
 
 torch.set_num_threads(1)
@@ -26,6 +29,23 @@ settings.load_profile("griffin")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--instruction-set", help="the native kernels' instruction set: avx2, ...")
+    parser.addoption("--sample", type=int, metavar="SEED", help="run an eighth of each sweep")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if (seed := config.getoption("--sample")) is None:
+        return
+    sweeps = [item.nodeid for item in items if item.get_closest_marker("sweep")]
+    left = set(sweeps) - sampled(sweeps, seed)
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid in left])
+    items[:] = [item for item in items if item.nodeid not in left]
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if (seed := config.getoption("--sample")) is not None:
+        terminalreporter.write_line(f"of each sweep an eighth; the same again with --sample {seed}")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -22,6 +22,7 @@ def run(*arguments: object):
     return CliRunner().invoke(main, ["bench", *map(str, arguments)])
 
 
+@pytest.mark.thorough
 def test_json_report_and_plot_of_one_run(folder, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(sys, "argv", ["griffin", "bench", "decode"])

@@ -21,6 +21,7 @@ def gone(pid: int) -> bool:
     return False
 
 
+@pytest.mark.thorough
 def test_a_worker_answers_refuses_and_goes():
     with Worker("the probe") as worker:
         pid = worker._process.pid

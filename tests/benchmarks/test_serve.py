@@ -13,6 +13,7 @@ from tests.benchmarks.test_command import run
 QUICK = ("--threads", 1, "--rounds", 2, "--tokens", 4, "--requests", 2, "--prompt", 12)
 
 
+@pytest.mark.thorough
 def test_the_server_beside_its_engine(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # its process is told where benchmarks/ is
     out = tmp_path / "report.json"

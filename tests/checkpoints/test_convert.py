@@ -37,6 +37,7 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path / "hf"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("first", LAYOUTS)
 @pytest.mark.parametrize("second", LAYOUTS)
 def test_every_direction_is_exact(

@@ -142,6 +142,7 @@ def test_their_flax_code_reads_ours(
     np.testing.assert_array_equal(up[1].T, state["model.layers.0.mlp_block.up_proj.weight"])
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("ocdbt", [True, False])
 @pytest.mark.parametrize("zarr3", [True, False])
 @pytest.mark.parametrize("wrapped", [True, False])

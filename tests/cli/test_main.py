@@ -91,6 +91,7 @@ def test_ctrl_c_ends_with_130_and_no_traceback(run, failing):
     assert result.exit_code == 130 and "Traceback" not in result.stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_ctrl_c_while_generating(folder):
     command = [sys.executable, "-c", _MAIN, "generate", "--model", str(folder), "--threads", "1"]
@@ -110,6 +111,7 @@ def test_ctrl_c_while_generating(folder):
     assert b"Traceback" not in stderr
 
 
+@pytest.mark.thorough
 def test_a_reader_that_has_enough_is_no_error(folder):
     flags = f'--model "{folder}" --threads 1 --max-tokens 3000'
     line = f'"{sys.executable}" -c "{_MAIN}" generate {flags} x | head -c 5'

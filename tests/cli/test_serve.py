@@ -48,6 +48,7 @@ def test_a_taken_address_is_told_before_the_model_is_looked_for(run):
     assert f"could not listen at 127.0.0.1:{port}: {taken}" in done.output
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "sig", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
 )

@@ -150,6 +150,7 @@ def test_a_file_is_followed_through_growth_truncation_and_rotation(tmp_path, mon
     assert more() == b"back\n"
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_ctrl_c_ends_a_followed_file_with_statistics(folder, llm, tmp_path):
     path = tmp_path / "log"

@@ -325,6 +325,7 @@ def run(llm: LLM, folder: Path, turns: int, seed: int, tools: bool) -> Counter[s
         script.close()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("tools", [False, True])
 def test_every_way_of_talking_says_the_same(llm: LLM, tmp_path: Path, tools: bool) -> None:
     counts = run(llm, tmp_path, 60, 1, tools)

@@ -72,6 +72,7 @@ def test_an_unwritten_state_is_whole_and_its_tensors_lie_apart(shape, length, tm
     assert State.load(tmp_path / "state").pos.tolist() == [length]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("length", [0, 1, 2, 5, S - 1, S, S + 1, 2 * S, 2 * S + 7, 3 * S - 1])
 @pytest.mark.parametrize("size", [1, 5, 8, S, 100])
 def test_joined_is_what_was_cut(model: Griffin, length: int, size: int) -> None:

@@ -27,6 +27,7 @@ from tests.support.prefix_audit import (
 from tests.support.toy_models import GRIFFIN
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("every", "count"), [(1, 150), (4, 10_000), (16, 1_000)])
 def test_finds_what_an_oracle_finds(every: int, count: int) -> None:
     """10,000 prompts: hit lengths and reasons equal those found by comparing with everything that
@@ -64,6 +65,7 @@ def test_finds_what_an_oracle_finds(every: int, count: int) -> None:
     assert cache.counts.evicted == 0
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("max_bytes", [0, 3_000, 20_000, 150_000, 600_000])
 @pytest.mark.parametrize("every", [4, 16])
 def test_never_more_than_the_bound(
@@ -92,6 +94,7 @@ def test_never_more_than_the_bound(
     assert cache.counts.hits > 50 or max_bytes < 150_000
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("kinds", "window"),
     [

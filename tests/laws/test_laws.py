@@ -165,6 +165,7 @@ def test_size(toy: Griffin) -> None:
         assert all(t.untyped_storage().nbytes() == t.nbytes for t in tensors(state)[1:])
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("steps", [1, W - 1, LENGTH])
 def test_save(toy: Griffin, steps: int, tmp_path: Path) -> None:
     """A state that was saved is bit-equal when it is loaded, in another process too."""

@@ -117,6 +117,7 @@ def test_parameter_counts_of_the_papers(preset: str, total: int, embedding: int)
     assert model.model.embed_tokens.weight.numel() == embedding
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_build(preset: str) -> None:
     with torch.device("meta"):

@@ -42,6 +42,7 @@ def tensors(state: State) -> list[Tensor]:
     return [state.pos, *(t for layer in state.layers for t in layer)]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("chosen", native.instruction_sets())
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("format", FORMATS)

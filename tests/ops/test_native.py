@@ -72,6 +72,7 @@ def assert_close(got: Tensor, want: Tensor, what: str) -> None:
     assert worst <= TOLERANCE[want.dtype] * scale, f"{what}: {worst:.3g} of {scale:.3g}"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("chosen", SETS)
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("width", [3, 51, 192, 198])
@@ -90,6 +91,7 @@ def test_sequences_equal_the_reference(
             assert_close(a, b, f"{op} over {steps} steps")
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("chosen", SETS)
 # Gates of 34, 64 and 256 inputs: the latter fill tiles.
 @pytest.mark.parametrize("width", [102, 192, 768])
@@ -161,6 +163,7 @@ HEADS = [
 ]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("chosen", SETS)
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("shape", HEADS)
@@ -175,6 +178,7 @@ def test_attention_equals_the_reference(
             assert_close(attend(), want, f"attention of {steps} steps")
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("chosen", SETS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("shape", HEADS)

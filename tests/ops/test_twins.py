@@ -81,6 +81,7 @@ def collect(outputs: list[Tensor], inputs: list[Tensor]) -> tuple[list[Tensor], 
     return [out.detach() for out in outputs], list(grads)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("steps", LENGTHS)
 @pytest.mark.parametrize("strided", [False, True])
@@ -97,6 +98,7 @@ def test_linear_scan(steps: int, dtype: torch.dtype, strided: bool) -> None:
     check("linear_scan", run, dtype)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("steps", LENGTHS)
 @pytest.mark.parametrize("taps", [1, 2, 4])
@@ -115,6 +117,7 @@ def test_causal_conv(steps: int, dtype: torch.dtype, taps: int) -> None:
     check("causal_conv", run, dtype)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("steps", LENGTHS)
 @pytest.mark.parametrize("slow", [False, True], ids=["", "near_one"])
@@ -135,6 +138,7 @@ def test_rg_lru(steps: int, dtype: torch.dtype, slow: bool) -> None:
     check("rg_lru", run, dtype)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("size", [1, 5, 16])
 @pytest.mark.parametrize("steps", [1, 2, 11, 33, 63])
@@ -218,6 +222,7 @@ def test_square_root_gradient_is_clipped() -> None:
         torch.testing.assert_close(grad, expected, rtol=1e-9, atol=0)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(48, 80), (256, 768), (2560, 256)])

@@ -42,6 +42,7 @@ def assert_near(ours: Tensor, theirs: Tensor) -> None:
     assert worst <= 1e-4, f"logits differ by {worst:.2e} of their standard deviation"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("length", [1, 5, W, 3 * W + 1])
 def test_official_torch(name: str, length: int, tmp_path: Path) -> None:
@@ -53,6 +54,7 @@ def test_official_torch(name: str, length: int, tmp_path: Path) -> None:
     assert_near(ours, theirs)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", CONFIGS)
 def test_official_torch_packed(name: str, tmp_path: Path) -> None:
     """Packed documents, and going on after them."""
@@ -69,6 +71,7 @@ def test_official_torch_packed(name: str, tmp_path: Path) -> None:
     assert_near(actual, expected)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("length", [5, 3 * W + 1])
 def test_official_flax(length: int, tmp_path: Path) -> None:
     model = make_model(TOY)
@@ -76,6 +79,7 @@ def test_official_flax(length: int, tmp_path: Path) -> None:
     assert_near(model(tokens)[0], official_flax_logits(model, tmp_path, tokens))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("length", [2, W - 1])
 def test_transformers(length: int, tmp_path: Path) -> None:
     """transformers shows each query one key fewer than the released weights were trained with, so

@@ -35,6 +35,7 @@ def int8(folder: Path, tmp_path: Path) -> Path:
     return tmp_path / "int8"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("shape", [GRIFFIN, HAWK], ids=["griffin", "hawk"])
 @pytest.mark.parametrize("format", ["int8", "int4", "bf16"])
 def test_on_disk_and_on_the_fly_are_one(tmp_path: Path, shape, format: str) -> None:

@@ -82,6 +82,7 @@ def test_refusals() -> None:
         gptq(weight, gram * float("nan"), FORMATS["int4"])
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("shape", [GRIFFIN, HAWK], ids=["griffin", "hawk"])
 def test_a_calibrated_model_is_nearer(shape) -> None:
     model = make_model(shape)

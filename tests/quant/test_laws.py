@@ -54,6 +54,7 @@ def assert_alike(found: torch.Tensor, wanted: torch.Tensor, tolerance: float) ->
     assert worst < tolerance, f"off by {worst:.3g} of the deviation"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("size", [1, 7, W, 2 * W + 1])
 def test_chunk(model: Griffin, size: int, tolerance: float) -> None:
     """Reading in pieces equals reading at once, logits and state."""
@@ -66,6 +67,7 @@ def test_chunk(model: Griffin, size: int, tolerance: float) -> None:
             assert_alike(a, b, tolerance)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("steps", [1, 2, W + 1])
 def test_batch(model: Griffin, steps: int) -> None:
     """A row alone equals the same row in company, bit for bit."""

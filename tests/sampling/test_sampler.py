@@ -58,6 +58,7 @@ CASES = [
 ]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("params", CASES)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_draws_follow_the_slow_formula(params, seed):

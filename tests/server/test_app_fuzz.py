@@ -60,6 +60,7 @@ def check(live, http, kind, body):
         )
 
 
+@pytest.mark.thorough
 @settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(drawn=bodies())
 def test_a_thousand_bodies(live, drawn):

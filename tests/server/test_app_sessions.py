@@ -50,6 +50,7 @@ def test_a_client_that_sends_everything_goes_on_too(live, llm, http):
     assert state.startswith(("none", "prefix"))
 
 
+@pytest.mark.thorough
 def test_a_program_that_names_its_chats(live, llm):
     """open-webui sends everything each time, and a header. What the session knows spares reading
     where the answer's ids are those that its text is encoded to, and changes nothing."""

@@ -158,6 +158,7 @@ def sweep(live: Live, alone: Live, seed: int, requests: int) -> None:
     assert live.idle() and not live.service.holding._held
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("seed", [1, 2])
 def test_random_hints_change_nothing(live: Live, alone: Live, seed: int) -> None:
     sweep(live, alone, seed, 60)
@@ -169,6 +170,7 @@ def test_random_hints_change_nothing_in_long_sequences(live: Live, alone: Live, 
     sweep(live, alone, seed, 300)
 
 
+@pytest.mark.thorough
 def test_many_at_once_under_one_name(live: Live, alone: Live) -> None:
     """None is refused, and each answer is in the session."""
     with alone.http() as plain, as_(live, ALICE, **{"x-session-id": "crowd"}) as http:

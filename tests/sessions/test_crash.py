@@ -89,6 +89,7 @@ def kill_often(folder: Path, times: int) -> None:
     assert finished >= times
 
 
+@pytest.mark.thorough
 def test_killed_at_any_moment_the_last_finished_turn_is_there(tmp_path):
     kill_often(tmp_path / "s", 20)
 
@@ -98,6 +99,7 @@ def test_killed_a_hundred_times(tmp_path):
     kill_often(tmp_path / "s", 100)
 
 
+@pytest.mark.thorough
 def test_killed_between_any_two_steps_of_a_commit(tmp_path, monkeypatch):
     """Every system call that changes the disk, one after another: the child ends right before
     it."""

@@ -108,6 +108,7 @@ def test_a_local_folder_becomes_a_network_one_when_nobody_uses_it(tmp_path):
     assert not list(folder.glob("index.sqlite-*"))
 
 
+@pytest.mark.thorough
 def test_killed_at_any_moment_with_a_rollback_journal(tmp_path):
     Store(tmp_path / "s", network=True).close()
     kill_often(tmp_path / "s", 12)

@@ -171,6 +171,7 @@ def agrees(session: Session, talk: Talk, everywhere: bool = False) -> None:
             assert session.resume().state is None and session.tokens == 0
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", ["griffin", "hawk"])
 @pytest.mark.parametrize("where", ["disk", "memory"])
 def test_a_random_walk(tmp_path, kind, where):

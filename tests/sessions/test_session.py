@@ -227,6 +227,7 @@ def test_forks_share_files_and_nothing_else(store, session):
 GOOD = {"role": "user", "ids": [3, 4], "pending": [4]}
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -189,6 +189,7 @@ WIDER = CONFIG.replace(attention_window_size=8)
 HUGE = CONFIG.replace(attention_window_size=1 << 40)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("metadata", "tensors"),
     [

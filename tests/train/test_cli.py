@@ -78,6 +78,7 @@ def test_a_misspelt_key_is_suggested(recipe_file: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.thorough
 def test_ctrl_c_leaves_a_resumable_checkpoint(recipe_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     arguments = [

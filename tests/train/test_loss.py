@@ -31,6 +31,7 @@ def _plain(
     return nats.sum() if mask is None else (nats * mask.flatten()).sum()
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("cap", [0.0, 4.0])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(

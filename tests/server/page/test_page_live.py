@@ -26,6 +26,7 @@ def said(live):
     return found
 
 
+@pytest.mark.thorough
 def test_a_conversation_with_the_real_server(visit, live):
     page = visit(live)
     most(page, 8)
