@@ -1,7 +1,7 @@
 # make demo         create the environment, install, let the bundled model write
 # make test         create the environment, run lint, types and every test that is not slow
-# make test-fast    the same tests without what takes seconds, and of each sweep an eighth: under
-#                   two minutes; the eighth is drawn by SAMPLE=SEED, which it prints
+# make test-fast    the same tests without what takes seconds, and of each sweep a twelfth: under
+#                   two minutes; the twelfth is drawn by SAMPLE=SEED, which it prints
 # make test-newest  every fast test on the newest of everything that pyproject.toml allows, torch
 #                   too, in an environment of its own
 # make lock         write requirements.lock anew, where pyproject.toml asks for something else;

@@ -3,7 +3,7 @@
 `pytest --instruction-set avx2` (or portable, ...) runs the kernels of that instruction set, as on a
 machine that has no better one; what tests start as programs of their own keeps the best.
 
-`pytest --sample SEED` runs an eighth of the cases of what is marked `sweep`, drawn by the seed.
+`pytest --sample SEED` runs a twelfth of the cases of what is marked `sweep`, drawn by the seed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ settings.load_profile("griffin")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--instruction-set", help="the native kernels' instruction set: avx2, ...")
-    parser.addoption("--sample", type=int, metavar="SEED", help="run an eighth of each sweep")
+    parser.addoption("--sample", type=int, metavar="SEED", help="run a twelfth of each sweep")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -45,7 +45,7 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     if (seed := config.getoption("--sample")) is not None:
-        terminalreporter.write_line(f"of each sweep an eighth; the same again with --sample {seed}")
+        terminalreporter.write_line(f"of each sweep a twelfth; the same again with --sample {seed}")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -31,6 +31,7 @@ def plain(result):
     return result.text, result.ids, result.logprobs, result.finish_reason, result.prompt_tokens
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("chat", [False, True], ids=["raw", "chat"])
 def test_however_it_is_asked_the_answer_is_that_of_the_whole_text_alone(llm, chat):
     document = llm.document(LINES, chat=chat)
@@ -122,6 +123,7 @@ def test_a_text_without_a_safe_place_is_cut_at_a_line_all_the_same(llm, monkeypa
     assert document._held.startswith("2026-") and len(document._held) < 1 << 13
 
 
+@pytest.mark.thorough
 def test_what_is_held_does_not_grow_with_the_text(llm):
     document = llm.document((LINES for _ in range(5)), chat=True)
     assert len(document._held) < 10_000 and document.hard_cuts == 0

@@ -19,6 +19,7 @@ def run(*arguments: object):
     return CliRunner().invoke(main, [*map(str, arguments)])
 
 
+@pytest.mark.thorough
 def test_ours_and_a_rival_in_one_run(folder, here, tmp_path, monkeypatch):
     pytest.importorskip("transformers")
     monkeypatch.setattr(sys, "argv", [str(ROOT / "benchmarks" / "__main__.py"), "decode", "--x"])

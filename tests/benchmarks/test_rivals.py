@@ -20,6 +20,7 @@ def toy(folder) -> Griffin:
     return load_model(folder, device="cpu").requires_grad_(False)
 
 
+@pytest.mark.thorough
 def test_transformers_does_the_same(folder, toy):
     pytest.importorskip("transformers")
     from benchmarks.with_transformers import Transformers
@@ -31,6 +32,7 @@ def test_transformers_does_the_same(folder, toy):
     assert program.weight_bytes == sum(p.nbytes for p in toy.parameters())
 
 
+@pytest.mark.thorough
 def test_recurrentgemma_does_as_much(folder, toy):
     pytest.importorskip("recurrentgemma.torch")
     from benchmarks.with_recurrentgemma import RecurrentGemma

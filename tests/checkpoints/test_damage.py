@@ -146,6 +146,7 @@ entries = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.thorough
 @settings(max_examples=150, deadline=None)
 @given(
     st.dictionaries(st.text(max_size=4), entries | json_values, max_size=3) | json_values,

@@ -41,6 +41,7 @@ def whole(llm, text, question, chat):
     return llm.generate(f"{text.strip()}\n\n{question}", **FIELDS)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("chat", [False, True], ids=["raw", "chat"])
 def test_answers_are_those_of_the_whole_text_asked_alone(run, folder, llm, path, chat):
     asked = [part for question in QUESTIONS for part in ("-q", question)]

@@ -112,6 +112,7 @@ def kill_often(folder: Path, home: Path, times: int) -> None:
         assert all(same(twin, store, name) for name, twin in twins.items() if twin.tokens)
 
 
+@pytest.mark.thorough
 def test_killed_a_few_times(folder, tmp_path):
     kill_often(folder, tmp_path / "store", 5)
 

@@ -32,6 +32,7 @@ def test_argument_file_and_standard_input_give_the_same_text(run, folder, llm, t
     assert run("generate", "--model", folder, *FLAGS, "--echo", PROMPT).stdout == PROMPT + text
 
 
+@pytest.mark.thorough
 def test_a_long_file_reads_as_the_whole_text_would(run, folder, llm, tmp_path):
     text = PROMPT * 1500
     path = tmp_path / "long.txt"

@@ -106,6 +106,7 @@ def test_characters_may_be_torn_between_chunks(llm):
     assert document.prompts(["Why?"])[0].tokens == len(llm.tokenizer.encode(text))
 
 
+@pytest.mark.thorough
 def test_memory_does_not_grow_with_the_stream(llm):
     document = llm.document(chat=False, hold=False)
     watch = Watch(document, 50)

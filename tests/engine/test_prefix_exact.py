@@ -82,11 +82,13 @@ def compare_on_and_off(
     return cache
 
 
+@pytest.mark.thorough
 def test_on_equals_off() -> None:
     counts = compare_on_and_off(80, chunk=EVERY, max_bytes=PLENTY, seed=0).counts
     assert counts.hits > 50 and counts.evicted == 0
 
 
+@pytest.mark.thorough
 def test_on_equals_off_when_much_is_evicted() -> None:
     """Token by token, so that what is read anew has the same cuts whatever was evicted."""
     counts = compare_on_and_off(25, chunk=1, max_bytes=100_000, seed=1).counts

@@ -12,6 +12,7 @@ from tests.support.toy_engine import make_model
 from tools.soak_engine import make_engine, play, soak
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("format", [None, "int8"])
 def test_a_short_round(format):
     model = make_model() if format is None else quantize_model(make_model(), format)
@@ -22,6 +23,7 @@ def test_a_short_round(format):
     assert stats.tokens_reused > 100, "the cache was never of use; this round shows nothing"
 
 
+@pytest.mark.thorough
 def test_a_short_round_on_a_thread():
     model = make_model()
     with make_engine(model) as engine:

@@ -57,6 +57,7 @@ UNION = {"anyOf": [{"type": "boolean"}, {"const": {"a": [1, 2]}}, SMALL]}
 PLENTY = 400
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     "schema", [PERSON, TREE, STRINGS, UNION], ids=["person", "tree", "strings", "union"]
 )

@@ -21,6 +21,7 @@ def test_pieces_lie_apart_and_begin_with_a_line(size: int) -> None:
     assert all(bool((piece == number).all()) for number, piece in enumerate(pieces))
 
 
+@pytest.mark.thorough
 def test_a_block_goes_with_its_last_piece() -> None:
     def resident() -> int:
         fields = Path("/proc/self/statm").read_text().split()

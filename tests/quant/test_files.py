@@ -85,6 +85,7 @@ def test_float_again(int8: Path, tmp_path: Path) -> None:
     assert torch.equal(plain.head_weight, packed.head_weight)
 
 
+@pytest.mark.thorough
 def test_the_command(folder: Path, tmp_path: Path) -> None:
     result = run("quantize", folder, tmp_path / "a", "--format", "int4")
     assert result.exit_code == 0 and "a: int4, 0.000 GB, " in result.stdout, result.output

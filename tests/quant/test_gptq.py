@@ -38,6 +38,7 @@ def test_the_product_changes_less(format: str, shape: tuple[int, int]) -> None:
     assert with_sample < 0.6 * cost(unpack(chosen.quantize(weight)), weight, gram)
 
 
+@pytest.mark.thorough
 def test_nearly_the_best_there_is() -> None:
     """On three inputs every rounding can be tried: the greedy one is among the best."""
     grid = get_format("int4").grid

@@ -73,6 +73,7 @@ def system(content: str) -> dict[str, Any]:
 # The recorded session.
 
 
+@pytest.mark.thorough
 def test_a_session_of_opencode(http: httpx2.Client) -> None:
     """A title and the agent's first request at once, tools called, two subagents at once, and a
     compaction after which the messages are few again."""

@@ -208,6 +208,7 @@ def test_what_takes_too_long_while_shutting_down_is_told_so(llm):
             list(long)
 
 
+@pytest.mark.thorough
 def test_the_async_client_alone_and_in_company(live, llm):
     """A few dozen ragged clients, some of which leave; each answer is the one it gets alone."""
     prompts = [("def f(" + "x, " * (7 * n % 40), n, 3 + 5 * n % 17) for n in range(32)]

@@ -179,6 +179,7 @@ def test_a_server_without_a_store(llm):
             assert http.get("/v1/sessions").status_code == 400
 
 
+@pytest.mark.thorough
 def test_many_sessions_at_once(live, llm):
     """Eight conversations side by side, each the one it is alone."""
     expected = {n: talk(llm, f"a{n}", f"b{n}", f"c{n}") for n in range(8)}

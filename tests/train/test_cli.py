@@ -42,6 +42,7 @@ def recipe_file(tmp_path: Path, corpus_folder: Path) -> Path:
     return path
 
 
+@pytest.mark.thorough
 def test_train_leaves_a_model_that_loads(recipe_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     arguments = [str(recipe_file), "--out", str(out), "--threads", "1", "--json"]

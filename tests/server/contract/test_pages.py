@@ -29,6 +29,7 @@ def here(code, live):
     )
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("page", ["openai.md", "langchain.md"])
 def test_python(page, live, capsys):
     names: dict[str, object] = {}
@@ -37,6 +38,7 @@ def test_python(page, live, capsys):
     assert live.idle() and len(capsys.readouterr().out) > 100
 
 
+@pytest.mark.sweep
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
 @pytest.mark.parametrize("number", range(5))
 def test_curl(number, live):

@@ -45,6 +45,7 @@ def test_more_connections_than_there_may_be(live):
     until(free)
 
 
+@pytest.mark.thorough
 def test_a_client_that_never_reads(hasty, llm):
     """Its answer ends, its slot is free, and its connection gone."""
     body = {

@@ -67,6 +67,7 @@ def test_the_document_is_whole():
     assert json.loads(json.dumps(DOCUMENT)) == DOCUMENT
 
 
+@pytest.mark.thorough
 def test_another_program_reads_it():
     schema = schemathesis.openapi.from_dict(DOCUMENT)
     results: list[Any] = list(schema.get_all_operations())
