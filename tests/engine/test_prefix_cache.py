@@ -27,7 +27,7 @@ from tests.support.prefix_audit import (
 from tests.support.toy_models import GRIFFIN
 
 
-@pytest.mark.sweep
+@pytest.mark.thorough
 @pytest.mark.parametrize(("every", "count"), [(1, 150), (4, 10_000), (16, 1_000)])
 def test_finds_what_an_oracle_finds(every: int, count: int) -> None:
     """10,000 prompts: hit lengths and reasons equal those found by comparing with everything that

@@ -56,6 +56,7 @@ def test_ids_equal_those_of_transformers(chat: Chat, theirs: Any, contents: list
     assert chat.ids(messages, add_generation_prompt=prompt) == expected
 
 
+@pytest.mark.sweep
 @given(contents=st.lists(texts, min_size=1, max_size=3))
 @pytest.mark.parametrize("name", ["tokenizer", "kaggle", "chatml"])
 def test_nothing_typed_becomes_control(

@@ -37,6 +37,7 @@ def test_both_files_give_equal_ids_and_the_text_comes_back(
     assert tokenizer.decode(ids) == kaggle.decode(ids) == text.replace("▁", " ")
 
 
+@pytest.mark.thorough
 @given(text=texts)
 def test_control_names_become_control_only_when_allowed(
     tokenizer: Tokenizer, kaggle: Tokenizer, text: str

@@ -40,6 +40,7 @@ def test_the_loss_falls(trainer: Build) -> None:
     assert bits[-1] < 0.7 * bits[0]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_stopped_run_goes_on_bit_for_bit(trainer: Build, dtype: str) -> None:
     straight = trainer("straight", dtype=dtype, accumulation=2)

@@ -84,6 +84,7 @@ def test_a_session_that_another_process_has_is_tried_again(live, client, kind):
         assert patient.chat(**asked).choices[0].message.content
 
 
+@pytest.mark.sweep
 def test_a_full_queue_is_tried_again(kind, llm):
     """Who is sent away with a 429 comes back by himself after the time he was told."""
     with serving(llm, slots=1, max_waiting=1) as live, calling(kind, live) as client:

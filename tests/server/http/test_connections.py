@@ -12,6 +12,7 @@ from tests.support.live_server import ALICE, CHAT, received
 from tests.support.waiting import until
 
 
+@pytest.mark.thorough
 def test_headers_that_never_end(hasty):
     for begun in (b"", b"GET /health HTTP/1.1\r\nhost: loc"):
         with hasty.raw(begun) as sock:
