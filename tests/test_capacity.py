@@ -18,6 +18,7 @@ NANO = GriffinConfig.preset("nano")
 GB = 10**9
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("config", [GRIFFIN, HAWK, CONFIG], ids=["untied", "hawk", "griffin"])
 @pytest.mark.parametrize("format", [None, "bf16", "int8", "int4"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

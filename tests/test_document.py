@@ -53,6 +53,7 @@ def test_however_it_is_asked_the_answer_is_that_of_the_whole_text_alone(llm, cha
             assert 0 < result.prompt_tokens - document.shared < 60, "only the question is read"
 
 
+@pytest.mark.thorough
 def test_a_string_blocks_and_an_open_file_are_the_same_text(llm, tmp_path):
     path = tmp_path / "lines.txt"
     path.write_text(LINES, encoding="utf-8")
@@ -89,6 +90,7 @@ def test_what_cannot_be_asked(llm):
         document.ask("What?", top_p=2)
 
 
+@pytest.mark.thorough
 def test_the_page_runs(llm, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "handbook.txt").write_text(LINES)

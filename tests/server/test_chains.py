@@ -116,6 +116,7 @@ def test_instructions_and_tools_are_each_requests_own(live: Live, llm: LLM, http
     assert again.read == 1 + len(llm.chat_format.turn_ids({"role": "user", "content": "two"}))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("way", ["previous_response_id", "conversation"])
 def test_two_agents_that_alternate_read_only_what_is_new(
     live: Live, llm: LLM, http: httpx2.Client, way: str

@@ -342,6 +342,7 @@ def test_light_and_dark_are_readable(visit, site):
         assert min(ratios.values()) >= 4.5, (scheme, ratios)
 
 
+@pytest.mark.thorough
 def test_the_policy_stops_what_is_not_ours(visit, site):
     page = visit()
     assert "unsafe" not in POLICY
