@@ -80,8 +80,7 @@ class Capacity:
         return fixed + STATE_HEADER, token
 
     def sessions_on_disk(self, disk_bytes: int = 10**9) -> int:
-        """Return how many saved conversations fit on so many bytes of disk, a gigabyte if
-        omitted."""
+        """Return how many saved conversations fit on so many bytes of disk, by default 1 GB."""
         return disk_bytes // self.session_bytes
 
     def step_bytes(self, rows: int = 1, context: int = 0) -> int:

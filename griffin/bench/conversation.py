@@ -1,5 +1,4 @@
-"""How soon an answer begins in a long conversation: cold, from cache or session, and after a
-restart."""
+"""How soon an answer begins in a long conversation: cold, from cache, session or a restart."""
 
 from __future__ import annotations
 
@@ -22,8 +21,7 @@ _CALLS = {
 def conversation(
     plan: Plan, length: int, follow_up: int, cold_tokens: int | None
 ) -> Iterator[Measurement]:
-    """Measure the seconds to the first token of an answer to `follow_up` tokens, after `length`
-    others.
+    """Measure the seconds to an answer's first token, to `follow_up` tokens after `length` others.
 
     cold_tokens: read so many of the conversation only, and scale what that took; all if None.
                  Reading slows down until the window is full, so what is scaled is rather too short.

@@ -1,5 +1,4 @@
-"""What the engine costs above the plain loop, and what it gives: one request and several
-together."""
+"""What the engine costs above the plain loop, and gives: one request and several together."""
 
 from __future__ import annotations
 
@@ -23,8 +22,7 @@ class _Turns:
 
 
 def engine(plan: Plan, requests: int, context: int) -> Iterator[Measurement]:
-    """Decode after `context` tokens: by the plain loop, by the engine alone, and `requests`
-    together.
+    """Decode after `context` tokens: by the plain loop, by the engine, and `requests` together.
 
     All three in one process on the same weights, taking turns, greedily. The plain loop is what
     `decode` measures; the engine runs on a thread of its own and hands every token over to another.
@@ -71,8 +69,7 @@ def _take(runner: RunningProgram, way: tuple[str, int], tokens: int) -> float:
 
 
 def note(format: str, speeds: dict[tuple[str, int], list[float]], requests: int) -> str:
-    """Say what the rounds show, each compared within itself: the machine may change between two
-    rounds."""
+    """Say what rounds show, each compared within itself: between two the machine may change."""
     alone = speeds["engine", 1]
     more = statistics.median(
         plain / own - 1 for plain, own in zip(speeds["decode", 1], alone, strict=True)

@@ -1,5 +1,4 @@
-"""The kernels of a model one by one, at its shapes, each beside a plain copy or read of as many
-bytes."""
+"""The kernels of a model one by one, at its shapes, each beside a copy or read of as many bytes."""
 
 from __future__ import annotations
 
@@ -41,8 +40,7 @@ class Kernels:
         return list(self._cases)
 
     def measure(self, name: str, seconds: float) -> dict[str, Any]:
-        """Time one kernel: "seconds" of a call, its "bytes" and "tokens", what "bound"s it, the
-        "copy_rate".
+        """Time one kernel: "seconds" of a call, "bytes", "tokens", what "bound"s it, "copy_rate".
 
         Bytes are those that have to be read and written once each; the rate is of a plain copy of
         as many into a new tensor.

@@ -35,8 +35,7 @@ def last_cache_bytes() -> int:
 
 
 def buffer_bytes() -> int:
-    """Return how many bytes to measure the read rate over: eight times what the caches hold, at
-    least 1 GiB.
+    """Return the bytes to measure the read rate over: eight times the caches, at least 1 GiB.
 
     At most a fifth of the machine's memory, beyond 1 GiB. A server's cache of 480 MB still answers
     a part of the reads of 1 GiB.
@@ -51,8 +50,7 @@ def _memory_bytes() -> int | None:
 
 
 def describe(packages: Iterable[str] = ()) -> dict[str, Any]:
-    """Return processor, kernels, cores, memory, system, versions, time and the load when the run
-    began.
+    """Return processor, kernels, cores, memory, system, versions, and time and load at the start.
 
     packages: whose versions count besides those of every run, as pip is asked for them.
     """
@@ -87,8 +85,7 @@ def command() -> str:
 
 
 def commit() -> str | None:
-    """Return the short commit of this source tree, "+" added if files differ from it; None without
-    git."""
+    """Return this tree's short commit, "+" added if files differ from it; None without git."""
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str | None:

@@ -1,5 +1,4 @@
-"""A measurement and the report it belongs to: plain values, the same on screen, in JSON and in a
-plot."""
+"""A measurement and its report: plain values, the same on screen, in JSON and in a plot."""
 
 from __future__ import annotations
 
@@ -70,8 +69,7 @@ def limit(
     operations_per_token: float | None = None,
     operation_rate: float | None = None,
 ) -> float | None:
-    """Return the most tokens/s at which both the bytes and the operations can be done; None without
-    rates."""
+    """Return the most tokens/s that bytes and operations both allow; None without rates."""
     seconds = [
         amount / rate
         for amount, rate in ((bytes_per_token, read_rate), (operations_per_token, operation_rate))

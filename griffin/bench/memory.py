@@ -10,8 +10,7 @@ _STATUS = Path("/proc/self/status")
 
 
 def resident() -> dict[str, int]:
-    """Return "resident" and "peak", bytes; where the system does not tell the first, both are the
-    peak."""
+    """Return "resident" and "peak" in bytes; both are the peak where the system tells no other."""
     if _STATUS.is_file():
         fields = dict(
             line.split(":", 1) for line in _STATUS.read_text().splitlines() if ":" in line
@@ -25,7 +24,6 @@ def resident() -> dict[str, int]:
 
 
 def forget_peak() -> None:
-    """Let the peak begin anew at what is resident now; does nothing where the system has no way
-    to."""
+    """Let the peak begin anew at what is resident now, where the system has a way to."""
     if _STATUS.is_file():
         Path("/proc/self/clear_refs").write_text("5")

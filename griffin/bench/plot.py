@@ -1,5 +1,4 @@
-"""Measurements as a picture: speed and memory against context length, or bars beside their
-limits."""
+"""Measurements as a picture: speed and memory by context length, or bars beside their limits."""
 
 from __future__ import annotations
 

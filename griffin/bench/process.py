@@ -1,5 +1,4 @@
-"""The handle on a worker: a process that is asked one thing at a time and is gone when it is
-closed."""
+"""The handle on a worker: a process that is asked one thing at a time, and gone once closed."""
 
 from __future__ import annotations
 
@@ -29,8 +28,7 @@ class Stopped(RuntimeError):
 
 
 class Worker:
-    """A process that runs one program. Use in a `with` block; leaving it ends the process, whatever
-    it does.
+    """A process that runs one program; leaving its `with` block ends it, whatever it does.
 
     name:   stands in error messages.
     module: what the process runs.

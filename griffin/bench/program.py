@@ -103,8 +103,7 @@ class Program(Protocol):
         ...
 
     def decode_work(self, context: int, batch: int) -> dict[str, float]:
-        """Return the "bytes" and "operations" of a token when `batch` sequences have `context`
-        tokens."""
+        """Return "bytes" and "operations" of a token, `batch` sequences having `context` tokens."""
         ...
 
     def prefill_work(self, length: int, start: int = 0) -> dict[str, float]:

@@ -1,5 +1,4 @@
-"""What this machine can do: sequential reads, copies and matrix products, measured as a run goes
-on."""
+"""What this machine can do: reads, copies and matrix products, measured as a run goes on."""
 
 from __future__ import annotations
 
@@ -40,8 +39,7 @@ class Reader:
         return self._words.nbytes
 
     def rate(self, threads: int, seconds: float = SECONDS) -> float:
-        """Return bytes a second with so many threads: the median of the passes of about
-        `seconds`."""
+        """Return bytes a second with so many threads: the median of about `seconds` of passes."""
         if threads not in self._best:
             trials = {read: max(read(threads) for _ in range(4)) for read in self._readers()}
             self._best[threads] = max(trials, key=lambda read: trials[read])
@@ -121,8 +119,7 @@ def matrix_rate(
 
 
 def repeat(run: Callable[[], Any], seconds: float = SECONDS) -> float:
-    """Return the median seconds of `run`, after one call that is not counted, three times at
-    least."""
+    """Return the median seconds of three or more calls of `run`, after one that is not counted."""
     run()
     times: list[float] = []
     end = time.perf_counter() + seconds

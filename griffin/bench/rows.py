@@ -1,5 +1,4 @@
-"""Rows of an engine that go on from where a worker's plain loop stands, timed by who waits for
-them."""
+"""Rows of an engine that go on from a worker's plain loop, timed by who waits for them."""
 
 from __future__ import annotations
 

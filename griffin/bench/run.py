@@ -1,5 +1,4 @@
-"""A run: the programs and the machine's probe, each in a process of its own, asked one at a
-time."""
+"""A run: programs and the machine's probe, each in its own process, asked one at a time."""
 
 from __future__ import annotations
 
@@ -60,8 +59,7 @@ class RunningProgram:
 
 
 class Bench:
-    """Programs and the machine's probe, all in processes of their own, for the length of a `with`
-    block."""
+    """Programs and the machine's probe, in processes of their own, for a `with` block."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -118,8 +116,7 @@ class Bench:
         self.runners.append(RunningProgram(worker, program.name, facts, patience))
 
     def attempt(self, runner: RunningProgram, call: str, **arguments: Any) -> Any:
-        """Ask a program; if its patience runs out, drop it, say so in the report and return
-        None."""
+        """Ask a program; out of patience, drop it, say so in the report and return None."""
         try:
             return runner.worker.ask(call, runner.patience, **arguments)
         except Stopped as stopped:
@@ -199,6 +196,5 @@ class Bench:
 
 
 def product_of(format: str) -> str:
-    """Return the matrix product whose rate bounds a format: of 8-bit integers for the small
-    ones."""
+    """Return the matrix product whose rate bounds a format: 8-bit integers for the small ones."""
     return _PRODUCTS.get(format, "int8")

@@ -1,5 +1,4 @@
-"""What is measured and in which order: every round asks the machine, then each program, one after
-another.
+"""What is measured, in which order: every round asks the machine, then program after program.
 
 Each suite yields measurements as they are known. A program waits in its own process while another
 works.
@@ -26,8 +25,7 @@ def decode(plan: Plan, contexts: Sequence[int]) -> Iterator[Measurement]:
 
 
 def batch(plan: Plan, batches: Sequence[int], context: int) -> Iterator[Measurement]:
-    """Decode several sequences together; the limit is that of the bytes or of the products, the
-    lower one."""
+    """Decode several sequences together; the limit is the lower of bytes' and products'."""
     with Bench(plan) as bench:
         for count in batches:
             yield from _decoding(bench, "decode", count, context)

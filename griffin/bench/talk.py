@@ -42,8 +42,7 @@ class Talk:
         self._engine: Engine | None = None
 
     def begin(self, tokens: int, read: int) -> dict[str, float]:
-        """Read a conversation of so many tokens and keep it; return how long which part of it took
-        to read.
+        """Read a conversation of so many tokens and keep it; return how long each part took.
 
         read: how many of them the model reads at least, and a window of them. Of the rest nothing
               is read: the state is moved to where they would end, by whole turns of its ring. It
@@ -67,8 +66,7 @@ class Talk:
         return {"seconds": took, "tokens": read}
 
     def by_cache(self, count: int, seed: int) -> tuple[float, int]:
-        """Answer another `count` tokens after all of the conversation, of which the prefix cache
-        knows most.
+        """Answer `count` more tokens after a conversation of which the prefix cache knows most.
 
         Returns the seconds to the first token, and that token. RuntimeError if the cache knew less
         than all but the conversation's last.

@@ -16,8 +16,7 @@ from griffin.model import Griffin, GriffinConfig, State
 
 
 def weight_bytes(model: nn.Module) -> int:
-    """Return the bytes of every tensor a model holds, each once: parameters, buffers, and packed
-    weights."""
+    """Return the bytes of a model's tensors, each once: parameters, buffers, packed weights."""
     sizes = {
         (t.data_ptr(), t.nbytes): t.nbytes for module in model.modules() for t in _tensors(module)
     }
@@ -25,8 +24,7 @@ def weight_bytes(model: nn.Module) -> int:
 
 
 def decode_bytes(model: Griffin) -> int:
-    """Return the bytes of weights one step reads: all of them, but of an embedding that is no head
-    one row.
+    """Return the bytes of weights a step reads: all, but one row of an embedding that is no head.
 
     A row of the embedding that is also the head is read with the head and not counted twice.
     """
@@ -90,8 +88,7 @@ def prefill_operations(config: GriffinConfig, length: int, start: int = 0) -> fl
 
 
 def matrix_shapes(config: GriffinConfig) -> list[tuple[int, int, int]]:
-    """Return (outputs, inputs, count) of the matrices a prompt is multiplied with, the head left
-    out."""
+    """Return (outputs, inputs, count) of the matrices of a prompt's products, without the head."""
     d, e, f = config.width, config.lru_width, config.mlp_width
     kv = config.num_kv_heads * config.head_dim
     recurrent = config.block_types.count("recurrent")

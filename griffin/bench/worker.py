@@ -1,5 +1,4 @@
-"""The process a program runs in: one JSON request a line on standard input, one answer a line on a
-pipe.
+"""The process a program runs in: JSON requests on standard input, answers on a pipe, a line each.
 
     python -m griffin.bench.worker
 
@@ -28,8 +27,7 @@ LOWEST_ID = 10  # below are the ids that mean something to programs that look
 
 
 class Runner:
-    """Carry out requests on one program or on the machine: a request names a method and its
-    arguments."""
+    """Carry out requests on a program or the machine: each names a method and its arguments."""
 
     def __init__(self) -> None:
         self._program: Program | None = None
@@ -175,8 +173,7 @@ class Runner:
         self._talk = Talk(cast(Any, self.program), Path(folder))
 
     def talk_begin(self, tokens: int, read: int) -> dict[str, float]:
-        """Make the conversation; return the "tokens" of it that were read and the "seconds" that
-        took."""
+        """Make the conversation; return the "tokens" that were read and the "seconds" it took."""
         return self._talk.begin(tokens, read)
 
     def talk_by_cache(self, count: int, seed: int) -> dict[str, float]:
@@ -198,8 +195,7 @@ class Runner:
 
 
 def answer_requests(runner: object) -> None:
-    """Carry out what is asked on standard input, by methods of an object, until there is no
-    more."""
+    """Carry out what standard input asks, by an object's methods, until there is no more."""
     # Ctrl-C ends a worker at once; its parent tells the user.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")

@@ -1,5 +1,4 @@
-"""Weights on disk <-> model, in any layout: Hugging Face, DeepMind's torch and Flax archives, our
-own."""
+"""Weights on disk <-> model, in any layout: Hugging Face, DeepMind's torch and Flax, our own."""
 
 from griffin.checkpoints.checkpoint import Checkpoint
 from griffin.checkpoints.convert import Converted, Progress, convert

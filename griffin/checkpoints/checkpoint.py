@@ -99,8 +99,7 @@ class Checkpoint:
 
     @property
     def quantization(self) -> Quantization | None:
-        """How the matrices are quantized; None if they are not. `read` unpacks them, `packed` does
-        not."""
+        """How matrices are quantized, None if not. `read` unpacks them, `packed` does not."""
         return self._source.quantization if isinstance(self._source, QuantizedSource) else None
 
     def is_packed(self, name: str) -> bool:
@@ -258,8 +257,7 @@ def _sample(file: Path, update: Callable[[bytes], None]) -> None:
 
 
 def same_values(left: Tensor, right: Tensor) -> bool:
-    """Return whether two tensors hold the same values, comparing block by block; shapes must
-    agree."""
+    """Return whether two tensors of one shape hold the same values, comparing block by block."""
     pairs: Iterable[tuple[Tensor, Tensor]] = zip(
         left.reshape(-1).split(BLOCK), right.reshape(-1).split(BLOCK), strict=True
     )

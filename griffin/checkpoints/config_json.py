@@ -1,5 +1,4 @@
-"""config.json <-> GriffinConfig: both spellings, both generations of names, nothing ignored
-silently."""
+"""config.json <-> GriffinConfig: both spellings, old and new names, nothing ignored silently."""
 
 from __future__ import annotations
 

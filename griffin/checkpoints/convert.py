@@ -44,8 +44,7 @@ ARCHIVE = "model.pt"
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a conversion is: bytes written so far, bytes of the result, the tensor being
-    written."""
+    """How far a conversion is: bytes written, bytes of the result, the tensor being written."""
 
     done: int
     total: int

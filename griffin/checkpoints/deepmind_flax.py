@@ -64,8 +64,7 @@ def _tensorstore() -> Any:
 
 
 def find_orbax(path: Path, depth: int = 2) -> list[Path]:
-    """Return the Orbax trees at `path`, or in the folders below it (archives nest them once or
-    twice)."""
+    """Return the Orbax trees at `path`, or in folders below it (archives nest them, even twice)."""
     if (path / _MANIFEST).is_file() or any(path.glob("*/.zarray")) or any(path.glob("*/zarr.json")):
         return [path]
     if depth == 0:
@@ -210,8 +209,7 @@ def open_deepmind_flax(
 def write_deepmind_flax(
     folder: Path, plan: Mapping[str, Planned], read: Callable[[str], Tensor]
 ) -> None:
-    """Write arrays into an empty folder as Orbax writes a tree of them, each read when its turn
-    comes.
+    """Write arrays into an empty folder as Orbax writes a tree, each read when its turn comes.
 
     `orbax.checkpoint.PyTreeCheckpointer().restore` and `recurrentgemma.load_parameters` read the
     result. The root has no `params` key, as in the released archives.

@@ -100,8 +100,7 @@ def load_model(
 
 
 def packing(checkpoint: Checkpoint, quantize: str | None) -> str | None:
-    """Return the format that a model's matrices will have: the checkpoint's own, or the one asked
-    for.
+    """Return the format of a model's matrices: the checkpoint's own, or the one asked for.
 
     Raises ValueError for a format that does not exist, and for one other than the checkpoint's.
     """
@@ -135,8 +134,7 @@ def read_packed(checkpoint: Checkpoint, name: str, format: str, check: bool) -> 
 def save_model(
     model: Griffin, path: str | Path, max_shard_size: int | str = "5GB", *, calibrated: bool = False
 ) -> None:
-    """Write a model as a Hugging Face folder: config.json and safetensors, in shards beyond
-    `max_shard_size`.
+    """Write a model as a Hugging Face folder: config.json, safetensors, shards of `max_shard_size`.
 
     What transformers' config cannot express (`fits_huggingface` lists it) is written with the same
     tensors and a config.json of our own, model_type "griffin"; a quantized model is written packed,

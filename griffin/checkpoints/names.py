@@ -9,8 +9,7 @@ HEAD = "lm_head.weight"
 
 
 def tensor_shapes(config: GriffinConfig) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every parameter by its name in the state dict, in the order of the
-    layers."""
+    """Return every parameter's shape by its name in the state dict, in the order of the layers."""
     width, lru, mlp = config.width, config.lru_width, config.mlp_width
     kv_width = config.num_kv_heads * config.head_dim
     gates = config.num_gate_blocks
@@ -52,8 +51,7 @@ def tensor_shapes(config: GriffinConfig) -> dict[str, tuple[int, ...]]:
 
 
 def matrix_names(config: GriffinConfig) -> list[str]:
-    """Return the names of what quantization packs: the weights of every linear layer, embedding and
-    head."""
+    """Return the names of what quantization packs: weights of linear layers, embedding and head."""
     return [
         name
         for name, shape in tensor_shapes(config).items()

@@ -34,8 +34,7 @@ class Quantization:
 
 
 def read_quantization(path: Path) -> Quantization | None:
-    """Return what a config.json that is known to be one says about quantization; None if
-    nothing."""
+    """Return what a config.json says about quantization; None if nothing."""
     return parse_quantization(json.loads(path.read_bytes()), str(path))
 
 

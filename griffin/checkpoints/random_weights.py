@@ -1,5 +1,4 @@
-"""Random weights of true shape, made tensor by tensor: a checkpoint without files, for
-benchmarks."""
+"""Random weights of true shape, tensor by tensor: a checkpoint without files, for benchmarks."""
 
 from __future__ import annotations
 

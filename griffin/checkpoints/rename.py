@@ -91,8 +91,7 @@ _ATTENTION = (
 
 
 def rules(config: GriffinConfig, flavour: Flavour) -> dict[str, Rule]:
-    """Return the rule of every DeepMind tensor of a model, by its name (Flax keys joined by
-    dots)."""
+    """Return the rule of each DeepMind tensor of a model by its name (Flax keys, with dots)."""
     dense = ("weight", COPY) if flavour == "torch" else ("kernel", TRANSPOSE)
     found = [Rule("embedder.input_embedding", (EMBEDDING,), COPY)]
     for number, kind in enumerate(config.block_types):

@@ -58,8 +58,7 @@ class SafetensorsSource:
         return self._entries[name].file
 
     def read(self, name: str) -> Tensor:
-        """Return a view of the mapped file: private memory, so writing to it never reaches the
-        file."""
+        """Return a view of the mapped file, in private memory: writing never reaches the file."""
         entry = self._entries[name]
         if entry.size == 0:
             return torch.empty(entry.shape, dtype=entry.dtype)

@@ -18,8 +18,7 @@ def _beside(target: Path) -> Path:
 
 @contextmanager
 def staged_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty folder that becomes `target` when the block ends well, and vanishes when it
-    does not.
+    """Yield an empty folder that becomes `target` if the block ends well, and else vanishes.
 
     If `target` holds files, those of the same names are replaced one by one, each whole,
     config.json last; others stay. Ctrl-C and a full disk count as not ending well.
@@ -42,8 +41,7 @@ def staged_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def staged_file(target: Path) -> Iterator[Path]:
-    """Yield a path beside `target` that is renamed to it when the block ends well, and removed
-    otherwise."""
+    """Yield a path beside `target`, renamed to it if the block ends well, and else removed."""
     temporary = _beside(target)
     try:
         yield temporary

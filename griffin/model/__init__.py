@@ -1,5 +1,4 @@
-"""The paper, in torch: `model(tokens, state) -> (logits, state)`, and no tensor outlives a call
-elsewhere.
+"""The paper, in torch: `model(tokens, state) -> (logits, state)`; nothing else outlives a call.
 
 Letters used for shapes everywhere: B batch, T tokens in this call, D model width, E lru width,
 F mlp width, V vocabulary, N query heads, K key and value heads, H head width, G gate blocks,

@@ -130,8 +130,7 @@ class GriffinConfig:
         return cls(**fields)
 
     def replace(self, **changes: Any) -> GriffinConfig:
-        """Return a copy with some fields changed; an unknown field is a ValueError that names
-        it."""
+        """Return a copy with some fields changed; ValueError for an unknown one, naming it."""
         return GriffinConfig.from_dict(self.to_dict() | changes)
 
     @classmethod
@@ -145,8 +144,7 @@ class GriffinConfig:
 
 
 def check_keys(given: Mapping[str, Any], known: set[str], what: str) -> None:
-    """Raise a ValueError that lists the keys of `given` not in `known`, with the nearest known
-    ones."""
+    """Raise ValueError for keys of `given` not in `known`, listed with the nearest known ones."""
     if unknown := [key for key in given if key not in known]:
         listed = ", ".join(f"{key!r}{_suggest(key, known)}" for key in unknown)
         raise ValueError(f"{what} has unknown keys: {listed}; known are {', '.join(sorted(known))}")

@@ -1,5 +1,4 @@
-"""The small parts every block is made of. Initial values live in init.py, so none draws numbers
-here."""
+"""The small parts every block is made of; none draws initial values, which live in init.py."""
 
 from __future__ import annotations
 
@@ -23,8 +22,7 @@ class Linear(nn.Linear):
 
 
 class Embedding(nn.Embedding):
-    """Token embeddings, times sqrt(D) rounded to bfloat16 where the config says so (50.5 at
-    2,560)."""
+    """Token embeddings, times sqrt(D) in bfloat16 where the config says so (50.5 at 2,560)."""
 
     def __init__(self, config: GriffinConfig) -> None:
         super().__init__(config.vocab_size, config.width)

@@ -1,5 +1,4 @@
-"""The recurrent block: two branches, one of which remembers. Griffin (arXiv:2402.19427), section
-2.3."""
+"""The recurrent block: two branches, one remembers. Griffin (arXiv:2402.19427), section 2.3."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The memory of a Griffin model: a value of fixed size that goes into a call and comes out of
-it."""
+"""The memory of a Griffin model: a value of fixed size that goes into a call and comes out."""
 
 from __future__ import annotations
 
@@ -121,8 +120,7 @@ class State:
         return State(fn(self.pos), [type(layer)(*map(fn, layer)) for layer in self.layers])
 
     def select(self, rows: Tensor | Sequence[int]) -> State:
-        """Return the given rows, in that order and as often as named: a copy that shares
-        nothing."""
+        """Return a copy of the given rows, in that order and as often as named."""
         index = torch.as_tensor(rows, dtype=torch.int64, device=self.pos.device)
         return self.map(lambda t: t.index_select(0, index))
 
@@ -147,8 +145,7 @@ class State:
         return State(torch.cat([s.pos for s in states]), layers)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the state as safetensors, readable by its owner only; a reader never sees half a
-        file.
+        """Write the state as safetensors for its owner only; a reader never sees half a file.
 
         A ring that has not filled its window is stored only as far as it reaches.
         """

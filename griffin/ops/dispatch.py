@@ -72,8 +72,7 @@ def natively(*inputs: Tensor) -> bool:
 
 
 def unforced() -> bool:
-    """Return whether no `use` is in force, so that a path over several ops may stand in for
-    them."""
+    """Return whether no `use` is in force: one path may then stand in for several ops."""
     return _forced.get() is None
 
 
@@ -102,8 +101,7 @@ def _choose(op: str, device: str, dtype: torch.dtype) -> str:
 
 
 def describe() -> dict[str, str]:
-    """Return op -> the implementation that runs it now on the CPU, and a line about the native
-    kernels.
+    """Return op -> what runs it now on the CPU, and a line about the native kernels.
 
     For `griffin info`.
     """

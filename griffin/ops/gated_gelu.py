@@ -11,8 +11,7 @@ from griffin.ops.dispatch import natively
 
 
 def gated_gelu(gate: Tensor, x: Tensor) -> Tensor:
-    """Return gelu(gate) * x, with the tanh approximation that the released models were trained
-    with.
+    """Return gelu(gate) * x, gelu approximated by tanh as the released models were trained.
 
     gate, x: of one shape and type. The native kernel rounds once, torch after the gelu too.
     Griffin (arXiv:2402.19427), sections 2.2 and 2.3.

@@ -1,5 +1,4 @@
-"""The compiled kernels: whether they are there, which instruction set runs, and how fast memory is
-read."""
+"""The compiled kernels: whether they are there, which instruction set runs, how fast memory is."""
 
 from __future__ import annotations
 
@@ -25,8 +24,7 @@ TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
 
 @cache
 def built() -> bool:
-    """Return whether the package was installed with its compiled module (it needs a C++17
-    compiler)."""
+    """Return whether the package has its compiled module (it needs a C++17 compiler)."""
     return find_spec(MODULE) is not None
 
 
@@ -111,8 +109,7 @@ def instruction_set(name: str) -> Iterator[None]:
 
 
 def read_rate(buffer: Tensor, threads: int) -> float:
-    """Return the bytes per second at which `threads` threads read a contiguous tensor once, in
-    sequence.
+    """Return the bytes per second at which `threads` threads read a contiguous tensor once.
 
     Each thread reads its own share from front to back, as the products with packed weights do. For
     the rate of memory the buffer has to be several times larger than the last cache, and written

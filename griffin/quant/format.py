@@ -13,8 +13,7 @@ from griffin.ops import Packed
 
 @dataclass(frozen=True)
 class Grid:
-    """The values a weight can take: a whole number of steps, and a scale that a group of inputs
-    shares.
+    """The values a weight can take: a whole number of steps, times a scale that inputs share.
 
     group:     inputs of a row that share a scale; None: all of them.
     low, high: the fewest and most steps.
@@ -30,8 +29,7 @@ class Grid:
     pack: Callable[[Tensor, Tensor], Packed]
 
     def steps(self, weight: Tensor, scale: Tensor) -> Tensor:
-        """Return the whole number of steps nearest to each weight, as float32; 0 where the scale is
-        0."""
+        """Return the number of steps nearest to each weight, as float32; 0 where the scale is 0."""
         inverse = torch.where(scale == 0, 0, scale.reciprocal())
         # A scale so small that its reciprocal overflows: whatever it stands for is next to nothing.
         inverse.nan_to_num_(posinf=0.0, neginf=0.0)

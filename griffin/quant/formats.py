@@ -22,7 +22,6 @@ def get_format(name: str) -> Format:
 
 
 def fastest_layout(dtype: torch.dtype, device: torch.device | str) -> str | None:
-    """Return the format that changes no weight of this type and is read fastest there; None: as
-    they are."""
+    """Return the format read fastest that changes no weight of this type; None: as they are."""
     packs = dtype == torch.bfloat16 and torch.device(device).type == "cpu" and native.built()
     return "bf16" if packs else None

@@ -47,8 +47,7 @@ def gptq(weight: Tensor, gram: Tensor, format: Format, damping: float = 0.01) ->
 
 
 def inverse_factor(gram: Tensor, damping: float) -> Tensor:
-    """Return the upper triangular U with U^T U = (gram + damping)^-1, float32, computed in
-    float64."""
+    """Return upper triangular U, U^T U = (gram + damping)^-1, float32, computed in float64."""
     damped = gram.double()
     # Inputs that never differ from zero leave nothing to repair with; the last term keeps them
     # harmless.

@@ -1,5 +1,4 @@
-"""Conversations to ids: Gemma's turns, or the checkpoint's own template where it says something
-else."""
+"""Conversations to ids: Gemma's turns, or the checkpoint's template where it says otherwise."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property

@@ -1,5 +1,4 @@
-"""The small files beside a tokenizer: which tokens are special, and the checkpoint's chat
-template."""
+"""The small files beside a tokenizer: special tokens, and the checkpoint's chat template."""
 
 import json
 from collections.abc import Iterable

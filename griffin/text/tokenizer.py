@@ -168,7 +168,6 @@ class Tokenizer:
         return self.vocabulary.token_bytes(id)
 
     def token_text(self, id: int) -> str:
-        """Return one token as text for display; bytes that are no character alone show as
-        U+FFFD."""
+        """Return a token as text for display; bytes that are no character show as U+FFFD."""
         text, rest = decode_prefix(self.vocabulary.token_bytes(id))
         return text + REPLACEMENT * len(rest)

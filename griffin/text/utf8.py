@@ -1,5 +1,4 @@
-"""UTF-8 that arrives in pieces: text as soon as it is certain, one U+FFFD for each byte that is
-none."""
+"""UTF-8 in pieces: text as soon as it is certain, one U+FFFD for each byte that is none."""
 
 REPLACEMENT = "\ufffd"
 
@@ -27,8 +26,7 @@ def decode_prefix(data: bytes) -> tuple[str, bytes]:
 
 
 def decode_all(parts: list[bytes]) -> str:
-    """Decode the concatenation of `parts`; equals feeding them one by one through
-    `decode_prefix`."""
+    """Decode `parts` put together; equals feeding them one by one through `decode_prefix`."""
     try:
         return b"".join(parts).decode("utf-8")
     except UnicodeDecodeError:

@@ -12,8 +12,7 @@ CONTROL_NAMES = frozenset(
 
 
 class Vocabulary:
-    """The pieces of a tokenizer by id, which of them are control tokens, and which are single
-    bytes.
+    """The pieces of a tokenizer by id; which are control tokens, and which single bytes.
 
     pieces: by id; None where the file leaves a hole. byte_values: id -> 0..255 for the
             byte-fallback pieces.

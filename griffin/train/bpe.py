@@ -87,8 +87,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int = 2) -> 
 
 
 def open_bpe(path: Path) -> Tokenizer:
-    """Read a `tokenizer.json` for training; ValueError if it is unreadable or lacks <bos> and
-    <eos>."""
+    """Read a `tokenizer.json` for training; ValueError if unreadable or without <bos>, <eos>."""
     try:
         tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

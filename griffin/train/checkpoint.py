@@ -1,5 +1,4 @@
-"""A training run on disk: weights, optimiser and place in the data, from which it goes on bit for
-bit."""
+"""A training run on disk: weights, optimiser, place in the data; it goes on bit for bit."""
 
 from __future__ import annotations
 

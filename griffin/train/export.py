@@ -1,5 +1,4 @@
-"""The end of a run: a model folder that loads anywhere, and what it is worth on held-out
-documents."""
+"""The end of a run: a model folder that loads anywhere, and its worth on held-out documents."""
 
 from __future__ import annotations
 
@@ -21,8 +20,7 @@ from griffin.train.report import Reporter
 
 
 def export(trainer: Trainer) -> dict[str, Any]:
-    """Write the run's model folder (bfloat16, with tokenizer) and results.json; return the
-    results."""
+    """Write the run's model folder (bfloat16, tokenizer) and results.json; return the results."""
     folder = trainer.out / "model"
     model = Griffin(trainer.recipe.model).to(torch.bfloat16)
     model.load_state_dict(trainer.model.state_dict())

@@ -110,8 +110,7 @@ class Trainer:
         return self.progress
 
     def step(self) -> dict[str, Any]:
-        """Do one optimiser step and return its log entry; the loss is the mean over the step's
-        targets."""
+        """Do one optimiser step, return its log entry; the loss is the mean over its targets."""
         plan = self.recipe.train
         places = range(0, plan.rows * plan.accumulation, plan.rows)
         batches = [self.packer.batch(self.progress.rows + place, plan.rows) for place in places]

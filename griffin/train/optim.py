@@ -22,8 +22,7 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
 
 
 def make_optimizer(model: nn.Module, recipe: TrainRecipe) -> torch.optim.AdamW:
-    """Return AdamW over the model's trainable parameters in two groups, with and without decay,
-    fused."""
+    """Return fused AdamW over the trainable parameters, in groups with and without decay."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups = [
         {

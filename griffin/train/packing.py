@@ -144,8 +144,7 @@ class Packer:
         self._offsets = np.zeros(1, dtype=np.int64)
 
     def batch(self, first_row: int, rows: int) -> TrainBatch:
-        """Return `rows` rows from `first_row` on, counted from the start of training over all
-        epochs."""
+        """Return `rows` rows from `first_row` on, counted from training's start over all epochs."""
         tokens = np.empty((rows, self.length), dtype=np.int64)
         targets, positions = np.empty_like(tokens), np.empty_like(tokens)
         for index in range(rows):
@@ -183,8 +182,7 @@ class Packer:
 
 
 def pad_documents(documents: Iterable[np.ndarray], length: int) -> TrainBatch:
-    """Cut each document into rows of `length`, every document on its own, in order, padded on the
-    right.
+    """Cut each document on its own into rows of `length`, in order, padded on the right.
 
     Padding is id 0 with its target masked; causality keeps it from the real tokens before it.
     """

@@ -185,16 +185,14 @@ class Recipe:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, the inverse of `from_dict`; the model is written out field by
-        field."""
+        """Return plain values, the inverse of `from_dict`; the model field by field."""
         sections = {
             name: dataclasses.asdict(getattr(self, name)) for name in ("data", "tokenizer", "train")
         }
         return json.loads(json.dumps({"model": self.model.to_dict()} | sections))
 
     def digest(self) -> str:
-        """Return a hash of everything that decides the weights, so that a resumed run is the same
-        run."""
+        """Return a hash of all that decides the weights: a resumed run is the same run."""
         values = self.to_dict()
         for name in ("log_every", "eval_every", "eval_tokens", "checkpoint_minutes", "keep"):
             del values["train"][name]

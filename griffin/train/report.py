@@ -30,8 +30,7 @@ class Reporter:
     def training(
         self, plan: TrainRecipe, progress: RunProgress
     ) -> Iterator[Callable[[dict[str, Any]], None]]:
-        """Yield a function that takes each step's log entry and shows loss, tokens/s and time
-        left."""
+        """Yield a function that takes a step's log entry and shows loss, tokens/s and time left."""
         begun, first, speed, loss, told = time.monotonic(), progress.step, 0.0, 0.0, 0.0
         columns = (TextColumn("training"), BarColumn(None), TextColumn("{task.fields[line]}"))
         bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)

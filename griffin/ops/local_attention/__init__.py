@@ -11,8 +11,7 @@ from griffin.ops.dispatch import implementation
 
 
 class Window(NamedTuple):
-    """What a call may attend to and what its ring keeps: the same for every layer, so made once a
-    call."""
+    """What a call may attend to and its ring keeps: the same for every layer, made once a call."""
 
     size: int  # a query sees itself and this many tokens before it
     segment: Tensor  # (B, T) int64  document of each token; 0 is the one the ring belongs to

@@ -1,5 +1,4 @@
-"""Attention in C++, keys in blocks of positions, so that the cut of the calls does not change a
-bit."""
+"""Attention in C++, keys in blocks of positions: how calls are cut does not change a bit."""
 
 from __future__ import annotations
 

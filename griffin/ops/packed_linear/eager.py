@@ -1,5 +1,4 @@
-"""The product in torch: weights unpacked a slice at a time to x's type, then torch's own
-product."""
+"""The product in torch: weights unpacked to x's type a slice at a time, then torch's product."""
 
 from __future__ import annotations
 

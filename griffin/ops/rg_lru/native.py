@@ -1,5 +1,4 @@
-"""The RG-LRU in C++: gates, decay and scan in one pass; in training from gates that torch
-computes."""
+"""The RG-LRU in C++: gates, decay and scan in one pass; in training, gates come from torch."""
 
 from __future__ import annotations
 
