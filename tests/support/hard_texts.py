@@ -27,5 +27,5 @@ _AWKWARD = [
 ]
 texts = st.lists(st.sampled_from(_NAMES + _AWKWARD) | st.text(max_size=5), max_size=12).map("".join)
 # Without the names that transformers takes for tokens wherever they stand.
-_quiet = st.text(st.characters(exclude_characters="<"), max_size=5)
+_quiet = st.text(st.characters(codec="utf-8", exclude_characters="<"), max_size=5)
 plain_texts = st.lists(st.sampled_from(_AWKWARD) | _quiet, max_size=12).map("".join)
