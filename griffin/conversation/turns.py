@@ -104,11 +104,8 @@ def following(
     base, turns = (stored[first - 1].number if first else None), stored[first:]
     if not turns:
         line = whole(chat, talk, words) if talk else _cut_answer(True)
-        # A text was read: BOS stands before that.
-        if line.before:
-            opening = replace(line.before[0], ids=line.before[0].ids[1:])
-            return replace(line, before=(opening, *line.before[1:]), base=base) if first else line
-        return replace(line, ids=line.ids[1:], base=base) if first else line
+        # Where a text was read, BOS stands before that.
+        return replace(_rest(line, 1), base=base) if first else line
     rendered = () if as_read else tuple(_rendered(chat, turns[0], words, after_text=first > 0))
     if turns[0].ids[: len(rendered)] == rendered:
         opening = turns[0].ids
