@@ -1,9 +1,10 @@
 """The laws of tests/laws with packed and unpacked weights: on the native path they hold bit for
 bit.
 
-Without it torch sums in orders of its own, and where an activation is rounded, a difference in the
-last bit of a sum becomes one step: 1e-5 becomes 1e-3 where int8 rounds to 16 bits, and 0.1 where
-int4 and bfloat16 keep 8.
+Without it torch sums in orders of its own, and where an activation is rounded to 8 or 16 bits, a
+difference in the last bit of a sum becomes one step of these. So the laws of chunks and documents
+are held there by a model in float64, whose last bit is too small for that. Nothing helps an
+unpacked model in bfloat16: it promises no more than closeness to the truth (tests/parity).
 """
 
 from __future__ import annotations
@@ -41,30 +42,34 @@ def model(request: pytest.FixtureRequest) -> Iterator[Griffin]:
 
 
 @pytest.fixture
-def tolerance(request: pytest.FixtureRequest) -> float:
-    """Return what a result may be off by, of its standard deviation, without the native path."""
-    return 0.1 if request.node.callspec.params["model"].endswith(("int4", "bfloat16")) else 1e-3
+def steady(model: Griffin) -> Griffin:
+    """Return the model as two orders of summing differ little: see above."""
+    if native.built():
+        return model
+    if model.dtype == torch.bfloat16:
+        pytest.skip("a promise of the native kernels")
+    return model.double()
 
 
-def assert_alike(found: torch.Tensor, wanted: torch.Tensor, tolerance: float) -> None:
+def assert_alike(found: torch.Tensor, wanted: torch.Tensor) -> None:
     if native.built():
         assert torch.equal(found, wanted)
         return
     worst = float((found - wanted).abs().max() / wanted.std())
-    assert worst < tolerance, f"off by {worst:.3g} of the deviation"
+    assert worst < 1e-3, f"off by {worst:.3g} of the deviation"
 
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("size", [1, 7, W, 2 * W + 1])
-def test_chunk(model: Griffin, size: int, tolerance: float) -> None:
+def test_chunk(steady: Griffin, size: int) -> None:
     """Reading in pieces equals reading at once, logits and state."""
-    tokens = make_tokens(model.config, 2, 3 * W + 5)
-    whole, end = model(tokens)
-    pieces, last = read(model, tokens, cut(3 * W + 5, size))
-    assert_alike(pieces, whole, tolerance)
+    tokens = make_tokens(steady.config, 2, 3 * W + 5)
+    whole, end = steady(tokens)
+    pieces, last = read(steady, tokens, cut(3 * W + 5, size))
+    assert_alike(pieces, whole)
     for one, other in zip(end.layers, last.layers, strict=True):
         for a, b in zip(one, other, strict=True):
-            assert_alike(a, b, tolerance)
+            assert_alike(a, b)
 
 
 @pytest.mark.sweep
@@ -91,11 +96,14 @@ def test_threads(model: Griffin) -> None:
         torch.set_num_threads(before)
 
 
-def test_packing(model: Griffin, tolerance: float) -> None:
+def test_packing(steady: Griffin) -> None:
     """Documents packed equal documents alone, and what comes before leaves no trace."""
-    one, other = make_tokens(model.config, 1, 20, seed=2), make_tokens(model.config, 1, 30, seed=3)
+    one, other = (
+        make_tokens(steady.config, 1, 20, seed=2),
+        make_tokens(steady.config, 1, 30, seed=3),
+    )
     positions = torch.cat([torch.arange(20), torch.arange(30)])[None]
-    packed, _ = model(torch.cat([one, other], 1), segment_pos=positions)
-    assert_alike(packed[:, 20:], model(other)[0], tolerance)
-    changed, _ = model(torch.cat([(one + 1) % 480, other], 1), segment_pos=positions)
+    packed, _ = steady(torch.cat([one, other], 1), segment_pos=positions)
+    assert_alike(packed[:, 20:], steady(other)[0])
+    changed, _ = steady(torch.cat([(one + 1) % 480, other], 1), segment_pos=positions)
     assert torch.equal(changed[:, 20:], packed[:, 20:])

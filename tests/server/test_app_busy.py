@@ -36,22 +36,57 @@ def test_a_session_answers_one_at_a_time(live, llm):
     next(iter(busy))
     with live.http() as http:
         assert http.get("/v1/sessions/busy").json()["busy"] is True
-        assert http.delete("/v1/sessions/busy").json()["error"]["code"] == "session_busy"
     # Others wait, without a slot, in the order in which they came.
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(3) as pool, live.http() as http:
         waiting = []
-        for number, message in enumerate(("y", "z")):
-            waiting.append(pool.submit(say, live, message, session="busy"))
+        for number, ask in enumerate(
+            (
+                partial(say, live, "y", session="busy"),
+                partial(http.post, "/v1/sessions/busy/rewind", json={"turns": 1}),
+                partial(say, live, "z", session="busy"),
+            )
+        ):
+            waiting.append(pool.submit(ask))
             until(lambda n=number: live.service.holding._held["", "busy"].users == n + 2)
         assert live.service.engine.stats().busy == 1 and not any(w.done() for w in waiting)
         busy.close()
-        said = [one.result(30)[0] for one in waiting]
+        (first, _), rewound, (last, _) = [one.result(30) for one in waiting]
+    assert rewound.status_code == 200
     with live.http() as http:
         turns = http.get("/v1/sessions/busy/turns").json()["data"]
     # What was said when the client stopped listening stays said.
-    assert [turn["parent"] for turn in turns] == [None, 1, 2]
-    assert [split_exchange(t["text"]) for t in turns[1:]] == [("y", said[0]), ("z", said[1])]
+    assert [turn["parent"] for turn in turns] == [None, 1, 1]
+    assert [split_exchange(t["text"]) for t in turns[1:]] == [("y", first), ("z", last)]
     assert not live.service.holding._held
+
+
+@pytest.mark.parametrize("way", ["rewind", "fork", "rename", "delete"])
+def test_what_changes_a_session_waits_for_its_answer(live, llm, way):
+    name = f"busy-{way}"
+    asked = {
+        "rewind": ("POST", "/rewind", {"turns": 1}),
+        "fork": ("POST", "/fork", {}),
+        "rename": ("PATCH", "", {"name": f"{name}-then"}),
+        "delete": ("DELETE", "", None),
+    }
+    method, path, body = asked[way]
+    busy = live.openai().chat.completions.create(
+        model=NAME,
+        messages=[{"role": "user", "content": "x"}],
+        max_tokens=20_000,
+        stream=True,
+        extra_body={"session_id": name},
+        **endless(llm),
+    )
+    next(iter(busy))
+    with ThreadPoolExecutor(1) as pool, live.http() as http:
+        reply = pool.submit(http.request, method, f"/v1/sessions/{name}{path}", json=body)
+        until(lambda: live.service.holding._held["", name].users == 2)
+        assert not reply.done()
+        busy.close()
+        assert reply.result(30).status_code == 200
+        gone = http.get(f"/v1/sessions/{name}").status_code == 404
+    assert gone == (way in ("rename", "delete"))
 
 
 def test_who_waits_too_long_for_a_session_is_told(llm, folder):

@@ -42,7 +42,7 @@ class Exchange:
     streaming:  it began as a stream of events.
     tokens:     (prompt, cached, generated) for the log.
     gone:       the client went away.
-    read_at:    when its body was there, by time.perf_counter.
+    read_at:    when its body was there (before: when it came itself), by time.perf_counter.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, *, send_seconds: float) -> None:
@@ -60,7 +60,7 @@ class Exchange:
         self.streaming = False
         self.tokens: tuple[int, int, int] | None = None
         self.gone = False
-        self.read_at = 0.0
+        self.read_at = time.perf_counter()
         self._receive = receive
         self._send = send
         self._send_seconds = send_seconds

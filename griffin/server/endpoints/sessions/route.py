@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeVar
 
 from griffin.server import protocol as p
 from griffin.server.endpoints.sessions.body import (
@@ -26,7 +26,9 @@ from griffin.server.http.exchange import Exchange, Reply
 from griffin.server.kept import read_into
 from griffin.server.service import Handler, Service
 from griffin.server.shelves import opened, refusals, shelf
-from griffin.sessions import Session, SessionInfo, Store, Turn
+from griffin.sessions import SessionInfo, Store, Turn
+
+T = TypeVar("T")
 
 
 async def listed(service: Service, exchange: Exchange) -> Reply:
@@ -78,27 +80,22 @@ async def change(service: Service, exchange: Exchange) -> Reply:
     store, name = _named(service, exchange)
 
     def do() -> str:
-        with service.holding.moment((store.namespace, name)):
-            if asked.title is not None:
-                with store.open(name, service.fingerprint) as session:
-                    session.update(title=asked.title)
-            if asked.name is not None and asked.name != name:
-                store.rename(name, asked.name)
-                return asked.name
-            return name
+        if asked.title is not None:
+            with store.open(name, service.fingerprint) as session:
+                session.update(title=asked.title)
+        if asked.name is not None and asked.name != name:
+            store.rename(name, asked.name)
+            return asked.name
+        return name
 
-    return await _shown(service, store, do, ignored)
+    changed = await _in_turn(service, exchange, store, name, do)
+    return await _shown(service, store, lambda: changed, ignored)
 
 
 async def delete(service: Service, exchange: Exchange) -> Reply:
     """Delete a session for good."""
     store, name = _named(service, exchange)
-
-    def do() -> None:
-        with service.holding.moment((store.namespace, name)):
-            store.delete(name)
-
-    await service.disk(lambda: refusals(do))
+    await _in_turn(service, exchange, store, name, lambda: store.delete(name))
     return Reply(p.encode(p.Deleted(id=name, object="session.deleted")))
 
 
@@ -124,10 +121,11 @@ async def fork(service: Service, exchange: Exchange) -> Reply:
     store, name = _named(service, exchange)
 
     def do() -> str:
-        with _open(service, store, name) as session:
+        with store.open(name, service.fingerprint) as session:
             return session.fork(asked.name, at=asked.at, title=asked.title)
 
-    return await _shown(service, store, do, ignored)
+    made = await _in_turn(service, exchange, store, name, do)
+    return await _shown(service, store, lambda: made, ignored)
 
 
 async def rewind(service: Service, exchange: Exchange) -> Reply:
@@ -136,15 +134,15 @@ async def rewind(service: Service, exchange: Exchange) -> Reply:
     asked, ignored = await service.think(len(body), lambda: parse_rewind(body, service.limits))
     store, name = _named(service, exchange)
 
-    def do() -> str:
-        with _open(service, store, name) as session:
+    def do() -> None:
+        with store.open(name, service.fingerprint) as session:
             if asked.to is not None:
                 session.goto(asked.to)
             else:
                 session.undo(asked.turns or 1)
-        return name
 
-    return await _shown(service, store, do, ignored)
+    await _in_turn(service, exchange, store, name, do)
+    return await _shown(service, store, lambda: name, ignored)
 
 
 async def append(service: Service, exchange: Exchange) -> Reply:
@@ -224,14 +222,18 @@ def _named(service: Service, exchange: Exchange) -> tuple[Store, str]:
     return shelf(service, exchange.namespace), name
 
 
-@contextmanager
-def _open(service: Service, store: Store, name: str) -> Iterator[Session]:
-    """Open a session for a moment; a hint's moment is waited for."""
-    with (
-        service.holding.moment((store.namespace, name)),
-        store.open(name, service.fingerprint) as session,
-    ):
-        yield session
+async def _in_turn(
+    service: Service, exchange: Exchange, store: Store, name: str, do: Callable[[], T]
+) -> T:
+    """Do something with a session; requests of this server that have it go first."""
+    key = (store.namespace, name)
+
+    def alone() -> T:
+        with service.holding.moment(key):
+            return refusals(do)
+
+    async with service.holding.hold(exchange, key, service.seconds_left(exchange)):
+        return await service.disk(alone)
 
 
 async def _shown(
