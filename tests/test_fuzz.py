@@ -1,0 +1,38 @@
+"""The program that tries cases sees every way in which one can go wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from tests.support.bad_cases import make
+from tools.fuzz import harness
+
+KIND = "tests.support.bad_cases"
+CASES = 14
+
+
+@pytest.mark.thorough
+def test_every_way_of_going_wrong_is_found() -> None:
+    expected = Counter(make(harness.chance(KIND, 3, number)) for number in range(CASES))
+    assert len(expected) == 7, "the seed draws every way"
+    tally = harness.hunt(KIND, 3, CASES, seconds=0.5)
+    assert tally.cases == CASES
+    assert tally.outcomes["ValueError"] == expected["refused"]
+    ended = expected["for ever"] + expected["ends the process"]
+    assert tally.outcomes["ended the process"] == ended
+    for text, way in (
+        ("KeyError at bad_cases.py", "another error"),
+        ("took 0.7 s", "slow"),
+        ("was not over", "for ever"),
+        ("MB above the imports", "too large"),
+        ("SIGABRT", "ends the process"),
+    ):
+        assert sum(text in line for line in tally.findings) >= expected[way], text
+
+
+def test_a_case_is_the_same_again() -> None:
+    draws = [harness.chance("a kind", 3, number).random() for number in range(5)]
+    assert len(set(draws)) == 5
+    assert draws[3] == harness.chance("a kind", 3, 3).random()
