@@ -21,11 +21,12 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": {
         *("llm", "loading", "answer", "document", "engine", "grammar", "model", "ops", "sampling"),
     },
+    "foreign": set(),
     "ops": set(),
     "model": {"ops"},
     "quant": {"model", "ops"},
-    "checkpoints": {"model", "quant"},
-    "text": set(),
+    "checkpoints": {"foreign", "model", "quant"},
+    "text": {"foreign"},
     "sampling": set(),
     "engine": {"model", "sampling"},
     "capacity": {"engine", "model", "ops"},
@@ -58,6 +59,7 @@ ALLOWED: dict[str, set[str]] = {
             "capacity",
             "document",
             "engine",
+            "foreign",
             "grammar",
             "sampling",
             "text",
@@ -79,7 +81,7 @@ HEAVY_ROOMS = (
 LATE = ("cli.shared.progress", "cli.shared.trial")
 NO_TORCH = (
     *("text", "server.protocol", "server.http", "server.fleet", "server.endpoints"),
-    *("cli.__init__", "cli.shared.model_source", "__init__"),
+    *("cli.__init__", "cli.shared.model_source", "foreign", "__init__"),
 )
 # Of an endpoint's folder what answers may know the model; all else is there when a body is read.
 ANSWERS = re.compile(r"server\.endpoints\.(\w+\.route|completions\.scoring)")
