@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -60,6 +61,14 @@ class Verbs(click.Group):
             command.params.append(_debug_option())
         return command
 
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[Any, ...]:
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            verbs = self.list_commands(ctx)
+            near = get_close_matches(args[0], verbs, n=1)
+            meant = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(verbs)}"
+            ctx.fail(f"there is no verb {args[0]!r}{meant}")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(verb, line) for verb, (_, line) in VERBS.items()])
@@ -81,11 +90,11 @@ class Verbs(click.Group):
         except (ValueError, *_TROUBLE) as error:
             if ctx.obj["debug"]:
                 raise
-            _complain(error)
+            _complain(error, ctx.invoked_subcommand)
             ctx.exit(MISUSE if isinstance(error, ValueError) else FAILURE)
 
 
-def _complain(error: BaseException) -> None:
+def _complain(error: BaseException, verb: str | None) -> None:
     """Print an error as one line and a hint."""
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, MemoryError):
@@ -94,7 +103,9 @@ def _complain(error: BaseException) -> None:
     click.echo(text, err=True)
     if isinstance(error, ValueError):
         click.secho(
-            "  see `griffin VERB --help`; --debug shows where this was found", dim=True, err=True
+            f"  see `griffin {verb} --help`; --debug shows where this was found",
+            dim=True,
+            err=True,
         )
     else:
         click.secho("  --debug shows where this happened", dim=True, err=True)

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     "--logprobs",
     type=int,
     metavar="N",
-    help="With --json: the N most probable tokens at each place.",
+    help="The N most probable tokens at each place; needs --json, which shows them.",
 )
 @click.option(
     "--echo", is_flag=True, help="Print the prompt too (not with --file or standard input)."
@@ -91,10 +91,11 @@ def command(
         raise click.UsageError("give PROMPT or --file, not both")
     if prompt is None and path is None and sys.stdin.isatty():
         raise click.UsageError("give a PROMPT, --file FILE, or something on standard input")
+    if sampling["logprobs"] is not None and not as_json:
+        raise click.UsageError("--logprobs needs --json, which shows them")
     grammar = _grammar(schema, regex, choices)
     fields = sampling_from(sampling)
     llm = source.llm()
-    llm.params(**fields)  # a wrong flag is told before a long text is read
     if grammar is not None:
         llm.grammars.compile(grammar)
         fields["grammar"] = grammar

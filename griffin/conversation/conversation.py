@@ -195,14 +195,24 @@ class Conversation:
         """Change a sampling parameter, in the session too; ValueError for a wrong one."""
         self.llm.params(**self.sampling | {name: value})
         self._set[name] = value
-        sampling = {**self.session.settings.get("sampling", {}), name: value}
-        self.session.update(settings=self.session.settings | {"sampling": sampling})
+        self._keep_sampling({**self.session.settings.get("sampling", {}), name: value})
+
+    def unset(self, name: str) -> None:
+        """Go back to the model's own value of a sampling parameter; ValueError for a wrong name."""
+        self.llm.params(**{name: getattr(self.llm.defaults, name, None)})
+        for given in (self._saved, self._given, self._set):
+            given.pop(name, None)
+        saved = self.session.settings.get("sampling", {})
+        self._keep_sampling({key: value for key, value in saved.items() if key != name})
 
     def close(self) -> None:
         """Give the session back."""
         self.session.close()
 
     # Inside.
+
+    def _keep_sampling(self, sampling: dict[str, Any]) -> None:
+        self.session.update(settings=self.session.settings | {"sampling": sampling})
 
     def _answer(self, talk: Sequence[Said]) -> Generator[str, None, None]:
         here, place = _number(self.session), self._place(talk)

@@ -89,7 +89,8 @@ class SamplingParams:
         known = [f.name for f in dataclasses.fields(cls)]
         for name in fields:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
+                near = [each for each in known if each.startswith(name)]
+                near = near or difflib.get_close_matches(name, known, n=1)
                 hint = f" (did you mean {near[0]!r}?)" if near else ""
                 raise ValueError(
                     f"no sampling parameter {name!r}{hint}; there are {', '.join(known)}"

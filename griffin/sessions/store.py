@@ -325,4 +325,7 @@ class Store:
 
 
 def _unknown(name: str) -> str:
-    return f"there is no session {name!r}; the list of sessions shows which there are"
+    return (
+        f"there is no session {name!r}; `griffin state ls` (in a chat: /load, over HTTP: GET"
+        " /v1/sessions) lists them"
+    )

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 _FENCE = '"""'
 _LINES = 1000  # of history
+_LEAVE = ("exit", "quit", "bye")  # said as they are; with a space before, the model hears them
 
 
 def run(commands: Commands, *, notice: str, stats: bool, history: Path | None = None) -> None:
-    """Talk until the input ends or /bye. `history`: where typed lines are kept, None for
+    """Talk until the input ends, /bye or exit. `history`: where typed lines are kept, None for
     nowhere."""
     talk = commands.talk
     click.secho(f"{talk.llm.name}: {notice}", dim=True, err=True)
@@ -31,6 +32,8 @@ def run(commands: Commands, *, notice: str, stats: bool, history: Path | None = 
             click.secho("/help for help, Ctrl-D to leave", dim=True, err=True)
         while (message := read_message()) is not None:
             try:
+                if message in _LEAVE:
+                    break
                 if message.startswith("/"):
                     pieces = commands.obey(message)
                     if commands.over:

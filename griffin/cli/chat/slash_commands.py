@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,8 @@ Pieces = Generator[str, None, None]
 
 HELP = """\
   /system [TEXT]   say how the model should behave, from the first message on
-  /set NAME VALUE  change a sampling parameter, such as /set temperature 0.7; /set shows them all
+  /set NAME VALUE  change a sampling parameter, such as /set temperature 0.7; /set NAME default
+                   goes back to the model's; /set shows them all
   /show [N]        show the conversation's data, or what was said in turn N
   /undo [N]        go back N turns; /redo [N] goes forward again
   /regen           another answer to the last message, beside the one there is
@@ -31,7 +33,7 @@ HELP = """\
   /tokens          show how long the conversation is and how fast the last answer came
   /state           show what the model remembers, and where it is kept
   /clear           begin anew; what was said stays a branch
-  /bye             leave, as Ctrl-D does
+  /bye             leave, as Ctrl-D and the word exit do
   \"\"\"              begin and end a message of several lines
   Ctrl-C           stop the reading or the answer; what was said stays said"""
 
@@ -47,7 +49,7 @@ class Commands:
         self.over = False
         self._store = store
         self._table: dict[str, Callable[[str], Pieces | None]] = {
-            "/help": lambda _: click.echo(HELP),
+            **dict.fromkeys(("/help", "/?"), lambda _: click.echo(HELP)),
             "/system": self._system,
             "/set": self._set,
             "/show": self._show,
@@ -70,8 +72,10 @@ class Commands:
         """Do what a line says; return the pieces of an answer it makes. ValueError if it cannot."""
         verb, _, rest = line.partition(" ")
         if verb not in self._table:
+            near = get_close_matches(verb, self._table, n=1)
+            meant = f"did you mean {near[0]}?" if near else "/help lists them"
             raise ValueError(
-                f"no command {verb}; /help lists them (begin with a space to say it to the model)"
+                f"no command {verb}; {meant} (begin with a space to say it to the model)"
             )
         return self._table[verb](rest.strip())
 
@@ -93,7 +97,10 @@ class Commands:
         name = name.replace("-", "_")
         if name:
             text = text.strip()
-            self.talk.set(name, (text,) if name == "stop" else parse(text))
+            if text == "default":
+                self.talk.unset(name)
+            else:
+                self.talk.set(name, (text,) if name == "stop" else parse(text))
         params = self.talk.llm.params(**self.talk.sampling)
         for field, value in vars(params).items():
             if not name or field == name:
@@ -178,7 +185,13 @@ class Commands:
     def _file(self, rest: str) -> None:
         if not rest:
             raise ValueError("/file PATH: say which file")
-        raw = Path(rest).expanduser().read_bytes()
+        path = Path(rest).expanduser()
+        if not path.is_file():
+            what = "a folder" if path.is_dir() else "no file"
+            raise ValueError(
+                f"{rest} is {what} (looked from {Path.cwd()}); /file takes a text file"
+            )
+        raw = path.read_bytes()
         if b"\0" in raw:
             raise ValueError(f"{rest} is not a text: it holds zero bytes")
         text = raw.decode("utf-8", errors="replace")

@@ -58,10 +58,16 @@ def sampling_options(function: F) -> F:
 
 
 def sampling_from(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the sampling fields that were given on the command line."""
+    """Return the sampling fields that were given on the command line.
+
+    ValueError for a value that is none, before a model is loaded.
+    """
+    from griffin.sampling import SamplingParams
+
     fields = {name: value for name, value in options.items() if value is not None and value != ()}
     if "logit_bias" in fields:
         fields["logit_bias"] = dict(_bias(entry) for entry in fields["logit_bias"])
+    SamplingParams(**fields)
     return fields
 
 

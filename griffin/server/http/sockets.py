@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -88,7 +89,10 @@ def bound(host: str, port: int, uds: Path | None) -> list[socket.socket]:
     except OSError as error:
         for one in made:
             one.close()
-        raise OSError(f"the server could not listen at {host}:{port}: {error.strerror}") from None
+        hint = "; --port 0 takes a free one" if error.errno == errno.EADDRINUSE else ""
+        raise OSError(
+            f"the server could not listen at {host}:{port}: {error.strerror}{hint}"
+        ) from None
     return made
 
 

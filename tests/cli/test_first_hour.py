@@ -1,0 +1,75 @@
+"""What a newcomer types in the first hour: each slip is answered with what was meant."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+SLIPS = {
+    "a verb with a letter too many": (("chatt",), "did you mean chat?"),
+    "a verb that is none": (("download",), "there are generate, chat"),
+    "convert with one name": (("convert", "X"), "griffin convert SRC DST"),
+    "--random with two names": (
+        ("convert", "--random", "recurrentgemma-2b", "X", "Y"),
+        "griffin convert --random PRESET DST",
+    ),
+    "alternatives that nothing shows": (("generate", "x", "--logprobs", 2), "needs --json"),
+    "an amount without its unit": (
+        ("plan", "--model", "recurrentgemma-2b", "--ram", 16),
+        "did you mean 16G?",
+    ),
+    "misuse of a verb": (("generate", "x", "--max-tokens", 0), "`griffin generate --help`"),
+}
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_a_slip_is_answered_with_what_was_meant(run, slip):
+    command, hint = SLIPS[slip]
+    told = run(*command)
+    assert told.exit_code == 2 and not told.stdout and hint in told.stderr, told.stderr
+
+
+@pytest.mark.parametrize("verb", ["generate", "chat", "ask", "watch"])
+def test_a_wrong_number_is_told_before_a_model_is_looked_for(run, verb):
+    more = {"ask": ("--file", __file__, "-q", "x"), "watch": ("--ask", "x")}.get(verb, ())
+    told = run(verb, "--model", "no/such", "--temperature", -1, *more, stdin="x")
+    assert told.exit_code == 2 and "temperature must be" in told.stderr, told.stderr
+
+
+def test_a_taken_port_names_the_way_out(run, folder):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        told = run("serve", "--model", folder, "--port", other.getsockname()[1])
+    assert told.exit_code == 1 and "--port 0" in told.stderr
+
+
+@pytest.mark.parametrize("word", ["exit", "quit", "/bye", "/quit"])
+def test_a_chat_is_left_by_the_words_people_try(run, folder, tmp_path, word):
+    said = f"{word}\n/help\n"
+    told = run("chat", "--model", folder, "--store", tmp_path / "s", stdin=said)
+    assert told.exit_code == 0 and not told.stdout
+
+
+def test_slips_in_a_chat(run, folder, tmp_path):
+    lines = {
+        "/?": "/system [TEXT]",
+        "/hepl": "did you mean /help?",
+        "/file nope.txt": "nope.txt is no file",
+        f"/file {tmp_path}": "is a folder",
+        "/load nope": "lists them",
+        "/set temp 0.2": "did you mean 'temperature'?",
+    }
+    for line, hint in lines.items():
+        told = run("chat", "--model", folder, "--store", tmp_path / "s", stdin=f"{line}\n")
+        assert told.exit_code == 0 and hint in told.stdout, (line, told.stdout)
+
+
+def test_a_setting_goes_back_to_the_models_own(run, folder, tmp_path):
+    chat = ("chat", "--model", folder, "--store", tmp_path / "s", "--session", "one")
+    asked = "/set top_k 7\n/set top_k default\n/show\n"
+    assert "sampling:     as the model says" in run(*chat, stdin=asked).stdout
+    # In the session too, and where the command line had set it.
+    assert "top_k" not in run(*chat, stdin="/show\n").stdout
+    again = run(*chat, "--top-k", 9, stdin="/set top_k default\n/show\n")
+    assert "sampling:     as the model says" in again.stdout
+    assert "no sampling parameter 'topk'" in run(*chat, stdin="/set topk default\n").stdout
