@@ -103,6 +103,8 @@ def command(
     from griffin.capacity import plan
     from griffin.cli.shared.spec import spec_of
 
+    if ram < 1 << 20:
+        raise click.UsageError(f"--ram {ram} is {ram} bytes; did you mean {ram}G?")
     if no_prefix_cache and prefix_cache is not None:
         raise click.UsageError("give --prefix-cache or --no-prefix-cache, not both")
     if product_rate is not None and read_rate is None:

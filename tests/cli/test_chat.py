@@ -201,7 +201,7 @@ def test_a_file_goes_before_the_next_message(chat, llm, tmp_path):
         *(f"/file {tmp_path / name}" for name in ("none", "bytes", "text")), "what?", "/show 1"
     )
     lines = result.stdout.splitlines()
-    assert "No such file" in lines[0] and "holds zero bytes" in lines[1]
+    assert "is no file" in lines[0] and "holds zero bytes" in lines[1]
     assert re.fullmatch(r"7 bytes, \d+ tokens, go before your next message", lines[2])
     assert result.stdout.endswith(f"\n{answer}\n> a text\n> \n> what?\n\n{answer}\n")
 

@@ -25,8 +25,6 @@ class Size(click.ParamType):
             number, letter, unit = match.groups()
             base = 1000 if letter and unit.upper() == "B" else 1024
             size = round(float(number) * base ** _POWERS[letter.upper()])
-        if match is not None and match[2] == "" and 0 < size < 1 << 20:
-            self.fail(f"{value} would be {value} bytes; did you mean {value}G?")
         if not 0 < size < 1 << 63:
             self.fail(
                 f"{value!r} is no amount of memory; write 16G, 16GiB, 16GB, 500M or a number of"
