@@ -16,7 +16,7 @@ from griffin.quant import fastest_layout
 from griffin.sampling import SamplingParams
 from griffin.text import Tokenizer
 
-__all__ = ["bundled", "find_tokenizer", "load", "load_model"]
+__all__ = ["find_tokenizer", "load", "load_model"]
 
 # generation_config.json -> SamplingParams
 _DEFAULTS = {
@@ -55,7 +55,7 @@ def load(
                   where they lie.
     Raises ValueError for files that are missing, torn or do not fit together, and says which.
     """
-    source = checkpoints.open(bundled(path_or_repo), config=config, revision=revision)
+    source = checkpoints.open(path_or_repo, config=config, revision=revision)
     folder = source.folder
     text = Tokenizer.open(tokenizer if tokenizer is not None else find_tokenizer(folder))
     if text.vocab_size > source.config.vocab_size:
@@ -76,7 +76,7 @@ def load(
 
     # Opened anew: nothing stays mapped for a digest that may never be asked for.
     def weights() -> str:
-        return checkpoints.open(bundled(path_or_repo), config=config, revision=revision).digest()
+        return checkpoints.open(path_or_repo, config=config, revision=revision).digest()
 
     return LLM(
         model.eval(),
@@ -98,26 +98,10 @@ def load_model(
     quantize: str | None = None,
 ) -> Griffin:
     """Load the model alone; no tokenizer is needed. Arguments as for `load`."""
-    source = checkpoints.open(bundled(path_or_repo), config=config, revision=revision)
+    source = checkpoints.open(path_or_repo, config=config, revision=revision)
     return checkpoints.load_model(
         source, dtype=dtype, device=_device(device), quantize=quantize
     ).eval()
-
-
-def bundled(path_or_repo: str | Path) -> str | Path:
-    """Return the folder of a model that ships in this package; anything else as it is.
-
-    A file or folder of that name in the current directory comes first.
-    """
-    if (
-        isinstance(path_or_repo, str)
-        and path_or_repo.isidentifier()
-        and not Path(path_or_repo).exists()
-    ):
-        folder = Path(__file__).parent / "data" / path_or_repo
-        if folder.is_dir():
-            return folder
-    return path_or_repo
 
 
 def _device(device: torch.device | str | None) -> torch.device | str:

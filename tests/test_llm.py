@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import griffin
-from griffin.loading import bundled
 from griffin.text import Tokenizer
 from tests.support.toy_folder import CONFIG, write_toy
 
@@ -212,16 +211,6 @@ def test_a_model_loads_without_a_tokenizer_and_an_llm_says_what_is_missing(tmp_p
     assert griffin.load(folder, tokenizer=tmp_path).tokenizer.path == tmp_path / "tokenizer.json"
     model = griffin.load_model(folder, dtype="bfloat16", device="cpu")
     assert model.dtype == torch.bfloat16 and model.config == CONFIG
-
-
-def test_bundled_names_give_way_to_what_is_there(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert bundled("no_such_model") == "no_such_model"
-    monkeypatch.setattr("griffin.loading.__file__", str(tmp_path / "package" / "loading.py"))
-    (tmp_path / "package" / "data" / "tiny").mkdir(parents=True)
-    assert bundled("tiny") == tmp_path / "package" / "data" / "tiny"
-    (tmp_path / "tiny").mkdir()
-    assert bundled("tiny") == "tiny"
 
 
 @pytest.mark.parametrize(

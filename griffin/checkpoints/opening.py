@@ -10,6 +10,7 @@ from griffin.checkpoints.checkpoint import Checkpoint
 from griffin.checkpoints.config_json import parse_config
 from griffin.checkpoints.errors import CheckpointError, listed
 from griffin.checkpoints.huggingface import open_huggingface
+from griffin.checkpoints.model_names import meant, resolve
 from griffin.model import GriffinConfig
 
 _PICKLES = {".pt", ".pth", ".bin", ".ckpt"}
@@ -22,9 +23,9 @@ def open_checkpoint(
 ) -> Checkpoint:
     """Open weights of any known layout without reading them.
 
-    path_or_repo: a Hugging Face folder or repository ("google/recurrentgemma-2b"), a safetensors
-                  file, DeepMind's torch archive (.pt) or Flax archive (an Orbax folder), or the
-                  folder around one.
+    path_or_repo: a Hugging Face folder or repository ("google/recurrentgemma-2b", or that without
+                  its owner), a safetensors file, DeepMind's torch archive (.pt) or Flax archive (an
+                  Orbax folder), the folder around one, or "nano", the bundled model.
     config:       what the files do not say, as GriffinConfig fields, a whole GriffinConfig or the
                   fields of a config.json. DeepMind's archives carry no config: the released shapes
                   are known, any other needs attention_window_size, logits_soft_cap and
@@ -35,6 +36,7 @@ def open_checkpoint(
     """
     if isinstance(config, Mapping) and "model_type" in config:
         config = parse_config(config, "config")[0]
+    path_or_repo = resolve(path_or_repo)
     path = Path(path_or_repo).expanduser()
     if not path.exists():
         from griffin.checkpoints.hub import download, is_repo_id
@@ -42,7 +44,7 @@ def open_checkpoint(
         if isinstance(path_or_repo, Path) or not is_repo_id(path_or_repo):
             raise CheckpointError(
                 f"{path_or_repo} does not exist; expected a folder, an archive, or a repository"
-                " such as google/recurrentgemma-2b"
+                f" such as google/recurrentgemma-2b{meant(str(path_or_repo))}"
             )
         path = download(path_or_repo, revision)
     if path.is_file():

@@ -31,6 +31,9 @@ VERBS = {
         "Read a stream without end, answer every so many lines.",
     ),
     "plan": ("griffin.cli.plan:command", "Say what fits into a machine's memory, and how fast."),
+    "models": ("griffin.cli.models:command", "List the models that are here."),
+    "pull": ("griffin.cli.pull:command", "Fetch a model before it is used."),
+    "rm": ("griffin.cli.rm:command", "Remove a downloaded model."),
     "info": ("griffin.cli.info:command", "Show a model's shape, size, state and kernels."),
     "convert": (
         "griffin.cli.convert:command",

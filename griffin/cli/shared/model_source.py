@@ -43,9 +43,8 @@ class ModelSource:
     def checkpoint(self) -> Checkpoint:
         """Open the files of the model; its weights are not read yet."""
         from griffin import checkpoints
-        from griffin.loading import bundled
 
-        return checkpoints.open(bundled(self.model), revision=self.revision)
+        return checkpoints.open(self.model, revision=self.revision)
 
 
 _OPTIONS = (

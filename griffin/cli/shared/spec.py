@@ -24,7 +24,7 @@ class ModelSpec(NamedTuple):
 def spec_of(source: ModelSource) -> ModelSpec:
     """Find out what `griffin.load` would make of a model; of a released one the shape is enough."""
     from griffin import checkpoints
-    from griffin.loading import bundled
+    from griffin.checkpoints.model_names import resolve
     from griffin.model import GriffinConfig
     from griffin.model.config import PRESETS
     from griffin.quant import fastest_layout, get_format
@@ -32,7 +32,7 @@ def spec_of(source: ModelSource) -> ModelSpec:
     name, quantize = source.model, source.quantize
     if quantize is not None:
         get_format(quantize)  # ValueError for a name that is none
-    here = isinstance(bundled(name), Path) or Path(name).expanduser().exists()
+    here = isinstance(found := resolve(name), Path) or Path(found).expanduser().exists()
     shape = name.rpartition("/")[2].removesuffix("-it")
     if not here and (shape in PRESETS or "/" not in name):
         try:
