@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from griffin.engine.row import Row
 from griffin.engine.slots import Slots
 from griffin.model import State
@@ -25,6 +27,20 @@ class Batch:
     @property
     def free(self) -> int:
         return self.slots.count - self.busy
+
+    @property
+    def rows(self) -> list[Row]:
+        """All of them, in the order of their slots."""
+        return [*self.running, *self.reading]
+
+    @property
+    def held(self) -> Counter[str]:
+        """How many slots each namespace has."""
+        return Counter(row.ticket.namespace for row in self.rows)
+
+    def others_run(self, namespace: str) -> bool:
+        """Return whether rows of other namespaces run."""
+        return any(row.ticket.namespace != namespace for row in self.running)
 
     def slot(self, row: Row) -> int:
         """Return the slot a row sits in."""
@@ -89,7 +105,7 @@ class Batch:
 
     def empty(self) -> list[Row]:
         """Take all rows out at once and return them; a step broke, and states mean nothing."""
-        rows = [*self.running, *self.reading]
+        rows = self.rows
         self.running, self.reading = [], []
         self.slots.clear(0, self.slots.count)
         return rows

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from griffin.engine.batch import Batch
+from griffin.engine.choosing import choose
 from griffin.engine.context import Context
-from griffin.engine.request import End, EndReason, Event, FinishReason
+from griffin.engine.request import End, EndReason, Event
 from griffin.engine.row import Kept, Row
 from griffin.engine.scheduler import Line, Room, next_reader
+from griffin.engine.shares import Debts, Queue, exchanges
 from griffin.engine.slots import Slots
 from griffin.engine.ticket import Ticket
 from griffin.model import Griffin, State
@@ -33,11 +35,20 @@ class Core:
     """
 
     def __init__(
-        self, model: Griffin, slots: int, *, chunk: int, room: Room, cache: PrefixCache | None
+        self,
+        model: Griffin,
+        slots: int,
+        *,
+        chunk: int,
+        queue: Queue,
+        room: Room,
+        cache: PrefixCache | None,
     ) -> None:
         self.batch = Batch(Slots(model.config, slots, dtype=model.dtype, device=model.device))
         self.line = Line()
+        self.queue = queue
         self.room = room
+        self.debts = Debts()
         self.cache = cache
         self.live: dict[int, tuple[Ticket, list[Row]]] = {}
         self.out: deque[tuple[Ticket, Event | End]] = deque()
@@ -46,7 +57,7 @@ class Core:
         ) = 0
         self._model = model
         self._chunk = chunk
-        self._pieces = 0
+        self._pieces = self._turn = 0
 
     # What callers ask for.
 
@@ -72,16 +83,10 @@ class Core:
         for row in list(self._rows(ticket)):
             if row.phase == "waiting":
                 self.line.remove(row)
-            elif row.read:
-                try:
-                    row.kept = Kept(self.batch.take(row))
-                except Exception as error:  # there was a place for it, but no memory
-                    self._end(row, End(ticket.number, row.choice, "error", error), lost=True)
-                    continue
-                places -= 1
-            if row.phase in ("reading", "running"):
-                self.batch.leave(row)
-            self._unreserve(row)
+            elif self._take_out(row):
+                places -= row.kept is not None
+            else:
+                continue
             row.phase = "paused"
         self.room.free(places)
 
@@ -106,8 +111,11 @@ class Core:
                 self.cancel(ticket, reason="deadline")
 
     def admit(self) -> None:
-        """Give free slots to those that wait."""
-        while self.batch.free and (row := self.line.next(self._fits)) is not None:
+        """Give free slots to those that wait, and make some free for who has less than others."""
+        self._turn += 1
+        while len(self.line) and (self.batch.free or self._make_room()):
+            if (row := self.line.next(self.room.fits, self.batch.held)) is None:
+                break
             try:
                 self._place(row)
             except Exception as error:
@@ -115,7 +123,7 @@ class Core:
 
     def decode(self) -> None:
         """Let every running row read its last token and choose the next."""
-        rows = list(self.batch.running)
+        begun, rows = time.perf_counter(), list(self.batch.running)
         tokens = torch.tensor([[row.chosen[-1]] for row in rows], device=self._model.device)
         try:
             logits = self._model.unembed(self._call(0, tokens))
@@ -125,6 +133,7 @@ class Core:
                 self._end(row, End(row.ticket.number, row.choice, "error", error), lost=True)
             return
         self.steps += 1
+        self.debts.pay(time.perf_counter() - begun)
         events = [self._choose(row, line) for row, line in zip(rows, logits, strict=True)]
         for row, event in zip(rows, events, strict=True):
             if event.finish_reason is None:
@@ -132,14 +141,26 @@ class Core:
             else:
                 self._end(row, event)
 
-    def read_piece(self) -> None:
+    def reader(self) -> Row | None:
+        """Return whose prompt is to be read on; None where the rows of others step first."""
+        if not self.batch.reading:
+            return None
+        row = next_reader(self.batch.reading, self._pieces, self.debts.of)
+        owes = self.debts.of(row.ticket.namespace) > 0
+        return None if owes and self.batch.others_run(row.ticket.namespace) else row
+
+    def read_piece(self, row: Row) -> None:
         """Read a piece of a prompt, and let its choices begin if that was the last one."""
-        row = next_reader(self.batch.reading, self._pieces)
+        begun, namespace = time.perf_counter(), row.ticket.namespace
+        readers = {each.ticket.namespace for each in self.batch.reading}
         self._pieces += 1
         try:
             self._read(row)
         except Exception as error:
             self._end(row, End(row.ticket.number, row.choice, "error", error), lost=True)
+        self.debts.read(namespace, time.perf_counter() - begun)
+        if not self.batch.others_run(namespace):
+            self.debts.level(readers)
 
     def abandon(self, reason: EndReason, error: BaseException | None) -> None:
         """End everything at once, without states; for when something was torn in the middle."""
@@ -159,27 +180,47 @@ class Core:
 
     # Entering.
 
-    def _fits(self, row: Row) -> bool:
-        """Return whether a row may take a slot now; forks need a place for those who find none."""
-        if row.sampler is None and row.ticket.n > 1:
-            row.reserved = row.kept is not None or self.room.reserve()
-            return row.reserved
+    def _make_room(self) -> bool:
+        """Set a row aside for one that waits and has less than its share; return whether."""
+        for row, aside in exchanges(self.line, self.batch.rows, self._turn):
+            place = aside.read > 0
+            if self.room.has(place + row.forks) and self.room.reserve(place):
+                if self._take_out(aside):
+                    aside.phase = "waiting"
+                    self.line.add(aside)
+                return True
+        return False
+
+    def _take_out(self, row: Row) -> bool:
+        """Take a row out of its slot, its state into a place that was reserved for that.
+
+        Returns False where there is no memory for it: then the row has ended.
+        """
+        if row.read:
+            try:
+                row.kept = Kept(self.batch.take(row))
+            except Exception as error:
+                self._end(row, End(row.ticket.number, row.choice, "error", error), lost=True)
+                return False
+        self.batch.leave(row)
+        self.room.unreserve(row)
         return True
 
     def _place(self, row: Row) -> None:
         ticket = row.ticket
         if ticket.queue_seconds is None:
             ticket.queue_seconds = time.perf_counter() - ticket.submitted
-            self.admitted += 1
+            self._leave_queue(ticket)
         if row.kept is not None:
             state = row.kept.state
-            self._drop(row, keep_place=row.reserved)
+            self.room.drop(row, keep_place=row.reserved)
         elif ticket.request.context.state is not None:
             state = ticket.request.context.state
             ticket.cached_tokens, ticket.cache_reason = 0, "the request brings a state of its own"
         else:
             state = self._known(row)
         self.batch.enter(row, state)
+        row.entered = self._turn
         if row.sampler is not None:
             self.batch.start(row)
 
@@ -248,16 +289,18 @@ class Core:
             )
         if not going:
             self.batch.leave(reader)
-            self._unreserve(reader)
+            self.room.unreserve(reader)
             reader.phase = "ended"
             return
         first, *others = going
+        first.entered = reader.entered
         self.batch.replace(reader, first)
         self.batch.start(first)
         kept: Kept | None = None
         for row in others:
             if self.batch.free:
                 self.batch.fork(first, row)
+                row.entered = self._turn
                 continue
             if kept is None:
                 # The place is its own now.
@@ -266,7 +309,7 @@ class Core:
             kept.users += 1
             row.kept = kept
             self.line.add(row)
-        self._unreserve(reader)
+        self.room.unreserve(reader)
 
     def _sampler(self, ticket: Ticket, choice: int) -> Sampler:
         request, vocab_size = ticket.request, self._model.config.vocab_size
@@ -278,22 +321,9 @@ class Core:
         return Sampler(request.params.replace(seed=ticket.seeds[choice]), limit, marks, constraint)
 
     def _choose(self, row: Row, logits: Tensor) -> Event | End:
-        """Choose a row's next token from logits (V,); if that fails, this row ends, no other."""
-        ticket, sampler = row.ticket, row.sampler
-        assert sampler is not None
-        try:
-            sample = sampler.sample(logits[: sampler.vocab_size])
-        except Exception as error:
-            return End(ticket.number, row.choice, "error", error)
-        row.chosen.append(sample.id)
-        self.tokens_generated += 1
-        params = ticket.request.params
-        reason: FinishReason | None = None
-        if sampler.finished or sample.id in ticket.request.stop_ids or sample.id in params.stop_ids:
-            reason = "stop"
-        elif len(row.chosen) == params.max_tokens:
-            reason = "length"
-        return Event(ticket.number, *sample, reason, row.choice)
+        event = choose(row, logits)
+        self.tokens_generated += isinstance(event, Event)
+        return event
 
     # Leaving.
 
@@ -317,8 +347,8 @@ class Core:
             self.batch.leave(row)
         elif row.phase == "waiting" and row in self.line:
             self.line.remove(row)
-        self._drop(row)
-        self._unreserve(row)
+        self.room.drop(row)
+        self.room.unreserve(row)
         row.phase = "ended"
         self.live[ticket.number][1].remove(row)
         for choice, context in zip(choices, contexts, strict=True):
@@ -346,7 +376,11 @@ class Core:
         if None not in ticket.finish_reasons:
             del self.live[ticket.number]
             if ticket.queue_seconds is None:
-                self.admitted += 1
+                self._leave_queue(ticket)
+
+    def _leave_queue(self, ticket: Ticket) -> None:
+        self.admitted += 1
+        self.queue.leave(ticket.namespace)
 
     def _context_of(self, row: Row, choice: Row | None = None) -> Context:
         """Return where a row leads, with a copy of its state; the request's if nothing was read.
@@ -359,19 +393,6 @@ class Core:
         else:
             state = given.state if row.kept is None else row.kept.state.clone()
         return given.after(state, answer.pending, answer.chosen)
-
-    def _drop(self, row: Row, keep_place: bool = False) -> None:
-        """Let go of a row's state outside the slots."""
-        if row.kept is not None:
-            row.kept.users -= 1
-            if row.kept.users == 0 and not keep_place:
-                self.room.free()
-            row.kept = None
-
-    def _unreserve(self, row: Row) -> None:
-        if row.reserved:
-            row.reserved = False
-            self.room.free()
 
 
 def _reason(event: Event | End) -> tuple[EndReason, BaseException | None]:

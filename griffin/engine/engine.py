@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from griffin.engine.core import Core
-from griffin.engine.request import End, Event, Refused, Request, check_request
+from griffin.engine.request import End, Event, Refused, Request, check_length, check_request
 from griffin.engine.scheduler import Pace, Room, check_knobs
+from griffin.engine.shares import Queue
 from griffin.engine.slots import Slots
 from griffin.engine.stats import Stats
 from griffin.engine.ticket import Sink, Ticket
@@ -86,7 +87,10 @@ class Engine:
         self._slots = slots
         self._room = Room(kept)
         self._pace = Pace(stall_seconds)
-        self._core = Core(model, slots, chunk=chunk, room=self._room, cache=prefix_cache)
+        self._queue = Queue(max_waiting)
+        self._core = Core(
+            model, slots, chunk=chunk, queue=self._queue, room=self._room, cache=prefix_cache
+        )
         self._cache = prefix_cache
         self._lock = threading.Lock()  # guards what follows, and never for longer than a few lines
         self._news = threading.Condition(self._lock)
@@ -122,13 +126,7 @@ class Engine:
         use_cache:  begin from the prefix cache and add to it.
         keep_state: put the state of every choice that has ended into the ticket.
         """
-        length = len(request.context.pending)
-        if self.max_prompt_tokens is not None and length > self.max_prompt_tokens:
-            raise Refused(
-                f"the prompt has {length} tokens; this engine accepts {self.max_prompt_tokens} "
-                "(raise it with max_prompt_tokens)",
-                "prompt_too_long",
-            )
+        check_length(request, self.max_prompt_tokens)
         check_request(request, self.model.config, self.model.dtype)
         if not 1 <= n <= self._slots:
             raise Refused(
@@ -139,28 +137,29 @@ class Engine:
             raise Refused(f"n is {n}; an engine with kept=0 cannot fork", "too_many_choices")
         if deadline is not None and not deadline > 0:
             raise Refused(f"deadline is {deadline}; it counts seconds from now, more than 0")
+        # Before the lock: a long prompt takes a while to copy, and the engine's thread would wait.
+        ticket = Ticket(
+            -1,
+            request,
+            n=n,
+            priority=priority,
+            submitted=time.perf_counter(),
+            deadline=deadline,
+            namespace=namespace,
+            sink=sink,
+            use_cache=use_cache,
+            keep_state=keep_state,
+        )
         with self._news:
             if self._closed:
                 raise Refused(f"the engine takes no requests any more: {self._closed}", "closed")
-            waiting = self._submitted - self._core.admitted
-            if waiting >= self.max_waiting + self._core.batch.free:
+            if not self._queue.enter(namespace, self._core.batch.free):
                 raise Refused(
-                    f"{waiting} requests are waiting for {self._slots} slots; no more may (raise it"
-                    " with max_waiting, or come back later)",
+                    f"{len(self._queue)} requests are waiting for {self._slots} slots; no more may"
+                    " (raise it with max_waiting, or come back later)",
                     "queue_full",
                 )
-            ticket = Ticket(
-                self._submitted,
-                request,
-                n=n,
-                priority=priority,
-                submitted=time.perf_counter(),
-                deadline=deadline,
-                namespace=namespace,
-                sink=sink,
-                use_cache=use_cache,
-                keep_state=keep_state,
-            )
+            ticket.number = self._submitted
             self._submitted += 1
             self._inbox.append((self._core.add, (ticket,)))
             self._news.notify()
@@ -203,15 +202,13 @@ class Engine:
     def stats(self) -> Stats:
         """Return what is going on, in numbers."""
         core, batch = self._core, self._core.batch
-        with self._lock:
-            waiting = self._submitted - core.admitted
         running, reading = len(batch.running), len(batch.reading)
         return Stats(
             slots=self._slots,
             busy=running + reading,
             running=running,
             reading=reading,
-            waiting=waiting,
+            waiting=len(self._queue),
             paused=sum(ticket.paused for ticket, _ in list(core.live.values())),
             kept=self._room.used,
             kept_places=self._room.places,
@@ -259,13 +256,13 @@ class Engine:
                     begun, since = since, time.perf_counter()
                     self._pace.stepped(since - begun)
                     handed += self._hand_over()
-                while core.batch.reading:
+                while (row := core.reader()) is not None:
                     begun = time.perf_counter()
-                    core.read_piece()
+                    core.read_piece(row)
                     now = time.perf_counter()
                     self._pace.read(now - begun)
                     handed += self._hand_over()
-                    if not self._pace.fits(now - since):
+                    if self._inbox or not self._pace.fits(now - since):
                         break
         except BaseException as error:
             self._abandon(error)

@@ -110,6 +110,17 @@ def check_ids(ids: Sequence[int], vocab_size: int, what: str = "the prompt") -> 
     )
 
 
+def check_length(request: Request, most: int | None) -> None:
+    """Raise Refused for a prompt of more tokens than an engine accepts; None is any number."""
+    length = len(request.context.pending)
+    if most is not None and length > most:
+        raise Refused(
+            f"the prompt has {length} tokens; this engine accepts {most} (raise it with"
+            " max_prompt_tokens)",
+            "prompt_too_long",
+        )
+
+
 def check_request(
     request: Request, config: GriffinConfig, dtype: torch.dtype, what: str = "the prompt"
 ) -> None:

@@ -32,6 +32,7 @@ class Row:
     chosen:   the tokens of the answer; its state has not read the last one.
     kept:     its state while it has no slot; None if nothing was read.
     reserved: it holds a place for the state that choices without a slot will share.
+    entered:  the engine's turn in which it got the slot that it has.
     """
 
     def __init__(self, ticket: Ticket, choice: int = 0, sampler: Sampler | None = None) -> None:
@@ -43,6 +44,12 @@ class Row:
         self.chosen: list[int] = []
         self.kept: Kept | None = None
         self.reserved = False
+        self.entered = 0
+
+    @property
+    def forks(self) -> bool:
+        """Whether choices will begin from its state, for which a place has to be there."""
+        return self.sampler is None and self.ticket.n > 1
 
     @property
     def left(self) -> int:

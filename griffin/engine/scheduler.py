@@ -3,37 +3,76 @@
 from __future__ import annotations
 
 import bisect
+import heapq
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from types import MappingProxyType
 
 from griffin.engine.row import Row
 
+_NONE: Mapping[str, int] = MappingProxyType({})
+
 
 class Line:
-    """Rows that wait for a slot: higher priority first, then first come, then lower choice."""
+    """Rows that wait for a slot.
+
+    Higher priority first; of one priority the namespace that has fewest slots, of those with as
+    many the one that has waited longest since it got one; of one namespace first come, then lower
+    choice.
+    """
 
     def __init__(self) -> None:
-        self._rows: list[Row] = []
+        self._rows: dict[str, list[Row]] = {}  # by namespace, each in its order
+        self._since: dict[str, int] = {}  # the moment from which a namespace waits
+        self._moment = 0
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return sum(map(len, self._rows.values()))
 
     def __contains__(self, row: Row) -> bool:
-        return row in self._rows
+        return row in self._rows.get(row.ticket.namespace, ())
+
+    @property
+    def namespaces(self) -> Set[str]:
+        return self._rows.keys()
 
     def add(self, row: Row) -> None:
-        bisect.insort(self._rows, row, key=_order)
+        namespace = row.ticket.namespace
+        if namespace not in self._rows:
+            self._wait(namespace)
+        bisect.insort(self._rows.setdefault(namespace, []), row, key=_order)
 
     def remove(self, row: Row) -> None:
-        self._rows.remove(row)
+        namespace = row.ticket.namespace
+        self._rows[namespace].remove(row)
+        if not self._rows[namespace]:
+            del self._rows[namespace], self._since[namespace]
 
-    def next(self, fits: Callable[[Row], bool]) -> Row | None:
+    def order(self, held: Mapping[str, int]) -> Iterator[Row]:
+        """Iterate over the rows, next ones first. held: how many slots each namespace has."""
+
+        def place(row: Row) -> tuple[int, ...]:
+            namespace = row.ticket.namespace
+            own = _order(row)
+            return own[0], held.get(namespace, 0), self._since[namespace], *own[1:]
+
+        if len(self._rows) == 1:
+            return iter(*self._rows.values())
+        return heapq.merge(*self._rows.values(), key=place)
+
+    def next(self, fits: Callable[[Row], bool], held: Mapping[str, int] = _NONE) -> Row | None:
         """Take out the first row that fits, None if none does."""
-        for place, row in enumerate(self._rows):
-            if fits(row):
-                return self._rows.pop(place)
-        return None
+        row = next(filter(fits, self.order(held)), None)
+        if row is not None:
+            self.remove(row)
+            if row.ticket.namespace in self._rows:
+                self._wait(row.ticket.namespace)
+        return row
+
+    def _wait(self, namespace: str) -> None:
+        self._moment += 1
+        self._since[namespace] = self._moment
 
 
 def _order(row: Row) -> tuple[int, int, int]:
@@ -65,6 +104,31 @@ class Room:
         with self._lock:
             assert places <= self._used, "more places were freed than were taken"
             self._used -= places
+
+    def has(self, places: int) -> bool:
+        """Return whether so many places are free."""
+        return self._used + places <= self.places
+
+    def fits(self, row: Row) -> bool:
+        """Return whether a row may take a slot; one that forks gets a place for who finds none."""
+        if row.forks:
+            row.reserved = row.kept is not None or self.reserve()
+            return row.reserved
+        return True
+
+    def drop(self, row: Row, keep_place: bool = False) -> None:
+        """Let go of a row's state outside the slots; the last to use it gives its place back."""
+        if row.kept is not None:
+            row.kept.users -= 1
+            if row.kept.users == 0 and not keep_place:
+                self.free()
+            row.kept = None
+
+    def unreserve(self, row: Row) -> None:
+        """Give back the place that a row holds for others, if it does."""
+        if row.reserved:
+            row.reserved = False
+            self.free()
 
     def reset(self) -> None:
         """Give every place back."""
@@ -98,13 +162,18 @@ class Pace:
         return since + self._piece + self._step <= self.stall_seconds
 
 
-def next_reader(rows: Sequence[Row], turn: int) -> Row:
-    """Return whose prompt is read on: highest priority; in turns the oldest and the shortest.
+def next_reader(
+    rows: Sequence[Row], turn: int, owed: Callable[[str], float] = lambda namespace: 0.0
+) -> Row:
+    """Return whose prompt is read on.
 
-    So a short prompt need not wait for a long one, nor the long one forever.
+    Highest priority; the namespace that owes least to others; in turns its oldest prompt and its
+    shortest. So a short prompt need not wait for a long one, nor the long one forever.
     """
     highest = max(row.ticket.priority for row in rows)
     rows = [row for row in rows if row.ticket.priority == highest]
+    least = min(owed(row.ticket.namespace) for row in rows)
+    rows = [row for row in rows if owed(row.ticket.namespace) == least]
     oldest = min(rows, key=lambda row: row.ticket.number)
     return oldest if turn % 2 else min(rows, key=lambda row: (row.left, row.ticket.number))
 

@@ -62,25 +62,27 @@ class Grammars:
         """
         with self._lock:
             found = self._compiled.get(grammar)
-            if found is None:
-                found = CompiledGrammar(self._matcher(grammar), self.tokenizer.vocab_size)
-                self._compiled[grammar] = found
-                if len(self._compiled) > self._kept:
-                    self._compiled.popitem(last=False)
+            if found is None and self._tokens is None:
+                self._tokens = prepare(self.tokenizer)
+        if found is None:  # beside others: one that takes long keeps nobody waiting
+            found = CompiledGrammar(self._matcher(grammar), self.tokenizer.vocab_size)
+        with self._lock:
+            found = self._compiled.setdefault(grammar, found)
             self._compiled.move_to_end(grammar)
+            if len(self._compiled) > self._kept:
+                self._compiled.popitem(last=False)
             return found
 
     def _matcher(self, grammar: Grammar) -> LLMatcher:
-        llguidance = _library()
-        if self._tokens is None:
-            self._tokens = prepare(self.tokenizer)
+        llguidance, tokens = _library(), self._tokens
+        assert tokens is not None
         source = grammar.text
         if grammar.kind == "regex":
             source = llguidance.LLMatcher.grammar_from_regex(source)
         elif grammar.kind == "json":
             source = llguidance.LLMatcher.grammar_from_json_schema(source)
         limits: LLParserLimits = llguidance.LLParserLimits(**_LIMITS)
-        matcher = llguidance.LLMatcher(self._tokens, source, log_level=0, limits=limits)
+        matcher = llguidance.LLMatcher(tokens, source, log_level=0, limits=limits)
         if error := matcher.get_error():
             raise ValueError(f"{grammar.name} cannot be used: {brief(error)}")
         begun = int.from_bytes(matcher.compute_bitmask(), "little")

@@ -68,7 +68,7 @@ async def answer(
     headers: of the answer, beside the one that tells where it went on from. Returns None where the
     answer was streamed. Raises ApiError for what failed before a stream began.
     """
-    run = service.start(exchange, jobs, keep_state=thread.keeps)
+    run = await service.start(exchange, jobs, keep_state=thread.keeps)
     clock = Clock()
     shown = [Shown(service.llm.tokenizer, job, writer) for job in jobs for writer in job.writers]
     try:

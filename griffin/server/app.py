@@ -17,6 +17,7 @@ from griffin.server.http.static import read_page
 from griffin.server.logs import where
 from griffin.server.protocol.operation import Operation
 from griffin.server.service import Handler, Service, log
+from griffin.server.workers import asking
 
 _HEADERS = Case(431, "invalid_request_error", "request_too_large", False)
 
@@ -141,6 +142,7 @@ class App:
             )
         if not route.public:
             exchange.namespace = service.keys.namespace(exchange.headers.get("authorization"))
+            asking.set(exchange.holder)
         exchange.params = match.groupdict()
         return route
 

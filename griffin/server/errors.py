@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from griffin.text.vocabulary import TextTooLong
+
 
 class Case(NamedTuple):
     """A kind of failure. retry: False sends `x-should-retry: false`; None says nothing."""
@@ -163,6 +165,8 @@ def of_value_error(error: ValueError, param: str | None = None) -> ApiError:
     its own param.
     """
     text = str(error)
+    if isinstance(error, TextTooLong):
+        return ApiError(TOO_LONG, f"{text} (raise it with --max-prompt-tokens)", param)
     found = _PATH.match(text)
     return ApiError(INVALID, text, found.group() if found else param)
 

@@ -65,7 +65,7 @@ async def read_into(
             service.llm.tokenizer,
             range(1),
         )
-        run = service.start(exchange, [job], keep_state=True)
+        run = await service.start(exchange, [job], keep_state=True)
         try:
             shown = [Shown(service.llm.tokenizer, job, writer) for writer in job.writers]
             await collect(service, exchange, run, Clock(), shown)

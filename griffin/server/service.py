@@ -8,13 +8,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import torch
 
 from griffin.engine import Engine, Refused
+from griffin.engine.shares import Queue
 from griffin.llm import LLM
 from griffin.server import errors
 from griffin.server import protocol as p
@@ -29,6 +29,7 @@ from griffin.server.http.keys import Keys
 from griffin.server.limits import Limits
 from griffin.server.metrics import Metrics
 from griffin.server.settings import Settings
+from griffin.server.workers import Workers
 from griffin.sessions import Fingerprint, Store
 
 T = TypeVar("T")
@@ -65,6 +66,7 @@ class Service:
         self.fingerprint = fingerprint
         self.version = version
         self.limits = limits or Limits(vocab_size=llm.tokenizer.vocab_size)
+        llm.tokenizer.most_ids = self.limits.max_prompt_tokens
         self.keys = keys or Keys()
         self.hosts = hosts or Hosts()
         self.settings = settings or Settings()
@@ -80,11 +82,12 @@ class Service:
         self.peers: Peers | None = None  # those of them that it can ask
         self.holding = Holding()
         self._running: Counter[str] = Counter()
-        self._pool = ThreadPoolExecutor(2, thread_name_prefix="griffin-text")
-        self._grammars = ThreadPoolExecutor(1, thread_name_prefix="griffin-grammar")
-        self._disk = ThreadPoolExecutor(4, thread_name_prefix="griffin-disk")
-        self._scorer = ThreadPoolExecutor(1, thread_name_prefix="griffin-score")
-        self._scoring = 0
+        # Of each, a namespace leaves one to the others.
+        self._texts = Workers("text", 3)
+        self._grammars = Workers("grammar", 2)
+        self._disk = Workers("disk", 5)
+        self._scorer = Workers("score", 2)
+        self._measured = Queue(engine.max_waiting)
 
     def open(self) -> None:
         """Begin to work, on the running loop."""
@@ -96,8 +99,8 @@ class Service:
         self.draining = True
         self.abort("the server stopped")
         await asyncio.get_running_loop().run_in_executor(None, self.engine.close)
-        for pool in (self._pool, self._grammars, self._disk, self._scorer):
-            pool.shutdown(wait=True)
+        for workers in (self._texts, self._grammars, self._disk, self._scorer):
+            workers.shutdown()
 
     @cached_property
     def parameters(self) -> int:
@@ -141,15 +144,15 @@ class Service:
         """Do some work on text: on the loop if its size is small, else beside it."""
         if size <= _SMALL:
             return do()
-        return await asyncio.get_running_loop().run_in_executor(self._pool, do)
+        return await asyncio.wrap_future(self._texts.submit(do))
 
     async def compile(self, do: Callable[[], T]) -> T:
-        """Prepare a grammar, beside the loop and beside the texts. One at a time; others wait.
+        """Prepare a grammar, beside the loop and beside the texts. One of a key at a time.
 
         If a request is cancelled while it waits, that costs nothing. Work that has begun goes on to
-        its end, and the others wait.
+        its end, and others of the same key wait.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._grammars, do)
+        return await asyncio.wrap_future(self._grammars.submit(do))
 
     async def disk(self, do: Callable[[], T], undo: Callable[[T], object] | None = None) -> T:
         """Do something that waits for the disk, beside the loop, even if the client leaves.
@@ -165,27 +168,33 @@ class Service:
             raise
 
     async def score(self, exchange: Exchange, do: Callable[[threading.Event], T]) -> T:
-        """Do a pass of the model beside the engine; others wait. `do` gets the word to stop."""
+        """Do a pass of the model beside the engine, one of a key at a time.
+
+        `do` gets the word to stop: when the client leaves, or the request's time is over.
+        """
         self.check_ready()
-        if self._scoring > self.engine.max_waiting:
+        namespace = exchange.namespace
+        self._count(namespace)
+        if not self._measured.enter(namespace, 1):
+            self._uncount(namespace)
             raise ApiError(
                 errors.QUEUE_FULL,
-                f"{self._scoring} prompts wait to be measured; come back later",
+                f"{len(self._measured)} prompts wait to be measured; come back later",
                 retry_after=1.0,
             )
         stop = threading.Event()
         exchange.on_gone(stop.set)
-        self._scoring += 1
         try:
-            async with asyncio.timeout(self.settings.deadline_seconds):
-                return await asyncio.get_running_loop().run_in_executor(self._scorer, do, stop)
+            async with asyncio.timeout(self.seconds_left(exchange)):
+                return await asyncio.wrap_future(self._scorer.submit(lambda: do(stop)))
         except TimeoutError:
             raise ApiError(
                 errors.TIMEOUT, "the prompt was not measured in time", retry=False
             ) from None
         finally:
             stop.set()
-            self._scoring -= 1
+            self._measured.leave(namespace)
+            self._uncount(namespace)
 
     def check_model(self, asked: str | None) -> str:
         """Return the model's name; ApiError (404) if another was asked for."""
@@ -222,40 +231,61 @@ class Service:
             raise ApiError(errors.TIMEOUT, "the request waited for its whole time", retry_after=2.0)
         return left
 
-    def start(self, exchange: Exchange, jobs: Sequence[Job], *, keep_state: bool = False) -> Run:
+    async def start(
+        self, exchange: Exchange, jobs: Sequence[Job], *, keep_state: bool = False
+    ) -> Run:
         """Give prompts to the engine, or raise ApiError; the run ends when the client goes away.
 
         Call `finish` when it is over.
         """
         self.check_ready()
         exchange.check_here()
-        running, most = self._running[exchange.namespace], self.settings.max_requests_per_key
-        if running >= most:
+        run = Run(self.bridge, jobs)
+        submit = partial(
+            run.submit,
+            namespace=exchange.namespace,
+            deadline=self.seconds_left(exchange),
+            keep_state=keep_state,
+        )
+        self._count(exchange.namespace)
+        try:
+            # A long prompt is checked id by id.
+            await self.think(sum(len(job.request.context.pending) for job in jobs), submit)
+            exchange.check_here()
+        except BaseException as error:
+            run.close()
+            self._uncount(exchange.namespace)
+            if isinstance(error, Refused):
+                retry_after = 1.0 if error.retry else None
+                raise errors.of_code(error.code, str(error), retry_after=retry_after) from None
+            raise
+        exchange.on_gone(run.cancel)
+        return run
+
+    def _count(self, namespace: str) -> None:
+        """Count a request that generates or measures; ApiError (429) if its key has enough.
+
+        That is never more than the engine has slots and places in its queue.
+        """
+        running = self._running[namespace]
+        there = self.engine.stats().slots + self.engine.max_waiting
+        if running >= (most := min(self.settings.max_requests_per_key, there)):
             raise ApiError(
                 errors.TOO_MANY,
                 f"{running} requests of this key are under way; {most} may",
                 retry_after=1.0,
             )
-        run = Run(self.bridge, jobs)
-        try:
-            run.submit(
-                namespace=exchange.namespace,
-                deadline=self.seconds_left(exchange),
-                keep_state=keep_state,
-            )
-        except Refused as refused:
-            retry_after = 1.0 if refused.retry else None
-            raise errors.of_code(refused.code, str(refused), retry_after=retry_after) from None
-        self._running[exchange.namespace] += 1
-        exchange.on_gone(run.cancel)
-        return run
+        self._running[namespace] += 1
+
+    def _uncount(self, namespace: str) -> None:
+        self._running[namespace] -= 1
+        if not self._running[namespace]:
+            del self._running[namespace]
 
     def finish(self, exchange: Exchange, run: Run, source: str = "") -> None:
         """Count a run that is over. source: where it went on from; "" if it made no answers."""
         run.close()
-        self._running[exchange.namespace] -= 1
-        if not self._running[exchange.namespace]:
-            del self._running[exchange.namespace]
+        self._uncount(exchange.namespace)
         prompt = sum(ticket.prompt_tokens for ticket in run.tickets)
         cached = sum(ticket.cached_tokens or 0 for ticket in run.tickets)
         generated = sum(len(writer.events) for writer in run.writers)

@@ -23,6 +23,7 @@ class Tokenizer:
                     absent.
     control_ids: the ids that text from a user can never become. chat_template: the checkpoint's
                  Jinja source.
+    most_ids: a text that becomes more ids is refused before these are made; None refuses none.
     (One exception: `unk_id`, in a vocabulary without byte pieces, is what unknown characters
     become.)
     """
@@ -31,12 +32,13 @@ class Tokenizer:
         self,
         path: Path,
         vocabulary: Vocabulary,
-        encode_text: Callable[[str], list[int]],
+        encode_text: Callable[..., list[int]],
         special: SpecialTokens,
     ) -> None:
         self.path = path
         self.vocabulary = vocabulary
         self.chat_template = special.chat_template
+        self.most_ids: int | None = None
         self._encode_text = encode_text
         ids: dict[str, int | None] = {}
         for role in ROLES:
@@ -122,7 +124,8 @@ class Tokenizer:
         bos: put BOS first, exactly once.
         allow_control: let names such as "<end_of_turn>" in the text become their control tokens;
                        only for text you wrote yourself. Without it they are ordinary text.
-        Raises ValueError for text that is not Unicode (lone surrogates).
+        Raises ValueError for text that is not Unicode (lone surrogates), TextTooLong for more ids
+        than `most_ids`.
         """
         try:
             text.encode("utf-8")
@@ -138,15 +141,19 @@ class Tokenizer:
                 if index % 2:  # the split's captured separators
                     ids.append(self.vocabulary.control[part])
                 elif part:
-                    ids += self._encode_text(part)
+                    ids += self._text_ids(part)
         else:
-            ids = self._encode_text(text)
+            ids = self._text_ids(text)
         if not bos:
             return ids
         first = 0
         while first < len(ids) and ids[first] == self.bos_id:
             first += 1
         return [self.bos_id, *ids[first:]]
+
+    def _text_ids(self, text: str) -> list[int]:
+        most = {} if self.most_ids is None else {"most": self.most_ids}
+        return self._encode_text(text, **most)
 
     @cached_property
     def control_pattern(self) -> re.Pattern[str]:

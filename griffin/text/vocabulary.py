@@ -65,3 +65,13 @@ class Vocabulary:
             kind = b"-" if piece is None else b"c" if id in self.control_ids else b"t"
             hasher.update(kind + len(meaning).to_bytes(4, "little") + meaning)
         return hasher.hexdigest()
+
+
+class TextTooLong(ValueError):
+    """A text of more tokens than are taken."""
+
+
+def check_count(count: int, most: int | None) -> None:
+    """Raise TextTooLong for more tokens than are taken. most: None is any number."""
+    if most is not None and count > most:
+        raise TextTooLong(f"the text has {count} tokens; at most {most} are taken")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 from griffin.server import protocol as p
-from griffin.server.errors import BAD_MEDIA, INVALID, NOT_READY, SLOW_BODY, ApiError
+from griffin.server.errors import BAD_MEDIA, INVALID, NOT_READY, SLOW_BODY, TOO_MANY, ApiError
 from griffin.server.http.asgi import Gone, Receive
 from griffin.server.limits import Limits
 
@@ -14,15 +15,32 @@ _CLOSE = {"connection": "close"}  # what is left of the body will not be read
 
 
 class Budget:
-    """Bytes of bodies that may be held at a time, each until its request is answered."""
+    """Bytes of bodies that may be held at a time, each until its request is answered.
+
+    A holder (a key, or an address where there are no keys) may have as much as it leaves free: half
+    of all if it is alone, a third each of two. So there is always room for one more.
+    """
 
     def __init__(self, most: int) -> None:
         self.most = most
         self.held = 0
+        self._by: Counter[str] = Counter()
 
-    def take(self, count: int) -> None:
-        """Count some bytes, or raise ApiError (503, worth another try)."""
-        if self.held + count > self.most:
+    def take(self, count: int, holder: str = "") -> None:
+        """Count some bytes, or raise ApiError (429 or 503, worth another try).
+
+        holder: who has them; "" may have all of it.
+        """
+        left = self.most - self.held - count
+        if holder and self._by[holder] + count > left:
+            raise ApiError(
+                TOO_MANY,
+                f"the bodies that you have under way hold {self._by[holder]} bytes, which leaves no"
+                f" room for {count} more beside those of others; send fewer at once",
+                retry_after=1.0,
+                headers=_CLOSE,
+            )
+        if left < 0:
             raise ApiError(
                 NOT_READY,
                 "too many large bodies are under way; try again",
@@ -30,9 +48,14 @@ class Budget:
                 headers=_CLOSE,
             )
         self.held += count
+        self._by[holder] += count
 
-    def give(self, count: int) -> None:
+    def give(self, count: int, holder: str = "") -> None:
+        """Give bytes back."""
         self.held -= count
+        self._by[holder] -= count
+        if not self._by[holder]:
+            del self._by[holder]
 
 
 async def read_body(

@@ -77,6 +77,12 @@ class Exchange:
             raise ApiError(INVALID, f"the query has more than {_MOST_VALUES} values; send fewer")
         return dict(parse_qsl(text, keep_blank_values=True))
 
+    @property
+    def holder(self) -> str:
+        """Who has what this request holds: its key, or the address it came from; "" for neither."""
+        client = self.scope.get("client")
+        return self.namespace or (f"at {client[0]}" if client else "")
+
     async def body(self, limits: Limits, budget: Budget, seconds: float) -> bytes:
         """Read the body, and from then on watch for the client going away.
 
@@ -84,7 +90,7 @@ class Exchange:
         """
 
         def take(count: int) -> None:
-            budget.take(count)
+            budget.take(count, self.holder)
             self._held += count
 
         self._budget = budget
@@ -141,7 +147,7 @@ class Exchange:
         if self._watcher is not None:
             self._watcher.cancel()
         if self._budget is not None:
-            self._budget.give(self._held)
+            self._budget.give(self._held, self.holder)
             self._held = 0
 
     async def _begin(self, status: int, headers: dict[str, str]) -> None:

@@ -19,10 +19,10 @@ from griffin.server.protocol.shape import extras, shape_of
 B = TypeVar("B", bound=msgspec.Struct)
 
 _decode = msgspec.json.Decoder().decode
-_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _SHOWN = 40
 _MOST_DIGITS = 4300  # of a whole number; Python, too, reads no longer one
 _MOST_LEVELS = 500
+_AT_ONCE = 4096  # brackets
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
@@ -95,7 +95,7 @@ def _json(body: bytes, kind: type[msgspec.Struct], limits: Limits) -> Any:
         raise ApiError(INVALID, "the body is empty; send a JSON object")
     cap = limits.max_json_values
     # First as if strings were not there: cheap, and enough for all but huge bodies.
-    if _values(body) > cap and (_strings(body) > cap or _values(_STRINGS.sub(b"", body)) > cap):
+    if _values(body) > cap and (_strings(body) > cap or _values(_without_strings(body)) > cap):
         raise ApiError(
             TOO_LARGE,
             f"the body holds more than {cap} JSON values (lists and objects count four times); send"
@@ -103,7 +103,7 @@ def _json(body: bytes, kind: type[msgspec.Struct], limits: Limits) -> Any:
         )
     # Readers of JSON take as many levels as their stack does, each version of each its own number.
     deep = body.count(b"[") + body.count(b"{") > _MOST_LEVELS
-    if deep and _levels(_STRINGS.sub(b"", body)) > _MOST_LEVELS:
+    if deep and _levels(_without_strings(body)) > _MOST_LEVELS:
         raise ApiError(INVALID, f"the body's JSON has more than {_MOST_LEVELS} levels")
     try:
         return _decode(body)
@@ -156,9 +156,21 @@ def _values(body: bytes) -> int:
     return body.count(b",") + 4 * (body.count(b"[") + body.count(b"{"))
 
 
+def _without_strings(body: bytes) -> bytes:
+    """Return a body's JSON without its strings. In few, short calls: each keeps others waiting."""
+    plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return b"".join(plain.split(b'"')[::2])
+
+
 def _levels(body: bytes) -> int:
     """Return how deep lists and objects lie in each other; of a body without its strings."""
-    return max(accumulate(map(_STEPS.__getitem__, body.translate(None, _NO_BRACKETS))), default=0)
+    brackets = body.translate(None, _NO_BRACKETS)
+    level = most = 0
+    for start in range(0, len(brackets), _AT_ONCE):
+        steps = map(_STEPS.__getitem__, brackets[start : start + _AT_ONCE])
+        levels = list(accumulate(steps, initial=level))
+        level, most = levels[-1], max(most, *levels)
+    return most
 
 
 def _strings(body: bytes) -> int:

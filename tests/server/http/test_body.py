@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from griffin.server.errors import ApiError
 from griffin.server.http.body import Budget
-from tests.support.live_server import ALICE, CHAT, as_, endless, received
+from griffin.server.http.keys import Keys
+from griffin.server.settings import Settings
+from tests.support.live_server import ALICE, BOB, CHAT, as_, endless, received, serving
+from tests.support.waiting import until
 
 
 @pytest.mark.parametrize(
@@ -59,6 +64,57 @@ def test_bodies_together_are_bounded():
     assert caught.value.status == 503
     budget.give(80)
     budget.take(100)
+
+
+def test_nobody_holds_what_others_need():
+    """A holder may have as much as it leaves free, so there is always room for one more."""
+    budget = Budget(100)
+    budget.take(50, "a")
+    with pytest.raises(ApiError) as caught:
+        budget.take(1, "a")
+    assert caught.value.status == 429 and caught.value.headers["retry-after"] == "1"
+    budget.take(25, "b")
+    with pytest.raises(ApiError):
+        budget.take(1, "b")
+    budget.take(12, "c")
+    budget.give(50, "a")
+    budget.take(18, "b")
+    assert budget.held == 55
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(1, 300)), max_size=60))
+def test_whoever_comes_finds_room(moves):
+    budget, held = Budget(1000), dict.fromkeys("abcd", 0)
+    for holder, count in moves:
+        try:
+            budget.take(count, holder)
+            held[holder] += count
+        except ApiError:
+            budget.give(held[holder], holder)
+            held[holder] = 0
+        assert budget.held == sum(held.values()) < 1000
+        least = (1000 - budget.held) // 2
+        assert least >= 1000 // 2**5 - 4 or len([h for h in held.values() if h]) == 4
+        budget.take(least, "new")
+        budget.give(least, "new")
+
+
+def test_bodies_that_never_end_hold_a_share_of_the_budget(llm):
+    """Those of one key leave room for those of another."""
+    settings = Settings(max_buffered_bytes=4 << 20)
+    with serving(llm, keys=Keys([ALICE, BOB]), settings=settings) as live:
+        head = (
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type:"
+            f" application/json\r\nauthorization: Bearer {ALICE}\r\ncontent-length: 1000000\r\n\r\n"
+        ).encode()
+        slow = [live.raw(head + b"{" + b" " * 999_000) for _ in range(5)]
+        until(lambda: live.service.budget.held >= 1_900_000)
+        with as_(live, BOB) as http:
+            assert http.post("/tokenize", json={"prompt": "x" * 900_000}).status_code == 200
+            assert http.post("/v1/chat/completions", json=CHAT).status_code == 200
+        for sock in slow:
+            sock.close()
+        assert live.idle() and live.service.budget.held == 0
 
 
 def test_a_body_is_held_until_its_answer_is_over(live, llm):

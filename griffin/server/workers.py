@@ -1,0 +1,85 @@
+"""Threads that work beside the event loop, shared fairly by those who ask."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+# The namespace whose request a task of the event loop answers.
+asking: ContextVar[str] = ContextVar("asking", default="")
+
+_Work = tuple["Future[Any]", Callable[[], Any]]
+
+
+class Workers:
+    """Some threads. Each namespace has a line of its own, and they take turns.
+
+    threads: a namespace that has one already leaves the last free one to the others, so who has
+             none waits for nobody's long work but that of others who have one each.
+    """
+
+    def __init__(self, name: str, threads: int) -> None:
+        assert threads > 1, "one thread cannot be shared"
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=f"griffin-{name}")
+        self._free = threads
+        self._lines: dict[str, deque[_Work]] = {}  # whose turn is next comes first
+        self._busy: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def submit(self, do: Callable[[], T], namespace: str | None = None) -> Future[T]:
+        """Have something done when its turn comes. namespace: of who asks, the task's if None."""
+        namespace = asking.get() if namespace is None else namespace
+        future: Future[T] = Future()
+        with self._lock:
+            line = (work for work in self._lines.get(namespace, ()) if not work[0].cancelled())
+            self._lines[namespace] = deque((*line, (future, do)))
+            self._begin()
+        return future
+
+    def shutdown(self, wait: bool = True) -> None:
+        """Do nothing more; what waits is cancelled. wait: for what has begun to end."""
+        with self._lock:
+            for line in self._lines.values():
+                for future, _ in line:
+                    future.cancel()
+            self._lines.clear()
+        self._threads.shutdown(wait=wait)
+
+    def _begin(self) -> None:
+        """Begin what may begin now."""
+        while self._free:
+            may = (name for name in self._lines if not self._busy[name] or self._free > 1)
+            if (namespace := next(may, None)) is None:
+                return
+            line = self._lines.pop(namespace)
+            future, do = line.popleft()
+            if line:  # at the end of those that wait
+                self._lines[namespace] = line
+            if future.set_running_or_notify_cancel():
+                self._free -= 1
+                self._busy[namespace] += 1
+                self._threads.submit(self._work, namespace, future, do)
+
+    def _work(self, namespace: str, future: Future[Any], do: Callable[[], Any]) -> None:
+        try:
+            result = do()
+        except BaseException as error:
+            self._end(namespace)
+            future.set_exception(error)
+        else:
+            self._end(namespace)
+            future.set_result(result)
+
+    def _end(self, namespace: str) -> None:
+        with self._lock:
+            self._free += 1
+            self._busy[namespace] -= 1
+            if not self._busy[namespace]:
+                del self._busy[namespace]
+            self._begin()
