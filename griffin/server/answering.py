@@ -68,6 +68,9 @@ async def answer(
     headers: of the answer, beside the one that tells where it went on from. Returns None where the
     answer was streamed. Raises ApiError for what failed before a stream began.
     """
+    tokens, wanted = _scores(jobs)
+    if not streamed and tokens:
+        service.check_scores(tokens, wanted, "max_tokens")
     run = await service.start(exchange, jobs, keep_state=thread.keeps)
     clock = Clock()
     shown = [Shown(service.llm.tokenizer, job, writer) for job in jobs for writer in job.writers]
@@ -76,7 +79,10 @@ async def answer(
             answers = await collect(service, exchange, run, clock, shown)
             told = Told(service, run, clock, thread)
             await thread.keep(run, renderer.record(answers, told))
-            return Reply(renderer.whole(answers, told), {**headers, **state_header(run)})
+            # Beside the loop, where there is much to write.
+            size = tokens and sum(len(writer.events) for writer in run.writers) * (1 + wanted)
+            body = await service.think(size, lambda: renderer.whole(answers, told))
+            return Reply(body, {**headers, **state_header(run)})
 
         async def end() -> bytes:
             told = Told(service, run, clock, thread)
@@ -99,6 +105,13 @@ async def answer(
     finally:
         service.finish(exchange, run, source(run))
         await thread.rescue(run)
+
+
+def _scores(jobs: Sequence[Job]) -> tuple[int, int]:
+    """Return how many tokens with log-probabilities answers may have, and alternatives of each."""
+    wanted = [(len(one.writers), one.request.params) for one in jobs]
+    tokens = sum(n * params.max_tokens for n, params in wanted if params.logprobs is not None)
+    return tokens, max((params.logprobs or 0 for _, params in wanted), default=0)
 
 
 def job(

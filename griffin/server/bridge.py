@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from griffin.answer import Piece, Writer
@@ -162,6 +162,9 @@ class Run:
         writer = self.jobs[number].writers[event.choice]
         try:
             piece = writer.take(event)
+            if isinstance(event, Event) and event.alternatives and writer.events:
+                # They are on their way; here they would be kept until the answer ends.
+                writer.events[-1] = replace(writer.events[-1], alternatives=())
         except Exception as error:  # of this answer alone: it ends, and its client is told
             writer.ended = True
             end = End(event.index, event.choice, "error", error)

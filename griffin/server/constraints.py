@@ -10,8 +10,11 @@ from typing import TypeVar
 
 from griffin.grammar import CompiledGrammar, Grammar, json_source, quoted
 from griffin.server import errors
+from griffin.server import protocol as p
 from griffin.server.errors import ApiError
+from griffin.server.limits import Limits
 from griffin.server.protocol import JsonFormat, Tool, ToolChoice
+from griffin.server.protocol.bounds import check_most
 from griffin.server.protocol.tools import check_choice
 from griffin.server.service import Service
 from griffin.server.tool_text import CLOSE, NEXT, OPEN, head
@@ -85,12 +88,23 @@ async def constrain(service: Service, form: Form) -> CompiledGrammar | None:
     """
     if form.answer is None and not form.tools and not form.silent:
         return None
+    check_size(form, service.limits)
     try:
         async with asyncio.timeout(_COMPILE_SECONDS):
             return await service.compile(lambda: compile_form(service, form))
     except TimeoutError:
         message = f"{form.param} and tools were not prepared in time; others wait for theirs"
         raise ApiError(errors.TIMEOUT, message, retry_after=2.0) from None
+
+
+def check_size(form: Form, limits: Limits) -> None:
+    """Raise ApiError for schemas that are long together; nothing is compiled for that."""
+    schemas = [tool.parameters for tool in form.tools]
+    if form.answer is not None and form.answer.schema is not None:
+        schemas.append(form.answer.schema)
+    size = sum(len(p.encode(schema)) for schema in schemas)
+    param = "tools" if form.tools else form.param
+    check_most(size, f"the schemas have {size} bytes", limits, "max_grammar_bytes", param)
 
 
 def compile_form(service: Service, form: Form) -> CompiledGrammar:

@@ -41,10 +41,18 @@ class Limits:
     max_stop_chars: int = option(256, "Characters of a stop string.")
     max_stop_ids: int = option(64, "Entries of `stop_token_ids`.")
     max_logprobs: int = option(20, "Alternatives beside each token.")
+    max_scores: int = option(
+        1 << 20,
+        "Log-probabilities of a request: tokens (of answers at their longest and of echoed prompts)"
+        " times one and the alternatives of each.",
+    )
     max_logit_bias: int = option(1024, "Entries of `logit_bias`.")
     max_tools: int = option(128, "Functions offered to the model.")
     max_schema_bytes: int = option(1 << 16, "Bytes of one JSON schema.")
     max_schema_depth: int = option(32, "Levels of one JSON schema.")
+    max_grammar_bytes: int = option(
+        1 << 18, "Bytes of all JSON schemas of a request together, of tools and of its format."
+    )
     vocab_size: int = 1 << 31
 
     def __post_init__(self) -> None:

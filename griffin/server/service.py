@@ -28,6 +28,7 @@ from griffin.server.http.hosts import Hosts
 from griffin.server.http.keys import Keys
 from griffin.server.limits import Limits
 from griffin.server.metrics import Metrics
+from griffin.server.protocol.bounds import check_most
 from griffin.server.settings import Settings
 from griffin.server.workers import Workers
 from griffin.sessions import Fingerprint, Store
@@ -211,6 +212,14 @@ class Service:
                 param,
             )
 
+    def check_scores(self, tokens: int, alternatives: int, param: str) -> None:
+        """Raise ApiError for more log-probabilities, all of one request, than are kept for one."""
+        count = tokens * (1 + alternatives)
+        what = (
+            f"{tokens} tokens with {alternatives} alternatives each are {count} log-probabilities"
+        )
+        check_most(count, what, self.limits, "max_scores", param)
+
     def text_ids(self, prompt: str | tuple[int, ...], param: str = "prompt") -> tuple[int, ...]:
         """Return a text's ids, BOS first, or ids as they are; ApiError for what is no text."""
         if not isinstance(prompt, str):
@@ -263,13 +272,9 @@ class Service:
         return run
 
     def _count(self, namespace: str) -> None:
-        """Count a request that generates or measures; ApiError (429) if its key has enough.
-
-        That is never more than the engine has slots and places in its queue.
-        """
-        running = self._running[namespace]
-        there = self.engine.stats().slots + self.engine.max_waiting
-        if running >= (most := min(self.settings.max_requests_per_key, there)):
+        """Count a request that generates or measures; ApiError (429) if its key has enough."""
+        running, most = self._running[namespace], self.settings.max_requests_per_key
+        if running >= most:
             raise ApiError(
                 errors.TOO_MANY,
                 f"{running} requests of this key are under way; {most} may",

@@ -30,7 +30,10 @@ class Settings:
     max_header_bytes: int = option(32 << 10, "Bytes of one request's headers.")
     max_buffered_bytes: int = option(256 << 20, "Bytes of all bodies together.")
     max_connections: int = option(1024, "Connections at a time.")
-    max_requests_per_key: int = option(256, "Requests of one key that generate at a time.")
+    max_requests_per_key: int = option(
+        256,
+        "Requests of one key that generate or measure at a time; the queue has fewer places.",
+    )
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -17,6 +17,7 @@ from griffin.server.http.body import Budget, read_body
 from griffin.server.limits import Limits
 
 _MOST_VALUES = 32  # of a query
+_PIECE = 1 << 18  # bytes that are sent at once
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,10 @@ class Exchange:
             "cache-control": "no-store",
         }
         await self._begin(reply.status, headers | self.extra | reply.headers)
-        await self._put({"type": "http.response.body", "body": reply.body})
+        *first, last = _pieces(reply.body)
+        for piece in first:
+            await self._put({"type": "http.response.body", "body": piece, "more_body": True})
+        await self._put({"type": "http.response.body", "body": last})
 
     async def answer_plain(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """Send an answer whose headers are settled already."""
@@ -136,7 +140,8 @@ class Exchange:
 
     async def write(self, data: bytes) -> None:
         """Send some of the stream; Gone if the client does not take it in time."""
-        await self._put({"type": "http.response.body", "body": data, "more_body": True})
+        for piece in _pieces(data):
+            await self._put({"type": "http.response.body", "body": piece, "more_body": True})
 
     async def end_stream(self) -> None:
         """End the stream."""
@@ -180,3 +185,10 @@ class Exchange:
         calls, self._on_gone = self._on_gone, []
         for call in calls:
             call()
+
+
+def _pieces(data: bytes) -> list[bytes]:
+    """Cut what is sent: others get their turn between two pieces, and a buffer holds only one."""
+    if len(data) <= _PIECE:
+        return [data]
+    return [data[start : start + _PIECE] for start in range(0, len(data), _PIECE)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,9 @@ from griffin.server.endpoints.completions.body import CompletionRequest, parse_c
 from griffin.server.endpoints.completions.reply import (
     CompletionAnswer,
     CompletionChunks,
+    WrittenLogprobs,
     completion,
+    write_logprobs,
 )
 from griffin.server.endpoints.completions.scoring import score_prompt
 from griffin.server.errors import UNSUPPORTED, ApiError
@@ -30,11 +32,12 @@ from griffin.text import StreamDetokenizer
 
 @dataclass(frozen=True)
 class _Prompt:
-    """A prompt's ids, its text and, if they are shown, its tokens."""
+    """A prompt's ids, its text and, if they are shown, its tokens: in pieces, and as events."""
 
     ids: Sequence[int]
-    text: str
-    tokens: list[p.Scored] | None
+    text: str = ""
+    tokens: Sequence[WrittenLogprobs] = ()
+    events: Sequence[bytes] = ()
 
 
 async def completions(service: Service, exchange: Exchange) -> Reply | None:
@@ -60,9 +63,10 @@ async def completions(service: Service, exchange: Exchange) -> Reply | None:
     for context in contexts:  # before a prompt is measured
         job(service, context, asked.sampling)
     grammar = await constrain(service, Form(answer=asked.format))
-    prompts = [await _prompt(service, exchange, asked, n, ids) for n, ids in enumerate(all_ids)]
+    _check_scores(service, asked, all_ids)
+    prompts = await _prompts(service, exchange, asked, head, all_ids)
     if asked.max_tokens == 0:
-        return await _measured(exchange, asked, head, prompts, ignored)
+        return await _measured(service, exchange, asked, head, prompts, ignored)
     jobs = [
         job(
             service,
@@ -71,7 +75,7 @@ async def completions(service: Service, exchange: Exchange) -> Reply | None:
             n=asked.n,
             first=number * asked.n,
             keep_last=True,
-            shift=len(prompt.text) if asked.echo else 0,
+            shift=len(prompt.text),
             grammar=grammar,
         )
         for number, prompt in enumerate(prompts)
@@ -100,19 +104,18 @@ class _Completions:
         made: list[CompletionAnswer] = []
         for number, one in enumerate(answers):
             prompt = self._prompts[number // self._asked.n]
-            text, tokens = one.text, one.tokens
-            if self._asked.echo:
-                text = prompt.text + text
-                tokens = None if tokens is None else (prompt.tokens or []) + tokens
-            made.append(CompletionAnswer(text=text, finish_reason=one.finish, tokens=tokens))
+            made.append(
+                CompletionAnswer(
+                    text=prompt.text + one.text,
+                    finish_reason=one.finish,
+                    tokens=one.tokens,
+                    echoed=prompt.tokens,
+                )
+            )
         return p.encode(completion(self._head, made, told.usage, told.extras))
 
     def begin(self) -> bytes:
-        if not self._asked.echo:
-            return b""
-        n = self._asked.n
-        shown = [prompt for prompt in self._prompts for _ in range(n)]
-        return b"".join(_echoed(self._chunks, prompt, i) for i, prompt in enumerate(shown))
+        return b"".join(event for prompt in self._prompts for event in prompt.events)
 
     def more(self, increment: Increment) -> bytes:
         written = b""
@@ -148,6 +151,7 @@ async def _before(service: Service, exchange: Exchange, asked: CompletionRequest
 
 
 async def _measured(
+    service: Service,
     exchange: Exchange,
     asked: CompletionRequest,
     head: p.Head,
@@ -160,31 +164,38 @@ async def _measured(
     shown = [prompt for prompt in prompts for _ in range(asked.n)]
     headers = ignored | p.state_header("none", 0)
     if not asked.stream:
-        wanted = "logprobs" in asked.sampling
         answers = [
             CompletionAnswer(
-                text=prompt.text if asked.echo else "",
+                text=prompt.text,
                 finish_reason="length",
-                tokens=((prompt.tokens or []) if asked.echo else []) if wanted else None,
+                tokens=[] if "logprobs" in asked.sampling else None,
+                echoed=prompt.tokens,
             )
             for prompt in shown
         ]
-        return Reply(p.encode(completion(head, answers, cost)), headers)
+        size = sum(len(part) for prompt in shown for piece in prompt.tokens for part in piece)
+        body = await service.think(size, lambda: p.encode(completion(head, answers, cost)))
+        return Reply(body, headers)
     chunks = CompletionChunks(head, asked.include_usage)
-    written = b""
-    for index, prompt in enumerate(shown):
-        written += _echoed(chunks, prompt, index) if asked.echo else b""
-        written += sse.data(chunks.finish("length", index))
+    await exchange.begin_stream(headers)
+    for prompt in prompts:
+        for event in prompt.events:
+            await exchange.write(event)
+    written = b"".join(sse.data(chunks.finish("length", index)) for index in range(len(shown)))
     if asked.include_usage:
         written += sse.data(chunks.usage(cost))
-    await exchange.begin_stream(headers)
     await exchange.write(written + sse.DONE)
     await exchange.end_stream()
     return None
 
 
-def _echoed(chunks: CompletionChunks, prompt: _Prompt, index: int) -> bytes:
-    return sse.data(chunks.text(prompt.text, prompt.tokens, index))
+def _check_scores(service: Service, asked: CompletionRequest, ids: Sequence[Sequence[int]]) -> None:
+    """Raise ApiError for more log-probabilities of prompts than a request may have."""
+    if asked.echo and (wanted := asked.sampling.get("logprobs")) is not None:
+        tokens = sum(map(len, ids)) * asked.n
+        if not asked.stream:
+            tokens += len(ids) * asked.n * asked.max_tokens
+        service.check_scores(tokens, wanted, "logprobs")
 
 
 def _ids(service: Service, asked: CompletionRequest) -> list[Sequence[int]]:
@@ -197,43 +208,60 @@ def _ids(service: Service, asked: CompletionRequest) -> list[Sequence[int]]:
     return all_ids
 
 
-async def _prompt(
+async def _prompts(
     service: Service,
     exchange: Exchange,
     asked: CompletionRequest,
-    number: int,
-    ids: Sequence[int],
-) -> _Prompt:
-    """Return a prompt as it is shown; measured, if it is echoed with log-probabilities.
+    head: p.Head,
+    all_ids: Sequence[Sequence[int]],
+) -> list[_Prompt]:
+    """Return the prompts as they are shown; measured, if they are echoed with log-probabilities.
 
-    A text is echoed as it came, without the BOS that was put before it; ids all of them.
+    A text is echoed as it came, without the BOS that was put before it; ids all of them. All of a
+    request is measured in one go, and written down there.
     """
     if not asked.echo:
-        return _Prompt(ids, "", None)
-    given = asked.prompts[number]
-    first = 1 if isinstance(given, str) else 0
-    if "logprobs" not in asked.sampling:
-        text = given if isinstance(given, str) else service.llm.tokenizer.decode(given)
-        return _Prompt(ids, text, None)
-    wanted: int = asked.sampling["logprobs"]
+        return [_Prompt(ids) for ids in all_ids]
+    tokenizer, chunks = service.llm.tokenizer, CompletionChunks(head, asked.include_usage)
+    wanted: int | None = asked.sampling.get("logprobs")
 
-    def measure(stop: threading.Event) -> _Prompt:
-        scores = score_prompt(service.llm, ids, wanted, stop)
-        tokenizer = service.llm.tokenizer
-        detokenizer = StreamDetokenizer(tokenizer)
-        texts: list[str] = []
-        tokens: list[p.Scored] = []
-        for place, (id, score) in enumerate(zip(ids, scores, strict=True)):
-            offset = detokenizer.offset
-            texts.append(detokenizer.push(id))
-            if place >= first:
-                logprob = None if score is None else score.logprob
-                others = () if score is None else score.alternatives
+    def pieces(number: int, stop: threading.Event) -> Iterator[tuple[str, WrittenLogprobs | None]]:
+        given, ids = asked.prompts[number], all_ids[number]
+        if wanted is None:
+            yield given if isinstance(given, str) else tokenizer.decode(given), None
+            return
+        detokenizer, left = StreamDetokenizer(tokenizer), iter(ids)
+        skipped = isinstance(given, str)  # the BOS
+        for scores in score_prompt(service.llm, ids, wanted, stop):
+            text, tokens = "", list[p.Scored]()
+            for score, id in zip(scores, left, strict=False):
+                offset = detokenizer.offset
+                text += detokenizer.push(id)
+                logprob, others = (None, ()) if score is None else score
                 tokens.append(scored(tokenizer, id, logprob, others, offset))
-        texts.append(detokenizer.finish())
-        return _Prompt(ids, "".join(texts), tokens)
+            yield text, write_logprobs(tokens[skipped:])
+            skipped = False
+        yield detokenizer.finish(), None
 
-    return await service.score(exchange, measure)
+    def written(stop: threading.Event) -> list[_Prompt]:
+        made: list[_Prompt] = []
+        for number, ids in enumerate(all_ids):
+            texts, tokens, events = list[str](), list[WrittenLogprobs](), list[bytes]()
+            for text, logprobs in pieces(number, stop):
+                texts.append(text)
+                if logprobs is not None:
+                    tokens.append(logprobs)
+                if asked.stream and (text or (logprobs is not None and logprobs.tokens)):
+                    indices = range(number * asked.n, (number + 1) * asked.n)
+                    events += [sse.data(chunks.echo(text, logprobs, i)) for i in indices]
+            kept = () if asked.stream else tokens
+            made.append(_Prompt(ids, "".join(texts), kept, events))
+        return made
+
+    if wanted is None:
+        size = sum(map(len, all_ids))
+        return await service.think(size, lambda: written(threading.Event()))
+    return await service.score(exchange, written)
 
 
 HANDLERS: dict[str, Handler] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -26,15 +26,15 @@ class TokenScore(NamedTuple):
 
 def score_prompt(
     llm: LLM, ids: Sequence[int], alternatives: int, stop: threading.Event
-) -> list[TokenScore | None]:
-    """Return the scores of a prompt's tokens, None for the first, which nothing precedes.
+) -> Iterator[list[TokenScore | None]]:
+    """Yield the scores of a prompt's tokens, some at a time; None for the first one.
 
-    alternatives: how many of the most probable tokens to give beside each.
-    stop:         when it is set, Cancelled is raised before the next chunk.
-    Log-probabilities are over the tokenizer's ids, as the engine's are.
+    Nothing precedes that. alternatives: how many of the most probable tokens to give beside each.
+    stop: when it is set, Cancelled is raised before the next chunk. Log-probabilities are over the
+    tokenizer's ids, as the engine's are.
     """
     model, size = llm.model, llm.tokenizer.vocab_size
-    scores: list[TokenScore | None] = [None]
+    yield [None]
     state = None
     with torch.no_grad():
         for start in range(0, len(ids) - 1, CHUNK):
@@ -52,5 +52,4 @@ def score_prompt(
                 ]
             else:
                 rows = [()] * len(chosen)
-            scores += [TokenScore(value, row) for value, row in zip(chosen, rows, strict=True)]
-    return scores
+            yield [TokenScore(value, row) for value, row in zip(chosen, rows, strict=True)]
