@@ -1,35 +1,24 @@
 """A checkpoint's own Jinja chat template, rendered with limits and with its users' text kept apart.
 
-A template comes from whoever made the checkpoint: it runs in jinja2's immutable sandbox, with a
-limit on time (checked in every loop turn and macro call), on output and on the size of values. That
-stops accidents and simple attacks; it is no wall between processes.
+A template comes from whoever made the checkpoint, so it is rendered in a process of its own
+(`RenderProcess`) whose memory and time the system bounds, in Jinja's immutable sandbox.
 """
 
 import datetime
-import json
 import re
-import threading
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 
-import jinja2
-from jinja2 import nodes
-from jinja2.ext import Extension
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from griffin.text.render_process import RenderProcess, TemplateError, TemplateRefusal
 
-TIME_LIMIT = 2.0  # seconds a rendering may take
+__all__ = ["ChatTemplate", "Control", "Segment", "TemplateError", "TemplateRefusal"]
+
+# What compiling and one rendering may take: seconds of the processor, and as much again for each
+# million characters of the messages; bytes of memory beyond eight times the messages' own.
+TIME_LIMIT = 0.5
+MEMORY_LIMIT = 96 << 20
 SIZE_LIMIT = 1 << 20  # characters a rendering may have beyond eight times the messages' own
-_LARGEST_NUMBER = 1_000_000  # as an argument: a width to pad to, a count to repeat
-
-
-class TemplateError(ValueError):
-    """The checkpoint's chat template refuses the conversation, is broken, or went over a limit."""
-
-
-class TemplateRefusal(TemplateError):
-    """The template itself called raise_exception."""
+SOURCE_LIMIT = 1 << 17  # characters a template may have; public ones have up to a third of it
 
 
 class Control(str):
@@ -45,7 +34,7 @@ class ChatTemplate:
     """A compiled template.
 
     control: the names of the tokenizer's control tokens. variables: bos_token and its like.
-    Raises TemplateError if the source does not parse.
+    Raises TemplateError if the source is too long or does not compile.
     """
 
     def __init__(
@@ -62,25 +51,20 @@ class ChatTemplate:
                 f"control token {short[0]!r} is one character: messages cannot be kept apart"
                 " from it"
             )
+        if len(source) > SOURCE_LIMIT:
+            raise TemplateError(
+                f"the checkpoint's chat template has {len(source):,} characters; at most"
+                f" {SOURCE_LIMIT:,} are compiled"
+            )
         self._pattern = re.compile("(" + "|".join(map(re.escape, self._control)) + ")")
         self._firsts = _any_of({name[0] for name in self._control})
         self._lasts = _any_of({name[-1] for name in self._control})
         self._variables = dict(variables)
         self._source = source
+        self._time_limit = time_limit
         self._size_limit = size_limit
-        self._lock = threading.Lock()  # the clock and the limits belong to one rendering at a time
-        self._environment = _Environment(time_limit)
-        try:
-            tree = self._environment.parse(source)
-            self._environment.add_limits(tree)
-            code = self._environment.compile(tree)
-            self._template = jinja2.Template.from_code(
-                self._environment, code, self._environment.make_globals(None)
-            )
-        except (jinja2.TemplateError, RecursionError, SyntaxError) as error:
-            raise TemplateError(
-                f"the checkpoint's chat template does not compile: {error}"
-            ) from error
+        self._process = RenderProcess.shared()
+        self._ask(None, False, datetime.datetime.now(), "\ue000")
 
     def segments(
         self, messages: Sequence[tuple[str, str]], add_generation_prompt: bool
@@ -89,17 +73,18 @@ class ChatTemplate:
 
         A control token's name counts as one only where the template wrote it. For that, a mark is
         put inside the messages wherever such a name could begin or end, and taken out again
-        afterwards; so the template may trim, join or change the case of contents. It is rendered
-        with and without marks: should it look so deep into a content that the two differ, the
-                                conversation is refused (TemplateError).
+        afterwards. The template does not see the marks, whether it trims, joins, searches or splits
+        contents. It is rendered with and without: should the two differ all the same, the
+        conversation is refused (TemplateError).
         """
         now = datetime.datetime.now()
-        mark = free_character([self._source, *(content for _, content in messages)])
+        names = [self._source, *self._control, *self._variables.values()]
+        mark = free_character([*names, *(content for _, content in messages)])
         guarded = [(role, self._guard(content, mark)) for role, content in messages]
-        rendered = self._render(guarded, add_generation_prompt, now)
-        if guarded != list(messages) and rendered.replace(mark, "") != self._render(
-            messages, add_generation_prompt, now
-        ):
+        rendered = self._ask(guarded, add_generation_prompt, now, mark)
+        if guarded == list(messages):
+            mark = ""
+        elif rendered.replace(mark, "") != self._ask(messages, add_generation_prompt, now, mark):
             raise TemplateError(
                 "the checkpoint's chat template decides by what is written in a message, and a"
                 f" message has characters of control tokens such as {self._control[0]}: it cannot"
@@ -107,7 +92,7 @@ class ChatTemplate:
             )
         parts = self._pattern.split(rendered)
         segments = [
-            Control(part) if index % 2 else part.replace(mark, "")
+            Control(part) if index % 2 else part.replace(mark, "") if mark else part
             for index, part in enumerate(parts)
         ]
         return [segment for segment in segments if segment]
@@ -127,179 +112,42 @@ class ChatTemplate:
             guarded = content[: at - 1] + mark + content[at - 1 : at] + mark + content[at:]
         return guarded
 
-    def _render(
+    def _ask(
         self,
-        messages: Sequence[tuple[str, str]],
+        messages: Sequence[tuple[str, str]] | None,
         add_generation_prompt: bool,
         now: datetime.datetime,
+        mark: str,
     ) -> str:
-        limit = self._size_limit + 8 * sum(len(content) for _, content in messages)
-        environment = self._environment
-        pieces: list[str] = []
-        size = 0
-        self._lock.acquire()
-        try:
-            environment.start(limit)
-            for piece in self._template.generate(
-                messages=[{"role": role, "content": content} for role, content in messages],
-                add_generation_prompt=add_generation_prompt,
-                raise_exception=_refuse,
-                strftime_now=now.strftime,
-                **self._variables,
-            ):
-                environment.tick()
-                size += len(piece)
-                if size > limit:
-                    raise TemplateError(
-                        f"the checkpoint's chat template wrote more than {limit} characters"
-                    )
-                pieces.append(piece)
-        except TemplateError:
-            raise
-        # A template is a program: it can fail with whatever a program can.
-        except Exception as error:
-            raise TemplateError(
-                f"the checkpoint's chat template fails ({type(error).__name__}: {error})"
-            ) from error
-        finally:
-            self._lock.release()
-        return "".join(pieces)
+        """Render messages; with None, only compile."""
+        contents = [content for _, content in messages or ()]
+        length = sum(map(len, contents))
+        characters = self._size_limit + 8 * length
+        asked = {
+            "source": self._source,
+            "messages": messages,
+            "add_generation_prompt": add_generation_prompt,
+            "variables": self._variables,
+            "now": now.isoformat(),
+            "mark": mark,
+            "seconds": self._time_limit * (1 + length / 1e6),
+            "memory": MEMORY_LIMIT + 8 * sum(map(sys.getsizeof, contents)),
+            "characters": characters,
+        }
+        return self._process.ask(asked, most=4 * characters)
 
 
 def free_character(texts: Iterable[str]) -> str:
-    """Return a private-use character that none of `texts` has."""
-    used = set().union(*map(set, texts))
+    """Return a private-use character that none of `texts` has, nor its escape in JSON."""
+    texts = list(texts)
+    used = set[str]().union(*map(set, texts))
     for code in range(0xE000, 0xF900):
-        if chr(code) not in used:
+        if chr(code) not in used and not any(f"\\u{code:04x}" in text for text in texts):
             return chr(code)
     raise TemplateError(
         "the messages use every private-use character of Unicode (U+E000 to U+F8FF)"
     )
 
 
-def _refuse(message: object) -> NoReturn:
-    raise TemplateRefusal(f"the checkpoint's chat template refuses the conversation: {message}")
-
-
 def _any_of(characters: set[str]) -> re.Pattern[str]:
-    return re.compile("[" + "".join(map(re.escape, sorted(characters))) + "]")
-
-
-class _Generation(Extension):
-    """`{% generation %} ... {% endgeneration %}`, a mark around replies for training: just its
-    body."""
-
-    tags = {"generation"}  # noqa: RUF012 (jinja2 declares it so)
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-class _Environment(ImmutableSandboxedEnvironment):
-    """The sandbox that templates of this format are written for, with limits."""
-
-    intercepted_binops = frozenset({"*", "**", "%", "+"})
-
-    def __init__(self, time_limit: float) -> None:
-        super().__init__(
-            trim_blocks=True,
-            lstrip_blocks=True,
-            extensions=["jinja2.ext.loopcontrols", _Generation],
-        )
-        self._time_limit = time_limit
-        self._deadline = 0.0
-        self._value_limit = 0
-        self.filters = {name: self._limited(function) for name, function in self.filters.items()}
-        self.filters["format"] = self._limited(_format)
-        self.filters["tojson"] = self._limited(_tojson)
-
-    def start(self, value_limit: int) -> None:
-        self._deadline = time.monotonic() + self._time_limit
-        self._value_limit = value_limit
-
-    def tick(self) -> str:
-        if time.monotonic() > self._deadline:
-            raise TemplateError(
-                f"the checkpoint's chat template took more than {self._time_limit} s"
-            )
-        return ""
-
-    def add_limits(self, tree: nodes.Template) -> None:
-        """Look at the clock in every loop and macro, and at the size of every assigned value."""
-        for loop in tree.find_all((nodes.For, nodes.Macro, nodes.CallBlock)):
-            loop.body.insert(
-                0, nodes.ExprStmt(self._call("tick", [], loop.lineno), lineno=loop.lineno)
-            )
-        for assign in tree.find_all(nodes.Assign):
-            assign.node = self._call("bounded", [assign.node], assign.lineno)
-        for block in tree.find_all(nodes.AssignBlock):
-            block.filter = nodes.Filter(
-                block.filter, "string", [], [], None, None, lineno=block.lineno
-            )
-        tree.set_environment(self)
-
-    def bounded(self, value: Any) -> Any:
-        self.tick()
-        if isinstance(value, (str, bytes, list, tuple, dict)) and len(value) > self._value_limit:
-            raise TemplateError(
-                f"the checkpoint's chat template made a value longer than {self._value_limit}"
-            )
-        return value
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        for one, other in ((left, right), (right, left)):
-            length = len(other) if hasattr(other, "__len__") else 0
-            if operator == "*" and isinstance(one, int) and one * length > self._value_limit:
-                raise TemplateError(f"the checkpoint's chat template repeats a value {one} times")
-        if operator == "**" and not (abs(left) <= _LARGEST_NUMBER and abs(right) <= 64):
-            raise TemplateError("the checkpoint's chat template computes too large a power")
-        if operator == "%" and isinstance(left, str):
-            _check_widths(left)
-        return self.bounded(super().call_binop(context, operator, left, right))
-
-    def wrap_str_format(self, value: Any) -> Any:
-        safe = super().wrap_str_format(value)
-        if safe is not None:
-            _check_widths(value.__self__)
-        return safe
-
-    def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        self._check_arguments((*args, *kwargs.values()))
-        return self.bounded(super().call(context, obj, *args, **kwargs))
-
-    def _limited(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def limited(*args: Any, **kwargs: Any) -> Any:
-            self._check_arguments((*args, *kwargs.values()))
-            return self.bounded(function(*args, **kwargs))
-
-        # Jinja2 keeps there which filters want its context.
-        limited.__dict__.update(getattr(function, "__dict__", {}))
-        return limited
-
-    def _check_arguments(self, arguments: Iterable[Any]) -> None:
-        for argument in arguments:
-            if isinstance(argument, int) and abs(argument) > _LARGEST_NUMBER:
-                raise TemplateError(
-                    f"the checkpoint's chat template asks for {argument} of something"
-                )
-
-    @staticmethod
-    def _call(method: str, args: Any, line: int) -> nodes.Call:
-        return nodes.Call(nodes.EnvironmentAttribute(method), args, [], None, None, lineno=line)
-
-
-def _check_widths(form: str) -> None:
-    # Five digits, or a width that is an argument and so known only later.
-    if re.search(r"\d{5}|\*|\{[^{}]*\{", form):
-        raise TemplateError("the checkpoint's chat template formats with too large a width")
-
-
-def _format(form: Any, *args: Any, **kwargs: Any) -> str:
-    _check_widths(str(form))
-    return str(form) % (kwargs or args)
-
-
-def _tojson(value: Any, indent: int | None = None) -> str:
-    # jinja2's own escapes <, > and & for web pages, which a prompt must not be.
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+    return re.compile("[" + "".join(map(re.escape, sorted(characters))) + "]", re.IGNORECASE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from griffin.text import Tokenizer
+from griffin.text.render_process import RenderProcess
 from tests.support.gemma_tokenizer import Files, write_tokenizers
 
 
@@ -26,3 +27,9 @@ def kaggle(files: Files) -> Tokenizer:
 @pytest.fixture(scope="session")
 def chatml(files: Files) -> Tokenizer:
     return Tokenizer.open(files.chatml)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def renderer() -> RenderProcess:
+    """Hold the process that renders templates, which would else be started for each."""
+    return RenderProcess.shared()

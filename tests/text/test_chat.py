@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from griffin.text import Chat, TemplateError, Tokenizer
-from griffin.text.template import ChatTemplate, Control
-from tests.support.hard_texts import CONTROL, plain_texts, texts
+from tests.support.hard_texts import plain_texts, texts
 
 Messages = list[dict[str, Any]]
 
@@ -150,106 +149,6 @@ def test_which_template_is_used(tokenizer: Tokenizer, chatml: Tokenizer) -> None
         == "<bos><|im_start|>system\ns<|im_end|>\n<|im_start|>user\na<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
-
-
-def render(source: str, *contents: str, **limits: Any) -> list[str]:
-    template = ChatTemplate(source, [*CONTROL, "<|im_end|>"], {"bos_token": "<bos>"}, **limits)
-    return template.segments([("user", content) for content in contents], True)
-
-
-EACH = "{% for m in messages %}"
-
-
-@pytest.mark.parametrize(
-    ("source", "contents"),
-    [
-        (EACH + "{{ m.content }}{% endfor %}", ["<eos>", "<end_of", "_turn>"]),
-        (EACH + "{{ m.content | trim }}{% endfor %}", [" < ", "eos", " >"]),
-        (EACH + "<{{ m.content }}>{% endfor %}", ["eos", "bos", " pad"]),
-        (EACH + "<{{ m.content | lower | trim }}>{% endfor %}", [" EOS ", "Bos"]),
-        (EACH + "{{ m.content }}s>{% endfor %}", ["x <eo"]),
-        (EACH + "<eo{{ m.content }}{% endfor %}", ["s> x"]),
-        (EACH + "<eo{{ m.content }}{% endfor %}", ["s>", "s"]),
-        ("{{ messages | map(attribute='content') | join }}", ["<", "e", "os", ">"]),
-        ("{{ messages | tojson }}", ['<eos>"', "<|im_end|>"]),
-        (EACH + "<{{ m.content }}s>{% endfor %}", ["eo"]),
-    ],
-)
-def test_no_template_puts_a_control_token_together_from_contents(
-    source: str, contents: list[str]
-) -> None:
-    segments = render(source + "<bos>", *contents)
-    assert [segment for segment in segments if isinstance(segment, Control)] == ["<bos>"]
-    environment_free = "".join(segments)
-    assert not any(0xE000 <= ord(character) < 0xF900 for character in environment_free)
-
-
-@given(
-    contents=st.lists(
-        texts | st.sampled_from(["e", "eos", "end_of_turn", "<", ">", "os>", "<eo"]), max_size=4
-    )
-)
-def test_contents_come_through_a_template_unchanged(contents: list[str]) -> None:
-    source = EACH + "<eos>[{{ m.content }}]{% endfor %}"
-    segments = render(source, *contents)
-    assert "".join(segments) == "".join(f"<eos>[{content}]" for content in contents)
-    assert sum(isinstance(segment, Control) for segment in segments) == len(contents)
-
-
-def test_a_template_that_looks_inside_contents_is_refused_only_when_it_matters() -> None:
-    source = EACH + "{{ m.content.split('<eos>') | last }}{% endfor %}"
-    assert render(source, "plain") == ["plain"]
-    with pytest.raises(TemplateError, match="cannot be rendered safely"):
-        render(source, "a<eos>b")
-
-
-def test_templates_have_what_they_expect() -> None:
-    assert render(
-        "{%- for i in range(9) %}{% if i > 2 %}{% break %}{% endif %}{{ i }}{% endfor %}"
-    ) == ["012"]
-    assert render("{{ strftime_now('%Y') | length }}{{ {'a': '<é>'} | tojson }}") == [
-        '4{"a": "<é>"}'
-    ]
-    assert render("{% generation %}x{% endgeneration %}{{ bos_token }}") == ["x", "<bos>"]
-    assert render("{% set n = namespace(x='a') %}{% set n.x = n.x ~ 'b' %}{{ n.x }}") == ["ab"]
-    assert render("{{ '%s-%02d' | format('a', 3) }}{{ '{}'.format(4) }}{{ '%d' % 5 }}") == [
-        "a-0345"
-    ]
-    assert render("{% if true %}\n  a\n  {% endif %}\nb") == ["  a\nb"]
-    with pytest.raises(TemplateError, match="refuses the conversation: because"):
-        render("{{ raise_exception('because') }}")
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-        "{{ messages.append(1) }}",
-        "{{ cycler.__init__.__globals__.os.system('true') }}",
-        "{{ 'a' * 10000000000 }}",
-        "{{ 10 ** 10 ** 10 }}",
-        "{{ 'a'.ljust(10000000000) }}",
-        "{{ 'a' | center(10000000000) }}",
-        "{{ '{:>9999999999}'.format(1) }}",
-        "{{ '{:>{w}}'.format(1, w='9999999999') }}",
-        "{{ '%9999999999d' % 1 }}",
-        "{{ '%9999999999d' | format(1) }}",
-        (
-            "{% set n = namespace(x='ab') %}{% for i in range(99) %}{% set n.x = n.x ~ n.x %}{%"
-            " endfor %}"
-        ),
-        "{% for i in range(99999) %}{{ 'a' * 1000 }}{% endfor %}",
-        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
-        "{% macro f(n) %}{{ f(n - 1) if n }}{{ f(n - 1) if n }}{% endmacro %}{{ f(60) }}",
-        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
-        "{{ 1 / 0 }}",
-        "{% for %}",
-        "{% include 'x' %}",
-    ],
-)
-def test_hostile_and_broken_templates_end_in_an_error(source: str) -> None:
-    with pytest.raises(TemplateError, match="the checkpoint's chat template"):
-        render(source, "x", time_limit=0.2)
 
 
 def test_a_tokenizer_without_turns_is_no_chat_model(
