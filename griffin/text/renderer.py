@@ -148,6 +148,8 @@ class Environment(ImmutableSandboxedEnvironment):
 
     @staticmethod
     def _between(text: str, places: list[int], start: int, stop: int) -> str:
+        if start == stop:
+            return ""
         return text[start + bisect_left(places, start) : stop + bisect_right(places, stop)]
 
     def _blind(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -203,8 +205,8 @@ class _Blinding(NodeTransformer):
 
     def visit_Getitem(self, node: nodes.Getitem) -> nodes.Expr:
         self.generic_visit(node)
-        part = node.arg
-        if not isinstance(part, nodes.Slice):
+        part, constant = node.arg, node.find(nodes.Name) is None
+        if constant or not isinstance(part, nodes.Slice):
             return node
         bounds = [bound or nodes.Const(None) for bound in (part.start, part.stop, part.step)]
         return _call("cut", [node.node, *bounds], node.lineno)

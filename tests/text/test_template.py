@@ -26,6 +26,7 @@ from griffin.text.template import (
 )
 from tests.support.hard_texts import CONTROL, texts
 from tests.support.hostile_templates import REFUSED
+from tests.support.templates import LOOKS
 
 EACH = "{% for m in messages %}"
 
@@ -90,56 +91,6 @@ def test_contents_come_through_a_template_unchanged() -> None:
         assert controls(segments) == ["<eos>"] * len(contents)
 
     unchanged()
-
-
-# What templates do with a text, on `c`; each tells or cuts, and is shown between signs.
-LOOKS = (
-    *(
-        "c.split('</think>')",
-        "messages",
-        "c.split('</think>') | join('/')",
-        "c.split('<eos>', 1) | tojson",
-        "c.rsplit('<', 1) | join('/')",
-    ),
-    *("c.split() | join('/')", "c.rsplit(None, 1) | join('/')", "c.partition('<e') | join('/')"),
-    *("c.rpartition('>') | join('/')", "c.splitlines() | join('/')", "c.splitlines(true) | tojson"),
-    *("c.strip()", "c.lstrip('<')", "c.rstrip('> \\n')", "c.removeprefix('<')", "c | trim('<>')"),
-    *(
-        "c.removesuffix('>')",
-        "c.removeprefix(c[:1])",
-        "c[1:]",
-        "c[:-1]",
-        "c[2:5]",
-        "c[-3:]",
-        "c[0]",
-    ),
-    *(
-        "c[-1]",
-        "c[99:]",
-        "c[3:1]",
-        "c[:0]",
-        "c | length",
-        "c.find('<')",
-        "c.rfind('>')",
-        "c.upper()",
-    ),
-    *("c.count('<eos>')", "c.startswith('<')", "c.startswith(('a', '<eos>'))", "c.endswith('>')"),
-    *("'<eos>' in c", "'</think>' not in c", "c == '<eos>'", "c in ['<', '<eos>']", "c != '<'"),
-    *("c is eq '<eos>'", "c is in ['<', '>']", "c.isspace()", "c < 'm'", "c | wordcount"),
-    *("c.replace('<', '(')", "c.replace('os', '')", "c | replace('>', '<eos>')", "c.index(c[-1:])"),
-    *("c.replace('<', '(', 1)", "c | replace('<', '(', 1)", "c.join(['a', 'b'])"),
-    *(
-        "{'<eos>': 1, 'eos': 2}[c]",
-        "messages | selectattr('content', 'eq', '<eos>') | list | length",
-    ),
-    *("messages | map(attribute='content') | map('trim') | join('|')", "c | e", "c | indent"),
-    *("c[c.find('</think>') + 8:]", "(c ~ '<eos>').split('<eos>') | length", "c | string | length"),
-    *(
-        "c.split('<')[-1].split('>')[0]",
-        "c.rsplit('</think>')[-1].lstrip('\\n')",
-        "c.split(c) | length",
-    ),
-)
 
 
 _HARD = (

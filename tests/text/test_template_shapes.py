@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from griffin.text.template import Control, TemplateError
 from tests.support.templates import CONTROL, conversations, ours, shapes, theirs
+from tools.fuzz.harness import chance
+from tools.fuzz.templates import ALLOWED, attempt, make
 
 pytestmark = [pytest.mark.sweep, pytest.mark.thorough]
 
@@ -64,3 +68,13 @@ def test_nothing_typed_becomes_a_control_token(name: str) -> None:
     innocuous = written([("user", "one"), ("assistant", "two"), ("user", "three")])
     assert innocuous is not None
     equal()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_templates_nobody_thought_of(seed: int) -> None:
+    """A few of what `python -m tools.fuzz templates` tries; hostile ones are in test_template."""
+    for number in range(40):
+        case = make(chance("templates", seed, number))
+        if case.tame:
+            with suppress(*ALLOWED):
+                attempt(case)
