@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,23 +10,13 @@ from typing import Any
 import torch
 
 from griffin import checkpoints
+from griffin.defaults import read_defaults
 from griffin.llm import LLM
 from griffin.model import Griffin, GriffinConfig
 from griffin.quant import fastest_layout
-from griffin.sampling import SamplingParams
 from griffin.text import Tokenizer
 
 __all__ = ["find_tokenizer", "load", "load_model"]
-
-# generation_config.json -> SamplingParams
-_DEFAULTS = {
-    "temperature": "temperature",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "min_p": "min_p",
-    "repetition_penalty": "repetition_penalty",
-    "max_new_tokens": "max_tokens",
-}
 
 
 def load(
@@ -63,14 +53,13 @@ def load(
             f"the tokenizer {text.path} has {text.vocab_size} ids, the model in {folder} only "
             f"{source.config.vocab_size} embeddings; they do not belong together"
         )
-    defaults, stop_ids = _generation_config(
-        folder / "generation_config.json", source.config.vocab_size
-    )
+    defaults, stop_ids, notes = read_defaults(folder, source.config.vocab_size)
+    for note in notes:
+        warnings.warn(note, checkpoints.CheckpointWarning, stacklevel=2)
     place = _device(device)
     if quantize is None and source.quantization is None:
-        stored = source.dtype("model.embed_tokens.weight")
         quantize = fastest_layout(
-            stored if dtype is None else checkpoints.parse_dtype(dtype), place
+            source.own_dtype if dtype is None else checkpoints.parse_dtype(dtype), place
         )
     model = checkpoints.load_model(source, dtype=dtype, device=place, quantize=quantize)
 
@@ -119,25 +108,3 @@ def find_tokenizer(folder: Path) -> Path:
         f"{folder} has no tokenizer.json or tokenizer.model, nor has the folder above; name one"
         " with tokenizer=..., or use griffin.load_model for the model alone"
     )
-
-
-def _generation_config(path: Path, vocab_size: int) -> tuple[SamplingParams, frozenset[int]]:
-    """Read sampling defaults and stop ids from generation_config.json; both empty without one."""
-    if not path.is_file():
-        return SamplingParams(), frozenset()
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(fields, dict):
-            raise ValueError("it holds no JSON object")
-        values = {
-            ours: fields[name] for name, ours in _DEFAULTS.items() if fields.get(name) is not None
-        }
-        if fields.get("do_sample") is False:
-            values["temperature"] = 0.0
-        stop = fields.get("eos_token_id")
-        stop_ids = [] if stop is None else stop if isinstance(stop, list) else [stop]
-        params = SamplingParams(**values)
-        params.replace(stop_ids=stop_ids).check_vocabulary(vocab_size)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    return params, frozenset(stop_ids)

@@ -34,7 +34,8 @@ ALLOWED: dict[str, set[str]] = {
     "answer": {"engine", "model", "text"},
     "document": {"answer", "engine", "grammar", "text"},
     "llm": {"answer", "document", "engine", "grammar", "sampling", "model", "text"},
-    "loading": {"llm", "checkpoints", "quant", "model", "sampling", "text"},
+    "loading": {"defaults", "llm", "checkpoints", "quant", "model", "sampling", "text"},
+    "defaults": {"checkpoints", "foreign", "sampling"},
     "sessions": {"model", "engine"},
     "conversation": {"llm", "answer", "sessions", "engine", "text", "model", "sampling"},
     "server": {

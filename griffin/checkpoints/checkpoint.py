@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from griffin.checkpoints.errors import CheckpointError, listed
+from griffin.checkpoints.errors import CheckpointError, listed, one_line
 from griffin.checkpoints.names import EMBEDDING, HEAD, tensor_shapes
 from griffin.checkpoints.quantization_config import Quantization
 from griffin.checkpoints.quantized import QuantizedSource
@@ -46,6 +46,7 @@ class Checkpoint:
     folder   where tokenizer files would lie.
     files    every file that holds weights.
     notes    what was left out while reading, one sentence each.
+    own_dtype  the type the model has if no other is asked for.
     """
 
     def __init__(
@@ -56,17 +57,20 @@ class Checkpoint:
         folder: Path,
         rules: Mapping[str, Rule] | None = None,
         source: Source | None = None,
+        notes: tuple[str, ...] = (),
+        stated: torch.dtype | None = None,
     ) -> None:
         """Check names, shapes and types against the config; raise CheckpointError for the first
         that differ.
 
         `reopen` opens the files once more, for reading what need not stay mapped; `rules` are given
-        for layouts with names of their own.
+        for layouts with names of their own; `notes` say what was found before, and `stated` is the
+        type that the config says the weights have.
         """
         self.config = config
         self.layout: Layout = layout
         self.folder = folder
-        self.notes: tuple[str, ...] = ()
+        self.notes = tuple(map(one_line, notes))
         self._source = source if source is not None else reopen()
         self._reopen = reopen
         self._scratch: Source | None = None
@@ -86,6 +90,7 @@ class Checkpoint:
             "the rename table must name every tensor once"
         )
         self._check(rules)
+        self.own_dtype = self._own_dtype(stated)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -116,6 +121,28 @@ class Checkpoint:
     def dtype(self, name: str) -> torch.dtype:
         """Return the type a tensor is stored in; that of the norms for a quantized matrix."""
         return self._source.dtype(self._origins[name].rule.stored)
+
+    def _own_dtype(self, stated: torch.dtype | None) -> torch.dtype:
+        """Return the one type in which the model computes if no other is asked for.
+
+        That of the weights; where they have several the one that their config states, or else that
+        of the first tensor by name, the embedding: as transformers does.
+        """
+        types = {self.dtype(name) for name in self._shapes if not self.is_packed(name)}
+        if len(types) > 1:
+            found = stated or self.dtype(min(self._shapes))
+            self.notes += (
+                f"{self.folder} holds weights in {listed(sorted(map(str, types)))}; all are used in"
+                f" {found}, {'as its config says' if stated else 'the type of the embedding'}",
+            )
+            return found
+        (found,) = types
+        if stated not in (None, found):
+            self.notes += (
+                f"{self.folder} holds weights in {found}, and they are used so, though its config"
+                f" says {stated}; dtype chooses another type",
+            )
+        return found
 
     def where(self, name: str) -> Path:
         """Return the file that holds a tensor."""
@@ -258,7 +285,8 @@ def _sample(file: Path, update: Callable[[bytes], None]) -> None:
 
 def same_values(left: Tensor, right: Tensor) -> bool:
     """Return whether two tensors of one shape hold the same values, comparing block by block."""
+    wide = torch.promote_types(left.dtype, right.dtype)
     pairs: Iterable[tuple[Tensor, Tensor]] = zip(
         left.reshape(-1).split(BLOCK), right.reshape(-1).split(BLOCK), strict=True
     )
-    return all(torch.equal(one, other) for one, other in pairs)
+    return all(torch.equal(one.to(wide), other.to(wide)) for one, other in pairs)

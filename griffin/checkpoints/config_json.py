@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from griffin.checkpoints.errors import CheckpointError
+from griffin.checkpoints.config_fields import generation_fields, unknown_fields
+from griffin.checkpoints.errors import CheckpointError, listed
 from griffin.checkpoints.quantization_config import KEY, parse_quantization
+from griffin.checkpoints.source import DTYPES
+from griffin.foreign import read_object, shown
 from griffin.model import GriffinConfig
-from griffin.model.config import check_keys
+from griffin.model.config import MOST_LAYERS, check_keys, check_whole
 
 HUGGINGFACE = "recurrent_gemma"
 OURS = "griffin"
@@ -50,74 +53,6 @@ _MEANT = {
     "tie_word_embeddings",
     "model_type",
 }
-# Fields every Hugging Face config may carry and no forward pass of ours depends on.
-_HARMLESS = {
-    "_attn_implementation",
-    "_commit_hash",
-    "_name_or_path",
-    "add_cross_attention",
-    "architectures",
-    "attention_dropout",
-    "attn_implementation",
-    "auto_map",
-    "bad_words_ids",
-    "begin_suppress_tokens",
-    "bos_token_id",
-    "chunk_size_feed_forward",
-    "cross_attention_hidden_size",
-    "decoder_start_token_id",
-    "diversity_penalty",
-    "do_sample",
-    "dtype",
-    "early_stopping",
-    "encoder_no_repeat_ngram_size",
-    "eos_token_id",
-    "exponential_decay_length_penalty",
-    "final_w_init_variance_scale",
-    "finetuning_task",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-    "id2label",
-    "initializer_range",
-    "is_decoder",
-    "is_encoder_decoder",
-    "label2id",
-    "length_penalty",
-    "max_length",
-    "max_position_embeddings",
-    "min_length",
-    "no_repeat_ngram_size",
-    "num_beam_groups",
-    "num_beams",
-    "num_return_sequences",
-    "output_attentions",
-    "output_hidden_states",
-    "output_scores",
-    "pad_token_id",
-    "prefix",
-    "problem_type",
-    "pruned_heads",
-    "remove_invalid_values",
-    "repetition_penalty",
-    "return_dict",
-    "return_dict_in_generate",
-    "sep_token_id",
-    "suppress_tokens",
-    "task_specific_params",
-    "temperature",
-    "tf_legacy_loss",
-    "tie_encoder_decoder",
-    "tokenizer_class",
-    "top_k",
-    "top_p",
-    "torch_dtype",
-    "torchscript",
-    "transformers_version",
-    "typical_p",
-    "use_bfloat16",
-    "use_cache",
-    "w_init_variance_scale",
-}
 
 
 def read_config(path: Path) -> tuple[GriffinConfig, bool]:
@@ -127,38 +62,67 @@ def read_config(path: Path) -> tuple[GriffinConfig, bool]:
     separate (many released files do not; then the tensors decide). Raises CheckpointError that
     names file and field.
     """
-    try:
-        fields = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, not {type(fields).__name__}")
-    return parse_config(fields, str(path))
+    return parse_config(read_object(path, refuse=CheckpointError), str(path))
 
 
 def parse_config(fields: Mapping[str, Any], where: str) -> tuple[GriffinConfig, bool]:
     """Do as `read_config` for fields already read; `where` opens every message."""
-    kind = fields.get("model_type")
     parse_quantization(fields, where)
     try:
-        if kind == HUGGINGFACE:
-            return _from_huggingface(fields)
-        if kind == OURS:
-            own = {
-                key: value
-                for key, value in fields.items()
-                if key not in _HARMLESS | {"model_type", KEY}
-            }
-            return GriffinConfig.from_dict(own), "tie_embeddings" in fields
+        own = {name: value for name, value in fields.items() if name in _meant(fields)}
+        unknown_fields(fields, _meant(fields))
+        if fields["model_type"] == HUGGINGFACE:
+            return _from_huggingface(own)
+        own = {name: value for name, value in own.items() if name not in ("model_type", KEY)}
+        return GriffinConfig.from_dict(own), "tie_embeddings" in fields
     except CheckpointError:
         raise
     except ValueError as error:
         raise CheckpointError(f"{where}: {error}") from None
-    raise CheckpointError(f"{where}: model_type is {kind!r}; expected {HUGGINGFACE!r} or {OURS!r}")
+
+
+def config_notes(fields: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """Return what there is to say of the fields of a config that was parsed: of those that mean
+    nothing here, and of those that belong to generation."""
+    notes: list[str] = []
+    if unknown := unknown_fields(fields, _meant(fields)):
+        names = listed(map(shown, unknown), 40)
+        notes.append(f"{where} has fields that mean nothing here: {names}")
+    if asked := generation_fields(fields):
+        notes.append(
+            f"{where} asks for {listed(asked, 40)} when text is generated; griffin.load takes that"
+            " from generation_config.json, and from here only where there is none"
+        )
+    return tuple(notes)
+
+
+def stored_type(fields: Mapping[str, Any], where: str) -> torch.dtype | None:
+    """Return the type that a config says the weights have, None where it does not say or is of no
+    type that weights have here. Raises CheckpointError where it says two."""
+    given = {key: fields[key] for key in ("dtype", "torch_dtype") if fields.get(key) is not None}
+    if wrong := [value for value in given.values() if not isinstance(value, str)]:
+        raise CheckpointError(f"{where}: dtype must be the name of a type, not {shown(wrong[0])}")
+    names = {str(value).removeprefix("torch.") for value in given.values()}
+    if len(names) > 1:
+        raise CheckpointError(
+            f"{where}: contradicts itself: {', '.join(f'{k}={shown(v)}' for k, v in given.items())}"
+        )
+    types = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES.values()}
+    return types.get(names.pop()) if names else None
+
+
+def _meant(fields: Mapping[str, Any]) -> set[str]:
+    """Return the names that decide what is computed, in the spelling that model_type tells."""
+    kind = fields.get("model_type")
+    if kind == HUGGINGFACE:
+        return _MEANT | {KEY}
+    if kind == OURS:
+        return {field.name for field in dataclasses.fields(GriffinConfig)} | {"model_type", KEY}
+    raise ValueError(f"model_type is {shown(kind)}; expected {HUGGINGFACE!r} or {OURS!r}")
 
 
 def _from_huggingface(fields: Mapping[str, Any]) -> tuple[GriffinConfig, bool]:
-    check_keys(fields, _MEANT | _HARMLESS | {KEY}, "a recurrent_gemma config")
+    """Return what the fields that decide what is computed say; ValueError for any that does not."""
     if missing := [key for key in _REQUIRED if fields.get(key) is None]:
         raise ValueError(f"lacks {', '.join(missing)}")
 
@@ -168,25 +132,29 @@ def _from_huggingface(fields: Mapping[str, Any]) -> tuple[GriffinConfig, bool]:
         values = list(given.values())
         if any(other != values[0] for other in values[1:]):
             raise ValueError(
-                f"contradicts itself: {', '.join(f'{k}={v!r}' for k, v in given.items())}"
+                f"contradicts itself: {', '.join(f'{k}={shown(v)}' for k, v in given.items())}"
             )
         return values[0] if values else default
 
     activation = value("hidden_activation", "hidden_act", default="gelu_pytorch_tanh")
     if activation != "gelu_pytorch_tanh":
         raise ValueError(
-            f"hidden_activation is {activation!r}; this model computes 'gelu_pytorch_tanh'"
+            f"hidden_activation is {shown(activation)}; this model computes 'gelu_pytorch_tanh'"
         )
     heads, width, doubled = (
         fields[key] for key in ("num_attention_heads", "hidden_size", "intermediate_size")
     )
     if not isinstance(doubled, int) or doubled % 2:
         raise ValueError(
-            f"intermediate_size={doubled!r} must be even: it is twice the MLP's inner width"
+            f"intermediate_size={shown(doubled)} must be even: it is twice the MLP's inner width"
         )
-    if (head_dim := fields.get("head_dim")) is not None and head_dim * heads != width:
+    check_whole("num_heads", heads)
+    check_whole("width", width)
+    head_dim = fields.get("head_dim")
+    if head_dim is not None and (not isinstance(head_dim, int) or head_dim * heads != width):
         raise ValueError(
-            f"head_dim={head_dim} times num_attention_heads={heads} is not hidden_size={width}"
+            f"head_dim={shown(head_dim)} times num_attention_heads={heads} is not"
+            f" hidden_size={width}"
         )
     theta, fraction = _rope(fields)
     config = GriffinConfig(
@@ -214,27 +182,46 @@ def _from_huggingface(fields: Mapping[str, Any]) -> tuple[GriffinConfig, bool]:
 def _block_types(fields: Mapping[str, Any], value: Any) -> tuple[Any, ...]:
     pattern = value("block_types", "_block_types", default=["recurrent", "recurrent", "attention"])
     layers = fields["num_hidden_layers"]
-    if not isinstance(layers, int) or layers < 1:
-        raise ValueError(f"num_hidden_layers must be a whole number of at least 1, not {layers!r}")
-    if not isinstance(pattern, list) or not pattern:
+    if not isinstance(layers, int) or isinstance(layers, bool) or not 1 <= layers <= MOST_LAYERS:
         raise ValueError(
-            f"block_types must be a list of 'recurrent' and 'attention', not {pattern!r}"
+            f"num_hidden_layers must be a whole number of at least 1 and at most {MOST_LAYERS}, not"
+            f" {shown(layers)}"
         )
-    blocks = tuple((pattern * layers)[:layers])
     kinds = {"linear_attention": "recurrent", "sliding_attention": "attention"}
-    if (named := fields.get("layer_types")) is not None and [kinds.get(k) for k in named] != list(
-        blocks
+    if not _names(pattern, kinds.values()):
+        raise ValueError(
+            f"block_types must be a list of 'recurrent' and 'attention', not {shown(pattern)}"
+        )
+    blocks = [pattern[number % len(pattern)] for number in range(layers)]
+    named = fields.get("layer_types")
+    if named is not None and not (
+        _names(named, kinds) and [kinds[kind] for kind in named] == blocks
     ):
-        raise ValueError(f"contradicts itself: layer_types={named} and block_types={pattern}")
-    return blocks
+        raise ValueError(
+            f"contradicts itself: layer_types={shown(named)} and block_types={shown(pattern)} of"
+            f" {layers} layers"
+        )
+    return tuple(blocks)
+
+
+def _names(value: Any, allowed: Iterable[str]) -> bool:
+    """Return whether a value is a list of names, at least one, all of them allowed."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(kind, str) and kind in set(allowed) for kind in value)
+    )
 
 
 def _rope(fields: Mapping[str, Any]) -> tuple[float, float]:
-    rope = fields.get("rope_parameters") or {}
+    rope = fields.get("rope_parameters")
+    rope = {} if rope is None else rope
+    if not isinstance(rope, dict):
+        raise ValueError(f"rope_parameters must be an object, not {shown(rope)}")
     check_keys(rope, {"rope_theta", "partial_rotary_factor", "rope_type"}, "rope_parameters")
-    if rope.get("rope_type", "default") != "default":
+    if (kind := rope.get("rope_type")) not in (None, "default"):
         raise ValueError(
-            f"rope_parameters asks for rope_type {rope['rope_type']!r}; only 'default' exists here"
+            f"rope_parameters asks for rope_type {shown(kind)}; only 'default' exists here"
         )
     if fields.get("rope_scaling") is not None:
         raise ValueError("rope_scaling is set; this model's positions are not scaled")
@@ -242,7 +229,9 @@ def _rope(fields: Mapping[str, Any]) -> tuple[float, float]:
     for key, default in (("rope_theta", 10_000.0), ("partial_rotary_factor", 0.5)):
         old, new = fields.get(key), rope.get(key)
         if old is not None and new is not None and old != new:
-            raise ValueError(f"contradicts itself: {key}={old} and rope_parameters.{key}={new}")
+            raise ValueError(
+                f"contradicts itself: {key}={shown(old)} and rope_parameters.{key}={shown(new)}"
+            )
         found.append(next((v for v in (new, old) if v is not None), default))
     return found[0], found[1]
 

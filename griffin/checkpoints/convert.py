@@ -128,8 +128,7 @@ def convert(
                 write_deepmind_torch(staged / ARCHIVE, plan, read)
             else:
                 write_deepmind_flax(staged, plan, read)
-            main = next(iter(plan.values())).dtype
-            fields = to_config_json(source.config, main)
+            fields = to_config_json(source.config, wanted or source.own_dtype)
             (staged / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
             if source.layout != "random":
                 copied = copy_companions(source.folder, staged)

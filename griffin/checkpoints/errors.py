@@ -12,9 +12,20 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be read or written as asked: one line: file, tensor, expected,
     found."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
 
 class CheckpointWarning(UserWarning):
     """A checkpoint was read, but not all of it was used; the message says what was left out."""
+
+
+def one_line(text: str, most: int = 1000) -> str:
+    """Return a text that may hold a stranger's words as one printable line, cut where it is
+    long."""
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return text if len(text) <= most else f"{text[:most]} ..."
 
 
 def listed(names: Iterable[str], limit: int = 6) -> str:

@@ -40,7 +40,8 @@ def load_model(
 ) -> Griffin:
     """Load a model from a folder, an archive, a Hub repository or an opened `Checkpoint`.
 
-    dtype:  the weights' type ("bfloat16" or torch.bfloat16); as stored if omitted.
+    dtype:  the weights' type ("bfloat16" or torch.bfloat16); as stored if omitted, and where they
+            are stored in several types, in `Checkpoint.own_dtype`.
     config: what the files do not say, see `open`.
     check:  read every weight now and refuse NaN and infinite values. Off, because on the CPU in the
             stored type the weights are mapped, not read: pages arrive when the model first uses
@@ -59,12 +60,12 @@ def load_model(
     )
     for note in checkpoint.notes:
         warnings.warn(note, CheckpointWarning, stacklevel=2)
-    wanted, place = None if dtype is None else parse_dtype(dtype), torch.device(device)
+    wanted = checkpoint.own_dtype if dtype is None else parse_dtype(dtype)
+    place = torch.device(device)
     format = packing(checkpoint, quantize)
     matrices = matrix_names(checkpoint.config) if format is not None else []
     with torch.device("meta"):
         model = Griffin(checkpoint.config)
-    norms = wanted or checkpoint.dtype("model.final_norm.weight")
     packed: dict[str, Tensor] = {}
     for name in matrices:
         assert format is not None
@@ -73,14 +74,14 @@ def load_model(
             matrix = matrix.unmapped()
             checkpoint.release()
         matrix = matrix.to(place)
-        install(model, name.removesuffix(".weight"), matrix, norms)
+        install(model, name.removesuffix(".weight"), matrix, wanted)
         packed |= {name + part: tensor for part, tensor in split(matrix).items()}
     tensors = dict(packed)
     for name in checkpoint.names():
         if name in matrices:
             continue
         # Beside packed matrices there is little: no reason to keep a whole file mapped for it.
-        stays = format is None and place.type == "cpu" and wanted in (None, checkpoint.dtype(name))
+        stays = format is None and place.type == "cpu" and wanted == checkpoint.dtype(name)
         tensor = checkpoint.read(name) if stays else checkpoint.read_apart(name)
         if check:
             checkpoint.check_finite(name, tensor)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from griffin.checkpoints.errors import CheckpointError
+from griffin.foreign import shown
 from griffin.model.config import check_keys
 from griffin.quant import FORMATS
 
@@ -33,11 +32,6 @@ class Quantization:
         }
 
 
-def read_quantization(path: Path) -> Quantization | None:
-    """Return what a config.json says about quantization; None if nothing."""
-    return parse_quantization(json.loads(path.read_bytes()), str(path))
-
-
 def parse_quantization(fields: Mapping[str, Any], where: str) -> Quantization | None:
     """Return what the fields of a config.json say about quantization; None if nothing.
 
@@ -48,22 +42,23 @@ def parse_quantization(fields: Mapping[str, Any], where: str) -> Quantization | 
         return None
     where = f"{where}: {KEY}"
     if not isinstance(found, Mapping):
-        raise CheckpointError(f"{where} must be an object, not {found!r}")
+        raise CheckpointError(f"{where} must be an object, not {shown(found)}")
     if (method := found.get("quant_method")) != METHOD:
         raise CheckpointError(
-            f"{where} has quant_method {method!r}; expected {METHOD!r} (quantize the original"
+            f"{where} has quant_method {shown(method)}; expected {METHOD!r} (quantize the original"
             " weights with `griffin quantize`)"
         )
     if (version := found.get("version")) != VERSION:
-        raise CheckpointError(f"{where} has version {version!r}; this griffin reads {VERSION}")
+        raise CheckpointError(f"{where} has version {shown(version)}; this griffin reads {VERSION}")
     try:
         check_keys(found, {"quant_method", "version", "format", "calibrated"}, KEY)
     except ValueError as error:
         raise CheckpointError(f"{where}: {error}") from None
-    if (format := found.get("format")) not in FORMATS:
+    format = found.get("format")
+    if not isinstance(format, str) or format not in FORMATS:
         raise CheckpointError(
-            f"{where} has format {format!r}; expected one of {', '.join(FORMATS)}"
+            f"{where} has format {shown(format)}; expected one of {', '.join(FORMATS)}"
         )
     if not isinstance(calibrated := found.get("calibrated", False), bool):
-        raise CheckpointError(f"{where}: calibrated must be true or false, not {calibrated!r}")
+        raise CheckpointError(f"{where}: calibrated must be true or false, not {shown(calibrated)}")
     return Quantization(format, calibrated)

@@ -83,7 +83,7 @@ def quantize(
     copied: tuple[str, ...] = ()
     with disk_errors(target), staged_folder(target) as staged:
         write_safetensors(staged, plan, reading, shard_size)
-        fields = to_config_json(source.config, source.dtype("model.final_norm.weight"))
+        fields = to_config_json(source.config, source.own_dtype)
         fields[KEY] = Quantization(format, sample is not None).to_json()
         (staged / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
         if source.layout != "random":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +18,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from griffin.checkpoints.errors import CheckpointError, listed
+from griffin.checkpoints.errors import CheckpointError
 from griffin.checkpoints.source import DTYPE_NAMES, STORED
+from griffin.foreign import MOST, open_file, parse_json, shown
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-# The format's own limit on headers; a longer one is damage or an attack.
-MAX_HEADER = 100_000_000
+# A longer header is damage or an attack: the largest model there may be has 2 MB of it, and what
+# Python makes of JSON takes up to forty times its size.
+MAX_HEADER = MOST
+
+_MOST_DIMENSIONS = 8
 
 
 @dataclass(frozen=True)
@@ -38,11 +43,10 @@ class Entry:
 
 
 class SafetensorsSource:
-    """The tensors of a folder's safetensors files, or of one file."""
+    """The tensors of safetensors files whose headers were read: what `find_weights` found."""
 
-    def __init__(self, path: Path) -> None:
-        """Read the headers. Raises CheckpointError for missing, truncated or malformed files."""
-        self.files, self._entries = _index(path)
+    def __init__(self, files: tuple[Path, ...], entries: Mapping[str, Entry]) -> None:
+        self.files, self._entries = files, entries
         self._mappings: dict[Path, Any] = {}
 
     def names(self) -> list[str]:
@@ -77,63 +81,14 @@ class SafetensorsSource:
         self._mappings.clear()
 
 
-def _index(path: Path) -> tuple[tuple[Path, ...], dict[str, Entry]]:
-    if path.is_file():
-        return (path,), read_header(path)
-    index = path / INDEX
-    if not index.is_file():
-        if (path / SINGLE).is_file():
-            return (path / SINGLE,), read_header(path / SINGLE)
-        loose = sorted(path.glob("*.safetensors"))
-        if len(loose) == 1:
-            return (loose[0],), read_header(loose[0])
-        raise CheckpointError(
-            f"{path} holds {len(loose)} safetensors files and no {INDEX}; expected {SINGLE}, or"
-            " shards with their index"
-        )
-    weight_map = _weight_map(index)
-    files = tuple(path / name for name in sorted(set(weight_map.values())))
-    if missing := [file.name for file in files if not file.is_file()]:
-        raise CheckpointError(f"{index} names shards that are not there: {listed(missing)}")
-    entries: dict[str, Entry] = {}
-    for file in files:
-        header = read_header(file)
-        promised = {name for name, shard in weight_map.items() if shard == file.name}
-        if absent := sorted(promised - set(header)):
-            raise CheckpointError(f"{file} lacks {listed(absent)}, which {INDEX} places in it")
-        if extra := sorted(set(header) - promised):
-            raise CheckpointError(
-                f"{file} holds {listed(extra)}, which {INDEX} does not place in it"
-            )
-        entries.update(header)
-    return files, entries
-
-
-def _weight_map(index: Path) -> dict[str, str]:
-    try:
-        weight_map = json.loads(index.read_bytes())["weight_map"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{index} is not an index: expected JSON with a weight_map ({error})"
-        ) from None
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index}: weight_map must name at least one tensor")
-    for name, shard in weight_map.items():
-        if not isinstance(shard, str) or Path(shard).name != shard:
-            raise CheckpointError(
-                f"{index} places {name} in {shard!r}; a shard is a file name in the same folder"
-            )
-    return weight_map
-
-
 def read_header(file: Path) -> dict[str, Entry]:
     """Read and check the header of one file; return its tensors in the order of their bytes.
 
     Raises CheckpointError where header, sizes and file do not agree, naming what was expected and
     found.
     """
-    total = file.stat().st_size
-    with file.open("rb") as stream:
+    with open_file(file, CheckpointError) as stream:
+        total = os.fstat(stream.fileno()).st_size
         prefix = stream.read(8)
         if len(prefix) < 8:
             raise CheckpointError(
@@ -149,14 +104,9 @@ def read_header(file: Path) -> dict[str, Entry]:
                 f"{file} is truncated: its header ends at byte {8 + length}, it has {total}"
             )
         text = stream.read(length)
-    try:
-        header = json.loads(text)
-    except ValueError as error:
-        raise CheckpointError(f"{file}: the header is not JSON ({error})") from None
+    header = parse_json(text, f"{file}: the header", CheckpointError)
     if not isinstance(header, dict):
-        raise CheckpointError(
-            f"{file}: the header must be a JSON object, not {type(header).__name__}"
-        )
+        raise CheckpointError(f"{file}: the header must be a JSON object, not {shown(header)}")
     header.pop("__metadata__", None)
     entries = {name: _entry(file, name, fields, 8 + length) for name, fields in header.items()}
     entries = dict(sorted(entries.items(), key=lambda item: item[1].offset))
@@ -180,7 +130,8 @@ def read_header(file: Path) -> dict[str, Entry]:
 def _entry(file: Path, name: str, fields: Any, start: int) -> Entry:
     try:
         kind, shape, (begin, end) = fields["dtype"], tuple(fields["shape"]), fields["data_offsets"]
-        whole = all(type(n) is int and n >= 0 for n in (*shape, begin, end))
+        whole = isinstance(kind, str) and len(shape) <= _MOST_DIMENSIONS
+        whole = whole and all(type(n) is int and 0 <= n < 1 << 63 for n in (*shape, begin, end))
     except (KeyError, TypeError, ValueError):
         whole, kind, shape, begin, end = False, None, (), 0, 0
     if not whole:
@@ -189,7 +140,7 @@ def _entry(file: Path, name: str, fields: Any, start: int) -> Entry:
         )
     if kind not in STORED:
         raise CheckpointError(
-            f"{file}: {name} has dtype {kind}; expected one of {', '.join(STORED)}"
+            f"{file}: {name} has dtype {shown(kind)[1:-1]}; expected one of {', '.join(STORED)}"
         )
     expected = math.prod(shape) * STORED[kind].itemsize
     if end - begin != expected:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
+from collections.abc import Callable
 from difflib import get_close_matches
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -79,7 +82,9 @@ class Verbs(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         ctx.obj = {"debug": False}
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = partial(_note, warnings.showwarning)
+                return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise  # click's own; some of them are RuntimeErrors
         except KeyboardInterrupt:
@@ -95,6 +100,16 @@ class Verbs(click.Group):
                 raise
             _complain(error, ctx.invoked_subcommand)
             ctx.exit(MISUSE if isinstance(error, ValueError) else FAILURE)
+
+
+def _note(
+    otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any
+) -> None:
+    """Print what one of our own warnings says, and no more; others as Python prints them."""
+    if category.__module__.startswith("griffin."):
+        click.echo(f"note: {message}", err=True)
+    else:
+        otherwise(message, category, *where)
 
 
 def _complain(error: BaseException, verb: str | None) -> None:

@@ -62,6 +62,7 @@ def command(
     from griffin.checkpoints import convert, random_checkpoint
     from griffin.checkpoints.models import parse_dtype
     from griffin.cli.shared.progress import WorkBar
+    from griffin.foreign import read_object
     from griffin.model import GriffinConfig
 
     if preset:
@@ -73,7 +74,7 @@ def command(
         source: Any = random_checkpoint(shape, parse_dtype(dtype or "bfloat16"), seed)
     else:
         source = paths[0]
-    config = None if config_file is None else _read_config(config_file)
+    config = None if config_file is None else read_object(config_file)
     with WorkBar() as advance:
         made = convert(
             source,
@@ -103,13 +104,3 @@ def command(
     click.echo(
         f"{made.path}: {made.layout}, {made.tensors} tensors, {made.nbytes / 1e9:.3f} GB{also}"
     )
-
-
-def _read_config(file: Path) -> dict[str, Any]:
-    try:
-        fields = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{file} is not JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise ValueError(f"{file} must hold a JSON object, not {type(fields).__name__}")
-    return fields

@@ -10,6 +10,28 @@ from typing import Any, Literal, cast
 
 BlockType = Literal["recurrent", "attention"]
 
+# The most that a field may be: far above any model there is, and small enough that what is
+# computed with it fits a machine word, and what is made of it a memory.
+LARGEST = {
+    "vocab_size": 1 << 24,
+    "width": 1 << 17,
+    "mlp_width": 1 << 19,
+    "lru_width": 1 << 17,
+    "num_heads": 1 << 12,
+    "num_gate_blocks": 1 << 12,
+    "attention_window_size": 1 << 20,
+    "num_kv_heads": 1 << 12,
+    "conv_width": 1 << 8,
+}
+MOST_LAYERS = 512
+# From and to, in float32 without overflow on the way; 0 for the cap is apart: no cap.
+_RANGES = {
+    "logits_soft_cap": (1e-3, 1e9),
+    "rms_norm_eps": (1e-30, 1.0),
+    "rope_theta": (1.0, 1e12),
+    "rope_fraction": (0.0, 1.0),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class GriffinConfig:
@@ -56,28 +78,27 @@ class GriffinConfig:
     tie_embeddings: bool = True
 
     def __post_init__(self) -> None:
+        if not isinstance(self.block_types, (list, tuple)):
+            raise ValueError(f"block_types must be a list, not {_shown(self.block_types)}")
         object.__setattr__(self, "block_types", tuple(self.block_types))
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type == "int" and (
-                not isinstance(value, int) or isinstance(value, bool) or value < 1
-            ):
-                raise ValueError(
-                    f"{field.name} must be a whole number of at least 1, not {value!r}"
-                )
-            if field.type == "float" and (
-                not isinstance(value, (int, float)) or isinstance(value, bool)
-            ):
-                raise ValueError(f"{field.name} must be a number, not {value!r}")
-            if field.type == "bool" and not isinstance(value, bool):
-                raise ValueError(f"{field.name} must be true or false, not {value!r}")
-        if not self.block_types:
-            raise ValueError("block_types is empty; a model needs at least one layer")
+        if not 1 <= len(self.block_types) <= MOST_LAYERS:
+            raise ValueError(
+                f"block_types has {len(self.block_types)} entries; a model has 1 to {MOST_LAYERS}"
+                " layers"
+            )
         for kind in self.block_types:
             if kind not in ("recurrent", "attention"):
                 raise ValueError(
-                    f"block_types holds {kind!r}; allowed are 'recurrent' and 'attention'"
+                    f"block_types holds {_shown(kind)}; allowed are 'recurrent' and 'attention'"
                 )
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type == "int":
+                check_whole(field.name, value)
+            if field.type == "float":
+                _check_number(field.name, value)
+            if field.type == "bool" and not isinstance(value, bool):
+                raise ValueError(f"{field.name} must be true or false, not {_shown(value)}")
         for total, parts in (
             ("width", "num_heads"),
             ("lru_width", "num_gate_blocks"),
@@ -88,13 +109,7 @@ class GriffinConfig:
                     f"{total}={getattr(self, total)} is not a multiple of"
                     f" {parts}={getattr(self, parts)}"
                 )
-        if self.logits_soft_cap < 0:
-            raise ValueError(
-                f"logits_soft_cap must be 0 (off) or positive, not {self.logits_soft_cap}"
-            )
-        if self.rms_norm_eps <= 0 or self.rope_theta <= 0:
-            raise ValueError("rms_norm_eps and rope_theta must be positive")
-        if not 0 <= self.rope_fraction <= 1 or self.rope_width % 2:
+        if self.rope_width % 2:
             raise ValueError(
                 f"rope_fraction={self.rope_fraction} of a head of {self.head_dim} must be a whole,"
                 " even width"
@@ -141,6 +156,32 @@ class GriffinConfig:
                 f"no preset {name!r}{_suggest(name, PRESETS)}; there are {', '.join(PRESETS)}"
             )
         return PRESETS[name]
+
+
+def check_whole(name: str, value: Any) -> int:
+    """Return the value of a field that is a whole number; ValueError, naming it, for any other."""
+    most = LARGEST[name]
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most:
+        return value
+    raise ValueError(
+        f"{name} must be a whole number of at least 1 and at most {most}, not {_shown(value)}"
+    )
+
+
+def _check_number(name: str, value: Any) -> None:
+    low, high = _RANGES[name]
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number and (low <= value <= high or (name == "logits_soft_cap" and value == 0)):
+        return
+    off = "0 (off) or " if name == "logits_soft_cap" else ""
+    raise ValueError(f"{name} must be {off}a number from {low:g} to {high:g}, not {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"a whole number of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def check_keys(given: Mapping[str, Any], known: set[str], what: str) -> None:

@@ -26,6 +26,7 @@ class SamplingParams:
     presence_penalty    subtracted once from the logit of each token in the answer so far, -2 to 2.
     frequency_penalty   subtracted once for each time the token is in the answer so far, -2 to 2.
     logit_bias          id -> number added to its logit, -100 (in practice never) to 100 (always).
+    suppress_ids        token ids that are never chosen, whatever their bias.
     seed                starts the row's own random numbers; None draws a fresh one, which results
                         report.
     stop                strings that end the answer; they are not part of it.
@@ -43,6 +44,7 @@ class SamplingParams:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
+    suppress_ids: tuple[int, ...] = ()
     seed: int | None = None
     stop: tuple[str, ...] = ()
     stop_ids: tuple[int, ...] = ()
@@ -69,12 +71,16 @@ class SamplingParams:
         if self.logprobs is not None:
             put("logprobs", _whole("logprobs", self.logprobs, 0, MAX_ALTERNATIVES))
 
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        stop = (self.stop,) if isinstance(self.stop, str) else self.stop
+        if isinstance(stop, (bytes, Mapping)) or not isinstance(stop, Iterable):
+            raise ValueError(f"stop must be a string or a list of strings, not {stop!r}")
+        stop = tuple(stop)
         for text in stop:
             if not isinstance(text, str) or not text:
                 raise ValueError(f"stop must hold strings that are not empty, not {text!r}")
         put("stop", stop)
-        put("stop_ids", tuple(_whole("stop_ids", i, 0) for i in _many("stop_ids", self.stop_ids)))
+        for name in ("stop_ids", "suppress_ids"):
+            put(name, tuple(_whole(name, i, 0) for i in _many(name, getattr(self, name))))
         if not isinstance(self.logit_bias, Mapping):
             raise ValueError(f"logit_bias must map token ids to numbers, not {self.logit_bias!r}")
         bias = {
@@ -103,9 +109,11 @@ class SamplingParams:
         return SamplingParams.from_dict(own | changes)
 
     def check_vocabulary(self, vocab_size: int) -> None:
-        """Raise ValueError if `logit_bias` or `stop_ids` name a token the model does not have."""
-        for name, ids in (("logit_bias", self.logit_bias), ("stop_ids", self.stop_ids)):
-            for i in ids:
+        """Raise ValueError if a field names a token the model does not have, or suppresses all."""
+        if len(set(self.suppress_ids)) >= vocab_size:
+            raise ValueError("suppress_ids names every token; none is left to choose")
+        for name in ("logit_bias", "stop_ids", "suppress_ids"):
+            for i in getattr(self, name):
                 if i >= vocab_size:
                     raise ValueError(
                         f"{name} names token {i}; the vocabulary has ids 0 to {vocab_size - 1}"

@@ -64,6 +64,7 @@ class Sampler:
             self._counts = torch.zeros(vocab_size, dtype=torch.int32)
         if params.repetition_penalty != 1:
             self._prompt = mark_ids(prompt_ids, vocab_size)
+        self._suppressed = torch.tensor(sorted(set(params.suppress_ids)), dtype=torch.int64)
         self._bias_ids = torch.tensor(list(params.logit_bias), dtype=torch.int64)
         self._bias = torch.tensor(list(params.logit_bias.values()), dtype=torch.float32)
 
@@ -93,7 +94,7 @@ class Sampler:
         return self._report(token, logits)
 
     def _shape(self, logits: Tensor) -> Tensor:
-        """Return the logits after penalties and bias."""
+        """Return the logits after penalties and bias, minus infinity for what is suppressed."""
         params = self.params
         if self._counts is not None:
             counts = self._counts.to(logits.device)
@@ -110,6 +111,8 @@ class Sampler:
         if len(self._bias_ids):
             where = self._bias_ids.to(logits.device)
             logits = logits.index_add(0, where, self._bias.to(logits.device))
+        if len(self._suppressed):
+            logits = logits.index_fill(0, self._suppressed.to(logits.device), -torch.inf)
         return logits
 
     def _constrained(self, logits: Tensor) -> Tensor:

@@ -186,7 +186,7 @@ KEYS = ["format", "version", "fingerprint", "config", "tokens_seen", "pos", "tok
 KEYS += ["pending_ids", "turns", "parent", "title", "created"]
 NONSENSE = ["", "null", "-1", "[]", "{}", "NaN", "1e400", "[" * 90_000, '[{"ids": -1}]', '"x"']
 WIDER = CONFIG.replace(attention_window_size=8)
-HUGE = CONFIG.replace(attention_window_size=1 << 40)
+HUGE = CONFIG.replace(attention_window_size=1 << 20, width=1024, num_heads=1, num_kv_heads=1)
 
 
 @pytest.mark.sweep
@@ -208,6 +208,7 @@ HUGE = CONFIG.replace(attention_window_size=1 << 40)
         ({"title": "\udcff"}, {}),
         ({"config": json.dumps(WIDER.to_dict())}, {}),
         ({"config": json.dumps({**CONFIG.to_dict(), "more": 1})}, {}),
+        ({"config": json.dumps({**CONFIG.to_dict(), "attention_window_size": 1 << 40})}, {}),
         ({"config": json.dumps(HUGE.to_dict()),
           "fingerprint": json.dumps(fingerprint(HUGE).to_dict())}, {}),
         ({"config": json.dumps({**CONFIG.to_dict(), "block_types": ["recurrent"] * 100_000})}, {}),

@@ -43,7 +43,7 @@ def spec_of(source: ModelSource) -> ModelSpec:
         format = quantize or fastest_layout(dtype, "cpu")
         return ModelSpec(f"the shape {shape}", config, dtype, format)
     checkpoint = source.checkpoint()
-    dtype = checkpoints.parse_dtype(source.dtype or checkpoint.dtype("model.final_norm.weight"))
+    dtype = checkpoints.parse_dtype(source.dtype or checkpoint.own_dtype)
     if checkpoint.quantization is not None:
         if quantize is not None:
             raise ValueError(
