@@ -33,7 +33,7 @@ class Process:
         assert self._process is not None
         return self._process.pid
 
-    def start(self, seconds: float = 60) -> None:
+    def start(self, seconds: float = 300.0) -> None:
         """Start, and wait until it listens."""
         command = [
             *(
