@@ -54,6 +54,7 @@ class LLM:
     name:      what it was loaded from.
     weights:   gives a digest of the weights' files, for `weights_digest`; None where there are
                none.
+    caution:   what to know before talking with it, where it is a toy or no chat model; else "".
     Raises ValueError if the tokenizer has more ids than the model has embeddings.
     """
 
@@ -66,6 +67,7 @@ class LLM:
         stop_ids: Iterable[int] = (),
         name: str = "",
         weights: Callable[[], str] | None = None,
+        caution: str = "",
     ) -> None:
         if tokenizer.vocab_size > model.config.vocab_size:
             raise ValueError(
@@ -76,6 +78,7 @@ class LLM:
         self.tokenizer = tokenizer
         self.defaults = defaults or SamplingParams()
         self.name = name
+        self.caution = caution
         self._weights = weights
         own = {tokenizer.eos_id, tokenizer.end_of_turn_id} - {None}
         self.stop_ids = frozenset(stop_ids) | cast(set[int], own)

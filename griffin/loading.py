@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from griffin import checkpoints
+from griffin.checkpoints.model_names import resolve
 from griffin.defaults import read_defaults
 from griffin.llm import LLM
 from griffin.model import Griffin, GriffinConfig
@@ -74,6 +75,7 @@ def load(
         stop_ids=stop_ids,
         name=str(path_or_repo),
         weights=weights,
+        caution=_caution(str(path_or_repo), text),
     )
 
 
@@ -91,6 +93,16 @@ def load_model(
     return checkpoints.load_model(
         source, dtype=dtype, device=_device(device), quantize=quantize
     ).eval()
+
+
+def _caution(name: str, text: Tokenizer) -> str:
+    """Return what a user should know of a model that answers nothing."""
+    real = "one that answers: recurrentgemma-2b-it"
+    if isinstance(resolve(name), Path):
+        return f"{name} is a toy: it writes Python-like text and answers nothing; {real}"
+    if text.chat_template is None and not name.rstrip("/").endswith("-it"):
+        return f"{name} brings no chat template: a base model continues, it does not answer; {real}"
+    return ""
 
 
 def _device(device: torch.device | str | None) -> torch.device | str:

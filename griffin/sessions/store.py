@@ -326,6 +326,6 @@ class Store:
 
 def _unknown(name: str) -> str:
     return (
-        f"there is no session {name!r}; `griffin state ls` (in a chat: /load, over HTTP: GET"
+        f"there is no session {name!r}; `griffin state ls` (in a chat: /list, over HTTP: GET"
         " /v1/sessions) lists them"
     )

@@ -6,6 +6,8 @@ import socket
 
 import pytest
 
+from tests.support.terminal import Terminal
+
 SLIPS = {
     "a verb with a letter too many": (("chatt",), "did you mean chat?"),
     "a verb that is none": (("download",), "there are generate, chat"),
@@ -73,3 +75,50 @@ def test_a_setting_goes_back_to_the_models_own(run, folder, tmp_path):
     again = run(*chat, "--top-k", 9, stdin="/set top_k default\n/show\n")
     assert "sampling:     as the model says" in again.stdout
     assert "no sampling parameter 'topk'" in run(*chat, stdin="/set topk default\n").stdout
+
+
+def test_an_answer_that_was_cut_says_so_and_goes_on(run, folder, tmp_path):
+    chat = ("chat", "--model", folder, "--store", tmp_path / "s", "--session", "one")
+    short = (*chat, "--temperature", 0, "--max-tokens", 5)
+    cut = run(*short, stdin="say\n/continue\n")
+    assert cut.stderr.count("[cut after 5 tokens; /continue goes on]") == 2
+    whole = run("chat", "--model", folder, "--no-persist", *short[-4:-1], 10, stdin="say\n")
+    assert cut.stdout.replace("\n", "") == whole.stdout.replace("\n", "")
+    # What ended by itself, or never began, does not go on.
+    new = ("chat", "--model", folder, "--no-persist")
+    assert run(*new, stdin="/continue\n").stdout.startswith("no answer was cut short")
+
+
+def test_a_conversation_shows_where_it_was_when_it_is_taken_up(run, folder, tmp_path):
+    chat = ("chat", "--model", folder, "--store", tmp_path / "s", "--max-tokens", 5)
+    run(*chat, "--session", "one", "--system", "Be brief.", stdin="first\nsecond\n")
+    told = run(*chat, "--session", "one", stdin="/history 1\n/history\n/list\n")
+    assert "system text: Be brief." in told.stderr
+    assert "> second" in told.stderr and "> first" not in told.stderr
+    one, both = told.stdout.split("[1]")
+    assert "> second" in one and "> first" not in one
+    assert "> first" in both and "> second" in both and "* one, 2 turns" in both
+    assert run(*chat, "--new", stdin="/history\n").stdout == "nothing has been said yet\n"
+
+
+def test_a_toy_and_a_base_model_say_what_they_are(run, folder, tmp_path):
+    store = ("--store", tmp_path / "s")
+    assert "nano is a toy" in run("chat", "--model", "nano", *store, stdin="").stderr
+    assert "brings no chat template" in run("chat", "--model", folder, *store, stdin="").stderr
+    tuned = tmp_path / "toy-it"
+    tuned.symlink_to(folder)
+    assert "template" not in run("chat", "--model", tuned, *store, stdin="").stderr
+
+
+def test_pasted_lines_are_one_message(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    store = ("--store", tmp_path / "s", "--session", "one", "--max-tokens", 3)
+    with Terminal("chat", "--model", folder, *store) as terminal:
+        terminal.expect(">>> ")
+        terminal.type("\x1b[200~first line\nsecond line\x1b[201~")
+        terminal.expect("cut after")
+        terminal.type("/history")
+        terminal.expect("> first line\n> second line")
+        terminal.type("/bye")
+        assert terminal.wait() == 0
+    assert "[2]" not in terminal.output

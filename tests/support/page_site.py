@@ -212,6 +212,7 @@ class Site:
             state_bytes=STATE_BYTES,
             window=2048,
             chat=True,
+            caution="",
         )
         return _json(ModelList(data=[ModelObject(id="toy-2b-it", created=1, griffin=extras)]))
 

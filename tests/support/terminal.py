@@ -18,6 +18,8 @@ from typing import NoReturn
 from griffin.cli import main
 
 PATIENCE = 60.0  # seconds; a test that waits so long has failed
+# A terminal is told that pasted lines belong together: nothing that anybody sees.
+_PASTING = re.compile("\x1b\\[\\?2004[hl]\r?")
 
 
 def become(arguments: tuple[object, ...], first: Callable[[], object] | None = None) -> NoReturn:
@@ -107,5 +109,6 @@ class Terminal:
             piece = os.read(self._handle, 1 << 16)
         except OSError:  # Linux's way to say that nobody holds the other side any more
             return False
-        self.output += piece.decode(errors="replace").replace("\r\n", "\n")
+        seen = piece.decode(errors="replace").replace("\r\n", "\n")
+        self.output += _PASTING.sub("", seen)
         return bool(piece)

@@ -74,7 +74,7 @@ def command(
             opened.append(open_store(folder))
         return opened[0]
 
-    from griffin.cli.chat.opening import forget_if_empty, open_session, resumed
+    from griffin.cli.chat.opening import forget_if_empty, open_session, resumed, show_last
     from griffin.cli.chat.repl import run
     from griffin.cli.chat.slash_commands import Commands
     from griffin.conversation import Conversation
@@ -97,6 +97,9 @@ def command(
         try:
             notice = f"{notice}: {resumed(talk)}" if talk.tokens else notice
             history = None if no_persist else (folder or default_store()) / "history"
+            if llm.caution:
+                click.secho(llm.caution, fg="yellow", err=True)
+            show_last(talk)
             run(Commands(talk, store), notice=notice, stats=stats, history=history)
         finally:
             talk.close()

@@ -22,6 +22,17 @@ def resumed(talk: Conversation) -> str:
     return f"{talk.tokens:,} tokens in {nbytes:,} bytes, {1000 * talk.resume_seconds:,.1f} ms"
 
 
+def show_last(talk: Conversation) -> None:
+    """Show on standard error what was said last, and the system text."""
+    if talk.system:
+        click.secho(f"system text: {talk.system}", dim=True, err=True)
+    from griffin.conversation.turns import EXCHANGE
+
+    said = [turn.text for turn in talk.session.turns() if turn.role == EXCHANGE and turn.text]
+    if said:
+        click.secho(said[-1], dim=True, err=True)
+
+
 def open_session(
     llm: LLM,
     store: Callable[[], Store],

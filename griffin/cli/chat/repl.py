@@ -82,6 +82,9 @@ def answer(talk: Conversation, pieces: Generator[str, None, None], stats: bool) 
             fg="yellow",
             err=True,
         )
+    if talk.result is not None and talk.result.finish_reason == "length":
+        cut = f"cut after {talk.result.generated_tokens:,} tokens; /continue goes on"
+        click.secho(f"[{cut}]", dim=True, err=True)
     if stats and talk.result is not None:
         click.secho(statistics(talk.result), dim=True, err=True)
 
@@ -142,6 +145,8 @@ def _editing(history: Path | None) -> Iterator[None]:
     import readline
 
     readline.set_history_length(_LINES)
+    # Pasted lines are one message: Python turns off what readline does by itself.
+    readline.parse_and_bind("set enable-bracketed-paste on")
     if history is not None and history.is_file():
         readline.read_history_file(history)
     try:

@@ -25,10 +25,13 @@ HELP = """\
                    goes back to the model's; /set shows them all
   /show [N]        show the conversation's data, or what was said in turn N
   /undo [N]        go back N turns; /redo [N] goes forward again
+  /continue        go on with an answer that was cut short
   /regen           another answer to the last message, beside the one there is
+  /history [N]     show what was said, or the last N turns of it
   /branches        show the ways the conversation has taken; /goto N goes to turn N (0: the start)
   /fork [NAME]     go on in a copy and leave this conversation as it is
   /save NAME       keep a copy under a name; /load NAME goes to one, or begins from a state file
+  /list            show the conversations that are kept
   /file PATH       put a text file before the next message
   /tokens          show how long the conversation is and how fast the last answer came
   /state           show what the model remembers, and where it is kept
@@ -56,11 +59,14 @@ class Commands:
             "/undo": lambda rest: self._stand(self.talk.undo(_count(rest))),
             "/redo": lambda rest: self._stand(self.talk.redo(_count(rest))),
             "/goto": lambda rest: self._stand(self.talk.goto(_number(rest))),
+            "/continue": lambda _: self.talk.go_on(),
             "/regen": lambda _: self.talk.regenerate(),
+            "/history": self._history,
             "/branches": self._branches,
             "/fork": self._fork,
             "/save": self._save,
             "/load": self._load,
+            "/list": self._list,
             "/file": self._file,
             "/tokens": self._tokens,
             "/state": self._state,
@@ -150,6 +156,23 @@ class Commands:
                 f"you are at turn {head.number}" if head else "you are before the first turn"
             )
 
+    def _history(self, rest: str) -> None:
+        said = self.talk.session.turns()
+        for turn in said[-_count(rest) :] if rest else said:
+            click.echo(f"[{turn.number}]")
+            click.echo(turn.text if turn.text is not None else f"({turn.role}, not kept as text)")
+        if not said:
+            click.echo("nothing has been said yet")
+
+    def _list(self, _rest: str) -> None:
+        found = self._store().list()
+        for info in found:
+            mark = "*" if info.name == self.talk.name else " "
+            title = f": {info.title}" if info.title else ""
+            click.echo(f"{mark} {info.name}, {info.turns} turns, {info.tokens:,} tokens{title}")
+        if not found:
+            click.echo("no conversation is kept yet; /save NAME keeps this one")
+
     def _fork(self, rest: str) -> None:
         before = self.talk.name
         self.talk.fork(self._store(), rest or None)
@@ -164,8 +187,7 @@ class Commands:
 
     def _load(self, rest: str) -> None:
         if not rest:
-            names = ", ".join(info.name for info in self._store().list()[:20])
-            raise ValueError(f"/load NAME: say which; there are {names or 'none yet'}")
+            raise ValueError("/load NAME: say which; /list shows them")
         talk, store = self.talk, self._store()
         if state_file(rest) is not None:
             session, _ = begin_from(talk.llm, store if talk.kept else None, self._store, rest, None)

@@ -48,7 +48,7 @@ async function start() {
   const model = (await call("GET", "/v1/models")).data[0];
   meters.bytes = model.griffin?.state_bytes ?? 0;
   meters.window = model.griffin?.window ?? 0;
-  $("greeting").textContent = `Ask ${model.id} something.`;
+  $("greeting").textContent = model.griffin?.caution || `Ask ${model.id} something.`;
   await go(asked());
   const server = await call("GET", "/v1/server");
   const where = store.kept ? "" : " · conversations end with this page";

@@ -9,14 +9,17 @@ from msgspec import UNSET, UnsetType
 
 
 class ModelExtras(msgspec.Struct, kw_only=True):
-    """What only this server tells of a model. state_bytes: of a full state. window: tokens kept
-    verbatim."""
+    """What only this server tells of a model.
+
+    state_bytes: of a full state. window: tokens kept verbatim. caution: of a toy or a base model.
+    """
 
     parameters: int
     weights: str
     state_bytes: int
     window: int
     chat: bool
+    caution: str
 
 
 class ModelObject(msgspec.Struct, kw_only=True):

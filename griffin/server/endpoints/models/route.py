@@ -34,6 +34,7 @@ def _model(service: Service) -> ModelObject:
             state_bytes=stats.slot_bytes // stats.slots,
             window=config.attention_window_size if "attention" in config.block_types else 0,
             chat=_is_chat(service),
+            caution=llm.caution,
         ),
     )
 
