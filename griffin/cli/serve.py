@@ -227,6 +227,7 @@ def command(
         keys=keys,
         hosts=hosts,
     )
+    service.warm_up()
     if own is None:
         server = Server(service, listeners, log=True, announce=announce)
     else:

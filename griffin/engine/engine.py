@@ -18,6 +18,7 @@ from griffin.engine.shares import Queue
 from griffin.engine.slots import Slots
 from griffin.engine.stats import Stats
 from griffin.engine.ticket import Sink, Ticket
+from griffin.engine.watchdog import Pulse
 from griffin.model import Griffin
 
 if TYPE_CHECKING:
@@ -59,13 +60,8 @@ class Engine:
         max_bytes: int | None = None,
     ) -> None:
         kept = -(-slots // 4) if kept is None else kept
-        check_knobs(
-            slots=slots,
-            chunk=chunk,
-            max_waiting=max_waiting,
-            stall_seconds=stall_seconds,
-            kept=kept,
-        )
+        check_knobs(slots=slots, chunk=chunk, kept=kept)
+        check_knobs(max_waiting=max_waiting, stall_seconds=stall_seconds)
         if max_prompt_tokens is not None:
             check_knobs(max_prompt_tokens=max_prompt_tokens)
         if prefix_cache is not None and chunk % prefix_cache.every and prefix_cache.every % chunk:
@@ -82,6 +78,7 @@ class Engine:
                 f" {max_bytes:,}, enough for {max_bytes // self._row_bytes} of them together"
             )
         self.model = model
+        self.chunk = chunk
         self.max_waiting = max_waiting
         self.max_prompt_tokens = max_prompt_tokens
         self._slots = slots
@@ -99,6 +96,7 @@ class Engine:
         self._closed = ""
         self._drain = False
         self._turn = threading.Lock()  # held through a step
+        self.pulse = Pulse()  # for a Watchdog
         self._thread: threading.Thread | None = None
 
     def submit(
@@ -246,6 +244,7 @@ class Engine:
         core = self._core
         try:
             with torch.no_grad():
+                self.pulse.beat()
                 self._obey()
                 core.expire(time.perf_counter())
                 core.admit()
@@ -255,12 +254,14 @@ class Engine:
                     core.decode()
                     begun, since = since, time.perf_counter()
                     self._pace.stepped(since - begun)
+                    self.pulse.beat(since - begun)
                     handed += self._hand_over()
                 while (row := core.reader()) is not None:
                     begun = time.perf_counter()
                     core.read_piece(row)
                     now = time.perf_counter()
                     self._pace.read(now - begun)
+                    self.pulse.beat(now - begun)
                     handed += self._hand_over()
                     if self._inbox or not self._pace.fits(now - since):
                         break
@@ -268,8 +269,14 @@ class Engine:
             self._abandon(error)
             raise
         finally:
+            self.pulse.at_work = False
             self._turn.release()
         return handed
+
+    def refuse(self, why: str) -> None:
+        """Take no more requests, and leave all else as it is: for an engine that hangs."""
+        with self._lock:
+            self._closed = self._closed or why
 
     def start(self) -> Engine:
         """Run on a thread of its own until `close`."""

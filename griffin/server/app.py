@@ -11,12 +11,14 @@ from griffin.server.endpoints import OPERATIONS, handlers
 from griffin.server.endpoints.server.route import document, no_route
 from griffin.server.errors import BAD_METHOD, FORBIDDEN, ApiError, Case
 from griffin.server.http.asgi import Gone, Receive, Scope, Send
+from griffin.server.http.descriptors import is_exhausted
 from griffin.server.http.exchange import Exchange, Reply
 from griffin.server.http.hosts import cors, preflight
 from griffin.server.http.static import read_page
 from griffin.server.logs import where
 from griffin.server.protocol.operation import Operation
 from griffin.server.service import Handler, Service, log
+from griffin.server.trim import LARGE
 from griffin.server.workers import asking
 
 _HEADERS = Case(431, "invalid_request_error", "request_too_large", False)
@@ -76,6 +78,7 @@ class App:
         try:
             try:
                 route = self._admit(exchange)
+                _check_room(exchange, route is None or route.public)
                 if route is None:
                     name = "page"
                 else:
@@ -93,17 +96,22 @@ class App:
                 raise
             except Exception as error:
                 log.error("%s failed: %s", exchange.id, where(error))
-                code = "bug"
-                if (
-                    exchange.status
-                ):  # in the middle of an answer: only closing the connection can tell
+                told = errors.bug(exchange.id)
+                if is_exhausted(error):
+                    message = "the server has no file descriptors left; try again"
+                    told = ApiError(errors.NOT_READY, message, retry_after=1.0)
+                code = told.code or "bug"
+                # In the middle of an answer only closing the connection can tell.
+                if exchange.status:
                     raise Gone from None
-                await self._refuse(exchange, errors.bug(exchange.id))
+                await self._refuse(exchange, told)
         except Gone:
             code = code or "client_gone"
             if exchange.status:
                 _abort(exchange)
         finally:
+            if exchange.weight > LARGE:
+                self.service.trim()
             exchange.close()
             self._note(exchange, name, code, time.perf_counter() - begun)
 
@@ -179,6 +187,19 @@ async def _preflight(service: Service, exchange: Exchange) -> Reply:
     if origin is None:
         raise ApiError(FORBIDDEN, "a preflight names an origin")
     return Reply(b"", preflight(origin), 204)
+
+
+def _check_room(exchange: Exchange, public: bool) -> None:
+    """Close a connection for which there is no room: at once where no key was shown."""
+    known = exchange.scope.get("state", {}).get("known")
+    if known is None or known("" if public else exchange.holder):
+        return
+    if public:
+        _abort(exchange)
+        raise Gone
+    message = "there are as many connections as there may be; try again"
+    headers = {"connection": "close"}
+    raise ApiError(errors.NOT_READY, message, retry_after=1.0, headers=headers)
 
 
 def _abort(exchange: Exchange) -> None:

@@ -110,7 +110,7 @@ class Run:
 
     @property
     def settled(self) -> bool:
-        return self._unsettled == 0
+        return self._unsettled <= 0
 
     @property
     def writers(self) -> list[Writer]:
@@ -122,6 +122,17 @@ class Run:
         for ticket in self.tickets:
             if not ticket.done:
                 self._bridge.engine.cancel(ticket)
+
+    def give_up(self, why: str) -> None:
+        """End every answer here and now: the engine hangs, and will not."""
+        self.why = self.why or why
+        for writer in self.writers:
+            if not writer.ended:
+                writer.ended = True
+                end = End(0, writer.choice, "cancelled")
+                self.pieces.append(Piece("", choice=writer.choice, end=end))
+        self._unsettled = 0
+        self.wake()
 
     def close(self) -> None:
         """End the run, whatever became of it."""

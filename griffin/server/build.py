@@ -58,7 +58,14 @@ def build(
     )
     return Service(
         llm,
-        Engine(llm.model, slots, chunk=chunk, max_waiting=max_waiting, prefix_cache=cache),
+        Engine(
+            llm.model,
+            slots,
+            chunk=chunk,
+            max_waiting=max_waiting,
+            prefix_cache=cache,
+            kept=slots,  # who has more than his share of slots may have to give all but one
+        ),
         name=name,
         fingerprint=fingerprint,
         version=__version__,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
@@ -21,6 +22,7 @@ from griffin.server.fleet.acceptor import Acceptor
 from griffin.server.fleet.peers import Peers
 from griffin.server.fleet.replica import Link, ReplicaConfig
 from griffin.server.http.connections import bounded_protocol
+from griffin.server.http.descriptors import room_for
 from griffin.server.http.sockets import url_of
 from griffin.server.logs import log_to_stderr
 from griffin.server.service import Service
@@ -29,6 +31,7 @@ log = logging.getLogger("griffin.server")
 
 # How long the engine's thread may keep the others waiting, where a small model is mostly Python.
 _SWITCH_SECONDS = 0.0005
+HUNG = 70  # exit code where a step of the model hangs: an internal error, in sysexits.h
 
 
 class Server(uvicorn.Server):
@@ -59,7 +62,7 @@ class Server(uvicorn.Server):
             log_to_stderr(replica.number if replica else None)
         config = uvicorn.Config(
             App(service),
-            http=bounded_protocol(settings.max_connections, settings.header_seconds),
+            http=bounded_protocol(room_for(settings.max_connections), settings.header_seconds),
             ws="none",
             lifespan="on",
             proxy_headers=False,  # who asks is told by keys, not by what a header says
@@ -96,6 +99,9 @@ class Server(uvicorn.Server):
         """Serve in this process, which does nothing else."""
         sys.setswitchinterval(_SWITCH_SECONDS)
         super().run(sockets)
+        if self.service.hung:  # threads that never end are not waited for
+            logging.shutdown()
+            os._exit(HUNG)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""
@@ -115,6 +121,14 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Look after things, ten times a second; return whether it is time to end."""
+        if not self.service.hung and self.service.check_steps():
+            log.error(
+                "a step of the model has not ended after %.0f s; this process ends",
+                self.service.watchdog.limit,
+            )
+            self.stop()
+        if self._link is not None and counter % 10 == 0:
+            self._link.beat()
         if self.service.peers is not None and self.service.broken and not self.service.draining:
             log.error("the engine broke; this replica ends, so that another takes its place")
             self.stop()

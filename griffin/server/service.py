@@ -15,6 +15,7 @@ import torch
 
 from griffin.engine import Engine, Refused
 from griffin.engine.shares import Queue
+from griffin.engine.watchdog import Watchdog
 from griffin.llm import LLM
 from griffin.server import errors
 from griffin.server import protocol as p
@@ -30,12 +31,15 @@ from griffin.server.limits import Limits
 from griffin.server.metrics import Metrics
 from griffin.server.protocol.bounds import check_most
 from griffin.server.settings import Settings
+from griffin.server.trim import find_trim
+from griffin.server.warm_up import warm_up
 from griffin.server.workers import Workers
 from griffin.sessions import Fingerprint, Store
 
 T = TypeVar("T")
 
 log = logging.getLogger("griffin.server")
+_TRIM_SECONDS = 1.0  # after a large request, and so often at most
 _SMALL = 2048  # bytes of a body that is read on the loop; more costs others their milliseconds
 
 
@@ -75,10 +79,12 @@ class Service:
         self.system_fingerprint = p.fingerprint(fingerprint.digest, version)
         self.metrics = Metrics(engine, version, name)
         self.bridge = Bridge(engine)
+        self.watchdog = Watchdog(engine.pulse, self.settings.hang_seconds)
         self.budget = Budget(self.settings.max_buffered_bytes)
         self.created = int(time.time())
         self.started = time.monotonic()
         self.draining = False
+        self.hung = False  # a step of the model did not end
         self.replica = ""  # the name of this process among several that serve the same
         self.peers: Peers | None = None  # those of them that it can ask
         self.holding = Holding()
@@ -88,6 +94,7 @@ class Service:
         self._grammars = Workers("grammar", 2)
         self._disk = Workers("disk", 5)
         self._scorer = Workers("score", 2)
+        self._trim, self._trimming = find_trim(), False
         self._measured = Queue(engine.max_waiting)
 
     def open(self) -> None:
@@ -95,13 +102,19 @@ class Service:
         self.bridge.bind(asyncio.get_running_loop())
         self.engine.start()
 
+    def warm_up(self) -> None:
+        """Import and prepare what a first request needs, and learn how long a step may take."""
+        expected = warm_up(self.llm, self.engine.chunk)
+        self.watchdog = Watchdog(self.engine.pulse, self.settings.hang_seconds, expected)
+
     async def close(self) -> None:
         """End what is under way and let everything go."""
         self.draining = True
         self.abort("the server stopped")
-        await asyncio.get_running_loop().run_in_executor(None, self.engine.close)
+        if not self.hung:
+            await asyncio.get_running_loop().run_in_executor(None, self.engine.close)
         for workers in (self._texts, self._grammars, self._disk, self._scorer):
-            workers.shutdown()
+            workers.shutdown(wait=not self.hung)
 
     @cached_property
     def parameters(self) -> int:
@@ -122,6 +135,16 @@ class Service:
     def broken(self) -> bool:
         """Whether the engine has ended by itself, so that nothing is answered any more."""
         return bool(self.engine.closed) and not self.draining
+
+    def check_steps(self) -> bool:
+        """Look whether a step of the engine hangs; then end every answer, and take no more."""
+        if not self.hung and self.watchdog.look(time.monotonic()):
+            self.hung = True
+            why = "the model hung, and this server ends; ask again"
+            self.engine.refuse(why)
+            for run in list(self.bridge.runs):
+                run.give_up(why)
+        return self.hung
 
     def abort(self, why: str) -> None:
         """End every request under way."""
@@ -146,6 +169,16 @@ class Service:
         if size <= _SMALL:
             return do()
         return await asyncio.wrap_future(self._texts.submit(do))
+
+    def trim(self) -> None:
+        """Give memory that a large request left behind back to the system, in a moment."""
+        if self._trim is not None and not self._trimming:
+            self._trimming = True
+            asyncio.get_running_loop().call_later(_TRIM_SECONDS, self._trim_now, self._trim)
+
+    def _trim_now(self, trim: Callable[[], object]) -> None:
+        self._trimming = False
+        self._texts.submit(trim, "")
 
     async def compile(self, do: Callable[[], T]) -> T:
         """Prepare a grammar, beside the loop and beside the texts. One of a key at a time.

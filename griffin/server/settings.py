@@ -27,6 +27,11 @@ class Settings:
         10.0, "Between comments in a stream that has nothing to say yet."
     )
     drain_seconds: float = option(30.0, "For requests under way when the server is told to stop.")
+    hang_seconds: float = option(
+        60.0,
+        "How long any step of the model may take; ten times as long as the longest so far, if that"
+        " is more. Then the server ends, and a replica is started anew.",
+    )
     max_header_bytes: int = option(32 << 10, "Bytes of one request's headers.")
     max_buffered_bytes: int = option(256 << 20, "Bytes of all bodies together.")
     max_connections: int = option(1024, "Connections at a time.")

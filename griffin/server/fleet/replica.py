@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 READY = b"r"  # what a replica says to its supervisor when it serves
+ALIVE = b"a"  # and every second from then on
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,11 @@ class Link:
         # It is gone; the other thread ends this process.
         with suppress(BrokenPipeError, ConnectionResetError):
             self._line.sendall(READY)
+
+    def beat(self) -> None:
+        """Tell the supervisor that this process still does its rounds."""
+        with suppress(OSError):  # it is gone, or does not listen
+            self._line.send(ALIVE, socket.MSG_DONTWAIT)
 
     def _watch(self) -> None:
         with suppress(OSError):

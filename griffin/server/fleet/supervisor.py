@@ -18,25 +18,33 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
 
-from griffin.server.fleet.replica import READY, ReplicaConfig
+from griffin.server.fleet.replica import ALIVE, READY, ReplicaConfig
 from griffin.server.settings import Settings
 
 log = logging.getLogger("griffin.server")
 
 _SOON, _LATEST = 0.5, 60.0  # seconds until a replica that died is started again: doubled each time
 _STEADY = 60.0  # seconds of life after which a death is not taken for one of a row
+_SILENT = 60.0  # seconds without a word after which a replica is killed: its event loop hangs
+_STRIDE = 5.0  # seconds between two looks that count, at most: more, and the machine slept
 _GRACE = 10.0  # seconds beyond the drain after which a replica is killed
 _TERM, _INT = signal.SIGTERM, signal.SIGINT
 
 
 class Replica:
-    """One of the processes. ready: it serves. again: when to start it next (monotonic clock)."""
+    """One of the processes.
+
+    ready: it serves. beats: it says every second that it lives. silent: seconds since it did.
+    again: when to start it next (monotonic clock).
+    """
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.process: subprocess.Popen[bytes] | None = None
         self.link: socket.socket | None = None
         self.ready = False
+        self.beats = False
+        self.silent = 0.0
         self.again: float | None = None
         self.wait = _SOON
         self.begun = 0.0
@@ -79,6 +87,7 @@ class Supervisor:
         self._signals: list[int] = []
         self._deadline: float | None = None  # of a shutdown; None while there is none
         self._was_ready = False
+        self._looked = time.monotonic()
 
     def run(self) -> int:
         """Serve; return the exit code: 0 after a signal, the replica's if the first one failed."""
@@ -136,7 +145,9 @@ class Supervisor:
     def _look(self) -> int | None:
         """See who died and what is due; return the exit code when it is over."""
         now = time.monotonic()
+        passed, self._looked = min(now - self._looked, _STRIDE), now
         for replica in self.replicas:
+            self._listen(replica, passed)
             if replica.process is not None and (code := replica.process.poll()) is not None:
                 self._part(replica)
                 replica.process = None
@@ -155,6 +166,15 @@ class Supervisor:
             return None
         log.error("replicas did not end in time and were killed")
         return 1
+
+    def _listen(self, replica: Replica, seconds: float) -> None:
+        """Kill a replica that has not said for long that it lives; `_look` sees it dead."""
+        if replica.beats and replica.process is not None:
+            replica.silent += seconds
+            if replica.silent > _SILENT:
+                log.error("replica %d hangs and is killed", replica.number)
+                replica.silent = 0.0
+                replica.process.kill()
 
     def _bury(self, replica: Replica, how: str, now: float) -> None:
         """Say what became of a replica, and when it comes back."""
@@ -196,7 +216,7 @@ class Supervisor:
             except BaseException:
                 ours.close()
                 raise
-        replica.link, replica.ready = ours, False
+        replica.link, replica.ready, replica.beats, replica.silent = ours, False, False, 0.0
         self._selector.register(ours, selectors.EVENT_READ, replica)
 
     def _hear(self, replica: Replica) -> None:
@@ -209,6 +229,7 @@ class Supervisor:
         if not said:
             self._part(replica)
             return
+        replica.silent, replica.beats = 0.0, replica.beats or ALIVE in said
         if READY in said and not replica.ready:
             replica.ready = True
             assert replica.process is not None
@@ -228,7 +249,7 @@ class Supervisor:
         if replica.link is not None:
             self._selector.unregister(replica.link)
             replica.link.close()
-            replica.link, replica.ready = None, False
+            replica.link, replica.ready, replica.beats = None, False, False
 
     def _close_listeners(self) -> None:
         for listener in self._listeners:
@@ -239,6 +260,8 @@ class Supervisor:
         due = [replica.again for replica in self.replicas if replica.again is not None]
         if self._deadline is not None:
             due.append(self._deadline)
+        if any(replica.beats for replica in self.replicas):
+            due.append(time.monotonic() + _STRIDE)
         # A line that was let go of says nothing of a process that is about to end, but a signal
         # does.
         return max(0.0, min(due) - time.monotonic()) if due else None

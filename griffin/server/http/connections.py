@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from griffin.server.http.crowd import Crowd
+
 
 def bounded_protocol(most: int, header_seconds: float) -> type[asyncio.Protocol]:
     """Return the protocol for `uvicorn.Config(http=...)`.
 
-    most:           connections at a time; one more is closed at once.
+    most:           connections at a time; who goes where more come, Crowd says.
     header_seconds: what a client has for the headers of a request, from connecting or from their
                     first byte.
-    The application finds `abort` in scope["state"]: it closes the connection and drops what was not
-    sent.
+    The application finds two functions in scope["state"]: `abort` closes the connection and drops
+    what was not sent; `known` takes who asks, and returns whether the connection may stay.
     """
+    crowd = Crowd(most)
 
     class BoundedProtocol(H11Protocol):
         _late: asyncio.TimerHandle | None = None
@@ -28,14 +32,21 @@ def bounded_protocol(most: int, header_seconds: float) -> type[asyncio.Protocol]
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
             super().connection_made(transport)
-            if len(self.connections) > most:
-                transport.abort()
-                return
-            self.app_state = {**self.app_state, "abort": transport.abort}
+            own = {"abort": transport.abort, "known": partial(crowd.knows, self)}
+            self.app_state = {**self.app_state, **own}
             self._expect()
+            crowd.come(self)
+
+        @property
+        def idle(self) -> bool:
+            return self.cycle is None or self.cycle.response_complete
+
+        def leave(self) -> None:
+            self.transport.abort()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._arrived()
+            crowd.go(self)
             super().connection_lost(exc)
 
         def handle_events(self) -> None:

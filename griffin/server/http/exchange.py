@@ -42,6 +42,7 @@ class Exchange:
     status:     of the answer, 0 before it began.
     streaming:  it began as a stream of events.
     tokens:     (prompt, cached, generated) for the log.
+    weight:     bytes of its body and of its answer.
     gone:       the client went away.
     read_at:    when its body was there (before: when it came itself), by time.perf_counter.
     """
@@ -60,6 +61,7 @@ class Exchange:
         self.status = 0
         self.streaming = False
         self.tokens: tuple[int, int, int] | None = None
+        self.weight = 0
         self.gone = False
         self.read_at = time.perf_counter()
         self._receive = receive
@@ -93,6 +95,7 @@ class Exchange:
         def take(count: int) -> None:
             budget.take(count, self.holder)
             self._held += count
+            self.weight += count
 
         self._budget = budget
         body = await read_body(self._receive, self.headers, limits, take, seconds)
@@ -165,6 +168,7 @@ class Exchange:
 
     async def _put(self, message: dict[str, Any]) -> None:
         self.check_here()
+        self.weight += len(message.get("body", b""))
         try:
             async with asyncio.timeout(self._send_seconds):
                 await self._send(message)

@@ -13,7 +13,7 @@ from griffin.server.limits import Limits
 class Health(msgspec.Struct, kw_only=True):
     """GET /health and /ready."""
 
-    status: Literal["ok", "loading", "draining", "broken"]
+    status: Literal["ok", "loading", "draining", "broken", "hung"]
 
 
 class SlotCounts(msgspec.Struct, kw_only=True):

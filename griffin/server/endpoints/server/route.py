@@ -63,7 +63,10 @@ async def server(service: Service, exchange: Exchange) -> Reply:
 
 
 async def health(service: Service, exchange: Exchange) -> Reply:
-    """Say that the process lives."""
+    """Say that the process lives; one whose engine broke or hangs does not."""
+    status = _status(service)
+    if status in ("broken", "hung"):
+        return Reply(p.encode(Health(status=status)), {"retry-after": "2"}, 503)
     return Reply(p.encode(Health(status="ok")))
 
 
@@ -117,7 +120,9 @@ def replica_object(service: Service) -> ReplicaObject:
     )
 
 
-def _status(service: Service) -> Literal["ok", "draining", "broken"]:
+def _status(service: Service) -> Literal["ok", "draining", "broken", "hung"]:
+    if service.hung:
+        return "hung"
     if service.broken:
         return "broken"
     return "draining" if service.draining else "ok"
