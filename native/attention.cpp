@@ -3,6 +3,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "pool.h"
@@ -31,6 +33,13 @@ void read_itself(const Attention& n, int64_t row, int64_t step) {
 
 }  // namespace
 
+void check_position(int64_t position, int64_t steps) {
+  if (position < 0 || position > kMostPositions - steps) {
+    throw std::invalid_argument("position " + std::to_string(position) +
+                                " is outside 0 to 2^53, with the tokens that follow it");
+  }
+}
+
 void attend(Attention n, const int64_t* position, int threads) {
   const int64_t group = n.heads / n.kv_heads;
   n.together = kQueries / group > 1 ? kQueries / group : 1;
@@ -42,7 +51,17 @@ void attend(Attention n, const int64_t* position, int threads) {
     for (; step < n.steps && at[step] < 0; ++step) read_itself(n, row, step);
     while (step < n.steps) {
       int64_t end = step + 1;
-      while (end < n.steps && at[end] != 0) ++end;
+      check_position(at[step], n.steps);
+      if (at[step] > 0 && !n.ring_k) {
+        throw std::invalid_argument("a document goes on, and there is no ring of its keys");
+      }
+      while (end < n.steps && at[end] != 0) {
+        if (at[end] != at[end - 1] + 1) {
+          throw std::invalid_argument("position " + std::to_string(at[end]) + " follows " +
+                                      std::to_string(at[end - 1]) + " within a document");
+        }
+        ++end;
+      }
       Segment s{};
       s.row = row;
       s.step = step;

@@ -1,5 +1,6 @@
-// The Python face of the kernels: addresses and sizes in, nothing out. griffin/ops checks what it
-// passes.
+// The Python face of the kernels: addresses and sizes in, nothing out. griffin/ops/kernels.py looks
+// at the tensors before it passes their addresses; sizes that a kernel has no room for, ids and
+// positions are looked at here.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -65,26 +66,41 @@ namespace {
 
 #include "scratch.h"
 
-void packed_linear(const Matrix& m, Address x, Type x_type, int64_t rows, Address y, Type y_type,
-                   int threads) {
+// A ValueError in Python.
+void need(bool holds, const char* what) {
+  if (!holds) throw std::invalid_argument(what);
+}
+
+void need_sequence(int64_t steps) { need(steps >= 1, "a sequence has at least one step"); }
+
+void packed_linear(Type type, int64_t rows, int64_t inputs, int64_t outputs, Address x, Address y,
+                   const Matrix& m, Type y_type, int threads) {
+  need(type != Type::f64 && y_type != Type::f64, "packed weights have no product in float64");
+  need(m.in == inputs && m.out == outputs, "the packed matrix is of another size");
   nb::gil_scoped_release release;
   const Results results{y, y_type};
   uint8_t* memory = scratch().get(product_bytes(m, rows));
-  multiply(&m, &results, 1, x, x_type, rows, memory, threads);
+  multiply(&m, &results, 1, x, type, rows, memory, threads);
 }
 
-void look_up_rows(const Matrix& m, Address ids, int64_t count, float scale, Type type, Address y) {
+void look_up_rows(Type type, int64_t count, int64_t inputs, Address ids, Address y,
+                  const Matrix& m, float scale, int) {
+  need(type != Type::f64, "packed weights are not looked up in float64");
+  need(m.in == inputs, "the packed matrix is of another size");
   nb::gil_scoped_release release;
+  check_ids(m, ids, count);
   look_up(m, ids, count, scale, type, y);
 }
 
-void pack(Address from, int64_t rows, int64_t inputs, Address to, int threads) {
+void pack(Type type, int64_t rows, int64_t inputs, Address from, Address to, int threads) {
+  need(type == Type::bf16, "pairs are of bfloat16");
   nb::gil_scoped_release release;
   pack_pairs(from, rows, inputs, to, threads);
 }
 
 void scan(Type type, int64_t rows, int64_t steps, int64_t width, Address x, Address a, Address h0,
           Address h, Address last, Address every, int threads) {
+  need_sequence(steps);
   nb::gil_scoped_release release;
   run(Scan{type, rows, steps, width, x, a, h0, h, last, every}, threads);
 }
@@ -92,6 +108,7 @@ void scan(Type type, int64_t rows, int64_t steps, int64_t width, Address x, Addr
 void scan_gradient(Type type, int64_t rows, int64_t steps, int64_t width, Address a, Address dh,
                    Address every, Address h0, Address dlast, Address dx, Address da, Address dh0,
                    int threads) {
+  need_sequence(steps);
   nb::gil_scoped_release release;
   run(ScanGradient{type, rows, steps, width, a, dh, every, h0, dlast, dx, da, dh0}, threads);
 }
@@ -99,6 +116,9 @@ void scan_gradient(Type type, int64_t rows, int64_t steps, int64_t width, Addres
 void unit(Type type, int64_t rows, int64_t steps, int64_t width, int64_t blocks, Address x,
           Address wi, Address bi, Address wr, Address br, Address param, Address position,
           Address h0, Address h, Address last, int threads) {
+  need_sequence(steps);
+  need(blocks >= 1 && width % blocks == 0 && width / blocks <= kLargestGate,
+       "gates have blocks of at most 4,096 inputs, all alike");
   nb::gil_scoped_release release;
   const Unit u{type,  rows,     steps, width, blocks, x,       wi,      bi,     wr, br,
                param, position, h0,    h,     last,   nullptr, nullptr, nullptr};
@@ -108,6 +128,7 @@ void unit(Type type, int64_t rows, int64_t steps, int64_t width, int64_t blocks,
 void unit_of_gates(Type type, int64_t rows, int64_t steps, int64_t width, Address x,
                    Address gate_i, Address gate_r, Address param, Address position, Address h0,
                    Address h, Address last, Address every, int threads) {
+  need_sequence(steps);
   nb::gil_scoped_release release;
   const Unit u{type,  rows,     steps, width, 1,    x,      nullptr, nullptr, nullptr, nullptr,
                param, position, h0,    h,     last, gate_i, gate_r,  every};
@@ -118,6 +139,7 @@ void unit_gradient(Type type, int64_t rows, int64_t steps, int64_t width, Addres
                    Address gate_i, Address gate_r, Address every, Address param, Address position,
                    Address h0, Address dlast, Address dx, Address dgate_i, Address dgate_r,
                    Address drate, Address dh0, int threads) {
+  need_sequence(steps);
   nb::gil_scoped_release release;
   const UnitGradient u{type,     rows, steps, width, x,       dh,      gate_i, gate_r, every, param,
                        position, h0,   dlast, dx,    dgate_i, dgate_r, drate,  dh0};
@@ -127,6 +149,8 @@ void unit_gradient(Type type, int64_t rows, int64_t steps, int64_t width, Addres
 void convolution(Type type, int64_t rows, int64_t steps, int64_t width, int64_t taps, Address x,
                  Address weight, Address bias, Address position, Address cache, Address y,
                  Address left, int threads) {
+  need_sequence(steps);
+  need(taps >= 1 && taps <= kMostTaps, "a convolution has 1 to 16 taps");
   nb::gil_scoped_release release;
   run(Convolution{type, rows, steps, width, taps, x, weight, bias, position, cache, y, left},
       threads);
@@ -135,6 +159,10 @@ void convolution(Type type, int64_t rows, int64_t steps, int64_t width, int64_t 
 void attention(Type type, int64_t rows, int64_t steps, int64_t heads, int64_t kv_heads,
                int64_t width, int64_t slots, Address q, Address k, Address v, Address ring_k,
                Address ring_v, Address position, Address y, int threads) {
+  need_sequence(steps);
+  need(kv_heads >= 1 && heads % kv_heads == 0 && heads / kv_heads <= kMostQueries &&
+           width <= kLargestHead && slots >= 1,
+       "attention has at most 64 queries a key head, heads of at most 1,024, and a window");
   nb::gil_scoped_release release;
   Attention n{};
   n.type = type;
@@ -153,7 +181,7 @@ void attention(Type type, int64_t rows, int64_t steps, int64_t heads, int64_t kv
   attend(n, position, threads);
 }
 
-void norm(Type type, int64_t rows, int64_t width, Address x, Address weight, double eps, Address y,
+void norm(Type type, int64_t rows, int64_t width, Address x, Address weight, Address y, double eps,
           int threads) {
   nb::gil_scoped_release release;
   run(Norm{type, rows, width, x, nullptr, weight, eps, nullptr, y}, threads);
@@ -166,23 +194,27 @@ void gated(Type type, int64_t count, Address gate, Address x, Address y, int thr
 
 void rope(Type type, int64_t tokens, int64_t heads, int64_t width, int64_t half, Address x,
           Address cos, Address sin, int threads) {
+  need(half >= 0 && 2 * half <= width, "a head is narrower than what is to be rotated");
   nb::gil_scoped_release release;
   run(Rope{type, tokens, heads, width, half, x, cos, sin}, threads);
 }
 
-void cosines(Type type, Address position, int64_t tokens, Address frequency, int64_t half,
-             Address cos, Address sin) {
+void cosines(Type type, int64_t tokens, int64_t half, Address position, Address frequency,
+             Address cos, Address sin, int) {
+  need(type != Type::bf16, "cosines are float32 or wider");
   nb::gil_scoped_release release;
   rope_table(type, position, tokens, frequency, half, cos, sin);
 }
 
-void soft_cap(Address x, int64_t count, float cap, int threads) {
+void soft_cap(Type type, int64_t count, Address x, float cap, int threads) {
+  need(type == Type::f32, "logits are float32");
   nb::gil_scoped_release release;
   run(SoftCap{count, cap, x}, threads);
 }
 
 void linear_rows(Type type, int64_t rows, int64_t in, int64_t outputs, Address x, Address w,
                  Address bias, Address y, int threads) {
+  need(type != Type::f64 && in >= 1, "a product has at least one input, and none is in float64");
   nb::gil_scoped_release release;
   run(Linear{type, rows, in, outputs, x, w, bias, y, nullptr}, threads);
 }

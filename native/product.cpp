@@ -2,6 +2,8 @@
 
 #include <cmath>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 
 #include "pool.h"
 
@@ -111,6 +113,15 @@ void multiply(const Matrix* matrices, const Results* results, int count, const v
       kernels.panels(products[n], begin * unit, end * unit < panels ? end * unit : panels);
     }
   });
+}
+
+void check_ids(const Matrix& m, const int64_t* ids, int64_t count) {
+  for (int64_t n = 0; n < count; ++n) {
+    if (ids[n] < 0 || ids[n] >= m.out) {
+      throw std::invalid_argument("id " + std::to_string(ids[n]) + " is none of the " +
+                                  std::to_string(m.out) + " rows there are");
+    }
+  }
 }
 
 void look_up(const Matrix& m, const int64_t* ids, int64_t count, float scale, Type type,

@@ -32,6 +32,9 @@ int64_t product_bytes(const Matrix& matrix, int64_t rows);
 void multiply(const Matrix* matrices, const Results* results, int count, const void* x, Type x_type,
               int64_t rows, uint8_t* memory, int threads);
 
+// Throw std::invalid_argument for an id that is no row of the matrix.
+void check_ids(const Matrix& matrix, const int64_t* ids, int64_t count);
+
 // Rows `ids` of the matrix in `type`, each value rounded to it, times `scale`, and rounded again.
 void look_up(const Matrix& matrix, const int64_t* ids, int64_t count, float scale, Type type,
              void* out);

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <stdexcept>
 
 #include "attention.h"
 #include "pool.h"
@@ -33,7 +34,7 @@ void rope_table(Type type, const int64_t* position, int64_t tokens, const double
                 int64_t half, void* cos, void* sin) {
   for (int64_t t = 0; t < tokens; ++t) {
     for (int64_t j = 0; j < half; ++j) {
-      const double angle = static_cast<double>(position[t] > 0 ? position[t] : 0) * frequency[j];
+      const double angle = static_cast<double>(position[t]) * frequency[j];
       if (type == Type::f64) {
         static_cast<double*>(cos)[t * half + j] = std::cos(angle);
         static_cast<double*>(sin)[t * half + j] = std::sin(angle);
@@ -189,6 +190,11 @@ void Trunk::attend(const AttentionWeights& w, Call& call, void* ring_k, void* ri
 void Trunk::run(const int64_t* tokens, int64_t rows, int64_t steps, const int64_t* before,
                 const std::vector<void*>& state, void* hidden, int threads,
                 const std::function<void()>& between) const {
+  for (int64_t row = 0; row < rows; ++row) check_position(before[row], steps);
+  check_ids(embedding_, tokens, rows * steps);
+  if (state.size() != 2 * layers_.size()) {
+    throw std::invalid_argument("a state has two tensors a layer");
+  }
   Call call{*this, rows, steps, rows * steps, threads};
   Carver counter;
   call.carve(counter);

@@ -26,7 +26,7 @@ from griffin.engine.prefix_tree import (
     Tree,
     chain,
 )
-from griffin.model import GriffinConfig, State
+from griffin.model import GriffinConfig, State, StateShape
 
 EVERY = 64  # tokens of a block
 LASTING = 8.0  # the most turnovers of the cache that a checkpoint outlives its last use
@@ -93,6 +93,7 @@ class PrefixCache:
         self._token = span_bytes(config, dtype)
         # Bytes a token costs on average.
         self._usual = self._token + (self._own + NODE + BLOCK) / every
+        self._state_shape = StateShape.of(config, dtype)
         self._state_bytes = State.zeros(config, 1, dtype=dtype, device="meta").nbytes
         self._tree = Tree(every)
         # A small part is set apart for what explains misses and spares hashing; the rest is for
@@ -210,7 +211,7 @@ class PrefixCache:
         return sum(BLOCK + self._token * (stop - start) for start, stop in cuts)
 
     def _check(self, ids: Sequence[int], state: State) -> None:
-        if state.batch != 1:
+        if state.pos.dim() and state.batch != 1:
             raise ValueError(
                 f"only a state of one row is kept, not of {state.batch}; use state.select([row])"
             )
@@ -220,6 +221,7 @@ class PrefixCache:
                 f" cache's model; its states have {self.config.num_layers} layers and"
                 f" {self._state_bytes} bytes"
             )
+        state.check(self._state_shape, batch=1)
         if (pos := int(state.pos[0])) != len(ids):
             raise ValueError(
                 f"the state has read {pos} tokens of its document, and {len(ids)} ids were given;"

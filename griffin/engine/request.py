@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from griffin.engine.context import Context
-from griffin.model import GriffinConfig, State
+from griffin.model import GriffinConfig, State, StateShape
 from griffin.sampling import Constraint, SamplingParams
 
 FinishReason = Literal["stop", "length"]
@@ -140,7 +140,7 @@ def check_request(
 
 
 def _check_state(state: State, config: GriffinConfig, dtype: torch.dtype, what: str) -> None:
-    if state.batch != 1:
+    if state.pos.dim() and state.batch != 1:
         raise Refused(f"the state of {what} has {state.batch} rows; it must have one")
     own = State.zeros(config, 1, dtype=dtype, device="meta")
     kinds = [[(t.shape, t.dtype) for t in layer] for layer in own.layers]
@@ -151,3 +151,9 @@ def _check_state(state: State, config: GriffinConfig, dtype: torch.dtype, what: 
         )
         where = "another number of layers" if layer is None else f"layer {layer} is another"
         raise Refused(f"the state of {what} is not of this model and type ({dtype}): {where}")
+    try:
+        if state.pos.is_meta:
+            raise ValueError("it lies on the meta device, which holds nothing")
+        state.check(StateShape.of(config, dtype), batch=1)
+    except ValueError as error:
+        raise Refused(f"the state of {what} cannot be gone on from: {error}") from error

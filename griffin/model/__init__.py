@@ -7,6 +7,14 @@ W convolution width, S ring slots (the attention window).
 
 from griffin.model.config import PRESETS, GriffinConfig
 from griffin.model.griffin import Griffin
-from griffin.model.state import AttentionState, RecurrentState, State
+from griffin.model.state import AttentionState, RecurrentState, State, StateShape
 
-__all__ = ["PRESETS", "AttentionState", "Griffin", "GriffinConfig", "RecurrentState", "State"]
+__all__ = [
+    "PRESETS",
+    "AttentionState",
+    "Griffin",
+    "GriffinConfig",
+    "RecurrentState",
+    "State",
+    "StateShape",
+]

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from griffin import ops
 from griffin.model.attention import LocalAttentionBlock
+from griffin.model.config import GriffinConfig
 from griffin.model.layers import MLP
 from griffin.model.packed import PackedEmbedding, PackedLinear
 from griffin.model.recurrent import RecurrentBlock
 from griffin.model.state import State
-from griffin.ops import native
+from griffin.ops import kernels, native
 
 
 class _Held(NamedTuple):
@@ -34,9 +35,8 @@ class FastTrunk:
 
     def __init__(self, model: Any, trunk: Any) -> None:
         self._trunk = trunk
+        self._config = model.config
         self._width, self._dtype = model.config.width, model.dtype
-        one = State.zeros(model.config, 1, dtype=model.dtype, device="meta")
-        self._layout = [(t.dtype, t.shape[1:]) for layer in one.layers for t in layer]
         self._children = [
             (parent._modules, name, child)
             for parent in model.modules()
@@ -50,11 +50,13 @@ class FastTrunk:
             if tensor is not None
         ]
 
-    def current(self) -> bool:
-        """Return whether the model still is what was built.
+    def current(self, config: GriffinConfig) -> bool:
+        """Return whether a model, of this config now, still is what was built.
 
         No layer was replaced, moved, given a hook or another type.
         """
+        if config is not self._config:
+            return False
         for table, name, child in self._children:
             if table.get(name) is not child or child._forward_hooks or child._forward_pre_hooks:
                 return False
@@ -63,27 +65,26 @@ class FastTrunk:
             for table, name, tensor, address in self._tensors
         )
 
-    def fits(self, state: State | None) -> bool:
-        """Return whether a state's tensors are as the native module takes them."""
-        if state is None:
-            return True
-        tensors = [t for layer in state.layers for t in layer]
-        return len(tensors) == len(self._layout) and all(
-            t.dtype == dtype and t.shape[1:] == shape and t.is_contiguous() and t.is_cpu
-            for t, (dtype, shape) in zip(tensors, self._layout, strict=True)
+    def takes(self, state: State | None) -> bool:
+        """Return whether the tensors of a state of this model lie as the native module reads
+        them."""
+        return state is None or all(
+            t.is_contiguous() and not t.is_neg() for layer in state.layers for t in layer
         )
 
     def __call__(self, tokens: Tensor, state: State) -> Tensor:
         """Read tokens (B, T) that go on where `state` ends, and change its layers' tensors in
         place.
 
-        state: as `fits` takes it; `pos` is left as it is. Returns hidden (B, T, D) after the final
-               norm.
+        tokens: ids of the vocabulary, on the CPU.
+        state:  of this model, so many rows and type, on the CPU, as `takes` has it; `pos` is left
+                as it is. Griffin.trunk looks at both before.
+        Returns hidden (B, T, D) after the final norm.
         KeyboardInterrupt in the middle leaves the state useless.
         """
         hidden = torch.empty(*tokens.shape, self._width, dtype=self._dtype)
-        layers = [address for layer in state.layers for address in native.addresses(*layer)]
-        tokens, pos = tokens.long().contiguous(), state.pos.contiguous()
+        layers = [t.data_ptr() for layer in state.layers for t in layer]
+        tokens, pos = kernels.laid(tokens.long(), state.pos)
         where = layers, hidden.data_ptr(), torch.get_num_threads()
         self._trunk.run(tokens.data_ptr(), *tokens.shape, pos.data_ptr(), *where)
         return hidden
@@ -94,7 +95,7 @@ def build(model: Any) -> FastTrunk | None:
 
     It takes models on the CPU whose matrices are all packed and whose other weights are of one
     type, float32 or bfloat16, with gates, heads and convolutions of the sizes the kernels have room
-    for.
+    for, all of the shapes that the config says.
     """
     config, dtype, trunk = model.config, model.dtype, model.model
     embedding = trunk.embed_tokens
@@ -114,6 +115,16 @@ def build(model: Any) -> FastTrunk | None:
     if attention and (
         config.num_heads // config.num_kv_heads > native.MOST_QUERIES
         or config.head_dim > native.LARGEST_HEAD
+    ):
+        return None
+    sizes = _sizes(config)
+    kinds = {"recurrent": RecurrentBlock, "attention": LocalAttentionBlock}
+    if (
+        [type(block.temporal_block) for block in trunk.layers]
+        != [kinds[kind] for kind in config.block_types]
+        or embedding.in_features != config.width
+        or embedding.out_features < config.vocab_size
+        or trunk.final_norm.weight.shape != sizes["norm"]
     ):
         return None
     shape = native.module().Shape(
@@ -138,18 +149,44 @@ def build(model: Any) -> FastTrunk | None:
         final_norm=trunk.final_norm.weight.data_ptr(),
     )
     for block in trunk.layers:
-        if not _add(made, block):
+        if not _add(made, block, sizes):
             return None
     return FastTrunk(model, made)
 
 
-def _add(made: Any, block: Any) -> bool:
-    """Add a residual block; False if one of its matrices is not packed."""
+Sizes = dict[str, tuple[int, ...]]
+
+
+def _sizes(config: GriffinConfig) -> Sizes:
+    """Return the shape of every weight of a block, by its name in native/trunk.h."""
+    width, lru, mlp = config.width, config.lru_width, config.mlp_width
+    heads = config.num_kv_heads * config.head_dim
+    gate = config.lru_width // config.num_gate_blocks
+    sizes: Sizes = {
+        "norm": (width,),
+        "conv_weight": (lru, 1, config.conv_width),
+        "linear_out": (width, lru),
+        "down_proj": (width, mlp),
+    }
+    sizes |= dict.fromkeys(("conv_bias", "recurrent_param"), (lru,))
+    for name in ("input_gate", "recurrent_gate"):
+        sizes[f"{name}_weight"] = (config.num_gate_blocks, gate, gate)
+        sizes[f"{name}_bias"] = (config.num_gate_blocks, gate)
+    sizes |= dict.fromkeys(("linear_x", "linear_y"), (lru, width))
+    sizes |= dict.fromkeys(("q_proj", "o_proj"), (width, width))
+    sizes |= dict.fromkeys(("k_proj", "v_proj"), (heads, width))
+    return sizes | dict.fromkeys(("gate_proj", "up_proj"), (mlp, width))
+
+
+def _add(made: Any, block: Any, sizes: Sizes) -> bool:
+    """Add a residual block; False if one of its matrices is not packed, or a weight is of another
+    shape."""
     temporal, mlp, norm = block.temporal_block, block.mlp_block, block.temporal_pre_norm
     if isinstance(temporal, RecurrentBlock):
         unit, conv = temporal.rg_lru, temporal.conv_1d
         first = _weights(
             "RecurrentWeights",
+            sizes,
             {name: getattr(temporal, name) for name in ("linear_x", "linear_y", "linear_out")},
             norm=norm.weight,
             conv_weight=conv.weight,
@@ -163,26 +200,30 @@ def _add(made: Any, block: Any) -> bool:
     elif isinstance(temporal, LocalAttentionBlock):
         names = ("q_proj", "k_proj", "v_proj", "o_proj")
         layers = {name: getattr(temporal, name) for name in names}
-        first = _weights("AttentionWeights", layers, norm=norm.weight)
+        first = _weights("AttentionWeights", sizes, layers, norm=norm.weight)
     else:
         return False
     if not isinstance(mlp, MLP):
         return False
     layers = {name: getattr(mlp, name) for name in ("gate_proj", "up_proj", "down_proj")}
-    second = _weights("MlpWeights", layers, norm=block.channel_pre_norm.weight)
+    second = _weights("MlpWeights", sizes, layers, norm=block.channel_pre_norm.weight)
     if first is None or second is None:
         return False
     made.add(first, second)
     return True
 
 
-def _weights(kind: str, layers: dict[str, nn.Module], **plain: Tensor) -> Any:
+def _weights(kind: str, sizes: Sizes, layers: dict[str, nn.Module], **plain: Tensor) -> Any:
     """Return a struct of native/trunk.h with packed matrices and the addresses of plain tensors.
 
-    None if a matrix is not packed, or they differ in format.
+    None if a matrix is not packed, they differ in format, or a weight is of another shape.
     """
     packed = {name: layer for name, layer in layers.items() if type(layer) is PackedLinear}
     if len(packed) < len(layers) or len({layer.format for layer in packed.values()}) > 1:
+        return None
+    shapes = {name: (layer.out_features, layer.in_features) for name, layer in packed.items()}
+    shapes |= {name: tuple(tensor.shape) for name, tensor in plain.items()}
+    if any(shape != sizes[name] for name, shape in shapes.items()):
         return None
     matrices = {name: layer.matrix() for name, layer in packed.items()}
     addresses = {name: tensor.data_ptr() for name, tensor in plain.items()}

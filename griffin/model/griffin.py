@@ -14,7 +14,8 @@ from griffin.model.fast_trunk import FastTrunk, build
 from griffin.model.init import init_weights
 from griffin.model.layers import MLP, Embedding, Linear, RMSNorm
 from griffin.model.recurrent import RecurrentBlock
-from griffin.model.state import AttentionState, LayerState, RecurrentState, State
+from griffin.model.state import AttentionState, LayerState, RecurrentState, State, StateShape
+from griffin.ops.positions import WHOLE, check_following
 
 
 class ResidualBlock(nn.Module):
@@ -73,6 +74,7 @@ class Griffin(nn.Module):
         if not self.head_weight.is_meta:
             init_weights(self, config)
         self._fast: FastTrunk | None = None
+        self._states: tuple[GriffinConfig, torch.dtype, StateShape] | None = None
 
     @property
     def head_weight(self) -> Tensor:
@@ -118,26 +120,22 @@ class Griffin(nn.Module):
                      ends.
         donate:      give `state` up; it cannot be used again.
         Returns hidden (B, T, D) after the final norm, and the state after the last token. `state`
-        itself is never changed. Raises ValueError for ids out of range and positions that do not
-        follow (checked where the tensors are on the CPU).
+        itself is never changed. Raises ValueError, before anything is read or written, for a state
+        of another model, type, batch or device, tokens that are no whole numbers, and, where the
+        tensors are on the CPU, ids out of range, positions that do not follow, and any beyond 2^53.
         """
-        self._check(tokens, state)
+        tokens = self._check(tokens, state)
         runs_on = segment_pos is None
-        if runs_on and (fast := self._fast_trunk()) is not None and fast.fits(state):
+        if runs_on and (fast := self._fast_trunk()) is not None and fast.takes(state):
             state = self._own(state, tokens.shape[0], donate)
             return fast(tokens, state), State(state.pos + tokens.shape[1], state.layers)
-        pos, layers = (
-            (None, None)
-            if state is None
-            else state.consume()
-            if donate
-            else (state.pos, state.layers)
-        )
+        pos = None if state is None else state.pos
         if segment_pos is None:
             steps = torch.arange(tokens.shape[1], device=tokens.device)
             segment_pos = steps.expand_as(tokens) if pos is None else pos[:, None] + steps
         else:
             _check_positions(tokens, segment_pos, pos)
+        layers = None if state is None else state.consume()[1] if donate else state.layers
         window = rope = None
         if "attention" in self.config.block_types:
             window = ops.plan_window(segment_pos, self.config.attention_window_size, pos, runs_on)
@@ -166,10 +164,10 @@ class Griffin(nn.Module):
         """Return the native path through the whole trunk, where it gives what the ops would."""
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or not ops.unforced():
             return None
-        if self._fast is None or not self._fast.current():
+        if self._fast is None or not self._fast.current(self.config):
             fast = build(self)
             # A new one may be no better: a layer has a hook, which the native path would not call.
-            self._fast = fast if fast is not None and fast.current() else None
+            self._fast = fast if fast is not None and fast.current(self.config) else None
         return self._fast
 
     def _own(self, state: State | None, rows: int, donate: bool) -> State:
@@ -178,13 +176,21 @@ class Griffin(nn.Module):
             return State.zeros(self.config, rows, dtype=self.dtype)
         return State(*state.consume()) if donate else state.clone()
 
-    def _check(self, tokens: Tensor, state: State | None) -> None:
-        if tokens.dim() != 2 or tokens.shape[1] == 0 or tokens.is_floating_point():
+    def _check(self, tokens: Tensor, state: State | None) -> Tensor:
+        """Return tokens as int64; ValueError for what `trunk` cannot read."""
+        if tokens.dim() != 2 or tokens.shape[1] == 0 or tokens.dtype not in WHOLE:
             raise ValueError(
                 f"tokens must be (B, T) integers with T > 0, not {tuple(tokens.shape)}"
                 f" {tokens.dtype}"
             )
-        if tokens.device.type == "cpu":
+        device = self.device
+        if tokens.device != device:
+            raise ValueError(
+                f"tokens lie on {tokens.device}, the model on {device}; tokens.to(model.device)"
+                " moves them"
+            )
+        tokens = tokens.long()
+        if device.type == "cpu":
             bad = (tokens < 0) | (tokens >= self.config.vocab_size)
             if bad.any():
                 row, at = (int(i) for i in bad.nonzero()[0])
@@ -192,13 +198,22 @@ class Griffin(nn.Module):
                     f"token {int(tokens[row, at])} at row {row}, place {at} is outside the"
                     f" vocabulary of {self.config.vocab_size}"
                 )
-        if state is not None and (
-            state.batch != tokens.shape[0] or len(state.layers) != self.config.num_layers
-        ):
-            raise ValueError(
-                f"a state of {state.batch} rows and {len(state.layers)} layers does not fit tokens"
-                f" of {tokens.shape[0]} rows and a model of {self.config.num_layers} layers"
-            )
+        if state is not None:
+            shape, (rows, steps) = self._state_shape(state), tokens.shape
+            shape.check(state.pos, state.layers, batch=rows, device=device, steps=steps)
+        return tokens
+
+    def _state_shape(self, state: State) -> StateShape:
+        """Return what a state must look like: under autocast it may also be of that type."""
+        dtype, device = self.dtype, self.device.type
+        if device != "meta" and torch.is_autocast_enabled(device) and state.layers:
+            own = state.layers[0][0].dtype
+            dtype = own if own == torch.get_autocast_dtype(device) else dtype
+        held = self._states
+        if held is None or held[0] is not self.config or held[1] != dtype:
+            shape = StateShape.of(self.config, dtype)
+            self._states = held = (self.config, dtype, shape)
+        return held[2]
 
 
 def _check_positions(tokens: Tensor, segment_pos: Tensor, pos: Tensor | None) -> None:
@@ -207,18 +222,9 @@ def _check_positions(tokens: Tensor, segment_pos: Tensor, pos: Tensor | None) ->
             f"segment_pos must be int64 {tuple(tokens.shape)}, not {segment_pos.dtype} "
             f"{tuple(segment_pos.shape)}"
         )
-    if segment_pos.device.type != "cpu":
-        return
-    begin = segment_pos.new_zeros(segment_pos.shape[0], 1) if pos is None else pos.cpu()[:, None]
-    expected = torch.where(segment_pos < 0, begin, segment_pos + 1)
-    expected = torch.cat([begin, expected[:, :-1]], dim=1)
-    wrong = (segment_pos > 0) & (segment_pos != expected)
-    pads = segment_pos < 0
-    wrong[:, 1:] |= pads[:, 1:] & ~pads[:, :-1]
-    if wrong.any():
-        row, at = (int(i) for i in wrong.nonzero()[0])
+    if segment_pos.device != tokens.device:
         raise ValueError(
-            f"segment_pos[{row}, {at}] is {int(segment_pos[row, at])}; after what came before only"
-            f" 0 or {int(expected[row, at])} can stand there (negative values only before a row's"
-            " first token)"
+            f"segment_pos lies on {segment_pos.device}, the tokens on {tokens.device}; they must be"
+            " on one device"
         )
+    check_following(segment_pos, pos)

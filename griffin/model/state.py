@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,26 +15,16 @@ from torch import Tensor
 
 from griffin import ops
 from griffin.model.config import GriffinConfig
+from griffin.model.state_shape import AttentionState, LayerState, RecurrentState, StateShape
+from griffin.ops.positions import WHOLE
 
 FORMAT = "griffin-state"
 VERSION = "1"
+# Bytes of one row that we are willing to build for a file that only vouches for itself: 40 times
+# that of a 9B.
+_LARGEST_ROW = 1 << 30
 
-
-class RecurrentState(NamedTuple):
-    """What a recurrent block remembers."""
-
-    conv: Tensor  # (B, W-1, E)  the last inputs of the convolution, oldest first
-    lru: Tensor  # (B, E)  float32 whatever the model's dtype
-
-
-class AttentionState(NamedTuple):
-    """What a local attention block remembers: position p of the document lives in slot p mod S."""
-
-    k: Tensor  # (B, S, K, H)  keys, already rotated
-    v: Tensor  # (B, S, K, H)
-
-
-LayerState = RecurrentState | AttentionState
+__all__ = ["AttentionState", "LayerState", "RecurrentState", "State", "StateShape"]
 
 
 class State:
@@ -115,13 +105,29 @@ class State:
         """Bytes of memory in all layers; the 8-byte position of each row is not counted."""
         return sum(t.nbytes for layer in self.layers for t in layer)
 
+    def check(self, shape: StateShape | None = None, batch: int | None = None) -> None:
+        """Raise ValueError unless all tensors fit together, and a shape and rows where given."""
+        shape = StateShape.found(self.layers) if shape is None else shape
+        shape.check(self.pos, self.layers, batch=batch)
+
     def map(self, fn: Callable[[Tensor], Tensor]) -> State:
         """Return the state with `fn` applied to every tensor, `pos` included."""
         return State(fn(self.pos), [type(layer)(*map(fn, layer)) for layer in self.layers])
 
     def select(self, rows: Tensor | Sequence[int]) -> State:
-        """Return a copy of the given rows, in that order and as often as named."""
-        index = torch.as_tensor(rows, dtype=torch.int64, device=self.pos.device)
+        """Return a copy of the given rows, in that order and as often as named.
+
+        Raises ValueError for a row there is not, and for a state whose tensors do not fit together.
+        """
+        self.check()
+        index = torch.as_tensor(rows, device=self.pos.device)
+        if not index.numel():
+            index = index.long()
+        if index.dim() != 1 or index.dtype not in WHOLE:
+            raise ValueError(f"rows must be whole numbers, not {index.dtype} {tuple(index.shape)}")
+        index = index.long()
+        if not index.is_meta and any(not 0 <= row < self.batch for row in index.tolist()):
+            raise ValueError(f"the state has rows 0 to {self.batch - 1}; asked for {rows}")
         return self.map(lambda t: t.index_select(0, index))
 
     def clone(self) -> State:
@@ -134,12 +140,17 @@ class State:
 
     @staticmethod
     def cat(states: Sequence[State]) -> State:
-        """Return the rows of several states of one model as one."""
+        """Return the rows of several states of one model, and on one device, as one."""
         if not states:
             raise ValueError("State.cat needs at least one state")
-        shapes = {tuple((type(x), *(t.shape[1:] for t in x)) for x in s.layers) for s in states}
-        if len(shapes) > 1:
-            raise ValueError("states of different models cannot be joined")
+        for state in states:
+            state.check()
+        if len({StateShape.found(state.layers) for state in states}) > 1:
+            raise ValueError("states of different models or types cannot be joined")
+        if len(devices := {state.pos.device for state in states}) > 1:
+            raise ValueError(
+                f"states on {', '.join(map(str, devices))} cannot be joined; move them"
+            )
         columns = zip(*(s.layers for s in states), strict=True)
         layers = [type(column[0])(*map(torch.cat, zip(*column, strict=True))) for column in columns]
         return State(torch.cat([s.pos for s in states]), layers)
@@ -147,8 +158,10 @@ class State:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the state as safetensors for its owner only; a reader never sees half a file.
 
-        A ring that has not filled its window is stored only as far as it reaches.
+        A ring that has not filled its window is stored only as far as it reaches. Raises ValueError
+        for a state whose tensors do not fit together.
         """
+        self.check()
         tensors = {"pos": self.pos}
         longest = int(self.pos.max()) if self.batch else 0
         slots = 0
@@ -173,33 +186,19 @@ class State:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> State:
-        """Read a state that `save` wrote. A torn or foreign file is a ValueError that names it."""
+        """Read a state that `save` wrote.
+
+        A torn or foreign file, and one whose tensors do not fit together, is a ValueError that
+        names it. No row of a file's state may take more than 1 GiB.
+        """
+        metadata, tensors = _read(Path(path))
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
-        if (
-            metadata.get("format") != FORMAT
-            or metadata.get("version") != VERSION
-            or "pos" not in tensors
-        ):
-            raise ValueError(
-                f"{path} is not a griffin state (version {VERSION}); its metadata is {metadata}"
-            )
-        slots = int(metadata["slots"])
-        layers: list[LayerState] = []
-        while (number := len(layers)) < (len(tensors) - 1) // 2:
-            if f"lru.{number}" in tensors and f"conv.{number}" in tensors:
-                layers.append(RecurrentState(tensors[f"conv.{number}"], tensors[f"lru.{number}"]))
-            elif f"k.{number}" in tensors and f"v.{number}" in tensors:
-                layers.append(
-                    AttentionState(*(_widen(tensors[f"{x}.{number}"], slots) for x in "kv"))
-                )
-            else:
-                raise ValueError(f"{path} lacks the tensors of layer {number}")
-        return cls(tensors["pos"], layers).to(device)
+            pos, layers = _assemble(metadata, tensors)
+            state = cls(pos, layers)
+            state.check()
+        except ValueError as error:
+            raise ValueError(f"{path} is no state that was saved here: {error}") from None
+        return state.to(device)
 
     def __repr__(self) -> str:
         if self._pos is None:
@@ -207,9 +206,71 @@ class State:
         return f"State(pos={self.pos.tolist()}, layers={len(self.layers)}, nbytes={self.nbytes:,})"
 
 
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Return the metadata and the tensors of a state's file."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+    if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
+        raise ValueError(
+            f"{path} is not a griffin state (version {VERSION}); its metadata is {metadata!s:.200}"
+        )
+    return metadata, tensors
+
+
+def _assemble(
+    metadata: dict[str, str], tensors: dict[str, Tensor]
+) -> tuple[Tensor, list[LayerState]]:
+    """Return pos and the layers of a file, rings in their full width; ValueError if they are not
+    of one model."""
+    tensors, slots = dict(tensors), metadata.get("slots", "")
+    if not slots.isdecimal() or len(slots) > 18:
+        raise ValueError(f"its rings have {slots[:20]!r} slots")
+    pos, layers = tensors.pop("pos", None), []
+    if pos is None:
+        raise ValueError("it has no pos")
+    while tensors:
+        found = None
+        for kind in (RecurrentState, AttentionState):
+            names = [f"{name}.{len(layers)}" for name in kind._fields]
+            if all(name in tensors for name in names):
+                found = kind(*(tensors.pop(name) for name in names))
+        if found is None:
+            names = ", ".join(sorted(tensors)[:4])
+            raise ValueError(f"it lacks the tensors of layer {len(layers)}, and has {names}")
+        layers.append(found)
+    # What is stored is looked at before the rings are widened: as they are they fit together.
+    StateShape.found(layers).check(pos, layers)
+    reach = min(int(pos.max()), int(slots)) if len(pos) else 0
+    rings = [layer for layer in layers if isinstance(layer, AttentionState)]
+    for ring in rings:
+        if ring.k.shape[1] != (reach if len(pos) else 0) or not int(slots):
+            raise ValueError(
+                f"its rings of {slots} slots hold {ring.k.shape[1]} positions; at its pos they"
+                f" hold {reach}"
+            )
+    row = 2 * sum(math.prod(ring.k.shape[2:]) * ring.k.itemsize for ring in rings)
+    if row * int(slots) > _LARGEST_ROW:
+        raise ValueError(f"rings of {slots} slots take more than {_LARGEST_ROW} bytes a row")
+    return pos, [
+        AttentionState(*(_widen(t, int(slots)) for t in layer))
+        if isinstance(layer, AttentionState)
+        else layer
+        for layer in layers
+    ]
+
+
 def _widen(ring: Tensor, slots: int) -> Tensor:
     """Give a ring that was stored only as far as it reached its empty slots back."""
-    full = ring.new_zeros(ring.shape[0], slots, *ring.shape[2:])
+    try:
+        full = ring.new_zeros(ring.shape[0], slots, *ring.shape[2:])
+    except (RuntimeError, MemoryError):
+        raise ValueError(f"{ring.shape[0]} rings of {slots} slots find no room") from None
     full[:, : ring.shape[1]] = ring
     return full
 

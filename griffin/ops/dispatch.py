@@ -47,11 +47,13 @@ def use(implementation: str) -> Iterator[None]:
         _forced.reset(token)
 
 
-def implementation(op: str, x: Tensor) -> Callable[..., Any]:
+def implementation(op: str, x: Tensor, *others: Tensor | None) -> Callable[..., Any]:
     """Return the function that computes `op` now, for inputs of the kind of `x`.
 
+    others: the op's other operands. Raises ValueError if they do not all lie on one device.
     torch.compile keeps the choice made when it traced.
     """
+    on_one_device(x, *others)
     return _loaded[_choice(op, x.device.type, x.dtype)]
 
 
@@ -59,8 +61,9 @@ def natively(*inputs: Tensor) -> bool:
     """Return whether a small elementwise op runs in C++ now; otherwise its torch formula does.
 
     Where nothing needs a gradient or is being compiled, and the inputs are of one type that the
-    kernels have.
+    kernels have. Raises ValueError if they do not all lie on one device.
     """
+    on_one_device(*inputs)
     first = inputs[0]
     if torch.compiler.is_compiling() or any(t.dtype != first.dtype for t in inputs):
         return False
@@ -74,6 +77,15 @@ def natively(*inputs: Tensor) -> bool:
 def unforced() -> bool:
     """Return whether no `use` is in force: one path may then stand in for several ops."""
     return _forced.get() is None
+
+
+def on_one_device(first: Tensor, *others: Tensor | None) -> None:
+    """Raise ValueError unless all operands lie on the first one's device."""
+    for t in others:
+        if t is not None and t.device != first.device:
+            raise ValueError(
+                f"operands lie on {first.device} and on {t.device}; an op takes all on one device"
+            )
 
 
 @torch.compiler.assume_constant_result

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from griffin.ops import native
+from griffin.ops import kernels
 from griffin.ops.dispatch import natively
 
 
@@ -19,10 +19,8 @@ def gated_gelu(gate: Tensor, x: Tensor) -> Tensor:
     if gate.shape != x.shape:
         raise ValueError(f"gate {tuple(gate.shape)} and x {tuple(x.shape)} do not match")
     if natively(gate, x):
-        gate, x = gate.contiguous(), x.contiguous()
+        gate, x = kernels.laid(gate, x)
         y = torch.empty_like(x)
-        native.module().gated(
-            native.TYPES[x.dtype], x.numel(), *native.addresses(gate, x, y), torch.get_num_threads()
-        )
+        kernels.call("gated", x.dtype, (x.numel(),), (gate, x, y))
         return y
     return functional.gelu(gate, approximate="tanh") * x

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from griffin.ops import native
+from griffin.ops import kernels
 from griffin.ops.dispatch import natively
 
 
@@ -20,20 +20,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     of the kind: which code it takes depends on the number of rows and threads, and on the machine.
     """
     if _is_ours(x, weight, bias):
-        x, weight = x.contiguous(), weight.contiguous()
-        bias = None if bias is None else bias.contiguous()
+        x, weight = kernels.laid(x, weight)
+        bias = None if bias is None else kernels.laid(bias)[0]
         y = x.new_empty(*x.shape[:-1], weight.shape[0])
         if y.numel():
-            native.module().linear(
-                native.TYPES[x.dtype],
-                x.numel() // x.shape[-1],
-                x.shape[-1],
-                weight.shape[0],
-                *native.addresses(x, weight),
-                0 if bias is None else bias.data_ptr(),
-                y.data_ptr(),
-                torch.get_num_threads(),
-            )
+            sizes = x.numel() // x.shape[-1], x.shape[-1], weight.shape[0]
+            kernels.call("linear", x.dtype, sizes, (x, weight, bias, y))
         return y
     rows = math.prod(x.shape[:-1])
     short = padded_rows(rows, x.dtype) - rows

@@ -50,43 +50,6 @@ def through_torch(*inputs: Tensor) -> bool:
     )
 
 
-def type_of(op: str, *inputs: Tensor) -> int:
-    """Return the kernels' number of the inputs' type.
-
-    Raises ValueError if the inputs differ in it or the kernels do not know it.
-    """
-    first = inputs[0]
-    for t in inputs:
-        if t.dtype != first.dtype or t.dtype not in TYPES or t.device.type != "cpu":
-            found = ", ".join(f"{t.dtype} on {t.device}" for t in inputs)
-            raise ValueError(
-                f"native {op} takes float32, bfloat16 or float64 on the CPU, one type for all; not"
-                f" {found}"
-            )
-    return TYPES[first.dtype]
-
-
-def addresses(*tensors: Tensor) -> list[int]:
-    """Return where the values of contiguous tensors begin; 0 for empty ones."""
-    return [t.data_ptr() for t in tensors]
-
-
-def matrix(
-    number: int, data: Tensor, scale: Tensor | None, out: int, inputs: int, bias: Tensor | None
-) -> Any:
-    """Return the kernels' view of a packed (out, inputs) matrix; the caller keeps the tensors."""
-    return module().Matrix(
-        format=number,
-        data=data.data_ptr(),
-        scale=0 if scale is None else scale.data_ptr(),
-        out=out,
-        inputs=inputs,
-        panel_bytes=data.shape[1],
-        bias=0 if bias is None else bias.data_ptr(),
-        bias_type=0 if bias is None else TYPES[bias.dtype],
-    )
-
-
 def instruction_sets() -> list[str]:
     """Return the instruction sets whose kernels this machine can run, the fastest first."""
     return module().instruction_sets() if built() else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from griffin.ops import native
+from griffin.ops import kernels
 from griffin.ops.dispatch import natively
 
 
@@ -13,15 +13,19 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Scale x to a root mean square of one, times (1 + weight).
 
     x: (..., D); weight: (D,), centred at zero as the checkpoints store it. Returns x.dtype;
-    computed in float32 or wider, rounded once. RecurrentGemma's reference code; Zhang and Sennrich
-    (arXiv:1910.07467).
+    computed in float32 or wider, rounded once. Raises ValueError for a weight of another shape.
+    RecurrentGemma's reference code; Zhang and Sennrich (arXiv:1910.07467).
     """
+    if x.dim() == 0 or weight.shape != x.shape[-1:]:
+        raise ValueError(
+            f"weight must be (D,) = {tuple(x.shape[-1:])} for x {tuple(x.shape)}, not"
+            f" {tuple(weight.shape)}"
+        )
     if natively(x, weight):
-        x, weight = x.contiguous(), weight.contiguous()
+        x, weight = kernels.laid(x, weight)
         y = torch.empty_like(x)
-        rows, width = x.numel() // max(x.shape[-1], 1), x.shape[-1]
-        at = x.data_ptr(), weight.data_ptr(), eps, y.data_ptr()
-        native.module().norm(native.TYPES[x.dtype], rows, width, *at, torch.get_num_threads())
+        width = x.shape[-1]
+        kernels.call("norm", x.dtype, (x.numel() // max(width, 1), width), (x, weight, y), eps)
         return y
     wide = torch.promote_types(x.dtype, torch.float32)
     x32 = x.to(wide)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from griffin.ops import native
-from griffin.ops.dispatch import natively
+from griffin.ops import kernels
+from griffin.ops.dispatch import natively, on_one_device
+from griffin.ops.positions import WHOLE
 
 
 def rope_frequencies(rope_width: int, theta: float) -> Tensor:
@@ -21,43 +22,62 @@ def rope_table(
 
     positions: (B, T) int64. Returns two (B, T, 1, rope_width / 2) in `dtype`, at least float32.
     Frequencies are theta^(-2j / rope_width). Angles are formed in float64 from the integers and
-    reduced there: float32 would round the position itself from 2^24 on. Su et al.
-    (arXiv:2104.09864).
+    reduced there: float32 would round the position itself from 2^24 on. Raises ValueError for
+    positions that are no whole numbers. Su et al. (arXiv:2104.09864).
     """
+    if positions.dim() != 2 or positions.dtype not in WHOLE:
+        raise ValueError(
+            f"positions must be whole numbers (B, T), not {tuple(positions.shape)}"
+            f" {positions.dtype}"
+        )
     wide = torch.promote_types(dtype, torch.float32)
     frequencies = rope_frequencies(rope_width, theta)
     like = torch.empty(*positions.shape, 1, len(frequencies), dtype=wide, device=positions.device)
     if natively(like):
         cos, sin = like, torch.empty_like(like)
-        positions = positions.contiguous()
-        native.module().rope_table(
-            native.TYPES[wide],
-            positions.data_ptr(),
-            positions.numel(),
-            frequencies.data_ptr(),
-            len(frequencies),
-            *native.addresses(cos, sin),
-        )
+        sizes = positions.numel(), len(frequencies)
+        tensors = positions.long().contiguous(), frequencies, cos, sin
+        kernels.call("rope_table", wide, sizes, tensors)
         return cos, sin
     angles = positions[:, :, None, None].to(torch.float64) * frequencies.to(positions.device)
     return angles.cos().to(wide), angles.sin().to(wide)
 
 
 def apply_rope(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate the first entries of each head, in halves: x (B, T, N, H), table from `rope_table`."""
+    """Rotate the first entries of each head, in halves: x (B, T, N, H), table from `rope_table`.
+
+    A table of one row, or of one token, serves for all. Raises ValueError for one of other rows or
+    tokens, and one that is wider than the heads.
+    """
     cos, sin = table
-    half = cos.shape[-1]
+    on_one_device(x, cos, sin)
+    half = cos.shape[-1] if cos.dim() else 0
+    full = torch.Size((*x.shape[:2], 1, half))
+    if cos.shape != full or sin.shape != full:
+        cos, sin = (_for_all(t, full, x) for t in (cos, sin))
+    if 2 * half > x.shape[-1]:
+        raise ValueError(f"a table of {half} angles does not fit heads {tuple(x.shape)}")
     if half == 0:
         return x
-    if natively(x) and cos.dtype == torch.promote_types(x.dtype, torch.float32):
-        y = x.clone(memory_format=torch.contiguous_format)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    if natively(x) and natively(cos, sin) and cos.dtype == wide:
+        (y,) = kernels.laid(x.clone(memory_format=torch.contiguous_format))
         rows, steps, heads, width = x.shape
-        at = native.addresses(y, cos.contiguous(), sin.contiguous())
-        native.module().rope(
-            native.TYPES[x.dtype], rows * steps, heads, width, half, *at, torch.get_num_threads()
-        )
+        tensors = y, *kernels.laid(cos, sin)
+        kernels.call("rope", x.dtype, (rows * steps, heads, width, half), tensors)
         return y
     first, second, rest = x.split([half, half, x.shape[-1] - 2 * half], dim=-1)
     first, second = first.to(cos.dtype), second.to(cos.dtype)
     rotated = [first * cos - second * sin, second * cos + first * sin]
     return torch.cat([*(part.to(x.dtype) for part in rotated), rest], dim=-1)
+
+
+def _for_all(table: Tensor, full: torch.Size, x: Tensor) -> Tensor:
+    """Return a table of one row or one token as one of all of them."""
+    alike = zip(table.shape, full, strict=False)
+    if x.dim() != 4 or table.dim() != 4 or any(n not in (1, most) for n, most in alike):
+        raise ValueError(
+            f"a table of {tuple(table.shape)} does not fit heads {tuple(x.shape)}; it must be"
+            " (B, T, 1, at most H / 2)"
+        )
+    return table.expand(full)

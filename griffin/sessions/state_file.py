@@ -18,6 +18,7 @@ from torch import Tensor
 
 from griffin.engine.pieces import RecurrentPart, Span, cut_recurrent, cut_span, join, window
 from griffin.model import GriffinConfig, State
+from griffin.model.state_shape import MOST_POSITIONS
 from griffin.sessions.disk import write_durably
 from griffin.sessions.errors import SessionError, UnknownSession
 from griffin.sessions.fingerprint import Fingerprint
@@ -40,6 +41,8 @@ def save_state_file(path: str | Path, info: StateInfo, state: State | None) -> i
     """
     config, dtype = info.config, info.fingerprint.torch_dtype
     read = info.tokens - len(info.pending)
+    if state is not None:
+        state.check(batch=1)
     pos = int(state.pos[0]) if state is not None else 0
     if (state is None) != (read == 0):
         raise ValueError(
@@ -149,7 +152,11 @@ def _info(file: TensorFile, fingerprint: Fingerprint | None) -> tuple[StateInfo,
         pending = json.loads(said["pending_ids"])
         read, pos = int(said["tokens_seen"]), int(said["pos"])
         rows = json.loads(said["turns"])
-        if not isinstance(rows, list) or not isinstance(pending, list) or not 0 <= pos <= read:
+        if (
+            not isinstance(rows, list)
+            or not isinstance(pending, list)
+            or not 0 <= pos <= min(read, MOST_POSITIONS)
+        ):
             raise ValueError("turns, pending ids or positions are not what they should be")
         if (read == 0) != (pos == 0):
             raise ValueError(f"position {pos} after {read} tokens")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from griffin.engine.pieces import cut_recurrent, cut_span, ring_runs, unwritten, window
-from griffin.model import AttentionState, GriffinConfig, RecurrentState, State
+from griffin.model import AttentionState, GriffinConfig, RecurrentState, State, StateShape
 from griffin.sessions.errors import StateTorn
 from griffin.sessions.folder import Folder
 from griffin.sessions.tensor_file import PackedFile, Spec, TensorFile, memory_of, pack
@@ -39,6 +39,7 @@ def check_state(state: State, config: GriffinConfig, dtype: torch.dtype, pos: in
                 f"layer {number} of the state is {type(layer).__name__} {found}; "
                 f"the session's model has {type(like).__name__} {expected}"
             )
+    state.check(StateShape.of(config, dtype), batch=1)
     if int(state.pos[0]) != pos:
         raise ValueError(
             f"the state is at position {int(state.pos[0])}; with the tokens of this turn, less"

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from griffin.ops.dispatch import implementation
+from griffin.ops.positions import take_positions
 
 
 def causal_conv(
@@ -21,18 +22,18 @@ def causal_conv(
     cache:       (B, W-1, E), the inputs before this call, oldest first; zeros if omitted.
     Returns y (B, T, E) in x.dtype and the next cache in the cache's dtype (x.dtype if omitted).
     Inputs of an earlier document leave the cache, so it is what the last document alone would have
-    left. Sums are in float32 or wider. Griffin (arXiv:2402.19427), section 2.3.
+    left. Sums are in float32 or wider. Raises ValueError for shapes that do not match and positions
+    that cannot be. Griffin (arXiv:2402.19427), section 2.3.
     """
-    width = weight.shape[-1]
-    if weight.shape != (x.shape[2], 1, width) or bias.shape != (x.shape[2],):
+    if x.dim() != 3:
+        raise ValueError(f"x must be (B, T, E), not {tuple(x.shape)}")
+    width = weight.shape[-1] if weight.dim() else 0
+    if width < 1 or weight.shape != (x.shape[2], 1, width) or bias.shape != (x.shape[2],):
         raise ValueError(
-            f"weight, bias must be (E, 1, W), (E,), E={x.shape[2]}; not {weight.shape},"
-            f" {bias.shape}"
+            f"weight, bias must be (E, 1, W), (E,), E={x.shape[2]}; not {tuple(weight.shape)},"
+            f" {tuple(bias.shape)}"
         )
-    if segment_pos.shape != x.shape[:2]:
-        raise ValueError(
-            f"segment_pos must be (B, T) = {tuple(x.shape[:2])}, not {tuple(segment_pos.shape)}"
-        )
+    segment_pos = take_positions(segment_pos, x)
     if cache is None:
         cache = torch.zeros(x.shape[0], width - 1, x.shape[2], dtype=x.dtype, device=x.device)
     elif cache.shape != (x.shape[0], width - 1, x.shape[2]):
@@ -40,4 +41,5 @@ def causal_conv(
             f"cache must be (B, W-1, E) = {(x.shape[0], width - 1, x.shape[2])}, not"
             f" {tuple(cache.shape)}"
         )
-    return implementation("causal_conv", x)(x, weight, bias, segment_pos, cache)
+    run = implementation("causal_conv", x, weight, bias, segment_pos, cache)
+    return run(x, weight, bias, segment_pos, cache)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from griffin.ops import native
+from griffin.ops import kernels, native
 from griffin.ops.causal_conv import eager
 
 
@@ -24,16 +24,9 @@ def causal_conv(
 def _run(
     x: Tensor, weight: Tensor, bias: Tensor, segment_pos: Tensor, cache: Tensor
 ) -> tuple[Tensor, Tensor]:
-    kind = native.type_of("causal_conv", x, weight, bias, cache)
-    inputs = [t.contiguous() for t in (x, weight, bias, segment_pos, cache)]
+    inputs = kernels.laid(x, weight, bias, segment_pos, cache)
     y, left = torch.empty_like(inputs[0]), torch.empty_like(inputs[-1])
-    native.module().convolution(
-        kind,
-        *x.shape,
-        weight.shape[-1],
-        *native.addresses(*inputs, y, left),
-        torch.get_num_threads(),
-    )
+    kernels.call("convolution", x.dtype, (*x.shape, weight.shape[-1]), (*inputs, y, left))
     return y, left
 
 

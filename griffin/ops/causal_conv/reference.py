@@ -26,4 +26,6 @@ def causal_conv(
             memory = [*memory, x[b, t].to(wide)][1:]
         rows.append(torch.stack(out))
         caches.append(torch.stack(memory) if memory else cache[b].to(wide))
+    if not rows:
+        return torch.empty_like(x), torch.empty_like(cache)
     return torch.stack(rows).to(x.dtype), torch.stack(caches).to(cache.dtype)

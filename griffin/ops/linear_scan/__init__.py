@@ -23,4 +23,4 @@ def linear_scan(x: Tensor, a: Tensor, h0: Tensor | None = None) -> tuple[Tensor,
         )
     if h0 is not None and h0.shape != (x.shape[0], x.shape[2]):
         raise ValueError(f"h0 must be (B, E) = {(x.shape[0], x.shape[2])}, not {tuple(h0.shape)}")
-    return implementation("linear_scan", x)(x, a, h0)
+    return implementation("linear_scan", x, a, h0)(x, a, h0)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from griffin.ops import native
+from griffin.ops import kernels, native
 
 
 def linear_scan(x: Tensor, a: Tensor, h0: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -23,31 +23,21 @@ def linear_scan(x: Tensor, a: Tensor, h0: Tensor | None) -> tuple[Tensor, Tensor
 def _run(x: Tensor, a: Tensor, h0: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Return h, the last h, and every h in the wide type if it is asked for and h does not hold
     it."""
-    kind = native.type_of("linear_scan", x, a)
-    x, a, h0 = x.contiguous(), a.contiguous(), h0.contiguous()
+    x, a, h0 = kernels.laid(x, a, h0)
     h, last = torch.empty_like(x), torch.empty_like(h0)
-    every = torch.empty_like(x if keep and x.dtype != h0.dtype else x[:0], dtype=h0.dtype)
-    native.module().scan(
-        kind,
-        *x.shape,
-        *native.addresses(x, a, h0, h, last, every),
-        torch.get_num_threads(),
-    )
+    kept = keep and x.dtype != h0.dtype
+    every = torch.empty_like(x if kept else x[:0], dtype=h0.dtype)
+    kernels.call("scan", x.dtype, x.shape, (x, a, h0, h, last, every if kept else None))
     return h, last, every
 
 
 def _run_backward(
     a: Tensor, every: Tensor, h0: Tensor, dh: Tensor, dlast: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    kind = native.type_of("linear_scan", a, dh)
-    a, every, h0, dh, dlast = (t.contiguous() for t in (a, every, h0, dh, dlast))
+    a, every, h0, dh, dlast = kernels.laid(a, every, h0, dh, dlast)
     dx, da, dh0 = torch.empty_like(a), torch.empty_like(a), torch.empty_like(h0)
-    native.module().scan_gradient(
-        kind,
-        *a.shape,
-        *native.addresses(a, dh, every, h0, dlast, dx, da, dh0),
-        torch.get_num_threads(),
-    )
+    tensors = a, dh, every, h0, dlast, dx, da, dh0
+    kernels.call("scan_gradient", a.dtype, a.shape, tensors)
     return dx, da, dh0
 
 

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from griffin.ops.dispatch import implementation
+from griffin.ops.dispatch import implementation, on_one_device
+from griffin.ops.positions import WHOLE, check_following, check_reach, take_positions
 
 
 class Window(NamedTuple):
@@ -35,11 +36,27 @@ def plan_window(
                  yet.
     runs_on:     the caller knows that no document starts and no row is padded, which makes decoding
                  cheaper.
+    Raises ValueError for positions that do not follow (looked for on the CPU, unless `runs_on`).
     """
     fresh = before is None
+    if segment_pos.dim() != 2 or size < 1:
+        raise ValueError(
+            f"segment_pos must be (B, T) and size at least 1, not {tuple(segment_pos.shape)} and"
+            f" {size}"
+        )
+    segment_pos = take_positions(segment_pos, segment_pos)
     rows, steps = segment_pos.shape
     if before is None:
         before = segment_pos.new_zeros(rows)
+    elif before.shape != (rows,) or before.dtype not in WHOLE:
+        raise ValueError(
+            f"before must be whole numbers ({rows},), not {tuple(before.shape)} {before.dtype}"
+        )
+    on_one_device(segment_pos, before)
+    before = before.long()
+    if not runs_on:
+        check_reach(before, steps, "before")
+        check_following(segment_pos, before)
     pad = segment_pos < 0
     segment = (segment_pos == 0).cumsum(1)
     slots = torch.arange(size, device=segment_pos.device)
@@ -66,11 +83,15 @@ def local_attention(
     Returns (B, T, N, H) in q.dtype and the next ring, in the ring's dtype. Softmax in float32 or
     wider. Griffin (arXiv:2402.19427), section 2.3; the window counts as in the reference code: size
     + 1 keys.
+    Raises ValueError for shapes that do not match, and a window planned for other tokens.
     """
     if (
-        q.shape[:2] != k.shape[:2]
+        q.dim() != 4
+        or k.dim() != 4
+        or q.shape[:2] != k.shape[:2]
         or k.shape != v.shape
         or q.shape[3] != k.shape[3]
+        or not k.shape[2]
         or q.shape[2] % k.shape[2]
     ):
         raise ValueError(
@@ -78,10 +99,17 @@ def local_attention(
         )
     if (ring is None) != window.fresh:
         raise ValueError("a window planned with `before` needs its ring, and one without has none")
-    if ring is not None and ring[0].shape != (k.shape[0], window.size, *k.shape[2:]):
-        expected = (k.shape[0], window.size, *k.shape[2:])
-        raise ValueError(f"ring must be {expected}, not {tuple(ring[0].shape)}")
-    return implementation("local_attention", q)(q, k, v, window, ring)
+    expected = (k.shape[0], window.size, *k.shape[2:])
+    for part in ring or ():
+        if part.shape != expected:
+            raise ValueError(f"ring must be {expected}, not {tuple(part.shape)}")
+    if window.position.shape != q.shape[:2] or not q.shape[1]:
+        raise ValueError(
+            f"the window is planned for tokens {tuple(window.position.shape)}, q is"
+            f" {tuple(q.shape)}; they must be of the same (B, T), with T at least 1"
+        )
+    run = implementation("local_attention", q, k, v, window.position, *(ring or ()))
+    return run(q, k, v, window, ring)
 
 
 def next_ring(window: Window, k: Tensor, ring: Tensor | None) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from griffin.ops import native
+from griffin.ops import kernels, native
 from griffin.ops.local_attention import Window, eager, next_ring
 
 
@@ -39,24 +39,14 @@ def _run(
     position: Tensor,
     size: int,
 ) -> Tensor:
-    ring = () if ring_k is None or ring_v is None else (ring_k, ring_v)
-    kind = native.type_of("local_attention", q, k, v, *ring)
-    q, k, v, position, *ring = (t.contiguous() for t in (q, k, v, position, *ring))
+    ring = (None, None)
+    if ring_k is not None and ring_v is not None:
+        ring = kernels.laid(ring_k, ring_v)
+    q, k, v, position = kernels.laid(q, k, v, position)
     y = torch.empty_like(q)
     rows, steps, heads, width = q.shape
-    native.module().attention(
-        kind,
-        rows,
-        steps,
-        heads,
-        k.shape[2],
-        width,
-        size,
-        *native.addresses(q, k, v),
-        *(native.addresses(*ring) or (0, 0)),
-        *native.addresses(position, y),
-        torch.get_num_threads(),
-    )
+    sizes = rows, steps, heads, k.shape[2], width, size
+    kernels.call("attention", q.dtype, sizes, (q, k, v, *ring, position, y))
     return y
 
 

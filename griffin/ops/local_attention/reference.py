@@ -33,6 +33,10 @@ def local_attention(
             read = torch.stack(values).to(wide).repeat_interleave(group, dim=1)
             scores = torch.einsum("nh,knh->nk", q[b, t].to(wide), seen) * width**-0.5
             out.append(torch.einsum("nk,knh->nh", scores.softmax(-1), read))
-    y = torch.stack(out).reshape(rows, steps, heads, width).to(q.dtype)
+    y = (
+        (torch.stack(out) if out else q.new_empty(0, heads, width))
+        .reshape(rows, steps, heads, width)
+        .to(q.dtype)
+    )
     old_k, old_v = ring or (None, None)
     return y, (next_ring(window, k, old_k), next_ring(window, v, old_v))

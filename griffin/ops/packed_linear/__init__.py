@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from griffin.ops.dispatch import implementation
-from griffin.ops.packed_linear.embedding import look_up, packed_matrix
+from griffin.ops.packed_linear.embedding import look_up
 from griffin.ops.packed_linear.int4 import pack_int4, round_int4
 from griffin.ops.packed_linear.int8 import pack_int8, round_int8
 from griffin.ops.packed_linear.layouts import LAYOUTS, get_layout, pack, unpack
+from griffin.ops.packed_linear.matrix import packed_matrix
 from griffin.ops.packed_linear.packed import PANEL, Layout, Packed
 
 __all__ = [
@@ -45,8 +46,9 @@ def packed_linear(
     reaches x and bias, as if nothing were rounded.
     Raises ValueError for shapes that do not match.
     """
-    if x.shape[-1] != packed.in_features:
+    if x.dim() == 0 or x.shape[-1] != packed.in_features:
         raise ValueError(f"x {tuple(x.shape)} does not fit weights of {packed.in_features} inputs")
     if bias is not None and bias.shape != (packed.out_features,):
         raise ValueError(f"bias must be ({packed.out_features},), not {tuple(bias.shape)}")
-    return implementation("packed_linear", x)(x, packed, bias, out_dtype or x.dtype)
+    run = implementation("packed_linear", x, packed.data, packed.scale, bias)
+    return run(x, packed, bias, out_dtype or x.dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from griffin.ops import native
+from griffin.ops import kernels, native
 from griffin.ops.packed_linear.memory import allocate
 from griffin.ops.packed_linear.packed import Layout, Packed, in_slices, interleave, pad, separate
 
@@ -14,10 +14,8 @@ def pack_bf16(weight: Tensor) -> Packed:
     """Pack weights (O, I) as bfloat16: exact where they are bfloat16 already."""
     shape = BF16.data_shape(*weight.shape)
     if native.built() and weight.device.type == "cpu" and weight.dtype == torch.bfloat16:
-        weight, data = weight.contiguous(), allocate(shape)
-        native.module().pack_pairs(
-            weight.data_ptr(), *weight.shape, data.data_ptr(), torch.get_num_threads()
-        )
+        (weight,), data = kernels.laid(weight), allocate(shape)
+        kernels.call("pack_pairs", weight.dtype, weight.shape, (weight, data))
         return Packed(data, None, BF16.name, *weight.shape)
 
     def panels(at: slice) -> Tensor:

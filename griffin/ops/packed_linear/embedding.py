@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from griffin.ops import native
-from griffin.ops.dispatch import natively
-from griffin.ops.packed_linear.layouts import get_layout, unpack
+from griffin.ops import kernels
+from griffin.ops.dispatch import natively, on_one_device
+from griffin.ops.packed_linear.layouts import unpack
+from griffin.ops.packed_linear.matrix import packed_matrix
 from griffin.ops.packed_linear.packed import PANEL, Packed
+from griffin.ops.positions import WHOLE
 
 _LOOKUPS = 512  # rows unpacked at once: their panels are unpacked whole, 16 rows for each
 
@@ -18,14 +18,23 @@ _LOOKUPS = 512  # rows unpacked at once: their panels are unpacked whole, 16 row
 def look_up(packed: Packed, ids: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
     """Return rows `ids` of packed weights in `dtype`, times `scale`: an embedding.
 
-    ids: (N,) int64, in range. Returns (N, I); each weight is rounded to `dtype`, and its product
-         again.
+    ids: (N,) int64. Returns (N, I); each weight is rounded to `dtype`, and its product again.
+    Raises ValueError for ids that are no whole numbers, or out of range (looked for on the CPU).
     """
+    if ids.dim() != 1 or ids.dtype not in WHOLE:
+        raise ValueError(f"ids must be whole numbers (N,), not {tuple(ids.shape)} {ids.dtype}")
+    on_one_device(packed.data, packed.scale, ids)
+    ids = ids.long()
+    if ids.is_cpu and ids.numel() and not torch.compiler.is_compiling():
+        low, high = (int(i) for i in ids.aminmax())
+        if low < 0 or high >= packed.out_features:
+            raise ValueError(
+                f"ids reach from {low} to {high}; there are rows 0 to {packed.out_features - 1}"
+            )
     like = packed.data.new_empty(len(ids), packed.in_features, dtype=dtype)
     if dtype != torch.float64 and natively(like):
-        ids = ids.contiguous()
-        where = ids.data_ptr(), len(ids), scale, native.TYPES[dtype], like.data_ptr()
-        native.module().look_up(packed_matrix(packed, None), *where)
+        matrix = packed_matrix(packed, None)
+        kernels.call("look_up", dtype, like.shape, (ids.contiguous(), like), matrix, scale)
         return like
     rows = [_rows(packed, some, dtype) for some in ids.split(_LOOKUPS)]
     return torch.cat(rows) * scale if rows else like
@@ -40,10 +49,3 @@ def _rows(packed: Packed, ids: Tensor, dtype: torch.dtype) -> Tensor:
     )
     each = torch.arange(len(ids), device=ids.device)
     return unpack(some, dtype)[each * PANEL + ids % PANEL]
-
-
-def packed_matrix(packed: Packed, bias: Tensor | None) -> Any:
-    """Return the native module's view of packed weights and a bias; it does not keep them alive."""
-    data, scale, format, out_features, in_features = packed
-    number = get_layout(format).number
-    return native.matrix(number, data, scale, out_features, in_features, bias)

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from griffin.ops import native
-from griffin.ops.packed_linear.layouts import get_layout, unpack
-from griffin.ops.packed_linear.packed import PANEL, Packed
+from griffin.ops import kernels, native
+from griffin.ops.packed_linear.layouts import unpack
+from griffin.ops.packed_linear.matrix import packed_matrix
+from griffin.ops.packed_linear.packed import Packed
 
 
 def packed_linear(x: Tensor, packed: Packed, bias: Tensor | None, out_dtype: torch.dtype) -> Tensor:
@@ -32,42 +33,22 @@ def _run(
     in_features: int,
     out_dtype: torch.dtype,
 ) -> Tensor:
-    layout = get_layout(format)
-    shape = layout.data_shape(out_features, in_features)
-    if data.shape != shape or not data.is_contiguous():
+    if x.dtype not in _TYPES or out_dtype not in _TYPES:
         raise ValueError(
-            f"{format} weights ({out_features}, {in_features}) are contiguous bytes {shape}, not"
-            f" {tuple(data.shape)}"
+            f"the native product takes and returns float32 or bfloat16, not {x.dtype} and"
+            f" {out_dtype}"
         )
-    for name, tensor in (("x", x), ("bias", bias)):
-        if tensor is not None and (tensor.dtype not in _TYPES or tensor.device.type != "cpu"):
-            raise ValueError(
-                f"the native product takes {name} as float32 or bfloat16 on the CPU, not"
-                f" {tensor.dtype} on {tensor.device}"
-            )
-    if out_dtype not in _TYPES:
-        raise ValueError(f"the native product returns float32 or bfloat16, not {out_dtype}")
-    scales, wanted = 0 if scale is None else len(scale), PANEL * len(data) * layout.row_scales
-    if scales != wanted:
-        raise ValueError(f"{format} weights of this shape have {wanted} row scales, not {scales}")
-    x = x.contiguous()
+    (x,) = kernels.laid(x)
+    bias = bias if bias is None else kernels.laid(bias)[0]
+    matrix = packed_matrix(Packed(data, scale, format, out_features, in_features), bias)
     y = torch.empty(*x.shape[:-1], out_features, dtype=out_dtype)
-    if not y.numel():
-        return y
-    bias = bias if bias is None else bias.contiguous()
-    native.module().packed_linear(
-        native.matrix(layout.number, data, scale, out_features, in_features, bias),
-        x.data_ptr(),
-        _TYPES[x.dtype],
-        x.numel() // in_features,
-        y.data_ptr(),
-        _TYPES[out_dtype],
-        torch.get_num_threads(),
-    )
+    if y.numel():
+        sizes = x.numel() // in_features, in_features, out_features
+        kernels.call("packed_linear", x.dtype, sizes, (x, y), matrix, native.TYPES[out_dtype])
     return y
 
 
-_TYPES = {dtype: native.TYPES[dtype] for dtype in (torch.float32, torch.bfloat16)}
+_TYPES = (torch.float32, torch.bfloat16)
 
 _op = torch.library.custom_op("griffin::packed_linear", _run, mutates_args=())
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from griffin.ops.dispatch import implementation
+from griffin.ops.positions import take_positions
 
 DECAY_SCALE = 8.0  # the paper's c: log a = -c * recurrence gate * softplus(recurrent_param)
 MAX_SQRT_GRADIENT = 1000.0
@@ -37,17 +38,24 @@ def rg_lru(
     h0:              (B, E) float32, zeros if omitted.
     Returns h (B, T, E) in x.dtype and the last h (B, E) in float32. Everything between is float32
     or wider; the gradient of the square root is clipped at 1000 (RecurrentGemma, section 2.3).
+    Raises ValueError for shapes that do not match and positions that cannot be.
     Griffin (arXiv:2402.19427), section 2.4 and appendix A.
     """
-    blocks, size, _ = input_gate.weight.shape
-    if x.dim() != 3 or x.shape[-1] != blocks * size or recurrent_param.shape != x.shape[-1:]:
+    gates = (*input_gate, *recurrence_gate)
+    blocks, size = input_gate.bias.shape if input_gate.bias.dim() == 2 else (0, 0)
+    wanted = ((blocks, size, size), (blocks, size)) * 2
+    if (
+        x.dim() != 3
+        or x.shape[-1] != blocks * size
+        or recurrent_param.shape != x.shape[-1:]
+        or any(t.shape != shape for t, shape in zip(gates, wanted, strict=True))
+    ):
         raise ValueError(
-            f"x {tuple(x.shape)} does not fit gates {tuple(input_gate.weight.shape)} "
+            f"x {tuple(x.shape)} does not fit gates {[tuple(t.shape) for t in gates]} "
             f"and recurrent_param {tuple(recurrent_param.shape)}"
         )
-    if segment_pos.shape != x.shape[:2]:
-        raise ValueError(
-            f"segment_pos must be (B, T) = {tuple(x.shape[:2])}, not {tuple(segment_pos.shape)}"
-        )
-    run = implementation("rg_lru", x)
+    segment_pos = take_positions(segment_pos, x)
+    if h0 is not None and h0.shape != (x.shape[0], x.shape[2]):
+        raise ValueError(f"h0 must be (B, E) = {(x.shape[0], x.shape[2])}, not {tuple(h0.shape)}")
+    run = implementation("rg_lru", x, *gates, recurrent_param, segment_pos, h0)
     return run(x, input_gate, recurrence_gate, recurrent_param, segment_pos, h0)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from griffin.ops import native
+from griffin.ops import kernels, native
 from griffin.ops.linear import block_linear
 from griffin.ops.rg_lru import Gate
 
@@ -46,16 +46,9 @@ def _run(
     h0: Tensor,
 ) -> tuple[Tensor, Tensor]:
     weights = (input_weight, input_bias, recurrence_weight, recurrence_bias, recurrent_param)
-    kind = native.type_of("rg_lru", x, *weights)
-    inputs = [t.contiguous() for t in (x, *weights, segment_pos, h0)]
+    inputs = kernels.laid(x, *weights, segment_pos, h0)
     h, last = torch.empty_like(inputs[0]), torch.empty_like(inputs[-1])
-    native.module().unit(
-        kind,
-        *x.shape,
-        input_weight.shape[0],
-        *native.addresses(*inputs, h, last),
-        torch.get_num_threads(),
-    )
+    kernels.call("unit", x.dtype, (*x.shape, input_weight.shape[0]), (*inputs, h, last))
     return h, last
 
 
@@ -63,13 +56,10 @@ def _run_of_gates(
     x: Tensor, gate_i: Tensor, gate_r: Tensor, param: Tensor, segment_pos: Tensor, h0: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return h, the last h, and every h in the wide type."""
-    kind = native.type_of("rg_lru", x)
-    inputs = [t.contiguous() for t in (x, gate_i, gate_r, param, segment_pos, h0)]
+    inputs = kernels.laid(x, gate_i, gate_r, param, segment_pos, h0)
     h, last = torch.empty_like(inputs[0]), torch.empty_like(inputs[-1])
     every = torch.empty_like(inputs[0], dtype=h0.dtype)
-    native.module().unit_of_gates(
-        kind, *x.shape, *native.addresses(*inputs, h, last, every), torch.get_num_threads()
-    )
+    kernels.call("unit_of_gates", x.dtype, x.shape, (*inputs, h, last, every))
     return h, last, every
 
 
@@ -86,16 +76,11 @@ def _run_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of x, gate_i and gate_r (B, T, E), of softplus(param) (B, E) and of
     h0."""
-    kind = native.type_of("rg_lru", x, dh)
-    inputs = [t.contiguous() for t in (x, dh, gate_i, gate_r, every, param, segment_pos, h0, dlast)]
+    inputs = kernels.laid(x, dh, gate_i, gate_r, every, param, segment_pos, h0, dlast)
     dx, dgate_i, dgate_r = (torch.empty_like(inputs[4]) for _ in range(3))
     drate, dh0 = torch.empty_like(inputs[-1]), torch.empty_like(inputs[-1])
-    native.module().unit_gradient(
-        kind,
-        *x.shape,
-        *native.addresses(*inputs, dx, dgate_i, dgate_r, drate, dh0),
-        torch.get_num_threads(),
-    )
+    results = dx, dgate_i, dgate_r, drate, dh0
+    kernels.call("unit_gradient", x.dtype, x.shape, (*inputs, *results))
     return dx, dgate_i, dgate_r, drate, dh0
 
 

@@ -1,0 +1,184 @@
+"""What crosses into C++: the tensors of every kernel, looked at in one place before it has them.
+
+A kernel has addresses and sizes and believes them, so a tensor of another type, size, device or
+order of memory would be read past its end. Sizes a kernel has no room for, ids and positions out of
+range are refused in C++ (native/module.cpp), where looking costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from griffin.ops import native
+
+_PRODUCTS = (torch.float32, torch.bfloat16)
+
+
+def _types(dtype: torch.dtype) -> dict[str, tuple[torch.dtype, ...]]:
+    """Return what each kind of tensor is in a call of `dtype`; with "?" it may be left out."""
+    wide = torch.promote_types(dtype, torch.float32)
+    kinds = {"x": (dtype,), "wide": (wide,), "product": _PRODUCTS, "int64": (torch.int64,)}
+    kinds |= {"double": (torch.float64,), "bytes": (torch.uint8,)}
+    return kinds | {f"{kind}?": types for kind, types in kinds.items()}
+
+
+_TYPES = {dtype: _types(dtype) for dtype in native.TYPES}
+
+
+class _Kernel(NamedTuple):
+    names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    counts: Callable[..., tuple[int, ...]]
+
+
+def _kernel(tensors: str, counts: Callable[..., tuple[int, ...]]) -> _Kernel:
+    """Describe a kernel: its tensors in order, each with its kind behind a colon ("x" without).
+
+    counts: from the sizes of a call, how many values each tensor has.
+    """
+    names, _, kinds = zip(*(word.partition(":") for word in tensors.split()), strict=True)
+    return _Kernel(names, tuple(kind or "x" for kind in kinds), counts)
+
+
+def _scan(rows: int, steps: int, width: int) -> tuple[int, ...]:
+    n, row = rows * steps * width, rows * width
+    return n, n, row, n, row, n
+
+
+def _scan_gradient(rows: int, steps: int, width: int) -> tuple[int, ...]:
+    n, row = rows * steps * width, rows * width
+    return n, n, n, row, row, n, n, row
+
+
+def _unit(rows: int, steps: int, width: int, blocks: int) -> tuple[int, ...]:
+    n, row = rows * steps * width, rows * width
+    gate = width * (width // max(blocks, 1))
+    return n, gate, width, gate, width, width, rows * steps, row, n, row
+
+
+def _unit_of_gates(rows: int, steps: int, width: int) -> tuple[int, ...]:
+    n, row = rows * steps * width, rows * width
+    return n, n, n, width, rows * steps, row, n, row, n
+
+
+def _unit_gradient(rows: int, steps: int, width: int) -> tuple[int, ...]:
+    n, row = rows * steps * width, rows * width
+    return n, n, n, n, n, width, rows * steps, row, row, n, n, n, row, row
+
+
+def _convolution(rows: int, steps: int, width: int, taps: int) -> tuple[int, ...]:
+    n, cache = rows * steps * width, rows * (taps - 1) * width
+    return n, width * taps, width, rows * steps, cache, n, cache
+
+
+def _attention(
+    rows: int, steps: int, heads: int, kv_heads: int, width: int, slots: int
+) -> tuple[int, ...]:
+    q, k, ring = (rows * n * width for n in (steps * heads, steps * kv_heads, slots * kv_heads))
+    return q, k, k, ring, ring, rows * steps, q
+
+
+def _pack_pairs(rows: int, inputs: int) -> tuple[int, ...]:
+    return rows * inputs, -(-rows // 16) * -(-inputs // 2) * 64
+
+
+# In the order of native/module.cpp.
+_KERNELS = {
+    "scan": _kernel("x a h0:wide h last:wide every:wide?", _scan),
+    "scan_gradient": _kernel("a dh every:wide h0:wide dlast:wide dx da dh0:wide", _scan_gradient),
+    "unit": _kernel(
+        "x input_weight input_bias recurrence_weight recurrence_bias recurrent_param"
+        " segment_pos:int64 h0:wide h last:wide",
+        _unit,
+    ),
+    "unit_of_gates": _kernel(
+        "x gate_i:wide gate_r:wide recurrent_param:wide segment_pos:int64 h0:wide h last:wide"
+        " every:wide",
+        _unit_of_gates,
+    ),
+    "unit_gradient": _kernel(
+        "x dh gate_i:wide gate_r:wide every:wide recurrent_param:wide segment_pos:int64 h0:wide"
+        " dlast:wide dx:wide dgate_i:wide dgate_r:wide drate:wide dh0:wide",
+        _unit_gradient,
+    ),
+    "convolution": _kernel("x weight bias segment_pos:int64 cache y left", _convolution),
+    "attention": _kernel("q k v ring_k:x? ring_v:x? position:int64 y", _attention),
+    "norm": _kernel("x weight y", lambda rows, width: (rows * width, width, rows * width)),
+    "gated": _kernel("gate x y", lambda count: (count, count, count)),
+    "rope": _kernel(
+        "x cos:wide sin:wide",
+        lambda tokens, heads, width, half: (tokens * heads * width, tokens * half, tokens * half),
+    ),
+    "rope_table": _kernel(
+        "positions:int64 frequencies:double cos sin",
+        lambda tokens, half: (tokens, half, tokens * half, tokens * half),
+    ),
+    "soft_cap": _kernel("logits", lambda count: (count,)),
+    "linear": _kernel(
+        "x weight bias:x? y", lambda rows, n, out: (rows * n, out * n, out, rows * out)
+    ),
+    "packed_linear": _kernel("x y:product", lambda rows, n, out: (rows * n, rows * out)),
+    "look_up": _kernel("ids:int64 y", lambda count, width: (count, count * width)),
+    "pack_pairs": _kernel("weight data:bytes", _pack_pairs),
+}
+
+
+def call(
+    name: str,
+    dtype: torch.dtype,
+    sizes: Sequence[int],
+    tensors: Sequence[Tensor | None],
+    *others: Any,
+) -> None:
+    """Run a kernel of the native module.
+
+    dtype:   of the call; "wide" is float32, float64 for float64.
+    sizes:   as the kernel takes them.
+    tensors: inputs and results in the kernel's order; results hold what comes out.
+    others:  what else it takes.
+    Raises ValueError for a tensor that is not what the sizes say, before anything is read.
+    """
+    kernel, types = _KERNELS[name], _TYPES.get(dtype)
+    if types is None:
+        raise ValueError(
+            f"native {name} takes float32, bfloat16 or float64 on the CPU, not {dtype}"
+        )
+    addresses = []
+    for kind, count, t in zip(kernel.kinds, kernel.counts(*sizes), tensors, strict=True):
+        if t is None and kind[-1] == "?":
+            addresses.append(0)
+            continue
+        if (
+            t is None
+            or t.dtype not in types[kind]
+            or t.numel() != count
+            or not t.is_cpu
+            or not t.is_contiguous()
+            or t.is_neg()
+            or not ((address := t.data_ptr()) or not count)
+        ):
+            raise ValueError(_refusal(name, len(addresses), types[kind], count, t))
+        addresses.append(address)
+    run = getattr(native.module(), name)
+    run(native.TYPES[dtype], *sizes, *addresses, *others, torch.get_num_threads())
+
+
+def laid(*tensors: Tensor) -> list[Tensor]:
+    """Return tensors as kernels read them: contiguous, and no view that is negated when read."""
+    return [t.contiguous().resolve_neg() for t in tensors]
+
+
+def _refusal(
+    name: str, place: int, types: tuple[torch.dtype, ...], count: int, t: Tensor | None
+) -> str:
+    found = "nothing" if t is None else f"{tuple(t.shape)} {t.dtype} on {t.device}"
+    wanted = " or ".join(str(dtype) for dtype in types)
+    return (
+        f"native {name} takes {_KERNELS[name].names[place]} as {count} contiguous values of"
+        f" {wanted} on the CPU (its types are float32, bfloat16 or float64, one for all), not"
+        f" {found}"
+    )
