@@ -160,8 +160,8 @@ void attention(Type type, int64_t rows, int64_t steps, int64_t heads, int64_t kv
                int64_t width, int64_t slots, Address q, Address k, Address v, Address ring_k,
                Address ring_v, Address position, Address y, int threads) {
   need_sequence(steps);
-  need(kv_heads >= 1 && heads % kv_heads == 0 && heads / kv_heads <= kMostQueries &&
-           width <= kLargestHead && slots >= 1,
+  need(kv_heads >= 1 && heads >= 1 && heads % kv_heads == 0 && heads / kv_heads <= kMostQueries &&
+           width >= 1 && width <= kLargestHead && slots >= 1,
        "attention has at most 64 queries a key head, heads of at most 1,024, and a window");
   nb::gil_scoped_release release;
   Attention n{};

@@ -11,10 +11,12 @@ import base64
 import errno
 import importlib
 import json
+import math
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,11 @@ _FORMATS = {".zarray": "zarr", "zarr.json": "zarr3"}
 _CHUNK = 32 << 20
 # Arrays are committed together until they reach this many bytes.
 _COMMIT = 128 << 20
+# What a decoder makes of a byte, at most (zstd of zeros: 32,768), beside a small array of any kind:
+# an array that claims more was never stored, and asking memory for it ends the process.
+_MOST_FOR_A_BYTE = 1 << 16
+_SMALL = 64 << 20
+_LARGEST_DESCRIPTION = 1 << 20
 
 
 def _tensorstore() -> Any:
@@ -77,20 +84,24 @@ class OrbaxSource:
     """The arrays of an Orbax folder, under dotted names without the root key `params`."""
 
     def __init__(self, path: Path) -> None:
-        """Read the arrays' descriptions; raises CheckpointError where one is damaged or of a
-        strange type."""
+        """Read the arrays' descriptions; raises CheckpointError where one is damaged, of a strange
+        type, or says more than the files can hold."""
         self._ts = _tensorstore()
         self._path = path
         self._ocdbt = (path / _MANIFEST).is_file()
-        self.files = tuple(
-            sorted(f for f in path.rglob("*") if f.is_file() and _holds_weights(f, path))
-        )
+        entries = list(path.rglob("*"))
+        if strange := [e for e in entries if not e.is_file() and not e.is_dir()]:
+            raise CheckpointError(
+                f"{min(strange)} is neither a file nor a folder; nothing else holds weights"
+            )
+        self.files = tuple(sorted(e for e in entries if e.is_file() and _holds_weights(e, path)))
         self._keys: dict[str, tuple[str, str]] = {}  # name -> (folder in the store, driver)
         self._kinds: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
         for key, driver, text in self._descriptions():
             name = key.replace("/", ".")
             self._keys[name] = (key, driver)
             self._kinds[name] = self._kind(name, text)
+        self._arrays = self._open()
         if not self._keys:
             raise CheckpointError(
                 f"{path} holds no arrays; expected an Orbax folder with zarr arrays"
@@ -98,11 +109,14 @@ class OrbaxSource:
         if all(name.startswith("params.") for name in self._keys):
             self._keys = {name.removeprefix("params."): v for name, v in self._keys.items()}
             self._kinds = {name.removeprefix("params."): v for name, v in self._kinds.items()}
+            self._arrays = {name.removeprefix("params."): v for name, v in self._arrays.items()}
 
     def _descriptions(self) -> Iterator[tuple[str, str, bytes]]:
         if not self._ocdbt:
             for file, driver in _FORMATS.items():
                 for found in sorted(self._path.rglob(file)):
+                    if not found.is_file() or found.stat().st_size > _LARGEST_DESCRIPTION:
+                        raise CheckpointError(f"{found} is no description of an array")
                     yield (
                         found.parent.relative_to(self._path).as_posix(),
                         driver,
@@ -131,11 +145,13 @@ class OrbaxSource:
         try:
             fields = json.loads(text)
             kind, shape = fields.get("dtype", fields.get("data_type")), tuple(fields["shape"])
-        except (ValueError, KeyError, TypeError, AttributeError):
+            if not all(type(n) is int and n >= 0 for n in shape):
+                raise ValueError("a shape is of whole numbers")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise CheckpointError(
                 f"{self._path}: the description of {name} is damaged: {text[:80]!r}"
             ) from None
-        if kind not in _DTYPES:
+        if not isinstance(kind, str) or kind not in _DTYPES:
             raise CheckpointError(
                 f"{self._path}: {name} has dtype {kind}; expected bfloat16 or a float"
             )
@@ -153,19 +169,61 @@ class OrbaxSource:
     def where(self, name: str) -> Path:
         return self._path if self._ocdbt else self._path / self._keys[name][0]
 
-    def read(self, name: str) -> Tensor:
-        """Decode an array; compressed chunks cannot be mapped. A missing chunk is an error, not
-        zeros."""
-        key, driver = self._keys[name]
-        store = self._store()
-        store["path"] = store.get("path", "") + f"{key}/"
-        spec = {"driver": driver, "kvstore": store, "fill_missing_data_reads": False}
+    def _open(self) -> dict[str, Any]:
+        """Open every array, all at once, and compare what each says with what is stored."""
+        context, opening, arrays = self._ts.Context(), {}, {}
+        for name, (key, driver) in self._keys.items():
+            store = self._store()
+            store["path"] = store.get("path", "") + f"{key}/"
+            spec = {"driver": driver, "kvstore": store, "fill_missing_data_reads": False}
+            opening[name] = self._ts.open(spec, open=True, read=True, context=context)
+        stored = sum(file.stat().st_size for file in self.files)
+        for name, future in opening.items():
+            with self._reading(name):
+                arrays[name] = future.result()
+            self._check_size(name, arrays[name], stored)
+        return arrays
+
+    def _check_size(self, name: str, array: Any, stored: int) -> None:
+        """Raise CheckpointError for an array, or chunks, that so many stored bytes cannot hold."""
+        shape, item = array.shape, self.dtype(name).itemsize
+        chunk = array.chunk_layout.write_chunk.shape or shape
+        size, piece = math.prod(shape) * item, math.prod(chunk) * item
+        if shape != self.shape(name) or max(size, piece) > stored * _MOST_FOR_A_BYTE + _SMALL:
+            raise CheckpointError(
+                f"{self.where(name)}: {name} is {list(shape)} in chunks of {list(chunk)}, of"
+                f" {stored} bytes stored; no array of that size is in them"
+            )
+        if piece > max(size, _SMALL):
+            raise CheckpointError(
+                f"{self.where(name)}: {name} of {size} bytes has chunks of {list(chunk)}, which"
+                f" take {piece} each"
+            )
+        if not self._ocdbt:
+            wanted = math.prod(-(-n // each) for n, each in zip(shape, chunk, strict=True))
+            found = sum(
+                file.is_file() and file.name not in _FORMATS for file in self.where(name).rglob("*")
+            )
+            if found < wanted:
+                raise CheckpointError(
+                    f"{self.where(name)}: {name} cannot be read: of its {wanted} chunks the"
+                    f" folder holds {found}"
+                )
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
         try:
-            values = self._ts.open(spec, open=True, read=True).result().read().result()
+            yield
         except ValueError as error:
             raise CheckpointError(
                 f"{self.where(name)}: {name} cannot be read: {_brief(error)}"
             ) from None
+
+    def read(self, name: str) -> Tensor:
+        """Decode an array; compressed chunks cannot be mapped. A missing chunk is an error, not
+        zeros."""
+        with self._reading(name):
+            values = self._arrays[name].read().result()
         values = np.ascontiguousarray(values)
         if self.dtype(name) == torch.bfloat16:
             return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)

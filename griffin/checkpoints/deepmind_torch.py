@@ -1,8 +1,8 @@
 """DeepMind's torch archive: one `.pt` file, a flat dictionary of tensors.
 
-Reading goes through torch.load with weights_only and mmap, so a pickle that asks for anything but
-tensors is refused before it runs. Writing produces the same zip layout as torch.save, one tensor
-after another: a model never has to be in memory.
+Reading goes through torch's weights_only, so a pickle that asks for anything but tensors is refused
+before it runs, and by the archive's own table. Writing produces the same zip layout as torch.save,
+one tensor after another: a model never has to be in memory.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from griffin.checkpoints import torch_archive
 from griffin.checkpoints.checkpoint import Checkpoint
 from griffin.checkpoints.deepmind import config_for
 from griffin.checkpoints.errors import CheckpointError, listed
@@ -74,10 +75,18 @@ class TorchSource:
 
 
 def _load(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise CheckpointError(f"{path} is no file")
     is_zip = zipfile.is_zipfile(path)
     try:
         # Archives from before torch 1.6 are no zip files and cannot be mapped.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        content = (
+            torch_archive.load(path)
+            if is_zip
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         names = listed(sorted(_asked_for(path, is_zip)))
         reason = f"its pickle asks for {names}" if names else _first_line(error)
@@ -93,6 +102,11 @@ def _load(path: Path) -> dict[str, Tensor]:
         AttributeError,
         TypeError,
         IndexError,
+        AssertionError,
+        MemoryError,
+        RecursionError,
+        OverflowError,
+        struct.error,
     ) as error:
         raise CheckpointError(
             f"{path} is no readable torch archive, or truncated: {_first_line(error)} "
@@ -103,14 +117,22 @@ def _load(path: Path) -> dict[str, Tensor]:
             f"{path} holds {type(content).__name__}, expected a dictionary of tensors by name"
         )
     tensors: dict[str, Tensor] = {}
+    size = path.stat().st_size
     for name, tensor in content.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise CheckpointError(
                 f"{path}: {name!r} is a {type(tensor).__name__}; expected a dictionary of tensors"
                 " by name"
             )
-        if tensor.layout != torch.strided or tensor.is_quantized:
-            raise CheckpointError(f"{path}: {name} is {tensor.layout}; expected a dense tensor")
+        if tensor.layout != torch.strided or tensor.is_quantized or not tensor.is_cpu:
+            raise CheckpointError(
+                f"{path}: {name} is {tensor.layout} on {tensor.device}; expected a dense tensor"
+            )
+        if tensor.numel() * tensor.itemsize > max(size, 1 << 20):
+            raise CheckpointError(
+                f"{path}: {name} repeats its values to a shape of {list(tensor.shape)}, larger than"
+                " the file"
+            )
         tensors[name] = tensor.detach()
     # Flax variables converted by DeepMind's own script keep their root.
     if all(name.startswith("params.") for name in tensors):

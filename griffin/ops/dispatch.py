@@ -50,9 +50,12 @@ def use(implementation: str) -> Iterator[None]:
 def implementation(op: str, x: Tensor, *others: Tensor | None) -> Callable[..., Any]:
     """Return the function that computes `op` now, for inputs of the kind of `x`.
 
-    others: the op's other operands. Raises ValueError if they do not all lie on one device.
+    others: the op's other operands. Raises ValueError if they do not all lie on one device, and for
+            an x that is no floating-point tensor.
     torch.compile keeps the choice made when it traced.
     """
+    if not x.is_floating_point():
+        raise ValueError(f"{op} takes floating-point tensors, not {x.dtype}")
     on_one_device(x, *others)
     return _loaded[_choice(op, x.device.type, x.dtype)]
 

@@ -25,10 +25,10 @@ def rope_table(
     reduced there: float32 would round the position itself from 2^24 on. Raises ValueError for
     positions that are no whole numbers. Su et al. (arXiv:2104.09864).
     """
-    if positions.dim() != 2 or positions.dtype not in WHOLE:
+    if positions.dim() != 2 or positions.dtype not in WHOLE or rope_width < 0:
         raise ValueError(
             f"positions must be whole numbers (B, T), not {tuple(positions.shape)}"
-            f" {positions.dtype}"
+            f" {positions.dtype}, and rope_width at least 0, not {rope_width}"
         )
     wide = torch.promote_types(dtype, torch.float32)
     frequencies = rope_frequencies(rope_width, theta)
@@ -53,7 +53,7 @@ def apply_rope(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     on_one_device(x, cos, sin)
     half = cos.shape[-1] if cos.dim() else 0
     full = torch.Size((*x.shape[:2], 1, half))
-    if cos.shape != full or sin.shape != full:
+    if x.dim() != 4 or cos.shape != full or sin.shape != full:
         cos, sin = (_for_all(t, full, x) for t in (cos, sin))
     if 2 * half > x.shape[-1]:
         raise ValueError(f"a table of {half} angles does not fit heads {tuple(x.shape)}")

@@ -17,7 +17,7 @@ def linear_scan(x: Tensor, a: Tensor, h0: Tensor | None) -> tuple[Tensor, Tensor
     h0 = x.new_zeros(x.shape[0], x.shape[2], dtype=wide) if h0 is None else h0.to(wide)
     run = torch.ops.griffin.linear_scan if native.through_torch(x, a, h0) else _run
     h, last, _ = run(x.to(common), a.to(common), h0, torch.is_grad_enabled())
-    return h.to(dtype), last
+    return h.to(dtype), last.to(torch.promote_types(dtype, torch.float32))
 
 
 def _run(x: Tensor, a: Tensor, h0: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor]:

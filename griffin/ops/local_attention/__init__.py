@@ -91,12 +91,14 @@ def local_attention(
         or q.shape[:2] != k.shape[:2]
         or k.shape != v.shape
         or q.shape[3] != k.shape[3]
-        or not k.shape[2]
+        or not (q.shape[2] and k.shape[2] and k.shape[3])
         or q.shape[2] % k.shape[2]
     ):
         raise ValueError(
             f"q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)} do not match"
         )
+    if not (k.is_floating_point() and v.is_floating_point()):
+        raise ValueError(f"k and v must be floating-point tensors, not {k.dtype} and {v.dtype}")
     if (ring is None) != window.fresh:
         raise ValueError("a window planned with `before` needs its ring, and one without has none")
     expected = (k.shape[0], window.size, *k.shape[2:])

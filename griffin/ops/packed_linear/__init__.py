@@ -10,7 +10,7 @@ from griffin.ops.packed_linear.embedding import look_up
 from griffin.ops.packed_linear.int4 import pack_int4, round_int4
 from griffin.ops.packed_linear.int8 import pack_int8, round_int8
 from griffin.ops.packed_linear.layouts import LAYOUTS, get_layout, pack, unpack
-from griffin.ops.packed_linear.matrix import packed_matrix
+from griffin.ops.packed_linear.matrix import check_packed, packed_matrix
 from griffin.ops.packed_linear.packed import PANEL, Layout, Packed
 
 __all__ = [
@@ -46,6 +46,7 @@ def packed_linear(
     reaches x and bias, as if nothing were rounded.
     Raises ValueError for shapes that do not match.
     """
+    check_packed(packed)
     if x.dim() == 0 or x.shape[-1] != packed.in_features:
         raise ValueError(f"x {tuple(x.shape)} does not fit weights of {packed.in_features} inputs")
     if bias is not None and bias.shape != (packed.out_features,):

@@ -8,7 +8,7 @@ from torch import Tensor
 from griffin.ops import kernels
 from griffin.ops.dispatch import natively, on_one_device
 from griffin.ops.packed_linear.layouts import unpack
-from griffin.ops.packed_linear.matrix import packed_matrix
+from griffin.ops.packed_linear.matrix import check_packed, laid_out, packed_matrix
 from griffin.ops.packed_linear.packed import PANEL, Packed
 from griffin.ops.positions import WHOLE
 
@@ -23,6 +23,7 @@ def look_up(packed: Packed, ids: Tensor, scale: float, dtype: torch.dtype) -> Te
     """
     if ids.dim() != 1 or ids.dtype not in WHOLE:
         raise ValueError(f"ids must be whole numbers (N,), not {tuple(ids.shape)} {ids.dtype}")
+    check_packed(packed)
     on_one_device(packed.data, packed.scale, ids)
     ids = ids.long()
     if ids.is_cpu and ids.numel() and not torch.compiler.is_compiling():
@@ -33,8 +34,9 @@ def look_up(packed: Packed, ids: Tensor, scale: float, dtype: torch.dtype) -> Te
             )
     like = packed.data.new_empty(len(ids), packed.in_features, dtype=dtype)
     if dtype != torch.float64 and natively(like):
-        matrix = packed_matrix(packed, None)
-        kernels.call("look_up", dtype, like.shape, (ids.contiguous(), like), matrix, scale)
+        packed = laid_out(packed)
+        tensors = ids.contiguous(), like
+        kernels.call("look_up", dtype, like.shape, tensors, packed_matrix(packed, None), scale)
         return like
     rows = [_rows(packed, some, dtype) for some in ids.split(_LOOKUPS)]
     return torch.cat(rows) * scale if rows else like

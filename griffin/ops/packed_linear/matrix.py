@@ -7,11 +7,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from griffin.ops import native
+from griffin.ops import kernels, native
 from griffin.ops.packed_linear.layouts import get_layout
 from griffin.ops.packed_linear.packed import PANEL, Packed
 
 _BIASES = (torch.float32, torch.bfloat16)
+
+
+def check_packed(packed: Packed) -> None:
+    """Raise ValueError unless packed weights are as large and of the types that they say."""
+    data, scale, format, out_features, in_features = packed
+    layout = get_layout(format)
+    if out_features < 1 or in_features < 1:
+        raise ValueError(f"weights ({out_features}, {in_features}) are empty")
+    shape = layout.data_shape(out_features, in_features)
+    rows = PANEL * shape[0]
+    if data.shape != shape or data.dtype != torch.uint8:
+        raise ValueError(
+            f"{format} weights ({out_features}, {in_features}) are bytes {shape}, not"
+            f" {tuple(data.shape)} {data.dtype}"
+        )
+    if layout.row_scales != (scale is not None) or (
+        scale is not None and (scale.shape != (rows,) or scale.dtype != torch.float32)
+    ):
+        found = "none" if scale is None else f"{tuple(scale.shape)} {scale.dtype}"
+        wanted = f"({rows},) torch.float32" if layout.row_scales else "none"
+        raise ValueError(f"the row scales of these {format} weights are {wanted}, not {found}")
+
+
+def laid_out(packed: Packed) -> Packed:
+    """Return packed weights as kernels read them, themselves where they lie so."""
+    (data,), scale = kernels.laid(packed.data), packed.scale
+    return packed._replace(data=data, scale=scale if scale is None else kernels.laid(scale)[0])
 
 
 def packed_matrix(packed: Packed, bias: Tensor | None) -> Any:
@@ -19,21 +46,18 @@ def packed_matrix(packed: Packed, bias: Tensor | None) -> Any:
 
     Raises ValueError unless they are whole, contiguous and on the CPU.
     """
+    check_packed(packed)
     data, scale, format, out_features, in_features = packed
-    layout = get_layout(format)
-    what = f"{format} weights ({out_features}, {in_features})"
-    if out_features < 1 or in_features < 1:
-        raise ValueError(f"{what} are empty; a matrix has at least one row and one column")
-    _check(what, data, layout.data_shape(out_features, in_features), (torch.uint8,))
-    scales = PANEL * data.shape[0] if layout.row_scales else 0
-    if scale is None and scales:
-        raise ValueError(f"{what} have {scales} row scales, not none")
-    if scale is not None:
-        _check(f"the row scales of {what}", scale, (scales,), (torch.float32,))
-    if bias is not None:
-        _check(f"the bias of {what}", bias, (out_features,), _BIASES)
+    for t in (data, scale, bias):
+        if t is not None and not (t.is_cpu and t.is_contiguous() and not t.is_neg()):
+            raise ValueError(f"{format} weights must be contiguous on the CPU, not on {t.device}")
+    if bias is not None and (bias.shape != (out_features,) or bias.dtype not in _BIASES):
+        raise ValueError(
+            f"the native product takes a bias ({out_features},) of float32 or bfloat16, not"
+            f" {tuple(bias.shape)} {bias.dtype}"
+        )
     return native.module().Matrix(
-        format=layout.number,
+        format=get_layout(format).number,
         data=data.data_ptr(),
         scale=0 if scale is None else scale.data_ptr(),
         out=out_features,
@@ -42,11 +66,3 @@ def packed_matrix(packed: Packed, bias: Tensor | None) -> Any:
         bias=0 if bias is None else bias.data_ptr(),
         bias_type=0 if bias is None else native.TYPES[bias.dtype],
     )
-
-
-def _check(what: str, t: Tensor, shape: tuple[int, ...], types: tuple[torch.dtype, ...]) -> None:
-    if t.shape != shape or t.dtype not in types or not t.is_cpu or not t.is_contiguous():
-        raise ValueError(
-            f"{what} are contiguous {' or '.join(map(str, types))} {shape} on the CPU, not"
-            f" {tuple(t.shape)} {t.dtype} on {t.device}"
-        )

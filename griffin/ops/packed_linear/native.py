@@ -9,7 +9,7 @@ from torch import Tensor
 
 from griffin.ops import kernels, native
 from griffin.ops.packed_linear.layouts import unpack
-from griffin.ops.packed_linear.matrix import packed_matrix
+from griffin.ops.packed_linear.matrix import laid_out, packed_matrix
 from griffin.ops.packed_linear.packed import Packed
 
 
@@ -39,8 +39,10 @@ def _run(
             f" {out_dtype}"
         )
     (x,) = kernels.laid(x)
-    bias = bias if bias is None else kernels.laid(bias)[0]
-    matrix = packed_matrix(Packed(data, scale, format, out_features, in_features), bias)
+    if bias is not None:
+        (bias,) = kernels.laid(bias if bias.dtype in _TYPES else bias.float())
+    packed = laid_out(Packed(data, scale, format, out_features, in_features))
+    matrix = packed_matrix(packed, bias)
     y = torch.empty(*x.shape[:-1], out_features, dtype=out_dtype)
     if y.numel():
         sizes = x.numel() // in_features, in_features, out_features
