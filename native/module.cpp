@@ -66,6 +66,10 @@ namespace {
 
 #include "scratch.h"
 
+// Of this file's functions and what they take; INTERFACE in griffin/ops/native.py is the same
+// number. Both go up by one where a function takes something else.
+constexpr int kInterface = 2;
+
 // A ValueError in Python.
 void need(bool holds, const char* what) {
   if (!holds) throw std::invalid_argument(what);
@@ -308,6 +312,7 @@ NB_MODULE(_native, m) {
         "Return the instruction set in use.");
   m.def("use_instruction_set", &use, nb::arg("name"),
         "Run the kernels of another instruction set.");
+  m.attr("interface") = kInterface;
   m.attr("largest_gate") = kLargestGate;
   m.attr("most_taps") = kMostTaps;
   m.attr("most_queries") = kMostQueries;

@@ -77,7 +77,8 @@ class TorchSource:
 def _load(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise CheckpointError(f"{path} is no file")
-    is_zip = zipfile.is_zipfile(path)
+    with path.open("rb") as stream:
+        is_zip = stream.read(4) == b"PK\x03\x04"
     try:
         # Archives from before torch 1.6 are no zip files and cannot be mapped.
         content = (

@@ -170,7 +170,10 @@ class State:
                 if isinstance(layer, AttentionState):
                     slots = tensor.shape[1]
                     tensor = tensor[:, :longest]
-                tensors[f"{name}.{number}"] = tensor.detach().cpu().contiguous()
+                # Copies: layers that share memory are stored apart.
+                tensors[f"{name}.{number}"] = (
+                    tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+                )
         tensors["pos"] = self.pos.cpu()
         target = Path(path)
         handle, beside = tempfile.mkstemp(

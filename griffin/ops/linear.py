@@ -73,6 +73,7 @@ def block_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     flat = x.reshape(rows, blocks, size).to(wide)
     if short := padded_rows(rows, wide) - rows:
         flat = functional.pad(flat, (0, 0, 0, 0, 0, short))
-    with torch.autocast(x.device.type, enabled=False):  # which would round them to bfloat16
+    kind = "cpu" if x.is_meta else x.device.type  # meta has no autocast
+    with torch.autocast(kind, enabled=False):  # which would round them to bfloat16
         y = torch.baddbmm(bias.to(wide)[:, None], flat.transpose(0, 1), weight.to(wide))
     return y[:, :rows].transpose(0, 1).reshape(*x.shape[:-1], blocks * out)

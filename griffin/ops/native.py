@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 MODULE = "griffin._native"
+INTERFACE = 2  # what native/module.cpp says of itself
 # As in native/kernels.h and native/sequence.h: numbers of the types, and what the kernels have room
 # for.
 LARGEST_GATE = 4096
@@ -30,13 +31,23 @@ def built() -> bool:
 
 @cache
 def module() -> Any:
-    """Return the compiled module. Raises RuntimeError, with the remedy, where there is none."""
+    """Return the compiled module.
+
+    Raises RuntimeError, with the remedy, where there is none, and where it was built from sources
+    whose functions take something else.
+    """
     if not built():
         raise RuntimeError(
             "the native kernels are not built; install a C++17 compiler and reinstall griffin-lm, "
             "or leave the choice of implementation to griffin.ops"
         )
-    return import_module(MODULE)
+    found = import_module(MODULE)
+    if getattr(found, "interface", None) != INTERFACE:
+        raise RuntimeError(
+            f"the native kernels in {found.__file__} were built from other sources; install "
+            "griffin-lm anew"
+        )
+    return found
 
 
 def through_torch(*inputs: Tensor) -> bool:
