@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from griffin.checkpoints import CheckpointError
 from griffin.checkpoints.config_fields import GENERATION, generation_fields
 from griffin.foreign import is_there, read_object, shown
-from griffin.sampling import SamplingParams
+from griffin.sampling import CHAT, SamplingParams
 
 # Fields that have a twin among SamplingParams.
 _TWINS = {
@@ -43,10 +43,11 @@ _BOOKKEEPING = frozenset(
 
 
 class Defaults(NamedTuple):
-    """Sampling where a call does not say otherwise, ids that end every answer, and what of the
-    files is not done, one sentence a file."""
+    """Sampling where a call does not say otherwise, the same for a chat, ids that end every answer,
+    and what of the files is not done, one sentence a file."""
 
     params: SamplingParams
+    chat: SamplingParams
     stop_ids: frozenset[int]
     notes: tuple[str, ...]
 
@@ -93,7 +94,7 @@ def _defaults(
     ]
     if left:
         notes += (f"{path} asks for what is not done here: {', '.join(left)}",)
-    return Defaults(params, frozenset(stop_ids), notes)
+    return Defaults(params, SamplingParams(**CHAT | values), frozenset(stop_ids), notes)
 
 
 def _of_single_ids(

@@ -26,6 +26,9 @@ class _LLM(Protocol):
     name: str
     tokenizer: Tokenizer
 
+    @property
+    def talks(self) -> bool: ...
+
     @cached_property
     def chat_format(self) -> Chat: ...
 
@@ -79,7 +82,7 @@ class Document:
         progress: Callable[[int], object] | None = None,
     ) -> None:
         if chat is None:
-            chat = llm.tokenizer.chat_template is not None or llm.name.endswith("-it")
+            chat = llm.talks
         self.chat = chat
         self.hard_cuts = 0
         self.shared = 0

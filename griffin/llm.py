@@ -49,6 +49,7 @@ class LLM:
     model:     the Griffin.
     tokenizer: its Tokenizer.
     defaults:  SamplingParams where a call does not say otherwise, from generation_config.json.
+    chat_defaults: the same for `griffin chat` and the chat page; as `defaults` if omitted.
     stop_ids:  ids that end every answer: EOS, `<end_of_turn>`, and what generation_config.json
                adds.
     name:      what it was loaded from.
@@ -64,6 +65,7 @@ class LLM:
         tokenizer: Tokenizer,
         *,
         defaults: SamplingParams | None = None,
+        chat_defaults: SamplingParams | None = None,
         stop_ids: Iterable[int] = (),
         name: str = "",
         weights: Callable[[], str] | None = None,
@@ -77,6 +79,7 @@ class LLM:
         self.model = model
         self.tokenizer = tokenizer
         self.defaults = defaults or SamplingParams()
+        self.chat_defaults = chat_defaults or self.defaults
         self.name = name
         self.caution = caution
         self._weights = weights
@@ -87,6 +90,11 @@ class LLM:
     def chat_format(self) -> Chat:
         """The way conversations become ids; ValueError if this is no chat model."""
         return Chat(self.tokenizer)
+
+    @property
+    def talks(self) -> bool:
+        """Whether it was tuned to talk: it brings a chat template, or is called ...-it."""
+        return self.tokenizer.chat_template is not None or self.name.endswith("-it")
 
     @cached_property
     def grammars(self) -> Grammars:

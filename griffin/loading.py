@@ -54,8 +54,8 @@ def load(
             f"the tokenizer {text.path} has {text.vocab_size} ids, the model in {folder} only "
             f"{source.config.vocab_size} embeddings; they do not belong together"
         )
-    defaults, stop_ids, notes = read_defaults(folder, source.config.vocab_size)
-    for note in notes:
+    defaults = read_defaults(folder, source.config.vocab_size)
+    for note in defaults.notes:
         warnings.warn(note, checkpoints.CheckpointWarning, stacklevel=2)
     place = _device(device)
     if quantize is None and source.quantization is None:
@@ -71,8 +71,9 @@ def load(
     return LLM(
         model.eval(),
         text,
-        defaults=defaults,
-        stop_ids=stop_ids,
+        defaults=defaults.params,
+        chat_defaults=defaults.chat,
+        stop_ids=defaults.stop_ids,
         name=str(path_or_repo),
         weights=weights,
         caution=_caution(str(path_or_repo), text),
@@ -100,7 +101,7 @@ def _caution(name: str, text: Tokenizer) -> str:
     real = "one that answers: recurrentgemma-2b-it"
     if isinstance(resolve(name), Path):
         return f"{name} is a toy: it writes Python-like text and answers nothing; {real}"
-    if text.chat_template is None and not name.rstrip("/").endswith("-it"):
+    if text.chat_template is None and not name.endswith("-it"):
         return f"{name} brings no chat template: a base model continues, it does not answer; {real}"
     return ""
 

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 @sampling_options
 @click.option(
     "--chat/--raw",
-    default=False,
-    help="Put the prompt into a user's turn, or continue it as it is [raw].",
+    default=None,
+    help="Put the prompt into a user's turn, or continue it as it is "
+    "[chat for models with a chat template or called ...-it, else raw].",
 )
 @click.option(
     "--json-schema",
@@ -69,7 +70,7 @@ def command(
     prompt: str | None,
     path: Path | None,
     source: ModelSource,
-    chat: bool,
+    chat: bool | None,
     schema: Path | None,
     regex: str | None,
     choices: tuple[str, ...],
@@ -96,6 +97,7 @@ def command(
     grammar = _grammar(schema, regex, choices)
     fields = sampling_from(sampling)
     llm = source.llm()
+    chat = llm.talks if chat is None else chat
     if grammar is not None:
         llm.grammars.compile(grammar)
         fields["grammar"] = grammar

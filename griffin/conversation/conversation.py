@@ -14,6 +14,7 @@ from griffin.conversation.fingerprint import fingerprint_of
 from griffin.conversation.turns import Place, Said
 from griffin.engine import Context
 from griffin.llm import LLM
+from griffin.sampling import SamplingParams
 from griffin.sessions import Session, SessionError, Store, Turn
 from griffin.sessions.state_info import info_of
 
@@ -26,6 +27,7 @@ class Conversation:
                         last one.
     sampling:           fields of SamplingParams that hold for this program run; they win over those
                         the session was told by `set`.
+    defaults:           fields where neither does; the LLM's own if omitted.
     max_message_tokens: the most a message may have, with what was attached; None for no limit.
 
     context:        where the session stands, on the model's device.
@@ -42,6 +44,7 @@ class Conversation:
         session: Session,
         *,
         sampling: dict[str, Any] | None = None,
+        defaults: SamplingParams | None = None,
         max_message_tokens: int | None = None,
     ) -> None:
         self.llm = llm
@@ -51,6 +54,8 @@ class Conversation:
         self.trouble = ""
         self._chat = llm.chat_format
         self._given = dict(sampling or {})
+        own = vars(defaults or llm.defaults).items()
+        self._defaults = {name: v for name, v in own if v != getattr(llm.defaults, name)}
         self.switch(session)
 
     # Where it stands.
@@ -73,7 +78,7 @@ class Conversation:
     @property
     def sampling(self) -> dict[str, Any]:
         """What was given and set, the latter last."""
-        return {**self._saved, **self._given, **self._set}
+        return {**self._defaults, **self._saved, **self._given, **self._set}
 
     @property
     def tokens(self) -> int:

@@ -6,10 +6,11 @@ the draw. constraint: what an answer may say, token by token.
 
 from griffin.sampling.constraint import Constraint, ConstraintError
 from griffin.sampling.filters import best_ids, support
-from griffin.sampling.params import SamplingParams
+from griffin.sampling.params import CHAT, SamplingParams
 from griffin.sampling.sampler import Sample, Sampler, mark_ids
 
 __all__ = [
+    "CHAT",
     "Constraint",
     "ConstraintError",
     "Sample",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 
 import pytest
@@ -69,11 +70,11 @@ def test_slips_in_a_chat(run, folder, tmp_path):
 def test_a_setting_goes_back_to_the_models_own(run, folder, tmp_path):
     chat = ("chat", "--model", folder, "--store", tmp_path / "s", "--session", "one")
     asked = "/set top_k 7\n/set top_k default\n/show\n"
-    assert "sampling:     as the model says" in run(*chat, stdin=asked).stdout
+    assert "top_k" not in run(*chat, stdin=asked).stdout.split("sampling:")[1]
     # In the session too, and where the command line had set it.
     assert "top_k" not in run(*chat, stdin="/show\n").stdout
     again = run(*chat, "--top-k", 9, stdin="/set top_k default\n/show\n")
-    assert "sampling:     as the model says" in again.stdout
+    assert "top_k" not in again.stdout.split("sampling:")[1]
     assert "no sampling parameter 'topk'" in run(*chat, stdin="/set topk default\n").stdout
 
 
@@ -122,3 +123,34 @@ def test_pasted_lines_are_one_message(folder, tmp_path, monkeypatch):
         terminal.type("/bye")
         assert terminal.wait() == 0
     assert "[2]" not in terminal.output
+
+
+def test_a_chat_has_defaults_that_hold_a_small_model(run, folder, tmp_path):
+    def shown(*options, model=folder):
+        asked = ("chat", "--model", model, "--no-persist", *options)
+        lines = run(*asked, stdin="/set\n").stdout.splitlines()
+        return dict(line.split(" = ") for line in lines)
+
+    usual = {"temperature": "0.7", "top_p": "0.95", "min_p": "0.05", "max_tokens": "4096"}
+    assert shown().items() >= usual.items()
+    assert shown("--temperature", 0.2).items() >= (usual | {"temperature": "0.2"}).items()
+    own = tmp_path / "own"
+    shutil.copytree(folder, own)
+    (own / "generation_config.json").write_text('{"temperature": 1.0, "max_new_tokens": 9}')
+    said = {"temperature": "1.0", "max_tokens": "9"}
+    assert shown(model=own).items() >= (usual | said).items()
+    assert "temperature 0.7" in run("chat", "--help").stdout
+
+
+def test_generate_puts_the_prompt_into_a_turn_for_a_chat_model(run, folder, tmp_path):
+    tuned = tmp_path / "toy-it"
+    tuned.symlink_to(folder)
+    asked = ("generate", "say", "--temperature", 0, "--max-tokens", 8)
+    text = {
+        (model.name, *how): run(*asked, "--model", model, *how).stdout
+        for model in (folder, tuned)
+        for how in ((), ("--raw",), ("--chat",))
+    }
+    assert text["toy",] == text["toy", "--raw"] == text["toy-it", "--raw"]
+    assert text["toy-it",] == text["toy-it", "--chat"] == text["toy", "--chat"]
+    assert text["toy",] != text["toy-it",]

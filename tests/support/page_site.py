@@ -213,6 +213,7 @@ class Site:
             window=2048,
             chat=True,
             caution="",
+            sampling={"temperature": 0.7, "max_tokens": 4096},
         )
         return _json(ModelList(data=[ModelObject(id="toy-2b-it", created=1, griffin=extras)]))
 

@@ -53,6 +53,9 @@ def command(
 ) -> None:
     """Talk with a model. /help lists what can be typed besides messages.
 
+    Tokens are chosen with temperature 0.7, top-p 0.95 and min-p 0.05, at most 4,096 an answer,
+    unless the model's generation_config.json or an option says otherwise; /set shows it.
+
     It continues the last conversation with this model without reading it again: what was said is in
     the model's state, which has a fixed size and is saved to a file after each answer. Leave at any
     time, in any way.
@@ -85,7 +88,11 @@ def command(
         )
         try:
             talk = Conversation(
-                llm, session, sampling=fields, max_message_tokens=max_message_tokens
+                llm,
+                session,
+                sampling=fields,
+                defaults=llm.chat_defaults,
+                max_message_tokens=max_message_tokens,
             )
         except ValueError as error:
             session.close()

@@ -4,7 +4,7 @@
 
 import { ApiError, call, events, onLocked } from "/page/api.js";
 import { ask } from "/page/ask.js";
-import { isWrong, options, put, written } from "/page/field.js";
+import { isWrong, options, put, suggest, written } from "/page/field.js";
 import { MessageLog } from "/page/log.js";
 import { isSend } from "/page/messages.js";
 import { Meters } from "/page/meters.js";
@@ -48,6 +48,7 @@ async function start() {
   const model = (await call("GET", "/v1/models")).data[0];
   meters.bytes = model.griffin?.state_bytes ?? 0;
   meters.window = model.griffin?.window ?? 0;
+  suggest(model.griffin?.sampling ?? {});
   $("greeting").textContent = model.griffin?.caution || `Ask ${model.id} something.`;
   await go(asked());
   const server = await call("GET", "/v1/server");

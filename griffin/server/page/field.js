@@ -3,6 +3,7 @@
 const [field, temperature, most] = ["message", "temperature", "max-tokens"].map((id) =>
   document.getElementById(id));
 const MOST_ROWS = 8;
+let suggested = {};
 
 /** Put a text into the field. */
 export function put(text) {
@@ -15,9 +16,16 @@ export function written() {
   return field.value.trim();
 }
 
-/** Return the fields of a request that were chosen; what was left empty is the server's to say. */
+/** Say what is asked for where nothing is chosen: fields of a request. */
+export function suggest(fields) {
+  suggested = fields;
+  temperature.placeholder = fields.temperature ?? "default";
+  most.placeholder = fields.max_tokens ?? "default";
+}
+
+/** Return the fields of a request that were chosen or suggested; others are the server's to say. */
 export function options() {
-  const chosen = {};
+  const chosen = { ...suggested };
   if (temperature.value !== "" && temperature.validity.valid) {
     chosen.temperature = temperature.valueAsNumber;
   }
@@ -33,6 +41,12 @@ export function isWrong() {
 function fit() {
   field.rows = 1;
   while (field.rows < MOST_ROWS && field.scrollHeight > field.clientHeight + 2) field.rows += 1;
+}
+
+// What was chosen stays chosen, in this browser.
+for (const input of [temperature, most]) {
+  input.value = localStorage.getItem(input.id) ?? "";
+  input.addEventListener("change", () => localStorage.setItem(input.id, input.value));
 }
 
 field.addEventListener("input", fit);

@@ -12,6 +12,7 @@ class ModelExtras(msgspec.Struct, kw_only=True):
     """What only this server tells of a model.
 
     state_bytes: of a full state. window: tokens kept verbatim. caution: of a toy or a base model.
+    sampling: what the chat page asks for where its user does not say otherwise.
     """
 
     parameters: int
@@ -20,6 +21,7 @@ class ModelExtras(msgspec.Struct, kw_only=True):
     window: int
     chat: bool
     caution: str
+    sampling: dict[str, float]
 
 
 class ModelObject(msgspec.Struct, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from griffin.sampling import CHAT
 from griffin.server import protocol as p
 from griffin.server.endpoints.models.reply import ModelExtras, ModelList, ModelObject
 from griffin.server.http.exchange import Exchange, Reply
@@ -35,6 +36,7 @@ def _model(service: Service) -> ModelObject:
             window=config.attention_window_size if "attention" in config.block_types else 0,
             chat=_is_chat(service),
             caution=llm.caution,
+            sampling={name: getattr(llm.chat_defaults, name) for name in CHAT},
         ),
     )
 
