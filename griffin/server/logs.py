@@ -7,6 +7,7 @@ import traceback
 
 _LEVELS = {
     "griffin.server": logging.INFO,
+    "griffin.sessions": logging.WARNING,
     "uvicorn": logging.WARNING,
     "uvicorn.access": logging.CRITICAL + 1,
 }

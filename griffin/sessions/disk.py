@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import secrets
+import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
-from griffin.sessions.errors import StorageFull
+from griffin.sessions.errors import StateTorn, StorageFull
 
 PART = ".part"  # ends the names of files that are being written
+log = logging.getLogger("griffin.sessions")
+
+_ASIDE = "move it away, or restore the folder from a copy"
+_NO_FILE = {errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EACCES, errno.ENOTDIR, errno.EPERM}
+_KINDS = {
+    stat.S_IFREG: "a file",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFLNK: "a link",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -76,17 +90,65 @@ def private_folder(folder: Path) -> None:
         folder.chmod(0o700)
 
 
-def make_private_file(path: Path) -> None:
-    """Make an empty file of mode 0600 if there is none; OSError for a symbolic link.
+def inner_folder(folder: Path) -> None:
+    """Make a folder of mode 0700 inside a private one; close one that is open, and say so.
 
-    One that is there is not touched: closing it would let go of all locks that this process has on
+    StateTorn for a link or a file in its place.
+    """
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise StateTorn(f"{folder} is {kind_of(found)}, not a folder; {_ASIDE}")
+    if stat.S_IMODE(found.st_mode) != 0o700:
+        folder.chmod(0o700)
+        log.warning("%s had the mode %o; it is closed to others now", folder, found.st_mode & 0o777)
+
+
+def make_private_file(path: Path) -> None:
+    """Make an empty file of mode 0600 if there is none; StateTorn for what is no file.
+
+    One that is there is not opened: closing it would let go of all locks that this process has on
     it. The files that sqlite makes beside it get the mode it has.
     """
-    try:
+    with suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
-    except FileExistsError:
-        if path.is_symlink():
-            raise OSError(errno.ELOOP, "an index is no symbolic link", str(path)) from None
+    check_plain(path)
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o600)
+        log.warning("%s was open to others; it is closed to them now", path)
+
+
+def check_plain(path: Path) -> None:
+    """Raise StateTorn for what is there and no plain file: a link, a pipe, a folder."""
+    with suppress(FileNotFoundError):
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode):
+            raise StateTorn(f"{path} is {kind_of(found)}, not a file; {_ASIDE}")
+
+
+def open_plain(path: Path, flags: int) -> int:
+    """Open a file and nothing else, without waiting; made with mode 0600 if O_CREAT says so.
+
+    Raises StateTorn for a link, a pipe, a folder, or what may not be opened, FileNotFoundError, and
+    OSError for what is not the file's fault.
+    """
+    try:
+        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
+        check_plain(path)
+        raise StateTorn(f"{path} cannot be opened: {error.strerror}; {_ASIDE}") from error
+    if not stat.S_ISREG((found := os.fstat(handle)).st_mode):
+        os.close(handle)
+        raise StateTorn(f"{path} is {kind_of(found)}, not a file; {_ASIDE}")
+    return handle
+
+
+def kind_of(found: os.stat_result) -> str:
+    """Return what something in a folder is, in words."""
+    return _KINDS.get(stat.S_IFMT(found.st_mode), "a device")
 
 
 def _write_all(handle: int, rest: memoryview) -> None:

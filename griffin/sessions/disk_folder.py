@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from griffin.sessions import lease
-from griffin.sessions.disk import make_private_file, private_folder, sync_folder, write_durably
+from griffin.sessions.disk import (
+    check_plain,
+    inner_folder,
+    kind_of,
+    make_private_file,
+    open_plain,
+    private_folder,
+    sync_folder,
+    write_durably,
+)
 from griffin.sessions.errors import StateTorn
 from griffin.sessions.filesystem import check_place, mount_of
 from griffin.sessions.folder import Folder
 from griffin.sessions.index import Index, Journal
 from griffin.sessions.lease import Lease
+from griffin.sessions.stored import REMEDY
 from griffin.sessions.tensor_file import TensorFile
 
 
@@ -30,7 +42,7 @@ class DiskFolder(Folder):
         private_folder(path)
         self.path, self.blobs, self.locks = path, path / "blobs", path / "locks"
         for inner in (self.blobs, self.locks):
-            inner.mkdir(mode=0o700, exist_ok=True)
+            inner_folder(inner)
         self._writers = path / "writers.lock"
         with lease.locked(path / "opening.lock"):
             super().__init__(_open_index(path, self.blobs, network))
@@ -39,19 +51,22 @@ class DiskFolder(Folder):
         return str(self.path)
 
     def write(self, name: str, chunks: Sequence[bytes | memoryview]) -> None:
-        write_durably(self.blobs / name, chunks)
+        write_durably(self._blob(name), chunks)
 
     def read(self, name: str) -> TensorFile:
-        return TensorFile(self.blobs / name)
+        return TensorFile(self._blob(name), link=False)
 
     def read_bytes(self, name: str) -> bytes:
+        path = self._blob(name)
         try:
-            return (self.blobs / name).read_bytes()
+            handle = open_plain(path, os.O_RDONLY)
         except FileNotFoundError:
-            raise StateTorn(f"{self.blobs / name} is missing") from None
+            raise StateTorn(f"{path} is missing") from None
+        with os.fdopen(handle, "rb") as file:
+            return file.read()
 
     def discard(self, name: str) -> None:
-        (self.blobs / name).unlink(missing_ok=True)
+        self._blob(name).unlink(missing_ok=True)
 
     def flush(self) -> None:
         sync_folder(self.blobs)
@@ -84,6 +99,29 @@ class DiskFolder(Folder):
     def locks_there(self) -> list[str]:
         return _names(self.locks)
 
+    def strange(self) -> Iterator[str]:
+        for folder in (self.blobs, self.locks):
+            mode = folder.lstat().st_mode
+            if not stat.S_ISDIR(mode):
+                yield f"{folder} is {kind_of(folder.lstat())}, not a folder; move it away"
+                continue
+            if mode & 0o077:
+                yield f"others may look into {folder}; close it: chmod 700 {folder}"
+            for path in sorted(folder.iterdir()):
+                if not stat.S_ISREG((found := path.lstat()).st_mode):
+                    yield f"{path} is {kind_of(found)}, and none of ours; move it away"
+        if self.path.stat().st_mode & 0o077:
+            yield f"others may look into {self.path}; close it: chmod 700 {self.path}"
+
+    def _blob(self, name: str) -> Path:
+        """Return a blob's path; StateTorn for a name that leads elsewhere."""
+        if Path(name).name != name or name in ("", ".", "..") or "\0" in name:
+            raise StateTorn(
+                f"the index of {self} names the file {name!r:.100}, which is not in {self.blobs};"
+                f" {REMEDY}"
+            )
+        return self.blobs / name
+
     def writers(self) -> AbstractContextManager[None]:
         return lease.locked(self._writers, shared=True)
 
@@ -93,7 +131,12 @@ class DiskFolder(Folder):
 
 def _names(folder: Path) -> list[str]:
     # What NFS calls a file that was removed while somebody has it open; it goes with its reader.
-    return [path.name for path in folder.iterdir() if not path.name.startswith(".nfs")]
+    # A folder was put there by somebody: it is nobody's to remove, and `strange` says so.
+    return [
+        path.name
+        for path in folder.iterdir()
+        if not path.name.startswith(".nfs") and (path.is_symlink() or not path.is_dir())
+    ]
 
 
 def _open_index(folder: Path, blobs: Path, network: bool) -> Index:
@@ -103,6 +146,8 @@ def _open_index(folder: Path, blobs: Path, network: bool) -> Index:
     blobs; else as Index.
     """
     path = folder / "index.sqlite"
+    for name in (path.name, *(f"{path.name}-{end}" for end in ("wal", "shm", "journal"))):
+        check_plain(folder / name)
     if (not path.exists() or not path.stat().st_size) and any(blobs.iterdir()):
         raise StateTorn(f"{path} is missing, and {blobs} holds states; restore it from a copy")
     note = folder / "network"  # whoever opens the folder later keeps to what it says

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import sqlite3
 import time
@@ -12,13 +13,15 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
-from griffin.sessions.errors import StorageFull
+from griffin.sessions.errors import StateTorn, StorageFull
 from griffin.sessions.index import Index
 from griffin.sessions.lease import Lease
 from griffin.sessions.names import UNFINISHED
 from griffin.sessions.quota import HELD, LEFT, MOST_SESSIONS, OWN, check_quota
 from griffin.sessions.rows import remove_session
 from griffin.sessions.tensor_file import PackedFile, TensorFile
+
+log = logging.getLogger("griffin.sessions")
 
 
 class Folder(ABC):
@@ -85,6 +88,10 @@ class Folder(ABC):
     def locks_there(self) -> list[str]:
         """Return the keys of all locks."""
 
+    def strange(self) -> Iterator[str]:
+        """Yield a sentence for whatever lies there and is none of ours, or open to others."""
+        yield from ()
+
     @abstractmethod
     def writers(self) -> AbstractContextManager[None]:
         """Be one of those who write, for a block: blobs come before the rows that name them."""
@@ -142,8 +149,16 @@ class Folder(ABC):
     def recover(self) -> int:
         """Remove what killed processes left: blobs that no row names, unfinished sessions.
 
-        Does nothing while another is writing: its blob comes before its row. Returns how many.
+        Does nothing while another is writing: its blob comes before its row. From a damaged index
+        nobody can tell what is named: then nothing is removed, and that is said. Returns how many.
         """
+        try:
+            return self._recover()
+        except StateTorn as error:
+            log.warning("nothing in %s is cleared away: %s", self, error)
+            return 0
+
+    def _recover(self) -> int:
         with self.no_writers() as alone:
             if not alone:
                 return 0
@@ -231,7 +246,7 @@ class Folder(ABC):
         if not go_on():
             return 0
         query = f"SELECT id, key, used FROM session WHERE {where} ORDER BY used, id"
-        for row in self.index.rows(query, values):
+        for row in self.index.sound_rows(query, values):
             if not go_on():
                 break
             with self.lease_if_free(row["key"]) as free:

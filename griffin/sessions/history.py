@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Sequence
+from itertools import pairwise
+from operator import itemgetter
+
 from griffin.engine import Context, Seen
 from griffin.engine.pieces import window
 from griffin.model import GriffinConfig, State
-from griffin.sessions.errors import UnknownSession, UnknownTurn
+from griffin.sessions.errors import StateTorn, UnknownSession, UnknownTurn
 from griffin.sessions.fingerprint import Fingerprint
 from griffin.sessions.folder import Folder
 from griffin.sessions.index import FILES, LINE, ON_WAY, TURNS, UNREAD, Index
+from griffin.sessions.stored import REMEDY
 from griffin.sessions.tree import read_ids
 from griffin.sessions.turn import Turn, blob_of, turns_of
 from griffin.sessions.turn_file import read_state
@@ -16,12 +22,27 @@ from griffin.sessions.turn_file import read_state
 
 def tree(index: Index, session: int) -> list[Turn]:
     """Return all turns of a session, of all branches, in the order they were made."""
-    return turns_of(index.rows(f"{TURNS} ORDER BY member.number", {"session": session}))
+    return turns_of(sorted(tree_rows(index, session), key=itemgetter("number")))
+
+
+def tree_rows(index: Index, session: int) -> list[sqlite3.Row]:
+    """Return the rows of all turns of a session, each after its parent's."""
+    rows = index.rows(f"{TURNS} ORDER BY turn.id", {"session": session})
+    there = {None, *(row["id"] for row in rows)}
+    if any(row["parent"] not in there for row in rows):
+        raise _gap(index)
+    return rows
 
 
 def line(index: Index, session: int, turn: int | None) -> list[Turn]:
     """Return the turns from a first one to this one (a key), oldest first; none for None."""
-    return turns_of(index.rows(LINE, {"session": session, "turn": turn}))
+    if turn is None:
+        return []
+    rows = index.rows(LINE, {"session": session, "turn": turn})
+    _check_way(index, rows, turn)
+    if rows[0]["parent"] is not None:
+        raise _gap(index)
+    return turns_of(rows)
 
 
 def on_way(index: Index, turn: Turn, to: int | None) -> bool:
@@ -38,6 +59,16 @@ def turn(index: Index, session: int, *, number: int | None = None, key: int | No
     if row["pos"] is None:
         return _back(index, session, row["id"])[-1]
     return turns_of([row])[0]
+
+
+def head(index: Index, session: int, key: int) -> Turn:
+    """Return the turn that a session stands at; StateTorn if it has no such turn."""
+    try:
+        return turn(index, session, key=key)
+    except UnknownTurn:
+        raise StateTorn(
+            f"{index.path} is damaged: a session stands at a turn that it does not have; {REMEDY}"
+        ) from None
 
 
 def check_restorable(turn: Turn) -> None:
@@ -73,11 +104,22 @@ def context_at(
     Raises StateTorn, naming the file, if one is missing or not what was written.
     """
     base, pending = unread(folder.index, session, turn)
+    _check_kept(pending, config)
     if turn is None or base is None:
         return Context(pending=pending, tokens=len(pending))
-    seen = Seen(lambda: read_ids(line(folder.index, session, base.key)))
+    seen = Seen(lambda: _check_kept(read_ids(line(folder.index, session, base.key)), config))
     state = _state_after(folder, base, config, mark)
     return Context(state=state, pending=pending, seen=seen, tokens=turn.tokens)
+
+
+def _check_kept(ids: Sequence[int], config: GriffinConfig) -> Sequence[int]:
+    """Return ids that were kept; StateTorn for one that the model does not have."""
+    if ids and max(ids) >= config.vocab_size:
+        raise StateTorn(
+            f"a session is damaged: it holds the token {max(ids)}, and its model has"
+            f" {config.vocab_size}; {REMEDY}"
+        )
+    return ids
 
 
 def _state_after(
@@ -96,4 +138,20 @@ def _state_after(
 
 def _back(index: Index, session: int, turn: int) -> list[Turn]:
     """Return the turns from the last one that is kept, or the first, to this one (a key)."""
-    return turns_of(index.rows(UNREAD, {"session": session, "turn": turn}))
+    rows = index.rows(UNREAD, {"session": session, "turn": turn})
+    _check_way(index, rows, turn)
+    if rows[0]["parent"] is not None and rows[0]["pos"] is None:
+        raise _gap(index)
+    return turns_of(rows)
+
+
+def _check_way(index: Index, rows: Sequence[sqlite3.Row], turn: int) -> None:
+    """Raise StateTorn unless each row goes on from the one before, and the last is this turn."""
+    if not rows or rows[-1]["id"] != turn:
+        raise _gap(index)
+    if any(after["parent"] != before["id"] for before, after in pairwise(rows)):
+        raise _gap(index)
+
+
+def _gap(index: Index) -> StateTorn:
+    return StateTorn(f"{index.path} is damaged: it lacks a turn that others follow; {REMEDY}")

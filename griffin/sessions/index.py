@@ -9,11 +9,13 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from griffin.sessions.errors import SessionBusy, StateTorn, StorageFull
+from griffin.sessions.stored import refused, wrong
 
 Journal = Literal["WAL", "DELETE", "MEMORY"]
 
@@ -70,39 +72,67 @@ CREATE TABLE member (                       -- a session's turns, and of a fork 
 CREATE INDEX member_turn ON member (turn);
 """
 
+# What sqlite says of a file that is damaged: in its pages, its tables, or what they hold.
+_TORN = (
+    *("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR", "SQLITE_SCHEMA", "SQLITE_FORMAT"),
+    *("SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG", "SQLITE_RANGE"),
+)
 # What sqlite calls a disk, or a network, that does not do what it is asked.
 _TROUBLE = ("SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_PROTOCOL")
 
+# By name, so that a column that is gone is sqlite's to complain of.
+_TURN = ", ".join(
+    f"turn.{column}"
+    for column in (
+        *("id", "parent", "role", "text", "ids", "tokens", "chain", "pending", "pos", "start"),
+        *("file", "digest", "nbytes", "stats", "created"),
+    )
+)
+SESSION = ", ".join(
+    f"session.{column}"
+    for column in (
+        *("id", "key", "namespace", "name", "title", "parent", "fingerprint", "config"),
+        *("settings", "head", "tip", "created", "used"),
+    )
+)
 # Turns of a session as `turn_of` reads them; more conditions may follow.
-TURNS = """
-SELECT turn.*, member.number, above.number AS parent_number
+TURNS = f"""
+SELECT {_TURN}, member.number, above.number AS parent_number
 FROM member JOIN turn ON turn.id = member.turn
 LEFT JOIN member AS above ON above.session = member.session AND above.turn = turn.parent
 WHERE member.session = :session
 """
 
-# A turn and those before it, newest first.
+# A turn and those before it, newest first. A turn's row is younger than its parent's, or the index
+# is damaged: then the way ends there, instead of going round for ever.
 _LINE = """
 WITH RECURSIVE line (id, parent, start, pos) AS (
     SELECT id, parent, start, pos FROM turn WHERE id = :turn
     UNION ALL
     SELECT turn.id, turn.parent, turn.start, turn.pos
-    FROM turn JOIN line ON turn.id = line.parent {condition}
+    FROM turn JOIN line ON turn.id = line.parent AND turn.id < line.id {condition}
 )
 """
-# The whole way to a turn, oldest first (a turn's row is younger than its parent's).
+# The whole way to a turn, oldest first.
 _ON_LINE = TURNS + " AND turn.id IN (SELECT id FROM line) ORDER BY turn.id"
 LINE = _LINE.format(condition="") + _ON_LINE
 # Whether a turn lies on it.
 ON_WAY = _LINE.format(condition="") + "SELECT 1 FROM line WHERE id = :on"
+# What a fork takes along.
+COPY_LINE = (
+    "INSERT INTO member (session, turn, number) "
+    + _LINE.format(condition="")
+    + "SELECT :target, turn, number FROM member WHERE session = :session "
+    "AND turn IN (SELECT id FROM line)"
+)
 # The end of that way, from the last turn whose state is kept.
 UNREAD = _LINE.format(condition="WHERE line.pos IS NULL") + _ON_LINE
 # The files a state needs: back to the one whose keys and values begin at position :first or before
 # it. Ids are left where they are: those of a long turn are megabytes.
 FILES = (
     _LINE.format(condition="WHERE line.start > :first")
-    + "SELECT turn.pos, turn.start, turn.file, turn.digest, turn.chain "
-    "FROM turn JOIN line ON turn.id = line.id ORDER BY turn.id DESC"
+    + "SELECT turn.id, turn.parent, turn.pending, turn.pos, turn.start, turn.file, turn.digest, "
+    "turn.chain FROM turn JOIN line ON turn.id = line.id ORDER BY turn.id DESC"
 )
 
 
@@ -133,6 +163,9 @@ class Index:
     def _prepare(self) -> None:
         run = self._connection.execute
         self._connection.row_factory = sqlite3.Row
+        self._connection.text_factory = _text
+        run("PRAGMA trusted_schema = OFF")
+        run("PRAGMA cell_size_check = ON")
         # Looked at before anything is changed: it may be somebody else's.
         version = run("PRAGMA user_version").fetchone()[0]
         fresh = version == 0 and not run("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -144,6 +177,8 @@ class Index:
                 f"{self.path} is an index of version {version}, this griffin keeps version"
                 f" {SCHEMA_VERSION}; use the griffin that wrote it, or another folder"
             )
+        if not fresh:
+            self.check_schema()
         self._choose_journal()
         run(f"PRAGMA synchronous = {_SYNCHRONOUS[self.journal]}")
         run("PRAGMA foreign_keys = ON")
@@ -178,6 +213,15 @@ class Index:
         return cls(Path(":memory:"), "MEMORY")
 
     @contextmanager
+    def anew(self) -> Iterator[Index]:
+        """Give another connection for a block, which knows nothing but what lies on the disk."""
+        if self.journal == "MEMORY":
+            yield self
+            return
+        with closing(Index(self.path, self.journal)) as other:
+            yield other
+
+    @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Hold the index for a block of changes: all of them happen, or none."""
         with self._lock, self._translated():
@@ -191,14 +235,39 @@ class Index:
                 raise
 
     def rows(self, query: str, values: Mapping[str, Any] | None = None) -> list[sqlite3.Row]:
-        """Return what a query finds, all of it as of one moment."""
+        """Return what a query finds, all of it as of one moment; StateTorn for a damaged row."""
+        found = self.any_rows(query, values)
+        for row in found:
+            if said := wrong(row):
+                raise refused(row, self.path, said)
+        return found
+
+    def sound_rows(self, query: str, values: Mapping[str, Any] | None = None) -> list[sqlite3.Row]:
+        """Return what a query finds, without damaged rows: for what concerns many sessions."""
+        return [row for row in self.any_rows(query, values) if not wrong(row)]
+
+    def any_rows(self, query: str, values: Mapping[str, Any] | None = None) -> list[sqlite3.Row]:
+        """Return what a query finds, damaged or not: for who looks for damage."""
         with self._lock, self._translated():
             return self._connection.execute(query, values or {}).fetchall()
 
     def row(self, query: str, values: Mapping[str, Any] | None = None) -> sqlite3.Row | None:
-        """Return the first row of what a query finds."""
+        """Return the first row of what a query finds; StateTorn if one is damaged."""
         found = self.rows(query, values)
         return found[0] if found else None
+
+    def check_schema(self) -> None:
+        """Raise StateTorn unless the file has our tables, and nothing that acts by itself."""
+        with self._lock, self._translated():
+            found = _schema_of(self._connection)
+        if unlike := sorted(found ^ _our_schema()):
+            lacks = ", ".join(" ".join(part) for part in unlike if part not in found)
+            more = ", ".join(" ".join(part) for part in unlike if part in found)
+            said = [f"lacks {lacks}" if lacks else "", f"has {more}, not ours" if more else ""]
+            raise StateTorn(
+                f"{self.path} {' and '.join(filter(None, said))[:400]}; restore it from a copy, or"
+                " use another folder"
+            )
 
     def forget(self) -> None:
         """Empty the journal, which still holds what was deleted, unless others are reading it.
@@ -213,6 +282,8 @@ class Index:
         """Turn sqlite's errors into this room's."""
         try:
             yield
+        except UnicodeDecodeError as error:  # in the very words with which sqlite complains
+            raise self._torn(error) from error
         except sqlite3.DatabaseError as error:
             name = getattr(error, "sqlite_errorname", "") or ""
             if name in (
@@ -230,11 +301,40 @@ class Index:
                     f"{self.path} has been in use by another process for {_PATIENCE:.0f} s; try"
                     " again"
                 ) from error
-            if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-                raise StateTorn(
-                    f"{self.path} is torn or no index of ours ({error}); restore it from a copy, or"
-                    " move it away and import exported states"
-                ) from error
+            if name.startswith(_TORN):
+                raise self._torn(error) from error
             if name.startswith(_TROUBLE):
                 raise OSError(f"{self.path} cannot be read or written: {error}") from error
             raise
+
+    def _torn(self, error: Exception) -> StateTorn:
+        return StateTorn(
+            f"{self.path} is torn or no index of ours ({error}); restore it from a copy, or"
+            " move it away and import exported states"
+        )
+
+
+def _text(raw: bytes) -> str | bytes:
+    """Return a text; bytes that are none stay bytes, which no column of texts may hold."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
+
+
+def _schema_of(connection: sqlite3.Connection) -> set[tuple[str, str]]:
+    """Return what a file has, kind and name: tables, their columns, whatever else."""
+    parts = connection.execute("SELECT type, name FROM sqlite_master").fetchall()
+    found = {(str(kind), str(name)) for kind, name in parts if not str(name).startswith("sqlite_")}
+    for kind, table in tuple(found):
+        if kind == "table":
+            columns = connection.execute("SELECT name FROM pragma_table_info(?)", (table,))
+            found |= {("column", f"{table}.{row[0]}") for row in columns.fetchall()}
+    return found
+
+
+@cache
+def _our_schema() -> frozenset[tuple[str, str]]:
+    with closing(sqlite3.connect(":memory:")) as fresh:
+        fresh.executescript(_SCHEMA)
+        return frozenset(_schema_of(fresh))

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from griffin.sessions.disk import no_room
+from griffin.sessions.disk import no_room, open_plain
 from griffin.sessions.errors import SessionBusy
 
 # Who looks whether a lease is free (`in_use`, a sweep) holds it for a moment, and forking takes
@@ -44,10 +44,11 @@ class Lease:
 
 def take(path: Path, what: str) -> Lease:
     """Hold a lock file, or raise SessionBusy after some milliseconds, which says who has `what`."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    handle = open_plain(path, os.O_RDWR | os.O_CREAT)
     try:
         if not _taken(handle):
-            holder = os.pread(handle, 500, 0).decode(errors="replace") or "another process"
+            note = os.pread(handle, 500, 0).decode(errors="replace")
+            holder = "".join(filter(str.isprintable, note)) or "another process"
             raise SessionBusy(f"{what} is in use by {holder}; close it there, or fork it")
         line = (
             f"process {os.getpid()} on {socket.gethostname()} since"
@@ -69,7 +70,7 @@ def take(path: Path, what: str) -> Lease:
 def in_use(path: Path) -> bool:
     """Return whether somebody has the lease of a lock file."""
     try:
-        handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+        handle = open_plain(path, os.O_RDWR)
     except FileNotFoundError:
         return False
     try:
@@ -87,7 +88,7 @@ def in_use(path: Path) -> bool:
 @contextmanager
 def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
     """Hold a lock file for a block, alone or with others, waiting for it as long as it takes."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    handle = open_plain(path, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
@@ -98,7 +99,7 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
 @contextmanager
 def locked_if_free(path: Path) -> Iterator[bool]:
     """Hold a lock file alone for a block if nobody has it now; the value says whether."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    handle = open_plain(path, os.O_RDWR | os.O_CREAT)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import secrets
 from collections.abc import Mapping
@@ -11,6 +12,8 @@ from typing import Any
 from griffin.sessions.errors import InvalidName
 
 UNFINISHED = "~"  # begins the name of a session that is in no list yet; no other name has it
+DEEPEST = 100  # levels of what is kept as JSON
+_LAST_MOMENT = 253_402_300_800  # the end of the year 9999
 _UNFINISHED = re.compile(r"~[0-9a-f]{16}")
 _ALLOWED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -59,9 +62,27 @@ def check_text(text: str, what: str) -> str:
     return text
 
 
+def is_moment(value: object) -> bool:
+    """Return whether this is a time in seconds since 1970 that calendars know."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and math.isfinite(value) and 0 <= value < _LAST_MOMENT
+
+
 def plain_json(values: Mapping[str, Any] | None, what: str) -> str:
     """Return plain values (strings, numbers, lists, ... by name) as JSON; ValueError for others."""
     try:
-        return json.dumps(dict(values or {}))
+        text = json.dumps(dict(values or {}))
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{what} must be plain values, such as JSON can hold: {error}") from None
+    if too_deep(values):
+        raise ValueError(f"{what} lie deeper than {DEEPEST} lists in one another; flatten them")
+    return text
+
+
+def too_deep(value: object, levels: int = DEEPEST) -> bool:
+    """Return whether lists and objects lie in one another beyond so many levels."""
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return False
+    return levels == 0 or any(too_deep(each, levels - 1) for each in value)

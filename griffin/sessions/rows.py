@@ -12,7 +12,9 @@ from typing import Any
 from griffin.model import GriffinConfig
 from griffin.sessions.errors import SessionExists
 from griffin.sessions.fingerprint import Fingerprint
+from griffin.sessions.index import COPY_LINE
 from griffin.sessions.names import plain_json
+from griffin.sessions.stored import is_random_name
 from griffin.sessions.turn import Blob
 
 _ROW = 256  # bytes a turn's row takes beside what is in it, roughly
@@ -132,13 +134,7 @@ def touch(index: sqlite3.Connection, session: int) -> None:
 
 def copy_line(index: sqlite3.Connection, session: int, target: int, turn: int | None) -> None:
     """Give `target` the way to a turn of `session`, under the same numbers; it stands there."""
-    index.execute(
-        "WITH RECURSIVE line (id, parent) AS ( SELECT id, parent FROM turn WHERE id = :turn UNION"
-        " ALL SELECT turn.id, turn.parent FROM turn JOIN line ON turn.id = line.parent) INSERT INTO"
-        " member (session, turn, number) SELECT :target, turn, number FROM member WHERE session ="
-        " :session AND turn IN (SELECT id FROM line)",
-        {"turn": turn, "target": target, "session": session},
-    )
+    index.execute(COPY_LINE, {"turn": turn, "target": target, "session": session})
     move_head(index, target, turn, turn)
 
 
@@ -152,15 +148,18 @@ def copy_tree(index: sqlite3.Connection, session: int, target: int) -> None:
 
 
 def remove_session(index: sqlite3.Connection, session: int) -> list[str]:
-    """Remove a session and turns that no other has; return the files nobody needs now."""
-    # Youngest first: a turn's row is younger than its parent's, which it refers to.
+    """Remove a session and turns that no other has; return the files nobody needs now.
+
+    A damaged row may name any file: those that can be none of ours are left alone.
+    """
+    index.execute("PRAGMA defer_foreign_keys = ON")  # until the end: turns refer to one another
     own = index.execute(
         "SELECT turn.id, turn.file FROM member JOIN turn ON turn.id = member.turn "
         "WHERE member.session = :session AND NOT EXISTS ("
         " SELECT 1 FROM member AS other WHERE other.turn = turn.id AND other.session <> :session) "
-        "ORDER BY turn.id DESC",
+        "ORDER BY turn.id",
         {"session": session},
     ).fetchall()
     index.execute("DELETE FROM session WHERE id = ?", (session,))
     index.executemany("DELETE FROM turn WHERE id = ?", [(turn,) for turn, _ in own])
-    return [file for _, file in own if file is not None]
+    return [file for _, file in own if is_random_name(file)]

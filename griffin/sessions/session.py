@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from griffin.engine import Context
-from griffin.model import GriffinConfig, State
+from griffin.model import State
 from griffin.sessions import history
 from griffin.sessions.draft import Draft, count_read, rows_of
 from griffin.sessions.errors import SessionBusy, UnknownSession, UnknownTurn
-from griffin.sessions.fingerprint import Fingerprint
 from griffin.sessions.folder import Folder
+from griffin.sessions.index import SESSION
 from griffin.sessions.lease import Lease
 from griffin.sessions.names import check_kept, check_name, check_text, new_name, plain_json
 from griffin.sessions.quota import MEMBER_BYTES, session_bytes
@@ -29,6 +29,7 @@ from griffin.sessions.rows import (
     move_head,
     touch,
 )
+from griffin.sessions.stored import mark_and_config, plain
 from griffin.sessions.tokens import NOTHING, check_ids, pack_ids
 from griffin.sessions.transfer import copy_session, export_turn
 from griffin.sessions.tree import branches, youngest
@@ -57,9 +58,8 @@ class Session:
         found = self._look()
         self.name: str = found["name"]
         self.title: str = found["title"]
-        self.settings: dict[str, Any] = json.loads(found["settings"])
-        self.fingerprint = Fingerprint.from_dict(json.loads(found["fingerprint"]))
-        self.config = GriffinConfig.from_dict(json.loads(found["config"]))
+        self.settings = plain(found["settings"], f"the settings of the session {self.name!r}")
+        self.fingerprint, self.config = mark_and_config(found)
 
     def __enter__(self) -> Session:
         return self
@@ -190,7 +190,9 @@ class Session:
         """
         _at_least_one(turns, "redo")
         way = history.line(self._folder.index, self._row, self._tip)
-        ahead = way[[turn.key for turn in way].index(self.head.key) + 1 :] if self.head else way
+        keys = [turn.key for turn in way]
+        here = self.head.key if self.head else None
+        ahead = way if here is None else way[keys.index(here) + 1 :] if here in keys else []
         if turns > len(ahead):
             raise UnknownTurn(f"there are {len(ahead)} turns to redo, not {turns}")
         return self._move(ahead[turns - 1], self._tip)
@@ -350,13 +352,13 @@ class Session:
 
     def _look(self) -> sqlite3.Row:
         """Read where the session stands; return its row."""
-        found = self._folder.index.row("SELECT * FROM session WHERE id = :id", {"id": self._row})
+        found = self._folder.index.row(
+            f"SELECT {SESSION} FROM session WHERE id = :id", {"id": self._row}
+        )
         if found is None:
             raise UnknownSession("the session was deleted while it was being opened")
         head = found["head"]
-        self.head = (
-            history.turn(self._folder.index, self._row, key=head) if head is not None else None
-        )
+        self.head = None if head is None else history.head(self._folder.index, self._row, head)
         self._tip: int | None = found["tip"]
         self._kept_head: int | None = head  # what the disk has, from which `goto` may have gone
         return found

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
 from griffin.sessions.fingerprint import Fingerprint
+from griffin.sessions.index import SESSION
 from griffin.sessions.quota import HELD
+from griffin.sessions.stored import fingerprint_of, plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +51,12 @@ class StoreUsage:
 
 
 # Conditions follow.
-INFOS = """
-SELECT session.*, head.tokens, above.name AS parent_name,
+INFOS = f"""
+SELECT {SESSION}, head.tokens AS head_tokens, above.name AS parent_name,
     (SELECT number FROM member
      WHERE member.session = session.id AND member.turn = session.head) AS stands_at,
     (SELECT count(*) FROM member WHERE member.session = session.id) AS turns,
-    (SELECT sum(nbytes) FROM member JOIN turn ON turn.id = member.turn
+    (SELECT coalesce(sum(nbytes), 0) FROM member JOIN turn ON turn.id = member.turn
      WHERE member.session = session.id) AS nbytes
 FROM session LEFT JOIN turn AS head ON head.id = session.head
 LEFT JOIN session AS above
@@ -70,12 +71,12 @@ def info_of(row: sqlite3.Row) -> SessionInfo:
         name=row["name"],
         title=row["title"],
         parent=row["parent_name"] or "",
-        fingerprint=Fingerprint.from_dict(json.loads(row["fingerprint"])),
-        settings=json.loads(row["settings"]),
+        fingerprint=fingerprint_of(row),
+        settings=plain(row["settings"], f"the settings of the session {row['name']!r}"),
         turns=row["turns"],
         head=row["stands_at"],
-        tokens=row["tokens"] or 0,
-        nbytes=row["nbytes"] or 0,
+        tokens=row["head_tokens"] or 0,
+        nbytes=row["nbytes"],
         created=row["created"],
         used=row["used"],
     )

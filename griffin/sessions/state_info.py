@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from typing import Any
 
 from griffin.model import GriffinConfig
 from griffin.sessions.fingerprint import Fingerprint, config_digest
-from griffin.sessions.names import check_text
+from griffin.sessions.names import check_text, is_moment
 from griffin.sessions.tokens import NOTHING, check_ids, extend_chain
 from griffin.sessions.turn import Turn
 
@@ -64,7 +63,7 @@ class StateInfo:
             )
         if not len(self.pending) <= self.tokens < 1 << 63:
             raise ValueError(f"{len(self.pending)} ids are pending, of {self.tokens} tokens in all")
-        if not isinstance(self.created, (int, float)) or not math.isfinite(self.created):
+        if not is_moment(self.created):
             raise ValueError(f"created is {self.created!r}; it counts seconds since 1970")
         check_text(self.title, "the title")
         check_text(self.parent, "the parent")
@@ -133,7 +132,7 @@ def _check_turns(info: StateInfo) -> None:
         check_text(turn.role, f"the role of {what}")
         if turn.text is not None:
             check_text(turn.text, f"the text of {what}")
-        if not isinstance(turn.created, (int, float)) or not math.isfinite(turn.created):
+        if not is_moment(turn.created):
             raise ValueError(
                 f"{what} was made at {turn.created!r:.80}; it should be seconds since 1970"
             )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-import json
 import secrets
 import sqlite3
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ from griffin.model import GriffinConfig, State
 from griffin.sessions import history
 from griffin.sessions.check import problems
 from griffin.sessions.disk_folder import DiskFolder
-from griffin.sessions.errors import UnknownSession
+from griffin.sessions.errors import StateTorn, UnknownSession
 from griffin.sessions.fingerprint import Fingerprint, config_digest
 from griffin.sessions.folder import Folder
+from griffin.sessions.index import SESSION
 from griffin.sessions.lease import Lease
 from griffin.sessions.memory_folder import MemoryFolder
 from griffin.sessions.names import (
@@ -34,6 +34,7 @@ from griffin.sessions.session import Session
 from griffin.sessions.session_info import INFOS, USAGE, SessionInfo, StoreUsage, info_of
 from griffin.sessions.state_file import load_state_file
 from griffin.sessions.state_info import StateInfo
+from griffin.sessions.stored import mark_and_config
 from griffin.sessions.transfer import begin_session, export_turn
 from griffin.sessions.turn import Turn
 
@@ -170,13 +171,20 @@ class Store:
         return session
 
     def list(self) -> tuple[SessionInfo, ...]:
-        """Return the namespace's sessions, those used last first."""
+        """Return the namespace's sessions, those used last first.
+
+        One whose row is damaged is left out; `check` names it, and so does opening it.
+        """
         where = (
             "WHERE session.namespace = :namespace AND substr(session.name, 1, 1) <> :unfinished "
             "ORDER BY session.used DESC, session.id DESC"
         )
         values = {"namespace": self.namespace, "unfinished": UNFINISHED}
-        return tuple(info_of(row) for row in self.folder.index.rows(INFOS + where, values))
+        found: list[SessionInfo] = []
+        for row in self.folder.index.sound_rows(INFOS + where, values):
+            with suppress(StateTorn):
+                found.append(info_of(row))
+        return tuple(found)
 
     def show(self, name: str) -> SessionInfo:
         """Return what the list says of one session; UnknownSession if there is none."""
@@ -188,11 +196,11 @@ class Store:
 
     def busy(self, name: str) -> bool:
         """Return whether a session is open, here or in another process, without taking it."""
-        return self.folder.leased(self._find(name)["key"])
+        return self.folder.leased(self._find(name, "key")["key"])
 
     def turns(self, name: str) -> tuple[Turn, ...]:
         """Return all turns of a session, oldest first, of all branches; it may be open."""
-        return tuple(history.tree(self.folder.index, self._find(name)["id"]))
+        return tuple(history.tree(self.folder.index, self._find(name, "id")["id"]))
 
     def usage(self) -> StoreUsage:
         """Return what the store holds, of all namespaces."""
@@ -218,7 +226,7 @@ class Store:
 
         Turns it shares with forks stay theirs. Raises SessionBusy if it is open.
         """
-        row = self._find(name)
+        row = self._find(name, "id, key, name")  # whatever else it holds
         lease = self._lease(row)
         try:
             self.folder.remove(row["id"], row["key"])
@@ -231,8 +239,7 @@ class Store:
         Raises UnknownTurn for a number it does not have, ValueError for a session without turns.
         """
         row = self._find(name)
-        fingerprint = Fingerprint.from_dict(json.loads(row["fingerprint"]))
-        config = GriffinConfig.from_dict(json.loads(row["config"]))
+        fingerprint, config = mark_and_config(row)
         turn: Turn | None = None
         if at is not None or row["head"] is not None:
             turn = history.turn(
@@ -316,8 +323,8 @@ class Store:
     def _lease(self, row: sqlite3.Row) -> Lease:
         return self.folder.lease(row["key"], f"the session {row['name']!r}")
 
-    def _find(self, name: str) -> sqlite3.Row:
-        query = "SELECT * FROM session WHERE namespace = :namespace AND name = :name"
+    def _find(self, name: str, columns: str = SESSION) -> sqlite3.Row:
+        query = f"SELECT {columns} FROM session WHERE namespace = :namespace AND name = :name"
         row = self.folder.index.row(query, {"namespace": self.namespace, "name": check_kept(name)})
         if row is None:
             raise UnknownSession(_unknown(name))

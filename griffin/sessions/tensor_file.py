@@ -84,6 +84,7 @@ class TensorFile:
 
     path:     where it is, or what it is called.
     data:     its bytes, if they lie in memory.
+    link:     it may be a link to a file.
     metadata: the strings given to `pack`.
     digest:   what `pack` returned.
     nbytes:   its size.
@@ -91,9 +92,9 @@ class TensorFile:
     Use it in a `with` block. Raises StateTorn, naming the file, for whatever is wrong with it.
     """
 
-    def __init__(self, path: Path, data: bytes | None = None) -> None:
+    def __init__(self, path: Path, data: bytes | None = None, *, link: bool = True) -> None:
         self.path = path
-        self._bytes = _Opened(path) if data is None else _Held(data)
+        self._bytes = _Opened(path, link) if data is None else _Held(data)
         try:
             self._read_header()
         except BaseException:
@@ -209,10 +210,11 @@ class TensorFile:
 class _Opened:
     """The bytes of a file on the disk."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, link: bool) -> None:
+        flags = os.O_RDONLY | (0 if link else os.O_NOFOLLOW)
         try:
             # Not waiting: a pipe has no size and is refused, instead of held on to for ever.
-            self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            self._handle = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             raise StateTorn(f"{path} is missing") from None
         except OSError as error:

@@ -6,6 +6,8 @@ import hashlib
 import struct
 from collections.abc import Iterable
 
+from griffin.sessions.errors import StateTorn
+
 NOTHING = bytes(16)  # the chain before the first token
 ID_BYTES = 4  # of an id that is packed
 
@@ -17,8 +19,12 @@ def pack_ids(ids: Iterable[int]) -> bytes:
 
 
 def unpack_ids(packed: bytes) -> tuple[int, ...]:
-    """Return the ids that `pack_ids` packed."""
-    return struct.unpack(f"<{len(packed) // ID_BYTES}i", packed)
+    """Return the ids that `pack_ids` packed; StateTorn for bytes it could not have made."""
+    if len(packed) % ID_BYTES == 0:
+        ids = struct.unpack(f"<{len(packed) // ID_BYTES}i", packed)
+        if not ids or min(ids) >= 0:
+            return ids
+    raise StateTorn("ids of a turn are damaged: some of them are no token's")
 
 
 def extend_chain(chain: bytes, ids: Iterable[int]) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,13 +9,15 @@ from pathlib import Path
 
 from griffin.model import GriffinConfig, State
 from griffin.sessions import history
+from griffin.sessions.errors import StateTorn
 from griffin.sessions.fingerprint import Fingerprint
 from griffin.sessions.folder import Folder
-from griffin.sessions.index import TURNS
+from griffin.sessions.index import SESSION
 from griffin.sessions.quota import session_bytes
 from griffin.sessions.rows import TurnRow, insert_session, insert_turn, move_head
 from griffin.sessions.state_file import save_state_file
 from griffin.sessions.state_info import StateInfo, info_of
+from griffin.sessions.stored import REMEDY, mark_and_config, plain
 from griffin.sessions.tensor_file import PackedFile
 from griffin.sessions.tokens import pack_ids
 from griffin.sessions.turn import Blob, Turn, blob_of
@@ -41,7 +42,10 @@ def export_turn(
         raise ValueError("nothing has been said yet; there is no state to export")
     context = history.context_at(folder, session, turn, config, fingerprint)
     line = history.line(folder.index, session, turn.key)
-    info = info_of(line, context.pending, fingerprint, config, title)
+    try:
+        info = info_of(line, context.pending, fingerprint, config, title)
+    except ValueError as error:  # turns that contradict each other
+        raise StateTorn(f"the index of {folder} is damaged: {error}; {REMEDY}") from None
     return save_state_file(path, info, context.state)
 
 
@@ -98,14 +102,15 @@ def copy_session(
 
     It is open, or nobody else has it.
     """
-    found = source.index.rows("SELECT * FROM session WHERE id = :id", {"id": session})[0]
-    turns = source.index.rows(f"{TURNS} ORDER BY turn.id", {"session": session})
+    found = source.index.rows(f"SELECT {SESSION} FROM session WHERE id = :id", {"id": session})[0]
+    turns = history.tree_rows(source.index, session)
     files: dict[int, PackedFile] = {}
     for turn in turns:
         if turn["file"] is not None:
             data = source.read_bytes(turn["file"])
             files[turn["id"]] = PackedFile([data], len(data), turn["digest"])
-    settings = json.loads(found["settings"])
+    mark, config = mark_and_config(found)
+    settings = plain(found["settings"], f"the settings of the session {found['name']!r}")
     needed = session_bytes(found["title"], settings, len(turns))
     needed += sum(turn["nbytes"] for turn in turns)
     with target.writing(list(files.values()), needed, owner) as (index, names):
@@ -116,8 +121,8 @@ def copy_session(
             namespace=owner[0],
             name=name,
             title=found["title"],
-            fingerprint=Fingerprint.from_dict(json.loads(found["fingerprint"])),
-            config=GriffinConfig.from_dict(json.loads(found["config"])),
+            fingerprint=mark,
+            config=config,
             settings=settings,
         )
         keys: dict[int | None, int | None] = {None: None}
@@ -134,4 +139,4 @@ def copy_session(
                 file_bytes=file.nbytes if file else 0,
                 number=turn["number"],
             )
-        move_head(index, copy, keys[found["head"]], keys[found["tip"]])
+        move_head(index, copy, keys.get(found["head"]), keys.get(found["tip"]))

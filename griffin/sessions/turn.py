@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from griffin.sessions.stored import plain
 from griffin.sessions.tokens import ID_BYTES, unpack_ids
 
 
@@ -120,7 +120,7 @@ def _turn_of(row: sqlite3.Row, restorable: bool) -> Turn:
         pending=unpack_ids(row["pending"]),
         created=row["created"],
         nbytes=row["nbytes"],
-        stats=json.loads(row["stats"]),
+        stats=plain(row["stats"], f"the numbers beside turn {row['number']}"),
         restorable=restorable,
         pos=row["pos"],
         key=row["id"],
