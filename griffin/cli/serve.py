@@ -99,7 +99,11 @@ class _Serve(click.Command):
 @click.option(
     "--key-env", metavar="NAME", help="Environment variable that holds API keys, parted by spaces."
 )
-@click.option("--insecure-no-auth", is_flag=True, help="Serve other machines without a key.")
+@click.option(
+    "--insecure-no-auth",
+    is_flag=True,
+    help="Serve other machines without a key; then --allow-host is needed.",
+)
 @click.option(
     "--allow-host", multiple=True, metavar="NAME", help="A name this server goes by. Repeatable."
 )
@@ -257,5 +261,5 @@ def _guards(
         keys = Keys.read(key_file)
     elif key_env is not None:
         keys = Keys.from_environment(key_env)
-    check_exposure(host, uds, keys, insecure)
+    check_exposure(host, uds, keys, insecure, names)
     return keys, Hosts(None, origins) if uds else Hosts.bound_to(host, names, origins)

@@ -15,6 +15,7 @@ from griffin.server.http.descriptors import is_exhausted
 from griffin.server.http.exchange import Exchange, Reply
 from griffin.server.http.hosts import cors, preflight
 from griffin.server.http.static import read_page
+from griffin.server.http.target import check_once, take_target
 from griffin.server.logs import where
 from griffin.server.protocol.operation import Operation
 from griffin.server.service import Handler, Service, log
@@ -50,6 +51,7 @@ class App:
             Route("GET", re.compile(r"/openapi\.json"), "GET /openapi.json", False, document)
         )
         self.page = read_page()
+        self.public = frozenset(one.path for one in OPERATIONS if one.public)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
@@ -123,7 +125,15 @@ class App:
             most := service.settings.max_header_bytes
         ):
             raise ApiError(_HEADERS, f"the headers have more than {most} bytes; send fewer")
-        origin = service.hosts.check(exchange.method, scope.get("scheme", "http"), exchange.headers)
+        check_once(scope)
+        if (host := take_target(scope)) is not None:
+            exchange.headers["host"] = host
+        origin = service.hosts.check(
+            exchange.method,
+            scope.get("scheme", "http"),
+            exchange.headers,
+            public=scope["path"] in self.public,
+        )
         if origin is not None:
             exchange.extra |= cors(origin)
         path, method = scope["path"], "GET" if exchange.method == "HEAD" else exchange.method
@@ -186,7 +196,8 @@ async def _preflight(service: Service, exchange: Exchange) -> Reply:
     origin = exchange.headers.get("origin")
     if origin is None:
         raise ApiError(FORBIDDEN, "a preflight names an origin")
-    return Reply(b"", preflight(origin), 204)
+    asked = exchange.headers.get("access-control-request-headers", "")
+    return Reply(b"", preflight(origin, asked), 204)
 
 
 def _check_room(exchange: Exchange, public: bool) -> None:

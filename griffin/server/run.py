@@ -62,7 +62,9 @@ class Server(uvicorn.Server):
             log_to_stderr(replica.number if replica else None)
         config = uvicorn.Config(
             App(service),
-            http=bounded_protocol(room_for(settings.max_connections), settings.header_seconds),
+            http=bounded_protocol(
+                room_for(settings.max_connections), settings.header_seconds, settings.idle_seconds
+            ),
             ws="none",
             lifespan="on",
             proxy_headers=False,  # who asks is told by keys, not by what a header says
@@ -70,7 +72,6 @@ class Server(uvicorn.Server):
             access_log=False,
             log_config=None,
             backlog=backlog,
-            timeout_keep_alive=30,
             timeout_graceful_shutdown=int(settings.drain_seconds) + 5,
             h11_max_incomplete_event_size=settings.max_header_bytes,
         )

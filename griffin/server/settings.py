@@ -26,6 +26,11 @@ class Settings:
     keepalive_seconds: float = option(
         10.0, "Between comments in a stream that has nothing to say yet."
     )
+    idle_seconds: float = option(
+        75.0,
+        "How long a connection stays open between requests: longer than a balancer in front keeps"
+        " it, or that one sends into closed ones.",
+    )
     drain_seconds: float = option(30.0, "For requests under way when the server is told to stop.")
     hang_seconds: float = option(
         60.0,

@@ -106,11 +106,19 @@ async def read_body(
 def check_media(headers: Mapping[str, str]) -> None:
     """Raise ApiError (415) for what is not plain JSON; no foreign page can send that unasked."""
     empty = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
-    media, _, rest = headers.get("content-type", "").partition(";")
-    charset = rest.strip().lower().replace('"', "")
+    media, *parameters = headers.get("content-type", "").split(";")
     if empty and not media:
         return
-    if media.strip().lower() != "application/json" or charset not in ("", "charset=utf-8"):
+    for parameter in parameters:
+        name, _, value = parameter.strip().partition("=")
+        charset = value.strip('"')
+        if name.lower() == "charset" and charset.lower() not in ("utf-8", "utf8"):
+            raise ApiError(
+                BAD_MEDIA,
+                f"the body is in the charset {charset[:32]!r}; send it in utf-8",
+                headers=_CLOSE,
+            )
+    if media.strip().lower() != "application/json":
         raise ApiError(
             BAD_MEDIA,
             f"the body is {media.strip()[:64] or 'of no type'}; send content-type:"

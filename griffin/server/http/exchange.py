@@ -158,8 +158,20 @@ class Exchange:
             self._budget.give(self._held, self.holder)
             self._held = 0
 
+    @property
+    def _last(self) -> bool:
+        """Whether the connection ends with the answer, for where the next request begins is unsure.
+
+        So it is with two lengths (RFC 9112, 6.1), and if a body was announced that nobody asked to
+        be sent (Expect: 100-continue).
+        """
+        two = "content-length" in self.headers and "transfer-encoding" in self.headers
+        return two or ("expect" in self.headers and not self.read_at)
+
     async def _begin(self, status: int, headers: dict[str, str]) -> None:
         self.status = status
+        if self._last:
+            headers = {**headers, "connection": "close"}
         pairs = [
             (name.encode("latin-1"), value.encode("latin-1", "replace"))
             for name, value in headers.items()

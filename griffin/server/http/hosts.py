@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Mapping
 
-from griffin.server.errors import FORBIDDEN, ApiError
+from griffin.server.errors import FORBIDDEN, INVALID, ApiError
 
+_ALL = ("", "0.0.0.0", "::")  # every address of this machine
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 _READS = ("GET", "HEAD")
+_LABEL = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST = re.compile(
+    rf"(?:\[(?P<six>[0-9a-f:.]{{2,45}})\]|(?P<name>{_LABEL}(?:\.{_LABEL})*\.?))"
+    r"(?::(?P<port>[0-9]{0,5}))?"
+)
+_HEADERS = (
+    *("authorization", "content-type", "x-griffin-session", "x-session-id", "x-request-id"),
+)
+_MOST_HEADERS = 64  # of a preflight
+_TOKEN = re.compile(r"[a-z0-9_-]{1,64}")
+_LAST_PORT, _LONGEST = 65_535, 262  # the longest name and port
 
 
 def is_loopback(host: str) -> bool:
@@ -21,6 +34,32 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def name_of(host: str) -> str:
+    """Return the name or address in a Host header, in the one way it is written here.
+
+    Small letters, no port, no brackets, no dot at the end. ValueError for anything that is not a
+    name or an address and a port, whole.
+    """
+    found = _HOST.fullmatch(host.lower())
+    if found is None or int(found["port"] or 0) > _LAST_PORT or len(host) > _LONGEST:
+        raise ValueError(f"{host[:100]!r} is no name of a host")
+    if found["six"] is not None:
+        return str(ipaddress.IPv6Address(found["six"]))  # its error is a ValueError
+    name = found["name"]
+    if name.rpartition(".")[2].isdigit():  # so browsers read it, too
+        return str(ipaddress.IPv4Address(name))
+    return name.removesuffix(".")
+
+
+def is_address(name: str) -> bool:
+    """Return whether a name is an address: no page can have it point elsewhere."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
 class Hosts:
     """Which names the server goes by, and which foreign pages may speak to it.
 
@@ -31,7 +70,7 @@ class Hosts:
     """
 
     def __init__(self, names: Iterable[str] | None = _LOCAL, origins: Iterable[str] = ()) -> None:
-        self.names = None if names is None else frozenset(name.lower() for name in names)
+        self.names = None if names is None else frozenset(map(_own_name, names))
         self.origins = frozenset(origin.lower().rstrip("/") for origin in origins)
         for origin in self.origins:
             if not origin.startswith(("http://", "https://")):
@@ -39,21 +78,40 @@ class Hosts:
 
     @classmethod
     def bound_to(cls, host: str, names: Iterable[str] = (), origins: Iterable[str] = ()) -> Hosts:
-        """Return the rule for an address: on loopback local names and `names`, else `names`."""
+        """Return the rule for an address that is bound: it goes by that, and by `names`.
+
+        On loopback by local names, too. Elsewhere, without `names`, by any.
+        """
         names = tuple(names)
         if is_loopback(host):
-            return cls((*_LOCAL, *names), origins)
-        return cls(names or None, origins)
+            return cls((*_LOCAL, host, *names), origins)
+        if not names:
+            return cls(None, origins)
+        return cls(names if host in _ALL else (host, *names), origins)
 
-    def check(self, method: str, scheme: str, headers: Mapping[str, str]) -> str | None:
+    def check(
+        self, method: str, scheme: str, headers: Mapping[str, str], *, public: bool = False
+    ) -> str | None:
         """Return the foreign origin that may ask, None for the usual case, else ApiError (403).
+
+        public: it asks whether the server lives. Balancers do so by its address, or by no Host at
+                all; both are nothing a browser can be made to send for a name of somebody else's.
 
         A page that points its own name at this machine (DNS rebinding) is told by Host; a page that
         sends requests from elsewhere by Origin, which browsers put on everything that is not a
         plain read.
         """
         host = headers.get("host", "").lower()
-        if self.names is not None and _name(host) not in self.names:
+        try:
+            name = name_of(host) if host else ""
+        except ValueError:
+            raise ApiError(
+                INVALID,
+                f"the request is for {host[:100]!r}, which is no name of a host; send a name or an"
+                " address, and its port",
+            ) from None
+        known = self.names is None or name in self.names
+        if not known and not (public and (not name or is_address(name))):
             raise ApiError(
                 FORBIDDEN,
                 f"this server does not go by the name {host[:100]!r}; use localhost, or allow the"
@@ -87,18 +145,27 @@ def cors(origin: str) -> dict[str, str]:
     }
 
 
-def preflight(origin: str) -> dict[str, str]:
-    """Return the headers that answer an allowed page's question whether it may ask."""
+def preflight(origin: str, asked: str = "") -> dict[str, str]:
+    """Return the headers that answer an allowed page's question whether it may ask.
+
+    asked: the headers it wants to send (Access-Control-Request-Headers); the official client has a
+           dozen of its own. An allowed page may send any; what is not read changes nothing.
+    """
+    wanted = (name.strip().lower() for name in asked.split(",")[:_MOST_HEADERS])
+    allowed = dict.fromkeys((*_HEADERS, *filter(_TOKEN.fullmatch, wanted)))
     return cors(origin) | {
         "access-control-allow-methods": "GET, POST, PATCH, DELETE",
-        "access-control-allow-headers": "authorization, content-type, x-griffin-session,"
-        " x-session-id, x-request-id",
+        "access-control-allow-headers": ", ".join(allowed),
         "access-control-max-age": "600",
     }
 
 
-def _name(host: str) -> str:
-    """Return a Host header without its port: "[::1]:8000" -> "::1"."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
+def _own_name(name: str) -> str:
+    """Return a name that the operator gives, as `name_of`; ValueError for what is none."""
+    try:
+        return name_of(f"[{name}]" if ":" in name and not name.startswith("[") else name)
+    except ValueError:
+        raise ValueError(
+            f"{name!r} is no name of a server; write a name or an address, no scheme, no port and"
+            " no wildcard: chat.example.org"
+        ) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from griffin.server.errors import BAD_KEY, ApiError
@@ -75,13 +75,27 @@ class Keys:
         return "key-" + hashlib.sha256(b"griffin namespace" + found[0]).hexdigest()[:32]
 
 
-def check_exposure(host: str, uds: Path | None, keys: Keys, insecure: bool) -> None:
-    """Raise ValueError for a server open to the network without keys, unless that is wanted."""
-    if uds is None and not is_loopback(host) and not keys and not insecure:
+def check_exposure(
+    host: str, uds: Path | None, keys: Keys, insecure: bool, names: Collection[str] | None = None
+) -> None:
+    """Raise ValueError for a server open to the network without keys, unless that is wanted.
+
+    names: those it goes by. Without keys nothing else tells a page that reached it by a name of its
+           own (DNS rebinding) from people who may ask. None: something else sees to that.
+    """
+    if uds is not None or is_loopback(host) or keys:
+        return
+    if not insecure:
         raise ValueError(
             f"{host} can be reached from other machines, and no API key is set: anybody could use"
             " this server. Give keys with --key-file or --key-env, or say --insecure-no-auth if"
             " something else guards it"
+        )
+    if names is not None and not names:
+        raise ValueError(
+            "without API keys any web page that somebody here opens could use this server by a name"
+            " of its own; say by which names or addresses it may be asked: --allow-host NAME, as"
+            " often as needed"
         )
 
 
