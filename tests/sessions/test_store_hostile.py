@@ -7,7 +7,7 @@ import os
 import random
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
 import pytest
@@ -203,7 +203,7 @@ def test_garbage_in_the_index_is_listed(store):
     path.write_bytes(sound)
 
 
-def kinds(path) -> dict[str, object]:
+def kinds(path) -> dict[str, Callable[[], object]]:
     return {
         "a folder": path.mkdir,
         "a link": lambda: path.symlink_to("/etc/passwd"),

@@ -125,8 +125,9 @@ def test_absolute_targets(live, target, wanted):
 def test_a_header_that_came_twice(live, line):
     name, _, value = line.partition(": ")
     for other in (value, value.upper(), "other", ""):
-        lines = dict([("host", "localhost"), tuple(KEY.split(": ", 1)), (name, value)])
-        head = [f"{key}: {text}" for key, text in lines.items()]
+        key, _, bearer = KEY.partition(": ")
+        lines = {"host": "localhost", key: bearer, name: value}
+        head = [f"{each}: {text}" for each, text in lines.items()]
         answer = ask(live, "GET /v1/models HTTP/1.1", *head, f"{name.title()}: {other}")
         assert status(answer) == 400, answer
         assert json.loads(answer.split(b"\r\n\r\n")[1])["error"]["code"] == "invalid_value"

@@ -49,6 +49,24 @@ CASES = {
         '<tr><th class="center">a</th><th class="right">b</th></tr></thead>'
         '<tbody><tr><td class="center">1</td><td class="right">x|y</td></tr></tbody></table></div>'
     ),
+    "|a|b|c|\n|-|-|-|\n|1|\n|1|2|3|4|": (
+        '<div class="wide" tabindex="0"><table><thead><tr><th>a</th><th>b</th><th>c</th></tr>'
+        '</thead><tbody><tr><td>1</td><td colspan="2"></td></tr>'
+        "<tr><td>1</td><td>2</td><td>3</td></tr></tbody></table></div>"
+    ),
+    "a | b\n--|--\n1 | 2": (
+        '<div class="wide" tabindex="0"><table><thead><tr><th>a</th><th>b</th></tr></thead>'
+        "<tbody><tr><td>1</td><td>2</td></tr></tbody></table></div>"
+    ),
+    "a | b\n | |\n:a|-": "<p>a | b<br>| |<br>:a|-</p>",
+    "# a\u2028b": "<h3>a\u2028b</h3>",
+    "~~~~x`y": "<p>~~~~x`y</p>",
+    r"[a\]b](https://b.test/) [[c]](https://b.test/) [d](https://b.test/(e)": (
+        f'<p><a href="https://b.test/"{LINK}>a]b</a> <a href="https://b.test/"{LINK}>[c]</a>'
+        f' [d](<a href="https://b.test/(e)"{LINK}>https://b.test/(e)</a></p>'
+    ),
+    "`` ` `` ` ```": "<p><code>`</code> ` ```</p>",
+    "(https://b.test/a).)": (f'<p>(<a href="https://b.test/a"{LINK}>https://b.test/a</a>).)</p>'),
     "[a](https://b.test/c_(d) 'title')": f'<p><a href="https://b.test/c_(d)"{LINK}>a</a></p>',
     "see https://b.test/x?y=1&z=2.": (
         f'<p>see <a href="https://b.test/x?y=1&amp;z=2"{LINK}>https://b.test/x?y=1&amp;z=2</a>.</p>'
@@ -136,7 +154,7 @@ def test_random_texts_make_only_harmless_elements(place):
             for (const element of fragment(text).querySelectorAll("*")) {
               tags.add(element.tagName.toLowerCase());
               for (const { name, value } of element.attributes) {
-                const harmless = ["class", "start", "tabindex", "target", "rel"].includes(name);
+                const harmless = ["class", "start", "tabindex", "target", "rel", "colspan"].includes(name);
                 if (!harmless) links.add(`${name}=${value}`);
               }
             }
