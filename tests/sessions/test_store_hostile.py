@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -16,7 +15,8 @@ from griffin.sessions import SessionBusy, StateTorn, Store
 from griffin.sessions.disk_folder import DiskFolder
 from griffin.sessions.names import DEEPEST, plain_json
 from tests.support.fake_states import begin, disk, fingerprint, holds, say
-from tools.fuzz.stores import attempt, draw
+from tools.fuzz.harness import chance
+from tools.fuzz.stores import attempt, make
 
 
 @pytest.fixture
@@ -289,9 +289,7 @@ def test_a_folder_in_memory_has_nothing_strange():
         assert not isinstance(store.folder, DiskFolder) and list(store.folder.strange()) == []
 
 
-@pytest.mark.parametrize("seed", range(24))
-def test_random_damage(seed, caplog):
-    """Of the kind `stores` of tools.fuzz."""
-    chance = random.Random(seed)
-    for _ in range(2):
-        attempt(draw(chance))
+@pytest.mark.parametrize("number", range(48))
+def test_random_damage(number):
+    """A few of what `python -m tools.fuzz stores` tries."""
+    attempt(make(chance("stores", 0, number)))
