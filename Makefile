@@ -6,6 +6,7 @@
 #                   too, in an environment of its own
 # make lock         write requirements.lock anew, where pyproject.toml asks for something else;
 #                   with UPGRADE=--upgrade of the newest of everything (first make test-newest)
+# make audit        look for known holes in what requirements.lock and constraints.txt name
 # make sanitize     the kernels' tests with address and undefined-behaviour checks (docs/kernels.md)
 PYTHON ?= python3
 VENV   := .venv
@@ -14,7 +15,7 @@ READY  := $(VENV)/.ready
 NEWEST := .venv-newest
 SAMPLE ?= $(shell date +%s)
 
-.PHONY: demo test test-fast test-slow test-newest lint lock sanitize clean
+.PHONY: demo test test-fast test-slow test-newest lint lock audit sanitize clean
 
 demo: $(READY)
 	@$(BIN)/griffin generate --model nano --max-tokens 90 --temperature 0.5 \
@@ -62,6 +63,12 @@ lock: build/uv/bin/uv
 build/uv/bin/uv:
 	$(PYTHON) -m venv build/uv
 	build/uv/bin/python -m pip install --quiet uv
+
+audit:
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --quiet pip-audit
+	build/audit/bin/pip-audit --disable-pip --require-hashes --requirement requirements.lock
+	build/audit/bin/pip-audit --disable-pip --no-deps --requirement constraints.txt
 
 test-newest:
 	$(PYTHON) -m venv --clear $(NEWEST)
