@@ -14,19 +14,19 @@ SESSION_BYTES = 2048  # of a session's row and lock file, roughly, beside its ti
 MEMBER_BYTES = 64  # of a row that says that a session has a turn
 
 # What a row says it takes, if it can be believed.
-_BYTES = "iif(typeof(nbytes) = 'integer' AND nbytes BETWEEN 0 AND 1 << 48, nbytes, 0)"
+BYTES = "iif(typeof(nbytes) = 'integer' AND nbytes BETWEEN 0 AND 1 << 48, nbytes, 0)"
 _SESSION = f"{SESSION_BYTES} + length(title) + length(settings)"
 
 # All that is held. What several sessions share counts once.
 HELD = f"""
-SELECT (SELECT coalesce(sum({_BYTES}), 0) FROM turn)
+SELECT (SELECT coalesce(sum({BYTES}), 0) FROM turn)
     + (SELECT coalesce(sum({_SESSION}), 0) FROM session)
     + (SELECT {MEMBER_BYTES} * count(*) FROM member)
 """
 # What one session holds.
 OWN = f"""
 SELECT (SELECT coalesce(sum({_SESSION}), 0) FROM session WHERE id = :session)
-    + (SELECT coalesce(sum({_BYTES} + {MEMBER_BYTES}), 0)
+    + (SELECT coalesce(sum({BYTES} + {MEMBER_BYTES}), 0)
        FROM member JOIN turn ON turn.id = member.turn WHERE member.session = :session)
 """
 # What is left when an owner's sessions (of the namespaces in a JSON list) are gone, but for one.
@@ -38,7 +38,7 @@ WITH kept AS (
 )
 SELECT (SELECT coalesce(sum({_SESSION}), 0) FROM kept)
     + (SELECT {MEMBER_BYTES} * count(*) FROM member WHERE session IN (SELECT id FROM kept))
-    + (SELECT coalesce(sum({_BYTES}), 0) FROM turn
+    + (SELECT coalesce(sum({BYTES}), 0) FROM turn
        WHERE id IN (SELECT turn FROM member WHERE session IN (SELECT id FROM kept)))
 """
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from griffin.sessions.fingerprint import Fingerprint
 from griffin.sessions.index import SESSION
-from griffin.sessions.quota import HELD
+from griffin.sessions.quota import BYTES, HELD
 from griffin.sessions.stored import fingerprint_of, plain
 
 
@@ -56,7 +56,7 @@ SELECT {SESSION}, head.tokens AS head_tokens, above.name AS parent_name,
     (SELECT number FROM member
      WHERE member.session = session.id AND member.turn = session.head) AS stands_at,
     (SELECT count(*) FROM member WHERE member.session = session.id) AS turns,
-    (SELECT coalesce(sum(nbytes), 0) FROM member JOIN turn ON turn.id = member.turn
+    (SELECT coalesce(sum({BYTES}), 0) FROM member JOIN turn ON turn.id = member.turn
      WHERE member.session = session.id) AS nbytes
 FROM session LEFT JOIN turn AS head ON head.id = session.head
 LEFT JOIN session AS above

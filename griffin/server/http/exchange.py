@@ -166,7 +166,7 @@ class Exchange:
         be sent (Expect: 100-continue).
         """
         two = "content-length" in self.headers and "transfer-encoding" in self.headers
-        return two or ("expect" in self.headers and not self.read_at)
+        return two or ("expect" in self.headers and self._watcher is None)
 
     async def _begin(self, status: int, headers: dict[str, str]) -> None:
         self.status = status
