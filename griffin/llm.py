@@ -132,9 +132,9 @@ class LLM:
     ) -> Result | list[Result]:
         """Continue a prompt, or several together.
 
-        prompt:   a string (BOS is put before it), a list of ids (taken as they are), a Context, or
-                  a list of these. `sampling` holds fields of SamplingParams; a seed counts for each
-                  prompt alone.
+        prompt:   a string (BOS is put before it), a list, an array or a tensor of ids (taken as
+                  they are), a Context, or a list of these. `sampling` holds fields of
+                  SamplingParams; a seed counts for each prompt alone.
         grammar:  what an answer must look like, such as Grammar.json_schema({...}) or
                   Grammar.choice("yes", "no"); one that max_tokens cuts short is only the beginning
                   of that.
@@ -142,6 +142,7 @@ class LLM:
         the same answer alone and in company. Raises ValueError for an empty prompt, for ids the
         model lacks and for a grammar that cannot be held to.
         """
+        prompt = _plain(prompt)
         single = self._is_one(prompt)
         prompts = [cast(Prompt, prompt)] if single else list(cast(Sequence[Prompt], prompt))
         pieces = self.stream_all(prompts, grammar=grammar, **sampling)
@@ -304,6 +305,7 @@ class LLM:
         Returns a Score for one text, a list of them for a list. Texts begin with BOS; ids are taken
         as given.
         """
+        texts = _plain(texts)
         if self._is_one(texts):
             ids = self._context(cast(Prompt, texts)).pending
             return Score(ids=ids[1:], logprobs=tuple(score(self.model, ids).tolist()))
@@ -331,6 +333,11 @@ class LLM:
                 )
             ids = tuple(self.tokenizer.encode(prompt))
         else:
+            prompt = _plain(prompt)
+            if not isinstance(prompt, Iterable):
+                raise ValueError(
+                    f"a prompt is a string, a list of ids or a Context, not {prompt!r}"
+                )
             for place, i in enumerate(prompt):
                 if not isinstance(i, Integral) or isinstance(i, bool):
                     raise ValueError(
@@ -338,3 +345,14 @@ class LLM:
                     )
             ids = tuple(int(i) for i in prompt)
         return Context().then(ids)
+
+
+def _plain(prompt: Any) -> Any:
+    """Return an array's or a tensor's ids as a list, what is no array as it is."""
+    if not (hasattr(prompt, "tolist") and hasattr(prompt, "ndim")):
+        return prompt
+    if prompt.ndim not in (1, 2):
+        raise ValueError(
+            f"a prompt of ids has one dimension, several prompts two; this one has {prompt.ndim}"
+        )
+    return prompt.tolist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -249,3 +250,37 @@ def test_public_names_resolve_and_unknown_ones_do_not():
 def test_results_are_plain_values(llm):
     result = llm.generate("x", max_tokens=2, logprobs=1)
     assert json.loads(json.dumps([result.ids, result.logprobs, result.alternatives]))
+
+
+def test_arrays_and_tensors_of_ids_are_prompts(llm):
+    ids = [2, 5, 9, 4]
+    expected = llm.generate(ids, seed=1, max_tokens=4)
+    for made in (torch.tensor(ids), np.array(ids), torch.tensor(ids, dtype=torch.int32)):
+        assert llm.generate(made, seed=1, max_tokens=4).ids == expected.ids
+        assert llm.score(made) == llm.score(ids)
+    both = llm.generate(torch.tensor([ids, ids]), seed=1, max_tokens=4)
+    assert [answer.ids for answer in both] == [expected.ids] * 2
+    assert llm.generate([np.array(ids)], seed=1, max_tokens=4)[0].ids == expected.ids
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (torch.tensor(3), "has one dimension, several prompts two; this one has 0"),
+        (torch.zeros(1, 2, 3, dtype=torch.int64), "this one has 3"),
+        (torch.tensor([1.0, 2.0]), "a prompt is"),
+        (np.array([True]), "ids are whole numbers"),
+        (torch.tensor([], dtype=torch.int64), "the prompt is empty"),
+        ([None], "a prompt is"),
+        ([1.5], "a prompt is"),
+    ],
+)
+def test_what_is_no_prompt_is_said_to_be_none(llm, prompt, message):
+    for ask in (llm.generate, llm.score):
+        with pytest.raises(ValueError, match=message):
+            ask(prompt)
+
+
+def test_stop_may_be_none(llm):
+    answer = llm.generate("x", seed=1, max_tokens=4, stop=None)
+    assert answer.ids == llm.generate("x", seed=1, max_tokens=4).ids

@@ -2,6 +2,16 @@
 
 from griffin.grammar.constraint import GrammarConstraint
 from griffin.grammar.grammar import Grammar, json_source, quoted
-from griffin.grammar.grammars import CompiledGrammar, Grammars
+from griffin.grammar.grammars import CompiledGrammar, Grammars, hold
+from griffin.grammar.keywords import TYPES
 
-__all__ = ["CompiledGrammar", "Grammar", "GrammarConstraint", "Grammars", "json_source", "quoted"]
+__all__ = [
+    "TYPES",
+    "CompiledGrammar",
+    "Grammar",
+    "GrammarConstraint",
+    "Grammars",
+    "hold",
+    "json_source",
+    "quoted",
+]

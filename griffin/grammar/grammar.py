@@ -24,17 +24,20 @@ class Grammar:
     name: str = "the grammar"
 
     @classmethod
-    def json_schema(cls, schema: Mapping[str, Any] | bool) -> Grammar:
+    def json_schema(cls, schema: Mapping[str, Any] | bool, *, lenient: bool = False) -> Grammar:
         """Allow the JSON of a schema (draft 2020-12), properties in the schema's order.
 
-        Keywords that cannot be held to, such as `not` and `uniqueItems`, are refused when it is
-        compiled. Raises ValueError for what is no schema.
+        An object with `properties` has no others, unless its schema says of `additionalProperties`
+        which.
+        lenient: pass over what cannot be held to, such as `not` and `uniqueItems`; what was is in
+                 `CompiledGrammar.passed`. Otherwise it is refused when it is compiled.
+        Raises ValueError for what is no schema.
         """
         if isinstance(schema, bool):
             schema = {} if schema else {"not": {}}
         if not isinstance(schema, Mapping):
             raise ValueError(f"a JSON schema is an object, not {schema!r}")
-        return cls("json", json_source(schema), "the JSON schema")
+        return cls("json", json_source(schema, lenient=lenient), "the JSON schema")
 
     @classmethod
     def json_object(cls) -> Grammar:
@@ -79,7 +82,6 @@ def json_source(schema: Mapping[str, Any], *, lenient: bool = False) -> str:
         "item_separator": ",",
         "key_separator": ":",
         "whitespace_pattern": _BLANK,
-        "coerce_one_of": lenient,
         "lenient": lenient,
     }
     try:

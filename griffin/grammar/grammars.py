@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from griffin.grammar.constraint import GrammarConstraint, brief
 from griffin.grammar.grammar import Grammar
+from griffin.grammar.mend import mend
+from griffin.grammar.schema import HeldSchema
 from griffin.text import Tokenizer
 
 if TYPE_CHECKING:
@@ -29,9 +33,13 @@ _LIMITS: dict[str, Any] = {
 
 
 class CompiledGrammar:
-    """A grammar in a tokenizer's ids. `Grammars.compile` makes it."""
+    """A grammar in a tokenizer's ids. `Grammars.compile` makes it.
 
-    def __init__(self, matcher: LLMatcher, vocab_size: int) -> None:
+    passed: places in a lenient JSON schema that answers are not held to.
+    """
+
+    def __init__(self, matcher: LLMatcher, vocab_size: int, passed: tuple[str, ...] = ()) -> None:
+        self.passed = passed
         self._matcher = matcher
         self._vocab_size = vocab_size
 
@@ -65,7 +73,7 @@ class Grammars:
             if found is None and self._tokens is None:
                 self._tokens = prepare(self.tokenizer)
         if found is None:  # beside others: one that takes long keeps nobody waiting
-            found = CompiledGrammar(self._matcher(grammar), self.tokenizer.vocab_size)
+            found = self._compile(grammar)
         with self._lock:
             found = self._compiled.setdefault(grammar, found)
             self._compiled.move_to_end(grammar)
@@ -73,14 +81,23 @@ class Grammars:
                 self._compiled.popitem(last=False)
             return found
 
-    def _matcher(self, grammar: Grammar) -> LLMatcher:
-        llguidance, tokens = _library(), self._tokens
-        assert tokens is not None
-        source = grammar.text
+    def _compile(self, grammar: Grammar) -> CompiledGrammar:
+        llguidance = _library()
+        source, passed = grammar.text, ()
         if grammar.kind == "regex":
             source = llguidance.LLMatcher.grammar_from_regex(source)
         elif grammar.kind == "json":
+            try:
+                source, passed = hold(source)
+            except ValueError as error:
+                raise ValueError(f"{grammar.name} cannot be used: {error}") from None
             source = llguidance.LLMatcher.grammar_from_json_schema(source)
+        matcher = self._matcher(grammar, source)
+        return CompiledGrammar(matcher, self.tokenizer.vocab_size, passed)
+
+    def _matcher(self, grammar: Grammar, source: str) -> LLMatcher:
+        llguidance, tokens = _library(), self._tokens
+        assert tokens is not None
         limits: LLParserLimits = llguidance.LLParserLimits(**_LIMITS)
         matcher = llguidance.LLMatcher(tokens, source, log_level=0, limits=limits)
         if error := matcher.get_error():
@@ -123,6 +140,35 @@ def prepare(tokenizer: Tokenizer) -> LLTokenizer:
     made = llguidance.LLTokenizer(wrapped, n_vocab=tokenizer.vocab_size, eos_token=tokenizer.eos_id)
     wrapped.tokens = pieces.tokens = ()  # it keeps the wrapper, but has copied these
     return made
+
+
+@lru_cache(maxsize=128)
+def hold(source: str) -> tuple[str, tuple[str, ...]]:
+    """Return what llguidance is given for a `json_source`, and the places that it leaves out.
+
+    Raises ValueError, which names the place, for a schema that nothing fits; for what cannot be
+    held to, if the source is not lenient.
+    """
+    llguidance = _library()
+    schema = json.loads(source)
+    options = schema.pop("x-guidance")
+    limits = llguidance.LLParserLimits(**_LIMITS)
+
+    def written(part: dict[str, Any]) -> str:
+        return json.dumps({**part, "x-guidance": options})
+
+    def check(part: dict[str, Any]) -> str:
+        made = llguidance.LLMatcher.grammar_from_json_schema(written(part))
+        return brief(llguidance.LLMatcher.validate_grammar(made, limits=limits))
+
+    try:
+        held = HeldSchema(schema, lenient=options["lenient"])
+        options |= {"lenient": False, "coerce_one_of": False, "json_allowed_escapes": held.escapes}
+        mend(held, check)
+        held.settle()
+    except RecursionError:
+        raise ValueError("it has too many levels") from None
+    return written(held.whole()), tuple(held.passed)
 
 
 def _library() -> Any:

@@ -32,7 +32,8 @@ class SamplingParams:
     suppress_ids        token ids that are never chosen, whatever their bias.
     seed                starts the row's own random numbers; None draws a fresh one, which results
                         report.
-    stop                strings that end the answer; they are not part of it.
+    stop                strings that end the answer; they are not part of it. None is none, as
+                        for stop_ids and logit_bias.
     stop_ids            token ids that end the answer, besides those of the model.
     logprobs            how many alternatives to report beside each token's log-probability; None:
                         none.
@@ -74,6 +75,9 @@ class SamplingParams:
         if self.logprobs is not None:
             put("logprobs", _whole("logprobs", self.logprobs, 0, MAX_ALTERNATIVES))
 
+        for name in ("stop", "stop_ids", "suppress_ids"):
+            if getattr(self, name) is None:
+                put(name, ())
         stop = (self.stop,) if isinstance(self.stop, str) else self.stop
         if isinstance(stop, (bytes, Mapping)) or not isinstance(stop, Iterable):
             raise ValueError(f"stop must be a string or a list of strings, not {stop!r}")
@@ -84,6 +88,8 @@ class SamplingParams:
         put("stop", stop)
         for name in ("stop_ids", "suppress_ids"):
             put(name, tuple(_whole(name, i, 0) for i in _many(name, getattr(self, name))))
+        if self.logit_bias is None:
+            put("logit_bias", {})
         if not isinstance(self.logit_bias, Mapping):
             raise ValueError(f"logit_bias must map token ids to numbers, not {self.logit_bias!r}")
         bias = {

@@ -6,9 +6,9 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from griffin.grammar import CompiledGrammar, Grammar, json_source, quoted
+from griffin.grammar import TYPES, CompiledGrammar, Grammar, hold, json_source, quoted
 from griffin.server import errors
 from griffin.server import protocol as p
 from griffin.server.errors import ApiError
@@ -19,11 +19,13 @@ from griffin.server.protocol.tools import check_choice
 from griffin.server.service import Service
 from griffin.server.tool_text import CLOSE, NEXT, OPEN, head
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 _COMPILE_SECONDS = 10.0
 _BLAME_SECONDS = 1.0
 _ANYTHING = ToolChoice("auto")
+_ANY_ARGUMENTS = {"type": "object"}
 # Any text in which no call begins.
 _NO_CALL = Grammar.lark(rf"start: TEXT{chr(10)}TEXT: /(.|\n)*/ & ~/(.|\n)*{OPEN}(.|\n)*/")
 
@@ -81,13 +83,21 @@ class Form:
         return self.answer is None
 
 
-async def constrain(service: Service, form: Form) -> CompiledGrammar | None:
-    """Return what holds answers to a form; None if anything will do. One is prepared at a time.
+class Constrained(NamedTuple):
+    """What holds answers to a form. grammar: None if anything will do. passed: fields of the
+    request that are not held to, which the answer must name."""
+
+    grammar: CompiledGrammar | None = None
+    passed: tuple[str, ...] = ()
+
+
+async def constrain(service: Service, form: Form) -> Constrained:
+    """Return what holds answers to a form. One is prepared at a time.
 
     Raises ApiError (400) for what no answer could be held to.
     """
     if form.answer is None and not form.tools and not form.silent:
-        return None
+        return Constrained()
     check_size(form, service.limits)
     try:
         async with asyncio.timeout(_COMPILE_SECONDS):
@@ -107,51 +117,99 @@ def check_size(form: Form, limits: Limits) -> None:
     check_most(size, f"the schemas have {size} bytes", limits, "max_grammar_bytes", param)
 
 
-def compile_form(service: Service, form: Form) -> CompiledGrammar:
-    """Compile a form's grammar, or say in an ApiError which field is to blame.
-
-    Tools are tried one by one to find the one to blame, for a second at most: others wait.
-    """
+def compile_form(service: Service, form: Form) -> Constrained:
+    """Compile a form's grammar, or say in an ApiError which field is to blame."""
     compile_ = service.llm.grammars.compile
-    answer = None
-    if form.answer is not None:
-        schema = form.answer.schema
-        answer = Grammar.json_object() if schema is None else Grammar.json_schema(schema)
-        if not form.tools:
-            return _blaming(form.param, compile_, answer)
+    answer, place = _answer(form.answer)
+    if answer is not None and not form.tools:
+        compiled = _blaming(form.param, compile_, answer)
+        return Constrained(compiled, _named(place, compiled.passed))
     if not form.tools:
-        return compile_(_NO_CALL)
+        return Constrained(compile_(_NO_CALL))
+    passed: list[str] = []
+    written = None
+    if answer is not None:
+        written, left = _blaming(form.param, hold, answer.text)
+        passed += _named(place, left)
+    calls: list[Call] = []
     for number, tool in enumerate(form.tools):
-        if tool.parameters.get("type", "object") != "object":
-            param = form.tool_param.format(number)
-            raise ApiError(errors.INVALID, f"{param} must describe an object", param)
-    offered = [tool for tool in form.tools if form.choice.name in (None, tool.name)]
+        param = form.tool_param.format(number)
+        schema, also = _arguments(tool, param)
+        if form.choice.name in (None, tool.name):
+            source, left = _held(tool, schema, param)
+            calls.append(Call(tool.name, source, tool.strict, param))
+            passed += _named(param, (*also, *left))
     must, several = form.choice.mode == "required", form.several and form.choice.name is None
     try:
-        return compile_(calls_grammar(offered, answer, must=must, several=several))
+        compiled = compile_(calls_grammar(calls, written, must=must, several=several))
     except ValueError as error:
         if answer is not None:
             _blaming(form.param, compile_, answer)
-        until = time.monotonic() + _BLAME_SECONDS
-        for number, tool in enumerate(form.tools):
-            if time.monotonic() >= until:
-                break
-            alone = calls_grammar([tool], None, must=True, several=False)
-            _blaming(form.tool_param.format(number), compile_, alone)
-        raise ApiError(errors.INVALID, f"the tools together: {error}", "tools") from None
+        possible = _possible(compile_, calls)
+        if possible == calls:
+            raise ApiError(errors.INVALID, f"the tools together: {error}", "tools") from None
+        passed += [call.param for call in calls if call not in possible]
+        grammar = calls_grammar(possible, written, must=must, several=several)
+        compiled = _blaming("tools", compile_, grammar)
+    return Constrained(compiled, tuple(passed))
+
+
+def _answer(form: JsonFormat | None) -> tuple[Grammar | None, str]:
+    if form is None:
+        return None, ""
+    if form.schema is None:
+        return Grammar.json_object(), ""
+    return Grammar.json_schema(form.schema, lenient=not form.strict), form.place
+
+
+def _named(place: str, passed: Sequence[str]) -> tuple[str, ...]:
+    """Return places in a schema as places in the request."""
+    return tuple(f"{place}.{inner}" if inner else place for inner in passed)
+
+
+class Call(NamedTuple):
+    """How a function may be called.
+
+    name, param: the function's, and where its schema stands. arguments: what llguidance is given.
+    strict:      all of its schema must be held to.
+    """
+
+    name: str
+    arguments: str
+    strict: bool
+    param: str
+
+
+def _possible(compile_: Callable[[Grammar], CompiledGrammar], calls: list[Call]) -> list[Call]:
+    """Return calls with free arguments for those that are too much by themselves.
+
+    Each is tried alone, for a second at most: others wait. ApiError for one that is strict.
+    """
+    until = time.monotonic() + _BLAME_SECONDS
+    possible: list[Call] = []
+    for call in calls:
+        if time.monotonic() < until:
+            try:
+                compile_(calls_grammar([call], None, must=True, several=False))
+            except ValueError as error:
+                if call.strict:
+                    raise _refusal(call.param, error) from None
+                call = call._replace(arguments=hold(json_source(_ANY_ARGUMENTS))[0])
+        possible.append(call)
+    return possible
 
 
 def calls_grammar(
-    tools: Sequence[Tool], answer: Grammar | None, *, must: bool, several: bool
+    calls: Sequence[Call], answer: str | None, *, must: bool, several: bool
 ) -> Grammar:
     """Return the grammar of an answer that may call tools, or must.
 
-    answer:  JSON, if an answer that calls nothing must be that; else it is any text, and text may
-             come before a call, too.
+    answer:  what llguidance is given for the JSON that an answer must be which calls nothing; else
+             it is any text, and text may come before a call, too.
     several: more than one call may be made.
     """
-    calls = "\n  | ".join(f"{quoted(head(tool.name))} %json {_arguments(tool)}" for tool in tools)
-    rules = [f"call: ( {calls} ) {quoted('}' + CLOSE)}"]
+    heads = "\n  | ".join(f"{quoted(head(call.name))} %json {call.arguments}" for call in calls)
+    rules = [f"call: ( {heads} ) {quoted('}' + CLOSE)}"]
     if several:
         rules += [f"more: {quoted(NEXT)} call", "calls: opening call more*"]
     else:
@@ -161,7 +219,7 @@ def calls_grammar(
     elif answer is not None:
         rules += [
             "start: answer | calls",
-            f"answer: %json {answer.text}",
+            f"answer: %json {answer}",
             f"opening: {quoted(OPEN)}",
         ]
     else:
@@ -170,15 +228,35 @@ def calls_grammar(
     return Grammar.lark("\n".join(rules))
 
 
-def _arguments(tool: Tool) -> str:
-    """Return the schema of a tool's arguments; only a strict one must be held to as a whole."""
+def _arguments(tool: Tool, param: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the schema of a tool's arguments, and what of it says nothing."""
     # A function described without parameters takes none.
     schema = tool.parameters or {"properties": {}, "additionalProperties": False}
-    return json_source({"type": "object", **schema}, lenient=not tool.strict)
+    kind = schema.get("type", "object")
+    kinds = kind if isinstance(kind, list) else [kind]
+    if "object" in kinds:
+        return {**schema, "type": "object"}, ()
+    if tool.strict or any(one in TYPES for one in kinds if isinstance(one, str)):
+        raise ApiError(errors.INVALID, f"{param} must describe an object", param)
+    return {**schema, "type": "object"}, ("type",)
 
 
-def _blaming(param: str, compile_: Callable[[Grammar], T], grammar: Grammar) -> T:
+def _held(tool: Tool, schema: dict[str, Any], param: str) -> tuple[str, tuple[str, ...]]:
+    """Return what llguidance is given for a tool's arguments, and what that leaves out."""
     try:
-        return compile_(grammar)
+        return hold(json_source(schema, lenient=not tool.strict))
     except ValueError as error:
-        raise ApiError(errors.INVALID, f"{param}: {error}", param) from None
+        if tool.strict:
+            raise _refusal(param, error) from None
+        return hold(json_source(_ANY_ARGUMENTS))[0], ("",)
+
+
+def _blaming(param: str, do: Callable[[S], T], given: S) -> T:
+    try:
+        return do(given)
+    except ValueError as error:
+        raise _refusal(param, error) from None
+
+
+def _refusal(param: str, error: ValueError) -> ApiError:
+    return ApiError(errors.INVALID, f"{param}: {error}", param)

@@ -41,6 +41,8 @@ class Chat:
     "text": str}]}. Contents are encoded as text, so nothing in them becomes a control token; white
     space around them goes, as in Gemma's template. A system message comes first and joins the first
     user turn with a blank line between, unless the checkpoint's template has its own place for it.
+    A system message with no user's after it becomes the user's turn; before an assistant's first
+    message stands an empty one.
 
     native: whether the turns are Gemma's. stop_ids: what ends a reply, whatever
             generation_config.json says.
@@ -91,7 +93,7 @@ class Chat:
         closed: its last token was the one that ends a turn, already read.
         Raises ValueError as `ids` does, or if the message is not the user's.
         """
-        checked = _checked([message], True)
+        checked = _checked([message], True, whole=False)
         if first:
             return [self.tokenizer.bos_id, *self._ids(self._segments(checked, True))]
         reply = free_character([checked[0][1]])
@@ -260,9 +262,13 @@ def _name(tokenizer: Tokenizer, id: int) -> str:
     return name
 
 
-def _checked(messages: Sequence[Message], add_generation_prompt: bool) -> list[tuple[str, str]]:
-    """Return (role, content) pairs: a system message only first, then user and assistant in
-    turn."""
+def _checked(
+    messages: Sequence[Message], add_generation_prompt: bool, whole: bool = True
+) -> list[tuple[str, str]]:
+    """Return (role, content) pairs: a system message only first, then user and assistant in turn.
+
+    whole: they are a whole conversation, which begins with the user's turn whoever speaks first.
+    """
     if isinstance(messages, (str, Mapping)):
         raise ValueError(f"a conversation is a list of messages, got one {type(messages).__name__}")
     checked: list[tuple[str, str]] = []
@@ -280,6 +286,9 @@ def _checked(messages: Sequence[Message], add_generation_prompt: bool) -> list[t
         role = _ROLES[role]
         if role == "system" and number:
             raise ValueError(f"{where} is a system message; only the first message may be one")
+        begun = any(past != "system" for past, _ in checked)
+        if role == "assistant" and not begun and whole and number + 1 < len(messages):
+            checked = [("user", checked[0][1] if checked else "")]
         turns = [past for past, _ in checked if past != "system"]
         due = "assistant" if turns and turns[-1] == "user" else "user"
         if role not in ("system", due):
@@ -287,6 +296,8 @@ def _checked(messages: Sequence[Message], add_generation_prompt: bool) -> list[t
                 f"{where} has role {role}, but it is the {due}'s turn: user and assistant alternate"
             )
         checked.append((role, _content(message.get("content"), where)))
+    if checked and checked[-1][0] == "system" and whole:
+        checked = [("user", checked[0][1])]
     if not checked or checked[-1][0] == "system":
         raise ValueError(
             "a conversation needs a user message" + (" after the system message" if checked else "")

@@ -53,3 +53,10 @@ def test_params_are_frozen_and_normalised():
     with pytest.raises(TypeError):
         params.logit_bias[1] = 2  # pyright: ignore[reportIndexIssue]
     assert params.replace(top_k=2).stop == ("END",)
+
+
+def test_none_is_none_of_them():
+    assert SamplingParams(stop=None, stop_ids=None, logit_bias=None) == SamplingParams()  # pyright: ignore[reportArgumentType]
+    for wrong in (3, 2.5, object()):
+        with pytest.raises(ValueError, match="stop must be a string or a list of strings"):
+            SamplingParams(stop=wrong)  # pyright: ignore[reportArgumentType]

@@ -71,7 +71,6 @@ def test_what_was_read_is_not_read_again(live, client):
         ({"temperature": -1}, 400, "invalid_value", "temperature"),
         ({"n": 999}, 400, "invalid_value", "n"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, 400, "invalid_value", "messages"),
-        ({"extra_body": {"prediction": {}}}, 400, "unsupported_parameter", "prediction"),
         ({"extra_body": {"state": "nothing"}}, 404, "state_not_found", None),
         ({"extra_body": {"session_id": "../x"}}, 400, "invalid_value", "session_id"),
     ],

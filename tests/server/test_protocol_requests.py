@@ -155,12 +155,15 @@ def test_formats():
         "type": "json_schema",
         "json_schema": {"name": "owl", "schema": SCHEMA, "strict": True},
     }
-    assert parse("chat", response_format=wrapped).format == p.JsonFormat(SCHEMA, "owl", True)
+    assert parse("chat", response_format=wrapped).format == p.JsonFormat(
+        SCHEMA, "owl", True, "response_format.json_schema.schema"
+    )
     assert parse("chat", response_format={"type": "json_object"}).format == p.JsonFormat()
     assert parse("chat", response_format={"type": "text"}).format is None
     flat = {"format": {"type": "json_schema", "name": "owl", "schema": SCHEMA}, "verbosity": "low"}
     asked = parse("response", text=flat)
-    assert asked.format == p.JsonFormat(SCHEMA, "owl") and asked.ignored == ()
+    assert asked.format == p.JsonFormat(SCHEMA, "owl", place="text.format.schema")
+    assert asked.ignored == ()
 
 
 @pytest.mark.parametrize(

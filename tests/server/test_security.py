@@ -113,7 +113,7 @@ def test_limits_reach_the_protocol(live):
         for fields in (
             {"n": 99},
             {"stop": ["x"] * 99},
-            {"max_tokens": 10**9},
+            {"top_logprobs": 10**9, "logprobs": True},
             {"logit_bias": {"9" * 12: 1}},
         ):
             answer = http.post("/v1/chat/completions", json=CHAT | fields)

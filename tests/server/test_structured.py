@@ -109,7 +109,7 @@ def test_in_company_of_the_free(live, llm):
             {
                 "response_format": {
                     "type": "json_schema",
-                    "json_schema": {"name": "x", "schema": IMPOSSIBLE},
+                    "json_schema": {"name": "x", "schema": IMPOSSIBLE, "strict": True},
                 }
             },
             "response_format",
@@ -143,7 +143,7 @@ def test_in_company_of_the_free(live, llm):
                 "tools": TOOLS,
                 "response_format": {
                     "type": "json_schema",
-                    "json_schema": {"name": "x", "schema": {"type": "owl"}},
+                    "json_schema": {"name": "x", "schema": {"type": "owl"}, "strict": True},
                 },
             },
             "response_format",
@@ -159,15 +159,37 @@ def test_what_cannot_be_held_to_is_refused(live, client, fields, param, stream):
 
 
 def test_the_search_for_what_is_to_blame_ends(client, llm, monkeypatch):
-    compiled, compile_ = [], llm.grammars.compile
-    monkeypatch.setattr(
-        llm.grammars, "compile", lambda grammar: compiled.append(1) or compile_(grammar)
-    )
+    compiled = []
+
+    def too_complex(grammar):
+        compiled.append(grammar)
+        raise ValueError("the grammar is too complex")
+
+    monkeypatch.setattr(llm.grammars, "compile", too_complex)
     monkeypatch.setattr(constraints, "_BLAME_SECONDS", 0)
-    function = {"name": "x", "strict": True, "parameters": {"properties": {"a": IMPOSSIBLE}}}
+    function = {"name": "x", "strict": True, "parameters": TALLY}
     with pytest.raises(openai.BadRequestError) as caught:
         ask(client, tools=[{"type": "function", "function": function}, *TOOLS])
     assert caught.value.param == "tools" and len(compiled) == 1
+
+
+def test_a_tool_that_is_too_much_alone_is_called_freely(client, llm, monkeypatch):
+    """Unless all of it must be held to."""
+    compile_ = llm.grammars.compile
+
+    def limited(grammar):
+        if '"owl"' in grammar.text:  # in a grammar's text, TALLY is the one with an owl
+            raise ValueError("the grammar is too complex")
+        return compile_(grammar)
+
+    monkeypatch.setattr(llm.grammars, "compile", limited)
+    fields = {"tools": TOOLS, "tool_choice": "required", "model": NAME, "messages": HI}
+    raw = client.chat.completions.with_raw_response.create(**fields, max_tokens=60, seed=1)
+    assert raw.headers["x-griffin-ignored"] == "tools[0].function.parameters"
+    strict = [{"type": "function", "function": {**TOOLS[0]["function"], "strict": True}}]
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(client, tools=strict, tool_choice="required")
+    assert caught.value.param == "tools[0].function.parameters"
 
 
 def test_grammars_that_take_their_time_hold_up_no_texts(client, llm, monkeypatch):
@@ -195,10 +217,20 @@ def test_responses_and_completions_refuse_it_too(client):
         client.responses.create(
             model=NAME,
             input="Hi",
-            text={"format": {"type": "json_schema", "name": "x", "schema": IMPOSSIBLE}},
+            text={
+                "format": {
+                    "type": "json_schema",
+                    "name": "x",
+                    "schema": IMPOSSIBLE,
+                    "strict": True,
+                }
+            },
         )
     assert caught.value.param == "text.format"
-    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": IMPOSSIBLE}}
+    form = {
+        "type": "json_schema",
+        "json_schema": {"name": "x", "schema": IMPOSSIBLE, "strict": True},
+    }
     with pytest.raises(openai.BadRequestError) as caught:
         client.completions.create(model=NAME, prompt="x", extra_body={"response_format": form})
     assert caught.value.param == "response_format"

@@ -97,7 +97,6 @@ def test_contents_in_parts(chat: Chat) -> None:
     ("messages", "message"),
     [
         ([], "needs a user message"),
-        ([{"role": "system", "content": "x"}], "needs a user message after the system message"),
         (user("x"), "a list of messages"),
         (["x"], r"messages\[0\] must be an object"),
         ([{"role": "tool", "content": "x"}], r"messages\[0\] has role 'tool'; allowed are system"),
@@ -120,6 +119,17 @@ def test_refused_conversations_say_why(chat: Chat, messages: Any, message: str) 
 def test_only_a_user_message_continues(chat: Chat) -> None:
     with pytest.raises(ValueError, match="user's turn"):
         chat.turn_ids({"role": "assistant", "content": "x"})
+    with pytest.raises(ValueError, match="needs a user message after the system message"):
+        chat.turn_ids({"role": "system", "content": "x"})
+
+
+def test_a_conversation_begins_with_the_user_whoever_speaks_first(chat: Chat) -> None:
+    system, greeting = {"role": "system", "content": "S"}, {"role": "assistant", "content": "A"}
+    assert chat.ids([system]) == chat.ids([user("S")])
+    assert chat.ids([greeting, user("U")]) == chat.ids([user(""), greeting, user("U")])
+    assert chat.ids([system, greeting, user("U")]) == chat.ids([user("S"), greeting, user("U")])
+    parts = chat.exchanges([greeting, user("U")])
+    assert [id for part in parts for id in part] == chat.ids([greeting, user("U")])
 
 
 def with_template(tokenizer: Tokenizer, source: str | None) -> Tokenizer:

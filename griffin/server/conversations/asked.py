@@ -31,12 +31,12 @@ class Asked:
     penalty: bool = False
     size: int = 0
 
-    def said(self, *, first: bool = True) -> tuple[str | None, list[Said]]:
+    def said(self, *, first: bool = True, begun: bool = False) -> tuple[str | None, list[Said]]:
         """Return the system text, None if there is none, and what was said.
 
-        first: the conversation begins here; otherwise a system message is part of what was said.
+        first, begun: as `protocol.turns` has them.
         """
-        plain = p.turns(as_text(self.messages), first=first)
+        plain = p.turns(as_text(self.messages), first=first, begun=begun)
         system = plain.pop(0)["content"] if plain[0]["role"] == "system" else None
         return system, [(one["role"], one["content"]) for one in plain]  # pyright: ignore[reportReturnType]
 

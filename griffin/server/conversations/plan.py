@@ -42,7 +42,7 @@ def plan_in(service: Service, session: Session, asked: Asked, own_words: bool) -
     chat = service.llm.chat_format
     tree, stored = session.tree(), session.turns()
     begun = any(turn.role == turns.EXCHANGE for turn in stored)
-    system, talk = asked.said(first=not (own_words and begun))
+    system, talk = asked.said(first=not (own_words and begun), begun=begun)
     own = session.settings
     unsaid = system is None and asked.tools is None and not own_words
     as_read = unsaid and begun and "system" not in own  # carried here by a state file, say

@@ -9,12 +9,14 @@ from itertools import accumulate
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import inspect
 
 from griffin.server.errors import INVALID, TOO_LARGE, UNSUPPORTED, ApiError
 from griffin.server.limits import Limits
 from griffin.server.protocol.fault import ABSENT, Fault, find_fault
 from griffin.server.protocol.policy import Policy
 from griffin.server.protocol.shape import extras, shape_of
+from griffin.server.protocol.whole import whole_numbers
 
 B = TypeVar("B", bound=msgspec.Struct)
 
@@ -51,6 +53,10 @@ def read_body(
     try:
         return msgspec.convert(data, kind), tuple(ignored)
     except msgspec.ValidationError:
+        data = whole_numbers(data, inspect.type_info(kind))
+    try:
+        return msgspec.convert(data, kind), tuple(ignored)
+    except msgspec.ValidationError:
         fault = find_fault(data, kind)
         assert fault is not None
         raise _explained(fault) from None
@@ -83,7 +89,7 @@ def ignored_header(ignored: tuple[str, ...]) -> dict[str, str]:
     """
     if not ignored:
         return {}
-    names = [re.sub(r"[^A-Za-z0-9_.\[\]-]", "?", name[:64]) or "?" for name in ignored[:16]]
+    names = [re.sub(r"[^A-Za-z0-9_.$\[\]-]", "?", name[:160]) or "?" for name in ignored[:16]]
     more = [f"and {len(ignored) - 16} more"] if len(ignored) > 16 else []
     return {"x-griffin-ignored": ", ".join([*names, *more])}
 

@@ -25,10 +25,16 @@ class SchemaBody(msgspec.Struct, kw_only=True):
 
 
 class FormatBody(msgspec.Struct, kw_only=True):
-    """`response_format` of /v1/chat/completions."""
+    """`response_format` of /v1/chat/completions.
 
-    type: Literal["text", "json_object", "json_schema"]
+    A schema is in `json_schema`, or as llama.cpp has it in `schema`, or as TGI has it in `value`.
+    """
+
+    type: Literal["text", "json_object", "json_schema", "json"]
     json_schema: SchemaBody | None = None
+    schema: dict[str, Any] | None = None
+    value: dict[str, Any] | None = None
+    strict: bool | None = None
 
 
 class TextFormatBody(SchemaBody, kw_only=True):
@@ -45,31 +51,50 @@ class TextBody(msgspec.Struct, kw_only=True):
 
 @dataclass(frozen=True)
 class JsonFormat:
-    """An answer that must be JSON: an object of any kind, or what `schema` allows."""
+    """An answer that must be JSON: an object of any kind, or what `schema` allows.
+
+    strict: all of the schema must be held to; otherwise what cannot be is passed over and named.
+    place:  where the schema stands in the request.
+    """
 
     schema: dict[str, Any] | None = None
     name: str | None = None
     strict: bool = False
+    place: str = ""
 
 
 def read_format(
     body: FormatBody | TextFormatBody | None, limits: Limits, param: str
-) -> JsonFormat | None:
-    """Return the form, None for free text. ApiError with the path of what is wrong."""
-    if body is None or body.type == "text":
-        return None
-    if body.type == "json_object":
-        return JsonFormat()
-    if isinstance(body, TextFormatBody):
-        described, where = body, param
-    else:
-        described, where = body.json_schema, f"{param}.json_schema"
-        if described is None:
-            raise ApiError(INVALID, f"{where} is missing", where)
-    if described.schema is None:
-        raise ApiError(INVALID, f"{where}.schema is missing", f"{where}.schema")
-    check_schema(described.schema, limits, f"{where}.schema")
-    return JsonFormat(described.schema, described.name, bool(described.strict))
+) -> tuple[JsonFormat | None, tuple[str, ...]]:
+    """Return the form, None for free text, and the fields that say nothing beside it.
+
+    ApiError with the path of what is wrong.
+    """
+    if body is None:
+        return None, ()
+    given = {
+        f"{param}.{name}": schema
+        for name in ("schema", "value")
+        if (schema := getattr(body, name, None)) is not None
+    }
+    described = getattr(body, "json_schema", None)
+    if described is not None and described.schema is not None:
+        given = {f"{param}.json_schema.schema": described.schema} | given
+    if body.type == "text":
+        return None, tuple(given)
+    if not given:
+        if body.type != "json_schema":
+            return JsonFormat(), ()
+        if isinstance(body, FormatBody) and described is None:
+            raise ApiError(INVALID, f"{param}.json_schema is missing", f"{param}.json_schema")
+        where = f"{param}.schema" if described is None else f"{param}.json_schema.schema"
+        raise ApiError(INVALID, f"{where} is missing", where)
+    place, *others = given
+    check_schema(given[place], limits, place)
+    said = described if place.endswith("json_schema.schema") and described is not None else body
+    strict = bool(said.strict or body.strict)
+    name = getattr(said, "name", None)
+    return JsonFormat(given[place], name, strict, place), tuple(others)
 
 
 def check_schema(schema: dict[str, Any], limits: Limits, param: str) -> None:

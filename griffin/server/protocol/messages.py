@@ -111,7 +111,9 @@ def read_content(content: Content, param: str) -> str:
     return "".join(texts)
 
 
-def turns(messages: Sequence[Message], *, first: bool = True) -> list[dict[str, str]]:
+def turns(
+    messages: Sequence[Message], *, first: bool = True, begun: bool = False
+) -> list[dict[str, str]]:
     """Return the conversation as griffin.text.Chat takes it: first a system message, then user and
     assistant.
 
@@ -120,8 +122,12 @@ def turns(messages: Sequence[Message], *, first: bool = True) -> list[dict[str, 
     it is the last. Nothing is dropped and the order stays. Calls and results of tools must have
     been written as text before: ValueError if one is left.
 
+    A conversation of nothing but a system message, or whose first word is the assistant's, begins
+    with a turn of the user's all the same: it has the system message, or nothing.
+
     first: the conversation begins with them. Otherwise a system message at their beginning is a
     later one, too.
+    begun: it has begun before, so that a system message alone says only what holds from now on.
     """
     plain: list[tuple[str, str]] = []
     for index, message in enumerate(messages):
@@ -137,7 +143,19 @@ def turns(messages: Sequence[Message], *, first: bool = True) -> list[dict[str, 
             plain[-1] = (role, f"{plain[-1][1]}\n\n{message.content}")
         else:
             plain.append((role, message.content))
+    if first:
+        plain = _opened(plain, begun)
     return [{"role": role, "content": content} for role, content in plain]
+
+
+def _opened(plain: list[tuple[str, str]], begun: bool) -> list[tuple[str, str]]:
+    """Let a conversation begin with the user."""
+    roles = [role for role, _ in plain[:2]]
+    if roles[:1] == ["assistant"]:
+        return [("user", ""), *plain]
+    if roles == ["system", "assistant"] or (roles == ["system"] and not begun):
+        return [("user", plain[0][1]), *plain[1:]]
+    return plain
 
 
 def _message(body: MessageBody, param: str, limits: Limits) -> Message:

@@ -43,9 +43,7 @@ HARMLESS = frozenset(
         *("prompt_cache_options", "prompt_cache_retention"),
     }
 )
-STREAMING = frozenset(
-    {"stream_options.include_obfuscation", "stream_options.continuous_usage_stats"}
-)
+STREAMING = frozenset({"stream_options.include_obfuscation"})
 
 # Options of other servers that this one does not have, and that an answer would show the lack of.
 VENDORS = {

@@ -4,6 +4,7 @@ from."""
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -16,6 +17,9 @@ from griffin.server.protocol.bounds import CacheKey, Name, TokenId, check_ids, c
 _TOKEN = re.compile(r"0|[1-9][0-9]{0,9}")
 
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
+# How many tokens to generate at most; -1: as many as the server gives.
+MostOrZero = Annotated[int, Meta(ge=-1, le=2**63 - 1)]
+Most = Annotated[int, Meta(ge=-1, le=2**63 - 1, extra_json_schema={"not": {"const": 0}})]
 
 
 class GeneratingBody(msgspec.Struct, kw_only=True):
@@ -24,6 +28,7 @@ class GeneratingBody(msgspec.Struct, kw_only=True):
     session_id: a session, made if there is none of that name. state: a saved state that the prompt
                 follows.
     prompt_cache_key: passed over; the prefix cache finds what was read before by its ids.
+    n_predict, max_new_tokens: llama.cpp's and TGI's words for the most tokens to generate.
     """
 
     temperature: Annotated[float, Meta(ge=0, le=100)] | None = None
@@ -40,6 +45,8 @@ class GeneratingBody(msgspec.Struct, kw_only=True):
     session_id: Name | None = None
     state: Name | None = None
     prompt_cache_key: CacheKey | None = None
+    n_predict: MostOrZero | None = None
+    max_new_tokens: MostOrZero | None = None
 
 
 # Fields of GeneratingBody that the Limits bound, for the document.
@@ -99,13 +106,39 @@ def sampling_arguments(body: GeneratingBody, limits: Limits) -> dict[str, Any]:
     return arguments
 
 
-def most_tokens(asked: int | None, limits: Limits, param: str) -> int:
-    """Return how many tokens to generate at most; ApiError if more were asked for than the server
-    gives."""
-    if asked is None:
-        return limits.default_max_tokens
-    check_most(asked, f"{param} is {asked}", limits, "max_tokens", param)
-    return asked
+def most_tokens(
+    body: GeneratingBody,
+    own: Mapping[str, int | None],
+    limits: Limits,
+    default: int,
+    least: int = 1,
+) -> tuple[int, tuple[str, ...]]:
+    """Return how many tokens to generate at most, and the field that asked for more than the server
+    gives, if one did.
+
+    own: the endpoint's own fields. -1 is as many as the server gives. Raises ApiError for two
+    fields that do not agree, and for less than `least`.
+    """
+    asked = {**own, "n_predict": body.n_predict, "max_new_tokens": body.max_new_tokens}
+    given = [(name, value) for name, value in asked.items() if value is not None]
+    if not given:
+        return min(default, limits.max_tokens), ()
+    (name, most), *others = given
+    for other, value in others:
+        if value != most:
+            raise ApiError(
+                INVALID,
+                f"{name} is {most} and {other} {value}; they mean the same, send one",
+                name,
+            )
+    if most == -1:
+        return limits.max_tokens, ()
+    if most < least:
+        message = f"{name} is {most}; expected a whole number of {least} or more, or -1"
+        raise ApiError(INVALID, message, name)
+    if most > limits.max_tokens:
+        return limits.max_tokens, (name,)
+    return most, ()
 
 
 def _bias(bias: dict[str, float], limits: Limits) -> dict[int, float]:

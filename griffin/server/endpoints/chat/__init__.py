@@ -17,8 +17,6 @@ operations = (
         | {
             "messages": "max_messages",
             "n": "max_choices",
-            "max_tokens": "max_tokens",
-            "max_completion_tokens": "max_tokens",
             "top_logprobs": "max_logprobs",
             "tools": "max_tools",
         },

@@ -26,6 +26,7 @@ from griffin.server.protocol.policy import (
 )
 from griffin.server.protocol.sampling import (
     GeneratingBody,
+    Most,
     StreamOptions,
     most_tokens,
     sampling_arguments,
@@ -52,7 +53,6 @@ POLICY = Policy(
     | {
         "audio": TEXT_ONLY,
         "modalities": Refusal(TEXT_ONLY.why, (["text"], [])),
-        "prediction": Refusal("there is no predicted output; leave it out, the answer is the same"),
         "web_search_options": Refusal("this server searches nothing"),
         "functions": Refusal(_TOOLS, ([],)),
         "function_call": Refusal(_TOOLS, ("none", "auto")),
@@ -68,12 +68,15 @@ POLICY = Policy(
 
 
 class ChatBody(GeneratingBody, kw_only=True):
-    """The body of POST /v1/chat/completions."""
+    """The body of POST /v1/chat/completions.
+
+    prediction: what the answer may be like; passed over, and named.
+    """
 
     messages: Annotated[list[MessageBody], Meta(min_length=1)]
     model: ModelName | None = None
-    max_tokens: Count | None = None
-    max_completion_tokens: Count | None = None
+    max_tokens: Most | None = None
+    max_completion_tokens: Most | None = None
     n: Count | None = None
     logprobs: bool | None = None
     top_logprobs: CountOrZero | None = None
@@ -84,6 +87,7 @@ class ChatBody(GeneratingBody, kw_only=True):
     tool_choice: ToolChoiceBody | None = None
     parallel_tool_calls: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    prediction: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,10 +143,14 @@ def parse_chat(body: bytes, limits: Limits) -> ChatRequest:
                 "chat_template_kwargs",
             )
     sampling = sampling_arguments(read, limits)
-    sampling["max_tokens"] = _max_tokens(read, limits)
+    own = {"max_tokens": read.max_tokens, "max_completion_tokens": read.max_completion_tokens}
+    most, clamped = most_tokens(read, own, limits, limits.default_max_tokens)
+    sampling["max_tokens"] = most
     if (alternatives := _alternatives(read, limits)) is not None:
         sampling["logprobs"] = alternatives
     options = read.stream_options
+    form, beside = read_format(read.response_format, limits, "response_format")
+    predicted = () if read.prediction is None else ("prediction",)
     return ChatRequest(
         model=read.model,
         messages=read_messages(read.messages, limits),
@@ -150,27 +158,14 @@ def parse_chat(body: bytes, limits: Limits) -> ChatRequest:
         n=n,
         stream=bool(read.stream),
         include_usage=options is not None and bool(options.include_usage),
-        format=read_format(read.response_format, limits, "response_format"),
+        format=form,
         tools=tools,
         tool_choice=choice,
         parallel_tool_calls=read.parallel_tool_calls is not False,
         session_id=read.session_id,
         state=read.state,
-        ignored=ignored,
+        ignored=(*ignored, *clamped, *beside, *predicted),
     )
-
-
-def _max_tokens(body: ChatBody, limits: Limits) -> int:
-    old, new = body.max_tokens, body.max_completion_tokens
-    if old is not None and new is not None and old != new:
-        raise ApiError(
-            INVALID,
-            f"max_tokens is {old} and max_completion_tokens {new}; they mean the same, send one",
-            "max_tokens",
-        )
-    if new is not None:
-        return most_tokens(new, limits, "max_completion_tokens")
-    return most_tokens(old, limits, "max_tokens")
 
 
 def _alternatives(body: ChatBody, limits: Limits) -> int | None:

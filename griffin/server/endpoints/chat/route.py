@@ -41,7 +41,7 @@ async def chat(service: Service, exchange: Exchange) -> Reply | None:
         form = Form.of(
             asked.format, thread.tools, asked.tool_choice, several=asked.parallel_tool_calls
         )
-        grammar = await constrain(service, form)
+        grammar, passed = await constrain(service, form)
         work = job(service, thread.context, asked.sampling, n=asked.n, chat=True, grammar=grammar)
         head = p.Head.new("chatcmpl-", model, service.system_fingerprint)
         return await answer(
@@ -51,7 +51,7 @@ async def chat(service: Service, exchange: Exchange) -> Reply | None:
             thread,
             _Chat(head, asked, form),
             streamed=asked.stream,
-            headers=p.ignored_header(asked.ignored),
+            headers=p.ignored_header((*asked.ignored, *passed)),
         )
     finally:
         await thread.close()

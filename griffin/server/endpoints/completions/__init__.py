@@ -13,8 +13,7 @@ operations = (
         CompletionBody,
         cases=RUN,
         policy=POLICY,
-        bounds=SAMPLING_BOUNDS
-        | {"n": "max_choices", "max_tokens": "max_tokens", "logprobs": "max_logprobs"},
+        bounds=SAMPLING_BOUNDS | {"n": "max_choices", "logprobs": "max_logprobs"},
         streams=True,
         chunk=Completion,
     ),

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from griffin.server.endpoints.chat.body import StreamOptions
 from griffin.server.errors import INVALID, ApiError
 from griffin.server.limits import Limits
 from griffin.server.protocol.body import read_body, show
@@ -23,7 +22,13 @@ from griffin.server.protocol.bounds import (
 from griffin.server.protocol.formats import FormatBody, JsonFormat, read_format
 from griffin.server.protocol.identity import Identity, identify
 from griffin.server.protocol.policy import HARMLESS, STREAMING, VENDORS, Policy, Refusal
-from griffin.server.protocol.sampling import GeneratingBody, most_tokens, sampling_arguments
+from griffin.server.protocol.sampling import (
+    GeneratingBody,
+    MostOrZero,
+    StreamOptions,
+    most_tokens,
+    sampling_arguments,
+)
 
 DEFAULT_MAX_TOKENS = 16  # this endpoint's own, wherever it is spoken
 
@@ -44,7 +49,7 @@ class CompletionBody(GeneratingBody, kw_only=True):
 
     prompt: str | Annotated[list[str | TokenId | list[TokenId]], Meta(min_length=1)]
     model: ModelName | None = None
-    max_tokens: CountOrZero | None = None
+    max_tokens: MostOrZero | None = None
     n: Count | None = None
     echo: bool | None = None
     logprobs: CountOrZero | None = None
@@ -100,10 +105,9 @@ def parse_completion(body: bytes, limits: Limits) -> CompletionRequest:
         rows, f"{len(prompts)} prompts with n={n} are {rows} answers", limits, "max_rows", "n"
     )
     sampling = sampling_arguments(read, limits)
-    asked = (
-        min(DEFAULT_MAX_TOKENS, limits.max_tokens) if read.max_tokens is None else read.max_tokens
-    )
-    max_tokens = most_tokens(asked, limits, "max_tokens")
+    own = {"max_tokens": read.max_tokens}
+    max_tokens, clamped = most_tokens(read, own, limits, DEFAULT_MAX_TOKENS, least=0)
+    form, beside = read_format(read.response_format, limits, "response_format")
     if max_tokens:
         sampling["max_tokens"] = max_tokens
     if read.logprobs is not None:
@@ -121,10 +125,10 @@ def parse_completion(body: bytes, limits: Limits) -> CompletionRequest:
         echo=bool(read.echo),
         stream=bool(read.stream),
         include_usage=options is not None and bool(options.include_usage),
-        format=read_format(read.response_format, limits, "response_format"),
+        format=form,
         session_id=read.session_id,
         state=read.state,
-        ignored=ignored,
+        ignored=(*ignored, *clamped, *beside),
     )
 
 

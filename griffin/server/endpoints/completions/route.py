@@ -55,14 +55,14 @@ async def completions(service: Service, exchange: Exchange) -> Reply | None:
         )
     all_ids = await service.think(len(body), lambda: _ids(service, asked))
     head = p.Head.new("cmpl-", model, service.system_fingerprint)
-    ignored = p.ignored_header(asked.ignored)
     before = await _before(service, exchange, asked)
     contexts = [
         before.then(ids if before.state is None else without_bos(service, ids)) for ids in all_ids
     ]
     for context in contexts:  # before a prompt is measured
         job(service, context, asked.sampling)
-    grammar = await constrain(service, Form(answer=asked.format))
+    grammar, passed = await constrain(service, Form(answer=asked.format))
+    ignored = p.ignored_header((*asked.ignored, *passed))
     _check_scores(service, asked, all_ids)
     prompts = await _prompts(service, exchange, asked, head, all_ids)
     if asked.max_tokens == 0:

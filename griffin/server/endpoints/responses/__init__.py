@@ -17,7 +17,6 @@ operations = (
         bounds=SAMPLING_BOUNDS
         | {
             "input": "max_messages",
-            "max_output_tokens": "max_tokens",
             "top_logprobs": "max_logprobs",
             "tools": "max_tools",
         },

@@ -12,12 +12,12 @@ from msgspec import Meta
 from griffin.server.errors import INVALID, UNSUPPORTED, ApiError
 from griffin.server.limits import Limits
 from griffin.server.protocol.body import read_body, show
-from griffin.server.protocol.bounds import Count, CountOrZero, Id, ModelName, Name, check_most
+from griffin.server.protocol.bounds import CountOrZero, Id, ModelName, Name, check_most
 from griffin.server.protocol.formats import JsonFormat, TextBody, read_format
 from griffin.server.protocol.identity import Identity, identify
 from griffin.server.protocol.messages import Content, Message, ToolCall, read_content
 from griffin.server.protocol.policy import HARMLESS, TEXT_ONLY, VENDORS, Policy, Refusal
-from griffin.server.protocol.sampling import GeneratingBody, most_tokens, sampling_arguments
+from griffin.server.protocol.sampling import GeneratingBody, Most, most_tokens, sampling_arguments
 from griffin.server.protocol.tools import FlatToolBody, Tool, ToolChoice, ToolChoiceBody, read_tools
 
 _LOGPROBS = "message.output_text.logprobs"
@@ -81,7 +81,7 @@ class ResponseBody(GeneratingBody, kw_only=True):
     input: str | Annotated[list[ItemBody], Meta(min_length=1)]
     model: ModelName | None = None
     instructions: str | None = None
-    max_output_tokens: Count | None = None
+    max_output_tokens: Most | None = None
     previous_response_id: Id | None = None
     conversation: Name | ConversationBody | None = None
     store: bool | None = None
@@ -158,7 +158,11 @@ def parse_response(body: bytes, limits: Limits) -> ResponseRequest:
         )
     tools, choice = read_tools(read.tools, read.tool_choice, limits)
     sampling = sampling_arguments(read, limits)
-    sampling["max_tokens"] = most_tokens(read.max_output_tokens, limits, "max_output_tokens")
+    own = {"max_output_tokens": read.max_output_tokens}
+    most, clamped = most_tokens(read, own, limits, limits.default_max_tokens)
+    sampling["max_tokens"] = most
+    form, beside = read_format(read.text.format if read.text else None, limits, "text.format")
+    ignored = (*ignored, *clamped, *beside)
     include = read.include or []
     if read.top_logprobs is not None or _LOGPROBS in include:
         top = read.top_logprobs or 0
@@ -173,7 +177,7 @@ def parse_response(body: bytes, limits: Limits) -> ResponseRequest:
         sampling=sampling,
         stream=bool(read.stream),
         store=read.store is not False,
-        format=read_format(read.text.format if read.text else None, limits, "text.format"),
+        format=form,
         tools=tools,
         tool_choice=choice,
         parallel_tool_calls=read.parallel_tool_calls is not False,

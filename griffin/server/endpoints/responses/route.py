@@ -66,7 +66,7 @@ async def create(service: Service, exchange: Exchange) -> Reply | None:
             param="text.format",
             tool_param="tools[{}].parameters",
         )
-        grammar = await constrain(service, form)
+        grammar, passed = await constrain(service, form)
         work = job(service, thread.context, asked.sampling, chat=True, grammar=grammar)
         return await answer(
             service,
@@ -75,7 +75,7 @@ async def create(service: Service, exchange: Exchange) -> Reply | None:
             thread,
             _Response(head, asked, form),
             streamed=asked.stream,
-            headers=p.ignored_header(asked.ignored),
+            headers=p.ignored_header((*asked.ignored, *passed)),
         )
     finally:
         await thread.close()

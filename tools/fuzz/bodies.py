@@ -1,0 +1,162 @@
+"""Bodies of requests, of every endpoint and dialect, right and wrong: to a server in this process.
+
+A case is a path and what is sent there: a good body with fields of any dialect added, values of
+other types put in, or bytes changed. No answer is a 500, and none takes long.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+import griffin
+from tests.support.dialects import DIALECTS
+from tests.support.live_server import serving
+from tests.support.schema_cases import draw_schema
+from tests.support.toy_folder import write_toy
+
+ALLOWED = ()
+
+_TALK = [{"role": "user", "content": "hello"}]
+_PATHS: dict[str, dict[str, Any]] = {
+    "POST /v1/chat/completions": {"messages": _TALK, "max_tokens": 3},
+    "POST /v1/completions": {"prompt": "hello", "max_tokens": 3},
+    "POST /v1/responses": {"input": "hello", "max_output_tokens": 3},
+    "POST /v1/sessions": {"title": "owls"},
+    "PATCH /v1/sessions/s": {"title": "owls"},
+    "POST /v1/sessions/s/fork": {},
+    "POST /v1/sessions/s/rewind": {},
+    "POST /v1/sessions/s/append": {"text": "hello"},
+    "POST /v1/states": {"name": "t", "text": "hello"},
+    "POST /tokenize": {"prompt": "hello"},
+    "POST /detokenize": {"tokens": [1]},
+    "POST /apply-template": {"messages": _TALK},
+}
+_ODD: tuple[Any, ...] = (
+    *(
+        None,
+        True,
+        False,
+        0,
+        1,
+        -1,
+        3.0,
+        2.5,
+        1e300,
+        2**63,
+        2**64,
+        "",
+        "a",
+        "\ud7ff",
+        [],
+        {},
+        [None],
+    ),
+    *([[]], {"a": None}, "0", "\u0000", [1, "a"], -0.0, 10**30, "x" * 300),
+)
+_ROLES = ("system", "developer", "user", "assistant", "model", "tool", "owl")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is sent where."""
+
+    route: str
+    body: bytes
+
+    def __str__(self) -> str:
+        return f"{self.route} {self.body[:2000]!r}"
+
+
+def make(chance: random.Random) -> Case:
+    """Draw a case."""
+    route = chance.choice([*_PATHS, *list(_PATHS)[:3] * 4])
+    body = json.loads(json.dumps(_PATHS[route]))
+    for _ in range(chance.randint(0, 4)):
+        _add(chance, body)
+    if chance.random() < 0.4:
+        _spoil(chance, body)
+    sent = json.dumps(body).encode()
+    if chance.random() < 0.08:
+        at = chance.randrange(len(sent) + 1)
+        sent = sent[:at] + chance.choice([b"", b"\xff", b"{", b"]", b"1e999"]) + sent[at + 1 :]
+    return Case(route, sent)
+
+
+def attempt(case: Case) -> None:
+    """Send a body; whatever it is, the answer is one that the interface has."""
+    method, path = case.route.split()
+    headers = {"content-type": "application/json"}
+    answer = _client().request(method, path, content=case.body, headers=headers)
+    assert answer.status_code < 500 or answer.status_code == 507, answer.text
+    if answer.headers["content-type"].startswith("application/json"):
+        assert ("error" in answer.json()) is (answer.status_code >= 400) or "status" in (
+            answer.json()
+        )
+    else:
+        assert '"code":null,"type":"server_error"' not in answer.text
+
+
+def _add(chance: random.Random, body: dict[str, Any]) -> None:
+    schema = draw_schema(chance, 2)
+    function = {"name": "f", "parameters": schema, "strict": chance.random() < 0.3}
+    kind = chance.choice(["dialect", "dialect", "format", "tools", "messages", "flag", "flat"])
+    if kind == "dialect":
+        fields = DIALECTS[chance.choice(list(DIALECTS))]
+        name = chance.choice(list(fields))
+        body[name] = fields[name]
+    elif kind == "format":
+        described = {"name": "x", "schema": schema, "strict": chance.random() < 0.3}
+        body["response_format"] = {
+            "type": chance.choice(["json_object", "json_schema", "json", "text", "x"]),
+            chance.choice(["json_schema", "schema", "value"]): chance.choice([described, schema]),
+        }
+    elif kind == "tools":
+        body["tools"] = [{"type": "function", "function": function}]
+        body["tool_choice"] = chance.choice(["auto", "required", "none"])
+    elif kind == "flat":
+        body["tools"] = [{"type": "function", **function}]
+        body["text"] = {"format": {"type": "json_schema", "name": "x", "schema": schema}}
+    elif kind == "messages":
+        roles = [chance.choice(_ROLES) for _ in range(chance.randint(0, 3))]
+        talk = [{"role": role, "content": chance.choice(["", "a", *_ODD])} for role in roles]
+        body[chance.choice(["messages", "input"])] = talk
+    else:
+        name = chance.choice(["stream", "logprobs", "echo", "n", "top_logprobs", "session_id"])
+        body[name] = chance.choice([True, False, 1, 2.0, "s"])
+
+
+def _spoil(chance: random.Random, value: Any) -> None:
+    """Put a value of another type somewhere."""
+    if isinstance(value, dict) and value:
+        key = chance.choice(list(value))
+    elif isinstance(value, list) and value:
+        key = chance.randrange(len(value))
+    else:
+        return
+    if isinstance(value[key], (dict, list)) and value[key] and chance.random() < 0.6:
+        _spoil(chance, value[key])
+    else:
+        value[key] = chance.choice(_ODD)
+
+
+_KEPT = ExitStack()  # until the process ends
+
+
+@cache
+def _client() -> httpx2.Client:
+    folder = Path(_KEPT.enter_context(tempfile.TemporaryDirectory()))
+    llm = griffin.load(write_toy(folder / "toy"), device="cpu")
+    limits = {"max_tokens": 6, "default_max_tokens": 3, "max_rows": 8}
+    live = _KEPT.enter_context(serving(llm, folder / "store", limits=limits, store_bytes=4 << 20))
+    http = _KEPT.enter_context(live.http())
+    http.post("/v1/sessions", json={"name": "s"})
+    return http
