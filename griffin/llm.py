@@ -17,6 +17,7 @@ from griffin.document import Document
 from griffin.engine import CHUNK, Context, Request, Seen, check_ids, generate, read, score
 from griffin.grammar import CompiledGrammar, Grammar, Grammars
 from griffin.model import Griffin
+from griffin.model.packed import rounded_format
 from griffin.sampling import SamplingParams
 from griffin.text import Chat, Message, Tokenizer
 
@@ -85,6 +86,13 @@ class LLM:
         self._weights = weights
         own = {tokenizer.eos_id, tokenizer.end_of_turn_id} - {None}
         self.stop_ids = frozenset(stop_ids) | cast(set[int], own)
+
+    def __repr__(self) -> str:
+        """Show what it is: name, format of the weights, bytes in memory, device."""
+        tensors = (*self.model.parameters(), *self.model.buffers())
+        format = rounded_format(self.model) or str(self.model.dtype).removeprefix("torch.")
+        size = sum(tensor.nbytes for tensor in tensors)
+        return f"LLM({self.name!r}, {format}, {size / 1e9:,.3f} GB on {self.model.device})"
 
     @cached_property
     def chat_format(self) -> Chat:
@@ -189,18 +197,31 @@ class LLM:
             yield which, piece, writer.result(tokens, seed) if writer.ended else None
 
     def chat(
-        self, messages: Sequence[Message], *, grammar: Grammar | None = None, **sampling: Any
+        self,
+        messages: str | Sequence[Message],
+        *,
+        grammar: Grammar | None = None,
+        **sampling: Any,
     ) -> Result:
-        """Answer a conversation, messages such as {"role": "user", "content": "..."}."""
+        """Answer a conversation, messages such as {"role": "user", "content": "..."}.
+
+        A string is one message of the user's.
+        """
         stream = self.stream_chat(messages, grammar=grammar, **sampling)
         for _ in stream:
             pass
         return stream.result
 
     def stream_chat(
-        self, messages: Sequence[Message], *, grammar: Grammar | None = None, **sampling: Any
+        self,
+        messages: str | Sequence[Message],
+        *,
+        grammar: Grammar | None = None,
+        **sampling: Any,
     ) -> Stream:
         """Answer a conversation as `stream` does a prompt."""
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
         ids = self.chat_format.ids(messages)
         return self.stream(ids, chat=True, grammar=grammar, **sampling)
 

@@ -107,9 +107,18 @@ def _caution(name: str, text: Tokenizer) -> str:
 
 
 def _device(device: torch.device | str | None) -> torch.device | str:
-    if device is not None:
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"there is no device {device!r}; write cpu, cuda or cuda:1") from None
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device is {str(device)!r}, but torch {torch.__version__} finds no GPU here: install a"
+            " CUDA build of torch and its driver, or leave the device out"
+        )
+    return device
 
 
 def find_tokenizer(folder: Path) -> Path:
@@ -119,5 +128,5 @@ def find_tokenizer(folder: Path) -> Path:
             return place
     raise ValueError(
         f"{folder} has no tokenizer.json or tokenizer.model, nor has the folder above; name one"
-        " with tokenizer=..., or use griffin.load_model for the model alone"
+        " with tokenizer=... (--tokenizer), or use griffin.load_model for the model alone"
     )

@@ -284,3 +284,22 @@ def test_what_is_no_prompt_is_said_to_be_none(llm, prompt, message):
 def test_stop_may_be_none(llm):
     answer = llm.generate("x", seed=1, max_tokens=4, stop=None)
     assert answer.ids == llm.generate("x", seed=1, max_tokens=4).ids
+
+
+def test_what_one_expects_of_an_llm(llm):
+    said = llm.chat("say", temperature=0, max_tokens=6)
+    asked = [{"role": "user", "content": "say"}]
+    assert said.ids == llm.chat(asked, temperature=0, max_tokens=6).ids
+    pieces = "".join(piece.text for piece in llm.stream_chat("say", temperature=0, max_tokens=6))
+    assert pieces == said.text
+    shown = repr(llm)
+    assert llm.name in shown and "cpu" in shown and "GB" in shown and "\n" not in shown
+    with pytest.raises(ValueError, match=r"tokens are a list; give a tensor"):
+        llm.model([[1, 2]])
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda", "cuda:1"])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
+def test_a_device_that_is_not_there(device):
+    with pytest.raises(ValueError, match=r"there is no device 'gpu'|finds no GPU here"):
+        griffin.load_model("nano", device=device)

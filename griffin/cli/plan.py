@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -114,15 +115,22 @@ def command(
     spec = spec_of(ModelSource(model=model, revision=revision, dtype=dtype, quantize=quantize))
     if prefix_cache is None:
         prefix_cache = 0 if no_prefix_cache else min(_CACHE, ram // 8)
-    made = plan(
-        spec.config,
-        ram_bytes=ram,
-        dtype=spec.dtype,
-        format=spec.format,
-        slots=slots,
-        kept=kept,
-        prefix_cache_bytes=prefix_cache,
-    )
+
+    def planned(format: str | None) -> Capacity:
+        return plan(
+            spec.config,
+            ram_bytes=ram,
+            dtype=spec.dtype,
+            format=format,
+            slots=slots,
+            kept=kept,
+            prefix_cache_bytes=prefix_cache,
+        )
+
+    try:
+        made = planned(spec.format)
+    except ValueError as error:
+        raise ValueError(f"{error}{_smaller(planned, spec.format)}") from None
     rates: dict[str, float] = {}
     expected: dict[str, float] | None = None
     if read_rate is not None:
@@ -138,6 +146,17 @@ def command(
         click.echo(json.dumps(facts))
     else:
         _print(facts)
+
+
+def _smaller(planned: Callable[[str], Capacity], format: str | None) -> str:
+    """Return which formats would fit, for the end of an error."""
+    fits: list[str] = []
+    for smaller in ("int8", "int4"):
+        with suppress(ValueError):
+            planned(smaller)
+            fits.append(f"--quantize {smaller}")
+    fits = [] if format in ("int8", "int4") and f"--quantize {format}" in fits else fits
+    return f"; {' or '.join(fits)} would fit" if fits else ""
 
 
 def measured_rates(

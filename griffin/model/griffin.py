@@ -178,6 +178,11 @@ class Griffin(nn.Module):
 
     def _check(self, tokens: Tensor, state: State | None) -> Tensor:
         """Return tokens as int64; ValueError for what `trunk` cannot read."""
+        if not isinstance(tokens, Tensor):
+            raise ValueError(
+                f"tokens are a {type(tokens).__name__}; give a tensor (B, T), such as"
+                " torch.tensor([[2, 651]])"
+            )
         if tokens.dim() != 2 or tokens.shape[1] == 0 or tokens.dtype not in WHOLE:
             raise ValueError(
                 f"tokens must be (B, T) integers with T > 0, not {tuple(tokens.shape)}"

@@ -154,3 +154,18 @@ def test_generate_puts_the_prompt_into_a_turn_for_a_chat_model(run, folder, tmp_
     assert text["toy",] == text["toy", "--raw"] == text["toy-it", "--raw"]
     assert text["toy-it",] == text["toy-it", "--chat"] == text["toy", "--chat"]
     assert text["toy",] != text["toy-it",]
+
+
+@pytest.mark.parametrize(
+    ("ram", "options", "hint"),
+    [
+        ("4G", (), "--quantize int8 or --quantize int4 would fit"),
+        ("2.3G", (), "; --quantize int4 would fit"),
+        ("3G", ("--quantize", "int8"), "; --quantize int4 would fit"),
+        ("1G", (), "takes\n"),
+    ],
+)
+def test_a_plan_that_does_not_fit_names_the_format_that_would(run, ram, options, hint):
+    asked = ("plan", "--model", "recurrentgemma-2b", "--no-prefix-cache", "--slots", 1)
+    told = run(*asked, "--ram", ram, *options)
+    assert told.exit_code == 2 and hint in told.stderr, told.stderr
