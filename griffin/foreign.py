@@ -17,6 +17,8 @@ from typing import Any, BinaryIO
 MOST = 4 << 20
 # Of lists and objects in each other; what the formats we read need is 4.
 DEEPEST = 64
+# Lists and objects are what costs: so many, and one more for every so many bytes.
+_CONTAINERS, _EVERY = 100_000, 32
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a FIFO",
@@ -80,8 +82,11 @@ def parse_json(content: bytes, where: str, refuse: type[ValueError] = ValueError
     """Return what a JSON text says.
 
     Raises `refuse`, opened by `where`, for what is not UTF-8 or not JSON, for lists and objects
-    more than `DEEPEST` deep, and for an object that has a key twice.
+    more than `DEEPEST` deep or without number, and for an object that has a key twice.
     """
+    most = _CONTAINERS + len(content) // _EVERY
+    if content.count(b"[") + content.count(b"{") > most:
+        raise refuse(f"{where} holds more than {most:,} lists and objects")
     try:
         value: Any = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_object)
         if not _is_deep(value):

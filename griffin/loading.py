@@ -15,7 +15,7 @@ from griffin.defaults import read_defaults
 from griffin.llm import LLM
 from griffin.model import Griffin, GriffinConfig
 from griffin.quant import fastest_layout
-from griffin.text import Tokenizer
+from griffin.text import Tokenizer, two_answers
 
 __all__ = ["find_tokenizer", "load", "load_model"]
 
@@ -55,7 +55,7 @@ def load(
             f"{source.config.vocab_size} embeddings; they do not belong together"
         )
     defaults = read_defaults(folder, source.config.vocab_size)
-    for note in defaults.notes:
+    for note in (*two_answers(text), *defaults.notes):
         warnings.warn(note, checkpoints.CheckpointWarning, stacklevel=2)
     place = _device(device)
     if quantize is None and source.quantization is None:

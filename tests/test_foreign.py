@@ -34,9 +34,11 @@ def refusal(content: bytes) -> str:
         (b'{"a": 1, "b": {"c": 1, "d": 2, "c": 1}}', "x.json: 'c' stands there twice"),
         (b'{"a": 1, "\\u0061": 2}', "x.json: 'a' stands there twice"),
         (b"9" * 5000, "x.json is not JSON: "),
+        (b"[" * 200_000 + b"]" * 200_000, "x.json holds more than 112,500 lists and objects"),
+        (b"[" + b"{}," * 150_000 + b"{}]", "x.json holds more than 114,062 lists and objects"),
         *(
             (opening * deep + closing * deep, "x.json is more than 64 lists and objects deep")
-            for deep in (DEEPEST + 1, 500, 20_000, 200_000)
+            for deep in (DEEPEST + 1, 500, 20_000, 40_000)
             for opening, closing in ((b"[", b"]"), (b'{"a":[', b"]}"))
         ),
     ],

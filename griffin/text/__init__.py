@@ -9,5 +9,6 @@ from griffin.text.chat import Chat, Message
 from griffin.text.detokenizer import StreamDetokenizer
 from griffin.text.template import TemplateError
 from griffin.text.tokenizer import Tokenizer
+from griffin.text.two_answers import two_answers
 
-__all__ = ["Chat", "Message", "StreamDetokenizer", "TemplateError", "Tokenizer"]
+__all__ = ["Chat", "Message", "StreamDetokenizer", "TemplateError", "Tokenizer", "two_answers"]

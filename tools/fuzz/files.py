@@ -25,6 +25,7 @@ import torch
 
 from griffin import checkpoints
 from griffin.checkpoints import CheckpointError
+from griffin.defaults import read_defaults
 from griffin.model import GriffinConfig
 from tests.support.toy_models import make_model
 
@@ -152,6 +153,7 @@ def attempt(case: Case) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             checkpoint = checkpoints.open(folder)
+            read_defaults(folder, checkpoint.config.vocab_size)
             model = checkpoints.load_model(checkpoint)
             tokens = torch.arange(11)[None] % model.config.vocab_size
             _, state = model(tokens)
