@@ -49,6 +49,7 @@ ALLOWED: dict[str, set[str]] = {
         "sessions",
         "text",
     },
+    "batch": {"server"},
     "train": {"model", "checkpoints", "text", "ops"},
     "bench": {"loading", "model", "ops", "engine", "sampling", "sessions"},
     "cli": {
@@ -68,7 +69,7 @@ ALLOWED: dict[str, set[str]] = {
             "model",
         ),
         *("ops", "quant"),
-        *("conversation", "sessions", "server", "train", "bench"),
+        *("conversation", "sessions", "server", "batch", "train", "bench"),
     },
 }
 # What only tests and benchmarks/ use, and what is in no wheel itself.

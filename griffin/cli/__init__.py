@@ -27,6 +27,7 @@ VERBS = {
         "griffin.cli.serve:command",
         "Serve a model over HTTP: OpenAI's interface and a chat page.",
     ),
+    "batch": ("griffin.cli.batch:command", "Answer a file of requests at full load."),
     "state": ("griffin.cli.state:command", "Keep, show, copy and compare what a model has read."),
     "ask": ("griffin.cli.ask:command", "Read a text once, answer many questions about it."),
     "watch": (
