@@ -1,10 +1,13 @@
 """The small files beside a tokenizer: special tokens, and the checkpoint's chat template."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from griffin.foreign import is_there, read_bytes, read_object, shown
+
+# Bytes of one of these files: a vocabulary's added tokens are listed in them once more.
+_MOST = 16 << 20
 
 ROLES = ("bos", "eos", "pad", "unk")
 
@@ -35,11 +38,9 @@ def read_special_tokens(folder: Path) -> SpecialTokens:
     template: str | None = None
     for file in ("special_tokens_map.json", "tokenizer_config.json"):
         path = folder / file
-        if not path.is_file():
+        if not is_there(path):
             continue
-        content = read_json(path)
-        if not isinstance(content, dict):
-            raise ValueError(f"{path}: expected a JSON object, found {type(content).__name__}")
+        content = read_object(path, _MOST)
         for role in ROLES:
             piece = _piece(content.get(f"{role}_token"))
             if piece is not None:
@@ -60,32 +61,12 @@ def read_special_tokens(folder: Path) -> SpecialTokens:
             extra.update(_pieces(entries))
         template = _template(content.get("chat_template"), path) or template
     path = folder / "chat_template.jinja"
-    if path.is_file():
-        template = read_text(path)
+    if is_there(path):
+        try:
+            template = read_bytes(path).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not UTF-8 (byte {error.start})") from None
     return SpecialTokens(names=names, extra=frozenset(extra), chat_template=template)
-
-
-def read_text(path: Path) -> str:
-    """Read a UTF-8 file; ValueError naming it if that fails."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: not a UTF-8 file (byte {error.start}); fetch it again"
-        ) from error
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file; ValueError naming it, and the place, if it is torn or not JSON."""
-    text = read_text(path)
-    try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(
-            f"{path}: not valid JSON, perhaps cut off ({error}); fetch it again"
-        ) from error
 
 
 def _piece(value: object) -> str | None:
@@ -111,5 +92,5 @@ def _template(value: object, path: Path) -> str | None:
                 return _template(entry.get("template"), path)
         return None
     raise ValueError(
-        f"{path}: chat_template must be a string or a list, found {type(value).__name__}"
+        f"{path}: chat_template must be a string or a list of named ones, not {shown(value)}"
     )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 
+from griffin.foreign import is_there
 from griffin.text.sentencepiece_model import open_sentencepiece
 from griffin.text.special_tokens import ROLES, SpecialTokens, read_special_tokens
 from griffin.text.tokenizer_json import open_tokenizer_json
@@ -80,13 +81,13 @@ class Tokenizer:
         path = Path(path)
         if path.is_dir():
             files = [path / "tokenizer.json", path / "tokenizer.model"]
-            found = next((file for file in files if file.is_file()), None)
+            found = next(filter(is_there, files), None)
             if found is None:
                 raise ValueError(
                     f"{path}: holds neither tokenizer.json nor tokenizer.model; copy one there"
                 )
             path = found
-        elif not path.is_file():
+        elif not is_there(path):
             raise ValueError(f"{path}: no such file or folder")
         if path.suffix not in (".json", ".model"):
             raise ValueError(

@@ -3,18 +3,48 @@
 import json
 import re
 import secrets
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 
-from griffin.text.special_tokens import SpecialTokens, read_json
+from griffin.foreign import read_json, shown
+from griffin.text.special_tokens import SpecialTokens
+from griffin.text.text_steps import check_steps
 from griffin.text.vocabulary import CONTROL_NAMES, SPACE, Vocabulary, check_count
 
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-_MAX_VOCABULARY = 1 << 24
+_MOST_BYTES = 64 << 20  # of the file; Gemma's has 17 to 33 million
+_MOST_HOLES = 1 << 16  # ids without a piece
+_MOST_ADDED = (1 << 16, 1 << 20)  # added tokens, and characters of theirs together
 _LONG = 1 << 11  # characters; a shorter text takes less than handing it to another thread
+
+
+class TokenizerWarning(UserWarning):
+    """A `tokenizer.json` asks for something that is not done."""
+
+
+def read_spec(path: Path) -> dict[str, Any]:
+    """Read a BPE `tokenizer.json` that the library may be given.
+
+    Raises ValueError, naming the file and the entry, for another kind of file, and for steps that
+    would take more than their text is worth.
+    """
+    spec = read_json(path, _MOST_BYTES)
+    model = spec.get("model") if isinstance(spec, dict) else None
+    if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict):
+        raise ValueError(f"{path}: not a BPE tokenizer.json (no model with a vocabulary in it)")
+    if model.get("type", "BPE") != "BPE" or not isinstance(model.get("merges"), list):
+        raise ValueError(
+            f"{path}: holds a {shown(model.get('type'))} model; Griffin's tokenizers are BPE"
+        )
+    try:
+        check_steps(spec)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return spec
 
 
 def open_tokenizer_json(
@@ -30,12 +60,8 @@ def open_tokenizer_json(
     in the vocabulary and among the added tokens, to a random name of 128 bits that nobody can type,
     and every merge that would build or use one is left out. Ids and sizes stay as they are.
     """
-    spec = read_json(path)
-    model = spec.get("model") if isinstance(spec, dict) else None
-    if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict):
-        raise ValueError(f"{path}: not a BPE tokenizer.json (no model with a vocabulary in it)")
-    if model.get("type", "BPE") != "BPE" or not isinstance(model.get("merges"), list):
-        raise ValueError(f"{path}: holds a {model.get('type')} model; Griffin's tokenizers are BPE")
+    spec = read_spec(path)
+    model: dict[str, Any] = spec["model"]
     if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
         raise ValueError(
             f"{path}: its pieces carry word prefixes or suffixes; Griffin's tokenizers have none"
@@ -54,6 +80,8 @@ def open_tokenizer_json(
     known.update(entry["content"] for entry in added if entry.get("special"))
     unk = model.get("unk_token")
     if unk is not None:
+        if not isinstance(unk, str):
+            raise ValueError(f"{path}: unk_token must be a text, not {shown(unk)}")
         known.add(unk)
     control = {id for id, piece in enumerate(pieces) if piece in known}
     byte_values: dict[int, int] = {}
@@ -71,16 +99,19 @@ def open_tokenizer_json(
     model["merges"] = _safe_merges(model["merges"], aliases, byte_pieces, path)
     if unk is not None:
         model["unk_token"] = aliases.get(unk, unk)
+    for note in _passed_over(spec, special.names.get("bos", "<bos>")):
+        warnings.warn(f"{path}: {note}", TokenizerWarning, stacklevel=4)
     model["dropout"] = None
     spec["added_tokens"] = [
         {**entry, "content": aliases.get(entry["content"], entry["content"])} for entry in added
     ]
-    spec.update(post_processor=None, truncation=None, padding=None)  # BOS is our own business
+    # BOS is our own business, and so is the way back to text.
+    spec.update(post_processor=None, decoder=None, truncation=None, padding=None)
     renamed = spec["added_tokens"]
     content = json.dumps(spec)
     spec.clear()  # 200 MB of small objects for Gemma's vocabulary
     try:
-        library = tokenizers.Tokenizer.from_str(content)
+        library = _panics_named(tokenizers.Tokenizer.from_str, content)
     except Exception as error:  # the library raises bare Exception for every defect of the file
         raise ValueError(f"{path}: the tokenizers library refuses it ({error})") from error
     for entry in renamed:
@@ -91,15 +122,26 @@ def open_tokenizer_json(
 
     def encode(text: str, most: int | None = None) -> list[int]:
         if len(text) < _LONG:
-            found = library.encode(text, add_special_tokens=False)
+            found = _panics_named(library.encode, text, add_special_tokens=False)
             check_count(len(found), most)
             return found.ids
         # The same ids; but `encode` stops every other thread, for seconds where the text is long.
-        found = library.encode_batch_fast([text], add_special_tokens=False)[0]
+        (found,) = _panics_named(library.encode_batch_fast, [text], add_special_tokens=False)
         check_count(len(found), most)
         return found.ids
 
     return vocabulary, encode, {"unk": unk} if unk is not None else {}
+
+
+def _panics_named(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call the library. Where it gives up ("panics"), no `except Exception` would catch what comes:
+    ValueError instead."""
+    try:
+        return function(*args, **kwargs)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(f"the tokenizers library panics: {error}") from None
 
 
 def _unmarks_spaces(decoder: Any) -> bool:
@@ -107,22 +149,55 @@ def _unmarks_spaces(decoder: Any) -> bool:
     if not isinstance(decoder, dict):
         return False
     if decoder.get("type") == "Sequence":
-        return any(map(_unmarks_spaces, decoder.get("decoders") or []))
+        inner = decoder.get("decoders")
+        return isinstance(inner, list) and any(map(_unmarks_spaces, inner))
     return decoder.get("type") == "Replace" and decoder.get("pattern") == {"String": SPACE}
+
+
+def _passed_over(spec: Mapping[str, Any], bos: str) -> list[str]:
+    """Say what the file asks for and is not done."""
+    notes = [
+        f"its {name} is not done: a text becomes all of its ids, and no others"
+        for name in ("truncation", "padding")
+        if spec.get(name)
+    ]
+    if dropout := spec["model"].get("dropout"):
+        notes.append(f"its dropout of {shown(dropout)} is for training: ids are not drawn by lot")
+    if not _adds_no_more(spec.get("post_processor"), bos):
+        notes.append(f"its post_processor is not run: {bos} comes first, and nothing else is added")
+    return notes
+
+
+def _adds_no_more(step: Any, bos: str) -> bool:
+    """Tell whether a post-processor puts nothing but one `bos` before a text."""
+    kind = step.get("type") if isinstance(step, dict) else step
+    if kind == "Sequence" and isinstance(step.get("processors"), list):
+        return all(_adds_no_more(inner, bos) for inner in step["processors"])
+    if kind == "TemplateProcessing" and isinstance(step.get("single"), list):
+        ids = [part["SpecialToken"] for part in step["single"] if "SpecialToken" in part]
+        return [part.get("id") for part in ids if isinstance(part, dict)] in ([], [bos])
+    return kind in (None, "ByteLevel")
 
 
 def _added_tokens(entries: Any, path: Path) -> list[dict[str, Any]]:
     if not isinstance(entries, list):
-        raise ValueError(f"{path}: added_tokens must be a list, found {type(entries).__name__}")
+        raise ValueError(f"{path}: added_tokens must be a list, not {shown(entries)}")
     for entry in entries:
         if (
             not isinstance(entry, dict)
             or not isinstance(entry.get("content"), str)
+            or not entry["content"]
             or type(entry.get("id")) is not int
         ):
             raise ValueError(
-                f"{path}: an added token needs an integer id and a string content, found {entry}"
+                f"{path}: an added token needs an integer id and a content, found {shown(entry)}"
             )
+    characters = sum(len(entry["content"]) for entry in entries)
+    if len(entries) > _MOST_ADDED[0] or characters > _MOST_ADDED[1]:
+        raise ValueError(
+            f"{path}: has {len(entries):,} added tokens of {characters:,} characters; at most"
+            f" {_MOST_ADDED[0]:,} of {_MOST_ADDED[1]:,} are read"
+        )
     return entries
 
 
@@ -130,15 +205,18 @@ def _pieces_by_id(
     vocab: Mapping[str, Any], added: list[dict[str, Any]], path: Path
 ) -> list[str | None]:
     meanings = [*vocab.items(), *((entry["content"], entry["id"]) for entry in added)]
+    most = len(meanings) + _MOST_HOLES
     for piece, id in meanings:
-        if type(id) is not int or not 0 <= id < _MAX_VOCABULARY:
+        if type(id) is not int or not 0 <= id < most:
             raise ValueError(
-                f"{path}: id of {piece!r} is {id!r}; allowed are 0 to {_MAX_VOCABULARY - 1}"
+                f"{path}: id of {shown(piece)} is {shown(id)}; allowed are 0 to {most - 1}"
             )
     pieces: list[str | None] = [None] * (max((id for _, id in meanings), default=-1) + 1)
     for piece, id in meanings:
         if pieces[id] not in (None, piece):
-            raise ValueError(f"{path}: id {id} belongs to both {pieces[id]!r} and {piece!r}")
+            raise ValueError(
+                f"{path}: id {id} belongs to both {shown(pieces[id])} and {shown(piece)}"
+            )
         pieces[id] = piece
     return pieces
 
@@ -155,7 +233,7 @@ def _safe_merges(
             or len(pair) != 2
             or not all(isinstance(half, str) for half in pair)
         ):
-            raise ValueError(f"{path}: a merge must join two pieces, found {merge!r}")
+            raise ValueError(f"{path}: a merge must join two pieces, found {shown(merge)}")
         whole = pair[0] + pair[1]
         if whole in control or whole in byte_pieces or pair[0] in control or pair[1] in control:
             continue

@@ -21,17 +21,15 @@ from tokenizers import (
     trainers,
 )
 
+from griffin.text.text_steps import PIECES
+from griffin.text.tokenizer_json import read_spec
+
 CONTROL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<start_of_turn>", "<end_of_turn>")
 PAD, EOS, BOS, UNK = range(4)
 _BYTES = tuple(f"<0x{value:02X}>" for value in range(256))
 FIRST_PIECE = len(CONTROL_TOKENS) + len(_BYTES)
 
-# What a piece may consist of, in this order: a line break with the indentation after it; one digit;
-# a word, with the space or the dot before it; a run of signs, with the space before it; other white
-# space. Indentation is a piece of its own, because that is what Python code repeats most.
-_PIECES = Regex(
-    r"\r?\n(?:\r?\n)*[ \t]*|[ .]?[\p{L}\p{M}_]+|\p{N}|[ ]?[^\s\p{L}\p{M}\p{N}_]+|[ \t]+|\s"
-)
+_PIECES = Regex(PIECES)
 _ALPHABET = [chr(code) for code in range(32, 127)] + ["\n", "\t"]
 # Characters beyond the most frequent ones are spelt in bytes instead of taking a place in a small
 # vocabulary.
@@ -88,10 +86,10 @@ def train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int = 2) -> 
 
 def open_bpe(path: Path) -> Tokenizer:
     """Read a `tokenizer.json` for training; ValueError if unreadable or without <bos>, <eos>."""
+    if not path.exists():
+        raise ValueError(f"no tokenizer at {path}")
     try:
-        tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"no tokenizer at {path}") from None
+        tokenizer = Tokenizer.from_str(json.dumps(read_spec(path)))
     except Exception as error:  # the library raises plain Exception for everything it cannot parse
         raise ValueError(f"{path} is not a readable tokenizer.json: {error}") from error
     for token in ("<bos>", "<eos>"):

@@ -209,7 +209,7 @@ def test_what_is_missing_or_of_another_kind_is_named(files: Any, tmp_path: Path)
     with pytest.raises(ValueError, match="'<start>' for bos_token"):
         Tokenizer.open(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text('{"bos_token": ')
-    with pytest.raises(ValueError, match=r"tokenizer_config\.json: not valid JSON"):
+    with pytest.raises(ValueError, match=r"tokenizer_config\.json is not JSON"):
         Tokenizer.open(tmp_path)
 
 
