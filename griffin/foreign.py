@@ -18,7 +18,7 @@ MOST = 4 << 20
 # Of lists and objects in each other; what the formats we read need is 4.
 DEEPEST = 64
 # Lists and objects are what costs: so many, and one more for every so many bytes.
-_CONTAINERS, _EVERY = 100_000, 32
+CONTAINERS, _EVERY = 100_000, 32
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a FIFO",
@@ -63,9 +63,14 @@ def read_bytes(path: Path, most: int = MOST, refuse: type[ValueError] = ValueErr
     return content
 
 
-def read_json(path: Path, most: int = MOST, refuse: type[ValueError] = ValueError) -> Any:
+def read_json(
+    path: Path,
+    most: int = MOST,
+    refuse: type[ValueError] = ValueError,
+    containers: int = CONTAINERS,
+) -> Any:
     """Return what a JSON file holds; errors as for `read_bytes` and `parse_json`."""
-    return parse_json(read_bytes(path, most, refuse), str(path), refuse)
+    return parse_json(read_bytes(path, most, refuse), str(path), refuse, containers)
 
 
 def read_object(
@@ -78,13 +83,18 @@ def read_object(
     return fields
 
 
-def parse_json(content: bytes, where: str, refuse: type[ValueError] = ValueError) -> Any:
+def parse_json(
+    content: bytes,
+    where: str,
+    refuse: type[ValueError] = ValueError,
+    containers: int = CONTAINERS,
+) -> Any:
     """Return what a JSON text says.
 
     Raises `refuse`, opened by `where`, for what is not UTF-8 or not JSON, for lists and objects
     more than `DEEPEST` deep or without number, and for an object that has a key twice.
     """
-    most = _CONTAINERS + len(content) // _EVERY
+    most = containers + len(content) // _EVERY
     if content.count(b"[") + content.count(b"{") > most:
         raise refuse(f"{where} holds more than {most:,} lists and objects")
     try:

@@ -17,6 +17,7 @@ from griffin.text.vocabulary import CONTROL_NAMES, SPACE, Vocabulary, check_coun
 
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _MOST_BYTES = 64 << 20  # of the file; Gemma's has 17 to 33 million
+_MOST_LISTS = 1_000_000  # merges are written as lists of two; Gemma's are 580,604
 _MOST_HOLES = 1 << 16  # ids without a piece
 _MOST_ADDED = (1 << 16, 1 << 20)  # added tokens, and characters of theirs together
 _LONG = 1 << 11  # characters; a shorter text takes less than handing it to another thread
@@ -32,7 +33,7 @@ def read_spec(path: Path) -> dict[str, Any]:
     Raises ValueError, naming the file and the entry, for another kind of file, and for steps that
     would take more than their text is worth.
     """
-    spec = read_json(path, _MOST_BYTES)
+    spec = read_json(path, _MOST_BYTES, containers=_MOST_LISTS)
     model = spec.get("model") if isinstance(spec, dict) else None
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict):
         raise ValueError(f"{path}: not a BPE tokenizer.json (no model with a vocabulary in it)")
