@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 import griffin
+import griffin.checkpoints as checkpoints
 from griffin.checkpoints import CheckpointError, CheckpointWarning
 from griffin.checkpoints.config_fields import GENERATION
 from griffin.defaults import _BOOKKEEPING, _DONE, Defaults, read_defaults
+from tests.support.toy_checkpoints import edit_config
 from tests.support.toy_folder import write_toy
 
 V = 100
@@ -121,6 +123,8 @@ def test_every_field_of_transformers_is_known() -> None:
         ('{"top_p": 3}', "top_p must be"),
         ('{"temperature": "hot"}', "temperature must be"),
         ('{"temperature": {}}', "temperature must be"),
+        ('{"temperature": 1' + "0" * 400 + "}", "temperature must be"),
+        ('{"top_p": NaN}', "top_p must be"),
         ('{"stop_strings": 5}', "stop"),
         ('{"stop_strings": [5]}', "stop must hold strings"),
         ('{"eos_token_id": "x"}', "eos_token_id must be token ids"),
@@ -157,6 +161,23 @@ def test_config_json_counts_where_there_is_no_other_file(tmp_path: Path) -> None
     assert found.stop_ids == {1} and found.params.suppress_ids == ()
     (note,) = found.notes
     assert "suppress_tokens=[5]" in note and "num_beams=4" in note and "repetition" not in note
+
+
+@pytest.mark.parametrize("how", ["convert", "quantize"])
+def test_what_config_json_asked_for_outlives_a_conversion(tmp_path: Path, how: str) -> None:
+    folder = write_toy(tmp_path / "m")
+    edit_config(folder, eos_token_id=[1, 7], repetition_penalty=1.2, suppress_tokens=[5])
+    expected = read_defaults(folder, 512)
+    if how == "convert":
+        checkpoints.convert(folder, tmp_path / "out", "deepmind-torch")
+    else:
+        checkpoints.quantize(folder, tmp_path / "out", "int8")
+    assert read_defaults(tmp_path / "out", 512) == expected
+    assert expected.stop_ids == {1, 7} and expected.params.suppress_ids == (5,)
+    # Where nothing is asked for there is no such file.
+    plain = write_toy(tmp_path / "plain")
+    checkpoints.convert(plain, tmp_path / "without")
+    assert not (tmp_path / "without" / "generation_config.json").exists()
 
 
 def test_a_model_is_loaded_with_it(tmp_path: Path) -> None:

@@ -206,7 +206,8 @@ class Checkpoint:
         stored = self._source.names()
         where = self.folder if len(self.files) != 1 else self.files[0]
         tied_head = self.config.tie_embeddings and self.layout == "huggingface"
-        missing = [name for name in rules if name not in set(stored)]
+        there = set(stored)
+        missing = [name for name in rules if name not in there]
         surplus = [
             name for name in stored if name not in rules and not (tied_head and name == HEAD)
         ]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from griffin.checkpoints.checkpoint import Checkpoint
+from griffin.checkpoints.config_fields import generation_fields
 from griffin.checkpoints.config_json import fits_huggingface, to_config_json
 from griffin.checkpoints.deepmind_flax import write_deepmind_flax
 from griffin.checkpoints.deepmind_torch import write_deepmind_torch
@@ -24,6 +25,7 @@ from griffin.checkpoints.opening import open_checkpoint
 from griffin.checkpoints.rename import Flavour, fits_deepmind, rules
 from griffin.checkpoints.safetensors_files import Planned, write_safetensors
 from griffin.checkpoints.staging import staged_file, staged_folder
+from griffin.foreign import is_there, read_object
 from griffin.model import GriffinConfig
 
 Target = Literal["huggingface", "deepmind-torch", "deepmind-flax"]
@@ -193,4 +195,13 @@ def copy_companions(folder: Path, staged: Path) -> tuple[str, ...]:
     copied = tuple(name for name in COMPANIONS if (folder / name).is_file())
     for name in copied:
         shutil.copyfile(folder / name, staged / name)
+    # What a config.json asks for when text is generated has no place in the one that is written.
+    config, apart = folder / "config.json", staged / "generation_config.json"
+    if is_there(config) and not apart.exists():
+        fields = read_object(config, refuse=CheckpointError)
+        asked = generation_fields(fields)
+        if (eos := fields.get("eos_token_id")) not in (None, 1, [1]):
+            asked["eos_token_id"] = eos
+        if asked:
+            apart.write_text(json.dumps(asked, indent=2) + "\n")
     return copied

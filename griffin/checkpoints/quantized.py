@@ -39,7 +39,8 @@ class QuantizedSource:
         self.files = source.files
         self.quantization = quantization
         self._source = source
-        self._shapes = {name: tensor_shapes(config)[name] for name in matrix_names(config)}
+        shapes = tensor_shapes(config)
+        self._shapes = {name: shapes[name] for name in matrix_names(config)}
         self._parts = {
             name: packed_plan(shape, quantization.format) for name, shape in self._shapes.items()
         }

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 MAX_ALTERNATIVES = 100
 # Of `griffin chat` and the chat page, where neither the model's files nor the user say otherwise:
@@ -134,12 +134,12 @@ def _number(name: str, value: Any, low: float, high: float, open_low: bool = Fal
         f"a number {'above' if open_low else 'from'} {low} {'and at most' if open_low else 'to'}"
         f" {high}"
     )
-    if not isinstance(value, Real) or isinstance(value, bool):
-        raise ValueError(f"{name} must be {allowed}, not {value!r}")
-    number = float(value)
-    if not low <= number <= high or (open_low and number == low):
-        raise ValueError(f"{name} must be {allowed}, not {value!r}")
-    return number
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    if real and low <= cast(float, value) <= high:
+        number = float(value)  # within the bounds: no whole number is too large for it
+        if not open_low or number > low:
+            return number
+    raise ValueError(f"{name} must be {allowed}, not {value!r}")
 
 
 def _whole(name: str, value: Any, low: int, high: int | None = None, hint: str = "") -> int:

@@ -163,6 +163,17 @@ def test_a_header_of_any_size(folder: Path) -> None:
         refusal(lambda: checkpoints.open(folder))
 
 
+def test_a_header_of_many_names_against_a_config_of_many_layers(folder: Path) -> None:
+    header = {
+        f"t{number}": {"dtype": "BF16", "shape": [1], "data_offsets": [2 * number, 2 * number + 2]}
+        for number in range(30_000)
+    }
+    put_header(folder / "model.safetensors", json.dumps(header).encode(), bytes(60_000))
+    fields = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(fields | {"num_hidden_layers": 512}))
+    assert "does not fit its config" in refusal(lambda: checkpoints.open(folder))
+
+
 @pytest.mark.parametrize("size", [1 << 33, 1 << 45])
 def test_a_sparse_file_of_any_size(folder: Path, good: dict[str, bytes], size: int) -> None:
     """Its header is compared with its length before anything is mapped."""
