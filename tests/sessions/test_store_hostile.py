@@ -289,6 +289,7 @@ def test_a_folder_in_memory_has_nothing_strange():
         assert not isinstance(store.folder, DiskFolder) and list(store.folder.strange()) == []
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("number", range(48))
 def test_random_damage(number):
     """A few of what `python -m tools.fuzz stores` tries."""
