@@ -9,6 +9,7 @@ from typing import Any
 _EXACT = 1 << 53
 # The largest float of 18 digits; bounds of more are not computed with.
 _EDGE = 10**18 - 128
+_BESIDE = 1e-15
 
 
 def whole(value: Any) -> int | None:
@@ -29,6 +30,9 @@ def lowest(value: float, *, exclusive: bool, integer: bool) -> tuple[float, bool
     Returns it with whether it is exclusive still; None if all above it is beyond what can be held.
     """
     number = whole(value)
+    if number is not None and exclusive and not integer and abs(number) < _EXACT:
+        # llguidance lets a whole bound that is excluded through where the other one is near.
+        return number + max(_BESIDE, 2 * math.ulp(number)), False
     if number is None or abs(number) < _EXACT:
         return value, exclusive
     if exclusive and integer:

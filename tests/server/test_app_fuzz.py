@@ -15,6 +15,8 @@ from tests.cli.test_serve import start
 from tests.server.test_protocol_fuzz import bodies
 from tests.support.live_server import serving
 from tests.support.toy_folder import write_toy
+from tools.fuzz.bodies import make
+from tools.fuzz.harness import chance
 
 PATHS = {
     "chat": "POST /v1/chat/completions",
@@ -47,7 +49,11 @@ def live(tmp_path_factory):
 
 
 def check(live, http, kind, body):
-    method, path = PATHS[kind].split()
+    send(http, PATHS[kind], body)
+
+
+def send(http, kind, body):
+    method, path = kind.split()
     answer = http.request(method, path, content=body, headers={"content-type": "application/json"})
     assert answer.status_code < 500 or answer.status_code == 507, (kind, body, answer.text)
     if answer.headers["content-type"].startswith("application/json"):
@@ -65,6 +71,13 @@ def check(live, http, kind, body):
 @given(drawn=bodies())
 def test_a_thousand_bodies(live, drawn):
     check(*live, *drawn)
+
+
+def test_bodies_in_every_dialect(live):
+    """A few of what `python -m tools.fuzz bodies` tries."""
+    for number in range(60):
+        case = make(chance("bodies", 0, number))
+        send(live[1], case.route, case.body)
 
 
 @pytest.mark.slow

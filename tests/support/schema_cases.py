@@ -167,7 +167,7 @@ def answer_under(
 def without(schema: Any, places: tuple[str, ...]) -> Any:
     """Return a copy of a schema without what is at some places: what is passed over."""
     made = json.loads(json.dumps(schema))
-    for place in places:
+    for place in sorted(places, key=len, reverse=True):  # what is within another place first
         _remove(made, place)
     return made
 
@@ -177,7 +177,9 @@ def _remove(schema: Any, place: str) -> None:
     if isinstance(schema, dict):
         for key in list(schema):
             if key == place:
-                del schema[key]
+                taken = schema.pop(key)
+                if key == "oneOf":  # one of them still, and maybe more
+                    schema.setdefault("allOf", []).append({"anyOf": taken})
             elif place.startswith(f"{key}."):
                 _remove(schema[key], place[len(key) + 1 :])
             elif place.startswith(f"{key}[") and isinstance(schema[key], list):
