@@ -58,7 +58,7 @@ def command(
     if len(paths) != expected:
         wants = "DST alone (--random takes no SRC)" if preset else "SRC and DST"
         usage = "--random PRESET DST" if preset else "SRC DST"
-        raise click.UsageError(f"give {wants}, not {' '.join(paths)}: griffin convert {usage}")
+        raise click.UsageError(f"expected {wants}, not {' '.join(paths)}: griffin convert {usage}")
     from griffin.checkpoints import convert, random_checkpoint
     from griffin.checkpoints.models import parse_dtype
     from griffin.cli.shared.progress import WorkBar

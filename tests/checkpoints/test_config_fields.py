@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ import griffin.checkpoints as checkpoints
 from griffin.checkpoints import CheckpointError, CheckpointWarning
 from griffin.checkpoints.config_fields import BOOKKEEPING, computes
 from griffin.checkpoints.config_json import config_notes, parse_config
+from griffin.cli import main
 from griffin.foreign import shown
 from tests.checkpoints.test_config_json import RELEASED_2B
 from tests.support.toy_checkpoints import HUGGINGFACE, edit_config
@@ -307,3 +309,14 @@ def test_an_archive_beside_a_config_says_it_too(tmp_path: Path) -> None:
     edit_config(tmp_path / "pt", unsloth_version="1")
     assert "unsloth_version" in checkpoints.open(tmp_path / "pt").notes[0]
     assert json.loads((tmp_path / "pt" / "config.json").read_text())
+
+
+def test_the_terminal_says_it_as_a_note(tmp_path: Path) -> None:
+    folder = write_toy(tmp_path, num_beams=4)
+    edit_config(folder, unsloth_version="1")
+    asked = ["generate", "--model", str(folder), "--max-tokens", "1", "x"]
+    done = CliRunner().invoke(main, asked)
+    assert done.exit_code == 0 and "Warning" not in done.stderr
+    notes = [line for line in done.stderr.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 2 and "'unsloth_version'" in notes[0] + notes[1]
+    assert "num_beams=4" in notes[0] + notes[1]
