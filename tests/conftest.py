@@ -57,6 +57,14 @@ def _instruction_set(request: pytest.FixtureRequest) -> Iterator[None]:
             yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test sees the defaults of whoever runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        yield
+
+
 @pytest.fixture(params=TOYS)
 def toy(request: pytest.FixtureRequest) -> Griffin:
     return make_model(TOYS[request.param])

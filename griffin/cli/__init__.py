@@ -14,6 +14,8 @@ from typing import Any
 import click
 
 from griffin import __version__
+from griffin.cli.shared.config import VERBS as OWN
+from griffin.cli.shared.config import own_defaults, show_config
 
 # verb -> where its command is, and the line `griffin --help` shows (known without importing the
 # verb)
@@ -45,6 +47,7 @@ VERBS = {
     ),
     "quantize": ("griffin.cli.quantize:command", "Write a checkpoint in int8 or int4."),
     "train": ("griffin.cli.train:command", "Train a model as a recipe says."),
+    "config": ("griffin.cli.config:command", "Show or change the options' defaults."),
     "bench": ("griffin.cli.bench:command", "Measure speed and memory, each beside its limit."),
 }
 
@@ -64,6 +67,8 @@ class Verbs(click.Group):
             return None
         module, _, attribute = VERBS[cmd_name][0].partition(":")
         command: click.Command = getattr(import_module(module), attribute)
+        if cmd_name in OWN:
+            ctx.default_map = {cmd_name: own_defaults(command)}
         if all(parameter.name != "debug" for parameter in command.params):
             command.params.append(_debug_option())
         return command
@@ -145,6 +150,12 @@ def _debug_option() -> click.Option:
     )
 
 
+def _show_config(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value:
+        show_config(as_json=False)
+        ctx.exit()
+
+
 def _no_color() -> bool | None:
     """Return False where colours are unwanted (no-color.org), None to let click decide."""
     return False if os.environ.get("NO_COLOR") else None
@@ -159,6 +170,14 @@ def _no_color() -> bool | None:
     },
 )
 @click.version_option(__version__, prog_name="griffin")
+@click.option(
+    "--show-config",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_config,
+    help="Show the options' own defaults (griffin config) and exit.",
+)
 @click.option("--debug", is_flag=True, help="Show the whole traceback of an error.")
 @click.pass_context
 def main(ctx: click.Context, debug: bool) -> None:

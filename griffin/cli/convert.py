@@ -64,6 +64,7 @@ def command(
     from griffin.cli.shared.progress import WorkBar
     from griffin.foreign import read_object
     from griffin.model import GriffinConfig
+    from griffin.train.bpe import SMALLEST, save_bpe, train_bpe
 
     if preset:
         if config_file or revision:
@@ -86,6 +87,9 @@ def command(
             revision=revision,
             max_shard_size=max_shard_size,
         )
+    spoken = preset and made.path.is_dir() and made.config.vocab_size >= SMALLEST
+    if spoken:  # random weights say bytes at random, but they say them
+        save_bpe(train_bpe((), SMALLEST), made.path)
     for note in made.notes:
         click.echo(f"note: {note}", err=True)
     if as_json:
@@ -101,6 +105,7 @@ def command(
         click.echo(json.dumps(fields))
         return
     also = f", with {', '.join(made.copied)}" if made.copied else ""
+    also += ", with a tokenizer of bytes" if spoken else ""
     click.echo(
         f"{made.path}: {made.layout}, {made.tensors} tensors, {made.nbytes / 1e9:.3f} GB{also}"
     )

@@ -34,6 +34,7 @@ _ALPHABET = [chr(code) for code in range(32, 127)] + ["\n", "\t"]
 # Characters beyond the most frequent ones are spelt in bytes instead of taking a place in a small
 # vocabulary.
 _ALPHABET_LIMIT = 128
+SMALLEST = FIRST_PIECE + _ALPHABET_LIMIT  # entries of a vocabulary
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int = 2) -> Tokenizer:
@@ -43,11 +44,10 @@ def train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int = 2) -> 
     pieces. The result adds no token by itself except <bos> through its post-processor
     (`add_special_tokens=True`). Raises ValueError if vocab_size leaves no room for pieces.
     """
-    if vocab_size < FIRST_PIECE + _ALPHABET_LIMIT:
+    if vocab_size < SMALLEST:
         raise ValueError(
             f"vocab_size={vocab_size} leaves no room for pieces beside {FIRST_PIECE} control and"
-            f" byte tokens and {_ALPHABET_LIMIT} characters; use at least"
-            f" {FIRST_PIECE + _ALPHABET_LIMIT}"
+            f" byte tokens and {_ALPHABET_LIMIT} characters; use at least {SMALLEST}"
         )
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.Split(_PIECES, "isolated")

@@ -7,7 +7,9 @@ import socket
 
 import pytest
 
+from griffin.model import PRESETS
 from tests.support.terminal import Terminal
+from tests.support.toy_folder import CONFIG
 
 SLIPS = {
     "a verb with a letter too many": (("chatt",), "did you mean chat?"),
@@ -169,3 +171,15 @@ def test_a_plan_that_does_not_fit_names_the_format_that_would(run, ram, options,
     asked = ("plan", "--model", "recurrentgemma-2b", "--no-prefix-cache", "--slots", 1)
     told = run(*asked, "--ram", ram, *options)
     assert told.exit_code == 2 and hint in told.stderr, told.stderr
+
+
+def test_random_weights_speak(run, tmp_path, monkeypatch):
+    small = CONFIG.replace(vocab_size=512)
+    monkeypatch.setitem(PRESETS, "small", small)
+    made = run("convert", "--random", "small", tmp_path / "random")
+    assert made.exit_code == 0 and "tokenizer of bytes" in made.stdout
+    asked = ("generate", "x", "--model", tmp_path / "random", "-n", 4)
+    assert run(*asked).exit_code == 0
+    monkeypatch.setitem(PRESETS, "small", small.replace(vocab_size=64))
+    silent = run("convert", "--random", "small", tmp_path / "silent")
+    assert silent.exit_code == 0 and "tokenizer" not in silent.stdout

@@ -50,6 +50,7 @@ class ModelSource:
 _OPTIONS = (
     click.option(
         "--model",
+        "-m",
         default="nano",
         show_default=True,
         help="Folder, archive, Hub repository or bundled name.",

@@ -10,7 +10,7 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 _OPTIONS = (
-    click.option("--max-tokens", type=int, help="The most tokens to generate."),
+    click.option("--max-tokens", "-n", type=int, help="The most tokens to generate."),
     click.option("--temperature", type=float, help="0 takes the most probable token."),
     click.option("--top-k", type=int, help="Keep the k most probable tokens; 0 keeps all."),
     click.option(
