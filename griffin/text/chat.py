@@ -253,7 +253,8 @@ def _variables(tokenizer: Tokenizer) -> dict[str, str]:
         "pad": tokenizer.pad_id,
         "unk": tokenizer.unk_id,
     }
-    return {f"{role}_token": _name(tokenizer, id) for role, id in ids.items() if id is not None}
+    names = {role: _name(tokenizer, id) for role, id in ids.items() if id is not None}
+    return {f"{role}_token": name for role, name in (tokenizer.names | names).items()}
 
 
 def _name(tokenizer: Tokenizer, id: int) -> str:

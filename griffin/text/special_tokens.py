@@ -10,13 +10,15 @@ from griffin.foreign import is_there, read_bytes, read_object, shown
 _MOST = 16 << 20
 
 ROLES = ("bos", "eos", "pad", "unk")
+FURTHER_ROLES = ("sep", "cls", "mask")  # which only templates use
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpecialTokens:
     """What the files beside a tokenizer say.
 
-    names: role ("bos", "eos", "pad", "unk") -> the piece; only the roles a file names.
+    names: role ("bos", "eos", "pad", "unk", "sep", "cls", "mask") -> the piece; only the roles a
+           file names.
     extra: further pieces that are control tokens. chat_template: Jinja source, if the checkpoint
            has one.
     """
@@ -41,7 +43,7 @@ def read_special_tokens(folder: Path) -> SpecialTokens:
         if not is_there(path):
             continue
         content = read_object(path, _MOST)
-        for role in ROLES:
+        for role in (*ROLES, *FURTHER_ROLES):
             piece = _piece(content.get(f"{role}_token"))
             if piece is not None:
                 names[role] = piece

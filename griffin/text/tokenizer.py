@@ -7,7 +7,7 @@ from pathlib import Path
 
 from griffin.foreign import is_there
 from griffin.text.sentencepiece_model import open_sentencepiece
-from griffin.text.special_tokens import ROLES, SpecialTokens, read_special_tokens
+from griffin.text.special_tokens import FURTHER_ROLES, ROLES, SpecialTokens, read_special_tokens
 from griffin.text.tokenizer_json import open_tokenizer_json
 from griffin.text.utf8 import REPLACEMENT, decode_all, decode_prefix
 from griffin.text.vocabulary import Vocabulary
@@ -22,6 +22,7 @@ class Tokenizer:
 
     bos_id, eos_id: always there. pad_id, unk_id, start_of_turn_id, end_of_turn_id: None where
                     absent.
+    names: what the files name besides: "sep", "cls", "mask".
     control_ids: the ids that text from a user can never become. chat_template: the checkpoint's
                  Jinja source.
     most_ids: a text that becomes more ids is refused before these are made; None refuses none.
@@ -39,6 +40,7 @@ class Tokenizer:
         self.path = path
         self.vocabulary = vocabulary
         self.chat_template = special.chat_template
+        self.names = {role: special.names[role] for role in FURTHER_ROLES if role in special.names}
         self.most_ids: int | None = None
         self._encode_text = encode_text
         ids: dict[str, int | None] = {}

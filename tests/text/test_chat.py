@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +171,15 @@ def test_a_tokenizer_without_turns_is_no_chat_model(
         Chat(bare)
     with pytest.raises(TemplateError, match="does not compile"):
         Chat(with_template(chatml, "{% if %}"))
+
+
+def test_templates_know_the_special_tokens_that_the_files_name(files: Any, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_bytes((files.chatml / "tokenizer.json").read_bytes())
+    config = {"mask_token": {"content": "<mask>"}, "sep_token": "<|im_end|>", "cls_token": None}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    source = "{{ mask_token ~ sep_token ~ unk_token ~ eos_token }}{{ cls_token is defined }}"
+    (tmp_path / "chat_template.jinja").write_text(source)
+    chat = Chat(Tokenizer.open(tmp_path))
+    assert chat.tokenizer.decode(chat.ids([user("a")]), skip_control=False) == (
+        "<bos><mask><|im_end|><unk><eos>False"
+    )
