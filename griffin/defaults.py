@@ -125,7 +125,7 @@ def _ids(fields: dict[str, Any], name: str) -> list[int]:
     found = [] if found is None else found if isinstance(found, list) else [found]
     if wrong := [i for i in found if type(i) is not int or i < 0]:
         raise ValueError(f"{name} must be token ids, not {shown(wrong[0])}")
-    return list(found)
+    return list(dict.fromkeys(found))
 
 
 def _words(fields: dict[str, Any], name: str) -> list[list[Any]]:

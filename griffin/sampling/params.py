@@ -143,18 +143,17 @@ def _number(name: str, value: Any, low: float, high: float, open_low: bool = Fal
 
 
 def _whole(name: str, value: Any, low: int, high: int | None = None, hint: str = "") -> int:
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        number = int(value)
+        if low <= number and (high is None or number <= high):
+            return number
     allowed = (
         f"a whole number of at least {low}"
         if high is None
         else f"a whole number from {low} to {high}"
     )
     allowed += f" ({hint})" if hint else ""
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        raise ValueError(f"{name} must be {allowed}, not {value!r}")
-    number = int(value)
-    if number < low or (high is not None and number > high):
-        raise ValueError(f"{name} must be {allowed}, not {value!r}")
-    return number
+    raise ValueError(f"{name} must be {allowed}, not {value!r}")
 
 
 def _many(name: str, values: Any) -> tuple[Any, ...]:
