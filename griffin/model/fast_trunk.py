@@ -68,9 +68,11 @@ class FastTrunk:
     def takes(self, state: State | None) -> bool:
         """Return whether the tensors of a state of this model lie as the native module reads
         them."""
-        return state is None or all(
-            t.is_contiguous() and not t.is_neg() for layer in state.layers for t in layer
-        )
+        for layer in () if state is None else state.layers:
+            for t in layer:
+                if not t.is_contiguous() or t.is_neg():
+                    return False
+        return True
 
     def __call__(self, tokens: Tensor, state: State) -> Tensor:
         """Read tokens (B, T) that go on where `state` ends, and change its layers' tensors in

@@ -196,29 +196,33 @@ class Griffin(nn.Module):
             )
         tokens = tokens.long()
         if device.type == "cpu":
-            bad = (tokens < 0) | (tokens >= self.config.vocab_size)
-            if bad.any():
-                row, at = (int(i) for i in bad.nonzero()[0])
-                raise ValueError(
-                    f"token {int(tokens[row, at])} at row {row}, place {at} is outside the"
-                    f" vocabulary of {self.config.vocab_size}"
-                )
+            self._check_ids(tokens)
         if state is not None:
-            shape, (rows, steps) = self._state_shape(state), tokens.shape
-            shape.check(state.pos, state.layers, batch=rows, device=device, steps=steps)
+            (rows, steps), dtype = tokens.shape, self.dtype
+            if device.type != "meta" and torch.is_autocast_enabled(device.type) and state.layers:
+                # Then states come out in the type it asks for, and may go in again.
+                own = state.layers[0][0].dtype
+                dtype = own if own == torch.get_autocast_dtype(device.type) else dtype
+            held = self._states
+            if held is None or held[0] is not self.config or held[1] != dtype:
+                shape = StateShape.of(self.config, dtype)
+                self._states = held = (self.config, dtype, shape)
+            held[2].check(state.pos, state.layers, batch=rows, device=device, steps=steps)
         return tokens
 
-    def _state_shape(self, state: State) -> StateShape:
-        """Return what a state must look like: under autocast it may also be of that type."""
-        dtype, device = self.dtype, self.device.type
-        if device != "meta" and torch.is_autocast_enabled(device) and state.layers:
-            own = state.layers[0][0].dtype
-            dtype = own if own == torch.get_autocast_dtype(device) else dtype
-        held = self._states
-        if held is None or held[0] is not self.config or held[1] != dtype:
-            shape = StateShape.of(self.config, dtype)
-            self._states = held = (self.config, dtype, shape)
-        return held[2]
+    def _check_ids(self, tokens: Tensor) -> None:
+        size = self.config.vocab_size
+        # A step's one token is looked at in less time.
+        one = tokens.numel() == 1 and not torch.compiler.is_compiling()
+        if one and 0 <= tokens.item() < size:
+            return
+        bad = (tokens < 0) | (tokens >= size)
+        if bad.any():
+            row, at = (int(i) for i in bad.nonzero()[0])
+            raise ValueError(
+                f"token {int(tokens[row, at])} at row {row}, place {at} is outside the"
+                f" vocabulary of {size}"
+            )
 
 
 def _check_positions(tokens: Tensor, segment_pos: Tensor, pos: Tensor | None) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -51,6 +51,10 @@ class StateShape:
 
     kinds: tuple[type[LayerState], ...]
     rows: tuple[RowTensor, ...]
+    # The rows last asked about, and each tensor's type and whole shape then.
+    _held: tuple[int | None, list[tuple[torch.dtype, torch.Size]]] = field(
+        default=(-1, []), compare=False, repr=False
+    )
 
     @classmethod
     def of(cls, config: GriffinConfig, dtype: torch.dtype) -> StateShape:
@@ -130,41 +134,58 @@ class StateShape:
         device: where it has to be; all in one place if omitted.
         steps:  tokens that are to be read after it.
         """
+        batch = pos.shape[0] if batch is None and pos.dim() else batch
+        device = pos.device if device is None else device
+        if not self._fits(pos, layers, batch, device):
+            raise ValueError(self._misfit(pos, layers, batch, device))
+        check_reach(pos, steps, "the state's pos")
+
+    def _fits(
+        self, pos: Tensor, layers: Sequence[LayerState], batch: int | None, device: torch.device
+    ) -> bool:
+        """Answer in a step's time whether all is as it should be."""
+        if self._held[0] != batch:
+            full = [(row.dtype, torch.Size((batch or 0, *row.shape))) for row in self.rows]
+            object.__setattr__(self, "_held", (batch, full))
+        if tuple(map(type, layers)) != self.kinds:
+            return False
+        cpu = device.type == "cpu"
+        held = iter(self._held[1])
+        for layer in layers:
+            for t in layer:
+                dtype, shape = next(held)
+                if t.dtype is not dtype or t.shape != shape:
+                    return False
+                if not (t.is_cpu if cpu else t.device == device):
+                    return False
+        return pos.dtype is torch.int64 and pos.shape == (batch,) and pos.device == device
+
+    def _misfit(
+        self, pos: Tensor, layers: Sequence[LayerState], batch: int | None, device: torch.device
+    ) -> str:
+        """Return what does not fit."""
         if pos.dim() != 1 or pos.dtype != torch.int64:
-            raise ValueError(f"the state's pos is {pos.dtype} {tuple(pos.shape)}, not int64 (B,)")
-        batch = pos.shape[0] if batch is None else batch
+            return f"the state's pos is {pos.dtype} {tuple(pos.shape)}, not int64 (B,)"
         if pos.shape[0] != batch or len(layers) != len(self.kinds):
-            raise ValueError(
+            return (
                 f"a state of {pos.shape[0]} rows and {len(layers)} layers does not fit tokens of"
                 f" {batch} rows and a model of {len(self.kinds)} layers"
             )
-        device = pos.device if device is None else device
         for number, (layer, kind) in enumerate(zip(layers, self.kinds, strict=True)):
             if type(layer) is not kind:
-                raise ValueError(
+                return (
                     f"a state whose layer {number} is {type(layer).__name__} does not fit a model"
                     f" whose layer is {kind.__name__}"
                 )
-        if pos.device != device:
-            raise ValueError(f"the state's pos lies on {pos.device}, not on {device}; {_MOVE}")
-        for t, row in zip(_tensors(layers), self.rows, strict=True):
-            shape = t.shape
-            if t.dtype is not row.dtype or shape[1:] != row.shape or shape[0] != batch:
-                raise ValueError(
-                    f"a state whose {row.name} of layer {row.layer} is {t.dtype} {tuple(shape)}"
+        for t, row in zip((t for layer in layers for t in layer), self.rows, strict=True):
+            if t.dtype != row.dtype or t.shape != (batch, *row.shape):
+                return (
+                    f"a state whose {row.name} of layer {row.layer} is {t.dtype} {tuple(t.shape)}"
                     f" does not fit: it has to be {row.dtype} {(batch, *row.shape)}"
                 )
             if t.device != device:
-                raise ValueError(
+                return (
                     f"{row.name} of layer {row.layer} of the state lies on {t.device}, not on"
-                    f" {device}; {_MOVE}"
+                    f" {device}; state.to(device) moves it"
                 )
-        check_reach(pos, steps, "the state's pos")
-
-
-_MOVE = "state.to(device) moves it"
-
-
-def _tensors(layers: Sequence[LayerState]) -> Iterator[Tensor]:
-    for layer in layers:
-        yield from layer
+        return f"the state's pos lies on {pos.device}, not on {device}; state.to(device) moves it"
