@@ -7,13 +7,15 @@
 # make lock         write requirements.lock anew, where pyproject.toml asks for something else;
 #                   with UPGRADE=--upgrade of the newest of everything (first make test-newest)
 # make audit        look for known holes in what requirements.lock and constraints.txt name
-# make sanitize     the kernels' tests with address and undefined-behaviour checks (docs/kernels.md)
+# make sanitize     the kernels' tests, and calls drawn at random for MINUTES (1), with address and
+#                   undefined-behaviour checks (docs/kernels.md)
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 NEWEST := .venv-newest
 SAMPLE ?= $(shell date +%s)
+MINUTES ?= 1
 
 .PHONY: demo test test-fast test-slow test-newest lint lock audit sanitize clean
 
@@ -41,7 +43,7 @@ sanitize: $(READY)
 		-DPython_EXECUTABLE=$(abspath $(BIN))/python -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 	$(BIN)/cmake --build build/sanitize
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
-		ASAN_OPTIONS=detect_leaks=0 $(BIN)/python native/run_sanitized.py
+		ASAN_OPTIONS=detect_leaks=0 FUZZ_MINUTES=$(MINUTES) $(BIN)/python native/run_sanitized.py
 
 # Every package at the version and with the hash that the lock names, what builds ours included.
 # --no-deps, so that none brings a torch along: that is pinned beside the lock and has no hash, for

@@ -32,8 +32,6 @@ from griffin.model import GriffinConfig
 
 # torch.load maps storages; 64 bytes is where torch.save puts them.
 _ALIGNMENT = 64
-# Archives from before torch 1.6 are pickles in a row, the fourth that of the tensors.
-_PICKLES = 4
 _STORAGES = {
     torch.float64: torch.DoubleStorage,
     torch.float32: torch.FloatStorage,
@@ -81,11 +79,7 @@ def _load(path: Path) -> dict[str, Tensor]:
         is_zip = stream.read(4) == b"PK\x03\x04"
     try:
         # Archives from before torch 1.6 are no zip files and cannot be mapped.
-        content = (
-            torch_archive.load(path)
-            if is_zip
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        content = torch_archive.load(path) if is_zip else torch_archive.load_old(path)
     except CheckpointError:
         raise
     except pickle.UnpicklingError as error:
@@ -151,7 +145,7 @@ def _asked_for(path: Path, is_zip: bool) -> set[str]:
                 archive = stack.enter_context(zipfile.ZipFile(pickled))
                 (member,) = (name for name in archive.namelist() if name.endswith("data.pkl"))
                 pickled = stack.enter_context(archive.open(member))
-            for _ in range(1 if is_zip else _PICKLES):
+            for _ in range(1 if is_zip else torch_archive.OLD_PICKLES):
                 for op, argument, _ in pickletools.genops(pickled):
                     if op.name == "GLOBAL" and isinstance(argument, str):
                         names.add(argument.replace(" ", "."))

@@ -23,6 +23,8 @@ from torch._weights_only_unpickler import Unpickler
 from griffin.checkpoints.errors import CheckpointError
 
 PICKLE = "data.pkl"
+# Archives from before torch 1.6 are pickles in a row, the fourth that of the tensors.
+OLD_PICKLES = 4
 # Names and shapes of a few hundred tensors take some 100 KB.
 _LARGEST_PICKLE = 64 << 20
 _LOCAL = struct.Struct("<4s5H3I2H")  # what stands before a record, without its name and extra field
@@ -172,4 +174,35 @@ def load(path: Path) -> Any:
     for key, storage in storages.items():
         if storage.nbytes() != table[f"data/{key}"].size:
             raise CheckpointError(f"{path} is damaged: a tensor lies outside its storage {key}")
+    return loaded
+
+
+def load_old(path: Path) -> Any:
+    """Return what an archive from before torch 1.6 holds: pickles in a row, and then the storages.
+
+    torch.load leaves a storage that the list of them does not name as memory happened to be; here
+    that is a CheckpointError. Otherwise as `load`, but that nothing is mapped.
+    """
+    loaded = torch.load(path, map_location="cpu", weights_only=True)
+    asked: set[Any] = set()
+
+    def storage_of(saved: Any) -> Any:
+        asked.add(saved[2])
+        nothing = torch.UntypedStorage(saved[4] * saved[1].dtype.itemsize, device="meta")
+        return torch.storage.TypedStorage(
+            wrap_storage=nothing, dtype=saved[1].dtype, _internal=True
+        )
+
+    with path.open("rb") as stream:
+        for _ in range(OLD_PICKLES - 1):
+            Unpickler(stream, encoding="utf-8").load()
+        unpickler = Unpickler(stream, encoding="utf-8")
+        unpickler.persistent_load = storage_of  # pyright: ignore[reportAttributeAccessIssue]
+        unpickler.load()
+        listed = set(Unpickler(stream, encoding="utf-8").load())
+    if listed != asked:
+        raise CheckpointError(
+            f"{path} is damaged: its tensors lie in storages {sorted(map(str, asked - listed))},"
+            " which are not in it"
+        )
     return loaded

@@ -70,7 +70,7 @@ class FastTrunk:
         them."""
         for layer in () if state is None else state.layers:
             for t in layer:
-                if not t.is_contiguous() or t.is_neg():
+                if not kernels.lies(t):
                     return False
         return True
 
@@ -106,7 +106,7 @@ def build(model: Any) -> FastTrunk | None:
         return None
     if dtype not in (torch.float32, torch.bfloat16) or embedding.like.dtype != dtype:
         return None
-    alike = all(t.dtype == dtype and t.is_contiguous() for t in trunk.parameters())
+    alike = all(t.dtype == dtype and kernels.lies(t) for t in trunk.parameters())
     placed = all(t.device.type == "cpu" for t in (*trunk.parameters(), *trunk.buffers()))
     if not (alike and placed):
         return None

@@ -217,6 +217,10 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # After a header of odd length values lie where a processor may not read them.
+            tensors = {
+                name: t.clone() if t.data_ptr() % t.itemsize else t for name, t in tensors.items()
+            }
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
     if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:

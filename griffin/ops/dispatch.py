@@ -67,14 +67,15 @@ def natively(*inputs: Tensor) -> bool:
     kernels have. Raises ValueError if they do not all lie on one device.
     """
     on_one_device(*inputs)
-    first = inputs[0]
-    if torch.compiler.is_compiling() or any(t.dtype != first.dtype for t in inputs):
+    if torch.compiler.is_compiling():
         return False
-    if torch.is_grad_enabled() and any(t.requires_grad for t in inputs):
-        return False
+    dtype, grad = inputs[0].dtype, torch.is_grad_enabled()
+    for t in inputs:  # loops, because a step of a small model asks a hundred times
+        if t.dtype is not dtype or (grad and t.requires_grad):
+            return False
     forced = _forced.get()
     types = native.TYPES if forced == "native" else _NATIVE_TYPES
-    return forced in (None, "native") and native.built() and first.is_cpu and first.dtype in types
+    return forced in (None, "native") and native.built() and inputs[0].is_cpu and dtype in types
 
 
 def unforced() -> bool:
@@ -84,10 +85,14 @@ def unforced() -> bool:
 
 def on_one_device(first: Tensor, *others: Tensor | None) -> None:
     """Raise ValueError unless all operands lie on the first one's device."""
+    cpu, device = first.is_cpu, None
     for t in others:
-        if t is not None and t.device != first.device:
+        if t is None or (cpu and t.is_cpu):
+            continue
+        device = first.device if device is None else device
+        if t.device != device:
             raise ValueError(
-                f"operands lie on {first.device} and on {t.device}; an op takes all on one device"
+                f"operands lie on {device} and on {t.device}; an op takes all on one device"
             )
 
 

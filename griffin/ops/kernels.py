@@ -8,6 +8,7 @@ range are refused in C++ (native/module.cpp), where looking costs nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -15,15 +16,21 @@ from torch import Tensor
 
 from griffin.ops import native
 
+_Types = tuple[torch.dtype | None, ...]
 _PRODUCTS = (torch.float32, torch.bfloat16)
 
 
-def _types(dtype: torch.dtype) -> dict[str, tuple[torch.dtype, ...]]:
+def _types(dtype: torch.dtype) -> dict[str, _Types]:
     """Return what each kind of tensor is in a call of `dtype`; with "?" it may be left out."""
     wide = torch.promote_types(dtype, torch.float32)
-    kinds = {"x": (dtype,), "wide": (wide,), "product": _PRODUCTS, "int64": (torch.int64,)}
+    kinds: dict[str, _Types] = {
+        "x": (dtype,),
+        "wide": (wide,),
+        "product": _PRODUCTS,
+        "int64": (torch.int64,),
+    }
     kinds |= {"double": (torch.float64,), "bytes": (torch.uint8,)}
-    return kinds | {f"{kind}?": types for kind, types in kinds.items()}
+    return kinds | {f"{kind}?": (*types, None) for kind, types in kinds.items()}
 
 
 _TYPES = {dtype: _types(dtype) for dtype in native.TYPES}
@@ -138,45 +145,59 @@ def call(
 
     dtype:   of the call; "wide" is float32, float64 for float64.
     sizes:   as the kernel takes them.
-    tensors: inputs and results in the kernel's order; results hold what comes out.
+    tensors: inputs and results in the kernel's order, as `laid` gives them; results hold what comes
+             out.
     others:  what else it takes.
     Raises ValueError for a tensor that is not what the sizes say, before anything is read.
     """
-    kernel, types = _KERNELS[name], _TYPES.get(dtype)
-    if types is None:
-        raise ValueError(
-            f"native {name} takes float32, bfloat16 or float64 on the CPU, not {dtype}"
-        )
+    run, number, counts, kinds = _described(name, dtype)
     addresses = []
-    for kind, count, t in zip(kernel.kinds, kernel.counts(*sizes), tensors, strict=True):
-        if t is None and kind[-1] == "?":
+    for types, count, t in zip(kinds, counts(*sizes), tensors, strict=True):
+        if t is None and None in types:
             addresses.append(0)
             continue
         if (
             t is None
-            or t.dtype not in types[kind]
+            or t.dtype not in types
             or t.numel() != count
             or not t.is_cpu
             or not t.is_contiguous()
             or t.is_neg()
-            or not ((address := t.data_ptr()) or not count)
+            or (address := t.data_ptr()) % t.itemsize
+            or not (address or not count)
         ):
-            raise ValueError(_refusal(name, len(addresses), types[kind], count, t))
+            raise ValueError(_refusal(name, len(addresses), types, count, t))
         addresses.append(address)
-    run = getattr(native.module(), name)
-    run(native.TYPES[dtype], *sizes, *addresses, *others, torch.get_num_threads())
+    run(number, *sizes, *addresses, *others, torch.get_num_threads())
+
+
+@cache
+def _described(name: str, dtype: torch.dtype) -> tuple[Any, int, Any, tuple[_Types, ...]]:
+    """Return a kernel, the number of its type, its counts, and the types that each tensor may have;
+    None among them where it may be left out."""
+    if dtype not in _TYPES:
+        raise ValueError(
+            f"native {name} takes float32, bfloat16 or float64 on the CPU, not {dtype}"
+        )
+    kernel = _KERNELS[name]
+    kinds = tuple(_TYPES[dtype][kind] for kind in kernel.kinds)
+    return getattr(native.module(), name), native.TYPES[dtype], kernel.counts, kinds
 
 
 def laid(*tensors: Tensor) -> list[Tensor]:
-    """Return tensors as kernels read them: contiguous, and no view that is negated when read."""
-    return [t.contiguous().resolve_neg() for t in tensors]
+    """Return tensors as kernels read them; a copy of one that does not lie so."""
+    return [t if lies(t) else t.clone(memory_format=torch.contiguous_format) for t in tensors]
 
 
-def _refusal(
-    name: str, place: int, types: tuple[torch.dtype, ...], count: int, t: Tensor | None
-) -> str:
+def lies(t: Tensor) -> bool:
+    """Return whether a tensor is contiguous, begins where its type may, and is negated by nobody
+    who reads it."""
+    return t.is_contiguous() and not t.is_neg() and not t.data_ptr() % t.itemsize
+
+
+def _refusal(name: str, place: int, types: _Types, count: int, t: Tensor | None) -> str:
     found = "nothing" if t is None else f"{tuple(t.shape)} {t.dtype} on {t.device}"
-    wanted = " or ".join(str(dtype) for dtype in types)
+    wanted = " or ".join(str(dtype) for dtype in types if dtype is not None)
     return (
         f"native {name} takes {_KERNELS[name].names[place]} as {count} contiguous values of"
         f" {wanted} on the CPU (its types are float32, bfloat16 or float64, one for all), not"

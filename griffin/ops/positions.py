@@ -23,9 +23,10 @@ def take_positions(segment_pos: Tensor, x: Tensor) -> Tensor:
         )
     if segment_pos.shape[1] == 0:
         raise ValueError(f"x {tuple(x.shape)} has no token; T must be at least 1")
-    if segment_pos.dtype not in WHOLE:
-        raise ValueError(f"segment_pos must be whole numbers (int64), not {segment_pos.dtype}")
-    segment_pos = segment_pos.long()
+    if segment_pos.dtype is not torch.int64:
+        if segment_pos.dtype not in WHOLE:
+            raise ValueError(f"segment_pos must be whole numbers (int64), not {segment_pos.dtype}")
+        segment_pos = segment_pos.long()
     if segment_pos.shape[1] > 1 and _can_look(segment_pos) and int(segment_pos.min()) < 0:
         pads = segment_pos < 0
         late = pads[:, 1:] & ~pads[:, :-1]

@@ -16,7 +16,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     computed in float32 or wider, rounded once. Raises ValueError for a weight of another shape.
     RecurrentGemma's reference code; Zhang and Sennrich (arXiv:1910.07467).
     """
-    if x.dim() == 0 or weight.shape != x.shape[-1:]:
+    shape = x.shape
+    if not shape or weight.shape != shape[-1:]:
         raise ValueError(
             f"weight must be (D,) = {tuple(x.shape[-1:])} for x {tuple(x.shape)}, not"
             f" {tuple(weight.shape)}"
@@ -24,7 +25,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     if natively(x, weight):
         x, weight = kernels.laid(x, weight)
         y = torch.empty_like(x)
-        width = x.shape[-1]
+        width = shape[-1]
         kernels.call("norm", x.dtype, (x.numel() // max(width, 1), width), (x, weight, y), eps)
         return y
     wide = torch.promote_types(x.dtype, torch.float32)

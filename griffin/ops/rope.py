@@ -36,7 +36,7 @@ def rope_table(
     if natively(like):
         cos, sin = like, torch.empty_like(like)
         sizes = positions.numel(), len(frequencies)
-        tensors = positions.long().contiguous(), frequencies, cos, sin
+        tensors = *kernels.laid(positions.long()), frequencies, cos, sin
         kernels.call("rope_table", wide, sizes, tensors)
         return cos, sin
     angles = positions[:, :, None, None].to(torch.float64) * frequencies.to(positions.device)
@@ -50,19 +50,20 @@ def apply_rope(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     tokens, and one that is wider than the heads.
     """
     cos, sin = table
-    on_one_device(x, cos, sin)
     half = cos.shape[-1] if cos.dim() else 0
-    full = torch.Size((*x.shape[:2], 1, half))
-    if x.dim() != 4 or cos.shape != full or sin.shape != full:
+    shape = x.shape
+    full = torch.Size((*shape[:2], 1, half))
+    if len(shape) != 4 or cos.shape != full or sin.shape != full:
         cos, sin = (_for_all(t, full, x) for t in (cos, sin))
-    if 2 * half > x.shape[-1]:
+    if 2 * half > shape[-1]:
         raise ValueError(f"a table of {half} angles does not fit heads {tuple(x.shape)}")
     if half == 0:
         return x
-    wide = torch.promote_types(x.dtype, torch.float32)
-    if natively(x) and natively(cos, sin) and cos.dtype == wide:
-        (y,) = kernels.laid(x.clone(memory_format=torch.contiguous_format))
-        rows, steps, heads, width = x.shape
+    on_one_device(x, cos, sin)
+    wide = torch.float64 if x.dtype is torch.float64 else torch.float32
+    if cos.dtype is wide and natively(cos, sin) and natively(x):
+        y = x.clone(memory_format=torch.contiguous_format)
+        rows, steps, heads, width = shape
         tensors = y, *kernels.laid(cos, sin)
         kernels.call("rope", x.dtype, (rows * steps, heads, width, half), tensors)
         return y

@@ -17,7 +17,7 @@ from griffin.model import AttentionState, Griffin, RecurrentState, State
 from griffin.quant import quantize_model
 from tests.support.toy_models import GRIFFIN, make_model, make_tokens
 from tools.fuzz import states as fuzz
-from tools.fuzz.ops import negated_view
+from tools.fuzz.ops import misplaced, negated_view
 
 Change = Callable[[State], State]
 ROWS, STEPS = 2, 20
@@ -312,7 +312,7 @@ def test_what_fits_is_taken(models: dict[str, Griffin], tmp_path: Path) -> None:
     negated = State(state.pos, [type(x)(*(negated_view(-t) for t in x)) for x in state.layers])
     for model in models.values():
         expected, after = model(tokens, state)
-        for other in (strided, negated):
+        for other in (strided, negated, state.map(misplaced)):
             assert torch.equal(model(tokens, other)[0], expected)
         none, _ = model(tokens[:0], state.select([]))
         assert none.shape == (0, 3, GRIFFIN.vocab_size)

@@ -260,6 +260,7 @@ def test_no_kernel_has_a_tensor_that_is_not_what_it_says(
             return run
 
     monkeypatch.setattr(native, "module", Module)
+    kernels._described.cache_clear()
     kernel, sizes = kernels._KERNELS[name], SIZES[name]
     types = kernels._TYPES[torch.float32]
     good = [
@@ -277,6 +278,7 @@ def test_no_kernel_has_a_tensor_that_is_not_what_it_says(
             torch.cat([t, t]),
             torch.stack([t, t], 1)[:, 0],
             *([fuzz.negated_view(t)] if t.is_floating_point() else []),
+            *([fuzz.misplaced(t)] if t.itemsize > 1 else []),
         ]
         given = torch.zeros(t.numel(), dtype=t.dtype)
         given.untyped_storage().resize_(0)
@@ -287,6 +289,7 @@ def test_no_kernel_has_a_tensor_that_is_not_what_it_says(
     with pytest.raises(ValueError, match="float32, bfloat16 or float64"):
         kernels.call(name, torch.float16, sizes, good)
     assert Module.calls == 1
+    kernels._described.cache_clear()
 
 
 @needs_native

@@ -84,6 +84,16 @@ def negated_view(t: Tensor) -> Tensor:
     return torch._neg_view(t)  # pyright: ignore[reportPrivateImportUsage]
 
 
+def misplaced(t: Tensor) -> Tensor:
+    """Return a copy that begins one byte behind where its type may."""
+    memory = bytearray(t.nbytes + 64)
+    place = torch.frombuffer(memory, dtype=torch.uint8)
+    first = -place.data_ptr() % 16 + 1
+    bytes_of = t.contiguous().flatten().view(torch.uint8)
+    place[first : first + t.nbytes] = bytes_of
+    return torch.frombuffer(memory, dtype=t.dtype, count=t.numel(), offset=first).view(t.shape)
+
+
 def make(chance: random.Random) -> Case:
     """Draw a case."""
     op = chance.choice(list(RUNS))
@@ -266,7 +276,9 @@ def _changed(chance: random.Random, value: Any) -> tuple[str, Any]:
         if isinstance(value, int):
             value = chance.choice([0, 1, value + 1, value - 1, value * 2, 16])
         return f"{value}", value
-    kind = chance.choice(["type", "device", "shape", "shape", "shape", "order", "value", "negated"])
+    kind = chance.choice(
+        ["type", "device", "shape", "shape", "shape", "order", "value", "negated", "place"]
+    )
     if kind == "type":
         dtype = chance.choice(_TYPES)
         return f"as {dtype}", value.to(dtype)
@@ -275,6 +287,8 @@ def _changed(chance: random.Random, value: Any) -> tuple[str, Any]:
     if kind == "order" and value.dim():
         dim = chance.randrange(value.dim())
         return f"every other of {dim}", torch.stack([value, value], dim + 1).select(dim + 1, 0)
+    if kind == "place" and value.is_cpu and value.numel():
+        return "one byte further", misplaced(value)
     if kind == "negated" and value.is_floating_point():
         return "negated when read", negated_view(value)
     if kind == "value" and value.numel() and value.dtype == torch.int64 and value.is_cpu:

@@ -49,7 +49,7 @@ def packed_matrix(packed: Packed, bias: Tensor | None) -> Any:
     check_packed(packed)
     data, scale, format, out_features, in_features = packed
     for t in (data, scale, bias):
-        if t is not None and not (t.is_cpu and t.is_contiguous() and not t.is_neg()):
+        if t is not None and not (t.is_cpu and kernels.lies(t)):
             raise ValueError(f"{format} weights must be contiguous on the CPU, not on {t.device}")
     if bias is not None and (bias.shape != (out_features,) or bias.dtype not in _BIASES):
         raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from griffin.ops.dispatch import implementation
@@ -42,13 +43,16 @@ def rg_lru(
     Griffin (arXiv:2402.19427), section 2.4 and appendix A.
     """
     gates = (*input_gate, *recurrence_gate)
-    blocks, size = input_gate.bias.shape if input_gate.bias.dim() == 2 else (0, 0)
-    wanted = ((blocks, size, size), (blocks, size)) * 2
+    shape = input_gate.bias.shape
+    blocks, size = shape if len(shape) == 2 else (0, 0)
+    weight = torch.Size((blocks, size, size))
     if (
         x.dim() != 3
-        or x.shape[-1] != blocks * size
         or recurrent_param.shape != x.shape[-1:]
-        or any(t.shape != shape for t, shape in zip(gates, wanted, strict=True))
+        or x.shape[-1] != blocks * size
+        or recurrence_gate.bias.shape != shape
+        or input_gate.weight.shape != weight
+        or recurrence_gate.weight.shape != weight
     ):
         raise ValueError(
             f"x {tuple(x.shape)} does not fit gates {[tuple(t.shape) for t in gates]} "
