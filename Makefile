@@ -43,7 +43,8 @@ sanitize: $(READY)
 		-DPython_EXECUTABLE=$(abspath $(BIN))/python -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 	$(BIN)/cmake --build build/sanitize
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
-		ASAN_OPTIONS=detect_leaks=0 FUZZ_MINUTES=$(MINUTES) $(BIN)/python native/run_sanitized.py
+		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
+		FUZZ_MINUTES=$(MINUTES) $(BIN)/python native/run_sanitized.py
 
 # Every package at the version and with the hash that the lock names, what builds ours included.
 # --no-deps, so that none brings a torch along: that is pinned beside the lock and has no hash, for

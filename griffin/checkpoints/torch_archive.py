@@ -62,7 +62,7 @@ def records(path: Path) -> dict[str, Record]:
                 found[entry.filename] = record
     except (
         *(zipfile.BadZipFile, struct.error, ValueError, OverflowError, EOFError),
-        *(NotImplementedError, OSError),
+        *(NotImplementedError, OSError, MemoryError),
     ) as error:
         if isinstance(error, CheckpointError):
             raise

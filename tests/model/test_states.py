@@ -283,6 +283,21 @@ def test_a_file_of_another_place_is_named(tmp_path: Path, pos: int) -> None:
         State.load(path)
 
 
+def test_a_header_of_odd_length(tmp_path: Path) -> None:
+    """Values behind it lie where a processor may not read them, until they are copied."""
+    path = tmp_path / "conversation.state"
+    header, rest = saved(path)
+    tokens, expected = make_tokens(GRIFFIN, 2, 3), State.load(path)
+    for blanks in (1, 2, 3):
+        text = json.dumps(header).encode()
+        text += b" " * (blanks - len(text) % 4 + 4)
+        other = tmp_path / f"{blanks}.state"  # a loaded state stays in its file's mapping
+        other.write_bytes(struct.pack("<Q", len(text)) + text + rest)
+        state = State.load(other)
+        assert all(t.data_ptr() % t.itemsize == 0 for layer in state.layers for t in layer)
+        assert torch.equal(packed()(tokens, state)[0], packed()(tokens, expected)[0])
+
+
 def test_what_is_no_file_is_named(tmp_path: Path) -> None:
     import os
 
