@@ -19,7 +19,7 @@ _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _MOST_BYTES = 64 << 20  # of the file; Gemma's has 17 to 33 million
 _MOST_LISTS = 1_000_000  # merges are written as lists of two; Gemma's are 580,604
 _MOST_HOLES = 1 << 16  # ids without a piece
-_MOST_ADDED = (1 << 16, 1 << 20)  # added tokens, and characters of theirs together
+_MOST_ADDED = (1 << 16, 1 << 19)  # added tokens, and characters of theirs: 180 bytes each
 _LONG = 1 << 11  # characters; a shorter text takes less than handing it to another thread
 
 

@@ -278,7 +278,7 @@ def test_nothing_is_said_of_files_that_are_done_as_they_ask(files: Any, tmp_path
         ),
         (
             {"added_tokens": [{"id": n, "content": "x"} for n in range(70_000)]},
-            "has 70,000 added tokens of 70,000 characters; at most 65,536 of 1,048,576",
+            "has 70,000 added tokens of 70,000 characters; at most 65,536 of 524,288",
         ),
         ({"added_tokens": [{"id": 3, "content": ""}]}, "needs an integer id and a content"),
         ({"added_tokens": {"a": 1}}, "added_tokens must be a list"),
