@@ -139,7 +139,7 @@ def plan(
     dtype, format:      the model's type, and the packed format of its matrices ("int8", ...; None:
                         plain).
     slots:              sequences that are wanted; as many as fit if omitted.
-    kept:               states outside the slots; a quarter of the slots if omitted, as in Engine.
+    kept:               states outside the slots; as many as slots if omitted, as in the server.
     chunk:              tokens of a prompt that a call reads.
     weight_bytes:       of the weights, where they are known better than by arithmetic.
     Raises ValueError if the slots that are wanted, or even one, do not fit; it says what would.
@@ -154,7 +154,7 @@ def plan(
             format=format,
             ram_bytes=ram_bytes,
             slots=count,
-            kept=-(-count // 4) if kept is None else kept,
+            kept=count if kept is None else kept,
             slot_bytes=slot,
             weight_bytes=weights,
             runtime_bytes=runtime_bytes,

@@ -38,7 +38,7 @@ def test_states_are_counted_to_the_byte(monkeypatch):
     assert parts(HAWK, torch.float32)[1] == 0
     made = plan(CONFIG, ram_bytes=GB, dtype=torch.float32, slots=6)
     engine = Engine(make_model(), made.slots, kept=made.kept, max_bytes=made.live_bytes)
-    assert engine.stats().slot_bytes == 6 * made.slot_bytes and made.kept == 2
+    assert engine.stats().slot_bytes == 6 * made.slot_bytes and made.kept == 6
     model, zeros = make_model(), torch.zeros
 
     def counted_only(*sizes, device="cpu", **options):
@@ -46,7 +46,7 @@ def test_states_are_counted_to_the_byte(monkeypatch):
         return zeros(*sizes, device=device, **options)
 
     monkeypatch.setattr(torch, "zeros", counted_only)
-    with pytest.raises(ValueError, match="enough for 8 of them"):
+    with pytest.raises(ValueError, match="enough for 12 of them"):
         Engine(model, made.slots + 1, kept=made.kept, max_bytes=made.live_bytes)
 
 

@@ -37,7 +37,7 @@ def test_a_shape_that_is_not_here(facts):
     )
     config = GriffinConfig.preset("recurrentgemma-2b")
     made = plan(config, ram_bytes=16 * GIB, format="int8", prefix_cache_bytes=GIB)
-    assert found["slot_bytes"] == 17_238_024 and found["slots"] == made.slots > 400
+    assert found["slot_bytes"] == 17_238_024 and found["slots"] == made.slots > 300
     for name in (
         "weight_bytes",
         "working_bytes",

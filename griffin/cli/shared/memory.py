@@ -40,7 +40,6 @@ def check_memory(
         dtype=spec.dtype,
         format=spec.format,
         slots=slots,
-        kept=slots,
         chunk=chunk,
         prefix_cache_bytes=cache_bytes,
     )
