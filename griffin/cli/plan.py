@@ -45,7 +45,7 @@ _CACHE = 1 << 30  # the prefix cache's bytes if not given, where an eighth of th
 @click.option(
     "--kept",
     type=click.IntRange(0),
-    help="States held outside the slots, of paused conversations [default: as many as slots, as `griffin serve`].",
+    help="States outside the slots, of answers that are set aside [default: as many as slots].",
 )
 @click.option(
     "--prefix-cache",
