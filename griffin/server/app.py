@@ -160,7 +160,7 @@ class App:
             )
         if not route.public:
             exchange.namespace = service.keys.namespace(exchange.headers.get("authorization"))
-            asking.set(exchange.holder)
+            asking.set(exchange)
         exchange.params = match.groupdict()
         return route
 

@@ -23,6 +23,7 @@ from griffin.server.bridge import Bridge, Job, Run
 from griffin.server.errors import ApiError
 from griffin.server.fleet.peers import Peers
 from griffin.server.holding import Holding
+from griffin.server.http.asgi import Gone
 from griffin.server.http.body import Budget
 from griffin.server.http.exchange import Exchange, Reply
 from griffin.server.http.hosts import Hosts
@@ -33,7 +34,7 @@ from griffin.server.protocol.bounds import check_most
 from griffin.server.settings import Settings
 from griffin.server.trim import find_trim
 from griffin.server.warm_up import warm_up
-from griffin.server.workers import Workers
+from griffin.server.workers import Workers, asking
 from griffin.sessions import Fingerprint, Store
 
 T = TypeVar("T")
@@ -168,7 +169,14 @@ class Service:
         """Do some work on text: on the loop if its size is small, else beside it."""
         if size <= _SMALL:
             return do()
-        return await asyncio.wrap_future(self._texts.submit(do))
+        asker = asking.get()
+
+        def wanted() -> T:
+            if asker is not None and asker.gone:  # while it waited
+                raise Gone
+            return do()
+
+        return await asyncio.wrap_future(self._texts.submit(wanted))
 
     def trim(self) -> None:
         """Give memory that a large request left behind back to the system, in a moment."""

@@ -7,12 +7,22 @@ from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
-# The namespace whose request a task of the event loop answers.
-asking: ContextVar[str] = ContextVar("asking", default="")
+
+class Asker(Protocol):
+    """Who waits for something. holder: whose share it takes. gone: nobody waits any more."""
+
+    @property
+    def holder(self) -> str: ...
+    @property
+    def gone(self) -> bool: ...
+
+
+# Whose request a task of the event loop answers.
+asking: ContextVar[Asker | None] = ContextVar("asking", default=None)
 
 _Work = tuple["Future[Any]", Callable[[], Any]]
 
@@ -34,7 +44,9 @@ class Workers:
 
     def submit(self, do: Callable[[], T], namespace: str | None = None) -> Future[T]:
         """Have something done when its turn comes. namespace: of who asks, the task's if None."""
-        namespace = asking.get() if namespace is None else namespace
+        if namespace is None:
+            asker = asking.get()
+            namespace = "" if asker is None else asker.holder
         future: Future[T] = Future()
         with self._lock:
             line = (work for work in self._lines.get(namespace, ()) if not work[0].cancelled())

@@ -1,58 +1,17 @@
-"""Text of any size to ids, in constant memory, with the ids the whole text would have.
-
-Where may a text be cut so that both sides, encoded alone, give the ids of the whole? Between two
-characters that stand side by side in no piece of the vocabulary: then no token of any segmentation
-spans the place, and merges left and right of it cannot feel each other. What a tokenizer does
-besides merging (its own splitting into words, spaces it adds) looks at the neighbourhood only, so
-encoding the neighbourhood whole and in two parts shows whether it minds. Lines are where this is
-most often so, but any place will do.
-"""
+"""Text of any size to ids, in constant memory, with the ids the whole text would have."""
 
 from __future__ import annotations
 
 import codecs
-import itertools
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
+from griffin.text.cutter import Cutter
 from griffin.text.tokenizer import Tokenizer
 
 BLOCK = 1 << 16  # bytes read at a time
 _LEAST = 1 << 14  # characters encoded at a time, at least
 _MOST = 1 << 20  # without a safe cut in this many characters, the text is cut all the same
-_AROUND = 96  # characters on each side of a cut that are encoded to prove it
-_SPACE = "▁"  # how vocabularies write a space
-
-
-class Cutter:
-    """Find places where a text can be cut without changing its ids."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        pairs: set[str] = set()
-        for id, piece in enumerate(tokenizer.vocabulary.pieces):
-            if piece is not None and id not in tokenizer.control_ids:
-                plain = piece.replace(_SPACE, " ")
-                pairs.update(map("".join, itertools.pairwise(plain)))
-        self._pairs = pairs
-
-    def cut(self, text: str) -> int | None:
-        """Return the last safe place with enough text after it to be sure; None if there is
-        none."""
-        low = max(_AROUND, len(text) // 2)
-        for place in range(len(text) - _AROUND, low - 1, -1):
-            if text[place - 1 : place + 1].replace(_SPACE, " ") not in self._pairs and self._holds(
-                text, place
-            ):
-                return place
-        return None
-
-    def _holds(self, text: str, place: int) -> bool:
-        left, right = text[place - _AROUND : place], text[place : place + _AROUND]
-        whole, first, second = (
-            self._tokenizer.encode(part, bos=False) for part in (left + right, left, right)
-        )
-        return whole == first + second
 
 
 class TextSource:

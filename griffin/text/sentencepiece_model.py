@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from griffin.text.special_tokens import SpecialTokens
-from griffin.text.vocabulary import CONTROL_NAMES, Vocabulary, check_count
+from griffin.text.vocabulary import CONTROL_NAMES, Vocabulary
 
 # SentencePiece.Type in sentencepiece_model.proto
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 1, 2, 3, 4, 6
@@ -13,7 +13,7 @@ _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 1, 2, 3, 4, 6
 
 def open_sentencepiece(
     path: Path, special: SpecialTokens
-) -> tuple[Vocabulary, Callable[..., list[int]], dict[str, str]]:
+) -> tuple[Vocabulary, Callable[[str], list[int]], dict[str, str]]:
     """Read a sentencepiece model.
 
     Returns the vocabulary, a function from text to ids that can give no control id, and the roles
@@ -69,10 +69,8 @@ def open_sentencepiece(
             f"{path}: holds {len(pieces)} pieces, the library sees {processor.get_piece_size()}"
         )
 
-    def encode(text: str, most: int | None = None) -> list[int]:
-        ids: list[int] = processor.encode(text, out_type=int)
-        check_count(len(ids), most)
-        return ids
+    def encode(text: str) -> list[int]:
+        return processor.encode(text, out_type=int)
 
     roles: dict[str, str] = {}
     for role in ("bos", "eos", "pad", "unk"):

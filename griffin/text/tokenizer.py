@@ -6,12 +6,14 @@ from functools import cached_property
 from pathlib import Path
 
 from griffin.foreign import is_there
+from griffin.text.cutter import PART, Cutter
 from griffin.text.sentencepiece_model import open_sentencepiece
 from griffin.text.special_tokens import FURTHER_ROLES, ROLES, SpecialTokens, read_special_tokens
 from griffin.text.tokenizer_json import open_tokenizer_json
 from griffin.text.utf8 import REPLACEMENT, decode_all, decode_prefix
-from griffin.text.vocabulary import Vocabulary
+from griffin.text.vocabulary import TextTooLong, Vocabulary, check_count
 
+UNCUT = 1 << 20  # characters without a place to cut, where there is a bound: a megabyte of one word
 # Gemma's layout keeps text as it is; these show a dummy prefix, merged spaces or another byte
 # alphabet.
 _PROBES = ("a b", " a", "a  b")
@@ -34,7 +36,7 @@ class Tokenizer:
         self,
         path: Path,
         vocabulary: Vocabulary,
-        encode_text: Callable[..., list[int]],
+        encode_text: Callable[[str], list[int]],
         special: SpecialTokens,
     ) -> None:
         self.path = path
@@ -127,8 +129,8 @@ class Tokenizer:
         bos: put BOS first, exactly once.
         allow_control: let names such as "<end_of_turn>" in the text become their control tokens;
                        only for text you wrote yourself. Without it they are ordinary text.
-        Raises ValueError for text that is not Unicode (lone surrogates), TextTooLong for more ids
-        than `most_ids`.
+        Raises ValueError for text that is not Unicode (lone surrogates). Where `most_ids` is set,
+        TextTooLong for more ids, and for a megabyte of text that cannot be cut.
         """
         try:
             text.encode("utf-8")
@@ -155,8 +157,21 @@ class Tokenizer:
         return [self.bos_id, *ids[first:]]
 
     def _text_ids(self, text: str) -> list[int]:
-        most = {} if self.most_ids is None else {"most": self.most_ids}
-        return self._encode_text(text, **most)
+        """Return a text's ids. A long one is encoded in parts: as a whole it takes gigabytes."""
+        ids: list[int] = []
+        for part in self._cutter.parts(text) if len(text) > PART else (text,):
+            if self.most_ids is not None and len(part) > UNCUT:
+                raise TextTooLong(
+                    f"the text has {len(part)} characters in one piece that cannot be cut; at most"
+                    f" {UNCUT} are taken"
+                )
+            ids += self._encode_text(part)
+            check_count(len(ids), self.most_ids)
+        return ids
+
+    @cached_property
+    def _cutter(self) -> Cutter:
+        return Cutter(self)
 
     @cached_property
     def control_pattern(self) -> re.Pattern[str]:

@@ -74,4 +74,4 @@ class TextTooLong(ValueError):
 def check_count(count: int, most: int | None) -> None:
     """Raise TextTooLong for more tokens than are taken. most: None is any number."""
     if most is not None and count > most:
-        raise TextTooLong(f"the text has {count} tokens; at most {most} are taken")
+        raise TextTooLong(f"the text has {count} tokens or more; at most {most} are taken")

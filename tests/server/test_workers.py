@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -63,7 +64,7 @@ def test_what_is_not_wanted_any_more_costs_nothing(workers):
 def test_an_error_is_the_callers_and_the_thread_goes_on(workers):
     with pytest.raises(ZeroDivisionError):
         workers.submit(lambda: 1 // 0, "a").result(60)
-    token = asking.set("b")
+    token = asking.set(SimpleNamespace(holder="b", gone=False))
     try:
         assert workers.submit(threading.get_ident).result(60) != threading.get_ident()
     finally:
