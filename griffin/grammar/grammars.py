@@ -18,7 +18,7 @@ from griffin.text import Tokenizer
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
-KEPT = 64
+KEPT, KEPT_CHARS = 64, 1 << 21
 # What a grammar may cost: a fifth of a second to compile, some 15 ms a token, 100 MB of an answer's
 # own.
 _LIMITS: dict[str, Any] = {
@@ -77,9 +77,14 @@ class Grammars:
         with self._lock:
             found = self._compiled.setdefault(grammar, found)
             self._compiled.move_to_end(grammar)
-            if len(self._compiled) > self._kept:
+            while len(self._compiled) > self._kept or self._long():
                 self._compiled.popitem(last=False)
             return found
+
+    def _long(self) -> bool:
+        """Return whether several are kept that are long together; they take 20 times as much."""
+        size = sum(len(grammar.text) for grammar in self._compiled)
+        return size > KEPT_CHARS and len(self._compiled) > 1
 
     def _compile(self, grammar: Grammar) -> CompiledGrammar:
         llguidance = _library()

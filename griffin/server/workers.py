@@ -76,14 +76,17 @@ class Workers:
             if future.set_running_or_notify_cancel():
                 self._free -= 1
                 self._busy[namespace] += 1
-                self._threads.submit(self._work, namespace, future, do)
+                self._threads.submit(self._work, namespace, [(future, do)])
 
-    def _work(self, namespace: str, future: Future[Any], do: Callable[[], Any]) -> None:
+    def _work(self, namespace: str, box: list[_Work]) -> None:
+        future, do = box.pop()  # out of the arguments, which the caller's frame keeps
         try:
             result = do()
         except BaseException as error:
             self._end(namespace)
             future.set_exception(error)
+            # The error's traceback leads to this frame: with the future here it would be a circle.
+            del future, do
         else:
             self._end(namespace)
             future.set_result(result)

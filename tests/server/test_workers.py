@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from types import SimpleNamespace
 
 import pytest
 
 from griffin.server.workers import Workers, asking
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -70,6 +73,28 @@ def test_an_error_is_the_callers_and_the_thread_goes_on(workers):
     finally:
         asking.reset(token)
     assert workers._free == 3 and not workers._busy and not workers._lines
+
+
+def test_what_an_error_held_goes_with_it(workers):
+    """Without waiting for the collector of circles: it may have been a long text."""
+
+    class Held:
+        pass
+
+    def fail():
+        held = Held()
+        kept.append(weakref.ref(held))
+        raise ValueError("x")
+
+    kept: list[weakref.ref[Held]] = []
+    gc.disable()
+    try:
+        future = workers.submit(fail, "a")
+        assert isinstance(future.exception(60), ValueError)
+        del future
+        until(lambda: kept[0]() is None)
+    finally:
+        gc.enable()
 
 
 def test_what_waits_at_the_end_is_cancelled():
