@@ -6,7 +6,7 @@ import ctypes
 import sys
 from collections.abc import Callable
 
-LARGE = 1 << 20  # bytes of a body or an answer after which it is worth while
+LARGE = 1 << 17  # bytes of a body or an answer after which it is worth while
 
 
 def find_trim() -> Callable[[], object] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -247,6 +248,7 @@ async def _prompts(
         made: list[_Prompt] = []
         for number, ids in enumerate(all_ids):
             texts, tokens, events = list[str](), list[WrittenLogprobs](), list[bytes]()
+            begun = time.perf_counter()
             for text, logprobs in pieces(number, stop):
                 texts.append(text)
                 if logprobs is not None:
@@ -254,6 +256,9 @@ async def _prompts(
                 if asked.stream and (text or (logprobs is not None and logprobs.tokens)):
                     indices = range(number * asked.n, (number + 1) * asked.n)
                     events += [sse.data(chunks.echo(text, logprobs, i)) for i in indices]
+                if service.engine.stats().running:  # answers go on meanwhile, and need the time too
+                    stop.wait(time.perf_counter() - begun)
+                begun = time.perf_counter()
             kept = () if asked.stream else tokens
             made.append(_Prompt(ids, "".join(texts), kept, events))
         return made
