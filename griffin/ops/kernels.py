@@ -17,6 +17,7 @@ from torch import Tensor
 from griffin.ops import native
 
 _Types = tuple[torch.dtype | None, ...]
+_Operand = tuple[_Types, int, bool]
 _PRODUCTS = (torch.float32, torch.bfloat16)
 
 
@@ -38,6 +39,7 @@ _TYPES = {dtype: _types(dtype) for dtype in native.TYPES}
 
 class _Kernel(NamedTuple):
     names: tuple[str, ...]
+    results: tuple[bool, ...]
     kinds: tuple[str, ...]
     counts: Callable[..., tuple[int, ...]]
 
@@ -45,10 +47,15 @@ class _Kernel(NamedTuple):
 def _kernel(tensors: str, counts: Callable[..., tuple[int, ...]]) -> _Kernel:
     """Describe a kernel: its tensors in order, each with its kind behind a colon ("x" without).
 
-    counts: from the sizes of a call, how many values each tensor has.
+    counts: from the sizes of a call, how many values each tensor has. Names of results end in "!".
     """
     names, _, kinds = zip(*(word.partition(":") for word in tensors.split()), strict=True)
-    return _Kernel(names, tuple(kind or "x" for kind in kinds), counts)
+    return _Kernel(
+        tuple(name.rstrip("!") for name in names),
+        tuple(name.endswith("!") for name in names),
+        tuple(kind or "x" for kind in kinds),
+        counts,
+    )
 
 
 def _scan(rows: int, steps: int, width: int) -> tuple[int, ...]:
@@ -95,42 +102,44 @@ def _pack_pairs(rows: int, inputs: int) -> tuple[int, ...]:
 
 # In the order of native/module.cpp.
 _KERNELS = {
-    "scan": _kernel("x a h0:wide h last:wide every:wide?", _scan),
-    "scan_gradient": _kernel("a dh every:wide h0:wide dlast:wide dx da dh0:wide", _scan_gradient),
+    "scan": _kernel("x a h0:wide h! last!:wide every!:wide?", _scan),
+    "scan_gradient": _kernel(
+        "a dh every:wide h0:wide dlast:wide dx! da! dh0!:wide", _scan_gradient
+    ),
     "unit": _kernel(
         "x input_weight input_bias recurrence_weight recurrence_bias recurrent_param"
-        " segment_pos:int64 h0:wide h last:wide",
+        " segment_pos:int64 h0:wide h! last!:wide",
         _unit,
     ),
     "unit_of_gates": _kernel(
-        "x gate_i:wide gate_r:wide recurrent_param:wide segment_pos:int64 h0:wide h last:wide"
-        " every:wide",
+        "x gate_i:wide gate_r:wide recurrent_param:wide segment_pos:int64 h0:wide h!"
+        " last!:wide every!:wide",
         _unit_of_gates,
     ),
     "unit_gradient": _kernel(
         "x dh gate_i:wide gate_r:wide every:wide recurrent_param:wide segment_pos:int64 h0:wide"
-        " dlast:wide dx:wide dgate_i:wide dgate_r:wide drate:wide dh0:wide",
+        " dlast:wide dx!:wide dgate_i!:wide dgate_r!:wide drate!:wide dh0!:wide",
         _unit_gradient,
     ),
-    "convolution": _kernel("x weight bias segment_pos:int64 cache y left", _convolution),
-    "attention": _kernel("q k v ring_k:x? ring_v:x? position:int64 y", _attention),
-    "norm": _kernel("x weight y", lambda rows, width: (rows * width, width, rows * width)),
-    "gated": _kernel("gate x y", lambda count: (count, count, count)),
+    "convolution": _kernel("x weight bias segment_pos:int64 cache y! left!", _convolution),
+    "attention": _kernel("q k v ring_k:x? ring_v:x? position:int64 y!", _attention),
+    "norm": _kernel("x weight y!", lambda rows, width: (rows * width, width, rows * width)),
+    "gated": _kernel("gate x y!", lambda count: (count, count, count)),
     "rope": _kernel(
-        "x cos:wide sin:wide",
+        "x! cos:wide sin:wide",
         lambda tokens, heads, width, half: (tokens * heads * width, tokens * half, tokens * half),
     ),
     "rope_table": _kernel(
-        "positions:int64 frequencies:double cos sin",
+        "positions:int64 frequencies:double cos! sin!",
         lambda tokens, half: (tokens, half, tokens * half, tokens * half),
     ),
-    "soft_cap": _kernel("logits", lambda count: (count,)),
+    "soft_cap": _kernel("logits!", lambda count: (count,)),
     "linear": _kernel(
-        "x weight bias:x? y", lambda rows, n, out: (rows * n, out * n, out, rows * out)
+        "x weight bias:x? y!", lambda rows, n, out: (rows * n, out * n, out, rows * out)
     ),
-    "packed_linear": _kernel("x y:product", lambda rows, n, out: (rows * n, rows * out)),
-    "look_up": _kernel("ids:int64 y", lambda count, width: (count, count * width)),
-    "pack_pairs": _kernel("weight data:bytes", _pack_pairs),
+    "packed_linear": _kernel("x y!:product", lambda rows, n, out: (rows * n, rows * out)),
+    "look_up": _kernel("ids:int64 y!", lambda count, width: (count, count * width)),
+    "pack_pairs": _kernel("weight data!:bytes", _pack_pairs),
 }
 
 
@@ -145,43 +154,49 @@ def call(
 
     dtype:   of the call; "wide" is float32, float64 for float64.
     sizes:   as the kernel takes them.
-    tensors: inputs and results in the kernel's order, as `laid` gives them; results hold what comes
-             out.
+    tensors: inputs and results in the kernel's order. Inputs are copied where they do not lie as
+             kernels read them (`lies`); results, which hold what comes out, must.
     others:  what else it takes.
     Raises ValueError for a tensor that is not what the sizes say, before anything is read.
     """
-    run, number, counts, kinds = _described(name, dtype)
-    addresses = []
-    for types, count, t in zip(kinds, counts(*sizes), tensors, strict=True):
+    run, number, counts, tensors_of = _described(name, dtype)
+    addresses, copies = [], []
+    for (types, size, result), count, t in zip(tensors_of, counts(*sizes), tensors, strict=True):
         if t is None and None in types:
             addresses.append(0)
             continue
-        if (
-            t is None
-            or t.dtype not in types
-            or t.numel() != count
-            or not t.is_cpu
-            or not t.is_contiguous()
-            or t.is_neg()
-            or (address := t.data_ptr()) % t.itemsize
-            or not (address or not count)
-        ):
+        if t is None or t.dtype not in types or t.numel() != count or not t.is_cpu:
+            raise ValueError(_refusal(name, len(addresses), types, count, t))
+        address = t.data_ptr()
+        if address % size or not t.is_contiguous() or t.is_neg():
+            if result:
+                raise ValueError(_refusal(name, len(addresses), types, count, t))
+            copies.append(t := t.clone(memory_format=torch.contiguous_format))
+            address = t.data_ptr()
+        if count and not address:
             raise ValueError(_refusal(name, len(addresses), types, count, t))
         addresses.append(address)
     run(number, *sizes, *addresses, *others, torch.get_num_threads())
 
 
 @cache
-def _described(name: str, dtype: torch.dtype) -> tuple[Any, int, Any, tuple[_Types, ...]]:
-    """Return a kernel, the number of its type, its counts, and the types that each tensor may have;
-    None among them where it may be left out."""
+def _described(name: str, dtype: torch.dtype) -> tuple[Any, int, Any, tuple[_Operand, ...]]:
+    """Return a kernel, the number of its type, its counts, and of each tensor the types it may have
+    (None where it may be left out), the bytes of a value and whether it is a result."""
     if dtype not in _TYPES:
         raise ValueError(
             f"native {name} takes float32, bfloat16 or float64 on the CPU, not {dtype}"
         )
     kernel = _KERNELS[name]
-    kinds = tuple(_TYPES[dtype][kind] for kind in kernel.kinds)
-    return getattr(native.module(), name), native.TYPES[dtype], kernel.counts, kinds
+    types = [_TYPES[dtype][kind] for kind in kernel.kinds]
+    sizes = [max(d.itemsize for d in each if d is not None) for each in types]
+    operands = tuple(zip(types, sizes, kernel.results, strict=True))
+    return getattr(native.module(), name), native.TYPES[dtype], kernel.counts, operands
+
+
+def fresh(like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Return a tensor for a kernel's result, shaped like another, its contents arbitrary."""
+    return torch.empty_like(like, dtype=dtype, memory_format=torch.contiguous_format)
 
 
 def laid(*tensors: Tensor) -> list[Tensor]:

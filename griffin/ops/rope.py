@@ -36,7 +36,7 @@ def rope_table(
     if natively(like):
         cos, sin = like, torch.empty_like(like)
         sizes = positions.numel(), len(frequencies)
-        tensors = *kernels.laid(positions.long()), frequencies, cos, sin
+        tensors = positions.long(), frequencies, cos, sin
         kernels.call("rope_table", wide, sizes, tensors)
         return cos, sin
     angles = positions[:, :, None, None].to(torch.float64) * frequencies.to(positions.device)
@@ -64,8 +64,7 @@ def apply_rope(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     if cos.dtype is wide and natively(cos, sin) and natively(x):
         y = x.clone(memory_format=torch.contiguous_format)
         rows, steps, heads, width = shape
-        tensors = y, *kernels.laid(cos, sin)
-        kernels.call("rope", x.dtype, (rows * steps, heads, width, half), tensors)
+        kernels.call("rope", x.dtype, (rows * steps, heads, width, half), (y, cos, sin))
         return y
     first, second, rest = x.split([half, half, x.shape[-1] - 2 * half], dim=-1)
     first, second = first.to(cos.dtype), second.to(cos.dtype)

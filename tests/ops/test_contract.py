@@ -276,19 +276,27 @@ def test_no_kernel_has_a_tensor_that_is_not_what_it_says(
             t.to(other),
             t[:-1],
             torch.cat([t, t]),
+        ]
+        # Copied where it is read, refused where it would be written.
+        elsewhere = [
             torch.stack([t, t], 1)[:, 0],
             *([fuzz.negated_view(t)] if t.is_floating_point() else []),
             *([fuzz.misplaced(t)] if t.itemsize > 1 else []),
         ]
+        wrong += elsewhere if kernel.results[place] else []
         given = torch.zeros(t.numel(), dtype=t.dtype)
         given.untyped_storage().resize_(0)
         for bad in (*wrong, given, *([] if kind.endswith("?") else [None])):
             tensors = [*good[:place], bad, *good[place + 1 :]]
             with pytest.raises(ValueError, match=f"native {name} takes {kernel.names[place]} as"):
                 kernels.call(name, torch.float32, sizes, tensors)
+        before = Module.calls
+        for good_too in () if kernel.results[place] else elsewhere:
+            kernels.call(name, torch.float32, sizes, [*good[:place], good_too, *good[place + 1 :]])
+        copied = 0 if kernel.results[place] else len(elsewhere)
+        assert Module.calls == before + copied
     with pytest.raises(ValueError, match="float32, bfloat16 or float64"):
         kernels.call(name, torch.float16, sizes, good)
-    assert Module.calls == 1
     kernels._described.cache_clear()
 
 

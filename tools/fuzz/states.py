@@ -201,6 +201,8 @@ def _changed(chance: random.Random, state: State, kind: str) -> tuple[State, str
 
 def _other_pos(chance: random.Random, pos: Tensor) -> tuple[Tensor, str]:
     kind = chance.choice(["value", "value", "int32", "float", "rows", "meta", "dimension", "order"])
+    if pos.dim() != 1 or not len(pos) or pos.is_meta:
+        return pos, "pos as it was"
     if kind == "value":
         value, pos = chance.choice(POSITIONS), pos.clone()
         pos[chance.randrange(len(pos))] = value
@@ -237,6 +239,8 @@ def _other_tokens(chance: random.Random, tokens: Tensor) -> tuple[Tensor, str]:
     kind = chance.choice(
         ["value", "int32", "int8", "bool", "meta", "rows", "none", "order", "float"]
     )
+    if not tokens.numel() or tokens.is_meta or tokens.dtype != torch.int64:
+        return tokens, "tokens as they were"
     others = {
         "int32": lambda: tokens.int(),
         "int8": lambda: tokens.to(torch.int8),

@@ -24,9 +24,9 @@ def causal_conv(
 def _run(
     x: Tensor, weight: Tensor, bias: Tensor, segment_pos: Tensor, cache: Tensor
 ) -> tuple[Tensor, Tensor]:
-    inputs = kernels.laid(x, weight, bias, segment_pos, cache)
-    y, left = torch.empty_like(inputs[0]), torch.empty_like(inputs[-1])
-    kernels.call("convolution", x.dtype, (*x.shape, weight.shape[-1]), (*inputs, y, left))
+    y, left = kernels.fresh(x), kernels.fresh(cache)
+    tensors = x, weight, bias, segment_pos, cache, y, left
+    kernels.call("convolution", x.dtype, (*x.shape, weight.shape[-1]), tensors)
     return y, left
 
 

@@ -23,10 +23,9 @@ def linear_scan(x: Tensor, a: Tensor, h0: Tensor | None) -> tuple[Tensor, Tensor
 def _run(x: Tensor, a: Tensor, h0: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Return h, the last h, and every h in the wide type if it is asked for and h does not hold
     it."""
-    x, a, h0 = kernels.laid(x, a, h0)
-    h, last = torch.empty_like(x), torch.empty_like(h0)
+    h, last = kernels.fresh(x), kernels.fresh(h0)
     kept = keep and x.dtype != h0.dtype
-    every = torch.empty_like(x if kept else x[:0], dtype=h0.dtype)
+    every = kernels.fresh(x if kept else x[:0], h0.dtype)
     kernels.call("scan", x.dtype, x.shape, (x, a, h0, h, last, every if kept else None))
     return h, last, every
 
@@ -34,8 +33,7 @@ def _run(x: Tensor, a: Tensor, h0: Tensor, keep: bool) -> tuple[Tensor, Tensor, 
 def _run_backward(
     a: Tensor, every: Tensor, h0: Tensor, dh: Tensor, dlast: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    a, every, h0, dh, dlast = kernels.laid(a, every, h0, dh, dlast)
-    dx, da, dh0 = torch.empty_like(a), torch.empty_like(a), torch.empty_like(h0)
+    dx, da, dh0 = kernels.fresh(a), kernels.fresh(a), kernels.fresh(h0)
     tensors = a, dh, every, h0, dlast, dx, da, dh0
     kernels.call("scan_gradient", a.dtype, a.shape, tensors)
     return dx, da, dh0

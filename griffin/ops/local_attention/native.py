@@ -39,14 +39,10 @@ def _run(
     position: Tensor,
     size: int,
 ) -> Tensor:
-    ring = (None, None)
-    if ring_k is not None and ring_v is not None:
-        ring = kernels.laid(ring_k, ring_v)
-    q, k, v, position = kernels.laid(q, k, v, position)
-    y = torch.empty_like(q)
+    y = kernels.fresh(q)
     rows, steps, heads, width = q.shape
     sizes = rows, steps, heads, k.shape[2], width, size
-    kernels.call("attention", q.dtype, sizes, (q, k, v, *ring, position, y))
+    kernels.call("attention", q.dtype, sizes, (q, k, v, ring_k, ring_v, position, y))
     return y
 
 

@@ -14,7 +14,7 @@ def pack_bf16(weight: Tensor) -> Packed:
     """Pack weights (O, I) as bfloat16: exact where they are bfloat16 already."""
     shape = BF16.data_shape(*weight.shape)
     if native.built() and weight.device.type == "cpu" and weight.dtype == torch.bfloat16:
-        (weight,), data = kernels.laid(weight), allocate(shape)
+        data = allocate(shape)
         kernels.call("pack_pairs", weight.dtype, weight.shape, (weight, data))
         return Packed(data, None, BF16.name, *weight.shape)
 

@@ -35,8 +35,8 @@ def look_up(packed: Packed, ids: Tensor, scale: float, dtype: torch.dtype) -> Te
     like = packed.data.new_empty(len(ids), packed.in_features, dtype=dtype)
     if dtype != torch.float64 and natively(like):
         packed = laid_out(packed)
-        tensors = *kernels.laid(ids), like
-        kernels.call("look_up", dtype, like.shape, tensors, packed_matrix(packed, None), scale)
+        matrix = packed_matrix(packed, None)
+        kernels.call("look_up", dtype, like.shape, (ids, like), matrix, scale)
         return like
     rows = [_rows(packed, some, dtype) for some in ids.split(_LOOKUPS)]
     return torch.cat(rows) * scale if rows else like

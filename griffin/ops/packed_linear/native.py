@@ -38,7 +38,6 @@ def _run(
             f"the native product takes and returns float32 or bfloat16, not {x.dtype} and"
             f" {out_dtype}"
         )
-    (x,) = kernels.laid(x)
     if bias is not None:
         (bias,) = kernels.laid(bias if bias.dtype in _TYPES else bias.float())
     packed = laid_out(Packed(data, scale, format, out_features, in_features))

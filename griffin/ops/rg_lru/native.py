@@ -46,9 +46,9 @@ def _run(
     h0: Tensor,
 ) -> tuple[Tensor, Tensor]:
     weights = (input_weight, input_bias, recurrence_weight, recurrence_bias, recurrent_param)
-    inputs = kernels.laid(x, *weights, segment_pos, h0)
-    h, last = torch.empty_like(inputs[0]), torch.empty_like(inputs[-1])
-    kernels.call("unit", x.dtype, (*x.shape, input_weight.shape[0]), (*inputs, h, last))
+    h, last = kernels.fresh(x), kernels.fresh(h0)
+    tensors = x, *weights, segment_pos, h0, h, last
+    kernels.call("unit", x.dtype, (*x.shape, input_weight.shape[0]), tensors)
     return h, last
 
 
@@ -56,10 +56,10 @@ def _run_of_gates(
     x: Tensor, gate_i: Tensor, gate_r: Tensor, param: Tensor, segment_pos: Tensor, h0: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return h, the last h, and every h in the wide type."""
-    inputs = kernels.laid(x, gate_i, gate_r, param, segment_pos, h0)
-    h, last = torch.empty_like(inputs[0]), torch.empty_like(inputs[-1])
-    every = torch.empty_like(inputs[0], dtype=h0.dtype)
-    kernels.call("unit_of_gates", x.dtype, x.shape, (*inputs, h, last, every))
+    h, last = kernels.fresh(x), kernels.fresh(h0)
+    every = kernels.fresh(x, h0.dtype)
+    tensors = x, gate_i, gate_r, param, segment_pos, h0, h, last, every
+    kernels.call("unit_of_gates", x.dtype, x.shape, tensors)
     return h, last, every
 
 
@@ -76,9 +76,9 @@ def _run_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of x, gate_i and gate_r (B, T, E), of softplus(param) (B, E) and of
     h0."""
-    inputs = kernels.laid(x, dh, gate_i, gate_r, every, param, segment_pos, h0, dlast)
-    dx, dgate_i, dgate_r = (torch.empty_like(inputs[4]) for _ in range(3))
-    drate, dh0 = torch.empty_like(inputs[-1]), torch.empty_like(inputs[-1])
+    inputs = x, dh, gate_i, gate_r, every, param, segment_pos, h0, dlast
+    dx, dgate_i, dgate_r = (kernels.fresh(every) for _ in range(3))
+    drate, dh0 = (kernels.fresh(dlast) for _ in range(2))
     results = dx, dgate_i, dgate_r, drate, dh0
     kernels.call("unit_gradient", x.dtype, x.shape, (*inputs, *results))
     return dx, dgate_i, dgate_r, drate, dh0
