@@ -13,6 +13,7 @@ import random
 import tempfile
 import warnings
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def make(chance: random.Random) -> Case:
         if data.startswith(b"PK") and chance.random() < 0.6:
             try:
                 data, what = _rezipped(chance, data)
-            except (zipfile.BadZipFile, ValueError, OSError, EOFError, RuntimeError):
+            except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, RuntimeError):
                 continue
         else:
             data, what = _overwritten(chance, data)

@@ -89,7 +89,7 @@ def misplaced(t: Tensor) -> Tensor:
     memory = bytearray(t.nbytes + 64)
     place = torch.frombuffer(memory, dtype=torch.uint8)
     first = -place.data_ptr() % 16 + 1
-    bytes_of = t.resolve_neg().contiguous().flatten().view(torch.uint8)
+    bytes_of = t.clone(memory_format=torch.contiguous_format).flatten().clone().view(torch.uint8)
     place[first : first + t.nbytes] = bytes_of
     return torch.frombuffer(memory, dtype=t.dtype, count=t.numel(), offset=first).view(t.shape)
 
