@@ -18,7 +18,7 @@ from griffin.text import Tokenizer
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
-KEPT, KEPT_CHARS = 64, 1 << 19
+KEPT, KEPT_CHARS = 64, 1 << 18
 # What a grammar may cost: a fifth of a second to compile, some 15 ms a token, 100 MB of an answer's
 # own.
 _LIMITS: dict[str, Any] = {
@@ -82,7 +82,7 @@ class Grammars:
             return found
 
     def _long(self) -> bool:
-        """Return whether several are kept that are long together; they take 100 times as much."""
+        """Return whether several are kept that are long together; they take 500 times as much."""
         size = sum(len(grammar.text) for grammar in self._compiled)
         return size > KEPT_CHARS and len(self._compiled) > 1
 

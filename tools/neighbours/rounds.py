@@ -23,7 +23,7 @@ ATTACKER, OTHER = "attacker-key-0123456789", "neighbour-key-0123456789"
 TIMES, MORE = 3.0, 0.25  # the other's latency: so many times its calm value, and so many seconds
 CALM = 10.0  # seconds
 # Bytes beyond those resident after the start: docs/serving.md, Memory.
-WITHIN = {"during": 512 << 20, "after": 192 << 20}
+WITHIN = {"during": 512 << 20, "after": 320 << 20}
 _PAUSE = 0.05
 
 
