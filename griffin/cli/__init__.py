@@ -78,7 +78,7 @@ class Verbs(click.Group):
             verbs = self.list_commands(ctx)
             near = get_close_matches(args[0], verbs, n=1)
             meant = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(verbs)}"
-            ctx.fail(f"there is no verb {args[0]!r}{meant}")
+            ctx.fail(f"No such command {args[0]!r}{meant}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
