@@ -15,6 +15,7 @@ import math
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,6 +96,7 @@ class OrbaxSource:
                 f"{min(strange)} is neither a file nor a folder; nothing else holds weights"
             )
         self.files = tuple(sorted(e for e in entries if e.is_file() and _holds_weights(e, path)))
+        self._stored = [file.relative_to(path).as_posix() for file in self.files]
         self._keys: dict[str, tuple[str, str]] = {}  # name -> (folder in the store, driver)
         self._kinds: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
         for key, driver, text in self._descriptions():
@@ -117,16 +119,13 @@ class OrbaxSource:
                 for found in sorted(self._path.rglob(file)):
                     if not found.is_file() or found.stat().st_size > _LARGEST_DESCRIPTION:
                         raise CheckpointError(f"{found} is no description of an array")
-                    yield (
-                        found.parent.relative_to(self._path).as_posix(),
-                        driver,
-                        found.read_bytes(),
-                    )
+                    folder = found.parent.relative_to(self._path).as_posix()
+                    yield folder, driver, found.read_bytes()
             return
         try:
             store = self._ts.KvStore.open(self._store()).result()
-            keys = [key.decode() for key in store.list().result()]
-            wanted = [key for key in keys if key.rsplit("/", 1)[-1] in _FORMATS]
+            self._stored = [key.decode() for key in store.list().result()]
+            wanted = [key for key in self._stored if key.rsplit("/", 1)[-1] in _FORMATS]
             values = [store.read(key) for key in wanted]
             for key, value in zip(wanted, values, strict=True):
                 folder, file = key.rsplit("/", 1)
@@ -177,14 +176,24 @@ class OrbaxSource:
             store["path"] = store.get("path", "") + f"{key}/"
             spec = {"driver": driver, "kvstore": store, "fill_missing_data_reads": False}
             opening[name] = self._ts.open(spec, open=True, read=True, context=context)
-        stored = sum(file.stat().st_size for file in self.files)
+        stored, pieces = sum(file.stat().st_size for file in self.files), self._pieces()
         for name, future in opening.items():
             with self._reading(name):
                 arrays[name] = future.result()
-            self._check_size(name, arrays[name], stored)
+            self._check_size(name, arrays[name], stored, pieces[self._keys[name][0]])
         return arrays
 
-    def _check_size(self, name: str, array: Any, stored: int) -> None:
+    def _pieces(self) -> Counter[str]:
+        """Return how many files or values beside descriptions lie below each array's folder."""
+        folders, pieces = {folder for folder, _ in self._keys.values()}, Counter[str]()
+        for key in self._stored:
+            folder, _, file = key.rpartition("/")
+            while folder and folder not in folders:
+                folder = folder.rpartition("/")[0]
+            pieces[folder] += file not in _FORMATS
+        return pieces
+
+    def _check_size(self, name: str, array: Any, stored: int, found: int) -> None:
         """Raise CheckpointError for an array, or chunks, that so many stored bytes cannot hold."""
         shape, item = array.shape, self.dtype(name).itemsize
         chunk = array.chunk_layout.write_chunk.shape or shape
@@ -199,16 +208,11 @@ class OrbaxSource:
                 f"{self.where(name)}: {name} of {size} bytes has chunks of {list(chunk)}, which"
                 f" take {piece} each"
             )
-        if not self._ocdbt:
-            wanted = math.prod(-(-n // each) for n, each in zip(shape, chunk, strict=True))
-            found = sum(
-                file.is_file() and file.name not in _FORMATS for file in self.where(name).rglob("*")
+        wanted = math.prod(-(-n // each) for n, each in zip(shape, chunk, strict=True))
+        if found < wanted:
+            raise CheckpointError(
+                f"{self.where(name)}: {name} cannot be read: of {wanted} chunks there are {found}"
             )
-            if found < wanted:
-                raise CheckpointError(
-                    f"{self.where(name)}: {name} cannot be read: of its {wanted} chunks the"
-                    f" folder holds {found}"
-                )
 
     @contextmanager
     def _reading(self, name: str) -> Iterator[None]:

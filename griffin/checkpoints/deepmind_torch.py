@@ -149,7 +149,10 @@ def _asked_for(path: Path, is_zip: bool) -> set[str]:
                 for op, argument, _ in pickletools.genops(pickled):
                     if op.name == "GLOBAL" and isinstance(argument, str):
                         names.add(argument.replace(" ", "."))
-    except (ValueError, EOFError, KeyError, struct.error, OverflowError, zipfile.BadZipFile):
+    except (
+        *(ValueError, EOFError, KeyError, struct.error, OverflowError, zipfile.BadZipFile),
+        *(NotImplementedError, MemoryError, IndexError),
+    ):
         pass  # what was read until then is worth telling
     return {name for name in names if not name.startswith(("torch.", "collections."))}
 

@@ -301,6 +301,18 @@ def test_a_pipe_within_a_database(orbax: Path, tmp_path: Path) -> None:
     refusal(folder, lambda: checkpoints.open(folder, config=UNTOLD))
 
 
+def test_a_database_without_the_chunks_it_describes(orbax: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "flax"
+    shutil.copytree(orbax.parent / "flax", folder)
+    ts = pytest.importorskip("tensorstore")
+    base = {"driver": "ocdbt", "base": f"{folder.absolute().as_uri()}/"}
+    store = ts.KvStore.open(base).result()
+    text = json.loads(store.read(f"{EMBEDDING}/.zarray").result().value)
+    for changes in ({"shape": [10**8, 48], "chunks": [89, 48]}, {"chunks": [1, 1]}):
+        store.write(f"{EMBEDDING}/.zarray", json.dumps(text | changes)).result()
+        refusal(folder, lambda: checkpoints.open(folder, config=UNTOLD))
+
+
 def test_bytes_of_an_archive_that_were_changed(archive: Path) -> None:
     """Every byte of the table and of what stands before the records."""
     whole = archive.read_bytes()
