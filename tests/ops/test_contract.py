@@ -205,6 +205,15 @@ def test_a_table_of_one_token_turns_all() -> None:
     torch.testing.assert_close(ops.apply_rope(x, table), expected, rtol=0, atol=1e-6)
 
 
+def test_a_single_row_of_inputs_has_a_gradient() -> None:
+    packed, bias = ops.pack(draw(V, 48), "bf16"), draw(V)
+    for name in IMPLEMENTATIONS:
+        leaf = bias.clone().requires_grad_()
+        with ops.use(name):
+            ops.packed_linear(draw(48), packed, leaf).sum().backward()
+        assert torch.equal(leaf.grad, torch.ones(V))
+
+
 def test_no_rows_are_no_rows() -> None:
     for name in IMPLEMENTATIONS:
         with ops.use(name):

@@ -128,7 +128,8 @@ def compare(case: Case, chosen: Any, expected: Any) -> None:
         if one.is_meta or not one.numel():
             continue
         # Sums of many values may come to little: gradients are held to the size of one.
-        least = 20.0 if case.trains else 0.3
+        # int8 rounds activations by their row's largest.
+        least = 20.0 if case.trains else 5.0 if case.op == "packed_linear" else 0.3
         scale = other.abs().max().double().nan_to_num(1.0).clamp(least, 1e6).item()
         most = scale * max(TOLERANCE.get(t.dtype, 0) for t in _floats(case, other))
         torch.testing.assert_close(

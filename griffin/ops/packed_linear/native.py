@@ -75,7 +75,7 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         weight = unpack(Packed(data, scale, *shape), x_dtype)
         dx = dy.to(x_dtype) @ weight
     if ctx.needs_input_grad[3]:
-        dbias = dy.flatten(0, -2).float().sum(0).to(bias_dtype)
+        dbias = dy.reshape(-1, dy.shape[-1]).float().sum(0).to(bias_dtype)
     return dx, None, None, dbias, None, None, None, None
 
 
