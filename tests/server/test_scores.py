@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from typing import Any, cast
 
 import openai
 import pytest
@@ -12,7 +13,7 @@ from griffin.server.settings import Settings
 from tests.support.live_server import CHAT, NAME, serving
 from tests.support.waiting import until
 
-ECHO = {"model": NAME, "max_tokens": 0, "logprobs": 2, "extra_body": {"echo": True}}
+ECHO: dict[str, Any] = {"model": NAME, "max_tokens": 0, "logprobs": 2, "extra_body": {"echo": True}}
 LONG = [3 + n % 400 for n in range(700)]  # three chunks of the model
 
 
@@ -48,7 +49,7 @@ def test_a_stream_of_an_echo_is_what_the_whole_answer_is(client, generated, n):
 @pytest.mark.parametrize("stream", [False, True])
 def test_more_than_a_request_may_have(llm, stream):
     with serving(llm, limits={"max_scores": 100}) as live:
-        client = live.openai()
+        client: Any = live.openai()
         taken = ECHO | {"prompt": LONG[:33], "stream": stream}
         client.completions.create(**taken)
         for more in ({"prompt": LONG[:34]}, {"n": 2}, {"logprobs": 3}, {"prompt": [LONG[:17]] * 2}):
@@ -68,7 +69,7 @@ def test_more_than_a_request_may_have(llm, stream):
 
 
 def test_alternatives_are_not_kept_where_they_are_sent(live, llm):
-    client = live.openai()
+    client: Any = live.openai()
     asked = {**CHAT, "model": NAME, "max_tokens": 40, "logprobs": True, "top_logprobs": 5}
     asked["logit_bias"] = {str(id): -100 for id in llm.stop_ids}
     stream = client.chat.completions.create(**asked, stream=True)
@@ -93,7 +94,7 @@ def test_one_deadline_is_for_all_prompts_of_a_request(llm, monkeypatch):
     monkeypatch.setattr(route, "score_prompt", slow)
     with serving(llm, settings=Settings(deadline_seconds=0.2)) as live:
         with pytest.raises(openai.APIStatusError) as caught:
-            live.openai().completions.create(**ECHO | {"prompt": [[1, 2]] * 5})
+            cast("Any", live.openai()).completions.create(**ECHO | {"prompt": [[1, 2]] * 5})
         assert caught.value.status_code == 504 and scored == [1]
         until(lambda: not live.service._running and not len(live.service._measured))
 
@@ -110,7 +111,8 @@ def test_measuring_counts_among_a_keys_requests(llm, monkeypatch):
 
     monkeypatch.setattr(route, "score_prompt", slow)
     with serving(llm, settings=Settings(max_requests_per_key=1)) as live:
-        client, found = live.openai(), []
+        client: Any = live.openai()
+        found: list[Any] = []
         asked = ECHO | {"prompt": [1, 2, 3]}
         first = threading.Thread(target=lambda: found.append(client.completions.create(**asked)))
         first.start()
@@ -131,5 +133,5 @@ def test_schemas_that_are_long_together_are_refused_before_they_are_compiled(llm
         function = {"parameters": {"type": "object", "properties": {"a": {"type": "string"}}}}
         tools = [{"type": "function", "function": {**function, "name": f"f{n}"}} for n in range(20)]
         with pytest.raises(openai.BadRequestError, match="schemas have") as caught:
-            live.openai().chat.completions.create(**CHAT, model=NAME, tools=tools)
+            cast("Any", live.openai()).chat.completions.create(**CHAT, model=NAME, tools=tools)
         assert caught.value.param == "tools" and "--max-grammar-bytes" in caught.value.message

@@ -95,9 +95,7 @@ def _responses(operation: Operation) -> dict[str, Any]:
     else:
         content = {"application/json": {"schema": _ref(operation.reply)}}
     if operation.streams:
-        # One event's data; OpenAPI has no word for a stream of them.
-        event = {"type": "object"} if operation.chunk is None else _ref(operation.chunk)
-        content["text/event-stream"] = {"schema": event}
+        content["text/event-stream"] = {"schema": _event(operation.chunk)}
     responses: dict[str, Any] = {"200": {"description": "Done.", "content": content}}
     common = (errors.BUG, errors.NOT_READY) if operation.public else _COMMON
     if operation.path == "/ready":
@@ -142,6 +140,20 @@ def _description(fields: Policy) -> str:
 def _id(operation: Operation) -> str:
     words = re.findall(r"\w+", operation.path.removeprefix("/v1"))
     return "_".join([operation.method.lower(), *words]).replace("-", "_")
+
+
+def _event(chunk: Any) -> dict[str, Any]:
+    """Return the schema of one event of a stream; OpenAPI 3.1 has no word for all of them."""
+    said = [{"type": "object"}] if chunk is None else [_ref(chunk), _ref(ErrorBody)]
+    data = {"contentMediaType": "application/json", "contentSchema": {"anyOf": said}}
+    return {
+        "type": "object",
+        "properties": {
+            "event": {"type": "string"},
+            "data": {"anyOf": [{"const": "[DONE]"}, {"type": "string", **data}]},
+        },
+        "required": ["data"],
+    }
 
 
 def _ref(kind: type[msgspec.Struct]) -> dict[str, str]:
