@@ -201,7 +201,7 @@ def _changed(chance: random.Random, state: State, kind: str) -> tuple[State, str
 
 def _other_pos(chance: random.Random, pos: Tensor) -> tuple[Tensor, str]:
     kind = chance.choice(["value", "value", "int32", "float", "rows", "meta", "dimension", "order"])
-    if pos.dim() != 1 or not len(pos) or pos.is_meta:
+    if pos.dim() != 1 or not len(pos) or pos.is_meta or pos.dtype != torch.int64:
         return pos, "pos as it was"
     if kind == "value":
         value, pos = chance.choice(POSITIONS), pos.clone()
