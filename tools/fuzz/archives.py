@@ -3,7 +3,8 @@ torch.load reads them.
 
 A case is an archive as torch.save writes it, written anew by another zip in which one to three
 things were changed, or with bytes of it overwritten. Where torch.load, without a mapping, gives
-tensors, ours gives the same bits or refuses; nothing is read from behind a record.
+tensors, ours gives the same bits, or those that were saved (some damage of the table makes
+torch.load give memory as it happened to be), or refuses; nothing is read from behind a record.
 """
 
 from __future__ import annotations
@@ -23,6 +24,13 @@ from griffin.checkpoints import CheckpointError
 from griffin.checkpoints.deepmind_torch import TorchSource
 
 ALLOWED = (CheckpointError,)
+_BASE = torch.arange(24.0).reshape(4, 6)
+SAVED = {
+    "a": _BASE,
+    "view": _BASE[1:, ::2],
+    "b": torch.ones(5).bfloat16(),
+    "c": _BASE.T.clone(),
+}
 
 
 @dataclass(frozen=True)
@@ -38,10 +46,8 @@ class Case:
 
 def make(chance: random.Random) -> Case:
     """Draw a case."""
-    base = torch.arange(24.0).reshape(4, 6)
-    values = {"a": base, "view": base[1:, ::2], "b": torch.ones(5).bfloat16(), "c": base.T.clone()}
     stream = io.BytesIO()
-    torch.save(values, stream, _use_new_zipfile_serialization=chance.random() < 0.8)
+    torch.save(SAVED, stream, _use_new_zipfile_serialization=chance.random() < 0.8)
     data, changes = stream.getvalue(), []
     for _ in range(chance.choice([1, 1, 2, 3])):
         if data.startswith(b"PK") and chance.random() < 0.6:
@@ -70,9 +76,13 @@ def attempt(case: Case) -> None:
                 return
         assert list(tensors) == list(expected), case
         for name, t in tensors.items():
-            other = expected[name]
-            same = (t.shape, t.dtype) == (other.shape, other.dtype)
-            assert same and torch.equal(t.nan_to_num(0.5), other.nan_to_num(0.5)), f"{case}: {name}"
+            others = [expected[name], *([SAVED[name]] if name in SAVED else [])]
+            assert any(_same(t, other) for other in others), f"{case}: {name}"
+
+
+def _same(t: torch.Tensor, other: torch.Tensor) -> bool:
+    alike = (t.shape, t.dtype) == (other.shape, other.dtype)
+    return alike and torch.equal(t.nan_to_num(0.5), other.nan_to_num(0.5))
 
 
 def _overwritten(chance: random.Random, data: bytes) -> tuple[bytes, str]:
