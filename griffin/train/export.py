@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from griffin import checkpoints
 from griffin.checkpoints import load_model, save_model
 from griffin.model import Griffin
 from griffin.train.bpe import open_bpe
@@ -48,8 +49,9 @@ def measure(
     rows, as in training, and whole documents, with the state carried through. Raises ValueError if
     the folder does not hold a model with its tokenizer.
     """
+    source = checkpoints.open(folder)
     tokenizer = open_bpe(folder / "tokenizer.json")
-    model = load_model(folder, dtype=torch.float32, device=device)
+    model = load_model(source, dtype=torch.float32, device=device)
     if tokenizer.get_vocab_size() > model.config.vocab_size:
         raise ValueError(
             f"{folder}: the tokenizer has {tokenizer.get_vocab_size()} entries, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import tomllib
 import typing
 from collections.abc import Iterable, Mapping
@@ -248,7 +249,11 @@ def _model(values: Mapping[str, Any]) -> GriffinConfig:
 
 
 def _section(kind: type[_Section], values: Mapping[str, Any], name: str) -> _Section:
-    check_keys(values, {f.name for f in dataclasses.fields(kind)}, name)  # pyright: ignore[reportArgumentType]
+    known = {f.name for f in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]
+    for key in values:
+        if key not in known and _MEANT.get(key) in known:
+            raise ValueError(f"{name} has no {key!r}; here it is {name}.{_MEANT[key]}")
+    check_keys(values, known, name)
     return kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
 
 
@@ -268,7 +273,30 @@ def _check_types(section: Any, name: str) -> None:
                 raise ValueError(f"{name}.{key} must be a list of strings, not {value!r}")
         elif not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
             raise ValueError(f"{name}.{key} must be {_KINDS[hint]}, not {value!r}")
+        elif hint is float and not math.isfinite(value):
+            raise ValueError(f"{name}.{key} must be a finite number, not {value}")
 
+
+# What other trainers call a field of ours.
+_MEANT = {
+    **dict.fromkeys(("lr", "max_lr", "peak_lr"), "learning_rate"),
+    **dict.fromkeys(("batch_size", "micro_batch_size", "per_device_train_batch_size"), "rows"),
+    **dict.fromkeys(("seq_len", "block_size", "context_length", "max_seq_length"), "length"),
+    **dict.fromkeys(("gradient_accumulation_steps", "grad_accum"), "accumulation"),
+    **dict.fromkeys(("max_steps", "num_steps", "iters"), "steps"),
+    **dict.fromkeys(("max_tokens", "num_tokens"), "tokens"),
+    **dict.fromkeys(("warmup", "warmup_iters"), "warmup_steps"),
+    **dict.fromkeys(("grad_clip", "max_grad_norm", "clip_grad"), "clip"),
+    **dict.fromkeys(("wd", "adam_weight_decay"), "weight_decay"),
+    **dict.fromkeys(("eps", "adam_epsilon"), "epsilon"),
+    **dict.fromkeys(("precision", "torch_dtype"), "dtype"),
+    **dict.fromkeys(("eval_interval", "eval_steps"), "eval_every"),
+    **dict.fromkeys(("log_interval", "logging_steps"), "log_every"),
+    "adam_beta1": "beta1",
+    "adam_beta2": "beta2",
+    "min_lr_ratio": "final_ratio",
+    "save_total_limit": "keep",
+}
 
 _KINDS: dict[Any, str] = {
     int: "a whole number",

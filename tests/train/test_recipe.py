@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from griffin.model import Griffin
+from griffin.train.export import measure
 from griffin.train.recipe import Recipe, load_recipe
+from griffin.train.report import Reporter
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 MINIMAL = {"model": {"preset": "nano"}, "train": {"steps": 10}}
@@ -37,6 +39,16 @@ MINIMAL = {"model": {"preset": "nano"}, "train": {"steps": 10}}
         ),
         (MINIMAL | {"train": {"steps": 1, "beta2": 1.0}}, r"train.beta2 must be at least 0"),
         (MINIMAL | {"train": {"steps": 1, "rows": 0}}, r"train.rows must be at least 1"),
+        *(
+            (
+                MINIMAL | {"train": {"steps": 1, name: value}},
+                rf"train.{name} must be a finite number",
+            )
+            for name in ("clip", "learning_rate", "weight_decay", "epsilon", "checkpoint_minutes")
+            for value in (float("nan"), float("inf"), -float("inf"))
+        ),
+        (MINIMAL | {"train": {"steps": 1, "lr": 2}}, r"here it is train.learning_rate"),
+        (MINIMAL | {"train": {"steps": 1, "max_grad_norm": 2}}, r"here it is train.clip"),
         (MINIMAL | {"data": {"held_out": 1.0}}, r"held_out must lie between"),
         (MINIMAL | {"data": {"include": "*.py"}}, r"data.include must be a list of strings"),
         (MINIMAL | {"data": {"source": "web"}}, r"'stdlib', 'files', not 'web'"),
@@ -105,3 +117,8 @@ def test_bundled_recipes_compare_equals() -> None:
     assert {k: v for k, v in texts[0].items() if k != "model"} == {
         k: v for k, v in texts[1].items() if k != "model"
     }
+
+
+def test_what_is_measured_must_be_there(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
+    with pytest.raises(ValueError, match="nope does not exist"):
+        measure(recipe(), tmp_path / "nope", Reporter(quiet=True))
