@@ -236,7 +236,7 @@ class Store:
     def export(self, name: str, path: str | Path, *, at: int | None = None) -> int:
         """Write a session's head, or turn `at`, as a state file; return its bytes. It may be open.
 
-        Raises UnknownTurn for a number it does not have, ValueError for a session without turns.
+        Raises UnknownTurn for a number it does not have, and for a session without turns.
         """
         row = self._find(name)
         fingerprint, config = mark_and_config(row)

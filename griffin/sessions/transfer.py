@@ -9,7 +9,7 @@ from pathlib import Path
 
 from griffin.model import GriffinConfig, State
 from griffin.sessions import history
-from griffin.sessions.errors import StateTorn
+from griffin.sessions.errors import StateTorn, UnknownTurn
 from griffin.sessions.fingerprint import Fingerprint
 from griffin.sessions.folder import Folder
 from griffin.sessions.index import SESSION
@@ -36,10 +36,10 @@ def export_turn(
     """Write a turn of a session as a state file; return its bytes.
 
     If the turn's state is not kept, it is the nearest one before, and all ids since are pending.
-    ValueError before the first turn.
+    UnknownTurn before the first turn.
     """
     if turn is None:
-        raise ValueError("nothing has been said yet; there is no state to export")
+        raise UnknownTurn("nothing has been said yet; there is no state to export")
     context = history.context_at(folder, session, turn, config, fingerprint)
     line = history.line(folder.index, session, turn.key)
     try:

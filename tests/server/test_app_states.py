@@ -67,3 +67,11 @@ def test_a_state_is_in_no_list_until_it_is_whole(live, http, monkeypatch):
     [(listed, name)] = seen
     assert listed == before and store.usage().sessions == sessions
     assert http.get(f"/v1/states/{name}").status_code == 400  # no client's name can be one of these
+
+
+def test_a_session_in_which_nothing_was_said_has_no_state(http):
+    http.post("/v1/sessions", json={"name": "silent"})
+    refused = http.post("/v1/states", json={"name": "nothing", "session": "silent"})
+    assert refused.status_code == 404 and refused.json()["error"]["code"] == "turn_not_found"
+    assert "nothing has been said yet" in refused.json()["error"]["message"]
+    assert "nothing" not in {one["id"] for one in http.get("/v1/states").json()["data"]}
