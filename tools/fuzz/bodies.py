@@ -6,6 +6,7 @@ other types put in, or bytes changed. No answer is a 500, and none takes long.
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import tempfile
@@ -82,6 +83,7 @@ def make(chance: random.Random) -> Case:
     body = json.loads(json.dumps(_PATHS[route]))
     for _ in range(chance.randint(0, 4)):
         _add(chance, body)
+    body = json.loads(json.dumps(body))  # parts of it are everybody's
     if chance.random() < 0.4:
         _spoil(chance, body)
     sent = json.dumps(body).encode()
@@ -145,7 +147,7 @@ def _spoil(chance: random.Random, value: Any) -> None:
     if isinstance(value[key], (dict, list)) and value[key] and chance.random() < 0.6:
         _spoil(chance, value[key])
     else:
-        value[key] = chance.choice(_ODD)
+        value[key] = copy.deepcopy(chance.choice(_ODD))
 
 
 _KEPT = ExitStack()  # until the process ends
