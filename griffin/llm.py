@@ -70,7 +70,6 @@ class LLM:
         stop_ids: Iterable[int] = (),
         name: str = "",
         weights: Callable[[], str] | None = None,
-        caution: str = "",
     ) -> None:
         if tokenizer.vocab_size > model.config.vocab_size:
             raise ValueError(
@@ -82,7 +81,7 @@ class LLM:
         self.defaults = defaults or SamplingParams()
         self.chat_defaults = chat_defaults or self.defaults
         self.name = name
-        self.caution = caution
+        self.caution = ""
         self._weights = weights
         own = {tokenizer.eos_id, tokenizer.end_of_turn_id} - {None}
         self.stop_ids = frozenset(stop_ids) | cast(set[int], own)

@@ -68,7 +68,7 @@ def load(
     def weights() -> str:
         return checkpoints.open(path_or_repo, config=config, revision=revision).digest()
 
-    return LLM(
+    llm = LLM(
         model.eval(),
         text,
         defaults=defaults.params,
@@ -76,8 +76,9 @@ def load(
         stop_ids=defaults.stop_ids,
         name=str(path_or_repo),
         weights=weights,
-        caution=_caution(str(path_or_repo), text),
     )
+    llm.caution = _caution(llm)
+    return llm
 
 
 def load_model(
@@ -96,12 +97,12 @@ def load_model(
     ).eval()
 
 
-def _caution(name: str, text: Tokenizer) -> str:
+def _caution(llm: LLM) -> str:
     """Return what a user should know of a model that answers nothing."""
-    real = "one that answers: recurrentgemma-2b-it"
+    name, real = llm.name, "one that answers: recurrentgemma-2b-it"
     if isinstance(resolve(name), Path):
         return f"{name} is a toy: it writes Python-like text and answers nothing; {real}"
-    if text.chat_template is None and not name.endswith("-it"):
+    if not llm.talks:
         return f"{name} brings no chat template: a base model continues, it does not answer; {real}"
     return ""
 

@@ -9,8 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-_BLOCK = 1 << 20
-
 
 class Results:
     """A file of JSON lines that only grows, and of which nobody else writes meanwhile.

@@ -62,15 +62,16 @@ def remove_cached(repo: str, revision: str | None = None) -> int:
     revision: a branch, tag or commit, or the beginning of one. Raises CheckpointError if it is not
               there.
     """
+    there = cached_models()
     commits = [
         one.revision
-        for one in cached_models()
+        for one in there
         if one.repo == repo
         and (revision is None or revision in one.refs or one.revision.startswith(revision))
     ]
     if not commits:
         what = repo if revision is None else f"{repo} at {revision}"
-        here = sorted({one.repo for one in cached_models()})
+        here = sorted({one.repo for one in there})
         raise CheckpointError(
             f"{what} is not in the cache; there are {', '.join(here) or 'no models'}"
         )

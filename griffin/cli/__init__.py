@@ -74,8 +74,8 @@ class Verbs(click.Group):
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[Any, ...]:
-        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            verbs = self.list_commands(ctx)
+        verbs = self.list_commands(ctx)
+        if args and not args[0].startswith("-") and args[0] not in verbs:
             near = get_close_matches(args[0], verbs, n=1)
             meant = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(verbs)}"
             ctx.fail(f"No such command {args[0]!r}{meant}")
