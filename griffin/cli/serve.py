@@ -108,7 +108,10 @@ class _Serve(click.Command):
     "--allow-host", multiple=True, metavar="NAME", help="A name this server goes by. Repeatable."
 )
 @click.option(
-    "--allow-origin", multiple=True, metavar="URL", help="A web page that may use it. Repeatable."
+    "--allow-origin",
+    multiple=True,
+    metavar="ORIGIN",
+    help="A web page or extension that may use it: https://NAME, app://NAME. Repeatable.",
 )
 @click.option(
     "--slots", type=click.IntRange(1), default=8, show_default=True, help="Answers at a time."

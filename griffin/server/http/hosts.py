@@ -16,6 +16,7 @@ _HOST = re.compile(
     rf"(?:\[(?P<six>[0-9a-f:.]{{2,45}})\]|(?P<name>{_LABEL}(?:\.{_LABEL})*\.?))"
     r"(?::(?P<port>[0-9]{0,5}))?"
 )
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,63}://")
 _HEADERS = (
     *("authorization", "content-type", "x-griffin-session", "x-session-id", "x-request-id"),
 )
@@ -65,16 +66,14 @@ class Hosts:
 
     names:   allowed in Host, without a port. None allows any: for a server that asks for keys and
              does not know its own name.
-    origins: web pages allowed besides the server's own, such as "https://chat.example.org"; they
-             get CORS headers.
+    origins: web pages allowed besides the server's own, such as "https://chat.example.org", or what
+             is none and says where it comes from in another scheme: "chrome-extension://ID",
+             "app://obsidian.md", "tauri://localhost". They get CORS headers.
     """
 
     def __init__(self, names: Iterable[str] | None = _LOCAL, origins: Iterable[str] = ()) -> None:
         self.names = None if names is None else frozenset(map(_own_name, names))
-        self.origins = frozenset(origin.lower().rstrip("/") for origin in origins)
-        for origin in self.origins:
-            if not origin.startswith(("http://", "https://")):
-                raise ValueError(f"the origin {origin!r} is none; write https://name, no wildcards")
+        self.origins = frozenset(map(_own_origin, origins))
 
     @classmethod
     def bound_to(cls, host: str, names: Iterable[str] = (), origins: Iterable[str] = ()) -> Hosts:
@@ -158,6 +157,21 @@ def preflight(origin: str, asked: str = "") -> dict[str, str]:
         "access-control-allow-headers": ", ".join(allowed),
         "access-control-max-age": "600",
     }
+
+
+def _own_origin(origin: str) -> str:
+    """Return an origin that the operator gives, in small letters; ValueError for what is none."""
+    scheme = _SCHEME.match(origin := origin.lower().rstrip("/"))
+    try:
+        name_of(origin[scheme.end() if scheme else 0 :])
+    except ValueError:
+        scheme = None
+    if scheme is None:
+        raise ValueError(
+            f"{origin!r} is no origin; write scheme://host or scheme://host:port, no path and no"
+            " wildcards: https://chat.example.org, chrome-extension://ID, app://obsidian.md"
+        )
+    return origin
 
 
 def _own_name(name: str) -> str:

@@ -52,5 +52,56 @@ def test_a_page_that_was_allowed(llm):
         assert "access-control-allow-credentials" not in asked.headers
         answer = http.post("/v1/chat/completions", json=CHAT)
         assert answer.headers["access-control-allow-origin"] == "https://chat.example.org"
+
+
+# What openai-node's client in a page asks to send, and what a preflight of it looks like.
+STAINLESS = (
+    *("authorization", "content-type", "x-stainless-arch", "x-stainless-helper-method"),
+    *("x-stainless-lang", "x-stainless-os", "x-stainless-package-version"),
+    *("x-stainless-retry-count", "x-stainless-runtime", "x-stainless-runtime-version"),
+    "x-stainless-timeout",
+)
+PREFLIGHT = {
+    "access-control-request-method": "POST",
+    "access-control-request-headers": ",".join(STAINLESS),
+}
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("chrome-extension://bpcjbcdefghijklmnopabcdefghijklm", "app://obsidian.md"),
+        *("tauri://localhost", "vscode-webview://1a2b3c4d-0000-4000-8000-abcdefabcdef"),
+        *("http://localhost:3000", "http://[::1]:5173", "moz-extension://1f0c-22"),
+    ],
+)
+def test_what_is_no_web_page_may_be_allowed(llm, origin):
+    """A browser's extension, an editor, a desktop program: by the origin that each says."""
+    scheme = origin.partition("://")[0]
+    with serving(llm, hosts=Hosts(origins=[origin])) as live:
+        with live.http(headers={"origin": origin}) as http:
+            asked = http.options("/v1/chat/completions", headers=PREFLIGHT)
+            assert asked.status_code == 204
+            assert asked.headers["access-control-allow-origin"] == origin
+            allowed = asked.headers["access-control-allow-headers"].split(", ")
+            assert set(STAINLESS) <= set(allowed)
+            answer = http.post("/v1/chat/completions", json=CHAT)
+            assert answer.status_code == 200
+            assert answer.headers["access-control-allow-origin"] == origin
+        for foreign in (f"{scheme}://other", f"{origin}x", "null", "https://example.com"):
+            with live.http(headers={"origin": foreign}) as http:
+                assert http.options("/v1/chat/completions", headers=PREFLIGHT).status_code == 403
+                assert http.post("/v1/chat/completions", json=CHAT).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("*", "null", "localhost", "https://", "app://", "https://*.example.org", "://x"),
+        *("https://chat.example.org/page", "chrome-extension://*", "https://a@b", "1x://name"),
+        "https://chat.example.org https://other.example.org",
+    ],
+)
+def test_what_is_no_origin(origin):
     with pytest.raises(ValueError, match="no wildcards"):
-        Hosts(origins=["*"])
+        Hosts(origins=[origin])
