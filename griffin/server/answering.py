@@ -13,6 +13,7 @@ from griffin.server.bridge import Job, Run
 from griffin.server.conversations.thread import Thread
 from griffin.server.errors import ApiError
 from griffin.server.generating import Clock, Collected, Increment, Shown, collect, stream
+from griffin.server.http import sse
 from griffin.server.http.exchange import Exchange, Reply
 from griffin.server.service import Service
 
@@ -26,14 +27,19 @@ class Told:
 
 
 class Renderer(Protocol):
-    """What an endpoint makes of answers."""
+    """What an endpoint makes of answers.
+
+    alive: what is sent now and then while a stream has nothing to say.
+    """
+
+    alive: bytes = sse.KEEPALIVE
 
     def whole(self, answers: Sequence[Collected], told: Told) -> bytes:
         """Return the body of answers that are not streamed."""
         ...
 
-    def begin(self) -> bytes:
-        """Return the first events of a stream."""
+    def begin(self, used: p.Usage) -> bytes:
+        """Return the first events of a stream. used: the prompt's cost, as far as it is known."""
         ...
 
     def more(self, increment: Increment) -> bytes:
@@ -46,11 +52,11 @@ class Renderer(Protocol):
 
     def fail(self, error: ApiError) -> bytes:
         """Return the events that end a stream which failed."""
-        ...
+        return sse.error(error)
 
     def record(self, answers: Sequence[Collected] | None, told: Told) -> dict[str, Any]:
         """Return what is kept beside the answer's turn. answers: None if they were streamed."""
-        ...
+        return {}
 
 
 async def answer(
@@ -96,10 +102,11 @@ async def answer(
             clock,
             shown,
             headers=lambda: {**headers, **state_header(run)},
-            begin=renderer.begin,
+            begin=lambda: renderer.begin(used(run)),
             more=renderer.more,
             end=end,
             fail=renderer.fail,
+            alive=renderer.alive,
         )
         return None
     finally:

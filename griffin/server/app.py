@@ -149,7 +149,7 @@ class App:
             if method == "OPTIONS" and origin is not None and found:
                 return Route("OPTIONS", found[0][0].pattern, "preflight", True, _preflight)
             # Without a key nobody is told which paths there are.
-            service.keys.namespace(exchange.headers.get("authorization"))
+            service.keys.namespace(exchange.headers)
             if not found:
                 raise no_route(exchange)
             allowed = ", ".join(sorted({r.method for r, _ in found}))
@@ -159,7 +159,7 @@ class App:
                 headers={"allow": allowed},
             )
         if not route.public:
-            exchange.namespace = service.keys.namespace(exchange.headers.get("authorization"))
+            exchange.namespace = service.keys.namespace(exchange.headers)
             asking.set(exchange)
         exchange.params = match.groupdict()
         return route

@@ -12,7 +12,6 @@ from griffin.sampling import ConstraintError
 from griffin.server import errors
 from griffin.server.bridge import Job, Run
 from griffin.server.errors import ApiError
-from griffin.server.http import sse
 from griffin.server.http.asgi import Gone
 from griffin.server.http.exchange import Exchange
 from griffin.server.logs import where
@@ -23,11 +22,12 @@ from griffin.text import Tokenizer
 
 @dataclass
 class Collected:
-    """One answer so far. tokens: None if they were not asked for."""
+    """One answer so far. tokens: None if they were not asked for. stop: as Increment has it."""
 
     texts: list[str] = field(default_factory=list)
     tokens: list[Scored] | None = None
     finish: FinishReason = "stop"
+    stop: str | None = None
 
     @property
     def text(self) -> str:
@@ -59,6 +59,7 @@ class Increment:
 
     choice: which answer. tokens: those that go with the text; None if they were not asked for.
     finish: how the answer ended, None while it goes on. last: nothing follows.
+    stop: the stop string that ended it, if one did.
     """
 
     choice: int
@@ -66,6 +67,7 @@ class Increment:
     tokens: list[Scored] | None
     finish: FinishReason | None
     last: bool
+    stop: str | None = None
 
 
 class Shown:
@@ -92,7 +94,8 @@ class Shown:
             tokens = waiting.sent(piece.text)
             if piece.last and self._writer.stop is None:  # those that have no character
                 tokens += waiting.left
-        return Increment(piece.choice, piece.text, tokens, piece.finish, piece.last)
+        stop = self._writer.stop if piece.last else None
+        return Increment(piece.choice, piece.text, tokens, piece.finish, piece.last, stop)
 
 
 def scored(
@@ -150,7 +153,7 @@ async def collect(
             if increment.tokens is not None:
                 answer.tokens = (answer.tokens or []) + increment.tokens
             if increment.finish is not None:
-                answer.finish = increment.finish
+                answer.finish, answer.stop = increment.finish, increment.stop
                 open_ -= 1
     _observe(service, run, clock)
     return answers
@@ -167,13 +170,15 @@ async def stream(
     begin: Callable[[], bytes],
     more: Callable[[Increment], bytes],
     end: Callable[[], Awaitable[bytes]],
-    fail: Callable[[ApiError], bytes] = sse.error,
+    fail: Callable[[ApiError], bytes],
+    alive: bytes,
 ) -> None:
     """Send the answers as events.
 
     What fails before the first token, or before `patience_seconds` are over, is raised and gets its
     own status; later it is an event that ends the stream.
     begin, more, end: return the first events, those of a piece, and the last ones.
+    alive: what is sent now and then while there is nothing to say.
     """
     settings = service.settings
     open_ = len(run.writers)
@@ -195,7 +200,7 @@ async def stream(
             if not open_:
                 break
             pieces = await run.next(settings.keepalive_seconds)
-            written = b"" if pieces else sse.KEEPALIVE
+            written = b"" if pieces else alive
         written = await end()
     except ApiError as error:
         # For the log; headers are long gone.
@@ -241,7 +246,7 @@ def _increments(pieces: Sequence[Piece], shown: Sequence[Shown]) -> list[Increme
         last.text += increment.text
         if increment.tokens is not None:
             last.tokens = (last.tokens or []) + increment.tokens
-        last.finish, last.last = increment.finish, increment.last
+        last.finish, last.last, last.stop = increment.finish, increment.last, increment.stop
     return increments
 
 

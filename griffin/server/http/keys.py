@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from griffin.server.errors import BAD_KEY, ApiError
 from griffin.server.http.hosts import is_loopback
 
 _SHORTEST = 16
+_BARE = ("x-api-key", "api-key")  # headers that hold nothing but a key
 
 
 class Keys:
@@ -57,18 +58,24 @@ class Keys:
             raise ValueError(f"the environment variable {name} holds no key")
         return cls(found)
 
-    def namespace(self, authorization: str | None) -> str:
+    def namespace(self, headers: Mapping[str, str]) -> str:
         """Return the namespace of who asks; ApiError (401) if no key of ours comes with it.
 
+        headers: by lower-case names. A key is in `authorization` (Bearer), or as Anthropic's and
+                 Azure's clients send it, in `x-api-key` or `api-key`; several are one and the same.
         All keys are compared, whichever fits, so the time tells nothing.
         """
         if not self._digests:
             return ""
-        scheme, _, key = (authorization or "").partition(" ")
-        given = _digest(key.strip())
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        sent = [bearer.strip() if scheme.lower() == "bearer" else "", *map(headers.get, _BARE)]
+        keys = {key for key in sent if key}
+        if len(keys) > 1:
+            raise ApiError(BAD_KEY, "two different API keys were sent; send one")
+        given = _digest("".join(keys))
         found = [digest for digest in self._digests if hmac.compare_digest(digest, given)]
-        if scheme.lower() != "bearer" or not key or not found:
-            what = "a wrong API key" if key else "no API key"
+        if not found:
+            what = "a wrong API key" if keys or bearer else "no API key"
             raise ApiError(BAD_KEY, f"{what} was sent; send one as Authorization: Bearer KEY")
         # Hashed once more: what lies on the disk under this name must not be what keys are compared
         # with.

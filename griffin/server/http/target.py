@@ -12,7 +12,7 @@ from griffin.server.http.asgi import Scope
 # Of two of these one would be looked at, and the other by whoever stands before this server.
 _ONCE = (
     *("authorization", "content-encoding", "content-type", "host", "origin"),
-    "x-griffin-session",
+    *("x-api-key", "api-key", "x-griffin-session"),
 )
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)([^?#]*)")
 

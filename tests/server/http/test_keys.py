@@ -41,10 +41,38 @@ def test_keys_come_from_files_that_others_cannot_read(tmp_path):
         Keys.read(path)
     path.chmod(0o600)
     keys = Keys.read(path)
-    assert keys.namespace(f"Bearer {ALICE}") != keys.namespace(f"bearer {BOB}")
+    assert keys.namespace(bearer(ALICE)) != keys.namespace({"authorization": f"bearer {BOB}"})
     for wrong in ("short", "with space 0123456789", "ключ-0123456789-0123456789"):
         with pytest.raises(ValueError, match="key 1"):
             Keys([wrong])
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+def test_other_clients_send_their_key_in_headers_of_their_own():
+    keys = Keys([ALICE, BOB])
+    alice = keys.namespace(bearer(ALICE))
+    for sent in (
+        *({"x-api-key": ALICE}, {"api-key": ALICE}, {"x-api-key": ALICE, "api-key": ALICE}),
+        *({"x-api-key": ALICE} | bearer(ALICE), {"x-api-key": ALICE} | bearer("")),
+        {"x-api-key": ALICE, "authorization": "Basic cHJveHk6cHJveHk="},
+    ):
+        assert keys.namespace(sent) == alice, sent
+    for sent, why in (
+        ({"x-api-key": ALICE} | bearer(BOB), "two different API keys"),
+        ({"x-api-key": ALICE, "api-key": "x"}, "two different API keys"),
+        ({"x-api-key": "x"}, "a wrong API key"),
+        ({"x-api-key": f"Bearer {ALICE}"}, "a wrong API key"),
+        ({"authorization": f"Basic {ALICE}"}, "a wrong API key"),
+        ({"x-api-key": "", "api-key": ""}, "no API key"),
+        ({}, "no API key"),
+    ):
+        with pytest.raises(ApiError, match=why) as caught:
+            keys.namespace(sent)
+        assert caught.value.status == 401
+    assert Keys().namespace({"x-api-key": ALICE} | bearer(BOB)) == ""
 
 
 def test_keys_are_compared_in_constant_time(monkeypatch):
@@ -56,9 +84,9 @@ def test_keys_are_compared_in_constant_time(monkeypatch):
         return compare(a, b)
 
     monkeypatch.setattr(hmac, "compare_digest", noted)
-    keys.namespace(f"Bearer {ALICE}")
+    keys.namespace(bearer(ALICE))
     with pytest.raises(ApiError):
-        keys.namespace("Bearer x")
+        keys.namespace(bearer("x"))
     assert compared == [(32, 32)] * 4
     assert ALICE.encode() not in b"".join(keys._digests)
 
@@ -66,7 +94,7 @@ def test_keys_are_compared_in_constant_time(monkeypatch):
 def test_keys_come_from_a_variable(monkeypatch):
     monkeypatch.setenv("OUR_KEYS", f"{ALICE} {BOB}")
     keys = Keys.from_environment("OUR_KEYS")
-    assert keys.namespace(f"Bearer {ALICE}") != keys.namespace(f"Bearer {BOB}")
+    assert keys.namespace(bearer(ALICE)) != keys.namespace(bearer(BOB))
     monkeypatch.setenv("OUR_KEYS", " ")
     with pytest.raises(ValueError, match="the environment variable OUR_KEYS holds no key"):
         Keys.from_environment("OUR_KEYS")

@@ -2,27 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from griffin.server import protocol as p
-from griffin.server.answering import Told, answer, job
+from griffin.server.answering import Renderer, Told, answer, job
 from griffin.server.constraints import Form, constrain
 from griffin.server.conversations import Asked, take_up
 from griffin.server.endpoints.chat.body import ChatRequest, parse_chat
 from griffin.server.endpoints.chat.reply import ChatAnswer, ChatChunks, chat_completion
 from griffin.server.errors import INVALID, ApiError
-from griffin.server.generating import Collected, Increment, Waiting
+from griffin.server.generating import Collected, Increment
 from griffin.server.http import sse
 from griffin.server.http.exchange import Exchange, Reply
+from griffin.server.parts import AnswerPart, Parts
 from griffin.server.service import Handler, Service
-from griffin.server.tool_text import CallReader, Said, read_answer
+from griffin.server.tool_text import read_answer
 
 
 async def chat(service: Service, exchange: Exchange) -> Reply | None:
     """Answer a conversation."""
     body = await service.body(exchange)
     asked = await service.think(len(body), lambda: parse_chat(body, service.limits))
+    return await converse(
+        service,
+        exchange,
+        asked,
+        size=len(body),
+        render=lambda model, form: _Chat(
+            p.Head.new("chatcmpl-", model, service.system_fingerprint), asked, form
+        ),
+    )
+
+
+async def converse(
+    service: Service,
+    exchange: Exchange,
+    asked: ChatRequest,
+    *,
+    size: int,
+    render: Callable[[str, Form], Renderer],
+    **params: str,
+) -> Reply | None:
+    """Answer a conversation that came in any dialect.
+
+    size:   bytes of the body. render: given the model's name and the answer's form, what writes.
+    params: where the request's fields stand, as Form has them, if not where a chat's do.
+    """
     service.check_ready()
     model = service.check_model(asked.model)
     identity = asked.identity(exchange.headers)
@@ -34,22 +59,23 @@ async def chat(service: Service, exchange: Exchange) -> Reply | None:
         messages=asked.messages,
         tools=asked.tools,
         penalty=service.penalizes(asked.sampling),
-        size=len(body),
+        size=size,
     )
     thread = await take_up(service, exchange, identity, said, state=asked.state)
     try:
         form = Form.of(
-            asked.format, thread.tools, asked.tool_choice, several=asked.parallel_tool_calls
+            *(asked.format, thread.tools, asked.tool_choice),
+            several=asked.parallel_tool_calls,
+            **params,
         )
         grammar, passed = await constrain(service, form)
         work = job(service, thread.context, asked.sampling, n=asked.n, chat=True, grammar=grammar)
-        head = p.Head.new("chatcmpl-", model, service.system_fingerprint)
         return await answer(
             service,
             exchange,
             [work],
             thread,
-            _Chat(head, asked, form),
+            render(model, form),
             streamed=asked.stream,
             headers=p.ignored_header((*asked.ignored, *passed)),
         )
@@ -57,7 +83,7 @@ async def chat(service: Service, exchange: Exchange) -> Reply | None:
         await thread.close()
 
 
-class _Chat:
+class _Chat(Renderer):
     """A chat's answers, whole or as events."""
 
     def __init__(self, head: p.Head, asked: ChatRequest, form: Form) -> None:
@@ -71,7 +97,7 @@ class _Chat:
         made = [_made(answer, self._form) for answer in answers]
         return p.encode(chat_completion(self._head, made, told.usage, told.extras))
 
-    def begin(self) -> bytes:
+    def begin(self, used: p.Usage) -> bytes:
         return b"".join(sse.data(self._chunks.role(index)) for index in range(len(self._choices)))
 
     def more(self, increment: Increment) -> bytes:
@@ -80,12 +106,6 @@ class _Chat:
     def end(self, told: Told) -> bytes:
         last = sse.data(self._chunks.usage(told.usage, told.extras)) if self._usage else b""
         return last + sse.DONE
-
-    def fail(self, error: ApiError) -> bytes:
-        return sse.error(error)
-
-    def record(self, answers: Sequence[Collected] | None, told: Told) -> dict[str, Any]:
-        return {}
 
 
 def _made(answer: Collected, form: Form) -> ChatAnswer:
@@ -104,47 +124,30 @@ def _made(answer: Collected, form: Form) -> ChatAnswer:
 
 
 class _Choice:
-    """One of the answers of a streamed chat. With tools, text waits as long as it may begin a
-    call."""
+    """One of the answers of a streamed chat."""
 
     def __init__(self, chunks: ChatChunks, index: int, form: Form) -> None:
         self._chunks = chunks
         self._index = index
-        self._reader = CallReader(form.text_first) if form.tools else None
-        self._tokens = Waiting()
+        self._parts = Parts(form)
         self._calls = 0
 
     def more(self, increment: Increment) -> bytes:
-        chunks, index, reader = self._chunks, self._index, self._reader
-        written = b""
-        if reader is None:
-            if increment.text or increment.tokens:
-                written = sse.data(chunks.text(increment.text, increment.tokens, index))
-        else:
-            self._tokens.add(increment.tokens)
-            for said in [
-                *reader.feed(increment.text),
-                *(reader.finish() if increment.last else []),
-            ]:
-                written += self._say(said, increment.tokens is not None)
-            # Those that have no character.
-            if increment.last and self._tokens.left and not reader.called:
-                written += sse.data(chunks.text("", self._tokens.left, index))
+        written = b"".join(map(self._written, self._parts.take(increment)))
         if increment.finish is not None:
-            reason = "tool_calls" if reader is not None and reader.whole else increment.finish
-            written += sse.data(chunks.finish(reason, index))
+            reason = self._parts.finish(increment.finish)
+            written += sse.data(self._chunks.finish(reason, self._index))
         return written
 
-    def _say(self, said: Said, scored: bool) -> bytes:
+    def _written(self, part: AnswerPart) -> bytes:
         chunks, index = self._chunks, self._index
-        if said.kind == "text":
-            tokens = self._tokens.sent(said.text)
-            return sse.data(chunks.text(said.text, tokens if scored else None, index))
-        if said.kind == "call":
+        if part.kind == "text":
+            return sse.data(chunks.text(part.text, part.tokens, index))
+        if part.kind == "call":
             self._calls += 1
-            return sse.data(chunks.call_begin(self._calls - 1, p.new_id("call_"), said.text, index))
-        if said.kind == "arguments":
-            return sse.data(chunks.call_more(self._calls - 1, said.text, index))
+            return sse.data(chunks.call_begin(self._calls - 1, p.new_id("call_"), part.text, index))
+        if part.kind == "arguments":
+            return sse.data(chunks.call_more(self._calls - 1, part.text, index))
         return b""
 
 

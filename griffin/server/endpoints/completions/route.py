@@ -6,11 +6,10 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from griffin.engine import Context
 from griffin.server import protocol as p
-from griffin.server.answering import Told, answer, job
+from griffin.server.answering import Renderer, Told, answer, job
 from griffin.server.constraints import Form, constrain
 from griffin.server.conversations import Thread
 from griffin.server.conversations.entry import saved, without_bos
@@ -92,7 +91,7 @@ async def completions(service: Service, exchange: Exchange) -> Reply | None:
     )
 
 
-class _Completions:
+class _Completions(Renderer):
     """Continued texts, whole or as events."""
 
     def __init__(self, head: p.Head, asked: CompletionRequest, prompts: Sequence[_Prompt]) -> None:
@@ -115,7 +114,7 @@ class _Completions:
             )
         return p.encode(completion(self._head, made, told.usage, told.extras))
 
-    def begin(self) -> bytes:
+    def begin(self, used: p.Usage) -> bytes:
         return b"".join(event for prompt in self._prompts for event in prompt.events)
 
     def more(self, increment: Increment) -> bytes:
@@ -132,12 +131,6 @@ class _Completions:
         if not self._asked.include_usage:
             return sse.DONE
         return sse.data(self._chunks.usage(told.usage, told.extras)) + sse.DONE
-
-    def fail(self, error: ApiError) -> bytes:
-        return sse.error(error)
-
-    def record(self, answers: Sequence[Collected] | None, told: Told) -> dict[str, Any]:
-        return {}
 
 
 async def _before(service: Service, exchange: Exchange, asked: CompletionRequest) -> Context:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from griffin.server import errors
 from griffin.server import protocol as p
-from griffin.server.answering import Told, answer, job
+from griffin.server.answering import Renderer, Told, answer, job
 from griffin.server.constraints import Form, constrain
 from griffin.server.conversations import Asked, take_up, unknown_response
 from griffin.server.endpoints.responses.body import ResponseRequest, parse_response
@@ -95,7 +95,7 @@ async def delete(service: Service, exchange: Exchange) -> Reply:
     return Reply(p.encode(p.Deleted(id=id, object="response")))
 
 
-class _Response:
+class _Response(Renderer):
     """A response, whole or as events."""
 
     def __init__(self, head: p.Head, asked: ResponseRequest, form: Form) -> None:
@@ -108,7 +108,7 @@ class _Response:
     def whole(self, answers: Sequence[Collected], told: Told) -> bytes:
         return p.encode(self._made(answers, told))
 
-    def begin(self) -> bytes:
+    def begin(self, used: p.Usage) -> bytes:
         return self._events.begin()
 
     def more(self, increment: Increment) -> bytes:
