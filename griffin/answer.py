@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from griffin.engine import Context, End, Event, FinishReason, Generation
+from griffin.engine import Context, End, Event, FinishReason, Generation, Request
 from griffin.text import StreamDetokenizer, Tokenizer
 
 
@@ -90,17 +90,18 @@ class Writer:
     """Write one answer: the engine's events in, pieces of text out. Nothing else does that.
 
     tokenizer: of the model.
-    stop:      strings that end the answer; they are no part of it.
+    request:   what was asked: its params say which strings end the answer, no part of it.
     choice:    which of the request's answers it is.
     events:    those that brought a token.
     ended:     the answer is over: by its ids, by a stop string, from outside, or by `finish`.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), choice: int = 0) -> None:
+    def __init__(self, tokenizer: Tokenizer, request: Request, choice: int = 0) -> None:
         self.choice = choice
         self.events: list[Event] = []
         self.ended = False
-        self._detokenizer = StreamDetokenizer(tokenizer, stop)
+        params = request.params
+        self._detokenizer = StreamDetokenizer(tokenizer, params.stop, early=params.min_tokens)
         self._texts: list[str] = []
         self._reason: FinishReason | Literal["cancelled"] = "cancelled"
         self._begun = self._first = self._last = time.perf_counter()

@@ -23,9 +23,13 @@ _TWINS = {
     "min_p": "min_p",
     "repetition_penalty": "repetition_penalty",
     "max_new_tokens": "max_tokens",
+    "min_new_tokens": "min_tokens",
     "stop_strings": "stop",
 }
-_DONE = {*_TWINS, "do_sample", "eos_token_id", "suppress_tokens", "bad_words_ids", "sequence_bias"}
+_DONE = {
+    *(*_TWINS, "do_sample", "eos_token_id", "suppress_tokens", "begin_suppress_tokens"),
+    *("bad_words_ids", "sequence_bias"),
+}
 # Fields about how transformers computes or returns what it generates; none changes a text here.
 _BOOKKEEPING = frozenset(
     (
@@ -79,7 +83,11 @@ def _defaults(
         }
         if fields.get("do_sample") is False:
             values["temperature"] = 0.0
+        least, most = values.get("min_tokens"), values.get("max_tokens", SamplingParams.max_tokens)
+        if type(least) is type(most) is int:
+            values["min_tokens"] = min(least, most)  # as in transformers
         values["logit_bias"], values["suppress_ids"], left = _of_single_ids(fields)
+        values["begin_suppress_ids"] = tuple(_ids(fields, "begin_suppress_tokens"))
         stop_ids = _ids(fields, "eos_token_id")
         params = SamplingParams(**values)
         params.replace(stop_ids=stop_ids).check_vocabulary(vocab_size)

@@ -171,7 +171,7 @@ class LLM:
         """
         request = self.request(prompt, chat=chat, grammar=grammar, **sampling)
         generation = generate(self.model, [request], keep_states=True)
-        writer = Writer(self.tokenizer, request.params.stop)
+        writer = Writer(self.tokenizer, request)
         return Stream(generation, writer, request.context.tokens)
 
     def stream_all(
@@ -185,7 +185,7 @@ class LLM:
         """
         requests = [self.request(prompt, grammar=grammar, **sampling) for prompt in prompts]
         generation = generate(self.model, requests)
-        writers = [Writer(self.tokenizer, request.params.stop) for request in requests]
+        writers = [Writer(self.tokenizer, request) for request in requests]
         for event in generation:
             which, writer = event.index, writers[event.index]
             piece = writer.take(event)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import griffin
+from griffin.grammar import Grammar
 from griffin.text import Tokenizer
 from tests.support.toy_folder import CONFIG, write_toy
 
@@ -303,3 +304,30 @@ def test_what_one_expects_of_an_llm(llm):
 def test_a_device_that_is_not_there(device):
     with pytest.raises(ValueError, match=r"there is no device 'gpu'|finds no GPU here"):
         griffin.load_model("nano", device=device)
+
+
+def test_no_end_before_min_tokens_and_none_at_all(llm):
+    free = llm.generate(PROMPTS[0], seed=3, max_tokens=40, ignore_eos=True)
+    assert free.generated_tokens == 40 and free.finish_reason == "length"
+    end, stop = free.ids[4], free.text[2:4]
+    fields = {"seed": 3, "max_tokens": 40, "ignore_eos": True}
+    assert llm.generate(PROMPTS[0], **fields, stop_ids=[end]).generated_tokens <= 5
+    late = llm.generate(PROMPTS[0], **fields, stop_ids=[end], min_tokens=20)
+    assert late.generated_tokens > 20 and end not in late.ids[:20]
+    assert llm.generate(PROMPTS[0], **fields, stop=[stop]).text == free.text[:2]
+    late = llm.generate(PROMPTS[0], **fields, stop=[stop], min_tokens=20)
+    first = llm.tokenizer.decode(free.ids[:20])
+    assert late.text.startswith(first) and stop not in late.text[len(first) :]
+    for text in (late.text, "".join(p.text for p in llm.stream(PROMPTS[0], **fields, stop=[stop]))):
+        assert free.text.startswith(text)
+    own = llm.generate(PROMPTS[0], seed=3, max_tokens=40, allowed_ids=[300, 301, 302])
+    assert set(own.ids) <= {300, 301, 302} and own.generated_tokens == 40
+
+
+def test_a_finished_grammar_ends_whatever_is_asked(llm):
+    fields = {"grammar": Grammar.choice("yes", "no"), "min_tokens": 20, "max_tokens": 40}
+    for seed in range(4):
+        answer = llm.generate("x", **fields, seed=seed, ignore_eos=bool(seed % 2))
+        assert answer.text in ("yes", "no") and answer.finish_reason == "stop"
+    long = llm.generate("x", grammar=Grammar.regex("a*"), min_tokens=9, max_tokens=40, seed=0)
+    assert long.generated_tokens > 9 and set(long.text) == {"a"}

@@ -56,6 +56,13 @@ if TYPE_CHECKING:
     help="Answer with one of these. Repeatable.",
 )
 @click.option(
+    "--grammar",
+    "rules",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Answer with text that the grammar in a file derives: llguidance's Lark, or GBNF.",
+)
+@click.option(
     "--logprobs",
     type=int,
     metavar="N",
@@ -74,6 +81,7 @@ def command(
     schema: Path | None,
     regex: str | None,
     choices: tuple[str, ...],
+    rules: Path | None,
     echo: bool,
     stats: bool,
     as_json: bool,
@@ -85,8 +93,8 @@ def command(
     as with --file: only the model's fixed state stays in memory. (With --chat the whole text is
     held in memory, because it becomes one turn.)
 
-    With --json-schema, --regex or --choice an answer ends when it is complete; if --max-tokens cuts
-    it short, it is only the beginning of one. Say in the prompt what you want, too.
+    With --json-schema, --regex, --choice or --grammar an answer ends when it is complete; if
+    --max-tokens cuts it short, it is only the beginning of one. Say in the prompt what you want.
     """
     if prompt is not None and prompt != "-" and path is not None:
         raise click.UsageError("give PROMPT or --file, not both")
@@ -94,7 +102,7 @@ def command(
         raise click.UsageError("give a PROMPT, --file FILE, or something on standard input")
     if sampling["logprobs"] is not None and not as_json:
         raise click.UsageError("--logprobs needs --json, which shows them")
-    grammar = _grammar(schema, regex, choices)
+    grammar = _grammar(schema, regex, choices, rules)
     fields = sampling_from(sampling)
     llm = source.llm()
     chat = llm.talks if chat is None else chat
@@ -123,11 +131,18 @@ def command(
         click.echo(statistics(stream.result), err=True)
 
 
-def _grammar(schema: Path | None, regex: str | None, choices: tuple[str, ...]) -> Grammar | None:
+def _grammar(
+    schema: Path | None, regex: str | None, choices: tuple[str, ...], rules: Path | None
+) -> Grammar | None:
     """Return what the answer must look like, if that was asked for."""
     from griffin.grammar import Grammar
 
-    given = {"--json-schema": schema, "--regex": regex, "--choice": choices or None}
+    given = {
+        "--json-schema": schema,
+        "--regex": regex,
+        "--choice": choices or None,
+        "--grammar": rules,
+    }
     names = [name for name, value in given.items() if value is not None]
     if len(names) > 1:
         raise click.UsageError(
@@ -139,6 +154,11 @@ def _grammar(schema: Path | None, regex: str | None, choices: tuple[str, ...]) -
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{schema}: not a JSON schema ({error})") from None
         return Grammar.json_schema(read)
+    if rules is not None:
+        try:
+            return Grammar.ebnf(rules.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{rules}: {error}") from None
     if regex is not None:
         return Grammar.regex(regex)
     return Grammar.choice(*choices) if choices else None

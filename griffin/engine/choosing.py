@@ -1,4 +1,4 @@
-"""The next token of a row, and what the choice means for its answer."""
+"""Who chooses an answer's tokens, the next one of a row, and what it means for its answer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,25 @@ from torch import Tensor
 
 from griffin.engine.request import End, Event, FinishReason
 from griffin.engine.row import Row
+from griffin.engine.ticket import Ticket
+from griffin.model import GriffinConfig
+from griffin.sampling import Sampler
+
+
+def sampler_of(ticket: Ticket, choice: int, config: GriffinConfig) -> Sampler:
+    """Return what chooses the tokens of one answer to a ticket."""
+    request = ticket.request
+    limit = request.choices(config)
+    marks: Tensor | tuple[int, ...] = ()
+    if request.params.repetition_penalty != 1:
+        marks = request.context.seen.then(ticket.ids).marks(config.vocab_size)[:limit]
+    return Sampler(
+        request.params.replace(seed=ticket.seeds[choice]),
+        limit,
+        marks,
+        None if request.constraint is None else request.constraint(),
+        request.end_ids,
+    )
 
 
 def choose(row: Row, logits: Tensor) -> Event | End:
@@ -19,7 +38,7 @@ def choose(row: Row, logits: Tensor) -> Event | End:
     row.chosen.append(sample.id)
     params = ticket.request.params
     reason: FinishReason | None = None
-    if sampler.finished or sample.id in ticket.request.stop_ids or sample.id in params.stop_ids:
+    if sampler.finished or sample.id in ticket.request.end_ids:
         reason = "stop"
     elif len(row.chosen) == params.max_tokens:
         reason = "length"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from griffin.engine.batch import Batch
-from griffin.engine.choosing import choose
+from griffin.engine.choosing import choose, sampler_of
 from griffin.engine.context import Context
 from griffin.engine.request import End, EndReason, Event
 from griffin.engine.row import Kept, Row
@@ -21,7 +21,6 @@ from griffin.engine.shares import Debts, Queue, exchanges
 from griffin.engine.slots import Slots
 from griffin.engine.ticket import Ticket
 from griffin.model import Griffin, State
-from griffin.sampling import Sampler
 
 if TYPE_CHECKING:
     from griffin.engine.prefix_cache import PrefixCache
@@ -254,6 +253,8 @@ class Core:
         hidden = self._call(slot, torch.tensor([ids], dtype=torch.int64, device=self._model.device))
         row.read += len(ids)
         self.tokens_read += len(ids)
+        if ticket.request.progress is not None:
+            ticket.request.progress(row.read)
         cache = self._cache_for(ticket)
         if cache is not None and (row.left == 0 or row.read % cache.every == 0):
             cache.put(ticket.ids[: row.read], self.batch.slots.view(slot), ticket.namespace)
@@ -271,7 +272,8 @@ class Core:
             time.perf_counter() - ticket.submitted - (ticket.queue_seconds or 0.0)
         )
         alive = [n for n, reason in enumerate(ticket.finish_reasons) if reason is None]
-        rows = [Row(ticket, choice, self._sampler(ticket, choice)) for choice in alive]
+        config = self._model.config
+        rows = [Row(ticket, choice, sampler_of(ticket, choice, config)) for choice in alive]
         going: list[Row] = []
         ended: list[tuple[Row, Event | End]] = []
         for row in rows:
@@ -310,15 +312,6 @@ class Core:
             row.kept = kept
             self.line.add(row)
         self.room.unreserve(reader)
-
-    def _sampler(self, ticket: Ticket, choice: int) -> Sampler:
-        request, vocab_size = ticket.request, self._model.config.vocab_size
-        limit = request.choices(self._model.config)
-        marks: Tensor | tuple[int, ...] = ()
-        if request.params.repetition_penalty != 1:
-            marks = request.context.seen.then(ticket.ids).marks(vocab_size)[:limit]
-        constraint = None if request.constraint is None else request.constraint()
-        return Sampler(request.params.replace(seed=ticket.seeds[choice]), limit, marks, constraint)
 
     def _choose(self, row: Row, logits: Tensor) -> Event | End:
         event = choose(row, logits)

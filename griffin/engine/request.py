@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from numbers import Integral
 from typing import Literal
 
@@ -43,11 +44,13 @@ class Request:
     context:    what to go on from; its pending ids are read, at least one. Its state is left as it
                 is.
     params:     how to choose tokens; its `stop` strings are text and not the engine's concern.
-    stop_ids:   ids that end the answer, besides `params.stop_ids`; the last event reports the id
-                itself.
+    stop_ids:   the model's ids that end an answer, unless `params.ignore_eos`, besides
+                `params.stop_ids`; the last event reports the id itself.
     vocab_size: choose among the ids below it, for an embedding with more rows than the tokenizer
                 has tokens; log-probabilities are then of those ids alone. All V if omitted.
     constraint: makes what limits an answer, once for each choice; anything may be said if omitted.
+    progress:   called on the engine's thread after each piece of the prompt with how many of its
+                ids are read. It must not block; if it raises, the request ends with that.
     """
 
     context: Context
@@ -55,6 +58,13 @@ class Request:
     stop_ids: frozenset[int] = frozenset()
     vocab_size: int | None = None
     constraint: Callable[[], Constraint] | None = None
+    progress: Callable[[int], object] | None = None
+
+    @cached_property
+    def end_ids(self) -> frozenset[int]:
+        """The ids that end an answer."""
+        own = frozenset[int]() if self.params.ignore_eos else self.stop_ids
+        return own.union(self.params.stop_ids)
 
     def choices(self, config: GriffinConfig) -> int:
         """Return how many ids an answer is chosen from: those below it."""

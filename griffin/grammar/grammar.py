@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+_START = re.compile(r"^\s*start\s*:(?!:)", re.MULTILINE)  # of a Lark grammar
 # Between the parts of JSON: nothing, a space, or a line break with an indent. Without a bound a
 # model that has lost its way may write spaces for ever, and every one of them would be allowed.
 _BLANK = r"( |\n {0,32})"
@@ -14,12 +16,12 @@ _BLANK = r"( |\n {0,32})"
 
 @dataclass(frozen=True)
 class Grammar:
-    """What an answer may be. Make one with json_schema, json_object, regex, choice or lark.
+    """What an answer may be. Make one with json_schema, json_object, regex, choice, ebnf or lark.
 
     kind, text: how llguidance reads it. name: what messages call it.
     """
 
-    kind: Literal["json", "regex", "lark"]
+    kind: Literal["json", "regex", "lark", "gbnf"]
     text: str
     name: str = "the grammar"
 
@@ -70,6 +72,16 @@ class Grammar:
         if not isinstance(text, str) or not text.strip():
             raise ValueError("a Lark grammar is a text with a rule `start`")
         return cls("lark", text)
+
+    @classmethod
+    def ebnf(cls, text: str) -> Grammar:
+        """Allow what rules derive, written in either way that programs send: llguidance's Lark,
+        from `start`, or GBNF (`root ::= ...`), which is llama.cpp's and vLLM's.
+
+        Raises ValueError for what is no text.
+        """
+        grammar = cls.lark(text)
+        return cls("gbnf", text) if "::=" in text and not _START.search(text) else grammar
 
 
 def json_source(schema: Mapping[str, Any], *, lenient: bool = False) -> str:

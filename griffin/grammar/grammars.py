@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -30,6 +31,9 @@ _LIMITS: dict[str, Any] = {
     "max_grammar_size": 500_000,
     "verbose_errors": False,
 }
+
+
+_ESCAPED = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|.)")  # in GBNF
 
 
 class CompiledGrammar:
@@ -91,6 +95,8 @@ class Grammars:
         source, passed = grammar.text, ()
         if grammar.kind == "regex":
             source = llguidance.LLMatcher.grammar_from_regex(source)
+        elif grammar.kind == "gbnf":
+            source = _lark_of(grammar)
         elif grammar.kind == "json":
             try:
                 source, passed = hold(source)
@@ -174,6 +180,29 @@ def hold(source: str) -> tuple[str, tuple[str, ...]]:
     except RecursionError:
         raise ValueError("it has too many levels") from None
     return written(held.whole()), tuple(held.passed)
+
+
+def _lark_of(grammar: Grammar) -> str:
+    """Return a GBNF grammar in Lark; ValueError for what is none."""
+    _library()
+    from llguidance.gbnf_to_lark import gbnf_to_lark
+
+    try:
+        return gbnf_to_lark(_ESCAPED.sub(_character, grammar.text))
+    except RecursionError:
+        raise ValueError(f"{grammar.name} cannot be used: it has too many levels") from None
+    except Exception as error:  # it raises plain ones, and IndexError for some of what is cut short
+        why = brief(str(error)) if str(error) else type(error).__name__
+        raise ValueError(f"{grammar.name} cannot be used: {why}") from None
+
+
+def _character(escaped: re.Match[str]) -> str:
+    """Return what an escaped character is in Lark, which has no such numbers in patterns."""
+    digits = escaped[1] or escaped[2]
+    code = int(digits, 16) if digits else 0
+    if not digits or code > 0x10FFFF or 0xD800 <= code < 0xE000:
+        return escaped[0]
+    return f"\\x{code:02x}" if code < 0x80 else chr(code)
 
 
 def _library() -> Any:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 MAX_ALTERNATIVES = 100
+_IDS = ("stop_ids", "suppress_ids", "begin_suppress_ids", "allowed_ids")
 # Of `griffin chat` and the chat page, where neither the model's files nor the user say otherwise:
 # what keeps a 2B model on its way, and answers that are not cut.
 CHAT = {"temperature": 0.7, "top_p": 0.95, "min_p": 0.05, "max_tokens": 4096}
@@ -30,11 +31,17 @@ class SamplingParams:
     frequency_penalty   subtracted once for each time the token is in the answer so far, -2 to 2.
     logit_bias          id -> number added to its logit, -100 (in practice never) to 100 (always).
     suppress_ids        token ids that are never chosen, whatever their bias.
+    begin_suppress_ids  the same for an answer's first token alone.
+    allowed_ids         the only token ids that may be chosen, ends of the answer included; None
+                        allows all.
     seed                starts the row's own random numbers; None draws a fresh one, which results
                         report.
     stop                strings that end the answer; they are not part of it. None is none, as
                         for stop_ids and logit_bias.
     stop_ids            token ids that end the answer, besides those of the model.
+    min_tokens          the answer's first so many tokens neither end it, nor do stop strings in
+                        their text; at most max_tokens. Where nothing else may be said it ends.
+    ignore_eos          the model's own ends (EOS, the end of a turn) end nothing.
     logprobs            how many alternatives to report beside each token's log-probability; None:
                         none.
     max_tokens          the most tokens to generate, at least 1.
@@ -49,9 +56,13 @@ class SamplingParams:
     frequency_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     suppress_ids: tuple[int, ...] = ()
+    begin_suppress_ids: tuple[int, ...] = ()
+    allowed_ids: tuple[int, ...] | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
     stop_ids: tuple[int, ...] = ()
+    min_tokens: int = 0
+    ignore_eos: bool = False
     logprobs: int | None = None
     max_tokens: int = 256
 
@@ -70,12 +81,20 @@ class SamplingParams:
         put("presence_penalty", _number("presence_penalty", self.presence_penalty, -2, 2))
         put("frequency_penalty", _number("frequency_penalty", self.frequency_penalty, -2, 2))
         put("max_tokens", _whole("max_tokens", self.max_tokens, 1))
+        put("min_tokens", _whole("min_tokens", self.min_tokens, 0))
+        if self.min_tokens > self.max_tokens:
+            raise ValueError(
+                f"min_tokens is {self.min_tokens} and max_tokens {self.max_tokens}; an answer of"
+                " at least so many tokens needs room for them"
+            )
+        if not isinstance(self.ignore_eos, bool):
+            raise ValueError(f"ignore_eos must be True or False, not {self.ignore_eos!r}")
         if self.seed is not None:
             put("seed", _whole("seed", self.seed, 0, 2**63 - 1))
         if self.logprobs is not None:
             put("logprobs", _whole("logprobs", self.logprobs, 0, MAX_ALTERNATIVES))
 
-        for name in ("stop", "stop_ids", "suppress_ids"):
+        for name in ("stop", "stop_ids", "suppress_ids", "begin_suppress_ids"):
             if getattr(self, name) is None:
                 put(name, ())
         stop = (self.stop,) if isinstance(self.stop, str) else self.stop
@@ -86,8 +105,12 @@ class SamplingParams:
             if not isinstance(text, str) or not text:
                 raise ValueError(f"stop must hold strings that are not empty, not {text!r}")
         put("stop", stop)
-        for name in ("stop_ids", "suppress_ids"):
+        for name in _IDS:
+            if name == "allowed_ids" and self.allowed_ids is None:
+                continue
             put(name, tuple(_whole(name, i, 0) for i in _many(name, getattr(self, name))))
+        if self.allowed_ids == ():
+            raise ValueError("allowed_ids is empty; name some ids, or None to allow all")
         if self.logit_bias is None:
             put("logit_bias", {})
         if not isinstance(self.logit_bias, Mapping):
@@ -113,20 +136,29 @@ class SamplingParams:
         return cls(**fields)
 
     def replace(self, **changes: Any) -> SamplingParams:
-        """Return a copy with some fields changed; ValueError for an unknown one, naming it."""
+        """Return a copy with some fields changed; ValueError for an unknown one, naming it.
+
+        A smaller max_tokens lowers a min_tokens that was there before.
+        """
         own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        most = changes.get("max_tokens")
+        if isinstance(most, Integral) and int(most) < self.min_tokens:
+            own["min_tokens"] = max(int(most), 0)
         return SamplingParams.from_dict(own | changes)
 
     def check_vocabulary(self, vocab_size: int) -> None:
         """Raise ValueError if a field names a token the model does not have, or suppresses all."""
-        if len(set(self.suppress_ids)) >= vocab_size:
-            raise ValueError("suppress_ids names every token; none is left to choose")
-        for name in ("logit_bias", "stop_ids", "suppress_ids"):
-            for i in getattr(self, name):
+        for name in ("logit_bias", *_IDS):
+            for i in getattr(self, name) or ():
                 if i >= vocab_size:
                     raise ValueError(
                         f"{name} names token {i}; the vocabulary has ids 0 to {vocab_size - 1}"
                     )
+        never = {*self.suppress_ids, *self.begin_suppress_ids}
+        if len(never) >= vocab_size or (self.allowed_ids and never.issuperset(self.allowed_ids)):
+            what = "every token" if self.allowed_ids is None else "all of allowed_ids"
+            names = "begin_suppress_ids" if self.begin_suppress_ids else "suppress_ids"
+            raise ValueError(f"{names} names {what}; none is left to choose")
 
 
 def _number(name: str, value: Any, low: float, high: float, open_low: bool = False) -> float:

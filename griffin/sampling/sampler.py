@@ -1,6 +1,7 @@
 """One sampler a row, with its own random numbers.
 
-The order is penalties, bias, constraint, temperature, min_p, top_k, top_p, draw. Each filter sees
+The order is penalties, bias, what is suppressed or not allowed, constraint, min_tokens,
+temperature, min_p, top_k, top_p, draw. Each filter sees
 what the one before it left over. Ties are always broken towards the lowest id, so `top_k=1` is
 exactly greedy.
 """
@@ -37,6 +38,7 @@ class Sampler:
                 penalty looks at them. Memory is bounded by V whatever the length of prompt and
                 answer.
     constraint: what the row may say; anything if omitted.
+    end_ids:    what ends the row; `params.min_tokens` keeps them back.
 
     `finished` tells that the constraint lets nothing follow what was chosen.
     `seed` is the one in use: `params.seed`, or a fresh one. A token costs exactly one random
@@ -50,6 +52,7 @@ class Sampler:
         vocab_size: int,
         prompt_ids: Iterable[int] | Tensor = (),
         constraint: Constraint | None = None,
+        end_ids: Iterable[int] = (),
     ) -> None:
         params.check_vocabulary(vocab_size)
         self.params = params
@@ -64,7 +67,11 @@ class Sampler:
             self._counts = torch.zeros(vocab_size, dtype=torch.int32)
         if params.repetition_penalty != 1:
             self._prompt = mark_ids(prompt_ids, vocab_size)
-        self._suppressed = torch.tensor(sorted(set(params.suppress_ids)), dtype=torch.int64)
+        self._chosen = 0
+        self._suppressed = _ids(params.suppress_ids)
+        self._not_first = _ids(params.begin_suppress_ids)
+        self._allowed = None if params.allowed_ids is None else _ids(params.allowed_ids)
+        self._ends = _ids(id for id in end_ids if id < vocab_size)
         self._bias_ids = torch.tensor(list(params.logit_bias), dtype=torch.int64)
         self._bias = torch.tensor(list(params.logit_bias.values()), dtype=torch.float32)
 
@@ -86,7 +93,10 @@ class Sampler:
         if not math.isfinite(best):
             raise FloatingPointError(f"the model's logits are not finite (their maximum is {best})")
         shaped = self._constrained(self._shape(logits))
+        if self._chosen < self.params.min_tokens:
+            shaped = self._endless(shaped)
         token = int(shaped.argmax()) if self.params.temperature == 0 else self._draw(shaped)
+        self._chosen += 1
         if self._counts is not None:
             self._counts[token] += 1
         if self._constraint is not None:
@@ -113,6 +123,12 @@ class Sampler:
             logits = logits.index_add(0, where, self._bias.to(logits.device))
         if len(self._suppressed):
             logits = logits.index_fill(0, self._suppressed.to(logits.device), -torch.inf)
+        if not self._chosen and len(self._not_first):
+            logits = logits.index_fill(0, self._not_first.to(logits.device), -torch.inf)
+        if self._allowed is not None:
+            allowed = self._allowed.to(logits.device)
+            only = torch.full_like(logits, -torch.inf)
+            logits = only.index_copy(0, allowed, logits[allowed])
         return logits
 
     def _constrained(self, logits: Tensor) -> Tensor:
@@ -129,6 +145,11 @@ class Sampler:
         if float(logits.max()) == -math.inf:
             raise ConstraintError("the constraint allows no token that the model can choose here")
         return logits
+
+    def _endless(self, logits: Tensor) -> Tensor:
+        """Return the logits without what ends the row, as they are where nothing else is left."""
+        others = logits.index_fill(0, self._ends.to(logits.device), -torch.inf)
+        return logits if float(others.max()) == -math.inf else others
 
     def _draw(self, logits: Tensor) -> int:
         ids = support(logits, self.params)
@@ -147,6 +168,10 @@ class Sampler:
             values = (logits[ids] - total).tolist()
             alternatives = tuple(zip(ids.tolist(), values, strict=True))
         return Sample(token, float(logits[token] - total), alternatives)
+
+
+def _ids(ids: Iterable[int]) -> Tensor:
+    return torch.tensor(sorted(set(ids)), dtype=torch.int64)
 
 
 def mark_ids(ids: Iterable[int] | Tensor, vocab_size: int) -> Tensor:

@@ -31,7 +31,7 @@ class Job:
     @classmethod
     def of(cls, request: Request, tokenizer: Tokenizer, choices: range, **fields: Any) -> Job:
         """Return the job of a request whose answers have these numbers."""
-        writers = [Writer(tokenizer, request.params.stop, choice) for choice in choices]
+        writers = [Writer(tokenizer, request, choice) for choice in choices]
         return cls(request=request, writers=writers, **fields)
 
 

@@ -14,13 +14,18 @@ class StreamDetokenizer:
     that is complete first (of several that end at the same character, the longest). Work per token
     does not grow with the stream.
 
+    early:   that many ids come first in whose text no stop string counts.
     stopped: the stop string that was met, or None. Ids pushed after it give "".
     offset:  characters of decoded text so far, held-back ones included: read before `push`, it is
              where that token's text begins.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, stop_strings: Sequence[str] = (), skip_control: bool = True
+        self,
+        tokenizer: Tokenizer,
+        stop_strings: Sequence[str] = (),
+        skip_control: bool = True,
+        early: int = 0,
     ) -> None:
         if isinstance(stop_strings, str):
             raise ValueError(
@@ -32,6 +37,7 @@ class StreamDetokenizer:
         self.offset = 0
         self._tokenizer = tokenizer
         self._skip = tokenizer.control_ids if skip_control else frozenset()
+        self._early = early
         self._bytes = b""  # the beginning of a character, at most three bytes
         self._held = ""  # the beginning of a stop string
         self._matchers = [_Matcher(stop) for stop in stop_strings]
@@ -39,9 +45,13 @@ class StreamDetokenizer:
     def push(self, id: int) -> str:
         """Add a token; return the text that has become final, often "". ValueError for an id out of
         range."""
+        early, self._early = self._early > 0, max(0, self._early - 1)
         if self.stopped is not None or id in self._skip:
             return ""
         text, self._bytes = decode_prefix(self._bytes + self._tokenizer.token_bytes(id))
+        if early:
+            self.offset += len(text)
+            return text
         return self._release(text)
 
     def finish(self) -> str:

@@ -133,6 +133,21 @@ def test_an_answer_in_a_form(run, folder, llm, tmp_path):
     assert answer.stdout == llm.generate(PROMPT, seed=4, top_k=50, grammar=grammar).text + "\n"
     assert run(*say, "--regex", "[ab]{3}", "--chat").stdout.strip("ab") == "\n"
     assert json.loads(run(*say, "--regex", "[ab]{3}", "--json").stdout)["finish_reason"] == "stop"
+    path = tmp_path / "rules.gbnf"
+    path.write_text('root ::= "é" [xy]{2}', encoding="utf-8")
+    assert run(*say, "--grammar", path).stdout.strip("xy\n") == "é"
+
+
+def test_an_answer_of_a_given_length(run, folder):
+    say = ("generate", "--model", folder, *FLAGS[2:], "--json", "--ignore-eos", PROMPT)
+    free = json.loads(run(*say, "--max-tokens", 30).stdout)
+    assert free["generated_tokens"] == 30
+    ends = ("--stop-id", free["ids"][2])
+    assert json.loads(run(*say, *ends).stdout)["generated_tokens"] <= 3
+    late = json.loads(run(*say, *ends, "--min-tokens", 20).stdout)
+    assert late["generated_tokens"] > 20
+    few = json.loads(run(*say, "--allowed-id", 300, "--allowed-id", 301).stdout)
+    assert set(few["ids"]) <= {300, 301}
 
 
 @pytest.mark.parametrize(
@@ -144,6 +159,8 @@ def test_an_answer_in_a_form(run, folder, llm, tmp_path):
             "--regex and --choice both say what the answer looks like",
         ),
         (("--choice", "", PROMPT), "not empty"),
+        (("--grammar", "schema.json", PROMPT), "the grammar cannot be used: "),
+        (("--min-tokens", 9, "--max-tokens", 8, PROMPT), "min_tokens is 9 and max_tokens 8"),
         (("--json-schema", "schema.json", PROMPT), "schema.json: not a JSON schema"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from griffin.engine.slots import tensors
 from griffin.sampling import SamplingParams
 from tests.support.toy_engine import (
     CHUNK,
+    V,
     alone,
     ask,
     ends,
@@ -247,3 +249,34 @@ def test_states_of_requests_are_left_as_they_were(model):
         engine.submit(ask(ids=[5, 6, 7], state=state, seed=n), n=2, keep_state=True)
     run(engine)
     assert same(state, before)
+
+
+def test_ends_that_are_kept_back_and_ends_that_are_none(model):
+    ends, more = frozenset(range(0, V, 2)), {"temperature": 1.0, "max_tokens": 30}
+    cut = [ask(seed=n, stop_ids=ends, **more) for n in range(8)]
+    lengths = [len(alone(model, request)) for request in cut]
+    assert max(lengths) < 30 and min(lengths) < 5
+    for n, request in enumerate(cut):
+        late = alone(model, replace(request, params=request.params.replace(min_tokens=20)))
+        assert len(late) > 20 and not ends.intersection(id for id, _ in late[:20])
+        never = alone(model, replace(request, params=request.params.replace(ignore_eos=True)))
+        assert never == alone(model, ask(seed=n, **more)) and len(never) == 30
+        # Ids that the request itself names end it all the same.
+        own = request.params.replace(ignore_eos=True, stop_ids=tuple(ends))
+        assert alone(model, replace(request, params=own)) == alone(model, request)
+
+
+def test_progress_is_told_after_each_piece_and_its_error_is_the_requests(model):
+    told: list[int] = []
+    engine = Engine(model, 2, chunk=CHUNK)
+    engine.submit(replace(ask(3 * CHUNK - 2), progress=told.append))
+    run(engine)
+    assert told == [CHUNK, 2 * CHUNK, 3 * CHUNK - 2]
+
+    def broken(_read: int) -> None:
+        raise RuntimeError("no ear")
+
+    ticket = engine.submit(replace(ask(20), progress=broken))
+    other = engine.submit(ask(20))
+    (end,) = [event for event in run(engine) if isinstance(event, End)]
+    assert str(end.error) == "no ear" and ticket.done and other.finish_reasons == ["length"]

@@ -202,3 +202,21 @@ def test_any_schema_any_way(llm, schema, seed):
     else:
         raise AssertionError("it does not come to an end")
     jsonschema_rs.validate(schema, json.loads(said))
+
+
+@pytest.mark.parametrize(
+    ("rules", "fits"),
+    [
+        ('root ::= item{2,3}\nitem ::= "- " [a-z]{1,4} "\\n"\n', r"(- [a-z]{1,4}\n){2,3}"),
+        ('# a comment\nroot ::= "\\u00e9" ("x" | y-z)\ny-z ::= [\\u0041-\\x43]', "é(x|[A-C])"),
+        (
+            'root ::= "\\"" [^"\\\\\\x00-\\x1F]{1,3} "\\"" "\\\\u0041"',
+            r'"[^"\\\x00-\x1f]{1,3}"\\u0041',
+        ),
+        ('start: "::=" NUMBER\nNUMBER: /[0-9]{1,3}/', "::=[0-9]{1,3}"),
+        ("start: /a|b/ c\nc: /[xy]/", "[ab][xy]"),
+    ],
+)
+def test_rules_in_both_ways_of_writing(llm, rules, fits):
+    answers = {llm.generate("x", grammar=Grammar.ebnf(rules), seed=n).text for n in range(12)}
+    assert len(answers) > 1 and all(re.fullmatch(fits, answer) for answer in answers)

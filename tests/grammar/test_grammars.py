@@ -140,6 +140,12 @@ def test_answers_do_not_share_a_place(grammars):
         (lambda: Grammar.choice("a", ""), "not empty"),
         (lambda: Grammar.lark("start: owl"), "the grammar cannot be used: "),
         (lambda: Grammar.lark(" "), "with a rule `start`"),
+        (lambda: Grammar.ebnf("root ::= owl"), "the grammar cannot be used: Rule 'owl' not found"),
+        (lambda: Grammar.ebnf("owl ::= 'x'"), "the grammar cannot be used: "),
+        (lambda: Grammar.ebnf('root ::= "\\'), "the grammar cannot be used: "),
+        (lambda: Grammar.ebnf("root ::= " + "(" * 9000), "too many levels"),
+        (lambda: Grammar.ebnf("root ::= root"), "allows no text"),
+        (lambda: Grammar.ebnf(""), "with a rule `start`"),
     ],
 )
 def test_what_cannot_be_held_to_is_refused(llm, make, said):

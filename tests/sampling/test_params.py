@@ -35,6 +35,12 @@ from griffin.sampling import SamplingParams
         ({"stop_ids": [-1]}, "stop_ids must be a whole number"),
         ({"logprobs": 101}, "logprobs must be a whole number from 0 to 100"),
         ({"max_tokens": 0}, "max_tokens must be a whole number of at least 1, not 0"),
+        ({"min_tokens": -1}, "min_tokens must be a whole number of at least 0"),
+        ({"min_tokens": 9, "max_tokens": 8}, "min_tokens is 9 and max_tokens 8"),
+        ({"ignore_eos": 1}, "ignore_eos must be True or False, not 1"),
+        ({"allowed_ids": []}, "allowed_ids is empty"),
+        ({"allowed_ids": 3}, "allowed_ids must be a list of token ids"),
+        ({"begin_suppress_ids": [-2]}, "begin_suppress_ids must be a whole number"),
         ({"temprature": 1}, "no sampling parameter 'temprature'.*did you mean 'temperature'"),
     ],
 )
@@ -60,3 +66,25 @@ def test_none_is_none_of_them():
     for wrong in (3, 2.5, object()):
         with pytest.raises(ValueError, match="stop must be a string or a list of strings"):
             SamplingParams(stop=wrong)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_smaller_max_tokens_lowers_a_min_tokens_that_was_there_before():
+    params = SamplingParams(min_tokens=50)
+    assert params.replace(max_tokens=5).min_tokens == 5 and params.replace(top_k=2).min_tokens == 50
+    with pytest.raises(ValueError, match="min_tokens is 9 and max_tokens 5"):
+        params.replace(max_tokens=5, min_tokens=9)
+    with pytest.raises(ValueError, match="max_tokens must be a whole number"):
+        params.replace(max_tokens=-3)
+
+
+def test_something_is_left_to_choose():
+    for fields, message in (
+        ({"suppress_ids": range(9)}, "suppress_ids names every token"),
+        ({"begin_suppress_ids": range(9)}, "begin_suppress_ids names every token"),
+        ({"suppress_ids": [2, 3], "allowed_ids": [3]}, "suppress_ids names all of allowed_ids"),
+        ({"begin_suppress_ids": [3], "allowed_ids": [3]}, "begin_suppress_ids names all of"),
+        ({"allowed_ids": [9]}, "allowed_ids names token 9; the vocabulary has ids 0 to 8"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            SamplingParams(**fields).check_vocabulary(9)
+    SamplingParams(suppress_ids=[3], allowed_ids=[3, 4]).check_vocabulary(9)  # pyright: ignore[reportArgumentType]

@@ -50,6 +50,20 @@ def test_text_streams_cut_at_the_first_stop_string(
     assert ("".join(pieces), stopped) == cut(tokenizer.decode(ids), stops)
 
 
+@given(ids=ids_lists, stops=stop_lists, early=st.integers(0, 12))
+def test_no_stop_string_counts_in_the_text_of_early_ids(
+    tokenizer: Tokenizer, ids: list[int], stops: list[str], early: int
+) -> None:
+    detokenizer = StreamDetokenizer(tokenizer, stops, early=early)
+    pieces = [detokenizer.push(id) for id in ids]
+    whole, passed = tokenizer.decode(ids), len("".join(pieces[:early]))
+    text, stopped = cut(whole[passed:], stops)
+    assert "".join(pieces) + detokenizer.finish() == whole[:passed] + text
+    assert detokenizer.stopped == stopped
+    if len(ids) > early:
+        assert whole.startswith(tokenizer.decode(ids[:early]).rstrip("\ufffd"))
+
+
 @given(text=texts.filter(lambda text: "\ufffd" not in text))
 def test_no_replacement_character_is_shown_that_would_resolve(
     tokenizer: Tokenizer, text: str

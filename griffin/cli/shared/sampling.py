@@ -42,10 +42,24 @@ _OPTIONS = (
         metavar="ID=BIAS",
         help="Add BIAS to a token's logit. Repeatable.",
     ),
+    click.option(
+        "--allowed-id",
+        "allowed_ids",
+        type=int,
+        multiple=True,
+        help="Choose only this token, or the others so named. Repeatable.",
+    ),
     click.option("--seed", type=int, help="The same seed gives the same answer."),
     click.option("--stop", multiple=True, metavar="TEXT", help="End before this text. Repeatable."),
     click.option(
         "--stop-id", "stop_ids", type=int, multiple=True, help="End at this token. Repeatable."
+    ),
+    click.option("--min-tokens", type=int, help="Neither end nor stop before so many tokens."),
+    click.option(
+        "--ignore-eos",
+        is_flag=True,
+        default=None,
+        help="Go on where the model would end, up to --max-tokens.",
     ),
 )
 
