@@ -87,7 +87,7 @@ class Core:
             else:
                 continue
             row.phase = "paused"
-        self.room.free(places)
+        self.room.free(ticket.namespace, places)
 
     def resume(self, ticket: Ticket) -> None:
         """Let a paused ticket wait for slots again, in its old place in the line."""
@@ -183,7 +183,8 @@ class Core:
         """Set a row aside for one that waits and has less than its share; return whether."""
         for row, aside in exchanges(self.line, self.batch.rows, self._turn):
             place = aside.read > 0
-            if self.room.has(place + row.forks) and self.room.reserve(place):
+            theirs = aside.ticket.namespace
+            if self.room.admits(row, place) and self.room.reserve(theirs, place):
                 if self._take_out(aside):
                     aside.phase = "waiting"
                     self.line.add(aside)

@@ -179,7 +179,7 @@ class Engine:
             if ticket.paused or ticket.done:
                 return
             places = ticket.finish_reasons.count(None)
-            if not self._room.reserve(places):
+            if not self._room.reserve(ticket.namespace, places):
                 raise Refused(
                     f"a pause needs room for {places} states; {self._room.used} of"
                     f" {self._room.places} kept states are in use (raise it with kept)",

@@ -6,6 +6,7 @@ import bisect
 import heapq
 import math
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from types import MappingProxyType
 
@@ -80,60 +81,70 @@ def _order(row: Row) -> tuple[int, int, int]:
 
 
 class Room:
-    """Places for states outside the slots, taken before a state is allocated. Thread safe."""
+    """Places for states outside the slots, taken before a state is allocated. Thread safe.
+
+    A row that forks takes one before it begins. Of several that its namespace wants, it leaves two
+    free for each that it has: for who comes next, and for the row that makes room for them.
+    """
 
     def __init__(self, places: int) -> None:
         self.places = places
-        self._used = 0
+        self._held: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     @property
     def used(self) -> int:
-        return self._used
+        return self._held.total()
 
-    def reserve(self, places: int = 1) -> bool:
+    def reserve(self, namespace: str, places: int = 1) -> bool:
         """Take so many places, or none; return whether they were free."""
         with self._lock:
-            if self._used + places > self.places:
+            if self.used + places > self.places:
                 return False
-            self._used += places
+            if places:
+                self._held[namespace] += places
             return True
 
-    def free(self, places: int = 1) -> None:
+    def free(self, namespace: str, places: int = 1) -> None:
         """Give so many places back."""
         with self._lock:
-            assert places <= self._used, "more places were freed than were taken"
-            self._used -= places
+            assert places <= self._held[namespace], "more places were freed than were taken"
+            self._held[namespace] -= places
+            if not self._held[namespace]:
+                del self._held[namespace]
 
-    def has(self, places: int) -> bool:
-        """Return whether so many places are free."""
-        return self._used + places <= self.places
+    def admits(self, row: Row, others: int = 0) -> bool:
+        """Return whether a row may take a slot once so many places were taken for others."""
+        if not row.forks or row.kept is not None:
+            return self.used + others <= self.places
+        own = self._held[row.ticket.namespace] + 1
+        left = self.places - self.used - others - 1
+        return left >= (2 * own if own > 1 else 0)
 
     def fits(self, row: Row) -> bool:
         """Return whether a row may take a slot; one that forks gets a place for who finds none."""
-        if row.forks:
-            row.reserved = row.kept is not None or self.reserve()
-            return row.reserved
-        return True
+        if row.forks and self.admits(row):
+            row.reserved = row.kept is not None or self.reserve(row.ticket.namespace)
+        return row.reserved or not row.forks
 
     def drop(self, row: Row, keep_place: bool = False) -> None:
         """Let go of a row's state outside the slots; the last to use it gives its place back."""
         if row.kept is not None:
             row.kept.users -= 1
             if row.kept.users == 0 and not keep_place:
-                self.free()
+                self.free(row.ticket.namespace)
             row.kept = None
 
     def unreserve(self, row: Row) -> None:
         """Give back the place that a row holds for others, if it does."""
         if row.reserved:
             row.reserved = False
-            self.free()
+            self.free(row.ticket.namespace)
 
     def reset(self) -> None:
         """Give every place back."""
         with self._lock:
-            self._used = 0
+            self._held.clear()
 
 
 class Pace:

@@ -10,8 +10,13 @@ from griffin.engine.ticket import Ticket
 from tests.support.toy_engine import ask
 
 
-def row(number: int, priority: int = 0, length: int = 5, choice: int = 0) -> Row:
-    return Row(Ticket(number, ask(length), priority=priority, submitted=0.0, n=choice + 1), choice)
+def row(
+    number: int, priority: int = 0, length: int = 5, choice: int = 0, *, n: int = 1, by: str = ""
+) -> Row:
+    ticket = Ticket(
+        number, ask(length), priority=priority, submitted=0.0, n=max(n, choice + 1), namespace=by
+    )
+    return Row(ticket, choice)
 
 
 def test_the_line_goes_by_priority_then_by_arrival_then_by_choice():
@@ -45,12 +50,23 @@ def test_who_does_not_fit_keeps_his_place_and_lets_others_by():
 
 def test_room_is_taken_whole_or_not_at_all():
     room = Room(3)
-    assert room.reserve(2) and not room.reserve(2) and room.used == 2
-    assert room.reserve() and not room.reserve()
-    room.free(3)
+    assert room.reserve("a", 2) and not room.reserve("a", 2) and room.used == 2
+    assert room.reserve("b") and not room.reserve("b")
+    room.free("a", 2)
+    room.free("b")
     assert room.used == 0
     with pytest.raises(AssertionError):
-        room.free()
+        room.free("a")
+
+
+def test_forks_of_a_namespace_leave_two_places_for_each():
+    room = Room(8)
+    assert [room.fits(row(0, n=2)) for _ in range(3)] == [True, True, False]
+    assert [room.fits(row(0, n=2, by="b")) for _ in range(3)] == [True, True, False]
+    assert room.fits(row(0)) and room.used == 4
+    assert [room.reserve("b") for _ in range(5)] == [True, True, True, True, False]
+    assert not room.fits(row(0, n=2, by="c")) and room.fits(row(0, by="c"))
+    assert Room(1).fits(row(0, n=2)) and not Room(0).fits(row(0, n=2))
 
 
 def test_pace_fills_the_time_between_two_steps():

@@ -134,6 +134,23 @@ def test_a_namespace_that_fills_slots_and_queue_shuts_nobody_out(model):
     assert engine.stats().kept == 0 and zero_slots(engine)
 
 
+def test_one_whose_answers_fork_keeps_places_for_those_that_make_room(model):
+    """Many choices wait outside the slots, each request's with a state: others come in at once."""
+    engine = Engine(model, 4, chunk=CHUNK, kept=4)
+    events: list = []
+    greedy = [engine.submit(ask(3, n, max_tokens=60), n=4, namespace="a") for n in range(6)]
+    stepped(engine, events, lambda: engine.stats().running == 4)
+    for _ in range(10):
+        events += engine.step()
+    others = [engine.submit(ask(3, 50 + n, max_tokens=5), n=n, namespace="b" * n) for n in (1, 2)]
+    events += engine.step()
+    assert all(other.prefill_seconds is not None for other in others)
+    assert stepped(engine, events, lambda: all(other.done for other in others)) <= 10
+    events += run(engine)
+    assert all(ticket.done for ticket in greedy)
+    assert engine.stats().kept == 0 and zero_slots(engine)
+
+
 def test_slots_are_dealt_out_evenly(model):
     engine = Engine(model, 8, chunk=CHUNK, kept=8)
     for namespace, count in (("a", 10), ("b", 10), ("c", 2)):
