@@ -49,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
         "sessions",
         "text",
     },
-    "batch": {"server"},
+    "batch": {"llm", "server"},
     "train": {"model", "checkpoints", "text", "ops"},
     "bench": {"loading", "model", "ops", "engine", "sampling", "sessions"},
     "cli": {

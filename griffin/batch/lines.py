@@ -63,6 +63,14 @@ def seed_of(custom_id: str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
+def result_line(line: BatchLine, status: int, body: dict[str, Any]) -> dict[str, Any]:
+    """Return OpenAI's batch result of an answered line; `error` is null where it was answered."""
+    id = f"batch_req_{seed_of(line.custom_id):016x}"
+    response = {"status_code": status, "request_id": id, "body": body}
+    error = None if status == 200 else body.get("error")
+    return {"id": id, "custom_id": line.custom_id, "response": response, "error": error}
+
+
 def _of_openai(found: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     method, path, body = (found.get(name) for name in ("method", "url", "body"))
     if "custom_id" not in found:

@@ -1,4 +1,4 @@
-"""Requests to the server's application in this process, without a socket."""
+"""The server's application in this process: made for files of requests, asked without a socket."""
 
 from __future__ import annotations
 
@@ -8,10 +8,33 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from griffin.llm import LLM
 from griffin.server.app import App
+from griffin.server.build import build
 from griffin.server.service import Service
+from griffin.server.settings import Settings
 
 _HEADERS = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+
+_PATIENCE = 30 * 86_400.0  # seconds: nobody waits for one answer
+
+
+def make_service(
+    llm: LLM, *, name: str, slots: int = 16, chunk: int = 64, cache_bytes: int = 256 << 20
+) -> Service:
+    """Return a service for requests that one caller sends, up to twice `slots` at a time.
+
+    name, slots, chunk and cache_bytes are those of `griffin.server.build.build`.
+    """
+    return build(
+        llm,
+        name=name,
+        slots=slots,
+        max_waiting=slots,
+        chunk=chunk,
+        cache_bytes=cache_bytes,
+        settings=Settings(deadline_seconds=_PATIENCE, max_requests_per_key=2 * slots),
+    )
 
 
 @asynccontextmanager

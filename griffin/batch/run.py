@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from griffin.batch import local
-from griffin.batch.lines import BatchLine, parse_line, seed_of
+from griffin.batch.lines import BatchLine, parse_line, result_line
 from griffin.batch.results import Results
 from griffin.server.app import App
 from griffin.server.service import Service
@@ -134,12 +134,7 @@ class BatchRun:
         count.generated_tokens += usage.get("completion_tokens", usage.get("output_tokens", 0))
         details = usage.get("prompt_tokens_details", usage.get("input_tokens_details")) or {}
         count.cached_tokens += details.get("cached_tokens", 0)
-        id = f"batch_req_{seed_of(line.custom_id):016x}"
-        response = {"status_code": status, "request_id": id, "body": body}
-        results.add(
-            line.custom_id,
-            {"id": id, "custom_id": line.custom_id, "response": response, "error": None},
-        )
+        results.add(line.custom_id, result_line(line, status, body))
         self._progress(count)
 
     def _fail(

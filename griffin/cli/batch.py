@@ -16,7 +16,6 @@ from griffin.cli.shared.sizes import Size
 if TYPE_CHECKING:
     from griffin.batch import Count
 
-_PATIENCE = 30 * 86_400.0  # seconds: nobody waits for one answer
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -68,19 +67,11 @@ def command(
     """
     if not requests.is_file():
         raise click.UsageError(f"there is no file {requests} to read")
-    from griffin.batch import BatchRun
-    from griffin.server.build import build
-    from griffin.server.settings import Settings
+    from griffin.batch import BatchRun, make_service
 
     errors = errors or answers.with_name(f"{answers.name.removesuffix('.jsonl')}.errors.jsonl")
-    service = build(
-        source.llm(),
-        name=source.model,
-        slots=slots,
-        max_waiting=slots,
-        chunk=chunk,
-        cache_bytes=cache_bytes,
-        settings=Settings(deadline_seconds=_PATIENCE, max_requests_per_key=2 * slots),
+    service = make_service(
+        source.llm(), name=source.model, slots=slots, chunk=chunk, cache_bytes=cache_bytes
     )
     batch = BatchRun(service, requests, answers, errors, at_once=2 * slots)
     with _Bar() as bar:

@@ -286,6 +286,8 @@ class Index:
             raise self._torn(error) from error
         except sqlite3.DatabaseError as error:
             name = getattr(error, "sqlite_errorname", "") or ""
+            if name == "SQLITE_FULL" and self._used_up():
+                raise self._torn("its last row number is used") from error
             if name in (
                 "SQLITE_FULL",
                 "SQLITE_IOERR_WRITE",
@@ -307,7 +309,12 @@ class Index:
                 raise OSError(f"{self.path} cannot be read or written: {error}") from error
             raise
 
-    def _torn(self, error: Exception) -> StateTorn:
+    def _used_up(self) -> bool:
+        """Return whether a table has the largest row number: sqlite calls that full too."""
+        last = "SELECT 1 FROM turn WHERE id = :last UNION SELECT 1 FROM session WHERE id = :last"
+        return bool(self._connection.execute(last, {"last": (1 << 63) - 1}).fetchall())
+
+    def _torn(self, error: Exception | str) -> StateTorn:
         return StateTorn(
             f"{self.path} is torn or no index of ours ({error}); restore it from a copy, or"
             " move it away and import exported states"

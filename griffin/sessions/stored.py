@@ -125,7 +125,13 @@ def _turn_at_odds(row: sqlite3.Row) -> str:
         return f"its file begins at {row['start']} and ends at {row['pos']}"
     if row["file"] is None and row["pos"]:
         return f"it has no file, and has read up to position {row['pos']}"
-    return "" if row["pending"] else "nothing is pending after it"
+    pending = len(row["pending"]) // ID_BYTES
+    if "tokens" in columns and row["pos"] + pending != row["tokens"]:
+        return (
+            f"of the {row['tokens']} tokens up to its end its state has read {row['pos']}, and"
+            f" {pending} are pending"
+        )
+    return "" if pending else "nothing is pending after it"
 
 
 def refused(row: sqlite3.Row, where: object, said: str) -> StateTorn:

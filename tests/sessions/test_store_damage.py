@@ -95,7 +95,7 @@ def test_check_finds_what_is_wrong_in_the_index(store):
     (disk(store).blobs / "stray").touch()
     with store.folder.index.transaction() as index:
         index.execute("UPDATE turn SET ids = ? WHERE id = 1", (bytes(12),))
-        index.execute("UPDATE turn SET tokens = 9, start = 1 WHERE id = 2")
+        index.execute("UPDATE turn SET tokens = 9, pos = 8, start = 1 WHERE id = 2")
     found = store.check()
     assert len(found) == 5, found
     for words in (

@@ -72,6 +72,16 @@ def test_a_turn_that_is_its_own_ancestor(store, length):
         assert whole(store) and store.check() == ()
 
 
+def test_the_last_row_number_is_no_full_disk(store):
+    change(store, "UPDATE turn SET id = ? WHERE id = 1", (1 << 63) - 1)
+    with (
+        store.open("whole", fingerprint()) as session,
+        pytest.raises(StateTorn, match="its last row number is used"),
+    ):
+        say(session, [7])
+    assert whole(store)
+
+
 WRONG = {
     "turn": {
         "parent": ("x", 1.5, 99),
@@ -80,7 +90,7 @@ WRONG = {
         "ids": (b"abc", "abcd", 5, b"\xff" * 8),
         "tokens": ("x", -1, 1e300, b""),
         "chain": ("0" * 31, 5, "g" * 32, b"0" * 32),
-        "pending": (b"\1", "x", b"", b"\xff" * 4),
+        "pending": (b"\1", "x", b"", b"\xff" * 4, bytes(8), bytes(1 << 16)),
         "pos": ("x", -5, 1.5, (1 << 63) - 1),
         "start": ("x", None, -1, 1 << 40),
         "file": ("../index.sqlite", "/etc/passwd", "a/b", "", "..", 5, None),

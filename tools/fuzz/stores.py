@@ -70,7 +70,9 @@ def make(chance: random.Random) -> Case:
         more = _row(chance)
         first = case.apply
         return Case(
-            f"{case.words}; {more.words}", lambda folder: (first(folder), more.apply(folder)), True
+            f"{case.words}; {more.words}",
+            lambda folder: (first(folder), more.apply(folder)),
+            more.contained,
         )
     return case
 
@@ -219,7 +221,8 @@ def _row(chance: random.Random) -> Case:
         return Case(statement, lambda f: _change(f, statement, {"place": place}), True)
     statement = f"UPDATE {table} SET {column} = {shown} WHERE {where}"
     values = {"value": value, "place": place}
-    return Case(f"{statement} {value!r:.40}", lambda f: _change(f, statement, values), True)
+    contained = column != "id" or value != (1 << 63) - 1  # after which there is none to give
+    return Case(f"{statement} {value!r:.40}", lambda f: _change(f, statement, values), contained)
 
 
 def _cycle(chance: random.Random) -> Case:
