@@ -161,7 +161,7 @@ class LLM:
         prompt: Prompt,
         *,
         chat: bool = False,
-        grammar: Grammar | None = None,
+        grammar: Grammar | CompiledGrammar | None = None,
         **sampling: Any,
     ) -> Stream:
         """Continue a prompt and give each piece of text as soon as it is final.
@@ -204,7 +204,8 @@ class LLM:
     ) -> Result:
         """Answer a conversation, messages such as {"role": "user", "content": "..."}.
 
-        A string is one message of the user's.
+        A string is one message of the user's. An assistant's message at the end is how the answer
+        begins; the result holds what follows it, and a grammar counts for both together.
         """
         stream = self.stream_chat(messages, grammar=grammar, **sampling)
         for _ in stream:
@@ -222,7 +223,10 @@ class LLM:
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
         ids = self.chat_format.ids(messages)
-        return self.stream(ids, chat=True, grammar=grammar, **sampling)
+        form: Grammar | CompiledGrammar | None = grammar
+        if grammar is not None and (begun := self.chat_format.begun(messages)):
+            form = self.grammars.compile(grammar).after(begun)
+        return self.stream(ids, chat=True, grammar=form, **sampling)
 
     def request(
         self,

@@ -37,6 +37,11 @@ if TYPE_CHECKING:
     "[chat for models with a chat template or called ...-it, else raw].",
 )
 @click.option(
+    "--prefill",
+    metavar="TEXT",
+    help="How the answer to a user's turn begins; what follows is printed.",
+)
+@click.option(
     "--json-schema",
     "schema",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -78,6 +83,7 @@ def command(
     path: Path | None,
     source: ModelSource,
     chat: bool | None,
+    prefill: str | None,
     schema: Path | None,
     regex: str | None,
     choices: tuple[str, ...],
@@ -106,17 +112,19 @@ def command(
     fields = sampling_from(sampling)
     llm = source.llm()
     chat = llm.talks if chat is None else chat
+    if prefill is not None and not chat:
+        raise click.UsageError("--prefill needs --chat; with --raw PROMPT itself is gone on with")
     if grammar is not None:
         llm.grammars.compile(grammar)
         fields["grammar"] = grammar
     if prompt is not None and prompt != "-":
-        stream = _begin(llm, prompt, chat, fields)
+        stream = _begin(llm, prompt, chat, prefill, fields)
         if echo and not as_json:
             click.echo(prompt, nl=False)
     else:
         with opened("-" if path is None else path) as (text, size):
             if chat:
-                stream = _begin(llm, _text(text), chat, fields)
+                stream = _begin(llm, _text(text), chat, prefill, fields)
             else:
                 stream = llm.stream(read_text(llm, text, size), **fields)
     for piece in stream:
@@ -164,10 +172,13 @@ def _grammar(
     return Grammar.choice(*choices) if choices else None
 
 
-def _begin(llm: LLM, prompt: str, chat: bool, fields: dict[str, Any]) -> Stream:
+def _begin(
+    llm: LLM, prompt: str, chat: bool, prefill: str | None, fields: dict[str, Any]
+) -> Stream:
     if not chat:
         return llm.stream(prompt, **fields)
-    return llm.stream_chat([{"role": "user", "content": prompt}], **fields)
+    begun = [] if prefill is None else [{"role": "assistant", "content": prefill}]
+    return llm.stream_chat([{"role": "user", "content": prompt}, *begun], **fields)
 
 
 def _text(source: BinaryIO) -> str:

@@ -33,6 +33,7 @@ class Conversation:
     context:        where the session stands, on the model's device.
     resume_seconds: what it took to get there. result: the last answer's numbers, None before.
     attached:       text that goes before the next message.
+    prefill:        how the next answer is to begin.
     trouble:        why the conversation goes on in memory, once it does; "" otherwise.
     Raises ValueError if the model knows no turns, or the session's settings are none of this
     program's.
@@ -51,6 +52,7 @@ class Conversation:
         self.max_message_tokens = max_message_tokens
         self.result: Result | None = None
         self.attached = ""
+        self.prefill = ""
         self.trouble = ""
         self._chat = llm.chat_format
         self._given = dict(sampling or {})
@@ -104,7 +106,7 @@ class Conversation:
     # Talking.
 
     def say(self, message: str) -> Generator[str, None, None]:
-        """Answer a message piece by piece, and keep both when the answer is over.
+        """Answer a message piece by piece, `prefill` first, and keep both when the answer is over.
 
         What was said when the caller stops listening stays said. An answer that is stopped before
         its first token, or torn by an exception, leaves the conversation as it was. Raises
@@ -112,7 +114,8 @@ class Conversation:
         goes on in memory and `trouble` says why; nothing is lost.
         """
         whole = f"{self.attached}\n\n{message}" if self.attached else message
-        yield from self._answer([("user", whole)])
+        begun: list[Said] = [("assistant", self.prefill)] if self.prefill else []
+        yield from self._answer([("user", whole), *begun])
 
     def go_on(self) -> Generator[str, None, None]:
         """Go on with an answer that was cut short, as `say` answers; ValueError if it was not."""
@@ -131,13 +134,14 @@ class Conversation:
             raise ValueError("there is no answer to make anew; say something first")
         message, _ = turns.split_exchange(turn.text)
         attached, self.attached = self.attached, ""
+        prefill, self.prefill = self.prefill, ""
         undone: Context | None = None
         try:
             self.undo(back)
             undone = self.context
             yield from self.say(message)
         finally:
-            self.attached = attached
+            self.attached, self.prefill = attached, prefill
             if self.context is undone:  # nothing came; the old answer stays
                 self.redo(back)
 
@@ -164,7 +168,7 @@ class Conversation:
 
     def clear(self) -> None:
         """Begin anew, after the text that was read, if any; what was said stays a branch."""
-        self.attached = ""
+        self.attached = self.prefill = ""
         self.goto(turns.base_of(self.session.tree(), self.session.turns()) or 0)
 
     def fork(self, store: Store, name: str | None = None) -> Context:
@@ -228,15 +232,17 @@ class Conversation:
                 self.session.goto(place.turn, keep=False)
                 before = self.session.resume().to(self.llm.model.device)
             stream = self.llm.stream(before.then(place.rest.all_ids), chat=True, **self.sampling)
+            begun = place.rest.begun
             with suppress(GeneratorExit):
                 for piece in stream:
-                    yield piece.text
+                    yield begun + piece.text
+                    begun = ""
             # Not reached if a step was torn by an exception: there is no state to go on from.
             stream.close()
             self.result = stream.result
             if stream.result.ids:
                 self._keep(place, stream, before)
-                self.attached = ""
+                self.attached = self.prefill = ""
         finally:
             if here != place.turn == _number(self.session):  # nothing came
                 self.session.goto(here, keep=False)

@@ -28,6 +28,7 @@ class Transcript:
     before:  whole turns, oldest first, stored already or not.
     ids:     what follows them, up to where the answer begins; () where a cut answer goes on.
     message: the text in `ids`, None for a cut answer.
+    begun:   the text at the end of `ids` with which the answer was begun for the model.
     base:    number of the stored turn that all of it follows, a text that was read; None for none.
     """
 
@@ -35,6 +36,7 @@ class Transcript:
     ids: tuple[int, ...]
     message: str | None
     base: int | None = None
+    begun: str = ""
 
     @property
     def all_ids(self) -> tuple[int, ...]:
@@ -67,19 +69,27 @@ def joined(*texts: str | None) -> str | None:
 
 
 def whole(chat: Chat, talk: Sequence[Said], words: str | None) -> Transcript:
-    """Return the line of a conversation that is known as text alone, a user's message last.
+    """Return the line of a conversation that is known as text alone.
 
+    Its last message is a user's, or how the answer to that begins.
     words: the text before the first message. ValueError for what the template refuses.
     """
     parts = chat.exchanges(_messages(talk, words))
-    last = talk[-1][1]
+    talk, begun = parted(talk)
+    last = talk[-1][1] if talk else ""  # an assistant's word comes first
     if len(parts) == 1:  # the first message, or a template that does not show where turns end
-        return Transcript((), tuple(parts[0]), last)
+        return Transcript((), tuple(parts[0]), last, begun=begun)
     drafts = (
         Draft(role=EXCHANGE, ids=tuple(part), text=join_exchange(message, answer))
         for part, (_, message), (_, answer) in zip(parts[:-1], talk[::2], talk[1::2], strict=False)
     )
-    return Transcript(tuple(drafts), tuple(parts[-1]), last)
+    return Transcript(tuple(drafts), tuple(parts[-1]), last, begun=begun)
+
+
+def parted(talk: Sequence[Said]) -> tuple[list[Said], str]:
+    """Part messages from the beginning of the answer to them, which the last one may be."""
+    *before, (role, text) = talk
+    return (before, text) if role == "assistant" else (list(talk), "")
 
 
 def following(
@@ -93,7 +103,8 @@ def following(
     """Return the line of stored turns and what is new, under these words.
 
     stored: the turns from the first to the one that is gone on from.
-    talk:   new messages, the user's last; none goes on with a cut answer.
+    talk:   new messages, the last one a user's or how the answer begins; none goes on with a cut
+            answer.
     words:  the text before the first message. Where the stored turns were read under others, the
             first is rendered anew, and the ids of later ones stay as they were chosen.
     as_read: the stored turns stay as they are, whatever words they were read under.
@@ -126,7 +137,7 @@ def _then(chat: Chat, drafts: list[Draft], talk: Sequence[Said], base: int | Non
     def closed() -> bool:
         return drafts[-1].ids[-1] in chat.stop_ids
 
-    said: list[Said] = list(talk)
+    said, begun = parted(talk) if talk else ([], "")
     if said and said[0][0] == "assistant":  # after an answer of its own
         _, answer = said.pop(0)
         ids = (*chat.opening_ids(closed()), *chat.reply_ids(answer))
@@ -136,12 +147,12 @@ def _then(chat: Chat, drafts: list[Draft], talk: Sequence[Said], base: int | Non
         del said[:2]
         ids = (*_message_ids(chat, message, closed()), *chat.reply_ids(answer))
         drafts.append(Draft(role=EXCHANGE, ids=ids, text=join_exchange(message, answer)))
-    if said:
-        message = said[0][1]
-        return Transcript(tuple(drafts), _message_ids(chat, message, closed()), message, base)
-    if talk:
-        raise ValueError("the last message is the assistant's; there is nothing to answer")
-    return replace(_cut_answer(closed()), before=tuple(drafts), base=base)
+    if not talk:
+        return replace(_cut_answer(closed()), before=tuple(drafts), base=base)
+    message = said[0][1] if said else ""  # after an answer of its own
+    ids = _message_ids(chat, message, closed()) if said else tuple(chat.opening_ids(closed()))
+    ids = (*ids, *chat.tokenizer.encode(begun, bos=False))
+    return Transcript(tuple(drafts), ids, message, base, begun)
 
 
 def _cut_answer(closed: bool) -> Transcript:
@@ -240,13 +251,14 @@ def find(chat: Chat, tree: Sequence[Turn], line: Transcript) -> Place:
     """Return where a line goes on: after stored turns whose ids it begins with.
 
     Of several such turns the one whose state spares most of the reading. One that was cut short
-    where the line's own turn goes on is none of them: no turn's text is the rest of another's.
+    where the line's own turn goes on is none of them: no turn's text is the rest of another's. So
+    an answer that the line begins is in no stored turn, either.
     """
     wanted, children, ends = line.all_ids, _children(tree), _ends_of(chat, line)
     best, stack = (0, 0, line.base), [(0, 0, line.base)]
     while stack:
         _, length, parent = found = stack.pop()
-        if length in ends or length > max(ends):
+        if length in ends or (length > max(ends) and not line.begun):
             best = max(best, found, key=lambda each: each[:2])
         for turn in children[parent]:
             end = length + len(turn.ids)
@@ -347,11 +359,11 @@ def _rest(line: Transcript, length: int) -> Transcript:
 
 def answered(chat: Chat, line: Transcript, answer: Sequence[int], text: str) -> Draft:
     """Return the turn that an answer makes of a line's open end, closed by the token that ends
-    one."""
+    one. What the answer was begun with belongs to it."""
     ids = (*line.ids, *chat.closed(answer))
     if line.message is None:
         return Draft(role=CONTINUATION, ids=ids, text=text)
-    return Draft(role=EXCHANGE, ids=ids, text=join_exchange(line.message, text))
+    return Draft(role=EXCHANGE, ids=ids, text=join_exchange(line.message, line.begun + text))
 
 
 def join_exchange(message: str, answer: str) -> str:

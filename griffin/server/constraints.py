@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 from griffin.grammar import TYPES, CompiledGrammar, Grammar, hold, json_source, quoted
@@ -77,6 +77,11 @@ class Form:
             **params,  # pyright: ignore[reportArgumentType]
         )
 
+    def after(self, begun: str) -> Form:
+        """Return the form of what is left of an answer that was begun: no call follows a text that
+        is to be JSON."""
+        return replace(self, tools=()) if begun and self.answer is not None else self
+
     @property
     def text_first(self) -> bool:
         """Whether a call may come after some text."""
@@ -91,9 +96,10 @@ class Constrained(NamedTuple):
     passed: tuple[str, ...] = ()
 
 
-async def constrain(service: Service, form: Form) -> Constrained:
+async def constrain(service: Service, form: Form, begun: str = "") -> Constrained:
     """Return what holds answers to a form. One is prepared at a time.
 
+    begun: how the answer begins; the form is that of all of it.
     Raises ApiError (400) for what no answer could be held to.
     """
     if form.answer is None and not form.tools and not form.silent:
@@ -101,10 +107,19 @@ async def constrain(service: Service, form: Form) -> Constrained:
     check_size(form, service.limits)
     try:
         async with asyncio.timeout(_COMPILE_SECONDS):
-            return await service.compile(lambda: compile_form(service, form))
+            return await service.compile(lambda: _after(service, form, begun))
     except TimeoutError:
         message = f"{form.param} and tools were not prepared in time; others wait for theirs"
         raise ApiError(errors.TIMEOUT, message, retry_after=2.0) from None
+
+
+def _after(service: Service, form: Form, begun: str) -> Constrained:
+    """Compile a form's grammar, for what is left of an answer that was begun."""
+    made = compile_form(service, form)
+    if made.grammar is None or not begun:
+        return made
+    ids = service.llm.tokenizer.encode(begun, bos=False)
+    return made._replace(grammar=_blaming("messages", made.grammar.after, ids))
 
 
 def check_size(form: Form, limits: Limits) -> None:

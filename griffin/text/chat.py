@@ -42,7 +42,9 @@ class Chat:
     space around them goes, as in Gemma's template. A system message comes first and joins the first
     user turn with a blank line between, unless the checkpoint's template has its own place for it.
     A system message with no user's after it becomes the user's turn; before an assistant's first
-    message stands an empty one.
+    message stands an empty one. An assistant's message at the end is how the answer begins, which
+    goes on from there: its text follows the opening of the model's turn just as it is, encoded by
+    itself, as a reply's ids would.
 
     native: whether the turns are Gemma's. stop_ids: what ends a reply, whatever
             generation_config.json says.
@@ -74,13 +76,21 @@ class Chat:
     def ids(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> list[int]:
         """Turn a conversation into ids, BOS first, exactly once.
 
-        add_generation_prompt: end with the opening of the model's turn; the last message must then
-                               be the user's.
+        add_generation_prompt: end with the opening of the model's turn, and with how the answer
+                               begins if the last message says that.
         Raises ValueError naming the message for an unknown role or key, contents that are not text,
         a system message that is not the first, roles that do not alternate.
         """
-        segments = self._segments(_checked(messages, add_generation_prompt), add_generation_prompt)
-        return [self.tokenizer.bos_id, *self._ids(segments)]
+        checked, begun = _checked(messages), []
+        if add_generation_prompt:
+            checked, begun = self._parted(checked)
+        segments = self._segments(checked, add_generation_prompt)
+        return [self.tokenizer.bos_id, *self._ids(segments), *begun]
+
+    def begun(self, messages: Sequence[Message]) -> list[int]:
+        """Return the ids of the answer that a conversation ends with, to be gone on with; none if
+        it does not. They are the last of `ids(messages)`."""
+        return self._parted(_checked(messages))[1]
 
     def turn_ids(self, message: Message, first: bool = False, closed: bool = False) -> list[int]:
         """Turn one new user message into the ids that continue a conversation.
@@ -93,7 +103,7 @@ class Chat:
         closed: its last token was the one that ends a turn, already read.
         Raises ValueError as `ids` does, or if the message is not the user's.
         """
-        checked = _checked([message], True, whole=False)
+        checked = _checked([message], whole=False)
         if first:
             return [self.tokenizer.bos_id, *self._ids(self._segments(checked, True))]
         reply = free_character([checked[0][1]])
@@ -110,10 +120,10 @@ class Chat:
     def exchanges(self, messages: Sequence[Message]) -> list[list[int]]:
         """Turn a conversation into ids, parted after each reply: joined, they are `ids(messages)`.
 
-        Each part ends with the token that ends its reply; the last one ends with the opening of the
-        model's turn. Only one part comes back where the template does not show where replies end.
+        Each part ends with the token that ends its reply; the last one as `ids(messages)` does.
+        Only one part comes back where the template does not show where replies end.
         """
-        checked = _checked(messages, True)
+        checked, begun = self._parted(_checked(messages))
         segments = self._segments(checked, True)
         control = self.tokenizer.vocabulary.control
         ends = [
@@ -128,6 +138,7 @@ class Chat:
         after = [place + 1 for place in ends[-2::-2][:replies]]
         cuts = [0, *reversed(after), len(segments)]
         parts = [self._ids(segments[start:stop]) for start, stop in pairwise(cuts)]
+        parts[-1] += begun
         return [[self.tokenizer.bos_id, *parts[0]], *parts[1:]]
 
     def closed(self, ids: Sequence[int]) -> list[int]:
@@ -161,6 +172,13 @@ class Chat:
         """Turn a whole reply, known as text, into the ids that follow the opening of its turn."""
         ids = self.tokenizer.encode(reply.strip(), bos=False)
         return ids if self.end_of_turn is None else [*ids, self.end_of_turn]
+
+    def _parted(self, checked: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[int]]:
+        """Part a conversation from the beginning of the answer to it, in ids."""
+        *before, (role, content) = checked
+        if role != "assistant":
+            return checked, []
+        return before, self.tokenizer.encode(content, bos=False)
 
     def _segments(
         self, messages: list[tuple[str, str]], add_generation_prompt: bool
@@ -263,9 +281,7 @@ def _name(tokenizer: Tokenizer, id: int) -> str:
     return name
 
 
-def _checked(
-    messages: Sequence[Message], add_generation_prompt: bool, whole: bool = True
-) -> list[tuple[str, str]]:
+def _checked(messages: Sequence[Message], whole: bool = True) -> list[tuple[str, str]]:
     """Return (role, content) pairs: a system message only first, then user and assistant in turn.
 
     whole: they are a whole conversation, which begins with the user's turn whoever speaks first.
@@ -288,7 +304,7 @@ def _checked(
         if role == "system" and number:
             raise ValueError(f"{where} is a system message; only the first message may be one")
         begun = any(past != "system" for past, _ in checked)
-        if role == "assistant" and not begun and whole and number + 1 < len(messages):
+        if role == "assistant" and not begun and whole:
             checked = [("user", checked[0][1] if checked else "")]
         turns = [past for past, _ in checked if past != "system"]
         due = "assistant" if turns and turns[-1] == "user" else "user"
@@ -302,11 +318,6 @@ def _checked(
     if not checked or checked[-1][0] == "system":
         raise ValueError(
             "a conversation needs a user message" + (" after the system message" if checked else "")
-        )
-    if add_generation_prompt and checked[-1][0] == "assistant":
-        raise ValueError(
-            "the last message is the assistant's: nothing to answer; add a user message, or pass "
-            "add_generation_prompt=False"
         )
     return checked
 

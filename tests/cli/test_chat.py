@@ -193,6 +193,14 @@ def test_regen_makes_another_answer_on_a_branch(chat, llm):
     assert "  to turn 1 (" in result.stdout and "* to turn 2 (1 turn, 1 of" in result.stdout
 
 
+def test_an_answer_begins_as_it_is_told_to(chat):
+    result = chat("/prefill Well", "one", "/show 1", "two", "/show 2", "/prefill")
+    shown = result.stdout.split("\n> ")
+    assert result.stdout.startswith("the next answer begins with 'Well'\nWell")
+    assert shown[1].startswith("one\n\nWell") and not shown[2].startswith("two\n\nWell")
+    assert result.stdout.endswith("answers begin freely\n")
+
+
 def test_a_file_goes_before_the_next_message(chat, llm, tmp_path):
     (tmp_path / "text").write_text("a text\n")
     (tmp_path / "bytes").write_bytes(b"a\0b")

@@ -61,6 +61,15 @@ def test_chat_puts_the_prompt_into_a_turn(run, folder, llm):
     assert run("generate", "--model", folder, *FLAGS, "--chat", stdin="hi").stdout == text + "\n"
 
 
+def test_an_answer_goes_on_from_how_it_begins(run, folder, llm):
+    asked = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Well, "}]
+    text = llm.chat(asked, max_tokens=12, seed=4, top_k=50).text
+    begun = ("generate", "--model", folder, *FLAGS, "--prefill", "Well, ")
+    assert run(*begun, "--chat", "hi").stdout == text + "\n"
+    result = run(*begun, "hi")
+    assert result.exit_code == 2 and "--prefill needs --chat" in result.stderr
+
+
 def test_sampling_flags_arrive(run, folder, llm):
     whole = expected(llm, PROMPT)
     stop = whole.text[len(whole.text) // 2 :][:2]

@@ -158,8 +158,41 @@ def test_new_messages_may_hold_answers_of_the_programs_own(llm, talk):
         "<end_of_turn>\n<start_of_turn>model\n"
     )
     assert len(line.before) == 3 and line.message == "three"
-    with pytest.raises(ValueError, match="nothing to answer"):
-        following(talk, said[:1])
+    line = following(talk, said[:1])  # another answer, which begins with that
+    text = llm.tokenizer.decode(line.all_ids, skip_control=False)
+    assert text.endswith("<end_of_turn>\n<start_of_turn>model\nmine")
+    assert (line.message, line.begun, len(line.before)) == ("", "mine", 1)
+
+
+def test_an_answer_that_was_begun_is_kept_whole(llm, talk):
+    say(talk, "one")
+    talk.prefill = " Well,"
+    pieces = list(talk.say("two"))
+    assert pieces[0].startswith(" Well,") and talk.prefill == ""
+    [_, turn] = talk.session.turns()
+    assert turn.text == turns.join_exchange("two", "".join(pieces))
+    ids = (*following(talk, [("user", "two")]).ids, *llm.tokenizer.encode(" Well,", bos=False))
+    start = talk.session.turns()[0].ids
+    assert turn.ids[: len(ids)] == ids and turn.role == EXCHANGE
+    first = turns.split_exchange(talk.session.turns()[0].text)
+    said = [("user", first[0]), ("assistant", first[1]), ("user", "two"), ("assistant", " Well,")]
+    messages = [{"role": role, "content": text} for role, text in said]
+    if llm.chat_format.ids(messages)[: len(start)] == list(start):  # chosen as it is encoded
+        answer = llm.chat(messages, **FIELDS)
+        assert " Well," + answer.text == "".join(pieces)
+    list(talk.regenerate())
+    assert not talk.session.turns()[-1].text.startswith("> two\n\n Well,")
+
+
+def test_an_answer_that_the_line_begins_is_in_no_stored_turn(llm, talk):
+    cut = say(talk, "one")[0]
+    said = [("user", "one"), ("assistant", cut)]
+    line = turns.whole(llm.chat_format, said, None)
+    place = turns.find(talk.llm.chat_format, talk.session.tree(), line)
+    assert (place.turn, place.rest) == (None, line) and line.begun == cut
+    done = turns.answered(llm.chat_format, place.rest, [5], " more")
+    assert done.role == EXCHANGE and turns.split_exchange(done.text) == ("one", cut + " more")
+    assert done.ids == (*line.ids, 5)
 
 
 def test_the_words_can_be_told_from_the_ids(llm):

@@ -70,7 +70,7 @@ def test_what_was_read_is_not_read_again(live, client):
         ({"model": "other"}, 404, "model_not_found", "model"),
         ({"temperature": -1}, 400, "invalid_value", "temperature"),
         ({"n": 999}, 400, "invalid_value", "n"),
-        ({"messages": [{"role": "assistant", "content": "x"}]}, 400, "invalid_value", "messages"),
+        ({"messages": [{"role": "assistant"}]}, 400, "invalid_value", "messages[0].content"),
         ({"extra_body": {"state": "nothing"}}, 404, "state_not_found", None),
         ({"extra_body": {"session_id": "../x"}}, 400, "invalid_value", "session_id"),
     ],

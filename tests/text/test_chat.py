@@ -89,6 +89,34 @@ def test_turns_in_a_row_are_the_whole_conversation(
     assert [*opening, *reply, *chat.turn_ids(messages[2], closed=closed)] == chat.ids(messages)
 
 
+@given(contents=st.lists(texts, min_size=2, max_size=4).filter(lambda c: not len(c) % 2))
+@pytest.mark.parametrize("name", ["tokenizer", "kaggle", "chatml"])
+def test_an_answer_that_is_begun_goes_on(
+    request: pytest.FixtureRequest, name: str, contents: list[str]
+) -> None:
+    """Its text is as it was given, with the ids that it has by itself: a reply's."""
+    tokenizer: Tokenizer = request.getfixturevalue(name)
+    chat = Chat(tokenizer)
+    messages, begun = conversation(contents), tokenizer.encode(contents[-1], bos=False)
+    ids = chat.ids(messages)
+    assert ids == [*chat.ids(messages[:-1]), *begun]
+    assert chat.begun(messages) == begun and chat.begun(messages[:-1]) == []
+    assert [id for part in chat.exchanges(messages) for id in part] == ids
+    shown = tokenizer.decode(ids)
+    assert shown.endswith(contents[-1].replace("▁", " ")) or tokenizer.unk_id in begun
+
+
+@given(contents=st.lists(plain_texts, min_size=2, max_size=2))
+def test_a_begun_answer_has_the_ids_of_the_text_put_together(
+    tokenizer: Tokenizer, chat: Chat, contents: list[str]
+) -> None:
+    """Where it begins with no white space, which would join the line break before it."""
+    messages = conversation([contents[0], contents[1].strip()])
+    whole = chat.ids(messages, add_generation_prompt=False)
+    end = [tokenizer.end_of_turn_id, *tokenizer.encode("\n", bos=False)]
+    assert [*chat.ids(messages), *end] == whole
+
+
 def test_contents_in_parts(chat: Chat) -> None:
     parts = [{"type": "text", "text": "a "}, {"type": "text", "text": "b"}]
     assert chat.ids([user(parts)]) == chat.ids([user("a b")])
@@ -102,10 +130,9 @@ def test_contents_in_parts(chat: Chat) -> None:
         (["x"], r"messages\[0\] must be an object"),
         ([{"role": "tool", "content": "x"}], r"messages\[0\] has role 'tool'; allowed are system"),
         ([{"role": [], "content": "x"}], r"has role \[\]"),
-        (conversation(["a", "b"])[1:], "messages.0. has role assistant, but it is the user's turn"),
+        ([*conversation(["a", "b", "c"])[1:], user("d")], "messages.2. has role user, but it is"),
         ([user("a"), user("b")], "messages.1. has role user, but it is the assistant's turn"),
         ([user("a"), {"role": "system", "content": "x"}], r"messages\[1\] is a system message"),
-        (conversation(["a", "b"]), "nothing to answer"),
         ([user(None)], "content of type NoneType"),
         ([user([{"type": "image_url"}])], "part 0 is of type 'image_url'"),
         ([user(["x"])], "part 0 is of type 'str'"),
@@ -131,6 +158,8 @@ def test_a_conversation_begins_with_the_user_whoever_speaks_first(chat: Chat) ->
     assert chat.ids([system, greeting, user("U")]) == chat.ids([user("S"), greeting, user("U")])
     parts = chat.exchanges([greeting, user("U")])
     assert [id for part in parts for id in part] == chat.ids([greeting, user("U")])
+    assert chat.ids([greeting]) == chat.ids([user(""), greeting])
+    assert chat.ids([system, greeting]) == chat.ids([user("S"), greeting])
 
 
 def with_template(tokenizer: Tokenizer, source: str | None) -> Tokenizer:

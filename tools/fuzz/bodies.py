@@ -130,9 +130,12 @@ def _add(chance: random.Random, body: dict[str, Any]) -> None:
     elif kind == "messages":
         roles = [chance.choice(_ROLES) for _ in range(chance.randint(0, 3))]
         talk = [{"role": role, "content": chance.choice(["", "a", *_ODD])} for role in roles]
+        if talk and chance.random() < 0.3:
+            talk[-1] = {"role": "assistant", "content": chance.choice(["{", " a"]), "prefix": True}
         body[chance.choice(["messages", "input"])] = talk
     else:
-        name = chance.choice(["stream", "logprobs", "echo", "n", "top_logprobs", "session_id"])
+        names = ["stream", "logprobs", "echo", "n", "top_logprobs", "session_id"]
+        name = chance.choice([*names, "continue_final_message", "add_generation_prompt"])
         body[name] = chance.choice([True, False, 1, 2.0, "s"])
 
 

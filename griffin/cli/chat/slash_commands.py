@@ -26,6 +26,7 @@ HELP = """\
   /show [N]        show the conversation's data, or what was said in turn N
   /undo [N]        go back N turns; /redo [N] goes forward again
   /continue        go on with an answer that was cut short
+  /prefill TEXT    begin the next answer with TEXT
   /regen           another answer to the last message, beside the one there is
   /history [N]     show what was said, or the last N turns of it
   /branches        show the ways the conversation has taken; /goto N goes to turn N (0: the start)
@@ -60,6 +61,7 @@ class Commands:
             "/redo": lambda rest: self._stand(self.talk.redo(_count(rest))),
             "/goto": lambda rest: self._stand(self.talk.goto(_number(rest))),
             "/continue": lambda _: self.talk.go_on(),
+            "/prefill": self._prefill,
             "/regen": lambda _: self.talk.regenerate(),
             "/history": self._history,
             "/branches": self._branches,
@@ -93,6 +95,10 @@ class Commands:
         again = "; what was said is read again under it before the next answer"
         text = "this system text" if rest else "no system text"
         click.echo(f"{text} from now on" + (again if self.talk.session.head else ""))
+
+    def _prefill(self, rest: str) -> None:
+        self.talk.prefill = rest
+        click.echo(f"the next answer begins with {rest!r}" if rest else "answers begin freely")
 
     def _clear(self, _rest: str) -> None:
         self.talk.clear()

@@ -19,6 +19,7 @@ from griffin.server.errors import ApiError
 from griffin.server.http.exchange import Exchange
 from griffin.server.logs import where
 from griffin.server.protocol import Identity, Message
+from griffin.server.protocol.messages import check_end
 from griffin.server.service import Service, log
 from griffin.server.shelves import open_session, refusals, shelf
 from griffin.sessions import Session, SessionError, Store, UnknownSession, unfinished_name
@@ -42,6 +43,7 @@ async def take_up(
     response: the id under which the answer is to be kept; None if it is not to be.
     Raises ApiError for what cannot be gone on with as asked.
     """
+    check_end(asked.messages, param=asked.param)
     begins = response is not None and not identity.named
     if asked.instructions is not None and not begins and identity.kind not in OWN_WORDS:
         system = Message("system", asked.instructions)
@@ -64,7 +66,7 @@ async def take_up(
     service.check_prompt(line.all_ids, asked.param)
     tools = asked.tools or ()
     if identity.kind != "hint" or service.store is None:
-        return Thread(Context().then(line.all_ids), tools)
+        return Thread(Context().then(line.all_ids), tools, begun=line.begun)
     store = shelf(service, exchange.namespace)
     look = partial(_look, service, store, identity.value, line, asked.penalty)
     place, context = await service.disk(look)
@@ -167,7 +169,7 @@ async def _after_state(
             store.open(state, service.fingerprint) as kept,
         ):
             plan = _planned(service, kept, asked)
-        return Thread(plan.context, plan.tools)
+        return Thread(plan.context, plan.tools, begun=plan.place.rest.begun)
 
     return await service.disk(partial(refusals, do))
 

@@ -37,7 +37,8 @@ def plan_in(service: Service, session: Session, asked: Asked, own_words: bool) -
 
     own_words: instructions and tools are this request's own, and all its messages are new.
                Otherwise what it leaves out of them is the session's, and messages that hold an
-               answer are the whole conversation.
+               answer are the whole conversation. One that only begins is the answer to come,
+               unless the session's first exchange is just these messages.
     """
     chat = service.llm.chat_format
     tree, stored = session.tree(), session.turns()
@@ -53,7 +54,11 @@ def plan_in(service: Service, session: Session, asked: Asked, own_words: bool) -
     system = its_system if system is None else system
     tools = asked.tools if asked.tools is not None else () if own_words else its_tools
     words = words_of(tools, asked.instructions, system)
-    if not own_words and any(role == "assistant" for role, _ in talk):
+    before, begins = turns.parted(talk)
+    if not own_words and (
+        any(role == "assistant" for role, _ in before)
+        or (begins and turns.agreeing(tree, [*talk, ("user", "")], stored)[1])
+    ):
         at, count = turns.agreeing(tree, talk, stored)
         stored, talk = line_to(tree, _turn(tree, at)), talk[count:]
     elif not begun:

@@ -24,15 +24,21 @@ class Thread:
     """What one answer follows, and who keeps it: nobody, here.
 
     context: where the answer begins. tools: that it may call. name: of the session that it is in.
+    begun:   its first words, which the request gave.
     keeps:   the answer's state is wanted.
     """
 
     keeps = False
 
     def __init__(
-        self, context: Context, tools: Sequence[Tool] = (), name: str | None = None
+        self,
+        context: Context,
+        tools: Sequence[Tool] = (),
+        name: str | None = None,
+        begun: str = "",
     ) -> None:
         self.context = context
+        self.begun = begun
         self.tools = tools
         self.name = name
 
@@ -66,7 +72,7 @@ class Held(Thread):
         becomes: str | None = None,
         keeps: bool = True,
     ) -> None:
-        super().__init__(plan.context, plan.tools, name)
+        super().__init__(plan.context, plan.tools, name, plan.place.rest.begun)
         self.session = session
         self.turn: Turn | None = None
         self.held = AsyncExitStack()  # what is let go of at the end
@@ -127,7 +133,7 @@ class Hinted(Thread):
         line: Transcript,
         plan: SessionPlan,
     ) -> None:
-        super().__init__(plan.context, plan.tools, name)
+        super().__init__(plan.context, plan.tools, name, line.begun)
         self._service = service
         self._store = store
         self._line = line

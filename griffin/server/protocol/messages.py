@@ -16,6 +16,7 @@ from griffin.server.protocol.bounds import Id, check_most
 
 Role = Literal["system", "user", "assistant", "tool"]
 
+_ASSISTANT = ("assistant", "model")
 _PARTS = ("text", "input_text", "output_text")
 
 
@@ -46,7 +47,10 @@ class ToolCallBody(msgspec.Struct, kw_only=True):
 
 
 class MessageBody(msgspec.Struct, kw_only=True):
-    """One message of /v1/chat/completions. An assistant's may be calls without content."""
+    """One message of /v1/chat/completions. An assistant's may be calls without content.
+
+    prefix: this last message, the assistant's, is how the answer begins, as it is without it.
+    """
 
     role: Literal["system", "developer", "user", "assistant", "model", "tool"]
     content: Content | None = None
@@ -54,6 +58,7 @@ class MessageBody(msgspec.Struct, kw_only=True):
     tool_calls: list[ToolCallBody] | None = None
     tool_call_id: Id | None = None
     refusal: str | None = None
+    prefix: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,49 @@ def read_messages(
     if not bodies:
         raise ApiError(INVALID, f"{param} is empty; a conversation needs a user message", param)
     check_most(len(bodies), f"{param} has {len(bodies)} entries", limits, "max_messages", param)
+    for index, body in enumerate(bodies):
+        if body.prefix and (body.role not in _ASSISTANT or index + 1 < len(bodies)):
+            raise ApiError(
+                INVALID,
+                f"{param}[{index}].prefix is true; only the assistant's last message can be how the"
+                " answer begins",
+                f"{param}[{index}].prefix",
+            )
     return tuple(_message(body, f"{param}[{index}]", limits) for index, body in enumerate(bodies))
+
+
+def check_end(
+    messages: Sequence[Message],
+    goes_on: bool | None = None,
+    opens: bool | None = None,
+    param: str = "messages",
+) -> None:
+    """Raise ApiError where an answer cannot follow the last message as asked.
+
+    An assistant's is how the answer begins, which goes on from there.
+    goes_on, opens: `continue_final_message` and `add_generation_prompt`, vLLM's words for going on
+    with the last message and for an answer in a turn of its own; None if the request says nothing.
+    """
+    last = messages[-1]
+    if goes_on and opens:
+        message = "continue_final_message and add_generation_prompt are both true; send one"
+        raise ApiError(INVALID, message, "continue_final_message")
+    if last.role != "assistant":
+        if goes_on:
+            message = f"continue_final_message is true, but the last message is the {last.role}'s"
+            raise ApiError(INVALID, message, "continue_final_message")
+        if opens is False:
+            message = "add_generation_prompt is false; an answer begins a turn of its own"
+            raise ApiError(UNSUPPORTED, message, "add_generation_prompt")
+    elif last.tool_calls:
+        message = "the last message calls tools; send what came of that, and there is an answer"
+        raise ApiError(INVALID, message, param)
+    elif goes_on is False:
+        message = (
+            "the last message is the assistant's: without continue_final_message there is nothing"
+            " to answer"
+        )
+        raise ApiError(INVALID, message, "continue_final_message")
 
 
 def read_content(content: Content, param: str) -> str:
@@ -162,7 +209,7 @@ def _message(body: MessageBody, param: str, limits: Limits) -> Message:
     role: Role
     if body.role in ("system", "developer"):
         role = "system"
-    elif body.role in ("assistant", "model"):
+    elif body.role in _ASSISTANT:
         role = "assistant"
     else:
         role = "tool" if body.role == "tool" else "user"

@@ -75,8 +75,6 @@ VENDORS = {
     "json_schema": Refusal(_ONLY_JSON),
     "chat_template": Refusal("the server renders conversations with the model's own template"),
     "documents": Refusal("put documents into a message"),
-    "add_generation_prompt": Refusal("the answer begins a turn of its own", (True,)),
-    "continue_final_message": Refusal("use /v1/completions to continue a text", (False,)),
     "moderation": Refusal("this server moderates nothing"),
 }
 
@@ -84,7 +82,6 @@ VENDORS = {
 MESSAGES = {
     "messages[].audio": TEXT_ONLY,
     "messages[].function_call": Refusal("use tool_calls, and answer with the role tool"),
-    "messages[].prefix": Refusal("use /v1/completions to continue a text", (False,)),
     "messages[].content[].image_url": TEXT_ONLY,
     "messages[].content[].input_audio": TEXT_ONLY,
     "messages[].content[].video_url": TEXT_ONLY,

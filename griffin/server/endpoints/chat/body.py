@@ -14,7 +14,12 @@ from griffin.server.protocol.body import read_body
 from griffin.server.protocol.bounds import Count, CountOrZero, ModelName, check_most
 from griffin.server.protocol.formats import FormatBody, JsonFormat, read_format
 from griffin.server.protocol.identity import Identity, identify
-from griffin.server.protocol.messages import Message, MessageBody, read_messages
+from griffin.server.protocol.messages import (
+    Message,
+    MessageBody,
+    check_end,
+    read_messages,
+)
 from griffin.server.protocol.policy import (
     HARMLESS,
     MESSAGES,
@@ -68,8 +73,9 @@ POLICY = Policy(
 
 
 class ChatBody(GeneratingBody, kw_only=True):
-    """The body of POST /v1/chat/completions.
+    """The body of POST /v1/chat/completions. An assistant's last message is how the answer begins.
 
+    continue_final_message, add_generation_prompt: vLLM's words for that.
     prediction: what the answer may be like; passed over, and named.
     """
 
@@ -86,6 +92,8 @@ class ChatBody(GeneratingBody, kw_only=True):
     tools: list[ToolBody] | None = None
     tool_choice: ToolChoiceBody | None = None
     parallel_tool_calls: bool | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     prediction: Any = None
 
@@ -149,11 +157,13 @@ def parse_chat(body: bytes, limits: Limits) -> ChatRequest:
     if (alternatives := _alternatives(read, limits)) is not None:
         sampling["logprobs"] = alternatives
     options = read.stream_options
+    messages = read_messages(read.messages, limits)
+    check_end(messages, read.continue_final_message, read.add_generation_prompt)
     form, beside = read_format(read.response_format, limits, "response_format")
     predicted = () if read.prediction is None else ("prediction",)
     return ChatRequest(
         model=read.model,
-        messages=read_messages(read.messages, limits),
+        messages=messages,
         sampling=sampling,
         n=n,
         stream=bool(read.stream),

@@ -10,7 +10,6 @@ from griffin.server.constraints import Form, constrain
 from griffin.server.conversations import Asked, take_up
 from griffin.server.endpoints.chat.body import ChatRequest, parse_chat
 from griffin.server.endpoints.chat.reply import ChatAnswer, ChatChunks, chat_completion
-from griffin.server.errors import INVALID, ApiError
 from griffin.server.generating import Collected, Increment
 from griffin.server.http import sse
 from griffin.server.http.exchange import Exchange, Reply
@@ -51,10 +50,6 @@ async def converse(
     service.check_ready()
     model = service.check_model(asked.model)
     identity = asked.identity(exchange.headers)
-    if asked.messages[-1].role == "assistant":
-        raise ApiError(
-            INVALID, "the last message is the assistant's; there is nothing to answer", "messages"
-        )
     said = Asked(
         messages=asked.messages,
         tools=asked.tools,
@@ -68,14 +63,14 @@ async def converse(
             several=asked.parallel_tool_calls,
             **params,
         )
-        grammar, passed = await constrain(service, form)
+        grammar, passed = await constrain(service, form, thread.begun)
         work = job(service, thread.context, asked.sampling, n=asked.n, chat=True, grammar=grammar)
         return await answer(
             service,
             exchange,
             [work],
             thread,
-            render(model, form),
+            render(model, form.after(thread.begun)),
             streamed=asked.stream,
             headers=p.ignored_header((*asked.ignored, *passed)),
         )

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from griffin.server import errors
 from griffin.server import protocol as p
 from griffin.server.answering import Renderer, Told, answer, job
 from griffin.server.constraints import Form, constrain
@@ -40,12 +39,6 @@ async def create(service: Service, exchange: Exchange) -> Reply | None:
     service.check_ready()
     model = service.check_model(asked.model)
     identity = asked.identity(exchange.headers)
-    if asked.input[-1].role == "assistant":
-        raise ApiError(
-            errors.INVALID,
-            "the input ends with the assistant's words; there is nothing to answer",
-            "input",
-        )
     said = Asked(
         messages=asked.input,
         tools=asked.tools,
@@ -66,14 +59,14 @@ async def create(service: Service, exchange: Exchange) -> Reply | None:
             param="text.format",
             tool_param="tools[{}].parameters",
         )
-        grammar, passed = await constrain(service, form)
+        grammar, passed = await constrain(service, form, thread.begun)
         work = job(service, thread.context, asked.sampling, chat=True, grammar=grammar)
         return await answer(
             service,
             exchange,
             [work],
             thread,
-            _Response(head, asked, form),
+            _Response(head, asked, form.after(thread.begun)),
             streamed=asked.stream,
             headers=p.ignored_header((*asked.ignored, *passed)),
         )

@@ -3,6 +3,7 @@ llama.cpp."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -12,7 +13,12 @@ from griffin.server.limits import Limits
 from griffin.server.protocol import policy
 from griffin.server.protocol.body import read_body
 from griffin.server.protocol.bounds import ModelName, TokenId, check_ids, check_most
-from griffin.server.protocol.messages import Message, MessageBody, read_messages
+from griffin.server.protocol.messages import (
+    Message,
+    MessageBody,
+    check_end,
+    read_messages,
+)
 
 
 class TokenizeBody(msgspec.Struct, kw_only=True):
@@ -25,6 +31,7 @@ class TokenizeBody(msgspec.Struct, kw_only=True):
     add_special_tokens: bool | None = None
     add_special: bool | None = None
     add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
     return_token_strs: bool | None = None
     with_pieces: bool | None = None
 
@@ -42,6 +49,7 @@ class TemplateBody(msgspec.Struct, kw_only=True):
     messages: list[MessageBody]
     model: ModelName | None = None
     add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,13 +97,16 @@ def parse_tokenize(body: bytes, limits: Limits) -> TokenizeRequest:
     given = [name for name in ("prompt", "content", "messages") if getattr(read, name) is not None]
     if len(given) != 1:
         raise ApiError(INVALID, "exactly one of prompt, content and messages is needed", "prompt")
+    messages, open_ = (), True
+    if read.messages is not None:
+        messages, open_ = _conversation(read.messages, read, limits)
     special = read.add_special_tokens if read.add_special_tokens is not None else read.add_special
     return TokenizeRequest(
         model=read.model,
         text=read.prompt if read.prompt is not None else read.content,
-        messages=None if read.messages is None else read_messages(read.messages, limits),
+        messages=messages or None,
         bos=special if special is not None else read.content is None,
-        add_generation_prompt=read.add_generation_prompt is not False,
+        add_generation_prompt=open_,
         pieces=bool(read.return_token_strs or read.with_pieces),
         ignored=ignored,
     )
@@ -118,9 +129,18 @@ def parse_detokenize(body: bytes, limits: Limits) -> DetokenizeRequest:
 def parse_template(body: bytes, limits: Limits) -> TemplateRequest:
     """Read the body of POST /apply-template."""
     read, ignored = read_body(body, TemplateBody, policy.OWN, limits)
+    messages, open_ = _conversation(read.messages, read, limits)
     return TemplateRequest(
-        model=read.model,
-        messages=read_messages(read.messages, limits),
-        add_generation_prompt=read.add_generation_prompt is not False,
-        ignored=ignored,
+        model=read.model, messages=messages, add_generation_prompt=open_, ignored=ignored
     )
+
+
+def _conversation(
+    bodies: Sequence[MessageBody], read: TokenizeBody | TemplateBody, limits: Limits
+) -> tuple[tuple[Message, ...], bool]:
+    """Return the messages, and whether an answer is to follow them."""
+    messages = read_messages(bodies, limits)
+    if read.add_generation_prompt is False and not read.continue_final_message:
+        return messages, False
+    check_end(messages, read.continue_final_message, read.add_generation_prompt)
+    return messages, True
