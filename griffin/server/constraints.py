@@ -13,8 +13,9 @@ from griffin.server import errors
 from griffin.server import protocol as p
 from griffin.server.errors import ApiError
 from griffin.server.limits import Limits
-from griffin.server.protocol import JsonFormat, Tool, ToolChoice
+from griffin.server.protocol import AnswerFormat, TextFormat, Tool, ToolChoice
 from griffin.server.protocol.bounds import check_most
+from griffin.server.protocol.structured import OTHERS
 from griffin.server.protocol.tools import check_choice
 from griffin.server.service import Service
 from griffin.server.tool_text import CLOSE, NEXT, OPEN, head
@@ -43,7 +44,7 @@ class Form:
     silent:     tools are described to the model, and none may be called.
     """
 
-    answer: JsonFormat | None = None
+    answer: AnswerFormat | None = None
     param: str = "response_format"
     tools: Sequence[Tool] = ()
     tool_param: str = "tools[{}].function.parameters"
@@ -54,7 +55,7 @@ class Form:
     @classmethod
     def of(
         cls,
-        answer: JsonFormat | None,
+        answer: AnswerFormat | None,
         tools: Sequence[Tool],
         choice: ToolChoice,
         *,
@@ -83,6 +84,12 @@ class Form:
         return replace(self, tools=()) if begun and self.answer is not None else self
 
     @property
+    def blamed(self) -> str:
+        """The field that says what an answer is, in whichever dialect."""
+        place = "" if self.answer is None else self.answer.place
+        return place if place.startswith(OTHERS) else self.param
+
+    @property
     def text_first(self) -> bool:
         """Whether a call may come after some text."""
         return self.answer is None
@@ -109,7 +116,7 @@ async def constrain(service: Service, form: Form, begun: str = "") -> Constraine
         async with asyncio.timeout(_COMPILE_SECONDS):
             return await service.compile(lambda: _after(service, form, begun))
     except TimeoutError:
-        message = f"{form.param} and tools were not prepared in time; others wait for theirs"
+        message = f"{form.blamed} and tools were not prepared in time; others wait for theirs"
         raise ApiError(errors.TIMEOUT, message, retry_after=2.0) from None
 
 
@@ -124,27 +131,32 @@ def _after(service: Service, form: Form, begun: str) -> Constrained:
 
 def check_size(form: Form, limits: Limits) -> None:
     """Raise ApiError for schemas that are long together; nothing is compiled for that."""
-    schemas = [tool.parameters for tool in form.tools]
-    if form.answer is not None and form.answer.schema is not None:
+    schemas: list[Any] = [tool.parameters for tool in form.tools]
+    if isinstance(form.answer, TextFormat):
+        schemas += form.answer.texts
+    elif form.answer is not None and form.answer.schema is not None:
         schemas.append(form.answer.schema)
     size = sum(len(p.encode(schema)) for schema in schemas)
-    param = "tools" if form.tools else form.param
+    param = "tools" if form.tools else form.blamed
     check_most(size, f"the schemas have {size} bytes", limits, "max_grammar_bytes", param)
 
 
 def compile_form(service: Service, form: Form) -> Constrained:
     """Compile a form's grammar, or say in an ApiError which field is to blame."""
     compile_ = service.llm.grammars.compile
-    answer, place = _answer(form.answer)
+    if isinstance(form.answer, TextFormat) and form.tools:
+        message = f"{form.blamed} and tools both say what an answer is; beside tools it may be JSON"
+        raise ApiError(errors.INVALID, message, form.blamed)
+    answer, place = _blaming(form.blamed, _answer, form.answer)
     if answer is not None and not form.tools:
-        compiled = _blaming(form.param, compile_, answer)
+        compiled = _blaming(form.blamed, compile_, answer)
         return Constrained(compiled, _named(place, compiled.passed))
     if not form.tools:
         return Constrained(compile_(_NO_CALL))
     passed: list[str] = []
     written = None
     if answer is not None:
-        written, left = _blaming(form.param, hold, answer.text)
+        written, left = _blaming(form.blamed, hold, answer.text)
         passed += _named(place, left)
     calls: list[Call] = []
     for number, tool in enumerate(form.tools):
@@ -159,7 +171,7 @@ def compile_form(service: Service, form: Form) -> Constrained:
         compiled = compile_(calls_grammar(calls, written, must=must, several=several))
     except ValueError as error:
         if answer is not None:
-            _blaming(form.param, compile_, answer)
+            _blaming(form.blamed, compile_, answer)
         possible = _possible(compile_, calls)
         if possible == calls:
             raise ApiError(errors.INVALID, f"the tools together: {error}", "tools") from None
@@ -169,9 +181,12 @@ def compile_form(service: Service, form: Form) -> Constrained:
     return Constrained(compiled, tuple(passed))
 
 
-def _answer(form: JsonFormat | None) -> tuple[Grammar | None, str]:
+def _answer(form: AnswerFormat | None) -> tuple[Grammar | None, str]:
     if form is None:
         return None, ""
+    if isinstance(form, TextFormat):
+        make = {"regex": Grammar.regex, "choice": Grammar.choice, "grammar": Grammar.ebnf}
+        return make[form.kind](*form.texts), form.place
     if form.schema is None:
         return Grammar.json_object(), ""
     return Grammar.json_schema(form.schema, lenient=not form.strict), form.place

@@ -46,7 +46,7 @@ class Limits:
         "Log-probabilities of a request: tokens (of answers at their longest and of echoed prompts)"
         " times one and the alternatives of each.",
     )
-    max_logit_bias: int = option(1024, "Entries of `logit_bias`.")
+    max_logit_bias: int = option(1024, "Entries of `logit_bias`, and of `allowed_token_ids`.")
     max_tools: int = option(128, "Functions offered to the model.")
     max_schema_bytes: int = option(1 << 16, "Bytes of one JSON schema.")
     max_schema_depth: int = option(32, "Levels of one JSON schema.")

@@ -47,11 +47,11 @@ def client(live: Live) -> OpenAI:
 def saying(llm, monkeypatch):
     """Return a way to make the model want to begin with a text; the constraint still has its
     say."""
-    from griffin.engine import core
+    from griffin.engine import choosing
 
     wanted: list[int] = []
 
-    class Saying(core.Sampler):
+    class Saying(choosing.Sampler):
         step = 0
 
         def sample(self, logits):
@@ -61,5 +61,5 @@ def saying(llm, monkeypatch):
             self.step += 1
             return super().sample(logits)
 
-    monkeypatch.setattr(core, "Sampler", Saying)
+    monkeypatch.setattr(choosing, "Sampler", Saying)
     return lambda text: wanted.extend(llm.tokenizer.encode(text, bos=False))

@@ -181,6 +181,66 @@ def test_a_long_list_of_ids_with_a_point_is_read_at_once():
     assert read.tokens[:3] == (0, 1, 2) and type(read.tokens[-1]) is int
 
 
+# The form of an answer, in vLLM's and llama.cpp's words.
+
+FORMS = [
+    ({"structured_outputs": {"json": SCHEMA}}, SCHEMA),
+    ({"structured_outputs": {"json": json.dumps(SCHEMA)}}, SCHEMA),
+    ({"structured_outputs": {"json_object": True}}, None),
+    ({"guided_json": SCHEMA}, SCHEMA),
+    ({"json_schema": SCHEMA}, SCHEMA),
+]
+TEXTS = [
+    ({"structured_outputs": {"regex": "a+"}}, ("regex", ("a+",))),
+    ({"structured_outputs": {"choice": ["a", "b"]}}, ("choice", ("a", "b"))),
+    ({"structured_outputs": {"grammar": "start: x"}}, ("grammar", ("start: x",))),
+    ({"guided_regex": "a+"}, ("regex", ("a+",))),
+    ({"guided_choice": ["a"]}, ("choice", ("a",))),
+    ({"guided_grammar": "root ::= x"}, ("grammar", ("root ::= x",))),
+    ({"grammar": "root ::= x"}, ("grammar", ("root ::= x",))),
+]
+
+
+@pytest.mark.parametrize("kind", ENDPOINTS)
+def test_the_form_of_an_answer_in_other_words(kind):
+    for fields, schema in FORMS:
+        (place,) = places(fields)
+        asked = parse(kind, **fields)
+        assert asked.format == p.JsonFormat(schema, place=place) and not asked.ignored
+    for fields, (form, texts) in TEXTS:
+        (place,) = places(fields)
+        asked = parse(kind, **fields)
+        assert asked.format == p.TextFormat(form, texts, place) and not asked.ignored
+    for nothing in (
+        {"structured_outputs": None},
+        {"structured_outputs": {}},
+        {"structured_outputs": {"json_object": False, "structural_tag": None}},
+        {"guided_json": None, "grammar": "", "guided_choice": None},
+    ):
+        assert parse(kind, **nothing).format is None
+    odd = {"regex": "a", "whitespace_pattern": " ", "disable_any_whitespace": True}
+    assert parse(kind, structured_outputs=odd).ignored == (
+        "structured_outputs.whitespace_pattern",
+        "structured_outputs.disable_any_whitespace",
+    )
+
+
+def places(fields: dict[str, Any]) -> list[str]:
+    return [
+        f"{name}.{inner}" if name == "structured_outputs" else name
+        for name, value in fields.items()
+        for inner in (value if name == "structured_outputs" else ("",))
+    ]
+
+
+@pytest.mark.parametrize("kind", ENDPOINTS)
+def test_how_long_an_answer_is_and_of_what(kind):
+    asked = parse(kind, min_tokens=5, ignore_eos=True, allowed_token_ids=[7, 8])
+    given = {"min_tokens": 5, "ignore_eos": True, "allowed_ids": (7, 8)}
+    assert given.items() <= asked.sampling.items() and not asked.ignored
+    assert parse(kind, min_tokens=None, ignore_eos=None, allowed_token_ids=None) == parse(kind)
+
+
 # Conversations that do not begin with the user.
 
 

@@ -24,9 +24,11 @@ from griffin.server.protocol.reply import (
     request_id,
     usage,
 )
+from griffin.server.protocol.structured import AnswerFormat, TextFormat
 from griffin.server.protocol.tools import Tool, ToolChoice
 
 __all__ = [
+    "AnswerFormat",
     "Candidate",
     "Deleted",
     "Extras",
@@ -38,6 +40,7 @@ __all__ = [
     "Reading",
     "Scored",
     "Source",
+    "TextFormat",
     "Tool",
     "ToolCall",
     "ToolChoice",

@@ -33,7 +33,6 @@ class Policy(NamedTuple):
 
 
 TEXT_ONLY = Refusal("this model reads and writes text only")
-_ONLY_JSON = "constrain the answer with response_format (json_object or json_schema)"
 
 
 # Who asks, what it is billed as, how it is cached elsewhere: nothing that a token depends on.
@@ -47,8 +46,6 @@ STREAMING = frozenset({"stream_options.include_obfuscation"})
 
 # Options of other servers that this one does not have, and that an answer would show the lack of.
 VENDORS = {
-    "ignore_eos": Refusal("an answer ends where the model ends it", (False,)),
-    "min_tokens": Refusal("an answer ends where the model ends it", (0,)),
     "length_penalty": Refusal("there is no beam search", (1,)),
     "use_beam_search": Refusal("there is no beam search", (False,)),
     "repeat_penalty": Refusal("call it repetition_penalty", (1,)),
@@ -59,20 +56,13 @@ VENDORS = {
     "xtc_probability": Refusal("use top_p, top_k or min_p", (0,)),
     "dry_multiplier": Refusal("use repetition_penalty or frequency_penalty", (0,)),
     "bad_words": Refusal("use logit_bias with -100", ([],)),
-    "allowed_token_ids": Refusal("use logit_bias, or response_format"),
     "logits_processors": Refusal("use logit_bias", ([],)),
     "prompt_logprobs": Refusal("use /v1/completions with echo and logprobs"),
     "prompt_embeds": Refusal("this server reads text and token ids"),
     "truncate_prompt_tokens": Refusal("prompts are read whole; send the part that matters"),
     "include_stop_str_in_output": Refusal("a stop string is never part of the answer", (False,)),
     "skip_special_tokens": Refusal("control tokens are never part of an answer's text", (True,)),
-    "guided_json": Refusal(_ONLY_JSON),
-    "guided_regex": Refusal(_ONLY_JSON),
-    "guided_choice": Refusal(_ONLY_JSON),
-    "guided_grammar": Refusal(_ONLY_JSON),
-    "structured_outputs": Refusal(_ONLY_JSON),
-    "grammar": Refusal(_ONLY_JSON),
-    "json_schema": Refusal(_ONLY_JSON),
+    "structured_outputs.structural_tag": Refusal("use tools, or structured_outputs.grammar"),
     "chat_template": Refusal("the server renders conversations with the model's own template"),
     "documents": Refusal("put documents into a message"),
     "moderation": Refusal("this server moderates nothing"),

@@ -12,7 +12,15 @@ from msgspec import Meta
 
 from griffin.server.errors import INVALID, ApiError
 from griffin.server.limits import Limits
-from griffin.server.protocol.bounds import CacheKey, Name, TokenId, check_ids, check_most
+from griffin.server.protocol.bounds import (
+    CacheKey,
+    CountOrZero,
+    Name,
+    TokenId,
+    check_ids,
+    check_most,
+)
+from griffin.server.protocol.structured import StructuredFields
 
 _TOKEN = re.compile(r"0|[1-9][0-9]{0,9}")
 
@@ -22,7 +30,7 @@ MostOrZero = Annotated[int, Meta(ge=-1, le=2**63 - 1)]
 Most = Annotated[int, Meta(ge=-1, le=2**63 - 1, extra_json_schema={"not": {"const": 0}})]
 
 
-class GeneratingBody(msgspec.Struct, kw_only=True):
+class GeneratingBody(StructuredFields, kw_only=True):
     """Fields of any request that generates; null and absent are the same: the model's defaults.
 
     session_id: a session, made if there is none of that name. state: a saved state that the prompt
@@ -42,6 +50,9 @@ class GeneratingBody(msgspec.Struct, kw_only=True):
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     stop: str | list[str] | None = None
     stop_token_ids: list[TokenId] | None = None
+    min_tokens: CountOrZero | None = None
+    ignore_eos: bool | None = None
+    allowed_token_ids: Annotated[list[TokenId], Meta(min_length=1)] | None = None
     session_id: Name | None = None
     state: Name | None = None
     prompt_cache_key: CacheKey | None = None
@@ -54,6 +65,7 @@ SAMPLING_BOUNDS = {
     "logit_bias": "max_logit_bias",
     "stop": "max_stop",
     "stop_token_ids": "max_stop_ids",
+    "allowed_token_ids": "max_logit_bias",
 }
 
 
@@ -74,7 +86,7 @@ def sampling_arguments(body: GeneratingBody, limits: Limits) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
     for name in (
         *("temperature", "min_p", "repetition_penalty"),
-        *("presence_penalty", "frequency_penalty"),
+        *("presence_penalty", "frequency_penalty", "min_tokens", "ignore_eos"),
     ):
         if (value := getattr(body, name)) is not None:
             arguments[name] = value
@@ -92,17 +104,13 @@ def sampling_arguments(body: GeneratingBody, limits: Limits) -> dict[str, Any]:
         arguments["stop"] = _stop(body.stop, limits)
     elif body.stop == "":
         raise ApiError(INVALID, "stop is an empty string; give some text, or leave it out", "stop")
-    if body.stop_token_ids:
-        ids = body.stop_token_ids
-        check_most(
-            len(ids),
-            f"stop_token_ids has {len(ids)} entries",
-            limits,
-            "max_stop_ids",
-            "stop_token_ids",
-        )
-        check_ids(ids, limits, "stop_token_ids")
-        arguments["stop_ids"] = tuple(ids)
+    for name, ours in (("stop_token_ids", "stop_ids"), ("allowed_token_ids", "allowed_ids")):
+        if ids := getattr(body, name):
+            check_most(
+                len(ids), f"{name} has {len(ids)} entries", limits, SAMPLING_BOUNDS[name], name
+            )
+            check_ids(ids, limits, name)
+            arguments[ours] = tuple(ids)
     return arguments
 
 
@@ -117,8 +125,22 @@ def most_tokens(
     gives, if one did.
 
     own: the endpoint's own fields. -1 is as many as the server gives. Raises ApiError for two
-    fields that do not agree, and for less than `least`.
+    fields that do not agree, and for less than `least` or `min_tokens`.
     """
+    most, clamped = _most(body, own, limits, default, least)
+    if (body.min_tokens or 0) > most:
+        message = f"min_tokens is {body.min_tokens}, and an answer has {most} tokens at most"
+        raise ApiError(INVALID, message, "min_tokens")
+    return most, clamped
+
+
+def _most(
+    body: GeneratingBody,
+    own: Mapping[str, int | None],
+    limits: Limits,
+    default: int,
+    least: int,
+) -> tuple[int, tuple[str, ...]]:
     asked = {**own, "n_predict": body.n_predict, "max_new_tokens": body.max_new_tokens}
     given = [(name, value) for name, value in asked.items() if value is not None]
     if not given:

@@ -12,7 +12,7 @@ from griffin.server.errors import INVALID, UNSUPPORTED, ApiError
 from griffin.server.limits import Limits
 from griffin.server.protocol.body import read_body
 from griffin.server.protocol.bounds import Count, CountOrZero, ModelName, check_most
-from griffin.server.protocol.formats import FormatBody, JsonFormat, read_format
+from griffin.server.protocol.formats import FormatBody
 from griffin.server.protocol.identity import Identity, identify
 from griffin.server.protocol.messages import (
     Message,
@@ -36,6 +36,7 @@ from griffin.server.protocol.sampling import (
     most_tokens,
     sampling_arguments,
 )
+from griffin.server.protocol.structured import AnswerFormat, read_form
 from griffin.server.protocol.tools import Tool, ToolBody, ToolChoice, ToolChoiceBody, read_tools
 
 # Templates of other models ask for these; this one has no thinking to turn on or off.
@@ -118,7 +119,7 @@ class ChatRequest:
     n: int
     stream: bool
     include_usage: bool
-    format: JsonFormat | None
+    format: AnswerFormat | None
     tools: tuple[Tool, ...] | None
     tool_choice: ToolChoice
     parallel_tool_calls: bool
@@ -159,7 +160,7 @@ def parse_chat(body: bytes, limits: Limits) -> ChatRequest:
     options = read.stream_options
     messages = read_messages(read.messages, limits)
     check_end(messages, read.continue_final_message, read.add_generation_prompt)
-    form, beside = read_format(read.response_format, limits, "response_format")
+    form, beside = read_form(read, read.response_format, limits, "response_format")
     predicted = () if read.prediction is None else ("prediction",)
     return ChatRequest(
         model=read.model,

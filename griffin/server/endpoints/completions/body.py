@@ -19,7 +19,7 @@ from griffin.server.protocol.bounds import (
     check_ids,
     check_most,
 )
-from griffin.server.protocol.formats import FormatBody, JsonFormat, read_format
+from griffin.server.protocol.formats import FormatBody
 from griffin.server.protocol.identity import Identity, identify
 from griffin.server.protocol.policy import HARMLESS, STREAMING, VENDORS, Policy, Refusal
 from griffin.server.protocol.sampling import (
@@ -29,6 +29,7 @@ from griffin.server.protocol.sampling import (
     most_tokens,
     sampling_arguments,
 )
+from griffin.server.protocol.structured import AnswerFormat, read_form
 
 DEFAULT_MAX_TOKENS = 16  # this endpoint's own, wherever it is spoken
 
@@ -80,7 +81,7 @@ class CompletionRequest:
     echo: bool
     stream: bool
     include_usage: bool
-    format: JsonFormat | None
+    format: AnswerFormat | None
     session_id: str | None
     state: str | None
     ignored: tuple[str, ...]
@@ -107,7 +108,7 @@ def parse_completion(body: bytes, limits: Limits) -> CompletionRequest:
     sampling = sampling_arguments(read, limits)
     own = {"max_tokens": read.max_tokens}
     max_tokens, clamped = most_tokens(read, own, limits, DEFAULT_MAX_TOKENS, least=0)
-    form, beside = read_format(read.response_format, limits, "response_format")
+    form, beside = read_form(read, read.response_format, limits, "response_format")
     if max_tokens:
         sampling["max_tokens"] = max_tokens
     if read.logprobs is not None:

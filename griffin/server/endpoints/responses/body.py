@@ -13,11 +13,12 @@ from griffin.server.errors import INVALID, UNSUPPORTED, ApiError
 from griffin.server.limits import Limits
 from griffin.server.protocol.body import read_body, show
 from griffin.server.protocol.bounds import CountOrZero, Id, ModelName, Name, check_most
-from griffin.server.protocol.formats import JsonFormat, TextBody, read_format
+from griffin.server.protocol.formats import TextBody
 from griffin.server.protocol.identity import Identity, identify
 from griffin.server.protocol.messages import Content, Message, ToolCall, read_content
 from griffin.server.protocol.policy import HARMLESS, TEXT_ONLY, VENDORS, Policy, Refusal
 from griffin.server.protocol.sampling import GeneratingBody, Most, most_tokens, sampling_arguments
+from griffin.server.protocol.structured import AnswerFormat, read_form
 from griffin.server.protocol.tools import FlatToolBody, Tool, ToolChoice, ToolChoiceBody, read_tools
 
 _LOGPROBS = "message.output_text.logprobs"
@@ -120,7 +121,7 @@ class ResponseRequest:
     sampling: dict[str, Any]
     stream: bool
     store: bool
-    format: JsonFormat | None
+    format: AnswerFormat | None
     tools: tuple[Tool, ...] | None
     tool_choice: ToolChoice
     parallel_tool_calls: bool
@@ -161,7 +162,7 @@ def parse_response(body: bytes, limits: Limits) -> ResponseRequest:
     own = {"max_output_tokens": read.max_output_tokens}
     most, clamped = most_tokens(read, own, limits, limits.default_max_tokens)
     sampling["max_tokens"] = most
-    form, beside = read_format(read.text.format if read.text else None, limits, "text.format")
+    form, beside = read_form(read, read.text.format if read.text else None, limits, "text.format")
     ignored = (*ignored, *clamped, *beside)
     include = read.include or []
     if read.top_logprobs is not None or _LOGPROBS in include:

@@ -20,6 +20,7 @@ from griffin.server.protocol.reply import (
     new_id,
     token_logprobs,
 )
+from griffin.server.protocol.structured import TextFormat
 from griffin.server.protocol.tools import ToolChoice
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
@@ -237,7 +238,7 @@ def response_usage(used: Usage) -> ResponseUsage:
 
 
 def _format(request: ResponseRequest) -> dict[str, Any]:
-    form = request.format
+    form = None if isinstance(request.format, TextFormat) else request.format
     if form is None:
         return {"type": "text"}
     if form.schema is None:
