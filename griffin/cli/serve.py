@@ -90,7 +90,13 @@ class _Serve(click.Command):
 @click.option(
     "--uds", type=click.Path(path_type=Path), metavar="PATH", help="A Unix socket instead."
 )
-@click.option("--name", help="What clients call the model [default: as it was loaded].")
+@click.option(
+    "--name",
+    "names",
+    multiple=True,
+    help="What clients call the model [default: as it was loaded]. Repeatable: all mean the same.",
+)
+@click.option("--any-name", is_flag=True, help="Answer whatever clients call the model.")
 @click.option(
     "--key-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -149,7 +155,8 @@ def command(
     host: str,
     port: int,
     uds: Path | None,
-    name: str | None,
+    names: tuple[str, ...],
+    any_name: bool,
     key_file: Path | None,
     key_env: str | None,
     insecure_no_auth: bool,
@@ -180,7 +187,8 @@ def command(
     if no_store and (store is not None or store_network):
         other = "--store-network" if store is None else "--store"
         raise click.UsageError(f"{other} and --no-store contradict each other")
-    name = name or (Path(source.model).name if Path(source.model).exists() else source.model)
+    own_name = Path(source.model).name if Path(source.model).exists() else source.model
+    name, *aliases = names or (own_name,)
     settings = Settings(**_given(ctx, Settings))
     cache_bytes = 0 if no_cache else cache_bytes
     folder = None if no_store else store or default_store().parent / "server"
@@ -222,6 +230,8 @@ def command(
     service = build(
         llm,
         name=name,
+        aliases=aliases,
+        any_name=any_name,
         slots=slots,
         max_waiting=max_waiting,
         chunk=chunk,

@@ -220,10 +220,14 @@ def _abort(exchange: Exchange) -> None:
 
 
 def _route(operation: Operation, handler: Handler) -> Route:
-    """Return the route of an operation; a model's name may hold slashes, others may not."""
+    """Return the route of an operation; a model's name may hold slashes, others may not.
+
+    Where a path begins with /v1, that may be left out: some programs are told an address without.
+    """
     parts = re.split(r"{(\w+)}", operation.path)
     pattern = "".join(
         (f"(?P<{part}>{'.+' if part == 'model' else '[^/]+'})" if place % 2 else re.escape(part))
         for place, part in enumerate(parts)
     )
+    pattern = re.sub(r"^/v1(?=/)", "(?:/v1)?", pattern)
     return Route(operation.method, re.compile(pattern), operation.route, operation.public, handler)

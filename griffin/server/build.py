@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from griffin import __version__
@@ -22,6 +22,8 @@ def build(
     llm: LLM,
     *,
     name: str,
+    aliases: Sequence[str] = (),
+    any_name: bool = False,
     slots: int = 8,
     max_waiting: int = 64,
     chunk: int = 64,
@@ -36,7 +38,8 @@ def build(
 ) -> Service:
     """Return the service of a loaded model.
 
-    name:        what clients call it.
+    name:        what clients call it; aliases: what else they may call it.
+    any_name:    any other name will do, too.
     slots:       answers at a time.
     max_waiting: requests that may wait for a slot.
     chunk:       tokens of a prompt in a call of the model.
@@ -67,6 +70,8 @@ def build(
             kept=slots,  # who has more than his share of slots may have to give all but one
         ),
         name=name,
+        aliases=aliases,
+        any_name=any_name,
         fingerprint=fingerprint,
         version=__version__,
         limits=bounds,

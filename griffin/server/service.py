@@ -48,7 +48,8 @@ class Service:
     """Everything behind the routes.
 
     llm, engine: the model, and its engine; `open` starts the engine's thread.
-    name:        what clients call the model.
+    name:        what clients call the model; aliases: what else they may call it.
+    any_name:    any other name will do, too.
     fingerprint: of the model, for sessions. store: where those are kept; None keeps none.
     """
 
@@ -58,6 +59,8 @@ class Service:
         engine: Engine,
         *,
         name: str,
+        aliases: Sequence[str] = (),
+        any_name: bool = False,
         fingerprint: Fingerprint,
         version: str,
         limits: Limits | None = None,
@@ -69,6 +72,8 @@ class Service:
         self.llm = llm
         self.engine = engine
         self.name = name
+        self.names = tuple(dict.fromkeys((name, *aliases)))
+        self.any_name = any_name
         self.fingerprint = fingerprint
         self.version = version
         self.limits = limits or Limits(vocab_size=llm.tokenizer.vocab_size)
@@ -239,8 +244,9 @@ class Service:
             self._uncount(namespace)
 
     def check_model(self, asked: str | None) -> str:
-        """Return the model's name; ApiError (404) if another was asked for."""
-        return p.check_model(asked, [self.name])
+        """Return what an answer calls the model: as the request did. ApiError (404) for a name that
+        is not served."""
+        return p.check_model(asked, self.names if asked is None or not self.any_name else [asked])
 
     def check_prompt(self, ids: Sequence[int], param: str) -> None:
         """Raise ApiError for a prompt over the limit."""

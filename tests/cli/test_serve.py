@@ -122,3 +122,18 @@ def test_bounds_reach_the_server_and_the_others_keep_their_defaults(run, monkeyp
     assert done.exit_code == 2 and "built" in done.output
     assert built["settings"] == Settings(patience_seconds=0.5)
     assert built["limits"] == {"max_stop": 16} and built["store"] is None
+
+
+def test_names_reach_the_server(run, monkeypatch):
+    built = {}
+
+    def build(llm, **options):
+        built.update(options)
+        raise ValueError("built")
+
+    monkeypatch.setattr("griffin.cli.serve.ModelSource.llm", lambda source: None)
+    monkeypatch.setattr("griffin.server.build.build", build)
+    run("serve", "--port", "0", "--no-store", "--name", "owl", "--name", "gpt-4", "--any-name")
+    assert (built["name"], built["aliases"], built["any_name"]) == ("owl", ["gpt-4"], True)
+    run("serve", "--port", "0", "--no-store")
+    assert (built["name"], built["aliases"], built["any_name"]) == ("nano", [], False)

@@ -141,3 +141,16 @@ def test_a_task_of_ones_own(model, llm, tmp_path, monkeypatch):
     assert done["results"]["owls"]["acc,none"] == pytest.approx(1 / 3)  # each answer is right once
     sample = next(s for s in done["samples"]["owls"] if s["doc"]["answer"] == best)
     assert sample["acc"] == 1.0
+
+
+def test_its_remote_tokenizer_is_the_models(live, llm):
+    from lm_eval.utils import RemoteTokenizer, check_remote_tokenizer_support
+
+    url = f"{live.url}/v1/completions"
+    assert check_remote_tokenizer_support(url)
+    remote, own = RemoteTokenizer(url), llm.tokenizer
+    for text in ("def f(x):", " é", "<eos>b", "x"):
+        ids = own.encode(text, bos=False)
+        assert remote.encode(text) == ids and remote.decode(ids) == text
+    assert (remote.bos_token_id, remote.eos_token_id) == (own.bos_id, own.eos_id)
+    assert remote("a")["input_ids"] == own.encode("a", bos=False)

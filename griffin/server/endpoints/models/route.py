@@ -1,4 +1,4 @@
-"""GET /v1/models: the one model."""
+"""GET /v1/models: the one model, by each of its names."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from griffin.server.service import Handler, Service
 
 
 async def models(service: Service, exchange: Exchange) -> Reply:
-    """List the one model."""
-    return Reply(p.encode(ModelList(data=[_model(service)])))
+    """List the one model, once a name."""
+    return Reply(p.encode(ModelList(data=[_model(service, name) for name in service.names])))
 
 
 async def model(service: Service, exchange: Exchange) -> Reply:
     """Show the model."""
-    service.check_model(exchange.params["model"])
-    return Reply(p.encode(_model(service)))
+    name = service.check_model(exchange.params["model"])
+    return Reply(p.encode(_model(service, name)))
 
 
-def _model(service: Service) -> ModelObject:
+def _model(service: Service, name: str) -> ModelObject:
     llm = service.llm
     config = llm.model.config
     stats = service.engine.stats()
     return ModelObject(
-        id=service.name,
+        id=name,
         created=service.created,
         griffin=ModelExtras(
             parameters=service.parameters,

@@ -1,8 +1,9 @@
-"""/tokenize, /detokenize, /apply-template: between text and ids, as vLLM and llama.cpp have it."""
+"""/tokenize, /detokenize, /apply-template, /tokenizer_info: between text and ids, as vLLM and
+llama.cpp have it."""
 
 from griffin.server import errors
 from griffin.server.endpoints.tokens.body import DetokenizeBody, TemplateBody, TokenizeBody
-from griffin.server.endpoints.tokens.reply import Rendered, Text, Tokens
+from griffin.server.endpoints.tokens.reply import Rendered, Text, TokenizerInfo, Tokens
 from griffin.server.protocol.operation import BODY, Operation
 
 _READ = (*BODY, errors.NO_MODEL)
@@ -32,4 +33,5 @@ operations = (
         cases=_READ,
         bounds={"messages": "max_messages"},
     ),
+    Operation("GET /tokenizer_info", "Tell what a remote tokenizer needs.", TokenizerInfo),
 )

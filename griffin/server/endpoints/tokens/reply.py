@@ -1,4 +1,4 @@
-"""/tokenize, /detokenize and /apply-template: the answers."""
+"""/tokenize, /detokenize, /apply-template and /tokenizer_info: the answers."""
 
 from __future__ import annotations
 
@@ -28,6 +28,22 @@ class Rendered(msgspec.Struct, kw_only=True):
     """POST /apply-template: the text that the model reads, control tokens by their names."""
 
     prompt: str
+
+
+class TokenizerInfo(msgspec.Struct, kw_only=True):
+    """GET /tokenizer_info, as vLLM has it: the tokens that mean something, by their names.
+
+    A null is one that the tokenizer lacks. chat_template: the checkpoint's own, if it has one.
+    """
+
+    bos_token: str
+    eos_token: str
+    pad_token: str | None
+    unk_token: str | None
+    chat_template: str | None
+    vocab_size: int
+    tokenizer_class: str = "griffin.text.Tokenizer"
+    model_max_length: None = None
 
 
 def tokens(ids: Sequence[int], pieces: Sequence[str] | None = None) -> Tokens:

@@ -1,4 +1,4 @@
-"""/tokenize, /detokenize, /apply-template."""
+"""/tokenize, /detokenize, /apply-template, /tokenizer_info."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from griffin.server import errors
 from griffin.server import protocol as p
 from griffin.server.endpoints.tokens.body import parse_detokenize, parse_template, parse_tokenize
-from griffin.server.endpoints.tokens.reply import Rendered, Text, tokens
+from griffin.server.endpoints.tokens.reply import Rendered, Text, TokenizerInfo, tokens
 from griffin.server.http.exchange import Exchange, Reply
 from griffin.server.protocol import Message
 from griffin.server.service import Handler, Service
@@ -15,8 +15,12 @@ from griffin.server.tool_text import as_text
 
 
 async def tokenize(service: Service, exchange: Exchange) -> Reply:
-    """Turn a text or a conversation into ids."""
+    """Turn a text or a conversation into ids.
+
+    The name of a control token, alone, is that token: so remote tokenizers ask for its id.
+    """
     body = await service.body(exchange)
+    tokenizer = service.llm.tokenizer
 
     def do() -> Reply:
         asked = parse_tokenize(body, service.limits)
@@ -25,9 +29,15 @@ async def tokenize(service: Service, exchange: Exchange) -> Reply:
             ids: Sequence[int] = _conversation(service, asked.messages, asked.add_generation_prompt)
         else:
             assert asked.text is not None
-            ids = service.text_ids(asked.text)
-            ids = ids if asked.bos else ids[1:]
-        tokenizer = service.llm.tokenizer
+            named = tokenizer.vocabulary.control.get(asked.text)
+            if named is None:
+                ids = service.text_ids(asked.text)[0 if asked.bos else 1 :]
+            else:
+                ids = (
+                    [tokenizer.bos_id, named]
+                    if asked.bos and named != tokenizer.bos_id
+                    else [named]
+                )
         pieces = [tokenizer.token_text(id) for id in ids] if asked.pieces else None
         return Reply(p.encode(tokens(ids, pieces)), p.ignored_header(asked.ignored))
 
@@ -61,6 +71,26 @@ async def apply_template(service: Service, exchange: Exchange) -> Reply:
     return await service.think(len(body), do)
 
 
+async def tokenizer_info(service: Service, exchange: Exchange) -> Reply:
+    """Tell what a remote tokenizer needs to know."""
+    tokenizer = service.llm.tokenizer
+
+    def name(id: int | None) -> str | None:
+        return None if id is None else tokenizer.vocabulary.pieces[id]
+
+    bos, eos = name(tokenizer.bos_id), name(tokenizer.eos_id)
+    assert bos is not None and eos is not None, "a special id is found by its name"
+    told = TokenizerInfo(
+        bos_token=bos,
+        eos_token=eos,
+        pad_token=name(tokenizer.pad_id),
+        unk_token=name(tokenizer.unk_id),
+        chat_template=tokenizer.chat_template,
+        vocab_size=tokenizer.vocab_size,
+    )
+    return Reply(p.encode(told))
+
+
 def _conversation(service: Service, messages: Sequence[Message], open_: bool) -> list[int]:
     try:
         return service.llm.chat_format.ids(p.turns(as_text(messages)), add_generation_prompt=open_)
@@ -72,4 +102,5 @@ HANDLERS: dict[str, Handler] = {
     "POST /tokenize": tokenize,
     "POST /detokenize": detokenize,
     "POST /apply-template": apply_template,
+    "GET /tokenizer_info": tokenizer_info,
 }
