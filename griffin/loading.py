@@ -57,7 +57,7 @@ def load(
     defaults = read_defaults(folder, source.config.vocab_size)
     for note in (*two_answers(text), *defaults.notes):
         warnings.warn(note, checkpoints.CheckpointWarning, stacklevel=2)
-    place = _device(device)
+    place = check_device(device)
     if quantize is None and source.quantization is None:
         quantize = fastest_layout(
             source.own_dtype if dtype is None else checkpoints.parse_dtype(dtype), place
@@ -93,7 +93,7 @@ def load_model(
     """Load the model alone; no tokenizer is needed. Arguments as for `load`."""
     source = checkpoints.open(path_or_repo, config=config, revision=revision)
     return checkpoints.load_model(
-        source, dtype=dtype, device=_device(device), quantize=quantize
+        source, dtype=dtype, device=check_device(device), quantize=quantize
     ).eval()
 
 
@@ -107,7 +107,8 @@ def _caution(llm: LLM) -> str:
     return ""
 
 
-def _device(device: torch.device | str | None) -> torch.device | str:
+def check_device(device: torch.device | str | None) -> torch.device | str:
+    """Return a device that is here, the best for None; ValueError for one that is not."""
     if device is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

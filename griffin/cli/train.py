@@ -20,6 +20,11 @@ import click
 @click.option(
     "--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a recipe's value."
 )
+@click.option(
+    "--extend",
+    is_flag=True,
+    help="Go on with a run whose budget (train.tokens, steps) was another.",
+)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads [default: torch's choice].")
 @click.option("--device", default="cpu", show_default=True, help="Where to train: cpu, cuda, ...")
 @click.option(
@@ -35,6 +40,7 @@ def command(
     recipe: Path,
     out: Path | None,
     changes: tuple[str, ...],
+    extend: bool,
     threads: int | None,
     device: str,
     evaluate_only: Path | None,
@@ -49,12 +55,14 @@ def command(
     """
     import torch
 
+    from griffin.loading import check_device
     from griffin.train.loop import Interrupted, Trainer
     from griffin.train.recipe import load_recipe
     from griffin.train.report import Reporter
 
     if threads is not None:
         torch.set_num_threads(threads)
+    check_device(device)
     reporter = Reporter()
     plan = load_recipe(recipe, changes)
     if evaluate_only is not None:
@@ -62,15 +70,16 @@ def command(
 
         results = measure(plan, evaluate_only, reporter, device)
     else:
-        trainer = Trainer(plan, out or Path("runs") / recipe.stem, reporter, device)
-        try:
-            trainer.run()
-        except Interrupted as stop:
-            reporter.say(f"{stop}\nto go on: {_again(recipe, out, changes, threads, device)}")
-            sys.exit(130)
-        from griffin.train.export import export
+        folder = out or Path("runs") / recipe.stem
+        with Trainer(plan, folder, reporter, device, extend=extend) as trainer:
+            try:
+                trainer.run()
+            except Interrupted as stop:
+                reporter.say(f"{stop}\nto go on: {_again(recipe, out, changes, threads, device)}")
+                sys.exit(130)
+            from griffin.train.export import export
 
-        results = export(trainer)
+            results = export(trainer)
     if as_json:
         click.echo(json.dumps(results))
         return

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,32 +19,53 @@ _NOT_THE_LIBRARY = ("site-packages/**", "dist-packages/**", "**/__pycache__/**")
 
 @dataclass(frozen=True)
 class TextFile:
-    """Name one text file: `path` is relative to the corpus root with / between the parts."""
+    """Name one document: a text file, or a piece of one.
+
+    path:  relative to the corpus root with / between the parts; a piece has "#" and its number
+           behind it.
+    size:  bytes of it, from `start` on.
+    """
 
     path: str
     file: Path
     size: int
+    start: int = 0
 
     @cached_property
     def fate(self) -> float:
         """A number in [0, 1) that depends on the path alone, the same on every machine."""
         return int.from_bytes(hashlib.sha256(self.path.encode()).digest()[:8], "big") / 2**64
 
+    def read_bytes(self) -> bytes:
+        """Return the document as it lies on the disk."""
+        with self.file.open("rb") as stream:
+            stream.seek(self.start)
+            return stream.read(self.size)
+
     def read(self) -> str:
         """Return the text; line ends and everything else stay as they are in the file."""
-        return self.file.read_bytes().decode("utf-8")
+        return self.read_bytes().decode("utf-8")
 
 
 @dataclass(frozen=True)
 class Corpus:
     """Hold the documents of a recipe, split into training and held-out ones, each sorted by path.
 
-    skipped counts the files that matched but were too long, empty or not UTF-8.
+    skipped: how many files that matched were left out, by reason. cut: how many were too long for
+    one document and became several.
     """
 
     train: tuple[TextFile, ...]
     held_out: tuple[TextFile, ...]
-    skipped: int
+    skipped: Mapping[str, int]
+    cut: int = 0
+
+    @property
+    def left_out(self) -> str:
+        """What was left out or cut, in words."""
+        said = [f"{count} {reason}" for reason, count in self.skipped.items() if count]
+        told = f"left out: {', '.join(said)}" if said else "nothing left out"
+        return told + (f"; {self.cut} long files cut into pieces" if self.cut else "")
 
     @property
     def held_out_bytes(self) -> int:
@@ -58,9 +79,11 @@ class Corpus:
 def open_corpus(recipe: DataRecipe, folder: Path = Path()) -> Corpus:
     """Find the documents of a recipe and split them.
 
-    A document is held out when the hash of its relative path falls below `recipe.held_out`: adding
-    or removing other files never moves it to the other side. Raises ValueError if a side would be
-    empty.
+    A file longer than `recipe.max_document_bytes` becomes several documents, cut at ends of lines.
+    A document is held out when the hash of its path falls below `recipe.held_out`: adding or
+    removing other files never moves it to the other side. Where that would leave nothing to train
+    on or nothing held out, the document nearest to the border changes sides; a document that is
+    alone is cut in two. Raises ValueError if there is nothing to read.
     """
     if recipe.source == "stdlib":
         root, excluded = Path(sysconfig.get_path("stdlib")), _NOT_THE_LIBRARY + recipe.exclude
@@ -68,20 +91,35 @@ def open_corpus(recipe: DataRecipe, folder: Path = Path()) -> Corpus:
         root, excluded = folder / recipe.root, recipe.exclude
     if not root.is_dir():
         raise ValueError(f"data.root: {root} is not a folder")
-    documents, skipped = [], 0
+    documents, skipped, cut = list[TextFile](), {"empty": 0, "not UTF-8": 0}, 0
     for document in _matching(root, recipe.include, excluded):
-        if 0 < document.size <= recipe.max_document_bytes and _is_utf8(document.file):
-            documents.append(document)
+        if not document.size:
+            skipped["empty"] += 1
+        elif not _is_utf8(document.file):
+            skipped["not UTF-8"] += 1
         else:
-            skipped += 1
-    train = tuple(d for d in documents if d.fate >= recipe.held_out)
-    held_out = tuple(d for d in documents if d.fate < recipe.held_out)
-    if not train or not held_out:
+            pieces = _pieces(document, recipe.max_document_bytes)
+            cut += len(pieces) > 1
+            documents += pieces
+    if len(documents) == 1:  # the end of it is held out
+        documents = _pieces(documents[0], int(documents[0].size * (1 - recipe.held_out)) or 1)
+        train, held_out = documents[:1], documents[1:]
+    else:
+        train = [d for d in documents if d.fate >= recipe.held_out]
+        held_out = [d for d in documents if d.fate < recipe.held_out]
+    if len(documents) < 2:
         raise ValueError(
-            f"{len(documents)} documents below {root} match data.include={list(recipe.include)}: "
-            f"{len(train)} to train on and {len(held_out)} held out; both need at least one"
+            f"{len(documents)} documents below {root} match"
+            f" data.include={list(recipe.include)} ({Corpus((), (), skipped).left_out}); it takes"
+            " one to train on and one to hold out"
         )
-    return Corpus(train, held_out, skipped)
+    if not held_out:
+        held_out.append(min(train, key=lambda document: document.fate))
+        train.remove(held_out[0])
+    elif not train:
+        train.append(max(held_out, key=lambda document: document.fate))
+        held_out.remove(train[0])
+    return Corpus(tuple(train), tuple(held_out), skipped, cut)
 
 
 def _matching(root: Path, include: tuple[str, ...], exclude: tuple[str, ...]) -> Iterator[TextFile]:
@@ -108,6 +146,24 @@ def _is_utf8(file: Path) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _pieces(document: TextFile, most: int) -> list[TextFile]:
+    """Cut a document into pieces of at most `most` bytes, at ends of lines where there are some."""
+    if document.size <= most:
+        return [document]
+    text, pieces, start = document.read_bytes(), list[TextFile](), 0
+    while start < len(text):
+        end = min(start + most, len(text))
+        if end < len(text):
+            line = text.rfind(b"\n", start, end) + 1
+            while line == 0 and end > start + 1 and text[end] & 0xC0 == 0x80:
+                end -= 1  # not within a letter
+            end = line or end
+        path = f"{document.path}#{len(pieces)}"
+        pieces.append(TextFile(path, document.file, end - start, document.start + start))
+        start = end
+    return pieces
 
 
 def _regex(patterns: tuple[str, ...]) -> re.Pattern[str]:

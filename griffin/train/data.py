@@ -1,19 +1,15 @@
-"""A run's folder and its data: corpus, tokenizer and encoded documents, made once and kept."""
+"""A run's data: corpus, tokenizer and encoded documents, made once and kept."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer
 
 from griffin.train.bpe import open_bpe, save_bpe, train_bpe
 from griffin.train.corpus import open_corpus
-from griffin.train.packing import TokenStore, encode_documents, file_digest, open_store, write_json
+from griffin.train.packing import TokenStore, encode_documents, file_digest, open_store
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
 
@@ -25,32 +21,6 @@ class RunData:
     tokenizer: Tokenizer
     train: TokenStore
     held_out: TokenStore
-
-
-@contextlib.contextmanager
-def claim_folder(out: Path, recipe: Recipe) -> Iterator[bool]:
-    """Take a folder for a recipe; yield whether it already holds a run of it.
-
-    The folder becomes the recipe's (recipe.json) when the block ends without an exception, so a
-    recipe that turns out impossible can be corrected and tried again. Raises ValueError if another
-    recipe's run is there.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "recipe.json"
-    known = path.exists()
-    if known:
-        try:
-            theirs = json.loads(path.read_text(encoding="utf-8"))
-            digest, values = theirs["digest"], dict(theirs["recipe"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is not readable ({error}); choose another --out") from error
-        if digest != recipe.digest():
-            listed = "; ".join(_differences(values, recipe.to_dict()))
-            raise ValueError(
-                f"{out} holds a run of another recipe ({listed}); choose another --out"
-            )
-    yield known
-    write_json(path, {"digest": recipe.digest(), "recipe": recipe.to_dict()})
 
 
 def prepare_data(recipe: Recipe, out: Path, reporter: Reporter, reuse: bool) -> RunData:
@@ -72,7 +42,7 @@ def prepare_data(recipe: Recipe, out: Path, reporter: Reporter, reuse: bool) -> 
         reporter.say(
             f"{len(corpus.train)} documents to train on ({corpus.train_bytes / 1e6:.1f} MB), "
             f"{len(corpus.held_out)} held out ({corpus.held_out_bytes / 1e6:.2f} MB), "
-            f"{corpus.skipped} skipped"
+            f"{corpus.left_out}"
         )
         if recipe.tokenizer.path:
             tokenizer = open_bpe(recipe.folder / recipe.tokenizer.path)
@@ -100,12 +70,3 @@ def _check_size(tokenizer: Tokenizer, recipe: Recipe) -> None:
             f"the tokenizer has {size} entries, the model's vocabulary {recipe.model.vocab_size}; "
             f"set model.vocab_size={size} or more"
         )
-
-
-def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
-    return [
-        f"{section}.{key}: {theirs.get(section, {}).get(key)!r} there, {value!r} here"
-        for section, entries in ours.items()
-        for key, value in entries.items()
-        if theirs.get(section, {}).get(key) != value
-    ]

@@ -84,7 +84,7 @@ def validation_documents(store: TokenStore, limit: int) -> tuple[list[np.ndarray
 def compressors(documents: Sequence[TextFile]) -> dict[str, dict[str, float]]:
     """Return the bits per byte of gzip -9 and xz -9e on documents: each file alone, and all in one
     stream."""
-    texts = [document.file.read_bytes() for document in documents]
+    texts = [document.read_bytes() for document in documents]
     whole, size = b"".join(texts), sum(map(len, texts))
     packers: dict[str, Callable[[bytes], bytes]] = {
         "gzip -9": lambda data: gzip.compress(data, 9, mtime=0),

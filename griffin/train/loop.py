@@ -10,23 +10,20 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 
 from griffin.model import Griffin
 from griffin.model.init import init_weights
-from griffin.train.checkpoint import (
-    RunProgress,
-    latest_checkpoint,
-    load_checkpoint,
-    save_checkpoint,
-)
-from griffin.train.data import claim_folder, prepare_data
+from griffin.train.checkpoint import RunProgress, latest_checkpoint, resume, save_checkpoint
+from griffin.train.data import prepare_data
+from griffin.train.diverged import explain, keep_batch
 from griffin.train.evaluate import bits_in_rows, validation_documents
+from griffin.train.folder import RunFolder
 from griffin.train.loss import row_nats
 from griffin.train.optim import learning_rate, make_optimizer
-from griffin.train.packing import Packer
+from griffin.train.packing import Packer, TrainBatch
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
 
@@ -48,31 +45,57 @@ class Trainer:
 
     The folder holds recipe.json, the tokenizer, data/ (encoded documents), log.jsonl and
     checkpoints/. A run of the same recipe that it holds is continued; one of another recipe is
-    refused with a ValueError. device: "cpu", "cuda", ...; the weights are float32 everywhere.
+    refused with a ValueError, and so is a folder in which another process trains: it is this one's
+    until `close`, or the end of a `with` block. device: "cpu", "cuda", ...; the weights are float32
+    everywhere. extend: go on with a run whose budget was another (`RunFolder.claimed`).
     """
 
     def __init__(
-        self, recipe: Recipe, out: Path, reporter: Reporter | None = None, device: str = "cpu"
+        self,
+        recipe: Recipe,
+        out: Path,
+        reporter: Reporter | None = None,
+        device: str = "cpu",
+        *,
+        extend: bool = False,
     ) -> None:
         self.recipe, self.out = recipe, out
         self.reporter = reporter or Reporter()
         self.device = torch.device(device)
         self.dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[recipe.train.dtype]
-        with claim_folder(out, recipe) as known:
+        self.folder = RunFolder(out)
+        try:
+            self._open(extend)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, extend: bool) -> None:
+        recipe, out = self.recipe, self.out
+        with self.folder.claimed(recipe, extend) as known:
             self.data = prepare_data(recipe, out, self.reporter, reuse=known)
             self.packer = Packer(self.data.train, recipe.train.length, recipe.train.seed)
         self.model = _new_model(recipe).to(self.device)
         self.optimizer = make_optimizer(self.model, recipe.train)
-        self.progress = RunProgress(recipe=recipe.digest())
-        if checkpoint := latest_checkpoint(self.checkpoints):
-            self.progress = load_checkpoint(checkpoint, self.model, self.optimizer)
-            self.reporter.say(f"going on from {checkpoint}")
+        found = resume(self.checkpoints, self.model, self.optimizer, self.reporter.say)
+        self.progress = found or RunProgress(recipe="")
+        self.progress.recipe = recipe.digest()
         self._validation = validation_documents(self.data.held_out, recipe.train.eval_tokens)
         self._stop = False
 
     @property
     def checkpoints(self) -> Path:
-        return self.out / "checkpoints"
+        return self.folder.checkpoints
+
+    def close(self) -> None:
+        """Let other processes train in the folder."""
+        self.folder.close()
+
+    def __enter__(self) -> Trainer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def run(self) -> RunProgress:
         """Train until the budget is spent, and leave a checkpoint of the end.
@@ -84,11 +107,20 @@ class Trainer:
         plan = self.recipe.train
         begun = saved = time.monotonic()
         before = self.progress.seconds
+        if plan.warmup_steps >= plan.total_steps:
+            self.reporter.say(
+                f"train.warmup_steps is {plan.warmup_steps}, the budget {plan.total_steps} steps:"
+                " the learning rate rises to the end"
+            )
         with (
             self._signals(),
-            self._log() as log,
+            self.folder.log(self.progress.step) as (log, bad),
             self.reporter.training(plan, self.progress) as show,
         ):
+            if bad:
+                self.reporter.say(
+                    f"log.jsonl had {bad} lines that cannot be read; they are dropped"
+                )
             while self.progress.step < plan.total_steps:
                 started = time.monotonic()
                 entry = self.step()
@@ -124,12 +156,7 @@ class Trainer:
             total += float(nats.detach())
         norm = self._clip()
         if not (math.isfinite(total) and math.isfinite(norm)):
-            raise DivergedError(
-                f"step {self.progress.step + 1}: the loss is {total / count}, the gradient's norm"
-                f" {norm}; weights from before are in"
-                f" {latest_checkpoint(self.checkpoints) or 'no checkpoint yet'}. A lower"
-                " train.learning_rate, a longer train.warmup_steps or a lower train.clip may help"
-            )
+            raise self._diverged(batches, total / count, norm)
         rate = learning_rate(self.progress.step, plan)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -163,19 +190,18 @@ class Trainer:
         limit = self.recipe.train.clip or math.inf
         return float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
 
-    @contextlib.contextmanager
-    def _log(self) -> Iterator[TextIO]:
-        """Open the log to append, without lines from beyond the step we start at."""
-        path = self.out / "log.jsonl"
-        if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            whole = [line for line in lines if line.endswith("\n")]  # a crash can tear the last one
-            kept = [line for line in whole if json.loads(line)["step"] <= self.progress.step]
-            part = path.with_name(path.name + ".part")
-            part.write_text("".join(kept), encoding="utf-8")
-            part.replace(path)
-        with path.open("a", encoding="utf-8") as log:
-            yield log
+    def _diverged(self, batches: list[TrainBatch], loss: float, norm: float) -> DivergedError:
+        """Return the error for a step that is to be thrown away; its rows are kept in a file."""
+        step = self.progress.step + 1
+        kept = self.out / f"diverged-{step:07d}.safetensors"
+        keep_batch(kept, batches)
+        said = explain(self.model, batches, self.dtype, self.packer, self.progress.rows)
+        return DivergedError(
+            f"step {step}: the loss is {loss}, the gradient's norm {norm}: {said}. Its rows are in"
+            f" {kept}, weights from before in"
+            f" {latest_checkpoint(self.checkpoints) or 'no checkpoint yet'}. A lower"
+            " train.learning_rate, a longer train.warmup_steps or a lower train.clip may help"
+        )
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

@@ -41,13 +41,22 @@ def make_optimizer(model: nn.Module, recipe: TrainRecipe) -> torch.optim.AdamW:
 
 
 def learning_rate(step: int, recipe: TrainRecipe) -> float:
-    """Return the rate of a step, counted from 0: a line up to the peak, then half a cosine down.
+    """Return the rate of a step, counted from 0: a line up to the peak, then as `schedule` says.
 
-    The last step's rate is `final_ratio` of the peak.
+    The last step's rate is `final_ratio` of the peak, unless the schedule is "constant".
     """
     if step < recipe.warmup_steps:
         return recipe.learning_rate * (step + 1) / recipe.warmup_steps
-    left = max(1, recipe.total_steps - recipe.warmup_steps - 1)
-    progress = min(1.0, (step - recipe.warmup_steps) / left)
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
+    falling = recipe.total_steps - recipe.warmup_steps
+    if recipe.schedule == "wsd":
+        # The last stable step is the one that the line begins at.
+        falling = min(falling, recipe.decay_steps + 1)
+    begun = recipe.total_steps - falling
+    progress = min(1.0, max(0, step - begun) / max(1, falling - 1))
+    left = 1 - progress
+    if recipe.schedule == "cosine":
+        left = 0.5 * (1 + math.cos(math.pi * progress))
     floor = recipe.final_ratio
-    return recipe.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
+    return recipe.learning_rate * (floor + (1 - floor) * left)

@@ -156,6 +156,21 @@ class Packer:
             torch.from_numpy(tokens), torch.from_numpy(targets), torch.from_numpy(positions), mask
         )
 
+    def documents(self, row: int) -> list[tuple[str, int]]:
+        """Return the documents in a row, by path, and at which of its tokens each begins there."""
+        epoch, row = divmod(row, self.rows_per_epoch)
+        self._enter(epoch)
+        at = int(self._row_order[row]) * self.length
+        first = int(np.searchsorted(self._offsets, at, side="right")) - 1
+        last = int(np.searchsorted(self._offsets, at + self.length, side="left"))
+        return [
+            (
+                self.store.paths[int(self._documents[place])],
+                max(0, at - int(self._offsets[place])),
+            )
+            for place in range(first, last)
+        ]
+
     def _enter(self, epoch: int) -> None:
         if epoch == self._epoch:
             return

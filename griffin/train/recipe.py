@@ -29,7 +29,7 @@ class DataRecipe:
                         not.
     held_out            the share of documents kept for validation, chosen by a hash of the relative
                         path.
-    max_document_bytes  longer documents are left out (tables and generated code, mostly).
+    max_document_bytes  longer files are cut into several documents, at ends of lines.
     """
 
     source: Literal["stdlib", "files"] = "stdlib"
@@ -79,8 +79,10 @@ class TrainRecipe:
 
     tokens or steps      the budget: exactly one of them is given, the other is 0.
     rows, length         shape of one micro-batch; accumulation: micro-batches a step.
-    learning_rate        the peak, reached after `warmup_steps`, then a cosine down to `final_ratio`
-                         of it.
+    learning_rate        the peak, reached in a line over `warmup_steps`.
+    schedule             what follows: "cosine" or "linear" down to `final_ratio` of the peak at the
+                         last step; "constant"; "wsd" (warm-up, stable, decay): constant, then a
+                         line down over the last `decay_steps`.
     weight_decay         on matrices only; never on RG-LRU parameters, norms, biases and embeddings.
     clip                 the largest norm of the gradient; 0 leaves it alone.
     dtype                "float32", or "bfloat16": bfloat16 matrix products over float32 weights.
@@ -94,7 +96,9 @@ class TrainRecipe:
     length: int = 512
     accumulation: int = 1
     learning_rate: float = 1e-3
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
     warmup_steps: int = 100
+    decay_steps: int = 0
     final_ratio: float = 0.1
     weight_decay: float = 0.1
     beta1: float = 0.9
@@ -127,7 +131,10 @@ class TrainRecipe:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("tokens", "steps", "warmup_steps", "weight_decay", "clip", "seed"):
+        for name in (
+            *("tokens", "steps", "warmup_steps", "decay_steps"),
+            *("weight_decay", "clip", "seed"),
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"train.{name} must not be negative, not {getattr(self, name)}")
         for name in ("learning_rate", "epsilon", "checkpoint_minutes"):
@@ -140,6 +147,11 @@ class TrainRecipe:
                 )
         if not 0 <= self.final_ratio <= 1:
             raise ValueError(f"train.final_ratio must lie between 0 and 1, not {self.final_ratio}")
+        if (self.schedule == "wsd") != (self.decay_steps > 0):
+            raise ValueError(
+                "train.decay_steps belongs to train.schedule = 'wsd', which needs it; here it is"
+                f" {self.decay_steps}, with {self.schedule!r}"
+            )
 
     @property
     def tokens_per_step(self) -> int:
@@ -286,6 +298,7 @@ _MEANT = {
     **dict.fromkeys(("max_steps", "num_steps", "iters"), "steps"),
     **dict.fromkeys(("max_tokens", "num_tokens"), "tokens"),
     **dict.fromkeys(("warmup", "warmup_iters"), "warmup_steps"),
+    **dict.fromkeys(("lr_scheduler_type", "lr_schedule", "scheduler"), "schedule"),
     **dict.fromkeys(("grad_clip", "max_grad_norm", "clip_grad"), "clip"),
     **dict.fromkeys(("wd", "adam_weight_decay"), "weight_decay"),
     **dict.fromkeys(("eps", "adam_epsilon"), "epsilon"),

@@ -71,9 +71,17 @@ def recipe(corpus_folder: Path) -> Callable[..., Recipe]:
 
 @pytest.fixture
 def trainer(recipe: Callable[..., Recipe], tmp_path: Path) -> Callable[..., Trainer]:
-    """Build a silent trainer for the toy recipe, in a folder of the given name."""
+    """Build a silent trainer for the toy recipe, in a folder of the given name.
 
-    def build(name: str = "run", **train: Any) -> Trainer:
-        return Trainer(recipe(**train), tmp_path / name, Reporter(quiet=True))
+    One that had the folder before leaves it, as the process that ended would.
+    """
+    before: dict[str, Trainer] = {}
+
+    def build(name: str = "run", extend: bool = False, **train: Any) -> Trainer:
+        if name in before:
+            before[name].close()
+        ours = Trainer(recipe(**train), tmp_path / name, Reporter(quiet=True), extend=extend)
+        before[name] = ours
+        return ours
 
     return build

@@ -88,3 +88,46 @@ def test_progress_is_plain_json(trainer: Callable[..., Trainer]) -> None:
     ours.step()
     written = json.loads((ours.save() / "progress.json").read_text())
     assert (written["step"], written["tokens"], written["rows"]) == (1, 48, 2)
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_an_older_one_taken(
+    trainer: Callable[..., Trainer],
+) -> None:
+    ours = trainer(steps=4)
+    for _ in range(2):
+        ours.step()
+        ours.save()
+    newest = ours.checkpoints / "step-0000002"
+    (newest / "weights.safetensors").write_bytes(b"")
+    (ours.checkpoints / ".step-0000003.part").mkdir()
+    (ours.checkpoints / ".step-0000003.part" / "weights.safetensors").write_bytes(b"half")
+    resumed = trainer(steps=4)
+    assert resumed.progress.step == 1
+    assert sorted(p.name for p in ours.checkpoints.iterdir()) == [
+        "damaged-step-0000002",
+        "step-0000001",
+    ]
+    resumed.step()
+    saved = resumed.save()
+    assert saved == newest
+    # All damaged: nothing is renamed, and it does not begin anew by itself.
+    for path in ours.checkpoints.glob("step-*"):
+        (path / "progress.json").unlink()
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"step-0000002 .*step-0000001 .*No other is left"):
+            trainer(steps=4)
+
+
+def test_what_is_set_aside_is_said(trainer: Callable[..., Trainer]) -> None:
+    ours = trainer()
+    ours.step()
+    kept = ours.save()
+    ours.step()
+    (ours.save() / "progress.json").write_text("{")
+    told: list[str] = []
+    assert module.resume(ours.checkpoints, ours.model, ours.optimizer, told.append) is not None
+    assert (
+        "step-0000002 is not a readable checkpoint" in told[0]
+        and "damaged-step-0000002" in (told[0])
+    )
+    assert told[1] == f"going on from {kept}"

@@ -79,6 +79,28 @@ def test_a_misspelt_key_is_suggested(recipe_file: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_here_is_told_before_anything_is_done(
+    recipe_file: Path, tmp_path: Path
+) -> None:
+    arguments = [str(recipe_file), "--device", "cuda", "--out", str(tmp_path / "x")]
+    result = CliRunner().invoke(command, arguments)
+    assert isinstance(result.exception, ValueError) and "finds no GPU here" in str(result.exception)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.thorough
+def test_a_run_is_extended(recipe_file: Path, tmp_path: Path) -> None:
+    arguments = [str(recipe_file), "--out", str(tmp_path / "x"), "--threads", "1", "--json"]
+    arguments += ["--set", "train.schedule=constant"]
+    assert CliRunner().invoke(command, arguments, catch_exceptions=False).exit_code == 0
+    longer = [*arguments, "--set", "train.steps=6"]
+    refused = CliRunner().invoke(command, longer)
+    assert "--extend goes on with another budget" in str(refused.exception)
+    result = CliRunner().invoke(command, [*longer, "--extend"], catch_exceptions=False)
+    assert json.loads(result.stdout)["training"]["steps"] == 6
+
+
 @pytest.mark.thorough
 def test_ctrl_c_leaves_a_resumable_checkpoint(recipe_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"

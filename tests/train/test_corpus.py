@@ -63,14 +63,14 @@ def test_unfit_files_are_counted(tmp_path: Path) -> None:
     (tmp_path / "long.py").write_text("x" * 200)
     recipe = DataRecipe(source="files", root=str(tmp_path), held_out=0.5, max_document_bytes=100)
     corpus = open_corpus(recipe)
-    assert corpus.skipped == 3
-    assert len(corpus.train) + len(corpus.held_out) == 9
+    assert corpus.left_out == ("left out: 1 empty, 1 not UTF-8; 1 long files cut into pieces")
+    assert len(corpus.train) + len(corpus.held_out) == 11
 
 
 def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not a folder"):
         open_corpus(DataRecipe(source="files", root="missing"), tmp_path)
-    with pytest.raises(ValueError, match="0 to train on and 0 held out"):
+    with pytest.raises(ValueError, match=r"0 documents below .* it takes one to train on"):
         open_corpus(DataRecipe(source="files"), tmp_path)
 
 
@@ -84,3 +84,30 @@ def test_standard_library() -> None:
     document = next(d for d in (*corpus.train, *corpus.held_out) if d.path == "textwrap.py")
     assert "def dedent(" in document.read()
     assert document.size == len(document.read().encode())
+
+
+@pytest.mark.parametrize("ends", ["\n", "", "é"])
+@pytest.mark.parametrize("size", [90, 1_000, 5_000])
+def test_a_single_long_file_is_pieces_of_both_sides(tmp_path: Path, ends: str, size: int) -> None:
+    text = "".join(f"{number} wörter{ends}" for number in range(size))
+    (tmp_path / "input.txt").write_text(text)
+    recipe = DataRecipe(
+        source="files", root=str(tmp_path), include=("*.txt",), max_document_bytes=2_000
+    )
+    corpus = open_corpus(recipe)
+    assert corpus.train and corpus.held_out
+    pieces = sorted((*corpus.train, *corpus.held_out), key=lambda document: document.start)
+    assert "".join(piece.read() for piece in pieces) == text
+    assert all(0 < piece.size <= 2_000 for piece in pieces)
+    assert len({piece.path for piece in pieces}) == len(pieces) >= 2
+    if ends == "\n":
+        assert all(piece.read().endswith("\n") for piece in pieces)
+    assert corpus == open_corpus(recipe)
+
+
+def test_a_side_is_never_empty_where_there_are_two(tmp_path: Path) -> None:
+    _write(tmp_path, "a.py", "b.py", "c.py")
+    for share in (1e-9, 1 - 1e-9):
+        recipe = DataRecipe(source="files", root=str(tmp_path), held_out=share)
+        corpus = open_corpus(recipe)
+        assert {len(corpus.train), len(corpus.held_out)} == {1, 2}

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from griffin.train.checkpoint import latest_checkpoint
 from griffin.train.loop import DivergedError, Interrupted, Trainer
@@ -184,6 +185,98 @@ def test_another_recipe_is_refused_and_differences_are_named(trainer: Build) -> 
     ):
         trainer("run", learning_rate=0.5)
     trainer("run", log_every=2)
+
+
+def test_two_do_not_train_in_one_folder(
+    recipe: Callable[..., Recipe], trainer: Build, tmp_path: Path
+) -> None:
+    with trainer("run") as ours:
+        with pytest.raises(ValueError, match=rf"process {os.getpid()} is training in .*run"):
+            Trainer(recipe(), tmp_path / "run", Reporter(quiet=True))
+        ours.step()  # the first is as it was
+    Trainer(recipe(), tmp_path / "run", Reporter(quiet=True)).close()
+
+
+@pytest.mark.parametrize(
+    "schedule", [{"schedule": "constant"}, {"schedule": "wsd", "decay_steps": 2}]
+)
+def test_an_extended_run_is_one_planned_so(trainer: Build, schedule: dict[str, Any]) -> None:
+    planned = trainer("planned", steps=9, **schedule)
+    planned.run()
+    short = trainer("run", steps=6, **schedule)
+    while short.progress.step < 4:
+        short.step()
+    short.save()
+    if schedule["schedule"] == "constant":
+        short.run()  # to its end
+    with pytest.raises(ValueError, match=r"train\.steps: 6 there, 9 here\); --extend goes on"):
+        trainer("run", steps=9, **schedule)
+    extended = trainer("run", extend=True, steps=9, **schedule)
+    extended.run()
+    assert all(map(torch.equal, _weights(planned), _weights(extended)))
+    [noted] = json.loads((extended.out / "recipe.json").read_text())["extended"]
+    assert (noted["from_steps"], noted["to_steps"]) == (6, 9)
+    trainer("run", steps=9, **schedule)  # from now on it is that run
+
+
+def test_what_cannot_be_extended_says_why(trainer: Build) -> None:
+    trainer("run").run()
+    with pytest.raises(ValueError, match=r"cosine was planned to end after 6 steps.*'constant'"):
+        trainer("run", extend=True, steps=9)
+    with pytest.raises(ValueError, match="has done 6 steps; the new budget has 5"):
+        trainer("run", extend=True, steps=5)
+    with pytest.raises(ValueError, match="choose another --out"):
+        trainer("run", extend=True, steps=9, clip=2.0)
+    trainer("run")
+
+
+def test_lines_of_the_log_that_cannot_be_read_are_dropped_and_told(
+    trainer: Build, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = trainer("run")
+    for _ in range(4):
+        ours.step()
+    ours.save()
+    lines = [json.dumps({"step": step}) for step in range(1, 7)]
+    lines[1:1] = ["\0" * 50, '{"step": "x"}', "[1]", "{}"]
+    (ours.out / "log.jsonl").write_text("\n".join(lines) + '\n{"step": 7, "lo')
+    resumed = trainer("run")
+    resumed.reporter = Reporter()
+    resumed.run()
+    assert [entry["step"] for entry in _log(resumed)] == [1, 2, 3, 4, 5, 6]
+    assert "log.jsonl had 5 lines that cannot be read" in capsys.readouterr().err
+
+
+def test_a_warm_up_beyond_the_end_is_told(
+    trainer: Build, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = trainer(warmup_steps=50)
+    ours.reporter = Reporter()
+    ours.run()
+    assert "warmup_steps is 50, the budget 6 steps" in capsys.readouterr().err
+
+
+def test_a_divergence_names_tensor_row_and_documents(trainer: Build) -> None:
+    ours = trainer()
+    ours.step()
+    # What is finite and yet too large: a product of it is not.
+    with torch.no_grad():
+        ours.model.model.layers[1].mlp_block.up_proj.weight.fill_(3e38)
+    with pytest.raises(DivergedError) as error:
+        ours.step()
+    said = str(error.value)
+    assert "the output of model.layers.1.mlp_block" in said and "is not finite, first in row 2" in (
+        said
+    )
+    places = ours.packer.documents(2)
+    assert f"{places[0][0]} from token {places[0][1]}" in said
+    kept = load_file(ours.out / "diverged-0000002.safetensors")
+    batch = ours.packer.batch(2, 2)
+    assert torch.equal(kept["tokens"], batch.tokens) and torch.equal(kept["mask"], batch.mask)
+    # Which documents are in a row is what its tokens say.
+    [start] = [ours.data.train.paths.index(places[0][0])]
+    ids = ours.data.train.document(start)[places[0][1] :]
+    assert batch.tokens[0, : len(ids) - 1].tolist() == ids[: min(len(ids) - 1, 24)].tolist()
 
 
 def test_a_recipe_that_failed_can_be_corrected(

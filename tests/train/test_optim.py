@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -61,3 +62,25 @@ def test_course_of_the_learning_rate() -> None:
     assert learning_rate(
         0, TrainRecipe(steps=1, warmup_steps=0, learning_rate=2.0)
     ) == pytest.approx(2.0)
+
+
+def test_courses_of_other_schedules() -> None:
+    common: Any = {"steps": 20, "warmup_steps": 4, "learning_rate": 1.0, "final_ratio": 0.1}
+
+    def rates(**schedule: Any) -> list[float]:
+        plan = TrainRecipe(**common, **schedule)
+        return [learning_rate(step, plan) for step in range(20)]
+
+    assert rates(schedule="constant") == [0.25, 0.5, 0.75] + [1.0] * 17
+    line = rates(schedule="linear")
+    assert line[4] == 1.0 and line[19] == pytest.approx(0.1)
+    assert line[9] == pytest.approx(1 - 0.9 * 5 / 15)
+    stable = rates(schedule="wsd", decay_steps=5)
+    assert stable[:15] == [0.25, 0.5, 0.75] + [1.0] * 12
+    assert stable[15:] == pytest.approx([1 - 0.9 * step / 5 for step in range(1, 6)])
+
+
+def test_a_decay_belongs_to_one_schedule() -> None:
+    for wrong in ({"schedule": "wsd"}, {"decay_steps": 5}):
+        with pytest.raises(ValueError, match=r"decay_steps belongs to train\.schedule = 'wsd'"):
+            TrainRecipe(steps=9, **wrong)  # pyright: ignore[reportArgumentType]

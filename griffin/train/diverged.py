@@ -1,0 +1,94 @@
+"""Where a step went wrong: the tensor, the row, the documents in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from griffin.model import Griffin
+from griffin.train.loss import row_nats
+from griffin.train.packing import Packer, TrainBatch
+
+
+def explain(
+    model: Griffin, batches: Sequence[TrainBatch], dtype: torch.dtype, packer: Packer, row: int
+) -> str:
+    """Say in a sentence what is not finite in a step, which was the rows from `row` on.
+
+    The step is run again, a row at a time. Gradients are left as they are.
+    """
+    for name, parameter in model.named_parameters():
+        if not parameter.detach().isfinite().all():
+            return f"{name} is not finite before the step"
+    kept = [parameter.grad for parameter in model.parameters()]
+    try:
+        for batch in batches:
+            for place in range(len(batch.tokens)):
+                one = batch.rows(slice(place, place + 1), model.device)
+                if said := _of_row(model, one, dtype):
+                    return f"{said}, first in row {row}: {_documents(packer, row)}"
+                row += 1
+    finally:
+        for parameter, gradient in zip(model.parameters(), kept, strict=True):
+            parameter.grad = gradient
+    return "no row is to blame alone: the sum over the step's rows is not finite"
+
+
+def keep_batch(path: Path, batches: Sequence[TrainBatch]) -> None:
+    """Write the rows of a step to a file: tokens, targets, segment_pos and mask, (R, L) each."""
+    names = ("tokens", "targets", "segment_pos", "mask")
+    save_file(
+        {name: torch.cat([getattr(batch, name) for batch in batches]) for name in names}, path
+    )
+
+
+def _of_row(model: Griffin, batch: TrainBatch, dtype: torch.dtype) -> str:
+    """Return what is first not finite when a row is computed, forward and back; "" if nothing."""
+    found = list[str]()
+
+    def look(name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if not found and not all(map(_finite, _tensors(output))):
+                found.append(f"the output of {name} is not finite")
+
+        return hook
+
+    hooks = [m.register_forward_hook(look(name)) for name, m in model.named_modules() if name]
+    try:
+        model.zero_grad()
+        nats, _ = row_nats(model, batch, dtype)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if found:
+        return found[0]
+    if not math.isfinite(float(nats.detach())):
+        return f"the loss is {float(nats.detach())}"
+    nats.backward()
+    # Those nearest to the loss are computed first.
+    for name, parameter in reversed(list(model.named_parameters())):
+        if parameter.grad is not None and not _finite(parameter.grad):
+            return f"the gradient of {name} is not finite"
+    return ""
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    return [t for each in value for t in _tensors(each)] if isinstance(value, tuple | list) else []
+
+
+def _finite(tensor: Tensor) -> bool:
+    return bool(tensor.detach().isfinite().all())
+
+
+def _documents(packer: Packer, row: int) -> str:
+    places = packer.documents(row)
+    listed = ", ".join(f"{path} from token {first}" for path, first in places[:4])
+    return listed + (f" and {len(places) - 4} more" if len(places) > 4 else "")

@@ -1,0 +1,130 @@
+"""A run's folder: whose it is, who trains in it now, and what its log says."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from griffin.train.checkpoint import newest_step
+from griffin.train.optim import learning_rate
+from griffin.train.packing import write_json
+from griffin.train.recipe import Recipe
+
+CHECKPOINTS, _LOG = "checkpoints", "log.jsonl"
+
+
+class RunFolder:
+    """A folder that this process alone trains in, until `close`.
+
+    Raises ValueError, with the other's process id, if another has it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / CHECKPOINTS
+        path.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path / "run.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
+            os.close(lock)
+            raise ValueError(
+                f"process {holder or '?'} is training in {path}; wait for it, stop it, or choose"
+                " another --out"
+            ) from None
+        os.truncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        self._lock: int | None = lock
+
+    def close(self) -> None:
+        """Let others train here."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    @contextlib.contextmanager
+    def claimed(self, recipe: Recipe, extend: bool = False) -> Iterator[bool]:
+        """Take the folder for a recipe; yield whether it already holds a run of it.
+
+        The folder becomes the recipe's (recipe.json) when the block ends without an exception, so a
+        recipe that turns out impossible can be corrected and tried again. extend: the recipe's
+        budget may be another than the run's, if the steps done are those of a run planned so.
+        Raises ValueError if another recipe's run is there.
+        """
+        path = self.path / "recipe.json"
+        known, extended = path.exists(), list[dict[str, Any]]()
+        if known:
+            try:
+                kept = json.loads(path.read_text(encoding="utf-8"))
+                theirs = Recipe.from_dict(kept["recipe"], recipe.folder)
+                extended = list(kept.get("extended", []))
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ValueError(f"{path} is not readable ({error}); choose another --out") from (
+                    error
+                )
+            if theirs.digest() != recipe.digest():
+                extended.append(self._extension(theirs, recipe, extend))
+        yield known
+        values = {"digest": recipe.digest(), "recipe": recipe.to_dict()}
+        write_json(path, values | ({"extended": extended} if extended else {}))
+
+    def _extension(self, theirs: Recipe, ours: Recipe, extend: bool) -> dict[str, Any]:
+        """Return what is recorded of an extension; ValueError if the recipes differ otherwise."""
+        differences = _differences(theirs.to_dict(), ours.to_dict())
+        budget = all(name in ("train.tokens", "train.steps") for name in differences)
+        if not (extend and budget):
+            listed = "; ".join(f"{name}: {words}" for name, words in differences.items())
+            hint = "--extend goes on with another budget" if budget else "choose another --out"
+            raise ValueError(f"{self.path} holds a run of another recipe ({listed}); {hint}")
+        done, total = newest_step(self.checkpoints), ours.train.total_steps
+        if total < done:
+            raise ValueError(f"{self.path} has done {done} steps; the new budget has {total}")
+        old, new = theirs.train, ours.train
+        for step in range(done):
+            if (was := learning_rate(step, old)) != (planned := learning_rate(step, new)):
+                raise ValueError(
+                    f"this run cannot be extended: its {old.schedule} was planned to end after"
+                    f" {old.total_steps} steps, so step {step + 1} had the rate {was:.3g}; in a run"
+                    f" of {total} steps it has {planned:.3g}. A run of schedule 'constant' can be"
+                    " extended at any time, one of 'wsd' before its decay"
+                )
+        return {"at_step": done, "from_steps": old.total_steps, "to_steps": total}
+
+    @contextlib.contextmanager
+    def log(self, step: int) -> Iterator[tuple[TextIO, int]]:
+        """Open the log to append, without the lines beyond a step.
+
+        Yields it, and how many lines could not be read and were dropped: a crash tears the last
+        one, a loss of power any of the last.
+        """
+        path, bad = self.path / _LOG, 0
+        if path.exists():
+            kept = list[str]()
+            *lines, torn = path.read_bytes().split(b"\n")
+            bad += bool(torn)
+            for line in lines:
+                try:
+                    if int(json.loads(line)["step"]) <= step:
+                        kept.append(line.decode())
+                except (ValueError, LookupError, TypeError, RecursionError):
+                    bad += 1
+            part = path.with_name(path.name + ".part")
+            part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            part.replace(path)
+        with path.open("a", encoding="utf-8") as log:
+            yield log, bad
+
+
+def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> dict[str, str]:
+    return {
+        f"{section}.{key}": f"{theirs.get(section, {}).get(key)!r} there, {value!r} here"
+        for section, entries in ours.items()
+        for key, value in entries.items()
+        if theirs.get(section, {}).get(key) != value
+    }
