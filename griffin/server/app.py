@@ -7,7 +7,8 @@ import time
 from typing import NamedTuple
 
 from griffin.server import errors
-from griffin.server.endpoints import OPERATIONS, handlers
+from griffin.server import protocol as p
+from griffin.server.endpoints import OPERATIONS, failure_of, handlers
 from griffin.server.endpoints.server.route import document, no_route
 from griffin.server.errors import BAD_METHOD, FORBIDDEN, ApiError, Case
 from griffin.server.http.asgi import Gone, Receive, Scope, Send
@@ -170,7 +171,8 @@ class App:
         await exchange.answer_plain(status, headers, body)
 
     async def _refuse(self, exchange: Exchange, error: ApiError) -> None:
-        await exchange.answer(Reply(error.body(), error.headers, error.status))
+        body = p.encode(failure_of(exchange.scope["path"]).of(error, exchange.id))
+        await exchange.answer(Reply(body, error.headers, error.status))
 
     def _note(self, exchange: Exchange, name: str, code: str, seconds: float) -> None:
         """Count and log a request: its kind and how it went, nothing that anybody wrote."""

@@ -78,10 +78,26 @@ class ErrorDetail(msgspec.Struct, frozen=True, kw_only=True):
     code: str | None
 
 
-class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of every answer that is not a 2xx."""
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """A form in which a refusal is written."""
+
+    @classmethod
+    def of(cls, error: ApiError, request_id: str) -> Failure:
+        """Write a refusal down. request_id: for forms that tell it in the body."""
+        raise NotImplementedError
+
+
+class ErrorBody(Failure, frozen=True, kw_only=True):
+    """The body of every answer that is not a 2xx, in OpenAI's form."""
 
     error: ErrorDetail
+
+    @classmethod
+    def of(cls, error: ApiError, request_id: str) -> ErrorBody:
+        detail = ErrorDetail(
+            message=error.message, type=error.case.type, param=error.param, code=error.code
+        )
+        return cls(error=detail)
 
 
 class ApiError(Exception):
@@ -137,10 +153,7 @@ class ApiError(Exception):
 
     def object(self) -> ErrorBody:
         """Return the body as a value; streams and stored responses carry it too."""
-        detail = ErrorDetail(
-            message=self.message, type=self.case.type, param=self.param, code=self.case.code
-        )
-        return ErrorBody(error=detail)
+        return ErrorBody.of(self, "")
 
     def body(self) -> bytes:
         """Return the JSON body."""

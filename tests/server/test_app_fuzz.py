@@ -22,6 +22,7 @@ PATHS = {
     "chat": "POST /v1/chat/completions",
     "completion": "POST /v1/completions",
     "response": "POST /v1/responses",
+    "message": "POST /v1/messages",
     "session": "POST /v1/sessions",
     "change": "PATCH /v1/sessions/s",
     "fork": "POST /v1/sessions/s/fork",

@@ -47,6 +47,17 @@ MESSAGES = [
     {"role": "assistant", "content": None, "tool_calls": [CALL]},
     {"role": "tool", "content": "y", "tool_call_id": "c"},
 ]
+BLOCKS = [
+    {"role": "user", "content": [{"type": "text", "text": "x"}]},
+    {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name": "f", "input": {}}]},
+    {
+        "role": "user",
+        "content": [
+            {"type": "tool_result", "tool_use_id": "c", "content": [{"type": "text", "text": "y"}]},
+            {"type": "text", "text": "x"},
+        ],
+    },
+]
 FUNCTION = {"name": "f", "description": "d", "parameters": SCHEMA, "strict": True}
 NAMED_SCHEMA = {"name": "n", "schema": SCHEMA, "strict": True}
 ITEMS = [
@@ -84,6 +95,12 @@ RICH: dict[str, dict[str, Any]] = {
         "tool_choice": {"type": "function", "name": "f"},
     }
     | {"text": {"format": {"type": "json_schema", **NAMED_SCHEMA}}},
+    "message": SHARED
+    | {"messages": BLOCKS, "max_tokens": 5, "system": [{"type": "text", "text": "s"}]}
+    | {"stop_sequences": ["a"], "stop": None, "thinking": {"type": "enabled", "budget_tokens": 9}}
+    | {"tools": [{"name": "f", "description": "d", "input_schema": SCHEMA, "strict": True}]}
+    | {"tool_choice": {"type": "tool", "name": "f", "disable_parallel_tool_use": True}}
+    | {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}},
     "session": {"name": "s", "title": "t", "state": "x"},
     "change": {"name": "s", "title": "t"},
     "fork": {"name": "s", "title": "t", "at": 1},

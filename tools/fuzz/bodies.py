@@ -31,6 +31,8 @@ _PATHS: dict[str, dict[str, Any]] = {
     "POST /v1/chat/completions": {"messages": _TALK, "max_tokens": 3},
     "POST /v1/completions": {"prompt": "hello", "max_tokens": 3},
     "POST /v1/responses": {"input": "hello", "max_output_tokens": 3},
+    "POST /v1/messages": {"messages": _TALK, "max_tokens": 3},
+    "POST /v1/messages/count_tokens": {"messages": _TALK},
     "POST /v1/sessions": {"title": "owls"},
     "PATCH /v1/sessions/s": {"title": "owls"},
     "POST /v1/sessions/s/fork": {},
@@ -79,7 +81,7 @@ class Case:
 
 def make(chance: random.Random) -> Case:
     """Draw a case."""
-    route = chance.choice([*_PATHS, *list(_PATHS)[:3] * 4])
+    route = chance.choice([*_PATHS, *list(_PATHS)[:4] * 4])
     body = json.loads(json.dumps(_PATHS[route]))
     for _ in range(chance.randint(0, 4)):
         _add(chance, body)

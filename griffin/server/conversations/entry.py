@@ -55,6 +55,23 @@ async def take_up(
     if identity.named:
         return await _named(service, exchange, identity, asked, response)
 
+    line, system = await rendered(service, asked)
+    tools = asked.tools or ()
+    if identity.kind != "hint" or service.store is None:
+        return Thread(Context().then(line.all_ids), tools, begun=line.begun)
+    store = shelf(service, exchange.namespace)
+    look = partial(_look, service, store, identity.value, line, asked.penalty)
+    place, context = await service.disk(look)
+    plan = SessionPlan(place, context, tools, settings_of(system, tools))
+    return Hinted(service, store, identity.value, line, plan)
+
+
+async def rendered(service: Service, asked: Asked) -> tuple[Transcript, str | None]:
+    """Return a whole conversation as what is read of it, and its system text, None if it has none.
+
+    Raises ApiError for what cannot be one, and for one that is too long.
+    """
+
     def render() -> tuple[Transcript, str | None]:
         system, talk = asked.said()
         words = words_of(asked.tools or (), system)
@@ -64,14 +81,7 @@ async def take_up(
     size = asked.size if service.plain_template else 1 << 30
     line, system = await service.think(size, lambda: blaming(asked.param, render))
     service.check_prompt(line.all_ids, asked.param)
-    tools = asked.tools or ()
-    if identity.kind != "hint" or service.store is None:
-        return Thread(Context().then(line.all_ids), tools, begun=line.begun)
-    store = shelf(service, exchange.namespace)
-    look = partial(_look, service, store, identity.value, line, asked.penalty)
-    place, context = await service.disk(look)
-    plan = SessionPlan(place, context, tools, settings_of(system, tools))
-    return Hinted(service, store, identity.value, line, plan)
+    return line, system
 
 
 # What a request names.

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from griffin.server import errors
-from griffin.server.endpoints import OPERATIONS
+from griffin.server.endpoints import FAILURES, OPERATIONS, failure_of
 from griffin.server.errors import ErrorBody
 from griffin.server.limits import Limits
 from griffin.server.protocol.bounds import NAME_PATTERN
@@ -31,7 +31,7 @@ def openapi(limits: Limits | None = None, version: str = "1") -> dict[str, Any]:
     kinds = {
         kind for op in OPERATIONS for kind in (op.body, op.reply, op.chunk) if kind is not None
     }
-    ordered = sorted(kinds | {ErrorBody}, key=lambda kind: kind.__name__)
+    ordered = sorted(kinds | {ErrorBody, *FAILURES.values()}, key=lambda kind: kind.__name__)
     schemas = msgspec.json.schema_components(ordered, ref_template=_REF)[1]
     for operation in OPERATIONS:
         for field, name in operation.bounds.items():
@@ -107,7 +107,7 @@ def _responses(operation: Operation) -> dict[str, Any]:
     for status in sorted(by_status):
         responses[str(status)] = {
             "description": f"{HTTPStatus(status).phrase}: {', '.join(by_status[status])}.",
-            "content": {"application/json": {"schema": _ref(ErrorBody)}},
+            "content": {"application/json": {"schema": _ref(failure_of(operation.path))}},
         }
     return responses
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from msgspec import Meta
 
 from griffin.server.errors import INVALID, NO_MODEL, ApiError
 from griffin.server.limits import Limits
+
+V = TypeVar("V")
 
 # `(?!\n)` because Python's `$` also stands before a last line break.
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}(?!\n)$"
@@ -58,6 +60,13 @@ def check_ids(ids: Collection[int], limits: Limits, param: str) -> None:
             f"{param}[{at}] is token {bad}; the vocabulary has ids 0 to {limits.vocab_size - 1}",
             f"{param}[{at}]",
         )
+
+
+def needed(value: V | None, param: str) -> V:
+    """Return a value; ApiError for one that is not there. param: its path."""
+    if value is None:
+        raise ApiError(INVALID, f"{param} is missing", param)
+    return value
 
 
 def is_name(text: str) -> bool:

@@ -140,22 +140,22 @@ def read_content(content: Content, param: str) -> str:
     """Join a content's parts; ApiError for a part that is no text, by its path."""
     if isinstance(content, str):
         return content
-    texts: list[str] = []
-    for index, part in enumerate(content):
-        where = f"{param}[{index}]"
-        if part.type == "refusal" and part.refusal is not None:
-            texts.append(part.refusal)
-        elif part.type not in _PARTS:
-            raise ApiError(
-                UNSUPPORTED,
-                f"{where} is of type {show(part.type)}; this model reads text only",
-                f"{where}.type",
-            )
-        elif part.text is None:
-            raise ApiError(INVALID, f"{where}.text is missing", f"{where}.text")
-        else:
-            texts.append(part.text)
-    return "".join(texts)
+    return "".join(read_part(part, f"{param}[{index}]") for index, part in enumerate(content))
+
+
+def read_part(part: Part, where: str) -> str:
+    """Return a part's text; ApiError for a part that is no text. where: its path."""
+    if part.type == "refusal" and part.refusal is not None:
+        return part.refusal
+    if part.type not in _PARTS:
+        raise ApiError(
+            UNSUPPORTED,
+            f"{where} is of type {show(part.type)}; this model reads text only",
+            f"{where}.type",
+        )
+    if part.text is None:
+        raise ApiError(INVALID, f"{where}.text is missing", f"{where}.text")
+    return part.text
 
 
 def turns(

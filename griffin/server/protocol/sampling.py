@@ -101,7 +101,7 @@ def sampling_arguments(body: GeneratingBody, limits: Limits) -> dict[str, Any]:
     if body.logit_bias:
         arguments["logit_bias"] = _bias(body.logit_bias, limits)
     if body.stop:
-        arguments["stop"] = _stop(body.stop, limits)
+        arguments["stop"] = read_stop(body.stop, limits)
     elif body.stop == "":
         raise ApiError(INVALID, "stop is an empty string; give some text, or leave it out", "stop")
     for name, ours in (("stop_token_ids", "stop_ids"), ("allowed_token_ids", "allowed_ids")):
@@ -178,16 +178,17 @@ def _bias(bias: dict[str, float], limits: Limits) -> dict[int, float]:
     return {int(key): value for key, value in bias.items()}
 
 
-def _stop(stop: str | list[str], limits: Limits) -> tuple[str, ...]:
+def read_stop(stop: str | list[str], limits: Limits, param: str = "stop") -> tuple[str, ...]:
+    """Return stop strings; ApiError for too many, and for one that is empty or too long."""
     texts = (stop,) if isinstance(stop, str) else tuple(stop)
-    check_most(len(texts), f"stop has {len(texts)} strings", limits, "max_stop", "stop")
+    check_most(len(texts), f"{param} has {len(texts)} strings", limits, "max_stop", param)
     for index, text in enumerate(texts):
-        param = "stop" if isinstance(stop, str) else f"stop[{index}]"
+        where = param if isinstance(stop, str) else f"{param}[{index}]"
         if not text:
             raise ApiError(
-                INVALID, f"{param} is an empty string; give some text, or leave it out", param
+                INVALID, f"{where} is an empty string; give some text, or leave it out", where
             )
         check_most(
-            len(text), f"{param} has {len(text)} characters", limits, "max_stop_chars", param
+            len(text), f"{where} has {len(text)} characters", limits, "max_stop_chars", where
         )
     return texts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
@@ -19,7 +19,12 @@ _DESCRIPTION = Meta(max_length=16_384)
 
 
 class FunctionBody(msgspec.Struct, kw_only=True):
-    """A function as /v1/chat/completions describes it; `parameters` is a JSON schema."""
+    """A function as /v1/chat/completions describes it; `parameters` is a JSON schema.
+
+    schema_field: what that is called in the request.
+    """
+
+    schema_field: ClassVar[str] = "parameters"
 
     name: FunctionName
     description: Annotated[str, _DESCRIPTION] | None = None
@@ -77,7 +82,7 @@ class ToolChoice:
 
 
 def read_tools(
-    tools: Sequence[ToolBody | FlatToolBody] | None, choice: ToolChoiceBody | None, limits: Limits
+    tools: Sequence[ToolBody | FunctionBody] | None, choice: ToolChoiceBody | None, limits: Limits
 ) -> tuple[tuple[Tool, ...] | None, ToolChoice]:
     """Return the tools, None if they were left out, and the choice; "any" is "required".
 
@@ -89,7 +94,7 @@ def read_tools(
     read: list[Tool] = []
     seen: set[str] = set()
     for index, body in enumerate(bodies):
-        flat = isinstance(body, FlatToolBody)
+        flat = isinstance(body, FunctionBody)
         function = body if flat else body.function
         where = f"tools[{index}]" if flat else f"tools[{index}].function"
         if function.name in seen:
@@ -98,7 +103,7 @@ def read_tools(
             )
         seen.add(function.name)
         schema = function.parameters or {}
-        check_schema(schema, limits, f"{where}.parameters")
+        check_schema(schema, limits, f"{where}.{function.schema_field}")
         read.append(Tool(function.name, function.description or "", schema, bool(function.strict)))
     chosen = _choice(choice)
     if tools is None:

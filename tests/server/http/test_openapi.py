@@ -26,6 +26,7 @@ BODIES = {
     "chat": "ChatBody",
     "completion": "CompletionBody",
     "response": "ResponseBody",
+    "message": "MessagesBody",
     "session": "SessionCreate",
     "change": "SessionChange",
     "fork": "Fork",

@@ -12,10 +12,10 @@ from msgspec import Meta
 from griffin.server.errors import INVALID, UNSUPPORTED, ApiError
 from griffin.server.limits import Limits
 from griffin.server.protocol.body import read_body, show
-from griffin.server.protocol.bounds import CountOrZero, Id, ModelName, Name, check_most
+from griffin.server.protocol.bounds import CountOrZero, Id, ModelName, Name, check_most, needed
 from griffin.server.protocol.formats import TextBody
 from griffin.server.protocol.identity import Identity, identify
-from griffin.server.protocol.messages import Content, Message, ToolCall, read_content
+from griffin.server.protocol.messages import Content, Message, Role, ToolCall, read_content
 from griffin.server.protocol.policy import HARMLESS, TEXT_ONLY, VENDORS, Policy, Refusal
 from griffin.server.protocol.sampling import GeneratingBody, Most, most_tokens, sampling_arguments
 from griffin.server.protocol.structured import AnswerFormat, read_form
@@ -203,9 +203,9 @@ def _input(items: str | Sequence[ItemBody], limits: Limits) -> tuple[Message, ..
             messages.append(_message(item, param))
         elif item.type == "function_call":
             call = ToolCall(
-                _needed(item.call_id, f"{param}.call_id"),
-                _needed(item.name, f"{param}.name"),
-                _needed(item.arguments, f"{param}.arguments"),
+                needed(item.call_id, f"{param}.call_id"),
+                needed(item.name, f"{param}.name"),
+                needed(item.arguments, f"{param}.arguments"),
             )
             # What the model said and what it called in one turn are one message.
             last = messages[-1] if messages and messages[-1].role == "assistant" else None
@@ -214,8 +214,8 @@ def _input(items: str | Sequence[ItemBody], limits: Limits) -> tuple[Message, ..
             else:
                 messages[-1] = replace(last, tool_calls=(*last.tool_calls, call))
         elif item.type == "function_call_output":
-            text = read_content(_needed(item.output, f"{param}.output"), f"{param}.output")
-            id = _needed(item.call_id, f"{param}.call_id")
+            text = read_content(needed(item.output, f"{param}.output"), f"{param}.output")
+            id = needed(item.call_id, f"{param}.call_id")
             messages.append(Message("tool", text, tool_call_id=id))
         # This model has none; what another one thought says nothing here.
         elif item.type != "reasoning":
@@ -231,12 +231,6 @@ def _input(items: str | Sequence[ItemBody], limits: Limits) -> tuple[Message, ..
 
 
 def _message(item: ItemBody, param: str) -> Message:
-    role = _needed(item.role, f"{param}.role")
-    content = read_content(_needed(item.content, f"{param}.content"), f"{param}.content")
+    role: Role | Literal["developer"] = needed(item.role, f"{param}.role")
+    content = read_content(needed(item.content, f"{param}.content"), f"{param}.content")
     return Message("system" if role == "developer" else role, content)
-
-
-def _needed(value: Any, param: str) -> Any:
-    if value is None:
-        raise ApiError(INVALID, f"{param} is missing", param)
-    return value
