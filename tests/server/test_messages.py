@@ -223,6 +223,18 @@ def test_an_answer_by_a_schema(http):
     assert json.loads(made["content"][0]["text"])["a"] in (1, 2)
 
 
+def test_an_answer_goes_on_from_how_it_begins(http):
+    begun = [*HI, {"role": "assistant", "content": [{"type": "text", "text": "The answer is"}]}]
+    theirs = {"messages": [*HI, {"role": "assistant", "content": "The answer is"}]}
+    chat = http.post("/v1/chat/completions", json=theirs | {"max_tokens": 8, "seed": 1}).json()
+    made = ask(http, messages=begun)
+    assert made["content"][0]["text"] == chat["choices"][0]["message"]["content"]
+    assert said(together(events(http, messages=begun))) == said(made) != said(ask(http))
+    used = made["usage"]
+    counted = http.post("/v1/messages/count_tokens", json={"messages": begun}).json()
+    assert counted["input_tokens"] == used["input_tokens"] + used["cache_read_input_tokens"]
+
+
 def test_a_session_goes_on(http):
     headers = {"x-griffin-session": "told"}
     first = http.post("/v1/messages", json=BODY, headers=headers)

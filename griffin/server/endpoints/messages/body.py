@@ -12,7 +12,7 @@ from griffin.server.errors import INVALID, UNSUPPORTED, ApiError
 from griffin.server.limits import Limits
 from griffin.server.protocol.body import read_body, show
 from griffin.server.protocol.bounds import Id, ModelName, check_most, needed
-from griffin.server.protocol.formats import JsonFormat, check_schema
+from griffin.server.protocol.formats import FormatBody
 from griffin.server.protocol.messages import Content, Message, Part, ToolCall, read_part
 from griffin.server.protocol.policy import HARMLESS, VENDORS, Policy, Refusal
 from griffin.server.protocol.reply import encode
@@ -23,6 +23,7 @@ from griffin.server.protocol.sampling import (
     read_stop,
     sampling_arguments,
 )
+from griffin.server.protocol.structured import read_form
 from griffin.server.protocol.tools import (
     ChosenTool,
     FunctionBody,
@@ -103,21 +104,17 @@ class ThinkingBody(msgspec.Struct, kw_only=True):
     type: Annotated[str, Meta(max_length=64)]
 
 
-class OutputFormatBody(msgspec.Struct, kw_only=True):
-    """`output_config.format`: the JSON schema that the answer must fit."""
-
-    type: Literal["json_schema"]
-    schema: dict[str, Any]
-
-
 class OutputConfigBody(msgspec.Struct, kw_only=True):
-    """`output_config`."""
+    """`output_config`: the JSON schema that the answer must fit."""
 
-    format: OutputFormatBody | None = None
+    format: FormatBody | None = None
 
 
 class MessagesBody(GeneratingBody, kw_only=True):
-    """The body of POST /v1/messages, and of /v1/messages/count_tokens."""
+    """The body of POST /v1/messages, and of /v1/messages/count_tokens.
+
+    An assistant's last message is how the answer begins.
+    """
 
     messages: Annotated[list[TurnBody], Meta(min_length=1)]
     model: ModelName | None = None
@@ -150,6 +147,8 @@ def parse_messages(body: bytes, limits: Limits) -> ChatRequest:
         sampling["stop"] = read_stop(read.stop_sequences, limits, "stop_sequences")
     own = {"max_tokens": read.max_tokens}
     sampling["max_tokens"], clamped = most_tokens(read, own, limits, limits.default_max_tokens)
+    config = read.output_config
+    form, beside = read_form(read, config and config.format, limits, "output_config.format")
     thinks = read.thinking is not None and read.thinking.type != "disabled"
     several = read.tool_choice is None or not read.tool_choice.disable_parallel_tool_use
     return ChatRequest(
@@ -159,13 +158,13 @@ def parse_messages(body: bytes, limits: Limits) -> ChatRequest:
         n=1,
         stream=bool(read.stream),
         include_usage=False,
-        format=_format(read.output_config, limits),
+        format=form,
         tools=tools,
         tool_choice=choice,
         parallel_tool_calls=several,
         session_id=read.session_id,
         state=read.state,
-        ignored=(*ignored, *clamped, *(("thinking",) if thinks else ())),
+        ignored=(*ignored, *clamped, *beside, *(("thinking",) if thinks else ())),
     )
 
 
@@ -231,11 +230,3 @@ def _choice(choice: ToolUseBody | None) -> ToolChoiceBody | None:
         name = needed(choice.name, "tool_choice.name")
         return ChosenTool(type="function", name=name)
     return choice.type
-
-
-def _format(config: OutputConfigBody | None, limits: Limits) -> JsonFormat | None:
-    if config is None or config.format is None:
-        return None
-    place = "output_config.format.schema"
-    check_schema(config.format.schema, limits, place)
-    return JsonFormat(config.format.schema, place=place)
