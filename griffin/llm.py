@@ -162,15 +162,18 @@ class LLM:
         *,
         chat: bool = False,
         grammar: Grammar | CompiledGrammar | None = None,
+        progress: Callable[[int, int], object] | None = None,
         **sampling: Any,
     ) -> Stream:
         """Continue a prompt and give each piece of text as soon as it is final.
 
         Returns an iterator of pieces with `.text`; after the last, its `.result` is what `generate`
-        returns and its `.context` goes on from there. Arguments and errors as for `generate`.
+        returns and its `.context` goes on from there. `progress` is called while the prompt is
+        read, with its tokens read so far and all that are to be read. Other arguments and errors
+        as for `generate`.
         """
         request = self.request(prompt, chat=chat, grammar=grammar, **sampling)
-        generation = generate(self.model, [request], keep_states=True)
+        generation = generate(self.model, [request], keep_states=True, progress=progress)
         writer = Writer(self.tokenizer, request)
         return Stream(generation, writer, request.context.tokens)
 
@@ -217,6 +220,7 @@ class LLM:
         messages: str | Sequence[Message],
         *,
         grammar: Grammar | None = None,
+        progress: Callable[[int, int], object] | None = None,
         **sampling: Any,
     ) -> Stream:
         """Answer a conversation as `stream` does a prompt."""
@@ -226,7 +230,7 @@ class LLM:
         form: Grammar | CompiledGrammar | None = grammar
         if grammar is not None and (begun := self.chat_format.begun(messages)):
             form = self.grammars.compile(grammar).after(begun)
-        return self.stream(ids, chat=True, grammar=form, **sampling)
+        return self.stream(ids, chat=True, grammar=form, progress=progress, **sampling)
 
     def request(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from griffin.checkpoints.model_names import resolve
 from griffin.defaults import read_defaults
 from griffin.llm import LLM
 from griffin.model import Griffin, GriffinConfig
-from griffin.quant import fastest_layout
+from griffin.quant import fastest_layout, get_format
 from griffin.text import Tokenizer, two_answers
 
 __all__ = ["find_tokenizer", "load", "load_model"]
@@ -29,6 +29,7 @@ def load(
     tokenizer: str | Path | None = None,
     revision: str | None = None,
     quantize: str | None = None,
+    progress: Callable[[checkpoints.Progress], None] | None = None,
 ) -> LLM:
     """Load a model with its tokenizer.
 
@@ -44,11 +45,18 @@ def load(
                   needs no such word. If omitted, bfloat16 weights on the CPU are laid out for the
                   native kernels, with their values as they are ("bf16"); `load_model` leaves them
                   where they lie.
+    progress:     called before each tensor is read, with the bytes done and in all.
     Raises ValueError for files that are missing, torn or do not fit together, and says which.
     """
+    # What is wrong in the call is told before a repository is fetched or a weight is read.
+    place = check_device(device)
+    wanted = None if dtype is None else checkpoints.parse_dtype(dtype)
+    if quantize is not None:
+        get_format(quantize)
+    given = None if tokenizer is None else Tokenizer.open(tokenizer)
     source = checkpoints.open(path_or_repo, config=config, revision=revision)
     folder = source.folder
-    text = Tokenizer.open(tokenizer if tokenizer is not None else find_tokenizer(folder))
+    text = given or Tokenizer.open(find_tokenizer(folder))
     if text.vocab_size > source.config.vocab_size:
         raise ValueError(
             f"the tokenizer {text.path} has {text.vocab_size} ids, the model in {folder} only "
@@ -57,12 +65,11 @@ def load(
     defaults = read_defaults(folder, source.config.vocab_size)
     for note in (*two_answers(text), *defaults.notes):
         warnings.warn(note, checkpoints.CheckpointWarning, stacklevel=2)
-    place = check_device(device)
     if quantize is None and source.quantization is None:
-        quantize = fastest_layout(
-            source.own_dtype if dtype is None else checkpoints.parse_dtype(dtype), place
-        )
-    model = checkpoints.load_model(source, dtype=dtype, device=place, quantize=quantize)
+        quantize = fastest_layout(wanted or source.own_dtype, place)
+    model = checkpoints.load_model(
+        source, dtype=dtype, device=place, quantize=quantize, progress=progress
+    )
 
     # Opened anew: nothing stays mapped for a digest that may never be asked for.
     def weights() -> str:
@@ -130,5 +137,5 @@ def find_tokenizer(folder: Path) -> Path:
             return place
     raise ValueError(
         f"{folder} has no tokenizer.json or tokenizer.model, nor has the folder above; name one"
-        " with tokenizer=... (--tokenizer), or use griffin.load_model for the model alone"
+        " with tokenizer=..., or use griffin.load_model for the model alone"
     )

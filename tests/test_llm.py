@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import griffin
+from griffin import checkpoints
 from griffin.grammar import Grammar
 from griffin.text import Tokenizer
 from tests.support.toy_folder import CONFIG, write_toy
@@ -331,3 +332,29 @@ def test_a_finished_grammar_ends_whatever_is_asked(llm):
         assert answer.text in ("yes", "no") and answer.finish_reason == "stop"
     long = llm.generate("x", grammar=Grammar.regex("a*"), min_tokens=9, max_tokens=40, seed=0)
     assert long.generated_tokens > 9 and set(long.text) == {"a"}
+
+
+def test_a_stream_tells_how_much_of_the_prompt_it_has_read(llm):
+    told: list[tuple[int, int]] = []
+    ids = [2, *range(10, 200)]
+    text = "".join(
+        p.text
+        for p in llm.stream(ids, progress=lambda *n: told.append(n), temperature=0, max_tokens=5)
+    )
+    assert text == llm.generate(ids, temperature=0, max_tokens=5).text
+    read = [done for done, _ in told]
+    assert read == sorted(set(read)) and told[-1] == (len(ids), len(ids))
+
+
+@pytest.mark.parametrize("quantize", [None, "int8"])
+def test_loading_tells_how_far_it_is(tmp_path, quantize):
+    folder = write_toy(tmp_path / "toy")
+    told: list[checkpoints.Progress] = []
+    griffin.load(folder, device="cpu", quantize=quantize, progress=told.append)
+    source = checkpoints.open(folder)
+    assert sorted(step.name for step in told) == sorted(source.names())
+    done = [step.done for step in told]
+    assert (
+        done == sorted(done) and done[0] == 0 and {step.total for step in told} == {source.nbytes}
+    )
+    assert done[-1] + source.size(told[-1].name) == source.nbytes

@@ -151,12 +151,13 @@ class Checkpoint:
     @property
     def nbytes(self) -> int:
         """The size of all weights as stored, in bytes."""
+        return sum(map(self.size, self._shapes))
+
+    def size(self, name: str) -> int:
+        """Return the size of a tensor as stored, in bytes."""
         if isinstance(self._source, QuantizedSource):
-            return sum(map(self._source.nbytes, self._shapes))
-        return sum(
-            self.dtype(name).itemsize * torch.Size(shape).numel()
-            for name, shape in self._shapes.items()
-        )
+            return self._source.nbytes(name)
+        return self.dtype(name).itemsize * torch.Size(self._shapes[name]).numel()
 
     def read(self, name: str) -> Tensor:
         """Return a tensor under its Hugging Face name, contiguous, on the CPU, in its stored type.

@@ -22,6 +22,7 @@ from griffin.checkpoints.errors import CheckpointError, disk_errors
 from griffin.checkpoints.models import parse_dtype, parse_size
 from griffin.checkpoints.names import tensor_shapes
 from griffin.checkpoints.opening import open_checkpoint
+from griffin.checkpoints.progress import Progress
 from griffin.checkpoints.rename import Flavour, fits_deepmind, rules
 from griffin.checkpoints.safetensors_files import Planned, write_safetensors
 from griffin.checkpoints.staging import staged_file, staged_folder
@@ -42,15 +43,6 @@ COMPANIONS = (
 )
 # The torch archive's name inside a folder.
 ARCHIVE = "model.pt"
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a conversion is: bytes written, bytes of the result, the tensor being written."""
-
-    done: int
-    total: int
-    name: str
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from griffin.checkpoints.config_json import to_config_json
 from griffin.checkpoints.errors import CheckpointError, CheckpointWarning, disk_errors
 from griffin.checkpoints.names import matrix_names
 from griffin.checkpoints.opening import open_checkpoint
+from griffin.checkpoints.progress import Progress
 from griffin.checkpoints.quantization_config import KEY, Quantization
 from griffin.checkpoints.safetensors_files import INDEX, Planned, write_safetensors
 from griffin.checkpoints.staging import staged_folder
@@ -37,6 +38,7 @@ def load_model(
     revision: str | None = None,
     check: bool = False,
     quantize: str | None = None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Griffin:
     """Load a model from a folder, an archive, a Hub repository or an opened `Checkpoint`.
 
@@ -48,6 +50,7 @@ def load_model(
             them.
     quantize: a format of griffin.quant.FORMATS, "int8" or "int4": every matrix is rounded to it as
             it is read. For a checkpoint that is quantized already it may only be its own format.
+    progress: called before each tensor is read, with the bytes read so far.
     The dtype of a quantized checkpoint is that of its other weights and of what goes from layer to
     layer.
     Weights occupy memory once. Raises CheckpointError (a ValueError) for files that do not fit
@@ -66,9 +69,18 @@ def load_model(
     matrices = matrix_names(checkpoint.config) if format is not None else []
     with torch.device("meta"):
         model = Griffin(checkpoint.config)
+    done, total = 0, checkpoint.nbytes
+
+    def tell(name: str) -> None:
+        nonlocal done
+        if progress is not None:
+            progress(Progress(done, total, name))
+        done += checkpoint.size(name)
+
     packed: dict[str, Tensor] = {}
     for name in matrices:
         assert format is not None
+        tell(name)
         matrix = read_packed(checkpoint, name, format, check)
         if checkpoint.quantization and place.type == "cpu":
             matrix = matrix.unmapped()
@@ -80,6 +92,7 @@ def load_model(
     for name in checkpoint.names():
         if name in matrices:
             continue
+        tell(name)
         # Beside packed matrices there is little: no reason to keep a whole file mapped for it.
         stays = format is None and place.type == "cpu" and wanted == checkpoint.dtype(name)
         tensor = checkpoint.read(name) if stays else checkpoint.read_apart(name)

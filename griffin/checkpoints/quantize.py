@@ -11,11 +11,12 @@ from torch import Tensor
 
 from griffin.checkpoints.checkpoint import Checkpoint
 from griffin.checkpoints.config_json import to_config_json
-from griffin.checkpoints.convert import Converted, Progress, check_room, copy_companions
+from griffin.checkpoints.convert import Converted, check_room, copy_companions
 from griffin.checkpoints.errors import CheckpointError, disk_errors
 from griffin.checkpoints.models import load_model, parse_size, read_packed
 from griffin.checkpoints.names import matrix_names
 from griffin.checkpoints.opening import open_checkpoint
+from griffin.checkpoints.progress import Progress
 from griffin.checkpoints.quantization_config import KEY, Quantization
 from griffin.checkpoints.quantized import packed_plan
 from griffin.checkpoints.safetensors_files import Planned, write_safetensors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -104,7 +105,9 @@ class Verbs(click.Group):
         except (ValueError, *_TROUBLE) as error:
             if ctx.obj["debug"]:
                 raise
-            _complain(error, ctx.invoked_subcommand)
+            verb = ctx.invoked_subcommand
+            command = None if verb is None else self.get_command(ctx, verb)
+            _complain(error, verb, set() if command is None else _parameters(command))
             ctx.exit(MISUSE if isinstance(error, ValueError) else FAILURE)
 
 
@@ -118,11 +121,13 @@ def _note(
         otherwise(message, category, *where)
 
 
-def _complain(error: BaseException, verb: str | None) -> None:
-    """Print an error as one line and a hint."""
-    text = " ".join(str(error).split()) or type(error).__name__
+def _complain(error: BaseException, verb: str | None, options: set[str]) -> None:
+    """Print an error as one line and a hint. options: the verb's, by the names of parameters."""
+    text = _in_words_of_options(" ".join(str(error).split()), options) or type(error).__name__
     if isinstance(error, MemoryError):
         text = f"out of memory ({text})"
+    if isinstance(error, ModuleNotFoundError) and (extra := _extra_with(error.name or "")):
+        text = f"griffin {verb} needs {error.name}: pip install 'griffin-lm[{extra}]'"
     click.secho("griffin: ", fg="red", nl=False, err=True)
     click.echo(text, err=True)
     if isinstance(error, ValueError):
@@ -133,6 +138,39 @@ def _complain(error: BaseException, verb: str | None) -> None:
         )
     else:
         click.secho("  --debug shows where this happened", dim=True, err=True)
+
+
+def _parameters(command: click.Command) -> set[str]:
+    """Return the names of a command's options, and of the commands' within it, as in Python."""
+    own = {p.name for p in command.params if isinstance(p, click.Option) and p.name}
+    inner: dict[str, click.Command] = getattr(command, "commands", {})
+    return own.union(*(_parameters(each) for each in inner.values()))
+
+
+def _in_words_of_options(text: str, options: set[str]) -> str:
+    """Call what a message says of Python's parameters by the names of the options.
+
+    At its beginning, before "=", and wherever a name of several words stands, it is one.
+    """
+    names = sorted(options, key=len, reverse=True)
+    if not names:
+        return text
+    plain = "|".join(map(re.escape, names))
+    several = "|".join(re.escape(name) for name in names if "_" in name) or "(?!)"
+    where = rf"^(?:{plain})(?= must\b| is\b)|(?<![\w.-])(?:(?:{plain})(?==)|(?:{several})(?!\w))"
+    return re.sub(where, lambda found: f"--{found[0].replace('_', '-')}", text)
+
+
+def _extra_with(module: str) -> str | None:
+    """Return which of our extras brings a module, None where none does."""
+    from importlib import metadata
+
+    name = module.partition(".")[0].replace("_", "-")
+    for line in metadata.requires("griffin-lm") or ():
+        found = re.match(r"([\w-]+).*; *extra == ['\"]([\w-]+)['\"]", line)
+        if found is not None and found[1].lower() == name:
+            return found[2]
+    return None
 
 
 def _set_debug(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:

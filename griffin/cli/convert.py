@@ -76,7 +76,7 @@ def command(
     else:
         source = paths[0]
     config = None if config_file is None else read_object(config_file)
-    with WorkBar() as advance:
+    with WorkBar("converting") as advance:
         made = convert(
             source,
             paths[-1],

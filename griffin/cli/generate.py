@@ -93,7 +93,7 @@ def command(
     as_json: bool,
     **sampling: Any,
 ) -> None:
-    """Continue PROMPT and print the continuation as it comes.
+    """Continue PROMPT and print the continuation as it comes; an empty one, "", begins freely.
 
     Without PROMPT, or with -, the prompt is standard input, byte for byte; it may be of any size,
     as with --file: only the model's fixed state stays in memory. (With --chat the whole text is
@@ -108,8 +108,12 @@ def command(
         raise click.UsageError("give a PROMPT, --file FILE, or something on standard input")
     if sampling["logprobs"] is not None and not as_json:
         raise click.UsageError("--logprobs needs --json, which shows them")
+    from griffin.cli.shared.progress import PromptBar
+
     grammar = _grammar(schema, regex, choices, rules)
     fields = sampling_from(sampling)
+    bar = PromptBar()
+    fields["progress"] = bar.read
     llm = source.llm()
     chat = llm.talks if chat is None else chat
     if prefill is not None and not chat:
@@ -127,10 +131,12 @@ def command(
                 stream = _begin(llm, _text(text), chat, prefill, fields)
             else:
                 stream = llm.stream(read_text(llm, text, size), **fields)
-    for piece in stream:
-        if not as_json and piece.text:
-            sys.stdout.write(piece.text)
-            sys.stdout.flush()
+    with bar:
+        for piece in stream:
+            bar.end()
+            if not as_json and piece.text:
+                sys.stdout.write(piece.text)
+                sys.stdout.flush()
     if as_json:
         click.echo(json.dumps(result_dict(stream.result, llm), ensure_ascii=False))
     else:
@@ -175,8 +181,8 @@ def _grammar(
 def _begin(
     llm: LLM, prompt: str, chat: bool, prefill: str | None, fields: dict[str, Any]
 ) -> Stream:
-    if not chat:
-        return llm.stream(prompt, **fields)
+    if not chat:  # after nothing at all a model begins as its training texts do, after BOS
+        return llm.stream(prompt or [llm.tokenizer.bos_id], **fields)
     begun = [] if prefill is None else [{"role": "assistant", "content": prefill}]
     return llm.stream_chat([{"role": "user", "content": prompt}, *begun], **fields)
 

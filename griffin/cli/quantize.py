@@ -79,7 +79,7 @@ def command(
     set_threads(threads)
     source = ModelSource(model=src, revision=revision).checkpoint()
     sample = None if calibrate is None else _sample(source, tokenizer, calibrate, calibrate_tokens)
-    with WorkBar(in_bytes=sample is None) as advance:
+    with WorkBar("quantizing", in_bytes=sample is None) as advance:
         made = checkpoints.quantize(
             source, dst, kind, sample, advance, max_shard_size=max_shard_size
         )

@@ -222,11 +222,11 @@ def command(
         from griffin.cli.shared.memory import check_memory
 
         check_memory(own.of, source, slots=slots, chunk=chunk, cache_bytes=cache_bytes)
-    llm = source.llm()
-
+    # What is not installed is told before the model is loaded.
     from griffin.server.build import build
     from griffin.server.run import Server
 
+    llm = source.llm()
     service = build(
         llm,
         name=name,

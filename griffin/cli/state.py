@@ -12,6 +12,7 @@ from griffin.cli.shared.model_source import ModelSource, model_options
 from griffin.cli.shared.stores import (
     excerpt,
     gist,
+    model_of,
     open_store,
     state_file,
     store_option,
@@ -93,6 +94,7 @@ def build(
         tokens=context.tokens,
         chain=chain.hex(),
         pending=context.pending,
+        model=llm.name,
         title=(
             title if title is not None else "standard input" if path == "-" else Path(path).name
         ),
@@ -123,12 +125,13 @@ def ls(folder: Path | None, as_json: bool) -> None:
                 f"{info.turns:,}",
                 f"{info.tokens:,}",
                 f"{info.nbytes:,}",
+                model_of(info),
                 when(info.used),
                 info.title or _beginning(store, info.name),
             )
             for info in infos
         ]
-        _table(("name", "turns", "tokens", "bytes", "used", "begins"), rows)
+        _table(("name", "turns", "tokens", "bytes", "model", "used", "begins"), rows)
 
 
 @command.command("show")
@@ -333,6 +336,7 @@ def _about_session(info: SessionInfo) -> dict[str, Any]:
     return {
         "name": info.name,
         "title": info.title,
+        "model": model_of(info),
         "parent": info.parent,
         "turn_count": info.turns,
         "tokens": info.tokens,
@@ -347,6 +351,7 @@ def _about_session(info: SessionInfo) -> dict[str, Any]:
 def _about_file(info: StateInfo) -> dict[str, Any]:
     return {
         "title": info.title,
+        "model": info.model,
         "tokens": info.tokens,
         "verbatim": verbatim(info.tokens, info.config),
         "chain": info.chain,

@@ -35,6 +35,7 @@ class Conversation:
     attached:       text that goes before the next message.
     prefill:        how the next answer is to begin.
     trouble:        why the conversation goes on in memory, once it does; "" otherwise.
+    progress:       is told, while a message is read, its tokens read and all of them; None: nobody.
     Raises ValueError if the model knows no turns, or the session's settings are none of this
     program's.
     """
@@ -54,6 +55,7 @@ class Conversation:
         self.attached = ""
         self.prefill = ""
         self.trouble = ""
+        self.progress: Callable[[int, int], object] | None = None
         self._chat = llm.chat_format
         self._given = dict(sampling or {})
         own = vars(defaults or llm.defaults).items()
@@ -231,7 +233,8 @@ class Conversation:
             if place.turn != here:  # other words stand before the conversation now
                 self.session.goto(place.turn, keep=False)
                 before = self.session.resume().to(self.llm.model.device)
-            stream = self.llm.stream(before.then(place.rest.all_ids), chat=True, **self.sampling)
+            context = before.then(place.rest.all_ids)
+            stream = self.llm.stream(context, chat=True, progress=self.progress, **self.sampling)
             begun = place.rest.begun
             with suppress(GeneratorExit):
                 for piece in stream:
@@ -272,6 +275,7 @@ class Conversation:
             "before": place.rest.before,
             "state": after.state,
             "pending": [*after.pending[:-1], done.ids[-1]],
+            "settings": {**self.session.settings, "model": self.llm.name},
             "stats": {
                 "finish_reason": result.finish_reason,
                 "generated_tokens": result.generated_tokens,
@@ -327,7 +331,8 @@ def _in_memory(llm: LLM, session: Session, context: Context) -> Session:
     store, line = Store.in_memory(), session.turns()
     if not line:
         return begin(llm, store)
-    info = info_of(line, context.pending, session.fingerprint, session.config, session.title)
+    mark, config = session.fingerprint, session.config
+    info = info_of(line, context.pending, mark, config, session.title, llm.name)
     name = store.import_state(info, context.state).name
     made = store.open(name, session.fingerprint)
     made.update(settings=session.settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from griffin.engine.context import Context
 from griffin.engine.engine import Engine
@@ -21,6 +21,7 @@ def generate(
     chunk: int = CHUNK,
     max_rows: int = MAX_ROWS,
     keep_states: bool = False,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Generation:
     """Continue every request, and return an iterator of the tokens as they are chosen.
 
@@ -31,10 +32,13 @@ def generate(
     chunk:       tokens of a prompt a call of the model reads.
     max_rows:    the most rows that are continued together; others wait until one ends.
     keep_states: hold on to the state of each row that ends, for `Generation.context`.
+    progress:    called as prompts are read, with the tokens read and those of all prompts.
     All requests are checked before this returns: ValueError for an empty prompt, ids, biases or
     stop ids outside the vocabulary, and a state of more than one row or another model.
     """
-    return Generation(model, requests, chunk=chunk, max_rows=max_rows, keep_states=keep_states)
+    return Generation(
+        model, requests, chunk=chunk, max_rows=max_rows, keep_states=keep_states, progress=progress
+    )
 
 
 class Generation(Iterator[Event]):
@@ -54,6 +58,7 @@ class Generation(Iterator[Event]):
         chunk: int = CHUNK,
         max_rows: int = MAX_ROWS,
         keep_states: bool = False,
+        progress: Callable[[int, int], object] | None = None,
     ) -> None:
         if max_rows < 1:
             raise ValueError(f"max_rows must be at least 1, not {max_rows}")
@@ -68,6 +73,7 @@ class Generation(Iterator[Event]):
             self._engine.submit(request, sink=self._events.append, keep_state=keep_states)
             for request in requests
         ]
+        self._progress, self._told = progress, 0
         self.seeds = [ticket.seeds[0] for ticket in self._tickets]
 
     def __next__(self) -> Event:
@@ -83,6 +89,19 @@ class Generation(Iterator[Event]):
                 self._engine.close()
                 raise StopIteration
             self._engine.step()
+            self._tell()
+
+    def _tell(self) -> None:
+        """Say how much of the prompts was read, if that has changed; nothing once it is all."""
+        if self._progress is None:
+            return
+        read = self._engine.stats().tokens_read
+        whole = sum(ticket.prompt_tokens for ticket in self._tickets)
+        if read != self._told:
+            self._told = read
+            self._progress(read, whole)
+        if read == whole:
+            self._progress = None
 
     @property
     def running(self) -> int:

@@ -160,6 +160,14 @@ class Griffin(nn.Module):
             logits = ops.soft_cap(logits, cap)
         return logits
 
+    def __getattr__(self, name: str) -> Tensor | nn.Module:
+        if name in ("generate", "chat"):
+            raise AttributeError(
+                f"a Griffin has no {name}: it is the model alone, (tokens, state) -> (logits,"
+                f" state); griffin.load(...).{name} takes a text"
+            )
+        return super().__getattr__(name)
+
     def _fast_trunk(self) -> FastTrunk | None:
         """Return the native path through the whole trunk, where it gives what the ops would."""
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or not ops.unforced():

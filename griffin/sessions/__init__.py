@@ -20,7 +20,7 @@ from griffin.sessions.errors import (
     UnknownTurn,
 )
 from griffin.sessions.fingerprint import Fingerprint, config_digest, json_digest
-from griffin.sessions.names import unfinished_name
+from griffin.sessions.names import check_name, unfinished_name
 from griffin.sessions.session import Session
 from griffin.sessions.session_info import SessionInfo, StoreUsage
 from griffin.sessions.state_file import load_state_file, read_state_info, save_state_file
@@ -50,6 +50,7 @@ __all__ = [
     "TurnRecord",
     "UnknownSession",
     "UnknownTurn",
+    "check_name",
     "config_digest",
     "extend_chain",
     "json_digest",

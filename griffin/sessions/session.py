@@ -319,7 +319,8 @@ class Session:
         """
         self._check_held()
         turn, mark = self._at(at), self.fingerprint
-        return export_turn(self._folder, self._row, turn, mark, self.config, self.title, path)
+        about = (self.title, self.settings, path)
+        return export_turn(self._folder, self._row, turn, mark, self.config, *about)
 
     def _move(self, turn: Turn | None, tip: int | None, *, keep: bool = True) -> Turn | None:
         self._check_held()

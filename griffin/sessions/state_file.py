@@ -84,6 +84,7 @@ def save_state_file(path: str | Path, info: StateInfo, state: State | None) -> i
             "created": repr(info.created),
             "parent": info.parent,
             "title": info.title,
+            "model": info.model,
             "turns": json.dumps(turns),
         },
     )
@@ -177,6 +178,7 @@ def _info(file: TensorFile, fingerprint: Fingerprint | None) -> tuple[StateInfo,
             turns=_records(rows, ids),
             parent=said["parent"],
             title=said["title"],
+            model=said.get("model", ""),  # files of before December 2026 have none
             created=float(said["created"]),
         )
     except SessionError:

@@ -38,7 +38,7 @@ class StateInfo:
     turns:       the conversation so far, oldest first; empty if it was no conversation, or its text
                  is not kept.
     parent:      the chain of the state it went on from; "" if it went on from none.
-    title:       for people.
+    title:       for people. model: what the model was called, for people too; "" if not known.
     created:     seconds since 1970.
     """
 
@@ -50,6 +50,7 @@ class StateInfo:
     turns: tuple[TurnRecord, ...] = ()
     parent: str = ""
     title: str = ""
+    model: str = ""
     created: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
@@ -66,6 +67,7 @@ class StateInfo:
         if not is_moment(self.created):
             raise ValueError(f"created is {self.created!r}; it counts seconds since 1970")
         check_text(self.title, "the title")
+        check_text(self.model, "the model's name")
         check_text(self.parent, "the parent")
         _check_chain(self.chain)
         _check_turns(self)
@@ -90,6 +92,7 @@ def info_of(
     fingerprint: Fingerprint,
     config: GriffinConfig,
     title: str,
+    model: str = "",
 ) -> StateInfo:
     """Return what a state file says of the last of these turns, which follow each other.
 
@@ -111,6 +114,7 @@ def info_of(
         turns=tuple(records),
         parent=line[-2].chain if len(line) > 1 else "",
         title=title,
+        model=model,
     )
 
 

@@ -34,7 +34,7 @@ from griffin.sessions.session import Session
 from griffin.sessions.session_info import INFOS, USAGE, SessionInfo, StoreUsage, info_of
 from griffin.sessions.state_file import load_state_file
 from griffin.sessions.state_info import StateInfo
-from griffin.sessions.stored import mark_and_config
+from griffin.sessions.stored import mark_and_config, plain
 from griffin.sessions.transfer import begin_session, export_turn
 from griffin.sessions.turn import Turn
 
@@ -245,7 +245,9 @@ class Store:
             turn = history.turn(
                 self.folder.index, row["id"], number=at, key=row["head"] if at is None else None
             )
-        return export_turn(self.folder, row["id"], turn, fingerprint, config, row["title"], path)
+        settings = plain(row["settings"], f"the settings of the session {name!r}")
+        about = (row["title"], settings, path)
+        return export_turn(self.folder, row["id"], turn, fingerprint, config, *about)
 
     def import_(
         self,

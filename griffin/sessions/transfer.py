@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from griffin.model import GriffinConfig, State
 from griffin.sessions import history
@@ -31,6 +32,7 @@ def export_turn(
     fingerprint: Fingerprint,
     config: GriffinConfig,
     title: str,
+    settings: Mapping[str, Any],
     path: str | Path,
 ) -> int:
     """Write a turn of a session as a state file; return its bytes.
@@ -43,7 +45,8 @@ def export_turn(
     context = history.context_at(folder, session, turn, config, fingerprint)
     line = history.line(folder.index, session, turn.key)
     try:
-        info = info_of(line, context.pending, fingerprint, config, title)
+        model = str(settings.get("model", ""))
+        info = info_of(line, context.pending, fingerprint, config, title, model)
     except ValueError as error:  # turns that contradict each other
         raise StateTorn(f"the index of {folder} is damaged: {error}; {REMEDY}") from None
     return save_state_file(path, info, context.state)
@@ -74,8 +77,11 @@ def begin_session(
     ]
     rows[-1] = replace(rows[-1], pending=pack_ids(info.pending))
     title = info.title if title is None else title
+    settings = {"model": info.model} if info.model else {}
     file_bytes = sum(file.nbytes for file in files)
-    needed = session_bytes(title, {}, len(rows)) + sum(row.nbytes for row in rows) + file_bytes
+    needed = (
+        session_bytes(title, settings, len(rows)) + sum(row.nbytes for row in rows) + file_bytes
+    )
     with folder.writing(files, needed, owner) as (index, names):
         session = insert_session(
             index,
@@ -85,7 +91,7 @@ def begin_session(
             title=title,
             fingerprint=info.fingerprint,
             config=info.config,
-            settings={},
+            settings=settings,
         )
         parent: int | None = None
         for row in rows[:-1]:

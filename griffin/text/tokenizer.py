@@ -92,7 +92,7 @@ class Tokenizer:
                 )
             path = found
         elif not is_there(path):
-            raise ValueError(f"{path}: no such file or folder")
+            raise ValueError(f"there is no tokenizer {path}: no such file or folder")
         if path.suffix not in (".json", ".model"):
             raise ValueError(
                 f"{path}: a tokenizer file ends in .json (tokenizers) or .model (sentencepiece)"

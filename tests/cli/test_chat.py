@@ -47,7 +47,7 @@ def alone(llm, *messages, system=None):
     return ["".join(talk.say(message)) for message in messages], talk
 
 
-def test_the_terminal(chat, llm, home):
+def test_the_terminal(chat, llm, home, folder):
     result = chat(
         *(
             "one",
@@ -87,7 +87,8 @@ def test_the_terminal(chat, llm, home):
     assert re.search(r"began session-[0-9a-f]{8}\n", result.stderr)
     with Store(home) as store:
         assert [info.turns for info in store.list()] == [3]
-        assert store.list()[0].settings == {"sampling": {"temperature": 0.5}, "system": "Be kind."}
+        wanted = {"sampling": {"temperature": 0.5}, "system": "Be kind.", "model": str(folder)}
+        assert store.list()[0].settings == wanted
 
 
 def test_quit_and_resume_equals_going_on(chat, llm):
@@ -343,7 +344,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(llm, capsys):
             if count == 4:
                 signal.raise_signal(signal.SIGINT)
 
-    repl.answer(talk, press(), stats=False)
+    repl.answer(talk, press(), stats=False, plain=True)
     assert 4 <= count <= 6 and talk.result.generated_tokens in (4, 5)
     assert capsys.readouterr().out.endswith("\n")
     assert len(talk.session.turns()) == 1

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import socket
+import subprocess
+import sys
+import threading
+from dataclasses import replace
 
 import pytest
+from click.testing import CliRunner
 
+from griffin.answer import Result
+from griffin.cli import main
+from griffin.cli.chat.repl import mark
+from griffin.cli.shared import progress
+from griffin.conversation import Conversation
 from griffin.model import PRESETS
 from tests.support.terminal import Terminal
 from tests.support.toy_folder import CONFIG
@@ -25,6 +37,21 @@ SLIPS = {
         "did you mean 16G?",
     ),
     "misuse of a verb": (("generate", "x", "--max-tokens", 0), "`griffin generate --help`"),
+    "an option's name": (("generate", "x", "--max-tokens", 0), "griffin: --max-tokens must be"),
+    "a model with a letter too many": (("generate", "-m", "nanoo", "x"), "did you mean nano?"),
+    "a released model by its last name": (
+        ("info", "recurrentgemma-2b"),
+        "google/recurrentgemma-2b is not",
+    ),
+    "another trainer's word": (
+        ("train", "recipes/nano.toml", "--set", "train.lr=2"),
+        "learning_rate",
+    ),
+    "a model to measure that is not there": (
+        ("train", "recipes/nano.toml", "--evaluate-only", "nope"),
+        "nope",
+    ),
+    "a session that is not there": (("state", "show", "nope"), "griffin state ls"),
 }
 
 
@@ -40,6 +67,59 @@ def test_a_wrong_number_is_told_before_a_model_is_looked_for(run, verb):
     more = {"ask": ("--file", __file__, "-q", "x"), "watch": ("--ask", "x")}.get(verb, ())
     told = run(verb, "--model", "no/such", "--temperature", -1, *more, stdin="x")
     assert told.exit_code == 2 and "temperature must be" in told.stderr, told.stderr
+
+
+WRONG = {
+    "format": (("--quantize", "int3"), "there are int8"),
+    "type": (("--dtype", "bf61"), "--dtype must be one of"),
+    "device": (("--device", "gpu"), "there is no device 'gpu'"),
+    "tokenizer": (("--tokenizer", "nope"), "there is no tokenizer nope"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_option_is_told_before_a_model_is_looked_for(run, wrong):
+    options, hint = WRONG[wrong]
+    told = run("generate", "--model", "no/such", *options, "x")
+    assert told.exit_code == 2 and hint in told.stderr, told.stderr
+
+
+def test_a_chat_that_cannot_begin_is_told_so_before_a_model_is_looked_for(run, tmp_path):
+    chat = ("chat", "--model", "no/such", "--store", tmp_path / "s")
+    for options, hint in {
+        ("--session", "a/b"): "cannot name a session",
+        ("--state", "nope.state"): "there is no state file nope.state",
+        ("--state", "nope"): "there is no session 'nope'",
+        ("--state", "nope", "--no-persist"): "there is no state file nope",
+    }.items():
+        told = run(*chat, *options, stdin="")
+        assert told.exit_code == 2 and hint in told.stderr, told.stderr
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("verb", "module"), [("serve", "msgspec"), ("serve", "uvicorn"), ("batch", "msgspec")]
+)
+def test_a_verb_whose_extra_is_not_installed_says_how(tmp_path, verb, module):
+    arguments = [verb, "--model", "no/such", *(["--port", "0"] if verb == "serve" else ["x", "y"])]
+    (tmp_path / "x").write_text("{}\n")
+    program = (
+        f"import sys; sys.modules[{module!r}] = None\n"
+        f"from griffin.cli import main; main({arguments}, prog_name='griffin')"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, timeout=60
+    )
+    line = f"griffin: griffin {verb} needs {module}: pip install 'griffin-lm[serve]'"
+    assert (told.returncode, told.stderr.splitlines()[:1]) == (1, [line])
+
+
+def test_an_empty_prompt_begins_freely(run, folder):
+    asked = ("generate", "", "--model", folder, "--temperature", 0, "-n", 4)
+    free = json.loads(run(*asked, "--json").stdout)
+    assert (free["prompt_tokens"], free["generated_tokens"]) == (1, 4)
+    told = run(*asked[:1], *asked[2:], stdin="")
+    assert told.exit_code == 2 and "the prompt is empty" in told.stderr
 
 
 def test_a_taken_port_names_the_way_out(run, folder):
@@ -183,3 +263,76 @@ def test_random_weights_speak(run, tmp_path, monkeypatch):
     monkeypatch.setitem(PRESETS, "small", small.replace(vocab_size=64))
     silent = run("convert", "--random", "small", tmp_path / "silent")
     assert silent.exit_code == 0 and "tokenizer" not in silent.stdout
+
+
+def test_a_terminal_shows_markdown_and_others_get_it_as_written(folder, tmp_path, monkeypatch):
+    said = "# Title\n\nA **bold** word."
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(Conversation, "say", lambda *_: iter_of(said))
+    chat = ("chat", "--model", folder, "--no-persist")
+    for options, variables, shown in (
+        ((), {}, "\x1b[1mTitle\x1b[22m\n\nA \x1b[1mbold\x1b[22m word."),
+        (("--plain",), {}, said),
+        ((), {"NO_COLOR": "1"}, said),
+        ((), {"TERM": "dumb"}, said),
+    ):
+        with monkeypatch.context() as here:
+            for name, value in variables.items():
+                here.setenv(name, value)
+            with Terminal(*chat, *options) as terminal:
+                terminal.expect(">>> ")
+                terminal.type("hello")
+                terminal.expect(re.escape(shown))
+                terminal.type("/bye")
+                assert terminal.wait() == 0
+    assert CliRunner().invoke(main, [*map(str, chat)], input="hello\n").stdout == f"{said}\n"
+
+
+def iter_of(text):
+    yield from text
+
+
+@pytest.mark.parametrize(
+    ("verb", "word"), [("chat", "reading"), ("generate", "reading"), ("generate", "loading")]
+)
+def test_a_terminal_shows_what_takes_long(folder, monkeypatch, verb, word):
+    """Two seconds are none here, and reading a prompt takes as long as it takes to see the bar."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(progress, "_PATIENCE", 0.0)
+    seen = threading.Event()
+
+    def slow(bar, done, total, real=progress.PromptBar.read):
+        real(bar, done, total)
+        seen.wait(0.3)
+
+    monkeypatch.setattr(progress.PromptBar, "read", slow)
+    rest = {"chat": ("--no-persist",), "generate": ("word " * 200, "-n", 3)}[verb]
+    with Terminal(verb, "--model", folder, *rest) as terminal:
+        if verb == "chat":
+            terminal.expect(">>> ")
+            terminal.type("word " * 200)
+        terminal.expect(word)
+        if word == "reading":
+            terminal.expect(r"\d+ of \d+ tokens")
+        if verb == "chat":
+            terminal.expect(">>> ")
+            terminal.type("/bye")
+        assert terminal.wait() == 0
+
+
+def test_an_answer_that_is_empty_or_was_stopped_says_so():
+    result = Result(
+        **dict.fromkeys(("ids", "logprobs", "alternatives"), ()),
+        text=" \n",
+        finish_reason="stop",
+        stop=None,
+        prompt_tokens=1,
+        first_seconds=0,
+        seconds=0,
+        seed=1,
+    )
+    assert mark(result) == "an empty answer; /regen asks for another"
+    assert mark(replace(result, text="x")) == ""
+    cut = replace(result, ids=(3,), finish_reason="cancelled")
+    assert mark(cut) == "stopped after 1 token; /continue goes on"

@@ -105,13 +105,13 @@ def test_statistics_go_to_standard_error(run, folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("",), "the prompt is empty"),
-        (("--top-p", 2, "x"), "top_p must be a number above 0 and at most 1, not 2.0"),
-        (("--max-tokens", 0, "x"), "max_tokens must be a whole number of at least 1, not 0"),
+        (("--file", "/dev/null"), "the prompt is empty"),
+        (("--top-p", 2, "x"), "--top-p must be a number above 0 and at most 1, not 2.0"),
+        (("--max-tokens", 0, "x"), "--max-tokens must be a whole number of at least 1, not 0"),
         (("--logit-bias", "a", "x"), "'a' is not ID=BIAS"),
-        (("--logit-bias", "512=1", "x"), "logit_bias names token 512"),
+        (("--logit-bias", "512=1", "x"), "--logit-bias names token 512"),
         (("--file", "/no/such/file"), "/no/such/file"),
-        (("--dtype", "int3", "x"), "dtype must be one of"),
+        (("--dtype", "int3", "x"), "--dtype must be one of"),
     ],
 )
 def test_misuse(run, folder, arguments, message):
@@ -169,7 +169,7 @@ def test_an_answer_of_a_given_length(run, folder):
         ),
         (("--choice", "", PROMPT), "not empty"),
         (("--grammar", "schema.json", PROMPT), "the grammar cannot be used: "),
-        (("--min-tokens", 9, "--max-tokens", 8, PROMPT), "min_tokens is 9 and max_tokens 8"),
+        (("--min-tokens", 9, "--max-tokens", 8, PROMPT), "--min-tokens is 9 and --max-tokens 8"),
         (("--json-schema", "schema.json", PROMPT), "schema.json: not a JSON schema"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 
 import pytest
@@ -106,8 +107,9 @@ def test_list_show_fork_and_remove(chat, run, home):
     assert run("state", "ls").stdout.startswith("no conversations in ")
     chat("one", "two", options=("--session", "x"))
     first, line = run("state", "ls").stdout.splitlines()
-    assert first.split() == ["name", "turns", "tokens", "bytes", "used", "begins"]
-    assert line.split()[:2] == ["x", "2"] and "> one" in line
+    assert first.split() == ["name", "turns", "tokens", "bytes", "model", "used", "begins"]
+    assert line.split()[:2] == ["x", "2"] and line.split()[4] == "toy" and "> one" in line
+    assert "model:       toy\n" in run("state", "show", "x").stdout
     listed = json.loads(run("state", "ls", "--json").stdout)
     assert [(each["name"], each["turn_count"]) for each in listed] == [("x", 2)]
     assert run("state", "fork", "x", "y", "--at", 1).stdout.startswith("y: ")
@@ -133,7 +135,8 @@ def test_export_import_and_go_on(chat, run, tmp_path):
         run("state", "export", "x", "-o", path, "--at", 1).stdout
         == f"{path}: {path.stat().st_size:,} bytes\n"
     )
-    assert "> one\n" in run("state", "show", path).stdout
+    shown = run("state", "show", path).stdout
+    assert "> one\n" in shown and re.search(r"^model: +\S*toy$", shown, re.M)
     again = run("state", "export", "x", "-o", path)
     assert again.exit_code == 2 and "--force replaces it" in again.stderr
     imported = run("state", "import", path, "--name", "y", "--json")

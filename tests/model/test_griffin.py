@@ -170,3 +170,11 @@ def test_a_million_tokens_take_no_memory() -> None:
     print(f"\nresident memory grew by {grown / 1e6:.3f} MB from 16,000 to 1,000,000 tokens")
     assert torch.isfinite(model.unembed(hidden[:, -1])).all()
     assert grown <= 1_000_000
+
+
+def test_who_looks_for_generate_is_told_where_it_is(toy: Griffin) -> None:
+    assert not hasattr(toy, "generate") and not hasattr(toy, "chat")
+    with pytest.raises(AttributeError, match=r"griffin\.load\(\.\.\.\)\.generate takes a text"):
+        _ = toy.generate
+    with pytest.raises(AttributeError, match="no attribute 'generat'"):
+        _ = toy.generat

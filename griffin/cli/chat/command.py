@@ -38,6 +38,9 @@ LONGEST = 1 << 17  # tokens of a message, unless the user says otherwise
     show_default=True,
     help="The most tokens a message may have.",
 )
+@click.option(
+    "--plain", is_flag=True, help="Show answers as they are written, without Markdown's styles."
+)
 @click.option("--stats", is_flag=True, help="Print counts and speed after each answer.")
 def command(
     source: ModelSource,
@@ -48,6 +51,7 @@ def command(
     no_persist: bool,
     folder: Path | None,
     max_message_tokens: int,
+    plain: bool,
     stats: bool,
     **sampling: Any,
 ) -> None:
@@ -67,9 +71,6 @@ def command(
     if new and name is not None:
         raise click.UsageError("give --new or --session; a session that is not there yet is begun")
     fields = sampling_from(sampling)
-    llm = source.llm()
-    llm.params(**fields)
-    _ = llm.chat_format  # ValueError now if the model knows no turns
     opened: list[Store] = []
 
     def store() -> Store:  # with --no-persist only /save and /load want one
@@ -77,12 +78,22 @@ def command(
             opened.append(open_store(folder))
         return opened[0]
 
-    from griffin.cli.chat.opening import forget_if_empty, open_session, resumed, show_last
+    from griffin.cli.chat.opening import (
+        check_start,
+        forget_if_empty,
+        open_session,
+        resumed,
+        show_last,
+    )
     from griffin.cli.chat.repl import run
     from griffin.cli.chat.slash_commands import Commands
     from griffin.conversation import Conversation
 
     try:
+        check_start(None if no_persist else store, name, state)
+        llm = source.llm()
+        llm.params(**fields)
+        _ = llm.chat_format  # ValueError now if the model knows no turns
         session, notice = open_session(
             llm, store, name, state, system, new or system is not None, no_persist
         )
@@ -107,7 +118,7 @@ def command(
             if llm.caution:
                 click.secho(llm.caution, fg="yellow", err=True)
             show_last(talk)
-            run(Commands(talk, store), notice=notice, stats=stats, history=history)
+            run(Commands(talk, store), notice=notice, stats=stats, plain=plain, history=history)
         finally:
             talk.close()
             forget_if_empty(talk.session, opened)

@@ -28,9 +28,32 @@ def show_last(talk: Conversation) -> None:
         click.secho(f"system text: {talk.system}", dim=True, err=True)
     from griffin.conversation.turns import EXCHANGE
 
-    said = [turn.text for turn in talk.session.turns() if turn.role == EXCHANGE and turn.text]
-    if said:
-        click.secho(said[-1], dim=True, err=True)
+    turns = talk.session.turns()
+    said = [n for n, turn in enumerate(turns) if turn.role == EXCHANGE and turn.text]
+    if not said:
+        return
+    # An answer that was cut, and what went on with it, is one.
+    click.secho("".join(turn.text or "" for turn in turns[said[-1] :]), dim=True, err=True)
+    if turns[-1].stats.get("finish_reason") in ("length", "cancelled"):
+        click.secho("[cut; /continue goes on]", fg="yellow", err=True)
+
+
+def check_start(store: Callable[[], Store] | None, name: str | None, state: str | None) -> None:
+    """Raise ValueError, before a model is loaded, for a name or a beginning that is none.
+
+    store: where sessions are kept; None where none is.
+    """
+    from griffin.sessions import check_name
+
+    if name is not None:
+        check_name(name)
+    if state is not None and state_file(state) is None:
+        if store is None:
+            raise click.UsageError(
+                f"there is no state file {state}; with --no-persist a conversation begins from a"
+                " file"
+            )
+        store().show(state)
 
 
 def open_session(

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from griffin.cli.chat import painting
 from griffin.cli.shared.results import statistics
 
 if TYPE_CHECKING:
+    from griffin.answer import Result
     from griffin.cli.chat.slash_commands import Commands
     from griffin.conversation import Conversation
 
@@ -22,9 +24,14 @@ _LINES = 1000  # of history
 _LEAVE = ("exit", "quit", "bye")  # said as they are; with a space before, the model hears them
 
 
-def run(commands: Commands, *, notice: str, stats: bool, history: Path | None = None) -> None:
-    """Talk until the input ends, /bye or exit. `history`: where typed lines are kept, None for
-    nowhere."""
+def run(
+    commands: Commands, *, notice: str, stats: bool, plain: bool, history: Path | None = None
+) -> None:
+    """Talk until the input ends, /bye or exit.
+
+    plain: show answers as they are written. history: where typed lines are kept, None for nowhere.
+    """
+    plain = plain or not painting.wanted()
     talk = commands.talk
     click.secho(f"{talk.llm.name}: {notice}", dim=True, err=True)
     with _editing(history if sys.stdin.isatty() else None):
@@ -43,28 +50,35 @@ def run(commands: Commands, *, notice: str, stats: bool, history: Path | None = 
                 else:
                     continue
                 if pieces is not None:
-                    answer(talk, pieces, stats)
+                    answer(talk, pieces, stats, plain)
             except (ValueError, OSError) as error:
                 # What was typed, a file or the disk is at fault; the conversation is as it was.
                 click.echo(" ".join(str(error).split()))
 
 
-def answer(talk: Conversation, pieces: Generator[str, None, None], stats: bool) -> None:
-    """Print an answer as it comes.
+def answer(
+    talk: Conversation, pieces: Generator[str, None, None], stats: bool, plain: bool
+) -> None:
+    """Print an answer as it comes, and before its first token, if that takes long, a bar.
 
     Ctrl-C before its first token stops the reading at once, and nothing was said. Later it ends the
     answer between two tokens, and a second one at once.
     """
+    from griffin.cli.shared.progress import PromptBar
+
     before, in_memory = talk.context, talk.trouble
-    stop = _Stop()
+    stop, painter = _Stop(), painting.Painter()
     try:
-        with stop, closing(pieces):
+        with stop, PromptBar() as bar, closing(pieces):
+            talk.progress = bar.read
             for text in pieces:
+                bar.end()
                 stop.gently = True
-                sys.stdout.write(text)
+                sys.stdout.write(text if plain else painter.push(text))
                 sys.stdout.flush()
                 if stop.asked:
                     break
+        sys.stdout.write("" if plain else painter.finish())
     except KeyboardInterrupt:
         if not stop.gently:
             ending = "stopped before an answer began; the conversation stays where it was"
@@ -72,7 +86,8 @@ def answer(talk: Conversation, pieces: Generator[str, None, None], stats: bool) 
             ending = "stopped in the middle of a step; the answer so far is kept"
         else:
             ending = "stopped in the middle of a step; this message is forgotten"
-        click.echo(f"\n{ending}", err=True)
+        click.echo("" if plain else painter.finish())
+        click.echo(ending, err=True)
         return
     click.echo()
     if talk.trouble != in_memory:
@@ -82,11 +97,20 @@ def answer(talk: Conversation, pieces: Generator[str, None, None], stats: bool) 
             fg="yellow",
             err=True,
         )
-    if talk.result is not None and talk.result.finish_reason == "length":
-        cut = f"cut after {talk.result.generated_tokens:,} tokens; /continue goes on"
-        click.secho(f"[{cut}]", dim=True, err=True)
+    if talk.result is not None and (told := mark(talk.result)):
+        click.secho(f"[{told}]", fg="yellow", err=True)
     if stats and talk.result is not None:
         click.secho(statistics(talk.result), dim=True, err=True)
+
+
+def mark(result: Result) -> str:
+    """Return what is to be said of an answer that is not whole, or says nothing."""
+    count = f"{result.generated_tokens:,} token{'s' * (result.generated_tokens != 1)}"
+    if result.finish_reason == "length":
+        return f"cut after {count}; /continue goes on"
+    if result.finish_reason == "cancelled":
+        return f"stopped after {count}; /continue goes on"
+    return "" if result.text.strip() else "an empty answer; /regen asks for another"
 
 
 def read_message(ask: Callable[[str], str] = input) -> str | None:

@@ -29,16 +29,19 @@ class ModelSource:
     def llm(self) -> LLM:
         """Load the model with its tokenizer, and give torch the CPU threads that were asked for."""
         import griffin
+        from griffin.cli.shared.progress import WorkBar
 
         set_threads(self.threads)
-        return griffin.load(
-            self.model,
-            tokenizer=self.tokenizer,
-            revision=self.revision,
-            dtype=self.dtype,
-            device=self.device,
-            quantize=self.quantize,
-        )
+        with WorkBar("loading" if self.quantize is None else "quantizing") as advance:
+            return griffin.load(
+                self.model,
+                tokenizer=self.tokenizer,
+                revision=self.revision,
+                dtype=self.dtype,
+                device=self.device,
+                quantize=self.quantize,
+                progress=advance,
+            )
 
     def checkpoint(self) -> Checkpoint:
         """Open the files of the model; its weights are not read yet."""

@@ -1,7 +1,8 @@
-"""What a person sees on standard error while a long text is read or a checkpoint written."""
+"""What a person sees on standard error while something takes long."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -82,15 +83,71 @@ class ReadingBar:
             )
 
 
-class WorkBar:
-    """A progress bar for what writes a checkpoint; silent where standard error is no terminal.
+class PromptBar:
+    """Show how much of a prompt has been read, where its answer's first word takes two seconds.
 
-    in_bytes: the steps count bytes; otherwise they are only parts of a whole.
+    Silent where standard error is no terminal. A bar of its own thread: it is there also while the
+    model is busy with one long piece.
     """
 
-    def __init__(self, in_bytes: bool = True) -> None:
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("reading"),
+            BarColumn(),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=None)
+        self._lock = threading.Lock()
+        self._timer = threading.Timer(_PATIENCE, self._start)
+        self._timer.daemon = True
+
+    def __enter__(self) -> PromptBar:
+        if not self._bar.disable:
+            self._timer.start()
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self.end()
+
+    def read(self, done: int, total: int) -> None:
+        """Tell how many tokens of how many have been read."""
+        words = f"{done:,} of {total:,} tokens"
+        self._bar.update(self._task, completed=done, total=total, description=words)
+
+    def end(self) -> None:
+        """Take the bar away: the first word is there."""
+        with self._lock:
+            self._timer.cancel()
+            self._bar.disable = True
+            if self._bar.live.is_started:
+                self._bar.stop()
+
+    def _start(self) -> None:
+        with self._lock:
+            self._bar.start()  # nothing, after `end`
+
+
+class WorkBar:
+    """A progress bar for what reads or writes a checkpoint, once it has taken two seconds.
+
+    what: a word for it, such as "loading". in_bytes: the steps count bytes; otherwise they are only
+    parts of a whole. Silent where standard error is no terminal.
+    """
+
+    def __init__(self, what: str, in_bytes: bool = True) -> None:
         console = Console(stderr=True)
         columns = (
+            TextColumn(what),
             BarColumn(),
             *((DownloadColumn(), TransferSpeedColumn()) if in_bytes else ()),
             TimeRemainingColumn(),
@@ -101,10 +158,11 @@ class WorkBar:
         )
 
     def __enter__(self) -> Callable[[Step], None]:
-        self._bar.start()
-        task = self._bar.add_task("", total=None)
+        began, task = time.monotonic(), self._bar.add_task("", total=None)
 
         def advance(step: Step) -> None:
+            if time.monotonic() - began >= _PATIENCE:
+                self._bar.start()
             self._bar.update(task, completed=step.done, total=step.total, description=step.name)
 
         return advance
@@ -115,4 +173,5 @@ class WorkBar:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        if self._bar.live.is_started:
+            self._bar.stop()

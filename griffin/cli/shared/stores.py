@@ -12,7 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from griffin.model import GriffinConfig
-    from griffin.sessions import Store, Turn
+    from griffin.sessions import SessionInfo, Store, Turn
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -67,6 +67,13 @@ def state_file(what: str) -> Path | None:
     if "/" in what or what.endswith((".state", ".safetensors")):
         raise ValueError(f"there is no state file {what}")
     return None
+
+
+def model_of(info: SessionInfo) -> str:
+    """Return the name of a conversation's model; where none was noted, of its weights' digest the
+    beginning. Of a folder its last part is enough."""
+    name = str(info.settings.get("model", ""))
+    return Path(name).name if Path(name).is_absolute() else name or info.fingerprint.weights[:8]
 
 
 def excerpt(turn: Turn, width: int = 60) -> str:

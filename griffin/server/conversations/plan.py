@@ -113,7 +113,7 @@ def commit(
         before=place.rest.before,
         state=context.state,
         pending=[*context.pending[:-1], done.ids[-1]],
-        settings={**session.settings, **plan.settings},
+        settings={**session.settings, "model": service.name, **plan.settings},
         stats={
             "generated_tokens": len(writer.events),
             "seed": ticket.seeds[choice],
