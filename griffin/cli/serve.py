@@ -120,6 +120,34 @@ class _Serve(click.Command):
     help="A web page or extension that may use it: https://NAME, app://NAME. Repeatable.",
 )
 @click.option(
+    "--ssl-certfile",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Speak TLS with this certificate (PEM, with its chain).",
+)
+@click.option(
+    "--ssl-keyfile",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Its key, if that is not in the same file.",
+)
+@click.option(
+    "--ssl-keyfile-password",
+    metavar="TEXT",
+    help="Of an encrypted key. All users of a machine can see it in the list of processes.",
+)
+@click.option(
+    "--root-path",
+    default="",
+    metavar="PATH",
+    help="What stands before every path, where a proxy serves this below one: /griffin.",
+)
+@click.option(
+    "--forwarded-allow-ips",
+    multiple=True,
+    metavar="ADDRESS",
+    help="A proxy whose X-Forwarded-For and -Proto are believed: an address, a network, or * for"
+    " everybody. Repeatable, or parted by commas.",
+)
+@click.option(
     "--slots", type=click.IntRange(1), default=8, show_default=True, help="Answers at a time."
 )
 @click.option(
@@ -162,6 +190,11 @@ def command(
     insecure_no_auth: bool,
     allow_host: tuple[str, ...],
     allow_origin: tuple[str, ...],
+    ssl_certfile: Path | None,
+    ssl_keyfile: Path | None,
+    ssl_keyfile_password: str | None,
+    root_path: str,
+    forwarded_allow_ips: tuple[str, ...],
     slots: int,
     max_waiting: int,
     chunk: int,
@@ -179,11 +212,14 @@ def command(
     It listens to this machine alone unless keys are given. docs/serving.md says more of the bounds.
     """
     from griffin.server.fleet.replica import Link, ReplicaConfig
+    from griffin.server.http.front import check_root, check_trusted, tls_context
     from griffin.server.http.sockets import bound, url_of
 
     own = None if replica_config is None else ReplicaConfig.from_json(replica_config)
     link = None if own is None else Link(own)  # first of all: it ends with who started it
     keys, hosts = _guards(host, uds, key_file, key_env, insecure_no_auth, allow_host, allow_origin)
+    tls = tls_context(ssl_certfile, ssl_keyfile, ssl_keyfile_password)
+    root_path, trusted = check_root(root_path), check_trusted(forwarded_allow_ips)
     if no_store and (store is not None or store_network):
         other = "--store-network" if store is None else "--store"
         raise click.UsageError(f"{other} and --no-store contradict each other")
@@ -198,7 +234,7 @@ def command(
         if keys or insecure_no_auth:
             guarded = "with API keys" if keys else "WITHOUT API KEYS"
         room = f"{replicas} replicas of {slots} slots" if replicas > 1 else f"{slots} slots"
-        click.echo(f"griffin serves {name} at {where}, {guarded}; {room}", err=True)
+        click.echo(f"griffin serves {name} at {where}{root_path}, {guarded}; {room}", err=True)
 
     # A taken address is told before the model is loaded.
     listeners = [] if own is not None else bound(host, port, uds)
@@ -215,7 +251,7 @@ def command(
             replica_command(["serve", *ctx.meta[_ARGUMENTS]], source.threads),
             listeners,
             drain_seconds=settings.drain_seconds,
-            announce=lambda: announce(url_of(listeners[0])),
+            announce=lambda: announce(url_of(listeners[0], tls is not None)),
         )
         ctx.exit(supervisor.run())
     if own is not None and own.first:
@@ -232,6 +268,7 @@ def command(
         name=name,
         aliases=aliases,
         any_name=any_name,
+        root_path=root_path,
         slots=slots,
         max_waiting=max_waiting,
         chunk=chunk,
@@ -246,9 +283,9 @@ def command(
     )
     service.warm_up()
     if own is None:
-        server = Server(service, listeners, log=True, announce=announce)
+        server = Server(service, listeners, log=True, announce=announce, tls=tls, trusted=trusted)
     else:
-        server = Server(service, log=True, replica=own, link=link)
+        server = Server(service, log=True, tls=tls, trusted=trusted, replica=own, link=link)
     server.run()
     if not server.started:
         raise OSError("the server did not start; the lines above say why")

@@ -14,6 +14,7 @@ from griffin.server.errors import BAD_METHOD, FORBIDDEN, ApiError, Case
 from griffin.server.http.asgi import Gone, Receive, Scope, Send
 from griffin.server.http.descriptors import is_exhausted
 from griffin.server.http.exchange import Exchange, Reply
+from griffin.server.http.front import leave_root
 from griffin.server.http.hosts import cors, preflight
 from griffin.server.http.static import read_page
 from griffin.server.http.target import check_once, take_target
@@ -129,6 +130,7 @@ class App:
         check_once(scope)
         if (host := take_target(scope)) is not None:
             exchange.headers["host"] = host
+        bare = leave_root(scope, service.root_path)
         origin = service.hosts.check(
             exchange.method,
             scope.get("scheme", "http"),
@@ -138,6 +140,8 @@ class App:
         if origin is not None:
             exchange.extra |= cors(origin)
         path, method = scope["path"], "GET" if exchange.method == "HEAD" else exchange.method
+        if bare and method == "GET":
+            return Route("GET", re.compile(""), "page", True, _to_page)
         if path in self.page:
             return None
         found = [
@@ -192,6 +196,11 @@ class App:
                 tokens,
             ),
         )
+
+
+async def _to_page(service: Service, exchange: Exchange) -> Reply:
+    """Send a browser to the page, whose paths are relative to a slash at the end."""
+    return Reply(b"", {"location": f"{service.root_path}/"}, 308)
 
 
 async def _preflight(service: Service, exchange: Exchange) -> Reply:

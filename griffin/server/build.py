@@ -24,6 +24,7 @@ def build(
     name: str,
     aliases: Sequence[str] = (),
     any_name: bool = False,
+    root_path: str = "",
     slots: int = 8,
     max_waiting: int = 64,
     chunk: int = 64,
@@ -40,6 +41,7 @@ def build(
 
     name:        what clients call it; aliases: what else they may call it.
     any_name:    any other name will do, too.
+    root_path:   what stands before every path, as `check_root` has it.
     slots:       answers at a time.
     max_waiting: requests that may wait for a slot.
     chunk:       tokens of a prompt in a call of the model.
@@ -72,6 +74,7 @@ def build(
         name=name,
         aliases=aliases,
         any_name=any_name,
+        root_path=root_path,
         fingerprint=fingerprint,
         version=__version__,
         limits=bounds,

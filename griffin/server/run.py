@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +40,8 @@ class Server(uvicorn.Server):
 
     listeners:  where to listen: what `bound` returned.
     announce:   called with the address when it listens.
+    tls:        what speaks TLS; plain HTTP if omitted.
+    trusted:    addresses of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed.
     replica:    this process as one of several at one address; then its sockets are used instead.
     link:       to the supervisor, which started them.
 
@@ -54,6 +57,8 @@ class Server(uvicorn.Server):
         backlog: int = 512,
         log: bool = False,
         announce: Callable[[str], object] | None = None,
+        tls: ssl.SSLContext | None = None,
+        trusted: Sequence[str] = (),
         replica: ReplicaConfig | None = None,
         link: Link | None = None,
     ) -> None:
@@ -67,7 +72,8 @@ class Server(uvicorn.Server):
             ),
             ws="none",
             lifespan="on",
-            proxy_headers=False,  # who asks is told by keys, not by what a header says
+            proxy_headers=bool(trusted),  # anybody else's say nothing
+            forwarded_allow_ips=list(trusted),
             server_header=False,
             access_log=False,
             log_config=None,
@@ -79,6 +85,7 @@ class Server(uvicorn.Server):
         self.service = service
         self._listeners = list(listeners)
         self._announce = announce
+        self._tls = tls
         self._link = link
         self._loop: asyncio.AbstractEventLoop | None = None
         if replica is not None:
@@ -94,7 +101,7 @@ class Server(uvicorn.Server):
     @property
     def url(self) -> str:
         """The address for people."""
-        return url_of(self.servers[0].sockets[0])
+        return url_of(self.servers[0].sockets[0], self._tls is not None)
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve in this process, which does nothing else."""
@@ -107,11 +114,24 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""
         self._loop = asyncio.get_running_loop()
+        await super().startup([])
+        self.started = False  # not before it listens
+        patience = self.service.settings.header_seconds if self._tls else None
         if self.service.peers is None:
-            await super().startup(self._listeners)
+            self.servers = [
+                await self._loop.create_server(
+                    self._protocol,
+                    sock=one,
+                    ssl=self._tls,
+                    ssl_handshake_timeout=patience,
+                    backlog=self.config.backlog,
+                )
+                for one in self._listeners
+            ]
         else:
-            await self._start_beside(self.service.peers)
-        if self._announce is not None and self.started:
+            await self._start_beside(self.service.peers, patience)
+        self.started = True
+        if self._announce is not None:
             self._announce(self.url)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -135,23 +155,26 @@ class Server(uvicorn.Server):
             self.stop()
         return await super().on_tick(counter)
 
-    async def _start_beside(self, peers: Peers) -> None:
-        """Begin to answer beside others."""
-        await super().startup([])
+    def _protocol(self) -> asyncio.Protocol:
+        """Return what speaks on one connection."""
+        kind: Any = self.config.http_protocol_class
+        return kind(
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+            _loop=self._loop,
+        )
+
+    async def _start_beside(self, peers: Peers, patience: float | None) -> None:
+        """Begin to answer beside others. patience: seconds that a TLS handshake has."""
         await peers.open()
-
-        def make() -> asyncio.Protocol:
-            kind: Any = self.config.http_protocol_class
-            return kind(
-                config=self.config,
-                server_state=self.server_state,
-                app_state=self.lifespan.state,
-                _loop=self._loop,
-            )
-
         state = self.server_state
         acceptor: Any = Acceptor(
-            peers.config.sockets(), make, lambda: len(state.tasks), self.config.backlog
+            peers.config.sockets(),
+            self._protocol,
+            lambda: len(state.tasks),
+            self.config.backlog,
+            tls={} if self._tls is None else {"ssl": self._tls, "ssl_handshake_timeout": patience},
         )
         self.servers = [acceptor]
         if self._link is not None:

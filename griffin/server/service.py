@@ -50,6 +50,7 @@ class Service:
     llm, engine: the model, and its engine; `open` starts the engine's thread.
     name:        what clients call the model; aliases: what else they may call it.
     any_name:    any other name will do, too.
+    root_path:   what stands before every path, if a proxy leaves it there.
     fingerprint: of the model, for sessions. store: where those are kept; None keeps none.
     """
 
@@ -61,6 +62,7 @@ class Service:
         name: str,
         aliases: Sequence[str] = (),
         any_name: bool = False,
+        root_path: str = "",
         fingerprint: Fingerprint,
         version: str,
         limits: Limits | None = None,
@@ -74,6 +76,7 @@ class Service:
         self.name = name
         self.names = tuple(dict.fromkeys((name, *aliases)))
         self.any_name = any_name
+        self.root_path = root_path
         self.fingerprint = fingerprint
         self.version = version
         self.limits = limits or Limits(vocab_size=llm.tokenizer.vocab_size)

@@ -101,6 +101,10 @@ def test_misuse_is_told_before_the_model_is_loaded(run, tmp_path):
         (["--allow-origin", "*"], "no wildcards"),
         (["--host", "0.0.0.0"], "no API key"),
         (["--max-tokens", "0"], "max-tokens"),
+        (["--ssl-certfile", __file__], "no certificate and key for TLS"),
+        (["--ssl-keyfile", __file__], "needs its certificate"),
+        (["--root-path", "owl"], "no prefix of paths"),
+        (["--forwarded-allow-ips", "proxy"], "no address of a proxy"),
     ):
         done = run("serve", "--model", "/nowhere", *arguments)
         assert done.exit_code == 2 and words in done.output, done.output

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,12 +86,19 @@ def endless(llm: LLM) -> dict[str, Any]:
 
 
 @contextmanager
-def serving(llm: LLM, store: Path | None = None, **options: Any) -> Iterator[Live]:
+def serving(
+    llm: LLM,
+    store: Path | None = None,
+    *,
+    tls: ssl.SSLContext | None = None,
+    trusted: Sequence[str] = (),
+    **options: Any,
+) -> Iterator[Live]:
     """Run a server for a block. options: of griffin.server.build.build."""
     service = build(
         llm, name=NAME, store=store, **{"slots": 4, "chunk": 16, "cache_bytes": 8 << 20} | options
     )
-    server = Server(service, bound("127.0.0.1", 0, None))
+    server = Server(service, bound("127.0.0.1", 0, None), tls=tls, trusted=trusted)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
     thread.start()
     until = time.monotonic() + 60

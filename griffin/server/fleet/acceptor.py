@@ -6,7 +6,8 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 log = logging.getLogger("griffin.server")
 
@@ -21,6 +22,7 @@ class Acceptor:
 
     make: returns the protocol of a connection.
     load: returns how many requests are under way.
+    tls:  arguments of the loop for connections that speak TLS.
 
     asyncio takes all waiting connections, whatever there is to do, so the first process to wake
     gets a whole burst. This takes one at a time, at once if it is idle; the more requests it has,
@@ -33,10 +35,12 @@ class Acceptor:
         make: Callable[[], asyncio.Protocol],
         load: Callable[[], int],
         backlog: int,
+        tls: Mapping[str, Any] | None = None,
     ) -> None:
         self.sockets = list(sockets)
         self._make = make
         self._load = load
+        self._tls = tls or {}
         self._new = 0
         self._loop = asyncio.get_running_loop()
         self._timers: dict[socket.socket, asyncio.TimerHandle] = {}
@@ -96,7 +100,7 @@ class Acceptor:
 
     async def _attach(self, connection: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(self._make, connection)
+            await self._loop.connect_accepted_socket(self._make, connection, **self._tls)
         except OSError:  # the client went away
             connection.close()
 

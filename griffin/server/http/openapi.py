@@ -25,8 +25,13 @@ _COMMON = (errors.BAD_KEY, errors.FORBIDDEN, errors.TOO_MANY, errors.BUG, errors
 _MOST = {"integer": "maximum", "array": "maxItems", "object": "maxProperties"}
 
 
-def openapi(limits: Limits | None = None, version: str = "1") -> dict[str, Any]:
-    """Return the document as plain values. limits: the server's own, written into the schemas."""
+def openapi(
+    limits: Limits | None = None, version: str = "1", root_path: str = ""
+) -> dict[str, Any]:
+    """Return the document as plain values.
+
+    limits: the server's own, written into the schemas. root_path: what stands before the paths.
+    """
     limits = limits or Limits()
     kinds = {
         kind for op in OPERATIONS for kind in (op.body, op.reply, op.chunk) if kind is not None
@@ -52,6 +57,7 @@ def openapi(limits: Limits | None = None, version: str = "1") -> dict[str, Any]:
                 " x-griffin-ignored."
             ),
         },
+        "servers": [{"url": root_path or "/"}],
         "security": [{"key": []}],
         "paths": paths,
         "components": {

@@ -96,9 +96,9 @@ def bound(host: str, port: int, uds: Path | None) -> list[socket.socket]:
     return made
 
 
-def url_of(listener: socket.socket) -> str:
+def url_of(listener: socket.socket, tls: bool = False) -> str:
     """Return the address of a bound socket for people."""
     name = listener.getsockname()
     if listener.family == socket.AF_UNIX:
         return f"unix:{name}"
-    return f"http://{f'[{name[0]}]' if ':' in name[0] else name[0]}:{name[1]}"
+    return f"http{'s' * tls}://{f'[{name[0]}]' if ':' in name[0] else name[0]}:{name[1]}"

@@ -130,7 +130,8 @@ def _status(service: Service) -> Literal["ok", "draining", "broken", "hung"]:
 
 async def document(service: Service, exchange: Exchange) -> Reply:
     """Give the OpenAPI document, with this server's limits."""
-    return Reply(p.encode(openapi(service.limits, service.version)))
+    document = openapi(service.limits, service.version, service.root_path)
+    return Reply(p.encode(document))
 
 
 def no_route(exchange: Exchange) -> ApiError:
