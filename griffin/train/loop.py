@@ -19,6 +19,7 @@ from griffin.model.init import init_weights
 from griffin.train.checkpoint import RunProgress, latest_checkpoint, resume, save_checkpoint
 from griffin.train.data import prepare_data
 from griffin.train.diverged import explain, keep_batch
+from griffin.train.embedding import add_in_place
 from griffin.train.evaluate import bits_in_rows, validation_documents
 from griffin.train.folder import RunFolder
 from griffin.train.loss import row_nats
@@ -76,6 +77,7 @@ class Trainer:
             self.data = prepare_data(recipe, out, self.reporter, reuse=known)
             self.packer = Packer(self.data.train, recipe.train.length, recipe.train.seed)
         self.model = _new_model(recipe).to(self.device)
+        add_in_place(self.model)
         self.optimizer = make_optimizer(self.model, recipe.train)
         found = resume(self.checkpoints, self.model, self.optimizer, self.reporter.say)
         self.progress = found or RunProgress(recipe="")
@@ -150,7 +152,8 @@ class Trainer:
         total = 0.0
         self.optimizer.zero_grad()
         for batch in batches:
-            nats, _ = row_nats(self.model, batch.rows(slice(None), self.device), self.dtype)
+            rows = batch.rows(slice(None), self.device)
+            nats, _ = row_nats(self.model, rows, self.dtype, in_place=True)
             # Every target of the step weighs the same, whatever its micro-batch.
             (nats / count).backward()
             total += float(nats.detach())

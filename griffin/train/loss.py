@@ -3,14 +3,15 @@
 For one hidden row h and the head W, with soft cap c (off at 0):
     l = W h,   z = c tanh(l / c),   loss = logsumexp(z) - z[target]
     dloss/dl = (softmax(z) - onehot(target)) * (1 - (z / c)^2)
-A tile is some tokens by some of the vocabulary. For each block of tokens a first sweep over the
-vocabulary finds the logsumexp and the target's logit, a second one the gradients, from logits
-computed again; where the whole vocabulary fits one tile, its logits are kept between the sweeps
-instead.
+A tile is some of the vocabulary by some tokens. The forward pass finds each token's logsumexp and
+its target's logit; the backward pass computes the logits again and takes the gradients. Where the
+whole vocabulary fits one tile, nothing is computed twice: the gradients are taken at once, and the
+backward pass only multiplies them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -35,6 +36,8 @@ def chunked_cross_entropy(
     dtype: torch.dtype | None = None,
     tile: int = TILE,
     vocab_block: int = VOCAB_BLOCK,
+    *,
+    in_place: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Sum the negative log-likelihood of targets, in nats, without ever making a (..., V) tensor.
 
@@ -46,6 +49,8 @@ def chunked_cross_entropy(
     dtype:       of the matrix products; default hidden's.
     tile:        the most entries of logits that exist at a time.
     vocab_block: the most columns of one tile.
+    in_place:    add the gradient of a head of several tiles to `weight.grad`, made if it is None,
+                 instead of handing autograd a second (V, D) tensor; `weight` is a leaf then.
     Returns (nats, count): a float32 scalar (float64 for float64 input) that gradients flow from
     into hidden and weight, and the int64 number of positions that count. All but the products is
     float32 or wider. Raises ValueError for shapes that do not fit and for targets outside the
@@ -79,26 +84,33 @@ def chunked_cross_entropy(
         tile,
         vocab_block,
         torch.is_grad_enabled(),
+        in_place,
     )
     return nats, torch.tensor(wanted.numel())
 
 
 def row_nats(
-    model: Griffin, batch: TrainBatch, dtype: torch.dtype = torch.float32
+    model: Griffin,
+    batch: TrainBatch,
+    dtype: torch.dtype = torch.float32,
+    *,
+    in_place: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return the summed nats of a batch's targets and how many there are.
 
     Gradients flow from the nats. dtype is that of the matrix products; bfloat16 runs the trunk
-    under autocast over float32 weights.
+    under autocast over float32 weights. in_place: as for `chunked_cross_entropy`.
     """
     with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
         hidden, _ = model.trunk(batch.tokens, segment_pos=batch.segment_pos)
-    cap = model.config.logits_soft_cap
-    return chunked_cross_entropy(hidden, model.head_weight, batch.targets, batch.mask, cap, dtype)
+    cap, head = model.config.logits_soft_cap, model.head_weight
+    return chunked_cross_entropy(
+        hidden, head, batch.targets, batch.mask, cap, dtype, in_place=in_place
+    )
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """The gradients are made in the forward pass: a sum's gradient is known up to one factor."""
+    """Of flat hidden states (N, D), a head (V, D) and targets (N)."""
 
     @staticmethod
     def forward(
@@ -111,84 +123,127 @@ class _CrossEntropy(torch.autograd.Function):
         tile: int,
         vocab_block: int,
         training: bool,
+        in_place: bool,
     ) -> Tensor:
-        wide = torch.promote_types(hidden.dtype, torch.float32)
         columns = max(1, min(weight.shape[0], vocab_block, tile))
-        rows = max(1, tile // columns)
-        head = weight.to(dtype)
-        nats = torch.zeros((), dtype=wide, device=hidden.device)
-        grad_hidden = (
-            torch.empty_like(hidden, dtype=wide) if training and ctx.needs_input_grad[0] else None
-        )
-        grad_weight = (
-            torch.zeros_like(weight, dtype=wide) if training and ctx.needs_input_grad[1] else None
-        )
-        with torch.autocast(hidden.device.type, enabled=False):
-            for place in _blocks(hidden.shape[0], rows):
-                block, wanted = hidden[place].to(dtype), targets[place]
-                total, right, kept = _sweep(block, head, wanted, columns, soft_cap, wide)
-                nats += (total - right).sum()
-                for part in _blocks(head.shape[0], columns) if training else ():
-                    logits = (
-                        kept if kept is not None else _logits(block, head[part], soft_cap, wide)
-                    )
-                    slope = _slope(logits, total, wanted - part.start, soft_cap).to(dtype)
-                    if grad_weight is not None:
-                        grad_weight[part] += slope.T @ block
-                    if grad_hidden is not None and part.start == 0:
-                        grad_hidden[place] = slope @ head[part]
-                    elif grad_hidden is not None:
-                        grad_hidden[place] += slope @ head[part]
-        ctx.save_for_backward(grad_hidden, grad_weight)
-        ctx.dtypes = (hidden.dtype, weight.dtype)
-        return nats
+        ctx.options = (soft_cap, dtype, max(1, tile // columns), columns)
+        tiles = _Tiles(hidden, weight, targets, *ctx.options)
+        total = torch.full(targets.shape, float("-inf"), dtype=tiles.wide, device=hidden.device)
+        right = torch.zeros_like(total)
+        at_once = training and columns == weight.shape[0]
+        gradients = tiles.zeros(*ctx.needs_input_grad[:2]) if at_once else ()
+        for place, part, block, head in tiles.each():
+            logits = tiles.logits(block, head)
+            total[place] = torch.logaddexp(total[place], logits.logsumexp(1))
+            inside, column = _inside(targets[place] - part.start, logits)
+            right[place] += logits.gather(1, column[:, None])[:, 0].where(inside, 0.0)
+            if at_once:
+                slope = tiles.slope(logits, total[place], inside, column)
+                tiles.add(gradients, place, part, slope, block, head)
+        ctx.save_for_backward(hidden, weight, targets, total, *gradients)
+        ctx.in_place = weight if in_place and ctx.needs_input_grad[1] else None
+        return (total - right).sum()
 
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the decorator hides its names
         ctx: Any, *grads: Tensor
     ) -> tuple[Tensor | None, ...]:
-        parts = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        inputs = (None if part is None else (part * grads[0]).to(dtype) for part, dtype in parts)
-        return *inputs, None, None, None, None, None, None
+        hidden, weight, targets, total, *gradients = ctx.saved_tensors
+        if gradients:
+            gradients = [None if part is None else part * grads[0] for part in gradients]
+        else:
+            tiles, into = _Tiles(hidden, weight, targets, *ctx.options), ctx.in_place
+            needs = ctx.needs_input_grad
+            gradients = list(tiles.zeros(needs[0], needs[1] and into is None))
+            if into is not None:
+                if into.grad is None:
+                    into.grad = torch.zeros_like(into)
+                gradients[1] = into.grad
+            for place, part, block, head in tiles.each():
+                logits = tiles.logits(block, head)
+                inside, column = _inside(targets[place] - part.start, logits)
+                slope = tiles.slope(logits, total[place], inside, column).mul_(grads[0])
+                tiles.add(gradients, place, part, slope, block, head)
+            if into is not None:
+                gradients[1] = None  # autograd has nothing to add
+        inputs = (
+            None if part is None else part.to(given.dtype)
+            for part, given in zip(gradients, (hidden, weight), strict=True)
+        )
+        return *inputs, None, None, None, None, None, None, None
+
+
+class _Tiles:
+    """The tiles of one cross-entropy: `rows` tokens by `columns` of the vocabulary."""
+
+    def __init__(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        soft_cap: float,
+        dtype: torch.dtype,
+        rows: int,
+        columns: int,
+    ) -> None:
+        self.hidden, self.weight = hidden.detach(), weight.detach()
+        self.soft_cap, self.dtype, self.rows, self.columns = soft_cap, dtype, rows, columns
+        self.wide = torch.promote_types(hidden.dtype, torch.float32)
+
+    def each(self) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+        """Yield which tokens and which of the vocabulary a tile is of, and both in `dtype`."""
+        hidden = self.hidden.to(self.dtype)
+        with torch.autocast(hidden.device.type, enabled=False):
+            for part in _blocks(self.weight.shape[0], self.columns):
+                head = self.weight[part].to(self.dtype)
+                for place in _blocks(hidden.shape[0], self.rows):
+                    yield place, part, hidden[place], head
+
+    def logits(self, block: Tensor, head: Tensor) -> Tensor:
+        """Return a tile's capped logits."""
+        logits = (block @ head.T).to(self.wide)
+        if self.soft_cap:
+            logits.div_(self.soft_cap).tanh_().mul_(self.soft_cap)
+        return logits
+
+    def slope(self, logits: Tensor, total: Tensor, inside: Tensor, column: Tensor) -> Tensor:
+        """Return dloss/dl of a tile from its capped logits."""
+        slope = (logits - total[:, None]).exp_()
+        slope.scatter_add_(1, column[:, None], -inside.to(slope.dtype)[:, None])
+        return slope.mul_(1 - (logits / self.soft_cap).square_()) if self.soft_cap else slope
+
+    def zeros(self, hidden: bool, weight: bool) -> tuple[Tensor | None, Tensor | None]:
+        """Return zeros for the gradients that are wanted."""
+        return (
+            torch.zeros_like(self.hidden, dtype=self.wide) if hidden else None,
+            torch.zeros_like(self.weight, dtype=self.wide) if weight else None,
+        )
+
+    def add(
+        self,
+        gradients: Sequence[Tensor | None],
+        place: slice,
+        part: slice,
+        slope: Tensor,
+        block: Tensor,
+        head: Tensor,
+    ) -> None:
+        """Add what a tile gives to the gradients of hidden states and head."""
+        slope = slope.to(self.dtype)
+        products = ((place, slope, head), (part, slope.T, block))
+        for gradient, (rows, one, other) in zip(gradients, products, strict=True):
+            if gradient is not None and gradient.dtype == self.dtype:
+                gradient[rows].addmm_(one, other)
+            elif gradient is not None:
+                gradient[rows] += one @ other
 
 
 def _blocks(size: int, step: int) -> list[slice]:
     return [slice(start, min(start + step, size)) for start in range(0, size, step)]
 
 
-def _sweep(
-    block: Tensor, head: Tensor, wanted: Tensor, columns: int, soft_cap: float, wide: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return each row's logsumexp and its target's logit, (rows,), and the logits if they are one
-    tile."""
-    parts = _blocks(head.shape[0], columns)
-    total = torch.full(wanted.shape, float("-inf"), dtype=wide, device=block.device)
-    right = torch.zeros(wanted.shape, dtype=wide, device=block.device)
-    for part in parts:
-        logits = _logits(block, head[part], soft_cap, wide)
-        total = torch.logaddexp(total, logits.logsumexp(1))
-        here, column = _here(logits, wanted - part.start)
-        right[here] = logits[here, column]
-        if len(parts) == 1:
-            return total, right, logits
-    return total, right, None
-
-
-def _logits(block: Tensor, head: Tensor, soft_cap: float, wide: torch.dtype) -> Tensor:
-    logits = (block @ head.T).to(wide)
-    return logits.div_(soft_cap).tanh_().mul_(soft_cap) if soft_cap else logits
-
-
-def _here(logits: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the rows whose target lies in this tile, and its column there."""
-    here = ((column >= 0) & (column < logits.shape[1])).nonzero().squeeze(1)
-    return here, column[here]
-
-
-def _slope(logits: Tensor, total: Tensor, column: Tensor, soft_cap: float) -> Tensor:
-    """Return dloss/dl of a tile from its capped logits."""
-    slope = (logits - total[:, None]).exp_()
-    here, there = _here(logits, column)
-    slope[here, there] -= 1
-    return slope.mul_(1 - (logits / soft_cap).square_()) if soft_cap else slope
+def _inside(column: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return whose target lies in a tile, and its column there, 0 where it does not."""
+    inside = (column >= 0) & (column < logits.shape[1])
+    return inside, column.where(inside, 0)

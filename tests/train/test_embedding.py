@@ -1,0 +1,82 @@
+"""The gradients of embedding and head, added in place: the same, and in memory once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from griffin.model import Griffin, GriffinConfig
+from griffin.train.embedding import add_in_place
+from griffin.train.loss import row_nats
+from griffin.train.packing import TrainBatch
+from tests.train.conftest import MODEL
+
+
+def batch(vocab: int, rows: int = 2, length: int = 12) -> TrainBatch:
+    chance = torch.Generator().manual_seed(rows)
+    tokens = torch.randint(vocab, (rows, length + 1), generator=chance)
+    positions = torch.arange(length).expand(rows, length).contiguous()
+    mask = torch.rand(rows, length, generator=chance) < 0.8
+    return TrainBatch(tokens[:, :-1], tokens[:, 1:], positions, mask)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("vocab", [480, 20_000])  # one tile, and three
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_are_those_of_autograd(tied: bool, vocab: int, dtype: torch.dtype) -> None:
+    config = GriffinConfig.from_dict(MODEL | {"vocab_size": vocab, "tie_embeddings": tied})
+    torch.manual_seed(0)
+    plain, ours = Griffin(config), Griffin(config)
+    ours.load_state_dict(plain.state_dict())
+    add_in_place(ours)
+    assert [name for name, _ in ours.named_parameters()] == [n for n, _ in plain.named_parameters()]
+    for rows in (2, 3):  # two micro-batches
+        (row_nats(plain, batch(vocab, rows), dtype)[0] / 7).backward()
+        (row_nats(ours, batch(vocab, rows), dtype, in_place=True)[0] / 7).backward()
+    for (name, one), other in zip(plain.named_parameters(), ours.parameters(), strict=True):
+        assert one.grad is not None and other.grad is not None, name
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_what_is_frozen_has_no_gradient() -> None:
+    model = Griffin(GriffinConfig.from_dict(MODEL | {"vocab_size": 20_000}))
+    add_in_place(model)
+    model.model.embed_tokens.weight.requires_grad_(False)
+    row_nats(model, batch(20_000), in_place=True)[0].backward()
+    assert model.model.embed_tokens.weight.grad is None
+    assert model.model.final_norm.weight.grad is not None
+
+
+_MEASURE = """
+import resource, sys, torch
+from griffin.model import Griffin, GriffinConfig
+from griffin.train.embedding import add_in_place
+from griffin.train.loss import row_nats
+from tests.train.conftest import MODEL
+from tests.train.test_embedding import batch
+torch.set_num_threads(1)
+vocab, width = 131_072, 256
+values = MODEL | {"vocab_size": vocab, "width": width, "lru_width": width}
+model = Griffin(GriffinConfig.from_dict(values))
+add_in_place(model)
+model.model.embed_tokens.weight.requires_grad_(sys.argv[1] == "trained")
+row_nats(model, batch(vocab))  # whatever is made once
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for rows in (2, 3):
+    row_nats(model, batch(vocab, rows), in_place=True)[0].backward()
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print((after - before) * 1024 / (vocab * width * 4))
+"""
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(("head", "most"), [("trained", 1.2), ("frozen", 0.2)])
+def test_two_micro_batches_hold_the_gradient_of_a_large_head_once(head: str, most: float) -> None:
+    """In heads of 131,072 by 256 in float32, 134 MB, beyond the weights and one forward pass."""
+    told = subprocess.run(
+        [sys.executable, "-c", _MEASURE, head], capture_output=True, text=True, check=True
+    )
+    assert float(told.stdout) <= most
