@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +75,10 @@ class Griffin(nn.Module):
             init_weights(self, config)
         self._fast: FastTrunk | None = None
         self._states: tuple[GriffinConfig, torch.dtype, StateShape] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out of copies and pickles what holds addresses; it is built anew when needed."""
+        return self.__dict__ | {"_fast": None}
 
     @property
     def head_weight(self) -> Tensor:

@@ -1,0 +1,87 @@
+"""A State where transformers keeps keys and values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache
+
+from griffin.model import State
+
+
+class GriffinCache(Cache):
+    """What a batch has read: `past_key_values` of our models, of a size that does not grow.
+
+    state:  where to go on, copied; nothing read yet if omitted. `cache.state` is the cache's own:
+            the next call uses it up, so keep `cache.state.clone()` or `copy.deepcopy(cache)`.
+    hidden: (B, D) what the trunk gave for each row's last token, for pads that follow it; None
+            before the first call.
+
+    A state cannot be cut back to an earlier token (`crop`); a copy made there can be gone on from.
+    """
+
+    def __init__(self, state: State | None = None) -> None:
+        super().__init__(layers=[])
+        self.state = None if state is None else state.clone()
+        self.hidden: Tensor | None = None
+        self.length = 0 if state is None or not state.batch else int(state.pos.max())
+
+    def __len__(self) -> int:
+        return 0 if self.state is None else len(self.state.layers)
+
+    def __repr__(self) -> str:
+        return f"GriffinCache(length={self.length}, state={self.state})"
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Return how many columns were read, pads included: what `generate` counts in."""
+        return self.length
+
+    def get_max_length(self, layer_idx: int | None = None) -> int:
+        """Return -1: there is no limit."""
+        return -1
+
+    @property
+    def batch_size(self) -> int:
+        return -1 if self.state is None else self.state.batch
+
+    @property
+    def is_initialized(self) -> bool:
+        return self.state is not None
+
+    @property
+    def is_croppable(self) -> bool:
+        return False
+
+    def reset(self) -> None:
+        self.state, self.hidden, self.length = None, None, 0
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Raise ValueError, unless there is nothing to remove."""
+        if tokens_to_remove:
+            raise ValueError(
+                "a Griffin model's state cannot be cut back to an earlier token; keep"
+                " copy.deepcopy(cache) of where you will want to return to"
+            )
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        self.batch_select_indices(beam_idx)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep these rows, in this order and as often as named."""
+        if self.state is not None:
+            indices = torch.as_tensor(indices, device=self.state.pos.device)
+            self.state = self.state.select(indices)
+            self.hidden = None if self.hidden is None else self.hidden[indices]
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat every row, next to itself."""
+        if self.state is not None:
+            rows = torch.arange(self.state.batch).repeat_interleave(repeats)
+            self.batch_select_indices(rows)
+
+    def update(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        raise ValueError(
+            "a GriffinCache holds no keys of a single layer; it is the model's to fill"
+        )
