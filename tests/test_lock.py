@@ -31,7 +31,9 @@ def test_it_holds_what_pyproject_asks_for():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras = project["project"]["optional-dependencies"]
     asked = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
-    asked += [text for name in ("dev", "flax", "kaggle", "plot", "serve") for text in extras[name]]
+    asked += [
+        text for name in ("dev", "flax", "hf", "kaggle", "plot", "serve") for text in extras[name]
+    ]
     for text in asked:
         wanted = Requirement(text)
         if name_of(wanted.name) in ("torch", "griffin-lm"):

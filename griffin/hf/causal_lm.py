@@ -18,8 +18,11 @@ from griffin.model.layers import Linear
 from griffin.model.packed import PackedEmbedding, PackedLinear, packed_format
 from griffin.train.loss import chunked_cross_entropy
 
+# A type checker would have a model be more than it is.
+_Generating: Any = GenerationMixin
 
-class GriffinForCausalLM(GriffinPreTrainedModel, GenerationMixin):
+
+class GriffinForCausalLM(GriffinPreTrainedModel, _Generating):
     """A Griffin language model for transformers, PEFT, TRL and lm-eval.
 
     Its state dict is a Hugging Face RecurrentGemma checkpoint.
@@ -31,7 +34,7 @@ class GriffinForCausalLM(GriffinPreTrainedModel, GenerationMixin):
     def __init__(self, config: GriffinTextConfig | RecurrentGemmaConfig) -> None:
         super().__init__(config)
         self.model = GriffinModel(config)
-        self.lm_head = self.model.core.lm_head
+        self.lm_head: nn.Module = self.model.core.lm_head
         self.post_init()
 
     def forward(
@@ -102,7 +105,7 @@ class GriffinForCausalLM(GriffinPreTrainedModel, GenerationMixin):
     def _loss(self, hidden: Tensor, targets: Tensor, count: Tensor | int | None) -> Tensor:
         """Return the negative log-likelihood of targets (B, T), -100 left out, over their count."""
         mask, head = targets != -100, self.lm_head
-        if type(head) in (Linear, nn.Linear) and head.bias is None:
+        if isinstance(head, nn.Linear) and type(head) in (Linear, nn.Linear) and head.bias is None:
             dtype, device = hidden.dtype, hidden.device.type
             if torch.is_autocast_enabled(device):
                 dtype = torch.get_autocast_dtype(device)
@@ -169,8 +172,8 @@ def from_griffin(source: LLM | Griffin) -> GriffinForCausalLM:
     """Return a transformers model over the weights of a loaded one, which both then share.
 
     source: what griffin.load or griffin.load_model returned. bfloat16 on a CPU comes packed for the
-            kernels from griffin.load, and int8 and int4 from either: the fastest way to generate,
-            and adapters may be trained on it. `generate` ends where an LLM's answers end.
+            kernels from griffin.load, and int8 and int4 from either: the fastest way to generate.
+            `generate` ends where an LLM's answers end.
     """
     griffin = source.model if isinstance(source, LLM) else source
     config = config_of(griffin)

@@ -7,6 +7,7 @@ from typing import Any
 import transformers
 
 from griffin.checkpoints.config_json import HUGGINGFACE, OURS, parse_config, to_config_json
+from griffin.checkpoints.quantization_config import parse_quantization
 from griffin.model import Griffin, GriffinConfig
 
 
@@ -23,7 +24,13 @@ class _Shaped:
     def shape(self) -> GriffinConfig:
         """Return what the model computes; ValueError for fields that ask for anything else."""
         assert isinstance(self, transformers.PreTrainedConfig)
-        return parse_config(self.to_dict(), self.name_or_path or type(self).__name__)[0]
+        fields, name = self.to_dict(), self.name_or_path or type(self).__name__
+        if found := parse_quantization(fields, name):
+            raise ValueError(
+                f"{name} is quantized ({found.format}); from_pretrained reads weights as they are:"
+                f" griffin.hf.from_griffin(griffin.load({name!r})) runs it"
+            )
+        return parse_config(fields, name)[0]
 
 
 class RecurrentGemmaConfig(_Shaped, transformers.RecurrentGemmaConfig):

@@ -10,6 +10,7 @@ from transformers import DynamicCache
 
 import griffin as package
 from griffin.hf import GriffinCache, from_griffin
+from griffin.ops import native
 from griffin.sampling import SamplingParams
 from griffin.sampling.filters import support, weights_of
 from tests.hf.test_padding import LENGTHS, T, masks, padded
@@ -40,23 +41,18 @@ def new(model, ids, **arguments):
     return model.generate(ids, max_new_tokens=NEW, do_sample=False, **arguments)[:, -NEW:]
 
 
-@pytest.fixture(scope="module")
-def llm(tmp_path_factory):
-    return package.load(write_toy(tmp_path_factory.mktemp("llm") / "toy", vocab_size=480))
-
-
-def test_greedy_is_an_llms(llm):
+@pytest.mark.parametrize("packed", [False, True])
+def test_greedy_is_an_llms(packed, tmp_path):
+    """The bundled model comes packed for the kernels, where there are any."""
+    llm = package.load("nano" if packed else write_toy(tmp_path / "toy", vocab_size=480))
     assert llm.tokenizer.vocab_size == llm.model.config.vocab_size
     model = from_griffin(llm)
-    prompts = [llm.tokenizer.encode(text) for text in ("import json", "def f(x):", "class A")]
-    ended = 0
-    for ids, answer in zip(
-        prompts, llm.generate(prompts, temperature=0, max_tokens=40), strict=True
-    ):
+    for text in ("import json", "def f(x):", "class A"):
+        ids = llm.tokenizer.encode(text)
+        answer = llm.generate(ids, temperature=0, max_tokens=40).ids
         found = model.generate(torch.tensor([ids]), max_new_tokens=40, do_sample=False)
-        assert tuple(found[0, len(ids) :].tolist())[: len(answer.ids)] == answer.ids
-        ended += len(answer.ids) < 40
-    assert model.generation_config.eos_token_id == sorted(llm.stop_ids)
+        assert tuple(found[0, len(ids) :].tolist())[: len(answer)] == answer != ()
+    assert (model.model.core._fast is not None) == (packed and native.built())
 
 
 def test_it_ends_where_an_llm_ends(tmp_path):

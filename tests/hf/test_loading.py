@@ -158,6 +158,17 @@ def test_a_config_that_asks_for_something_else_is_refused(tmp_path):
         RecurrentGemmaForCausalLM.from_pretrained(tmp_path)
 
 
+def test_a_quantized_folder_is_for_from_griffin(tmp_path):
+    config = HUGGINGFACE.replace(width=96, tie_embeddings=True)
+    griffin = quantize_model(make_model(config, dtype=torch.bfloat16), "int8")
+    save_model(griffin, tmp_path)
+    with pytest.raises(ValueError, match=r"quantized \(int8\).* griffin.hf.from_griffin"):
+        RecurrentGemmaForCausalLM.from_pretrained(tmp_path)
+    tokens = make_tokens(config, 1, 20)
+    model = from_griffin(package.load_model(tmp_path))
+    assert torch.equal(model(tokens).logits, griffin(tokens)[0])
+
+
 REGISTER = """
 import sys
 import transformers

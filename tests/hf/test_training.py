@@ -124,7 +124,7 @@ def test_a_head_that_was_wrapped_is_used(model):
 def test_layers_that_were_replaced_are_used(model):
     tokens = make_tokens(model.config.shape(), 2, 20)
     before = model(tokens).logits
-    mlp = model.model.layers[0].mlp_block
+    mlp = model.get_submodule("model.layers.0.mlp_block")
     mlp.down_proj = nn.Sequential(mlp.down_proj, nn.Dropout(1.0))
     assert not torch.equal(model(tokens).logits, before)
 
@@ -139,11 +139,11 @@ def test_bfloat16_by_autocast(model):
 
 
 @pytest.mark.parametrize("format", ["int8", "bf16"])
-def test_an_adapter_learns_on_packed_weights(format):
-    """What stands around packed layers gets its gradients through them."""
+def test_gradients_pass_through_packed_weights(format):
     griffin = quantize_model(make_model(GRIFFIN.replace(width=96), dtype=torch.bfloat16), format)
     model = from_griffin(griffin).train()
-    norm = model.model.layers[0].temporal_pre_norm.weight.requires_grad_(True)
+    name = "model.layers.0.temporal_pre_norm.weight"
+    norm = model.get_parameter(name).requires_grad_(True)
     tokens = make_tokens(GRIFFIN, 2, 20)
     out = model(tokens, labels=tokens)
     out.loss.backward()
