@@ -1,4 +1,5 @@
-"""What an LLM gives back: pieces of text while they come, and a result with its numbers."""
+"""What an LLM gives back: pieces of text while they come, a result with its numbers,
+and scores."""
 
 from __future__ import annotations
 
@@ -54,6 +55,24 @@ class Result:
         """Tokens a second after the first one, as text streams; 0 for fewer than two."""
         spent = self.seconds - self.first_seconds
         return (len(self.ids) - 1) / spent if len(self.ids) > 1 and spent > 0 else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """How probable the model finds a text.
+
+    ids:      the ids that were scored: those of the text, without the BOS before it. Of a prompt
+              given as ids the first one has nothing before it and is left out.
+    logprobs: the natural logarithm of each id's probability given everything before it.
+    """
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+    @property
+    def total(self) -> float:
+        """The log-probability of the whole text, in nats."""
+        return sum(self.logprobs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import chain
 from numbers import Integral
@@ -12,9 +12,20 @@ from typing import Any, cast, overload
 
 import torch
 
-from griffin.answer import Piece, Result, Stream, Writer
+from griffin.answer import Piece, Result, Score, Stream, Writer
 from griffin.document import Document
-from griffin.engine import CHUNK, Context, Request, Seen, check_ids, generate, read, score
+from griffin.engine import (
+    CHUNK,
+    Context,
+    Pooling,
+    Request,
+    Seen,
+    check_ids,
+    embed,
+    generate,
+    read,
+    score,
+)
 from griffin.grammar import CompiledGrammar, Grammar, Grammars
 from griffin.model import Griffin
 from griffin.model.packed import rounded_format
@@ -24,24 +35,6 @@ from griffin.text import Chat, Message, Tokenizer
 __all__ = ["LLM", "Piece", "Result", "Score", "Stream"]
 
 Prompt = str | Sequence[int] | Context
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """How probable the model finds a text.
-
-    ids:      the ids that were scored: those of the text, without the BOS before it. Of a prompt
-              given as ids the first one has nothing before it and is left out.
-    logprobs: the natural logarithm of each id's probability given everything before it.
-    """
-
-    ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-
-    @property
-    def total(self) -> float:
-        """The log-probability of the whole text, in nats."""
-        return sum(self.logprobs)
 
 
 class LLM:
@@ -331,13 +324,33 @@ class LLM:
         """Return the log-probability of every token of a text, or of each of several.
 
         Returns a Score for one text, a list of them for a list. Texts begin with BOS; ids are taken
-        as given.
+        as given. Raises ValueError for an empty text and for ids the model lacks.
         """
         texts = _plain(texts)
         if self._is_one(texts):
             ids = self._context(cast(Prompt, texts)).pending
             return Score(ids=ids[1:], logprobs=tuple(score(self.model, ids).tolist()))
         return [self.score(cast(str, text)) for text in texts]
+
+    def embed(
+        self,
+        texts: str | Sequence[int] | Sequence[str] | Sequence[Sequence[int]],
+        pooling: Pooling = "mean",
+    ) -> torch.Tensor:
+        """Return a vector of length 1 for a text, or for each of several.
+
+        It is the mean of the trunk's hidden states over the text, or the last one. The model is no
+        trained embedder: it was trained to go on with texts and not to compare them.
+        Returns (D,) float32 for one text, (n, D) for a list; texts and errors as for `score`.
+        """
+        texts = _plain(texts)
+        single = self._is_one(texts)
+        each = [texts] if single else list(texts)
+        if any(isinstance(text, Context) for text in each):
+            raise ValueError("a Context has been read already; give the text, or its ids")
+        ids = [self._context(cast(Prompt, text)).pending for text in each]
+        vectors = embed(self.model, ids, pooling)
+        return vectors[0] if single else vectors
 
     def _is_one(self, prompt: Any) -> bool:
         if isinstance(prompt, (str, Context)):

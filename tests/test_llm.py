@@ -358,3 +358,15 @@ def test_loading_tells_how_far_it_is(tmp_path, quantize):
         done == sorted(done) and done[0] == 0 and {step.total for step in told} == {source.nbytes}
     )
     assert done[-1] + source.size(told[-1].name) == source.nbytes
+
+
+def test_vectors_of_texts(llm):
+    both = llm.embed(["import json", "x"], pooling="last")
+    assert both.shape == (2, CONFIG.width) and both.dtype == torch.float32
+    ids = llm.tokenizer.encode("import json")
+    for same in (ids, np.array(ids), torch.tensor(ids), "import json"):
+        assert torch.equal(llm.embed(same, "last"), both[0])
+    assert not torch.equal(llm.embed("x"), both[1])
+    for wrong in ("", [], [""], llm.read([[1, 2]]), ["x", 5]):
+        with pytest.raises(ValueError, match=r"empty|Context|list of ids"):
+            llm.embed(wrong)

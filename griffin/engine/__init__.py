@@ -1,6 +1,7 @@
 """Many sequences, one model, ids only: no text, no files."""
 
 from griffin.engine.context import Context, Seen
+from griffin.engine.embed import Pooling, embed
 from griffin.engine.engine import Engine
 from griffin.engine.generate import Generation, generate
 from griffin.engine.prefix_cache import PrefixCache
@@ -20,6 +21,7 @@ __all__ = [
     "Event",
     "FinishReason",
     "Generation",
+    "Pooling",
     "PrefixCache",
     "Refused",
     "Request",
@@ -28,6 +30,7 @@ __all__ = [
     "Stats",
     "Ticket",
     "check_ids",
+    "embed",
     "generate",
     "read",
     "score",

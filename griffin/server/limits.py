@@ -31,6 +31,10 @@ class Limits:
     max_messages: int = option(4096, "Messages of a chat, items of a response's input.")
     max_choices: int = option(16, "`n` of a request; as many as --slots, if these are fewer.")
     max_prompts: int = option(64, "Prompts of one /v1/completions call.")
+    max_inputs: int = option(2048, "Texts of one /v1/embeddings call.")
+    max_vectors: int = option(
+        1 << 22, "Numbers in the vectors of one /v1/embeddings call: texts times dimensions."
+    )
     max_rows: int = option(128, "Prompts times `n`.")
     max_prompt_tokens: int = option(1 << 20, "Ids of a prompt, given as such or made of text.")
     max_tokens: int = option(32_768, "The most tokens a request may generate.")

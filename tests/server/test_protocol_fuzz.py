@@ -36,6 +36,9 @@ SHARED = {
     "stop": ["a", "b"],
     "logit_bias": {"1": 5.5},
     "stop_token_ids": [1],
+    "min_tokens": 0,
+    "ignore_eos": True,
+    "allowed_token_ids": [5],
     "session_id": "s",
     "state": "t",
     "prompt_cache_key": "k",
@@ -76,6 +79,7 @@ RICH: dict[str, dict[str, Any]] = {
     | {"response_format": {"type": "json_schema", "json_schema": NAMED_SCHEMA}},
     "completion": SHARED
     | {"prompt": [[1, 2], [3]], "max_tokens": 0, "n": 2, "echo": True, "logprobs": 1}
+    | {"structured_outputs": {"choice": ["a", "b"]}}
     | {"stream_options": {"include_usage": True}},
     "response": SHARED
     | {
@@ -101,6 +105,12 @@ RICH: dict[str, dict[str, Any]] = {
     | {"tools": [{"name": "f", "description": "d", "input_schema": SCHEMA, "strict": True}]}
     | {"tool_choice": {"type": "tool", "name": "f", "disable_parallel_tool_use": True}}
     | {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}},
+    "embedding": {
+        "input": [[1, 2], [3]],
+        "encoding_format": "base64",
+        "dimensions": 3,
+        "pooling": "last",
+    },
     "session": {"name": "s", "title": "t", "state": "x"},
     "change": {"name": "s", "title": "t"},
     "fork": {"name": "s", "title": "t", "at": 1},

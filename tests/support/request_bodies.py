@@ -15,6 +15,7 @@ from griffin.server.endpoints.chat import body as chat
 from griffin.server.endpoints.chat.body import ChatBody, parse_chat
 from griffin.server.endpoints.completions import body as completions
 from griffin.server.endpoints.completions.body import CompletionBody, parse_completion
+from griffin.server.endpoints.embeddings.body import parse_embeddings
 from griffin.server.endpoints.messages.body import parse_messages
 from griffin.server.endpoints.responses import body as responses
 from griffin.server.endpoints.responses.body import ResponseBody, parse_response
@@ -38,6 +39,7 @@ PARSERS: dict[str, tuple[Callable[[bytes, Limits], Any], dict[str, Any]]] = {
     "completion": (parse_completion, {"prompt": "hello"}),
     "response": (parse_response, {"input": "hello"}),
     "message": (parse_messages, {"messages": USER, "max_tokens": 3}),
+    "embedding": (parse_embeddings, {"input": "hello"}),
     "session": (parse_session_create, {}),
     "change": (parse_session_change, {"title": "owls"}),
     "fork": (parse_fork, {}),

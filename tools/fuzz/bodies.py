@@ -33,6 +33,7 @@ _PATHS: dict[str, dict[str, Any]] = {
     "POST /v1/responses": {"input": "hello", "max_output_tokens": 3},
     "POST /v1/messages": {"messages": _TALK, "max_tokens": 3},
     "POST /v1/messages/count_tokens": {"messages": _TALK},
+    "POST /v1/embeddings": {"input": ["hello", "owl"]},
     "POST /v1/sessions": {"title": "owls"},
     "PATCH /v1/sessions/s": {"title": "owls"},
     "POST /v1/sessions/s/fork": {},
@@ -64,6 +65,15 @@ _ODD: tuple[Any, ...] = (
         [None],
     ),
     *([[]], {"a": None}, "0", "\u0000", [1, "a"], -0.0, 10**30, "x" * 300),
+)
+_FLAGS = (
+    *("stream", "logprobs", "echo", "n", "top_logprobs", "session_id"),
+    *("continue_final_message", "add_generation_prompt"),
+    *("min_tokens", "ignore_eos", "allowed_token_ids", "dimensions", "encoding_format", "pooling"),
+)
+_RULES = (
+    *("[ab]+", "(a|", ["a", "é"], [], 'root ::= "a" [b-d]{2}', "start: x", "root ::= root"),
+    *('start: /a+/ | %json {"type": "null"}', "::=", "(a{9}){9}", "x" * 300),
 )
 _ROLES = ("system", "developer", "user", "assistant", "model", "tool", "owl")
 
@@ -112,7 +122,8 @@ def attempt(case: Case) -> None:
 def _add(chance: random.Random, body: dict[str, Any]) -> None:
     schema = draw_schema(chance, 2)
     function = {"name": "f", "parameters": schema, "strict": chance.random() < 0.3}
-    kind = chance.choice(["dialect", "dialect", "format", "tools", "messages", "flag", "flat"])
+    kinds = ("dialect", "dialect", "format", "structured", "tools", "messages", "flag", "flat")
+    kind = chance.choice(kinds)
     if kind == "dialect":
         fields = DIALECTS[chance.choice(list(DIALECTS))]
         name = chance.choice(list(fields))
@@ -123,6 +134,13 @@ def _add(chance: random.Random, body: dict[str, Any]) -> None:
             "type": chance.choice(["json_object", "json_schema", "json", "text", "x"]),
             chance.choice(["json_schema", "schema", "value"]): chance.choice([described, schema]),
         }
+    elif kind == "structured":
+        name = chance.choice(["json", "regex", "choice", "grammar", "json_object"])
+        value = chance.choice([schema, json.dumps(schema), *_RULES])
+        if chance.random() < 0.6:
+            body["structured_outputs"] = {name: value}
+        else:
+            body[chance.choice([f"guided_{name}", "grammar", "json_schema"])] = value
     elif kind == "tools":
         body["tools"] = [{"type": "function", "function": function}]
         body["tool_choice"] = chance.choice(["auto", "required", "none"])
@@ -136,9 +154,8 @@ def _add(chance: random.Random, body: dict[str, Any]) -> None:
             talk[-1] = {"role": "assistant", "content": chance.choice(["{", " a"]), "prefix": True}
         body[chance.choice(["messages", "input"])] = talk
     else:
-        names = ["stream", "logprobs", "echo", "n", "top_logprobs", "session_id"]
-        name = chance.choice([*names, "continue_final_message", "add_generation_prompt"])
-        body[name] = chance.choice([True, False, 1, 2.0, "s"])
+        name = chance.choice(_FLAGS)
+        body[name] = chance.choice([True, False, 1, 2.0, 300, "s", "base64", "last", [300, 301]])
 
 
 def _spoil(chance: random.Random, value: Any) -> None:

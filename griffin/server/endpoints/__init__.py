@@ -24,6 +24,7 @@ ENDPOINTS = (
     "completions",
     "responses",
     "messages",
+    "embeddings",
     "models",
     "server",
     "sessions",

@@ -27,6 +27,7 @@ BODIES = {
     "completion": "CompletionBody",
     "response": "ResponseBody",
     "message": "MessagesBody",
+    "embedding": "EmbeddingsBody",
     "session": "SessionCreate",
     "change": "SessionChange",
     "fork": "Fork",

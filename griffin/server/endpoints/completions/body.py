@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
-from msgspec import Meta
-
-from griffin.server.errors import INVALID, ApiError
 from griffin.server.limits import Limits
-from griffin.server.protocol.body import read_body, show
-from griffin.server.protocol.bounds import (
-    Count,
-    CountOrZero,
-    ModelName,
-    TokenId,
-    check_ids,
-    check_most,
-)
+from griffin.server.protocol.body import read_body
+from griffin.server.protocol.bounds import Count, CountOrZero, ModelName, check_most
 from griffin.server.protocol.formats import FormatBody
 from griffin.server.protocol.identity import Identity, identify
 from griffin.server.protocol.policy import HARMLESS, STREAMING, VENDORS, Policy, Refusal
+from griffin.server.protocol.prompts import Prompt, Prompts, read_prompts
 from griffin.server.protocol.sampling import (
     GeneratingBody,
     MostOrZero,
@@ -48,7 +39,7 @@ POLICY = Policy(
 class CompletionBody(GeneratingBody, kw_only=True):
     """The body of POST /v1/completions."""
 
-    prompt: str | Annotated[list[str | TokenId | list[TokenId]], Meta(min_length=1)]
+    prompt: Prompts
     model: ModelName | None = None
     max_tokens: MostOrZero | None = None
     n: Count | None = None
@@ -74,7 +65,7 @@ class CompletionRequest:
     """
 
     model: str | None
-    prompts: tuple[str | tuple[int, ...], ...]
+    prompts: tuple[Prompt, ...]
     sampling: dict[str, Any]
     max_tokens: int
     n: int
@@ -98,7 +89,7 @@ class CompletionRequest:
 def parse_completion(body: bytes, limits: Limits) -> CompletionRequest:
     """Read the body of POST /v1/completions; ApiError for anything that cannot be done as asked."""
     read, ignored = read_body(body, CompletionBody, POLICY, limits)
-    prompts = _prompts(read.prompt, limits)
+    prompts = read_prompts(read.prompt, limits, "prompt", "max_prompts")
     n = 1 if read.n is None else read.n
     check_most(n, f"n is {n}", limits, "max_choices", "n")
     rows = len(prompts) * n
@@ -131,40 +122,3 @@ def parse_completion(body: bytes, limits: Limits) -> CompletionRequest:
         state=read.state,
         ignored=(*ignored, *clamped, *beside),
     )
-
-
-def _prompts(
-    prompt: str | list[str | int | list[int]], limits: Limits
-) -> tuple[str | tuple[int, ...], ...]:
-    if isinstance(prompt, str):
-        return (prompt,)
-    if isinstance(prompt[0], int):
-        return (_ids(prompt, limits, "prompt"),)
-    check_most(len(prompt), f"prompt has {len(prompt)} entries", limits, "max_prompts", "prompt")
-    prompts: list[str | tuple[int, ...]] = []
-    for index, one in enumerate(prompt):
-        param = f"prompt[{index}]"
-        if isinstance(one, int) or isinstance(one, str) is not isinstance(prompt[0], str):
-            raise ApiError(
-                INVALID,
-                f"{param} is {show(one)}, prompt[0] is {show(prompt[0])}; a prompt is a string, a"
-                " list of ids, or a list of several of one kind",
-                param,
-            )
-        prompts.append(one if isinstance(one, str) else _ids(one, limits, param))
-    return tuple(prompts)
-
-
-def _ids(ids: list[Any], limits: Limits, param: str) -> tuple[int, ...]:
-    if not ids:
-        raise ApiError(INVALID, f"{param} is an empty list of ids; give at least one", param)
-    check_most(len(ids), f"{param} has {len(ids)} ids", limits, "max_prompt_tokens", param)
-    for index, id in enumerate(ids):
-        if not isinstance(id, int):
-            raise ApiError(
-                INVALID,
-                f"{param}[{index}] is {show(id)}; ids are whole numbers",
-                f"{param}[{index}]",
-            )
-    check_ids(ids, limits, param)
-    return tuple(ids)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +25,7 @@ from griffin.server.errors import UNSUPPORTED, ApiError
 from griffin.server.generating import Collected, Increment, scored
 from griffin.server.http import sse
 from griffin.server.http.exchange import Exchange, Reply
+from griffin.server.measuring import Turns
 from griffin.server.service import Handler, Service
 from griffin.text import StreamDetokenizer
 
@@ -241,7 +241,7 @@ async def _prompts(
         made: list[_Prompt] = []
         for number, ids in enumerate(all_ids):
             texts, tokens, events = list[str](), list[WrittenLogprobs](), list[bytes]()
-            begun = time.perf_counter()
+            turns = Turns(service.engine, stop)
             for text, logprobs in pieces(number, stop):
                 texts.append(text)
                 if logprobs is not None:
@@ -249,9 +249,7 @@ async def _prompts(
                 if asked.stream and (text or (logprobs is not None and logprobs.tokens)):
                     indices = range(number * asked.n, (number + 1) * asked.n)
                     events += [sse.data(chunks.echo(text, logprobs, i)) for i in indices]
-                if service.engine.stats().running:  # answers go on meanwhile, and need the time too
-                    stop.wait(time.perf_counter() - begun)
-                begun = time.perf_counter()
+                turns.rest()
             kept = () if asked.stream else tokens
             made.append(_Prompt(ids, "".join(texts), kept, events))
         return made

@@ -9,12 +9,9 @@ from typing import NamedTuple
 import torch
 
 from griffin.llm import LLM
+from griffin.server.measuring import Cancelled
 
 CHUNK = 256  # tokens, and rows of logits, at a time
-
-
-class Cancelled(Exception):
-    """Nobody waits for the scores any more."""
 
 
 class TokenScore(NamedTuple):
