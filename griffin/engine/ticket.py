@@ -72,7 +72,9 @@ class Ticket:
         self.paused = False
         self.places = 0  # reserved for the states of a pause that has been asked for
         self._sink = sink
-        self._events: queue.SimpleQueue[Event | End] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Event | End] | None = (
+            queue.SimpleQueue() if sink is None else None
+        )
         self._ended = 0
         self._over = threading.Event()
 
@@ -101,7 +103,7 @@ class Ticket:
         TimeoutError where that lasts longer than `seconds`. Refused with a sink, which gets the
         events instead.
         """
-        if self._sink is not None:
+        if self._events is None:
             raise Refused("the events of this ticket go to its sink")
         ended = 0
         while ended < self.n:
@@ -121,10 +123,11 @@ class Ticket:
         """
         self._ended += event.finish_reason is not None
         try:
-            if self._sink is None:
+            if self._events is not None:
                 self._events.put(event)
-            else:
+            elif self._sink is not None:
                 self._sink(event)
         finally:
             if self._ended == self.n:
+                self._sink = None  # it often leads back here: a circle would outlive the request
                 self._over.set()

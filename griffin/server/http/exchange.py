@@ -151,9 +151,14 @@ class Exchange:
         await self._put({"type": "http.response.body", "body": b""})
 
     def close(self) -> None:
-        """Stop watching, and give back what the body held."""
+        """Stop watching, and give back what the body held.
+
+        Nothing leads from here to the request's objects any more, nor in a circle: they go at once.
+        """
+        self._on_gone.clear()
         if self._watcher is not None:
             self._watcher.cancel()
+            self._watcher = None
         if self._budget is not None:
             self._budget.give(self._held, self.holder)
             self._held = 0

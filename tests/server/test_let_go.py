@@ -1,0 +1,69 @@
+"""A request that is over leaves nothing behind: no circle keeps what it held until a collection."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+import pytest
+
+from tests.support.waiting import until
+
+_HI = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
+_SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
+_FORM = {"type": "json_schema", "json_schema": {"name": "x", "schema": _SCHEMA}}
+_TOOL = {"type": "function", "function": {"name": "f", "parameters": _SCHEMA}}
+
+
+@pytest.fixture
+def kept_in_circles(live):
+    """Return a way to list, once all is over, the types that only a collection would let go."""
+    loop = live.service.bridge._loop
+    tasks = len(asyncio.all_tasks(loop))
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+
+    def kept() -> set[str]:
+        until(lambda: live.idle() and len(asyncio.all_tasks(loop)) <= tasks)
+        gc.collect()
+        return {
+            f"{type(each).__module__}.{type(each).__qualname__}"
+            for each in gc.garbage
+            if type(each).__module__.startswith(("griffin", "llguidance"))
+            and not isinstance(each, asyncio.Protocol)  # a connection, which is uvicorn's
+        }
+
+    yield kept
+    gc.set_debug(0)
+    gc.garbage.clear()
+    gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", _HI),
+        ("/v1/chat/completions", {**_HI, "stream": True, "n": 2}),
+        ("/v1/chat/completions", {**_HI, "response_format": _FORM}),
+        ("/v1/chat/completions", {**_HI, "tools": [_TOOL]}),
+        ("/v1/chat/completions", {**_HI, "session_id": "kept"}),
+        ("/v1/chat/completions", {**_HI, "model": "another"}),
+        ("/v1/completions", {"prompt": "x y", "max_tokens": 2, "echo": True, "logprobs": 3}),
+        ("/v1/responses", {"input": "Hi", "max_output_tokens": 4}),
+        ("/tokenize", {"prompt": "some words " * 400}),
+    ],
+)
+def test_a_request_leaves_nothing_in_a_circle(live, kept_in_circles, path, body):
+    with live.http() as http:
+        for _ in range(3):
+            http.post(path, json=body)
+    assert not kept_in_circles()
+
+
+def test_a_client_that_leaves_takes_all_with_it(live, kept_in_circles):
+    with live.http() as http:
+        asked = {**_HI, "max_tokens": 4000, "stream": True, "logit_bias": {"1": -100}}
+        with http.stream("POST", "/v1/chat/completions", json=asked) as answer:
+            next(answer.iter_raw())
+    assert not kept_in_circles()
