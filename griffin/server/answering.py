@@ -29,9 +29,10 @@ class Told:
 class Renderer(Protocol):
     """What an endpoint makes of answers.
 
-    alive: what is sent now and then while a stream has nothing to say.
+    media: of a stream. alive: what is sent now and then while one has nothing to say.
     """
 
+    media: str = sse.HEADERS["content-type"]
     alive: bytes = sse.KEEPALIVE
 
     def whole(self, answers: Sequence[Collected], told: Told) -> bytes:
@@ -101,7 +102,7 @@ async def answer(
             run,
             clock,
             shown,
-            headers=lambda: {**headers, **state_header(run)},
+            headers=lambda: {"content-type": renderer.media, **headers, **state_header(run)},
             begin=lambda: renderer.begin(used(run)),
             more=renderer.more,
             end=end,

@@ -61,6 +61,22 @@ BLOCKS = [
         ],
     },
 ]
+OLLAMA = {
+    "model": "nano:latest",
+    "stream": False,
+    "options": {"num_predict": 5, "temperature": 0.5, "top_k": 3, "top_p": 0.9, "min_p": 0.1}
+    | {"seed": -4, "stop": ["a"], "repeat_penalty": 1.1, "presence_penalty": 1, "num_ctx": 4096},
+    "format": SCHEMA,
+    "keep_alive": "5m",
+    "think": False,
+    "logprobs": True,
+    "top_logprobs": 2,
+}
+OLLAMA_TALK = [
+    {"role": "user", "content": "x"},
+    {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}]},
+    {"role": "tool", "content": "y", "tool_name": "f"},
+]
 FUNCTION = {"name": "f", "description": "d", "parameters": SCHEMA, "strict": True}
 NAMED_SCHEMA = {"name": "n", "schema": SCHEMA, "strict": True}
 ITEMS = [
@@ -111,6 +127,10 @@ RICH: dict[str, dict[str, Any]] = {
         "dimensions": 3,
         "pooling": "last",
     },
+    "ollama": OLLAMA
+    | {"messages": OLLAMA_TALK, "tools": [{"type": "function", "function": FUNCTION}]},
+    "generate": OLLAMA | {"prompt": "x", "system": "s", "raw": False},
+    "show": {"model": "nano", "name": "nano", "verbose": True},
     "session": {"name": "s", "title": "t", "state": "x"},
     "change": {"name": "s", "title": "t"},
     "fork": {"name": "s", "title": "t", "at": 1},

@@ -18,6 +18,7 @@ def block(block: dict[str, Any], role: str = "user") -> dict[str, Any]:
     return {"messages": [{"role": role, "content": [block]}]}
 
 
+CALLED = {"function": {"name": "f", "arguments": {}}}
 WRONG = [
     ("chat", {"messages": []}, "messages"),
     ("chat", {"messages": "hello"}, "messages"),
@@ -163,6 +164,24 @@ WRONG = [
     ("message", {"mcp_servers": [{"url": "x"}]}, "mcp_servers"),
     ("message", {"output_format": {"type": "json_schema"}}, "output_format"),
     ("message", {"output_config": {"format": {"type": "json_schema"}}}, None),
+    ("ollama", {"messages": [{"role": "owl"}]}, "messages[0].role"),
+    ("ollama", {"messages": [{**USER[0], "images": ["x"]}]}, "messages[0].images"),
+    ("ollama", {"messages": [{**USER[0], "tool_calls": [CALLED]}]}, "messages[0].tool_calls"),
+    ("ollama", {"messages": USER * 4097}, "messages"),
+    ("ollama", {"tools": [{"type": "function", "function": {"name": "a b"}}]}, None),
+    ("ollama", {"options": {"temperature": -1}}, "options.temperature"),
+    ("ollama", {"options": {"stop": ["a", ""]}}, "options.stop[1]"),
+    ("ollama", {"options": {"mirostat": 1}}, "options.mirostat"),
+    ("ollama", {"options": {"num_predict": "x"}}, "options.num_predict"),
+    ("ollama", {"format": "xml"}, "format"),
+    ("ollama", {"format": 5}, "format"),
+    ("ollama", {"top_logprobs": 21}, "top_logprobs"),
+    ("generate", {"context": [1]}, "context"),
+    ("generate", {"suffix": "x"}, "suffix"),
+    ("generate", {"template": "x"}, "template"),
+    ("generate", {"images": ["x"]}, "images"),
+    ("generate", {"raw": True, "system": "s"}, "system"),
+    ("show", {"model": 5}, "model"),
     ("change", {"title": None}, "name"),
     ("session", {"name": ""}, "name"),
     ("session", {"title": "x" * 257}, "title"),

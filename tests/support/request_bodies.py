@@ -17,6 +17,7 @@ from griffin.server.endpoints.completions import body as completions
 from griffin.server.endpoints.completions.body import CompletionBody, parse_completion
 from griffin.server.endpoints.embeddings.body import parse_embeddings
 from griffin.server.endpoints.messages.body import parse_messages
+from griffin.server.endpoints.ollama.body import parse_generate, parse_ollama_chat, parse_show
 from griffin.server.endpoints.responses import body as responses
 from griffin.server.endpoints.responses.body import ResponseBody, parse_response
 from griffin.server.endpoints.sessions.body import (
@@ -40,6 +41,9 @@ PARSERS: dict[str, tuple[Callable[[bytes, Limits], Any], dict[str, Any]]] = {
     "response": (parse_response, {"input": "hello"}),
     "message": (parse_messages, {"messages": USER, "max_tokens": 3}),
     "embedding": (parse_embeddings, {"input": "hello"}),
+    "ollama": (parse_ollama_chat, {"messages": USER}),
+    "generate": (parse_generate, {"prompt": "hello"}),
+    "show": (parse_show, {"model": "nano"}),
     "session": (parse_session_create, {}),
     "change": (parse_session_change, {"title": "owls"}),
     "fork": (parse_fork, {}),

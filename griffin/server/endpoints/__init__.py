@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from griffin.server.endpoints.messages.reply import MessageFailure
+from griffin.server.endpoints.ollama.reply import OllamaFailure
 from griffin.server.errors import ErrorBody, Failure
 from griffin.server.protocol.operation import Operation
 
@@ -25,6 +26,7 @@ ENDPOINTS = (
     "responses",
     "messages",
     "embeddings",
+    "ollama",
     "models",
     "server",
     "sessions",
@@ -37,7 +39,11 @@ OPERATIONS: tuple[Operation, ...] = tuple(
 )
 
 # By how a path begins, whatever is there.
-FAILURES: dict[str, type[Failure]] = {"/v1/messages": MessageFailure}
+FAILURES: dict[str, type[Failure]] = {
+    "/v1/messages": MessageFailure,
+    "/messages": MessageFailure,
+    "/api/": OllamaFailure,
+}
 
 
 def failure_of(path: str) -> type[Failure]:

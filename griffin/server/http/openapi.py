@@ -52,17 +52,20 @@ def openapi(
             "title": "griffin",
             "version": version,
             "description": (
-                "OpenAI's interface in front of a Griffin model, and sessions that stay. Fields"
-                " that this server does not know are passed over and named in the header"
-                " x-griffin-ignored."
+                "OpenAI's interface in front of a Griffin model, Anthropic's and Ollama's, and"
+                " sessions that stay. Fields that this server does not know are passed over and"
+                " named in the header x-griffin-ignored."
             ),
         },
         "servers": [{"url": root_path or "/"}],
-        "security": [{"key": []}],
+        "security": [{"key": []}, {"bare": []}],
         "paths": paths,
         "components": {
             "schemas": schemas,
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer"},
+                "bare": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
         },
     }
 
@@ -102,6 +105,8 @@ def _responses(operation: Operation) -> dict[str, Any]:
         content = {"application/json": {"schema": _ref(operation.reply)}}
     if operation.streams:
         content["text/event-stream"] = {"schema": _event(operation.chunk)}
+    if operation.lines and operation.reply is not None:
+        content["application/x-ndjson"] = {"schema": _ref(operation.reply)}
     responses: dict[str, Any] = {"200": {"description": "Done.", "content": content}}
     common = (errors.BUG, errors.NOT_READY) if operation.public else _COMMON
     if operation.path == "/ready":

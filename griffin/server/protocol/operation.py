@@ -29,6 +29,7 @@ class Operation(NamedTuple):
     policy:      what becomes of fields that `body` does not have, if the document says it.
     bounds:      fields of `body` that the server's Limits bound, each with the name of its limit.
     streams:     events are offered; `chunk` is one's Struct, None where they are of many kinds.
+    lines:       lines of JSON are, each a reply.
     empty:       a request without a body asks for the defaults. paged: parse_page reads the query.
     public:      no key is needed.
     """
@@ -42,6 +43,7 @@ class Operation(NamedTuple):
     bounds: Mapping[str, str] = {}
     streams: bool = False
     chunk: type[msgspec.Struct] | None = None
+    lines: bool = False
     empty: bool = False
     paged: bool = False
     public: bool = False

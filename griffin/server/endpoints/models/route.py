@@ -29,19 +29,24 @@ def _model(service: Service, name: str) -> ModelObject:
         created=service.created,
         griffin=ModelExtras(
             parameters=service.parameters,
-            weights=service.fingerprint.quantization
-            if service.fingerprint.quantization != "none"
-            else service.fingerprint.dtype,
+            weights=weights(service),
             state_bytes=stats.slot_bytes // stats.slots,
             window=config.attention_window_size if "attention" in config.block_types else 0,
-            chat=_is_chat(service),
+            chat=is_chat(service),
             caution=llm.caution,
             sampling={name: getattr(llm.chat_defaults, name) for name in CHAT},
         ),
     )
 
 
-def _is_chat(service: Service) -> bool:
+def weights(service: Service) -> str:
+    """Return the format that the weights have."""
+    packed = service.fingerprint.quantization
+    return service.fingerprint.dtype if packed == "none" else packed
+
+
+def is_chat(service: Service) -> bool:
+    """Return whether the model answers conversations."""
     try:
         return service.llm.chat_format is not None
     except ValueError:

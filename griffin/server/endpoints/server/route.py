@@ -11,6 +11,7 @@ import msgspec
 
 from griffin.server import errors
 from griffin.server import protocol as p
+from griffin.server.endpoints.ollama import ABSENT
 from griffin.server.endpoints.server.reply import (
     Health,
     ReplicaObject,
@@ -137,9 +138,11 @@ async def document(service: Service, exchange: Exchange) -> Reply:
 def no_route(exchange: Exchange) -> ApiError:
     """Return the answer to a path that is none."""
     path = exchange.scope["path"][:100]
-    return ApiError(
-        errors.NO_ROUTE, f"there is nothing at {path!r}; GET /openapi.json lists what there is"
+    instead = next(
+        (what for start, what in ABSENT.items() if path.startswith(start)),
+        "GET /openapi.json lists what there is",
     )
+    return ApiError(errors.NO_ROUTE, f"there is nothing at {path!r}; {instead}")
 
 
 HANDLERS: dict[str, Handler] = {

@@ -1,0 +1,133 @@
+"""/api: Ollama's interface to the one model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from griffin.engine import Context
+from griffin.server import protocol as p
+from griffin.server.answering import answer, job
+from griffin.server.constraints import Form, constrain
+from griffin.server.conversations import Thread
+from griffin.server.endpoints.chat.body import ChatRequest
+from griffin.server.endpoints.chat.route import converse
+from griffin.server.endpoints.models.route import is_chat
+from griffin.server.endpoints.ollama.answers import (
+    MEDIA,
+    Lines,
+    Write,
+    chat_line,
+    nothing,
+    text_line,
+)
+from griffin.server.endpoints.ollama.body import (
+    OllamaRequest,
+    parse_generate,
+    parse_ollama_chat,
+    parse_show,
+)
+from griffin.server.endpoints.ollama.described import described, running, served, shown
+from griffin.server.endpoints.ollama.reply import OllamaModels, OllamaVersion, RunningModels
+from griffin.server.http.exchange import Exchange, Reply
+from griffin.server.limits import Limits
+from griffin.server.service import Handler, Service
+
+_VERSION = "0.12.11"  # programs look whether Ollama is new enough for what they need
+
+
+async def version(service: Service, exchange: Exchange) -> Reply:
+    """Say which Ollama this is as good as."""
+    return Reply(p.encode(OllamaVersion(version=_VERSION)))
+
+
+async def tags(service: Service, exchange: Exchange) -> Reply:
+    """List the model, by each of its names."""
+    models = OllamaModels(models=[described(service, name) for name in service.names])
+    return Reply(p.encode(models))
+
+
+async def ps(service: Service, exchange: Exchange) -> Reply:
+    """List the model as one that is loaded."""
+    return Reply(p.encode(RunningModels(models=[running(service)])))
+
+
+async def show(service: Service, exchange: Exchange) -> Reply:
+    """Show the model."""
+    body = await service.body(exchange)
+    asked, ignored = await service.think(len(body), lambda: parse_show(body, service.limits))
+    service.check_model(served(service, asked.model or asked.name))
+    return Reply(p.encode(shown(service)), p.ignored_header(ignored))
+
+
+async def chat(service: Service, exchange: Exchange) -> Reply | None:
+    """Answer a conversation."""
+    return await _answer(service, exchange, parse_ollama_chat, chat_line)
+
+
+async def generate(service: Service, exchange: Exchange) -> Reply | None:
+    """Answer a message, or continue a text."""
+    return await _answer(service, exchange, parse_generate, text_line)
+
+
+async def _answer(
+    service: Service,
+    exchange: Exchange,
+    parse: Callable[[bytes, Limits], OllamaRequest],
+    write: Write,
+) -> Reply | None:
+    body = await service.body(exchange)
+    asked = await service.think(len(body), lambda: parse(body, service.limits))
+    said = replace(asked.chat, model=served(service, asked.chat.model))
+    named = asked.chat.model or service.check_model(None)
+    if not said.messages:
+        service.check_model(said.model)
+        line = p.encode(nothing(write, named, "unload" if asked.unload else "load"))
+        ignored = p.ignored_header(said.ignored)
+        return Reply(line + b"\n", ignored, media=MEDIA if said.stream else "application/json")
+
+    def render(model: str, form: Form) -> Lines:
+        return Lines(named, write, form, exchange.read_at)
+
+    text = asked.text
+    if text is None and write is text_line and not is_chat(service):
+        text = "\n\n".join(message.content for message in said.messages)
+    if text is not None:
+        return await _continue(service, exchange, said, text, render)
+    return await converse(service, exchange, said, size=len(body), render=render, param="format")
+
+
+async def _continue(
+    service: Service,
+    exchange: Exchange,
+    asked: ChatRequest,
+    text: str,
+    render: Callable[[str, Form], Lines],
+) -> Reply | None:
+    """Go on with a text as it is."""
+    service.check_ready()
+    model = service.check_model(asked.model)
+    ids = await service.think(len(text), lambda: service.text_ids(text))
+    service.check_prompt(ids, "prompt")
+    thread = Thread(Context().then(ids))
+    form = Form(answer=asked.format, param="format")
+    grammar, passed = await constrain(service, form)
+    return await answer(
+        service,
+        exchange,
+        [job(service, thread.context, asked.sampling, grammar=grammar)],
+        thread,
+        render(model, form),
+        streamed=asked.stream,
+        headers=p.ignored_header((*asked.ignored, *passed)),
+    )
+
+
+HANDLERS: dict[str, Handler] = {
+    "GET /api/version": version,
+    "GET /api/tags": tags,
+    "GET /api/ps": ps,
+    "POST /api/show": show,
+    "POST /api/chat": chat,
+    "POST /api/generate": generate,
+}
