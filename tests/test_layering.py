@@ -87,7 +87,9 @@ NO_TORCH = (
     *("cli.__init__", "cli.shared.model_source", "foreign", "__init__"),
 )
 # Of an endpoint's folder what answers may know the model; all else is there when a body is read.
-ANSWERS = re.compile(r"server\.endpoints\.(\w+\.route|completions\.scoring)")
+ANSWERS = re.compile(
+    r"server\.endpoints\.(\w+\.route|completions\.scoring|ollama\.(answers|described))"
+)
 # Of the rooms that a verb imports when it runs, what its options are made of.
 LIGHT = ("server.limits", "server.settings")
 
