@@ -7,6 +7,7 @@
 # make lock         write requirements.lock anew, where pyproject.toml asks for something else;
 #                   with UPGRADE=--upgrade of the newest of everything (first make test-newest)
 # make audit        look for known holes in what requirements.lock and constraints.txt name
+# make docs         the pages and the reference as a site, in build/site
 # make sanitize     the kernels' tests, and calls drawn at random for MINUTES (1), with address and
 #                   undefined-behaviour checks (docs/kernels.md)
 PYTHON ?= python3
@@ -17,7 +18,7 @@ NEWEST := .venv-newest
 SAMPLE ?= $(shell date +%s)
 MINUTES ?= 1
 
-.PHONY: demo test test-fast test-slow test-newest lint lock audit sanitize clean
+.PHONY: demo test test-fast test-slow test-newest lint lock audit docs sanitize clean
 
 demo: $(READY)
 	@$(BIN)/griffin generate --model nano --max-tokens 90 --temperature 0.5 \
@@ -72,6 +73,12 @@ audit:
 	build/audit/bin/python -m pip install --quiet pip-audit
 	build/audit/bin/pip-audit --disable-pip --require-hashes --requirement requirements.lock
 	build/audit/bin/pip-audit --disable-pip --no-deps --requirement constraints.txt
+
+docs:
+	$(PYTHON) -m venv build/docs
+	build/docs/bin/python -m pip install --quiet --requirement tools/site/requirements.txt
+	NO_MKDOCS_2_WARNING=1 PATH=build/docs/bin:$$PATH PYTHONPATH=. mkdocs build --strict
+	@echo "python3 -m http.server -d build/site 8080 shows it"
 
 test-newest:
 	$(PYTHON) -m venv --clear $(NEWEST)

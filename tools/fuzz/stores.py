@@ -103,8 +103,8 @@ def ours(folder: Path) -> Iterator[None]:
         assert "\n" not in str(error), error
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) or type(error) is ValueError:
-            told = (str(folder), "nothing has been said", "the state is at position")
-            assert any(words in str(error) for words in told), error
+            told = ("nothing has been said", "the state is at position", "no state is given")
+            assert any(words in str(error) for words in (str(folder), *told)), error
             return
         raise
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.live_server import NAME
+from tests.support.pages import run_page
 
 PAGES = Path(__file__).parents[3] / "docs" / "clients"
 
@@ -32,9 +33,8 @@ def here(code, live):
 @pytest.mark.sweep
 @pytest.mark.parametrize("page", ["openai.md", "langchain.md"])
 def test_python(page, live, capsys):
-    names: dict[str, object] = {}
-    for code in snippets(page, "python"):
-        exec(compile(here(code, live), page, "exec"), names)
+    instead = {"http://127.0.0.1:8000": live.url, "google/recurrentgemma-2b-it": NAME}
+    assert run_page(PAGES / page, instead)
     assert live.idle() and len(capsys.readouterr().out) > 100
 
 
