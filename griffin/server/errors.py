@@ -34,6 +34,7 @@ NO_ROUTE = Case(404, "invalid_request_error", "not_found", False)
 NO_MODEL = Case(404, "invalid_request_error", "model_not_found", False)
 NO_STATE = Case(404, "invalid_request_error", "state_not_found", False)
 NO_TURN = Case(404, "invalid_request_error", "turn_not_found", False)
+NO_ITEM = Case(404, "invalid_request_error", "item_not_found", False)
 BAD_METHOD = Case(405, "invalid_request_error", "method_not_allowed", False)
 SLOW_BODY = Case(408, "timeout", "body_timeout", None)
 MISMATCH = Case(409, "invalid_request_error", "state_mismatch", False)
@@ -52,8 +53,8 @@ STORAGE_FULL = Case(507, "server_error", "storage_full", False)
 
 CASES: tuple[Case, ...] = (
     *(INVALID, UNSUPPORTED, TOO_LONG, BAD_KEY, FORBIDDEN, NO_ROUTE, NO_MODEL, NO_STATE, NO_TURN),
-    *(BAD_METHOD, SLOW_BODY, MISMATCH, TORN, TAKEN, BUSY, TOO_LARGE, BAD_MEDIA, IMPOSSIBLE),
-    *(QUEUE_FULL, TOO_MANY, BUG, NOT_READY, TIMEOUT, STORAGE_FULL),
+    *(NO_ITEM, BAD_METHOD, SLOW_BODY, MISMATCH, TORN, TAKEN, BUSY, TOO_LARGE, BAD_MEDIA),
+    *(IMPOSSIBLE, QUEUE_FULL, TOO_MANY, BUG, NOT_READY, TIMEOUT, STORAGE_FULL),
 )
 # Words of the engine and the sessions for what has another name in front of clients.
 _OTHER_WORDS = {

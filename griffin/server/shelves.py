@@ -13,6 +13,7 @@ from griffin.server.service import Service
 from griffin.sessions import Session, SessionError, SessionExists, Store, UnknownSession
 
 T = TypeVar("T")
+CONVERSATION = "conv_"  # begins the name of what only POST /v1/conversations makes
 Shelf = Literal["", "states", "responses"]
 
 
@@ -29,10 +30,14 @@ def shelf(service: Service, namespace: str, kind: Shelf = "") -> Store:
 
 
 def open_session(service: Service, store: Store, name: str) -> Session:
-    """Open a session, or make it if there is none of that name."""
+    """Open a session, or make it if there is none of that name, which is no conversation's."""
     try:
         return store.open(name, service.fingerprint)
     except UnknownSession:
+        if name.startswith(CONVERSATION):
+            raise UnknownSession(
+                f"there is no conversation {name!r}; POST /v1/conversations makes one"
+            ) from None
         try:
             return store.create(
                 name, fingerprint=service.fingerprint, config=service.llm.model.config
@@ -58,6 +63,20 @@ async def opened(
             yield session
         finally:
             session.close()
+
+
+async def in_turn(
+    service: Service, exchange: Exchange, store: Store, name: str, do: Callable[[], T]
+) -> T:
+    """Do something with a session; requests of this server that have it go first."""
+    key = (store.namespace, name)
+
+    def alone() -> T:
+        with service.holding.moment(key):
+            return refusals(do)
+
+    async with service.holding.hold(exchange, key, service.seconds_left(exchange)):
+        return await service.disk(alone)
 
 
 def refusals(do: Callable[[], T]) -> T:

@@ -16,10 +16,12 @@ from griffin.sessions.errors import (
     StateMismatch,
     StateTorn,
     StorageFull,
+    UnknownItem,
     UnknownSession,
     UnknownTurn,
 )
 from griffin.sessions.fingerprint import Fingerprint, config_digest, json_digest
+from griffin.sessions.items import Item
 from griffin.sessions.names import check_name, unfinished_name
 from griffin.sessions.session import Session
 from griffin.sessions.session_info import SessionInfo, StoreUsage
@@ -35,6 +37,7 @@ __all__ = [
     "Draft",
     "Fingerprint",
     "InvalidName",
+    "Item",
     "Session",
     "SessionBusy",
     "SessionError",
@@ -48,6 +51,7 @@ __all__ = [
     "StoreUsage",
     "Turn",
     "TurnRecord",
+    "UnknownItem",
     "UnknownSession",
     "UnknownTurn",
     "check_name",

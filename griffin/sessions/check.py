@@ -10,6 +10,7 @@ from griffin.sessions.errors import SessionError
 from griffin.sessions.fingerprint import Fingerprint
 from griffin.sessions.folder import Folder
 from griffin.sessions.index import SESSION, TURNS, Index
+from griffin.sessions.items import body_of
 from griffin.sessions.stored import REMEDY, mark_and_config, plain, wrong
 from griffin.sessions.tokens import NOTHING, check_ids, extend_chain, unpack_ids
 from griffin.sessions.turn import blob_of
@@ -28,7 +29,7 @@ def _found(folder: Folder) -> Iterator[str]:
     yield from _caught(folder.strange())
     try:
         with folder.index.anew() as index:  # as the disk has it
-            for part in (_of_index, _of_references, _of_sessions, _of_files):
+            for part in (_of_index, _of_references, _of_sessions, _of_items, _of_files):
                 yield from _caught(part(folder, index))
     except (SessionError, OSError) as error:
         yield str(error)
@@ -129,6 +130,19 @@ def _turn_problems(
             verify(folder, blob, config, mark.torch_dtype)
         except SessionError as error:
             yield f"{error}; {REMEDY}"
+
+
+def _of_items(folder: Folder, index: Index) -> Iterator[str]:
+    for (id,) in index.any_rows("SELECT id FROM item ORDER BY id"):
+        row = index.any_rows("SELECT * FROM item WHERE id = :id", {"id": id})[0]
+        what = f"item {row['ref']!r:.150} of session {row['session']!r:.30}"
+        if said := wrong(row):
+            yield f"{what}: {said}; {REMEDY}"
+            continue
+        try:
+            body_of(row)
+        except SessionError as error:
+            yield f"{what}: {error}"
 
 
 def _of_files(folder: Folder, index: Index) -> Iterator[str]:

@@ -30,6 +30,13 @@ class UnknownTurn(SessionError):
     code = "turn_not_found"
 
 
+class UnknownItem(SessionError):
+    """No item of that id."""
+
+    status = 404
+    code = "item_not_found"
+
+
 class SessionExists(SessionError):
     """The name is taken."""
 

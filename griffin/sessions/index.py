@@ -10,67 +10,27 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from griffin.sessions.errors import SessionBusy, StateTorn, StorageFull
+from griffin.sessions.schema import (
+    SCHEMA_VERSION,
+    bring_up,
+    make_tables,
+    schema_of,
+    tables_of,
+)
 from griffin.sessions.stored import refused, wrong
 
 Journal = Literal["WAL", "DELETE", "MEMORY"]
 
-SCHEMA_VERSION = 1
 _APPLICATION = 0x67726966  # "grif": what `file` and others see in the header
 _PATIENCE = 10.0  # seconds to wait for another process's transaction; ours take milliseconds
 
 # How much sqlite flushes so that a commit is on the disk when it returns. EXTRA flushes the folder
 # too, once the rollback journal is gone from it: that is what makes such a commit.
 _SYNCHRONOUS: dict[Journal, str] = {"WAL": "FULL", "DELETE": "EXTRA", "MEMORY": "OFF"}
-
-_SCHEMA = """
-CREATE TABLE turn (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    parent INTEGER REFERENCES turn (id),
-    role TEXT NOT NULL,
-    text TEXT,
-    ids BLOB NOT NULL,
-    tokens INTEGER NOT NULL,
-    chain TEXT NOT NULL,
-    pending BLOB NOT NULL,
-    pos INTEGER,                            -- NULL: its state is not kept
-    start INTEGER,
-    file TEXT UNIQUE,                       -- NULL: nothing read yet, or no state
-    digest TEXT,
-    nbytes INTEGER NOT NULL,
-    stats TEXT NOT NULL,
-    created REAL NOT NULL
-);
-CREATE INDEX turn_parent ON turn (parent);
-CREATE TABLE session (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    key TEXT NOT NULL UNIQUE,               -- names its lock file
-    namespace TEXT NOT NULL,
-    name TEXT NOT NULL,
-    title TEXT NOT NULL,
-    parent INTEGER REFERENCES session (id) ON DELETE SET NULL,  -- the one it was forked from
-    fingerprint TEXT NOT NULL,
-    config TEXT NOT NULL,
-    settings TEXT NOT NULL,
-    head INTEGER REFERENCES turn (id),      -- NULL: before the first turn
-    tip INTEGER REFERENCES turn (id),       -- where redo leads
-    created REAL NOT NULL,
-    used REAL NOT NULL,
-    UNIQUE (namespace, name)
-);
-CREATE TABLE member (                       -- a session's turns, and of a fork those it began with
-    session INTEGER NOT NULL REFERENCES session (id) ON DELETE CASCADE,
-    turn INTEGER NOT NULL REFERENCES turn (id),
-    number INTEGER NOT NULL,
-    PRIMARY KEY (session, turn),
-    UNIQUE (session, number)
-) WITHOUT ROWID;
-CREATE INDEX member_turn ON member (turn);
-"""
 
 # What sqlite says of a file that is damaged: in its pages, its tables, or what they hold.
 _TORN = (
@@ -170,7 +130,8 @@ class Index:
         version = run("PRAGMA user_version").fetchone()[0]
         fresh = version == 0 and not run("SELECT count(*) FROM sqlite_master").fetchone()[0]
         ours = (
-            version == SCHEMA_VERSION and run("PRAGMA application_id").fetchone()[0] == _APPLICATION
+            1 <= version <= SCHEMA_VERSION
+            and run("PRAGMA application_id").fetchone()[0] == _APPLICATION
         )
         if not fresh and not ours:
             raise StateTorn(
@@ -178,17 +139,18 @@ class Index:
                 f" {SCHEMA_VERSION}; use the griffin that wrote it, or another folder"
             )
         if not fresh:
-            self.check_schema()
+            self.check_schema(version)
         self._choose_journal()
         run(f"PRAGMA synchronous = {_SYNCHRONOUS[self.journal]}")
         run("PRAGMA foreign_keys = ON")
         run("PRAGMA secure_delete = ON")  # what is deleted is overwritten, not only forgotten
         if fresh:
             with self.transaction():
-                for statement in _SCHEMA.split(";"):
-                    run(statement)
-                run(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                make_tables(self._connection)
                 run(f"PRAGMA application_id = {_APPLICATION}")
+        elif version < SCHEMA_VERSION:
+            with self.transaction():
+                bring_up(self._connection)
 
     def _choose_journal(self) -> None:
         """Have the file use this index's journal. One that is used already costs nothing."""
@@ -256,11 +218,12 @@ class Index:
         found = self.rows(query, values)
         return found[0] if found else None
 
-    def check_schema(self) -> None:
-        """Raise StateTorn unless the file has our tables, and nothing that acts by itself."""
+    def check_schema(self, version: int) -> None:
+        """Raise StateTorn unless the file has the tables of a version of ours, and nothing that
+        acts by itself."""
         with self._lock, self._translated():
-            found = _schema_of(self._connection)
-        if unlike := sorted(found ^ _our_schema()):
+            found = schema_of(self._connection)
+        if unlike := sorted(found ^ tables_of(version)):
             lacks = ", ".join(" ".join(part) for part in unlike if part not in found)
             more = ", ".join(" ".join(part) for part in unlike if part in found)
             said = [f"lacks {lacks}" if lacks else "", f"has {more}, not ours" if more else ""]
@@ -327,21 +290,3 @@ def _text(raw: bytes) -> str | bytes:
         return raw.decode()
     except UnicodeDecodeError:
         return raw
-
-
-def _schema_of(connection: sqlite3.Connection) -> set[tuple[str, str]]:
-    """Return what a file has, kind and name: tables, their columns, whatever else."""
-    parts = connection.execute("SELECT type, name FROM sqlite_master").fetchall()
-    found = {(str(kind), str(name)) for kind, name in parts if not str(name).startswith("sqlite_")}
-    for kind, table in tuple(found):
-        if kind == "table":
-            columns = connection.execute("SELECT name FROM pragma_table_info(?)", (table,))
-            found |= {("column", f"{table}.{row[0]}") for row in columns.fetchall()}
-    return found
-
-
-@cache
-def _our_schema() -> frozenset[tuple[str, str]]:
-    with closing(sqlite3.connect(":memory:")) as fresh:
-        fresh.executescript(_SCHEMA)
-        return frozenset(_schema_of(fresh))

@@ -17,6 +17,7 @@ from griffin.sessions.draft import Draft, count_read, rows_of
 from griffin.sessions.errors import SessionBusy, UnknownSession, UnknownTurn
 from griffin.sessions.folder import Folder
 from griffin.sessions.index import SESSION
+from griffin.sessions.items import Item, insert_items
 from griffin.sessions.lease import Lease
 from griffin.sessions.names import check_kept, check_name, check_text, new_name, plain_json
 from griffin.sessions.quota import MEMBER_BYTES, session_bytes
@@ -112,6 +113,7 @@ class Session:
         stats: Mapping[str, Any] | None = None,
         before: Sequence[Draft] = (),
         settings: Mapping[str, Any] | None = None,
+        items: Sequence[Item] = (),
     ) -> Turn:
         """Keep a finished turn after the head and stand at it; it is on the disk when this returns.
 
@@ -125,6 +127,7 @@ class Session:
         before:   turns that come first, kept in the same step without a state of their own; `state`
                   has read them, too.
         settings: the plain values kept beside the conversation from now on; None leaves them.
+        items:    what was said, under ids that clients know.
         Raises ValueError for parts that do not fit together or the session's model, StorageFull if
         there is no room, SessionBusy if the lease was lost and another went on; then all is as it
         was before.
@@ -150,6 +153,7 @@ class Session:
             raise ValueError(f"no state is given, but {pos} tokens are to have been read")
         file_bytes = sum(file.nbytes for file in files)
         nbytes = sum(row.nbytes + MEMBER_BYTES for row in rows) + file_bytes
+        nbytes += sum(item.nbytes for item in items)
         beside = plain_json(self.settings if settings is None else settings, "the settings")
         try:
             with self._folder.writing(files, nbytes, self._owner, self._row) as (index, names):
@@ -160,6 +164,7 @@ class Session:
                 name, digest = (names[0], files[0].digest) if files else (None, "")
                 blob = Blob(name, digest, start, pos, last.chain)
                 insert_turn(index, self._row, parent, last, blob=blob, file_bytes=file_bytes)
+                insert_items(index, self._row, items)
                 if settings is not None:
                     index.execute(
                         "UPDATE session SET settings = ? WHERE id = ?", (beside, self._row)
@@ -217,12 +222,14 @@ class Session:
         title: str | None = None,
         whole: bool = False,
         namespace: str | None = None,
+        items: Sequence[Item] = (),
     ) -> str:
         """Make another session of this one's turns; return its name.
 
         at:        the last turn that comes along; the head if omitted.
         whole:     all branches come along, and it stands at the head, or at turn `at`.
         namespace: where it is to be, of the same owner (`Store.owner`); here if omitted.
+        items:     those that it begins with; this session's stay here.
         The two share files, and nothing that happens to one of them shows in the other.
         Raises StorageFull if there is no room for its rows, UnknownTurn and SessionExists, and
         ValueError for the namespace of another.
@@ -242,6 +249,7 @@ class Session:
         tip = self._tip if at is None else self._tip_from(turn)
         turns = self._count() if whole else turn.number if turn else 0  # at most
         nbytes, owner = session_bytes(title, self.settings, turns), (namespace, *self._owner)
+        nbytes += sum(item.nbytes for item in items)
         with self._folder.writing([], nbytes, owner) as (index, _):
             target = insert_session(
                 index,
@@ -259,6 +267,7 @@ class Session:
                 move_head(index, target, head, tip)
             else:
                 copy_line(index, self._row, target, head)
+            insert_items(index, target, items)
             touch(index, self._row)
         return name
 

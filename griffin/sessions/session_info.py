@@ -8,7 +8,7 @@ from typing import Any
 
 from griffin.sessions.fingerprint import Fingerprint
 from griffin.sessions.index import SESSION
-from griffin.sessions.quota import BYTES, HELD
+from griffin.sessions.quota import BYTES, HELD, ITEMS
 from griffin.sessions.stored import fingerprint_of, plain
 
 
@@ -42,7 +42,7 @@ class SessionInfo:
 class StoreUsage:
     """What a store holds, all namespaces together; what several sessions share counts once.
 
-    nbytes: what the quota counts: turns, and the rows of sessions.
+    nbytes: what the quota counts: turns, items, and the rows of sessions.
     """
 
     sessions: int
@@ -57,7 +57,8 @@ SELECT {SESSION}, head.tokens AS head_tokens, above.name AS parent_name,
      WHERE member.session = session.id AND member.turn = session.head) AS stands_at,
     (SELECT count(*) FROM member WHERE member.session = session.id) AS turns,
     (SELECT coalesce(sum({BYTES}), 0) FROM member JOIN turn ON turn.id = member.turn
-     WHERE member.session = session.id) AS nbytes
+     WHERE member.session = session.id)
+        + (SELECT {ITEMS} FROM item WHERE item.session = session.id) AS nbytes
 FROM session LEFT JOIN turn AS head ON head.id = session.head
 LEFT JOIN session AS above
     ON above.id = session.parent AND above.namespace = session.namespace

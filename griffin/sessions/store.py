@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from griffin.model import GriffinConfig, State
-from griffin.sessions import history
+from griffin.sessions import history, items
 from griffin.sessions.check import problems
 from griffin.sessions.disk_folder import DiskFolder
 from griffin.sessions.errors import StateTorn, UnknownSession
 from griffin.sessions.fingerprint import Fingerprint, config_digest
 from griffin.sessions.folder import Folder
 from griffin.sessions.index import SESSION
+from griffin.sessions.items import Item, Side
 from griffin.sessions.lease import Lease
 from griffin.sessions.memory_folder import MemoryFolder
 from griffin.sessions.names import (
@@ -29,7 +30,7 @@ from griffin.sessions.names import (
     new_name,
 )
 from griffin.sessions.quota import session_bytes
-from griffin.sessions.rows import check_free, insert_session
+from griffin.sessions.rows import check_free, insert_session, touch
 from griffin.sessions.session import Session
 from griffin.sessions.session_info import INFOS, USAGE, SessionInfo, StoreUsage, info_of
 from griffin.sessions.state_file import load_state_file
@@ -201,6 +202,63 @@ class Store:
     def turns(self, name: str) -> tuple[Turn, ...]:
         """Return all turns of a session, oldest first, of all branches; it may be open."""
         return tuple(history.tree(self.folder.index, self._find(name, "id")["id"]))
+
+    def items(
+        self,
+        name: str,
+        *,
+        side: Side | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+        newest: bool = False,
+        most_bytes: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return the items of a session, all or a page of them; it may be open. As `items.page`."""
+        return items.page(
+            self.folder.index,
+            self._find(name, "id")["id"],
+            side=side,
+            after=after,
+            limit=limit,
+            newest=newest,
+            most_bytes=most_bytes,
+        )
+
+    def item(self, name: str, ref: str) -> dict[str, Any]:
+        """Return one item of a session; UnknownItem if it has none of that id."""
+        return items.one(self.folder.index, self._find(name, "id")["id"], ref)
+
+    def find_items(
+        self, refs: Sequence[str], most_bytes: int | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """Return those of these ids that any session of the owner has. As `items.find`."""
+        return items.find(self.folder.index, self.owner, refs, most_bytes)
+
+    def add_items(self, name: str, more: Sequence[Item]) -> list[dict[str, Any]]:
+        """Add items to a session, and return them as kept: an id that is taken becomes another.
+
+        Raises SessionBusy if it is open, StorageFull if there is no room.
+        """
+        row = self._find(name)
+        lease = self._lease(row)
+        try:
+            nbytes = sum(item.nbytes for item in more)
+            with self.folder.writing([], nbytes, self.owner, row["id"]) as (index, _):
+                touch(index, row["id"])
+                return [dict(item.body) for item in items.insert_items(index, row["id"], more)]
+        finally:
+            lease.release()
+
+    def remove_item(self, name: str, ref: str) -> None:
+        """Remove an item of a session for good. SessionBusy if it is open, UnknownItem."""
+        row = self._find(name)
+        lease = self._lease(row)
+        try:
+            with self.folder.index.transaction() as index:
+                items.remove_item(index, row["id"], ref)
+            self.folder.index.forget()
+        finally:
+            lease.release()
 
     def usage(self) -> StoreUsage:
         """Return what the store holds, of all namespaces."""

@@ -89,6 +89,9 @@ _COLUMNS: dict[str, _Kind] = {
     "tip": _or_none(_COUNT),
     "used": _MOMENT,
     "session": _COUNT,
+    "ref": _TEXT,
+    "side": _Kind("input or output", lambda value: value in ("input", "output")),
+    "body": _TEXT,
     "turn": _COUNT,
     "number": _ORDER,
     "parent_number": _or_none(_ORDER),
@@ -142,6 +145,8 @@ def refused(row: sqlite3.Row, where: object, said: str) -> StateTorn:
         what = f"the session {row['name']!r:.150}"
     elif "number" in columns:
         what = f"turn {row['number']!r:.30}"
+    elif "ref" in columns:
+        what = f"the item {row['ref']!r:.150}"
     return StateTorn(f"{where} is damaged: {what} cannot be read, {said}; {REMEDY}")
 
 

@@ -14,6 +14,7 @@ from griffin.sessions.errors import StateTorn, UnknownTurn
 from griffin.sessions.fingerprint import Fingerprint
 from griffin.sessions.folder import Folder
 from griffin.sessions.index import SESSION
+from griffin.sessions.items import insert_items, items_of
 from griffin.sessions.quota import session_bytes
 from griffin.sessions.rows import TurnRow, insert_session, insert_turn, move_head
 from griffin.sessions.state_file import save_state_file
@@ -118,7 +119,8 @@ def copy_session(
     mark, config = mark_and_config(found)
     settings = plain(found["settings"], f"the settings of the session {found['name']!r}")
     needed = session_bytes(found["title"], settings, len(turns))
-    needed += sum(turn["nbytes"] for turn in turns)
+    kept = items_of(source.index, session)
+    needed += sum(each["nbytes"] for each in turns) + sum(item.nbytes for item in kept)
     with target.writing(list(files.values()), needed, owner) as (index, names):
         named = dict(zip(files, names, strict=True))
         copy = insert_session(
@@ -146,3 +148,4 @@ def copy_session(
                 number=turn["number"],
             )
         move_head(index, copy, keys.get(found["head"]), keys.get(found["tip"]))
+        insert_items(index, copy, kept)

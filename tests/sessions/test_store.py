@@ -259,5 +259,5 @@ def test_export_of_what_is_not_there(store):
 
 def test_every_refusal_has_a_status_and_a_code():
     kinds = SessionError.__subclasses__()
-    assert len(kinds) == 8 and len({kind.code for kind in kinds}) == 8
+    assert len(kinds) == 9 and len({kind.code for kind in kinds}) == 9
     assert {kind.status for kind in kinds} == {400, 404, 409, 507}

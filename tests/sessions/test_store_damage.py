@@ -37,9 +37,9 @@ def test_an_index_that_is_not_ours_is_named_and_left_alone(tmp_path):
     path.unlink()
     Store(tmp_path).close()
     with sqlite3.connect(path) as later:
-        later.execute("PRAGMA user_version = 2")
+        later.execute("PRAGMA user_version = 3")
     later.close()
-    refused("version 2, this griffin keeps version 1")
+    refused("version 3, this griffin keeps version 2")
 
 
 def test_a_lost_index_does_not_cost_the_states(tmp_path):

@@ -37,6 +37,10 @@ _PATHS: dict[str, dict[str, Any]] = {
     "POST /api/chat": {"messages": _TALK, "options": {"num_predict": 3}},
     "POST /api/generate": {"prompt": "hello", "options": {"num_predict": 3}},
     "POST /api/show": {"model": "toy"},
+    "POST /v1/responses/input_tokens": {"input": "hello"},
+    "POST /v1/conversations": {"items": _TALK, "metadata": {"a": "b"}},
+    "POST /v1/conversations/CONV": {"metadata": {"a": "b"}},
+    "POST /v1/conversations/CONV/items": {"items": _TALK},
     "POST /v1/sessions": {"title": "owls"},
     "PATCH /v1/sessions/s": {"title": "owls"},
     "POST /v1/sessions/s/fork": {},
@@ -78,6 +82,16 @@ _RULES = (
     *("[ab]+", "(a|", ["a", "é"], [], 'root ::= "a" [b-d]{2}', "start: x", "root ::= root"),
     *('start: /a+/ | %json {"type": "null"}', "::=", "(a{9}){9}", "x" * 300),
 )
+_ITEMS: tuple[dict[str, Any], ...] = (
+    {"type": "item_reference", "id": "msg_known"},
+    {"id": "msg_known"},
+    {"type": "item_reference", "id": "msg_nobody"},
+    {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}", "id": "fc_1"},
+    {"type": "function_call_output", "call_id": "c", "output": [{"type": "text", "text": "a"}]},
+    {"type": "reasoning", "id": "rs_1", "summary": []},
+    {"type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
+    {"type": "message", "role": "developer", "content": "a", "id": "msg_known"},
+)
 _ROLES = ("system", "developer", "user", "assistant", "model", "tool", "owl")
 
 
@@ -110,9 +124,11 @@ def make(chance: random.Random) -> Case:
 
 def attempt(case: Case) -> None:
     """Send a body; whatever it is, the answer is one that the interface has."""
-    method, path = case.route.split()
+    client, conversation = _client()
+    method, path = case.route.replace("CONV", conversation).split()
     headers = {"content-type": "application/json"}
-    answer = _client().request(method, path, content=case.body, headers=headers)
+    content = case.body.replace(b"CONV", conversation.encode())
+    answer = client.request(method, path, content=content, headers=headers)
     assert answer.status_code < 500 or answer.status_code == 507, answer.text
     if answer.headers["content-type"].startswith("application/json"):
         assert ("error" in answer.json()) is (answer.status_code >= 400) or "status" in (
@@ -125,8 +141,8 @@ def attempt(case: Case) -> None:
 def _add(chance: random.Random, body: dict[str, Any]) -> None:
     schema = draw_schema(chance, 2)
     function = {"name": "f", "parameters": schema, "strict": chance.random() < 0.3}
-    kinds = ("dialect", "dialect", "format", "structured", "tools", "messages", "flag", "flat")
-    kind = chance.choice(kinds)
+    kinds = ("dialect", "dialect", "format", "structured", "tools", "messages", "items")
+    kind = chance.choice(["flag", "flat", *kinds])
     if kind == "dialect":
         fields = DIALECTS[chance.choice(list(DIALECTS))]
         name = chance.choice(list(fields))
@@ -156,6 +172,11 @@ def _add(chance: random.Random, body: dict[str, Any]) -> None:
         if talk and chance.random() < 0.3:
             talk[-1] = {"role": "assistant", "content": chance.choice(["{", " a"]), "prefix": True}
         body[chance.choice(["messages", "input"])] = talk
+    elif kind == "items":
+        drawn = [chance.choice([*_ITEMS, *_TALK]) for _ in range(chance.randint(0, 4))]
+        body[chance.choice(["input", "items"])] = drawn
+        if chance.random() < 0.3:
+            body["conversation"] = chance.choice(["CONV", "conv_nobody", "mine", {"id": "CONV"}])
     else:
         name = chance.choice(_FLAGS)
         body[name] = chance.choice([True, False, 1, 2.0, 300, "s", "base64", "last", [300, 301]])
@@ -179,11 +200,14 @@ _KEPT = ExitStack()  # until the process ends
 
 
 @cache
-def _client() -> httpx2.Client:
+def _client() -> tuple[httpx2.Client, str]:
+    """Return a client of a server, and the id of a conversation there."""
     folder = Path(_KEPT.enter_context(tempfile.TemporaryDirectory()))
     llm = griffin.load(write_toy(folder / "toy"), device="cpu")
     limits = {"max_tokens": 6, "default_max_tokens": 3, "max_rows": 8}
     live = _KEPT.enter_context(serving(llm, folder / "store", limits=limits, store_bytes=4 << 20))
     http = _KEPT.enter_context(live.http())
     http.post("/v1/sessions", json={"name": "s"})
-    return http
+    known = {"role": "user", "content": "known", "id": "msg_known"}
+    made = http.post("/v1/conversations", json={"items": [known]})
+    return http, made.json()["id"]

@@ -19,13 +19,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from griffin.sessions import Session, SessionError, Store
+from griffin.sessions import Item, Session, SessionError, Store
 from tests.support.fake_states import begin, fingerprint, holds, say
 
 ALLOWED = ()  # `attempt` lets our own pass where they may come, and no further
 
 HURT, WHOLE = "hurt", "whole"
 TURNS = ([1, 2, 3], list(range(20)), [7, 8], [9])  # of both sessions
+ITEMS = ("msg_a", "fc_b", "msg_c")  # ids of both
 
 _VALUES: tuple[object, ...] = (
     *(None, -1, 0, 1, 2, 3, 5, 1 << 31, (1 << 63) - 1, -(1 << 63), 1.5, 1e300, float("inf")),
@@ -43,11 +44,13 @@ _COLUMNS = {
         *("created", "used"),
     ),
     "member": ("number",),
+    "item": ("session", "ref", "side", "body"),
 }
 _OWN = {
     "turn": "id IN (SELECT turn FROM member WHERE session = 1)",
     "session": "id = 1",
     "member": "session = 1",
+    "item": "session = 1",
 }
 
 
@@ -144,6 +147,11 @@ def _questions(store: Store) -> tuple[Callable[[], object], ...]:
         lambda: store.show(HURT),
         lambda: [turn.ids for turn in store.turns(HURT)],
         lambda: store.busy(HURT),
+        lambda: store.items(HURT, side="input", limit=2, newest=True),
+        lambda: store.item(HURT, ITEMS[0]),
+        lambda: store.find_items(ITEMS),
+        lambda: store.add_items(HURT, _items()),
+        lambda: store.remove_item(HURT, ITEMS[1]),
         lambda: store.export(HURT, _elsewhere(store)),
         lambda: store.export(HURT, _elsewhere(store), at=2),
         lambda: store.rename(HURT, "other"),
@@ -174,11 +182,17 @@ def _requests(session: Session, store: Store) -> tuple[Callable[[], object], ...
 
 def _whole(store: Store) -> None:
     """See that the other session is as it was."""
+    kept = [item for item in store.items(WHOLE) if item["id"] in ITEMS]
+    assert kept == [item.body for item in _items()], "its items are others"
     with store.open(WHOLE, fingerprint()) as session:
         tokens = list(session.ids())
         assert holds(session, tokens), "its state is another"
         say(session, [11])
         assert holds(session, [*tokens, 11]), "it does not go on"
+
+
+def _items() -> list[Item]:
+    return [Item("input", {"id": ref, "text": "said"}) for ref in ITEMS]
 
 
 def _elsewhere(store: Store) -> Path:
@@ -196,6 +210,7 @@ def _sound() -> Path:
                     say(session, ids)
                 session.undo(2)
                 say(session, [4, 5, 6])
+            store.add_items(name, _items())
     return folder
 
 
@@ -244,7 +259,7 @@ def _schema(chance: random.Random) -> Case:
             f"ALTER TABLE {table} RENAME TO other",
             f"ALTER TABLE {table} RENAME COLUMN {_COLUMNS[table][-1]} TO other",
             f"DELETE FROM {table}",
-            f"PRAGMA user_version = {chance.choice((0, 2, -1))}",
+            f"PRAGMA user_version = {chance.choice((0, 1, 3, -1))}",
             "PRAGMA application_id = 5",
             "DROP INDEX turn_parent",
             f"CREATE TRIGGER t AFTER UPDATE ON {table} BEGIN DELETE FROM turn; END",

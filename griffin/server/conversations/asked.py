@@ -9,6 +9,7 @@ from typing import Any
 from griffin.conversation.turns import Said, joined
 from griffin.server import protocol as p
 from griffin.server.protocol import Message, Tool
+from griffin.server.protocol.items import PlainItem
 from griffin.server.tool_text import as_text, described
 
 
@@ -22,6 +23,8 @@ class Asked:
     param:        the field that holds the messages.
     penalty:      the choice of tokens depends on what was read.
     size:         bytes of the body.
+    items:        the messages as they are to be kept, with ids; none where clients know no items.
+    whole:        the messages are the whole conversation, whatever the session holds.
     """
 
     messages: Sequence[Message]
@@ -30,6 +33,8 @@ class Asked:
     param: str = "messages"
     penalty: bool = False
     size: int = 0
+    items: Sequence[PlainItem] = ()
+    whole: bool = False
 
     def said(self, *, first: bool = True, begun: bool = False) -> tuple[str | None, list[Said]]:
         """Return the system text, None if there is none, and what was said.

@@ -13,6 +13,7 @@ from griffin.engine import Context
 from griffin.server import errors
 from griffin.server import protocol as p
 from griffin.server.conversations.asked import Asked, settings_of, words_of
+from griffin.server.conversations.items import check_no_conversation, with_items
 from griffin.server.conversations.plan import SessionPlan, blaming, marked, plan_in
 from griffin.server.conversations.thread import Held, Hinted, Thread
 from griffin.server.errors import ApiError
@@ -100,8 +101,24 @@ async def _named(
     def do() -> Held:
         with service.holding.moment(key):
             session = open_session(service, store, identity.value)
-        plan = _planned(service, session, asked, own_words=identity.kind in OWN_WORDS)
-        return Held(service, session, plan, name=session.name, response=forked)
+        said = asked
+        try:
+            if identity.kind != "conversation":
+                check_no_conversation(session, identity.source)
+            said = with_items(service, store, session, asked)
+        except BaseException:
+            session.close()
+            raise
+        plan = _planned(service, session, said, own_words=identity.kind in OWN_WORDS)
+        return Held(
+            service,
+            session,
+            plan,
+            name=session.name,
+            response=forked,
+            given=asked.items,
+            listed=said.whole,
+        )
 
     async with AsyncExitStack() as stack:
         seconds = service.seconds_left(exchange)
@@ -143,7 +160,14 @@ async def _response(
         except BaseException:
             store.delete(name)
             raise
-        return Held(service, session, plan, becomes=response, keeps=response is not None)
+        return Held(
+            service,
+            session,
+            plan,
+            becomes=response,
+            given=asked.items,
+            keeps=response is not None,
+        )
 
     def undo(thread: Held) -> None:
         thread.session.close()

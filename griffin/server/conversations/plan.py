@@ -16,7 +16,7 @@ from griffin.server.conversations.asked import Asked, settings_of, words_of
 from griffin.server.protocol import Tool
 from griffin.server.service import Service
 from griffin.server.tool_text import told
-from griffin.sessions import Session, SessionError, Turn
+from griffin.sessions import Item, Session, SessionError, Turn
 from griffin.sessions.tree import line_to
 
 T = TypeVar("T")
@@ -35,7 +35,8 @@ class SessionPlan:
 def plan_in(service: Service, session: Session, asked: Asked, own_words: bool) -> SessionPlan:
     """Find where a request goes on in a session.
 
-    own_words: instructions and tools are this request's own, and all its messages are new.
+    own_words: instructions and tools are this request's own, and all its messages are new, unless
+               they are the whole conversation (`Asked.whole`).
                Otherwise what it leaves out of them is the session's, and messages that hold an
                answer are the whole conversation. One that only begins is the answer to come,
                unless the session's first exchange is just these messages.
@@ -43,7 +44,8 @@ def plan_in(service: Service, session: Session, asked: Asked, own_words: bool) -
     chat = service.llm.chat_format
     tree, stored = session.tree(), session.turns()
     begun = any(turn.role == turns.EXCHANGE for turn in stored)
-    system, talk = asked.said(first=not (own_words and begun), begun=begun)
+    new = own_words and not asked.whole
+    system, talk = asked.said(first=not (new and begun), begun=begun and not asked.whole)
     own = session.settings
     unsaid = system is None and asked.tools is None and not own_words
     as_read = unsaid and begun and "system" not in own  # carried here by a state file, say
@@ -51,13 +53,16 @@ def plan_in(service: Service, session: Session, asked: Asked, own_words: bool) -
         its_tools, its_system = [Tool(**tool) for tool in own.get("tools", ())], own["system"]
     else:
         its_tools, its_system = told(turns.words_of(chat, stored))
-    system = its_system if system is None else system
+    system = its_system if system is None and not asked.whole else system
     tools = asked.tools if asked.tools is not None else () if own_words else its_tools
     words = words_of(tools, asked.instructions, system)
     before, begins = turns.parted(talk)
-    if not own_words and (
-        any(role == "assistant" for role, _ in before)
-        or (begins and turns.agreeing(tree, [*talk, ("user", "")], stored)[1])
+    if asked.whole or (
+        not own_words
+        and (
+            any(role == "assistant" for role, _ in before)
+            or (begins and turns.agreeing(tree, [*talk, ("user", "")], stored)[1])
+        )
     ):
         at, count = turns.agreeing(tree, talk, stored)
         stored, talk = line_to(tree, _turn(tree, at)), talk[count:]
@@ -88,10 +93,12 @@ def commit(
     choice: int = 0,
     stats: dict[str, Any] | None = None,
     reuse: bool = False,
+    items: Sequence[Item] = (),
 ) -> Turn:
     """Keep an answer, and the turns before it that were read for it, where it was planned.
 
     reuse: if the very same turn is there already, go to that.
+    items: what was said and answered, as clients know it.
     Raises ValueError for an answer without a token, or whose state was lost, and what
     `Session.commit` raises.
     """
@@ -119,6 +126,7 @@ def commit(
             "seed": ticket.seeds[choice],
             **(stats or {}),
         },
+        items=items,
     )
 
 

@@ -15,9 +15,10 @@ from griffin.server.bridge import Run
 from griffin.server.conversations.plan import SessionPlan, commit
 from griffin.server.logs import where
 from griffin.server.protocol import Tool
+from griffin.server.protocol.items import PlainItem
 from griffin.server.service import Service, log
 from griffin.server.shelves import open_session, refusals
-from griffin.sessions import Session, SessionError, Store, Turn
+from griffin.sessions import Item, Session, SessionError, Store, Turn
 
 
 class Thread:
@@ -57,6 +58,8 @@ class Held(Thread):
 
     response: namespace and id under which the answer can be gone on from later, too, in a fork.
     becomes:  the name that the session gets with the answer.
+    given:    what was asked, as it is kept beside the answer's items.
+    listed:   the session is a conversation, and holds the items of all its answers.
     """
 
     keeps = True
@@ -70,6 +73,8 @@ class Held(Thread):
         name: str | None = None,
         response: tuple[str, str] | None = None,
         becomes: str | None = None,
+        given: Sequence[PlainItem] = (),
+        listed: bool = False,
         keeps: bool = True,
     ) -> None:
         super().__init__(plan.context, plan.tools, name, plan.place.rest.begun)
@@ -81,6 +86,8 @@ class Held(Thread):
         self._plan = plan
         self._response = response
         self._becomes = becomes
+        self._given = given
+        self._listed = listed
         self._tried = False
 
     async def keep(self, run: Run, stats: dict[str, Any] | None = None) -> None:
@@ -93,7 +100,7 @@ class Held(Thread):
 
     async def rescue(self, run: Run) -> None:
         """Keep what was said of an answer that was cut short."""
-        if self._tried or self.name is None:  # a response that failed is none
+        if self._tried or self.name is None or self._listed:  # a response that failed is none
             return
         self._tried = True
         await run.settle()
@@ -109,12 +116,18 @@ class Held(Thread):
         await self.held.aclose()
 
     def _commit(self, run: Run, stats: dict[str, Any]) -> None:
-        self.turn = commit(self._service, self.session, self._plan, run, stats=stats)
+        output = stats.get("response", {}).get("output", [])
+        items = [Item("input", item) for item in self._given if output]
+        items += [Item("output", item) for item in output]
+        own = items if self._listed or self._becomes is not None else []
+        if self._response is None and self._becomes is None:  # it is not to be kept as a response
+            stats = {name: value for name, value in stats.items() if name != "response"}
+        self.turn = commit(self._service, self.session, self._plan, run, stats=stats, items=own)
         if self._becomes is not None:
             self.session.update(name=self._becomes)
         if self._response is not None:
             namespace, id = self._response
-            self.session.fork(id, namespace=namespace)
+            self.session.fork(id, namespace=namespace, items=items)
 
 
 class Hinted(Thread):

@@ -27,6 +27,7 @@ ENDPOINTS = (
     "messages",
     "embeddings",
     "ollama",
+    "conversations",
     "models",
     "server",
     "sessions",

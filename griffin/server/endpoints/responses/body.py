@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
-from griffin.server.errors import INVALID, UNSUPPORTED, ApiError
+from griffin.server.errors import INVALID, ApiError
 from griffin.server.limits import Limits
-from griffin.server.protocol.body import read_body, show
-from griffin.server.protocol.bounds import CountOrZero, Id, ModelName, Name, check_most, needed
+from griffin.server.protocol.body import read_body
+from griffin.server.protocol.bounds import CountOrZero, Id, Metadata, ModelName, Name, check_most
 from griffin.server.protocol.formats import TextBody
 from griffin.server.protocol.identity import Identity, identify
-from griffin.server.protocol.messages import Content, Message, Role, ToolCall, read_content
+from griffin.server.protocol.items import (
+    ItemBody,
+    PlainItem,
+    ignored_in,
+    messages_of,
+    read_items,
+    references,
+    refused_in,
+    text_item,
+)
+from griffin.server.protocol.messages import Message
 from griffin.server.protocol.policy import HARMLESS, TEXT_ONLY, VENDORS, Policy, Refusal
 from griffin.server.protocol.sampling import GeneratingBody, Most, most_tokens, sampling_arguments
 from griffin.server.protocol.structured import AnswerFormat, read_form
@@ -28,18 +38,10 @@ POLICY = Policy(
     | {
         *("reasoning", "truncation", "max_tool_calls", "text.verbosity", "context_management"),
         *("background_options", "stream_options"),
-        *(
-            "input[].id",
-            "input[].status",
-            "input[].phase",
-            "input[].summary",
-            "input[].encrypted_content",
-        ),
-        *("input[].caller", "input[].namespace", "input[].async"),
-        *("input[].content[].annotations", "input[].content[].logprobs"),
-        "input[].content[].prompt_cache_breakpoint",
-    },
+    }
+    | ignored_in("input"),
     refused=VENDORS
+    | refused_in("input")
     | {
         "background": Refusal("ask with stream instead of polling", (False,)),
         "prompt": Refusal("there are no stored prompts; send instructions and input"),
@@ -48,26 +50,8 @@ POLICY = Policy(
         "messages": Refusal("use input, or /v1/chat/completions"),
         "max_tokens": Refusal("call it max_output_tokens"),
         "response_format": Refusal("use text.format"),
-        "input[].tools": Refusal("use tools"),
-        "input[].content[].image_url": TEXT_ONLY,
-        "input[].content[].file_id": TEXT_ONLY,
-        "input[].content[].file_data": TEXT_ONLY,
-        "input[].content[].file_url": TEXT_ONLY,
-        "input[].content[].input_audio": TEXT_ONLY,
     },
 )
-
-
-class ItemBody(msgspec.Struct, kw_only=True):
-    """An item of `input`: a message, a function call made earlier, or a function's output."""
-
-    type: Annotated[str, Meta(max_length=64)] | None = None
-    role: Literal["system", "developer", "user", "assistant"] | None = None
-    content: Content | None = None
-    call_id: Id | None = None
-    name: Id | None = None
-    arguments: str | None = None
-    output: Content | None = None
 
 
 class ConversationBody(msgspec.Struct, kw_only=True):
@@ -93,21 +77,16 @@ class ResponseBody(GeneratingBody, kw_only=True):
     tools: list[FlatToolBody] | None = None
     tool_choice: ToolChoiceBody | None = None
     parallel_tool_calls: bool | None = None
-    metadata: (
-        Annotated[
-            dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]],
-            Meta(max_length=16),
-        ]
-        | None
-    ) = None
+    metadata: Metadata | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResponseRequest:
     """A response that is ready to run.
 
-    input:        the new messages. instructions: the system message, which an earlier response's
-                  does not outlive. previous_response_id, conversation, session_id: what they follow
+    items:        what is new, references to what is kept among them until they are looked up.
+    instructions: the system message, which an earlier response's does not outlive.
+    previous_response_id, conversation, session_id: what they follow
                   (`identity`).
     sampling:     keyword arguments of SamplingParams; "logprobs" is in it if they were asked for.
     store:        whether a later request may go on from this response.
@@ -116,7 +95,7 @@ class ResponseRequest:
     """
 
     model: str | None
-    input: tuple[Message, ...]
+    items: tuple[PlainItem, ...]
     instructions: str | None
     sampling: dict[str, Any]
     stream: bool
@@ -132,6 +111,11 @@ class ResponseRequest:
     prompt_cache_key: str | None
     metadata: dict[str, str]
     ignored: tuple[str, ...]
+
+    @property
+    def input(self) -> tuple[Message, ...]:
+        """The new messages."""
+        return messages_of(self.items, "input")
 
     def identity(self, headers: Mapping[str, str]) -> Identity:
         """Return which conversation this goes on with; see `identify`."""
@@ -173,7 +157,7 @@ def parse_response(body: bytes, limits: Limits) -> ResponseRequest:
         ignored = (*ignored, "include[]")
     return ResponseRequest(
         model=read.model,
-        input=_input(read.input, limits),
+        items=_input(read.input, limits),
         instructions=read.instructions,
         sampling=sampling,
         stream=bool(read.stream),
@@ -192,45 +176,10 @@ def parse_response(body: bytes, limits: Limits) -> ResponseRequest:
     )
 
 
-def _input(items: str | Sequence[ItemBody], limits: Limits) -> tuple[Message, ...]:
+def _input(items: str | Sequence[ItemBody], limits: Limits) -> tuple[PlainItem, ...]:
     if isinstance(items, str):
-        return (Message("user", items),)
-    check_most(len(items), f"input has {len(items)} entries", limits, "max_messages", "input")
-    messages: list[Message] = []
-    for index, item in enumerate(items):
-        param = f"input[{index}]"
-        if item.type in (None, "message"):
-            messages.append(_message(item, param))
-        elif item.type == "function_call":
-            call = ToolCall(
-                needed(item.call_id, f"{param}.call_id"),
-                needed(item.name, f"{param}.name"),
-                needed(item.arguments, f"{param}.arguments"),
-            )
-            # What the model said and what it called in one turn are one message.
-            last = messages[-1] if messages and messages[-1].role == "assistant" else None
-            if last is None:
-                messages.append(Message("assistant", "", tool_calls=(call,)))
-            else:
-                messages[-1] = replace(last, tool_calls=(*last.tool_calls, call))
-        elif item.type == "function_call_output":
-            text = read_content(needed(item.output, f"{param}.output"), f"{param}.output")
-            id = needed(item.call_id, f"{param}.call_id")
-            messages.append(Message("tool", text, tool_call_id=id))
-        # This model has none; what another one thought says nothing here.
-        elif item.type != "reasoning":
-            raise ApiError(
-                UNSUPPORTED,
-                f"{param} is of type {show(item.type)}; this server takes message, function_call"
-                " and function_call_output",
-                f"{param}.type",
-            )
-    if not messages:
-        raise ApiError(INVALID, "input holds no message", "input")
-    return tuple(messages)
-
-
-def _message(item: ItemBody, param: str) -> Message:
-    role: Role | Literal["developer"] = needed(item.role, f"{param}.role")
-    content = read_content(needed(item.content, f"{param}.content"), f"{param}.content")
-    return Message("system" if role == "developer" else role, content)
+        return (text_item(items),)
+    read = read_items(items, limits, "input")
+    if not references(read):
+        messages_of(read, "input")  # what cannot be one is told now
+    return read

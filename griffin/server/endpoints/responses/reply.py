@@ -57,6 +57,13 @@ class OutputCall(msgspec.Struct, kw_only=True, tag_field="type", tag="function_c
 OutputItem = OutputMessage | OutputCall
 
 
+class InputTokens(msgspec.Struct, kw_only=True):
+    """How many tokens an answer would follow, those read before included."""
+
+    input_tokens: int
+    object: Literal["response.input_tokens"] = "response.input_tokens"
+
+
 class FlatToolOut(msgspec.Struct, kw_only=True, tag_field="type", tag="function"):
     """A tool as the request described it."""
 

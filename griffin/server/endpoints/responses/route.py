@@ -14,8 +14,10 @@ from griffin.server import protocol as p
 from griffin.server.answering import Renderer, Told, answer, job
 from griffin.server.constraints import Form, constrain
 from griffin.server.conversations import Asked, take_up, unknown_response
+from griffin.server.conversations.items import item_page, look_up
 from griffin.server.endpoints.responses.body import ResponseRequest, parse_response
 from griffin.server.endpoints.responses.reply import (
+    InputTokens,
     ResponseObject,
     output_call,
     output_message,
@@ -25,11 +27,12 @@ from griffin.server.endpoints.responses.stream import ResponseStream
 from griffin.server.errors import ApiError
 from griffin.server.generating import Collected, Increment, Waiting
 from griffin.server.http.exchange import Exchange, Reply
+from griffin.server.protocol.items import messages_of
 from griffin.server.protocol.reply import plain
 from griffin.server.service import Handler, Service
-from griffin.server.shelves import refusals, shelf
+from griffin.server.shelves import CONVERSATION, refusals, shelf
 from griffin.server.tool_text import CallReader, Said, read_answer
-from griffin.sessions import UnknownSession
+from griffin.sessions import Store, UnknownSession
 
 
 async def create(service: Service, exchange: Exchange) -> Reply | None:
@@ -39,14 +42,7 @@ async def create(service: Service, exchange: Exchange) -> Reply | None:
     service.check_ready()
     model = service.check_model(asked.model)
     identity = asked.identity(exchange.headers)
-    said = Asked(
-        messages=asked.input,
-        tools=asked.tools,
-        instructions=asked.instructions,
-        param="input",
-        penalty=service.penalizes(asked.sampling),
-        size=len(body),
-    )
+    said = await _said(service, exchange, asked, len(body))
     head = p.Head.new("resp_", model, service.system_fingerprint)
     kept = asked.store and service.store is not None and asked.state is None
     thread = await take_up(
@@ -74,9 +70,64 @@ async def create(service: Service, exchange: Exchange) -> Reply | None:
         await thread.close()
 
 
+async def input_tokens(service: Service, exchange: Exchange) -> Reply:
+    """Count the tokens that an answer would follow; nothing is begun, and nothing changes."""
+    body = await service.body(exchange)
+    asked = await service.think(len(body), lambda: parse_response(body, service.limits))
+    service.check_ready()
+    service.check_model(asked.model)
+    identity = asked.identity(exchange.headers)
+    said = await _said(service, exchange, asked, len(body))
+    if identity.kind in ("session", "conversation"):
+        store, name = shelf(service, exchange.namespace), identity.value
+        there = await service.disk(lambda: refusals(lambda: _is_there(store, name)))
+        if not there and not name.startswith(CONVERSATION):
+            identity = p.Identity("none")  # it would begin with the answer
+    thread = await take_up(service, exchange, identity, said, state=asked.state)
+    try:
+        counted = InputTokens(input_tokens=thread.context.tokens)
+    finally:
+        await thread.close()
+    return Reply(p.encode(counted), p.ignored_header(asked.ignored))
+
+
+def _is_there(store: Store, name: str) -> bool:
+    try:
+        store.show(name)
+    except UnknownSession:
+        return False
+    return True
+
+
+async def _said(service: Service, exchange: Exchange, asked: ResponseRequest, size: int) -> Asked:
+    """Return what a request says of its conversation, with what it refers to. size: its bytes."""
+    items = await look_up(service, exchange, asked.items, "input")
+    return Asked(
+        messages=messages_of(items, "input"),
+        tools=asked.tools,
+        instructions=asked.instructions,
+        param="input",
+        penalty=service.penalizes(asked.sampling),
+        size=size,
+        items=items,
+    )
+
+
 async def show(service: Service, exchange: Exchange) -> Reply:
     """Show a stored response."""
     return Reply(p.encode(await _stored(service, exchange)))
+
+
+async def input_items(service: Service, exchange: Exchange) -> Reply:
+    """List what a stored response was asked: the items of that request."""
+    page = p.parse_page(exchange.query)
+    found = await _stored(service, exchange)
+    store = shelf(service, exchange.namespace, "responses")
+
+    def do() -> bytes:
+        return p.encode(item_page(service, store, found["id"], page, given=True))
+
+    return Reply(await service.disk(lambda: refusals(do)))
 
 
 async def delete(service: Service, exchange: Exchange) -> Reply:
@@ -119,7 +170,7 @@ class _Response(Renderer):
             made = self._object(self._events.stream.output, self._events.whole, told)
         else:
             made = self._made(answers, told)
-        return {"response": plain(made)} if self._asked.store else {}
+        return {"response": plain(made)}
 
     def _made(self, answers: Sequence[Collected], told: Told) -> ResponseObject:
         """Return the response of whole answers: what is kept is what is sent, ids of items too."""
@@ -222,6 +273,8 @@ class _Events:
 
 HANDLERS: dict[str, Handler] = {
     "POST /v1/responses": create,
+    "POST /v1/responses/input_tokens": input_tokens,
     "GET /v1/responses/{id}": show,
     "DELETE /v1/responses/{id}": delete,
+    "GET /v1/responses/{id}/input_items": input_items,
 }

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TypeVar
 
 from griffin.server import protocol as p
+from griffin.server.conversations.items import check_no_conversation
 from griffin.server.endpoints.sessions.body import (
     parse_append,
     parse_fork,
@@ -25,7 +26,7 @@ from griffin.server.endpoints.sessions.reply import (
 from griffin.server.http.exchange import Exchange, Reply
 from griffin.server.kept import read_into
 from griffin.server.service import Handler, Service
-from griffin.server.shelves import opened, refusals, shelf
+from griffin.server.shelves import in_turn, opened, refusals, shelf
 from griffin.sessions import SessionInfo, Store, Turn
 
 T = TypeVar("T")
@@ -88,14 +89,14 @@ async def change(service: Service, exchange: Exchange) -> Reply:
             return asked.name
         return name
 
-    changed = await _in_turn(service, exchange, store, name, do)
+    changed = await in_turn(service, exchange, store, name, do)
     return await _shown(service, store, lambda: changed, ignored)
 
 
 async def delete(service: Service, exchange: Exchange) -> Reply:
     """Delete a session for good."""
     store, name = _named(service, exchange)
-    await _in_turn(service, exchange, store, name, lambda: store.delete(name))
+    await in_turn(service, exchange, store, name, lambda: store.delete(name))
     return Reply(p.encode(p.Deleted(id=name, object="session.deleted")))
 
 
@@ -124,7 +125,7 @@ async def fork(service: Service, exchange: Exchange) -> Reply:
         with store.open(name, service.fingerprint) as session:
             return session.fork(asked.name, at=asked.at, title=asked.title)
 
-    made = await _in_turn(service, exchange, store, name, do)
+    made = await in_turn(service, exchange, store, name, do)
     return await _shown(service, store, lambda: made, ignored)
 
 
@@ -136,12 +137,13 @@ async def rewind(service: Service, exchange: Exchange) -> Reply:
 
     def do() -> None:
         with store.open(name, service.fingerprint) as session:
+            check_no_conversation(session, "name")
             if asked.to is not None:
                 session.goto(asked.to)
             else:
                 session.undo(asked.turns or 1)
 
-    await _in_turn(service, exchange, store, name, do)
+    await in_turn(service, exchange, store, name, do)
     return await _shown(service, store, lambda: name, ignored)
 
 
@@ -153,6 +155,7 @@ async def append(service: Service, exchange: Exchange) -> Reply:
     store, name = _named(service, exchange)
     open_ = partial(store.open, name, service.fingerprint)
     async with opened(service, exchange, store, name, open_) as session:
+        check_no_conversation(session, "name")
         count = await read_into(service, exchange, session, reading, size=len(body))
         done = Appended(id=name, tokens_read=count, tokens_seen=session.tokens)
     return Reply(p.encode(done), p.ignored_header(ignored))
@@ -220,20 +223,6 @@ def _line_to(turns: Sequence[Turn], head: int | None) -> set[int]:
 def _named(service: Service, exchange: Exchange) -> tuple[Store, str]:
     name = p.check_name(exchange.params["name"], "name")
     return shelf(service, exchange.namespace), name
-
-
-async def _in_turn(
-    service: Service, exchange: Exchange, store: Store, name: str, do: Callable[[], T]
-) -> T:
-    """Do something with a session; requests of this server that have it go first."""
-    key = (store.namespace, name)
-
-    def alone() -> T:
-        with service.holding.moment(key):
-            return refusals(do)
-
-    async with service.holding.hold(exchange, key, service.seconds_left(exchange)):
-        return await service.disk(alone)
 
 
 async def _shown(
