@@ -100,6 +100,25 @@ main.add_command(
     )
 )
 
+main.add_command(
+    suite(
+        "benchmarks.offline:offline",
+        """Answer a file of prompts as `griffin batch` does, beside one after another.
+
+        The prompts begin alike, and the prefix cache is on both ways. --tokens is the length of
+        each answer.
+        """,
+        number("--prompts", "Lines of the file.", 200),
+        number("--alone", "Lines that are also answered one after another.", 10),
+        number("--shared", "Tokens that all prompts begin with.", 256),
+        number("--slots", "Answers at a time.", 16),
+        number("--chunk", "Prompt tokens a call reads.", 64),
+        click.option(
+            "--tokenizer", metavar="PATH", help="Where the model has none beside its weights."
+        ),
+    )
+)
+
 
 @main.command("gguf")
 @click.argument("path", type=click.Path(dir_okay=False, path_type=Path))

@@ -42,4 +42,6 @@ griffin bench conversation --model "$model-int8" --length 20000 --follow-up 100 
     --rounds 1 --out "$out/conversation.json"
 $benchmarks serve --model "$model-int8" --tokenizer griffin/data/nano --clients 1 --requests 1 \
     --rounds 16 --tokens 8 --prompt 8 --out "$out/serve.json"
+$benchmarks offline --model "$model-int8" --tokenizer griffin/data/nano --tokens 128 \
+    --prompts 200 --alone 10 --out "$out/offline.json"
 $benchmarks serve --rounds 3 --clients 1 --clients 8 --clients 64 --out "$out/serve-nano.json"
