@@ -92,6 +92,14 @@ _ITEMS: tuple[dict[str, Any], ...] = (
     {"type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
     {"type": "message", "role": "developer", "content": "a", "id": "msg_known"},
 )
+_BLOCKS: tuple[Any, ...] = (
+    {"type": "text", "text": "a"},
+    {"type": "tool_use", "id": "c", "name": "f", "input": {"a": [1]}},
+    {"type": "tool_result", "tool_use_id": "c", "content": [{"type": "text", "text": "b"}]},
+    {"type": "tool_result", "tool_use_id": "c", "is_error": True},
+    {"type": "thinking", "thinking": "a", "signature": "b"},
+    {"type": "image", "source": {"type": "url", "url": "x"}},
+)
 _ROLES = ("system", "developer", "user", "assistant", "model", "tool", "owl")
 
 
@@ -142,7 +150,7 @@ def _add(chance: random.Random, body: dict[str, Any]) -> None:
     schema = draw_schema(chance, 2)
     function = {"name": "f", "parameters": schema, "strict": chance.random() < 0.3}
     kinds = ("dialect", "dialect", "format", "structured", "tools", "messages", "items")
-    kind = chance.choice(["flag", "flat", *kinds])
+    kind = chance.choice(["flag", "flat", "blocks", "options", *kinds])
     if kind == "dialect":
         fields = DIALECTS[chance.choice(list(DIALECTS))]
         name = chance.choice(list(fields))
@@ -166,6 +174,15 @@ def _add(chance: random.Random, body: dict[str, Any]) -> None:
     elif kind == "flat":
         body["tools"] = [{"type": "function", **function}]
         body["text"] = {"format": {"type": "json_schema", "name": "x", "schema": schema}}
+    elif kind == "blocks":
+        body["tools"] = [{"name": "f", "input_schema": schema}]
+        body["tool_choice"] = {"type": chance.choice(["auto", "any", "tool", "none"]), "name": "f"}
+        blocks = [chance.choice(_BLOCKS) for _ in range(chance.randint(0, 3))]
+        body["messages"] = [*_TALK, {"role": chance.choice(_ROLES), "content": blocks}]
+    elif kind == "options":
+        name = chance.choice(["num_predict", "seed", "top_k", "stop", "mirostat"])
+        body["options"] = {name: chance.choice(_ODD)}
+        body["format"] = chance.choice(["json", "", schema])
     elif kind == "messages":
         roles = [chance.choice(_ROLES) for _ in range(chance.randint(0, 3))]
         talk = [{"role": role, "content": chance.choice(["", "a", *_ODD])} for role in roles]
