@@ -1,10 +1,16 @@
-# make demo         create the environment, install, let the bundled model write
-# make test         create the environment, run lint, types and every test that is not slow
+# make demo         create the environment, install what griffin runs on, compile the kernels of
+#                   this machine, and let the bundled model write
+# make kernels      compile the kernels of every instruction set, not of this machine's alone
+# make test         install the rest, then lint, types and every test that is not slow
 # make test-fast    the same tests without what takes seconds, and of each sweep a twelfth: under
 #                   two minutes; the twelfth is drawn by SAMPLE=SEED, which it prints
+# make wheel        a wheel with all kernels, in dist; make test-wheel tries it in a new environment
+# make test-arm     the NEON kernels beside the portable ones, bit for bit, on an emulated ARM
+#                   (Debian: apt-get install g++-aarch64-linux-gnu qemu-user)
 # make test-newest  every fast test on the newest of everything that pyproject.toml allows, torch
 #                   too, in an environment of its own
-# make lock         write requirements.lock anew, where pyproject.toml asks for something else;
+# make stopwatch    seconds from a clone to first words, and from a wheel to the chat page
+# make lock         write both requirements locks anew, where pyproject.toml asks for another thing;
 #                   with UPGRADE=--upgrade of the newest of everything (first make test-newest)
 # make audit        look for known holes in what requirements.lock and constraints.txt name
 # make docs         the pages and the reference as a site, in build/site
@@ -13,17 +19,28 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+RUNS   := $(VENV)/.runs
 READY  := $(VENV)/.ready
 NEWEST := .venv-newest
 SAMPLE ?= $(shell date +%s)
 MINUTES ?= 1
 
-.PHONY: demo test test-fast test-slow test-newest lint lock audit docs sanitize clean
+# $(call step,what is done,command): say it, do it, and say how many seconds it took.
+step = @printf '%-62s' '$(1) ...'; from=$$(date +%s); $(2) && echo "$$(($$(date +%s) - from)) s"
+# $(call install,instruction sets): griffin itself, from this checkout, with their kernels.
+install = $(PIP) --no-deps --no-build-isolation -Ccmake.define.GRIFFIN_KERNELS=$(1) --editable .
 
-demo: $(READY)
+.PHONY: demo kernels test test-fast test-slow test-wheel test-arm test-newest wheel stopwatch lint \
+	lock audit docs sanitize clean
+
+demo: $(RUNS)
 	@$(BIN)/griffin generate --model nano --max-tokens 90 --temperature 0.5 \
 	    --frequency-penalty 0.3 --seed 2 --echo --stats \
 	    "$$(printf 'def factorial(n):\n    """Return')"
+
+kernels: $(RUNS)
+	$(call step,compiling the kernels of every instruction set,$(call install,all))
 
 test: $(READY) lint
 	$(BIN)/python -m pytest -m "not slow" -n 2
@@ -47,22 +64,60 @@ sanitize: $(READY)
 		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 		FUZZ_MINUTES=$(MINUTES) $(BIN)/python native/run_sanitized.py
 
-# Every package at the version and with the hash that the lock names, what builds ours included.
-# --no-deps, so that none brings a torch along: that is pinned beside the lock and has no hash, for
-# which build of it is right depends on the machine.
-$(READY): pyproject.toml requirements.lock constraints.txt CMakeLists.txt \
-		$(wildcard native/*.h native/*.cpp native/*/*)
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
-	$(BIN)/python -m pip check
-	touch $(READY)
+wheel: $(RUNS)
+	@mkdir -p dist && rm -f dist/griffin_lm-*.whl
+	$(call step,building a wheel with every kernel,$(BIN)/python -m pip wheel --quiet --no-deps \
+		--no-build-isolation --wheel-dir dist .)
+	@ls dist/griffin_lm-*.whl
 
+test-wheel: $(READY)
+	$(BIN)/python -m pytest -m slow tests/test_wheel.py
+
+# One program, compiled by the same CMake files: here, and for ARM with everything it needs in it.
+ARM := -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+	-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DCMAKE_EXE_LINKER_FLAGS=-static
+EMULATED := qemu-aarch64 -cpu max
+test-arm: $(RUNS)
+	$(BIN)/cmake -S . -B build/check -G Ninja -DGRIFFIN_CHECK=ON -DGRIFFIN_KERNELS=portable \
+		-DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
+	$(BIN)/cmake --build build/check
+	$(BIN)/cmake -S . -B build/check-arm -G Ninja -DGRIFFIN_CHECK=ON $(ARM) \
+		-DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
+	$(BIN)/cmake --build build/check-arm
+	build/check/check write build/check/outputs
+	$(EMULATED) build/check-arm/check bits
+	$(EMULATED) build/check-arm/check against build/check/outputs
+
+stopwatch:
+	$(PYTHON) -m tools.stopwatch
+
+# Every package at the version and with the hash that the locks name, what builds ours included.
+# --no-deps, so that none brings a torch along: that is pinned beside the locks and has no hash, for
+# which build of it is right depends on the machine. First what griffin runs on, with the kernels of
+# this machine; then, for the tests, everything.
+$(RUNS): pyproject.toml requirements-run.lock constraints.txt CMakeLists.txt \
+		$(wildcard native/*.h native/*.cpp native/*/*)
+	$(call step,creating $(VENV),$(PYTHON) -m venv $(VENV))
+	$(call step,installing what griffin runs on,$(PIP) --no-deps --require-hashes \
+		--requirement requirements-run.lock)
+	$(call step,installing torch,$(PIP) --constraint constraints.txt torch)
+	$(call step,compiling the kernels of this machine,$(call install,native))
+	@touch $(RUNS)
+
+$(READY): $(RUNS) requirements.lock
+	$(call step,installing what the tests need,$(PIP) --no-deps --require-hashes \
+		--requirement requirements.lock)
+	$(call step,compiling the kernels of every instruction set,$(call install,all))
+	$(BIN)/python -m pip check
+	@touch $(READY)
+
+COMPILE = $< pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--constraint constraints.txt --no-emit-package torch --annotation-style line \
+	--custom-compile-command "make lock" --quiet
 lock: build/uv/bin/uv
-	$< pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
-		--constraint constraints.txt --no-emit-package torch --annotation-style line \
-		--custom-compile-command "make lock" $(UPGRADE) --quiet --output-file requirements.lock
+	$(COMPILE) $(UPGRADE) --extra dev --output-file requirements.lock
+	$(COMPILE) --extra serve --extra build --constraint requirements.lock \
+		--output-file requirements-run.lock
 
 build/uv/bin/uv:
 	$(PYTHON) -m venv build/uv

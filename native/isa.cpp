@@ -1,75 +1,43 @@
-// Which instruction set runs: the best that the machine has, or a weaker one that a test asked for.
+// Which instruction set runs: the best that the machine has and was compiled for, or a weaker one
+// that a test asked for.
 #include <atomic>
 #include <cstring>
-
-#if defined(GRIFFIN_ARM) && defined(__linux__)
-#include <asm/hwcap.h>
-#include <sys/auxv.h>
-#endif
-
-#if defined(GRIFFIN_AMX) && defined(__linux__)
-#include <cpuid.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
+#include <iterator>
 
 #include "kernels.h"
+#include "machine.h"
 
 namespace griffin {
 namespace {
 
-#if defined(GRIFFIN_AMX)
-// Tiles are 8 KB of registers that the system keeps for a process only if it asks.
-bool may_use_tiles() {
-#if defined(__linux__)
-  constexpr int kAskPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-  unsigned eax, ebx, ecx, edx;
-  if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return false;
-  const bool bf16 = edx >> 22 & 1, tile = edx >> 24 & 1, int8 = edx >> 25 & 1;
-  return bf16 && tile && int8 && syscall(SYS_arch_prctl, kAskPermission, kTileData) == 0;
-#else
-  return false;
-#endif
-}
-#endif
+// CMake has a SET(name) for each set that it compiles.
+const Kernels* const kCompiled[] = {
+#define SET(name) &name##_kernels,
+    GRIFFIN_SETS
+#undef SET
+};
 
-#if defined(GRIFFIN_ARM)
-bool has_dot_products() {
-#if defined(__linux__)
-  return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
-#else
-  return true;  // every ARM machine that Apple sells with a 64-bit desktop system
-#endif
+const Kernels* find(const char* name) {
+  for (const Kernels* kernels : kCompiled) {
+    if (std::strcmp(kernels->name, name) == 0) return kernels;
+  }
+  return nullptr;
 }
-#endif
 
 struct Tables {
-  const Kernels* list[6];
-  int count = 0;
+  const Kernels* list[std::size(kInstructionSets)];
+  const char* machine[std::size(kInstructionSets)];
+  int count = 0, machine_count = 0;
 
   Tables() {
 #if defined(GRIFFIN_X86)
     __builtin_cpu_init();
-    // __builtin_cpu_supports also asks whether the system saves the wide registers.
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma")) {
-      if (__builtin_cpu_supports("avx512bf16")) {
-#if defined(GRIFFIN_AMX)
-        if (may_use_tiles()) list[count++] = &amx_kernels;
 #endif
-        list[count++] = &avx512_bf16_kernels;
-      }
-      list[count++] = &avx512_kernels;
+    for (const auto& set : kInstructionSets) {
+      if (!set.here()) continue;
+      machine[machine_count++] = set.name;
+      if (const Kernels* kernels = find(set.name)) list[count++] = kernels;
     }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-      list[count++] = &avx2_kernels;
-    }
-#endif
-#if defined(GRIFFIN_ARM)
-    if (has_dot_products()) list[count++] = &neon_kernels;
-#endif
-    list[count++] = &portable_kernels;
   }
 };
 
@@ -85,6 +53,16 @@ std::atomic<const Kernels*> chosen{nullptr};
 int available(const Kernels* const** out) {
   *out = tables().list;
   return tables().count;
+}
+
+int compiled(const Kernels* const** out) {
+  *out = kCompiled;
+  return static_cast<int>(std::size(kCompiled));
+}
+
+int of_machine(const char* const** names) {
+  *names = tables().machine;
+  return tables().machine_count;
 }
 
 const Kernels& active() {

@@ -63,20 +63,18 @@ struct Kernels {
 };
 
 extern const Kernels portable_kernels;
-#if defined(GRIFFIN_X86)
 extern const Kernels avx2_kernels;
 extern const Kernels avx512_kernels;
 extern const Kernels avx512_bf16_kernels;
-#if defined(GRIFFIN_AMX)
 extern const Kernels amx_kernels;
-#endif
-#endif
-#if defined(GRIFFIN_ARM)
 extern const Kernels neon_kernels;
-#endif
 
 // The tables this machine can run, the fastest first; their number.
 int available(const Kernels* const** tables);
+// Those in this build, whatever the machine; what the machine can run, the fastest first, whatever
+// the build.
+int compiled(const Kernels* const** tables);
+int of_machine(const char* const** names);
 const Kernels& active();
 // Use the named table from now on; false if this machine has none of that name.
 bool force(const char* name);

@@ -254,12 +254,18 @@ double read_seconds(Address address, int64_t bytes, int threads) {
   return std::chrono::duration<double>(end - begin).count() + (total.load() == 1 ? 1e-12 : 0);
 }
 
-std::vector<std::string> names() {
+std::vector<std::string> names(int (*of)(const Kernels* const**)) {
   const Kernels* const* tables;
-  const int count = available(&tables);
+  const int count = of(&tables);
   std::vector<std::string> out;
   for (int k = 0; k < count; ++k) out.emplace_back(tables[k]->name);
   return out;
+}
+
+std::vector<std::string> names_of_machine() {
+  const char* const* names;
+  const int count = of_machine(&names);
+  return {names, names + count};
 }
 
 void use(const std::string& name) {
@@ -306,8 +312,11 @@ void bind_trunk(nb::module_& m) {
 NB_MODULE(_native, m) {
   using namespace griffin;
   m.doc() = "CPU kernels of griffin; called through griffin.ops.";
-  m.def("instruction_sets", &names,
-        "Return the instruction sets this machine can run, the fastest first.");
+  m.def("instruction_sets", [] { return names(available); },
+        "Return the compiled instruction sets this machine can run, the fastest first.");
+  m.def("compiled", [] { return names(compiled); }, "Return the instruction sets in this build.");
+  m.def("of_machine", &names_of_machine,
+        "Return the instruction sets of this machine that there are kernels for, compiled or not.");
   m.def("instruction_set", [] { return std::string(active().name); },
         "Return the instruction set in use.");
   m.def("use_instruction_set", &use, nb::arg("name"),

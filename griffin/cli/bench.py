@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from griffin.bench.program import OURS
+from griffin.cli.shared.kernels import say_if_not_compiled
 
 if TYPE_CHECKING:
     from griffin.bench.measurement import Measurement, Report
@@ -205,6 +206,7 @@ def _run(measure: Callable[..., Iterator[Measurement]], given: dict[str, Any]) -
             raise ValueError(
                 f"{path} cannot be written: there is no folder {path.absolute().parent}"
             )
+    say_if_not_compiled()
     plan = _plan(given)
     report = plan.report
     with _status() as tell:

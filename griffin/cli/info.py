@@ -126,6 +126,18 @@ def _kernels() -> dict[str, str]:
     return ops.describe()
 
 
+def _compile_more() -> str | None:
+    """Return the command that compiles the kernels that this installation lacks, if it does."""
+    from griffin.ops import native
+    from griffin.ops.installation import NEEDS, install_again
+
+    if not native.built():
+        return f"{NEEDS}: {install_again()}"
+    if native.not_compiled():
+        return install_again("-Ccmake.define.GRIFFIN_KERNELS=all")
+    return None
+
+
 def _versions() -> dict[str, str]:
     import griffin
 
@@ -153,6 +165,8 @@ def _print(facts: dict[str, Any], tensors: bool) -> None:
         "kernels": ", ".join(f"{op}: {name}" for op, name in facts["kernels"].items()),
         "versions": ", ".join(f"{name} {version}" for name, version in facts["versions"].items()),
     }
+    if (mends := _compile_more()) is not None:
+        rows["to compile them"] = mends
     if "digest" in facts:
         rows["digest"] = facts["digest"]
     for number, note in enumerate(facts["notes"]):

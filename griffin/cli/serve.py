@@ -262,7 +262,7 @@ def command(
     from griffin.server.build import build
     from griffin.server.run import Server
 
-    llm = source.llm()
+    llm = source.llm(say=own is None or own.first)
     service = build(
         llm,
         name=name,

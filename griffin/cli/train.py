@@ -1,4 +1,4 @@
-"""`griffin train RECIPE.toml`: train a model from scratch."""
+"""`griffin train RECIPE`: train a model from scratch."""
 
 from __future__ import annotations
 
@@ -10,8 +10,25 @@ from pathlib import Path
 import click
 
 
+def _list(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value:
+        from griffin.train.bundled import recipes
+
+        for name, what in recipes().items():
+            click.echo(f"{name:<20}{what}")
+        ctx.exit()
+
+
 @click.command("train")
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe")
+@click.option(
+    "--list",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list,
+    help="List the recipes that ship in this package and exit.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -37,7 +54,7 @@ import click
     "--json", "as_json", is_flag=True, help="Print the results as JSON on standard output."
 )
 def command(
-    recipe: Path,
+    recipe: str,
     out: Path | None,
     changes: tuple[str, ...],
     extend: bool,
@@ -46,7 +63,7 @@ def command(
     evaluate_only: Path | None,
     as_json: bool,
 ) -> None:
-    """Train a model as RECIPE (a TOML file) says.
+    """Train a model as RECIPE says: a TOML file, or the name of a bundled one (nano; --list).
 
     Ctrl-C finishes the step at hand and writes a checkpoint; the same command goes on from there.
     At the end the run's folder holds model/ (weights, config, tokenizer), log.jsonl and
@@ -56,6 +73,7 @@ def command(
     import torch
 
     from griffin.loading import check_device
+    from griffin.train.bundled import find_recipe
     from griffin.train.loop import Interrupted, Trainer
     from griffin.train.recipe import load_recipe
     from griffin.train.report import Reporter
@@ -64,13 +82,14 @@ def command(
         torch.set_num_threads(threads)
     check_device(device)
     reporter = Reporter()
-    plan = load_recipe(recipe, changes)
+    file = find_recipe(recipe)
+    plan = load_recipe(file, changes)
     if evaluate_only is not None:
         from griffin.train.export import measure
 
         results = measure(plan, evaluate_only, reporter, device)
     else:
-        folder = out or Path("runs") / recipe.stem
+        folder = out or Path("runs") / file.stem
         with Trainer(plan, folder, reporter, device, extend=extend) as trainer:
             try:
                 trainer.run()
@@ -94,9 +113,9 @@ def command(
 
 
 def _again(
-    recipe: Path, out: Path | None, changes: tuple[str, ...], threads: int | None, device: str
+    recipe: str, out: Path | None, changes: tuple[str, ...], threads: int | None, device: str
 ) -> str:
-    words = ["griffin", "train", str(recipe)]
+    words = ["griffin", "train", recipe]
     words += ["--out", str(out)] if out is not None else []
     for change in changes:
         words += ["--set", change]

@@ -259,7 +259,7 @@ PRESETS: dict[str, GriffinConfig] = {
     "recurrentgemma-9b": _recurrentgemma(4096, 38, 16),
     **{f"griffin-{size}": _paper(GRIFFIN_PATTERN, *shape) for size, shape in _TABLE_2.items()},
     **{f"hawk-{size}": _paper(HAWK_PATTERN, *shape) for size, shape in _TABLE_2.items()},
-    # The model that ships in this package; recipes/nano.toml trains it.
+    # The model that ships in this package; `griffin train nano` makes it.
     "nano": GriffinConfig(
         vocab_size=4096,
         width=192,

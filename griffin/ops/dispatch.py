@@ -126,4 +126,15 @@ def describe() -> dict[str, str]:
     For `griffin info`.
     """
     ops = {op: _forced.get() or _choose(op, "cpu", torch.float32) for op in IMPLEMENTATIONS}
-    return ops | {"native kernels": native.describe()}
+    return ops | {"native kernels": _kernels()}
+
+
+def _kernels() -> str:
+    if not native.built():
+        return "not compiled, so torch alone runs, several times slower"
+    module, missing = native.module(), native.not_compiled()
+    also = [name for name in native.instruction_sets() if name != module.instruction_set()]
+    return (
+        f"{module.instruction_set()} (also here: {', '.join(also) or 'none'}"
+        f"{'; not compiled: ' + ', '.join(missing) if missing else ''})"
+    )

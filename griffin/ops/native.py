@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from griffin.ops.installation import NEEDS, install_again
+
 MODULE = "griffin._native"
 INTERFACE = 2  # what native/module.cpp says of itself
 # As in native/kernels.h and native/sequence.h: numbers of the types, and what the kernels have room
@@ -38,14 +40,14 @@ def module() -> Any:
     """
     if not built():
         raise RuntimeError(
-            "the native kernels are not built; install a C++17 compiler and reinstall griffin-lm, "
-            "or leave the choice of implementation to griffin.ops"
+            "the native kernels are not built; leave the choice of implementation to griffin.ops,"
+            f" or install again {NEEDS}: {install_again()}"
         )
     found = import_module(MODULE)
     if getattr(found, "interface", None) != INTERFACE:
         raise RuntimeError(
-            f"the native kernels in {found.__file__} were built from other sources; install "
-            "griffin-lm anew"
+            f"the native kernels in {found.__file__} were built from other sources; install again"
+            f" {NEEDS}: {install_again()}"
         )
     return found
 
@@ -64,6 +66,12 @@ def through_torch(*inputs: Tensor) -> bool:
 def instruction_sets() -> list[str]:
     """Return the instruction sets whose kernels this machine can run, the fastest first."""
     return module().instruction_sets() if built() else []
+
+
+def not_compiled() -> list[str]:
+    """Return the instruction sets that this machine has, and this installation no kernels for."""
+    compiled = module().compiled()
+    return [name for name in module().of_machine() if name not in compiled]
 
 
 @contextmanager
@@ -93,14 +101,3 @@ def read_rate(buffer: Tensor, threads: int) -> float:
         raise ValueError("read_rate needs a contiguous CPU tensor of at least 8 bytes")
     bytes_read = buffer.nbytes // 8 * 8
     return bytes_read / module().read_seconds(buffer.data_ptr(), bytes_read, threads)
-
-
-def describe() -> str:
-    """Return one line about the kernels of this installation, for `griffin info`."""
-    if not built():
-        return (
-            "not built: running on torch alone (install a C++17 compiler and reinstall for the fast"
-            " path)"
-        )
-    others = ", ".join(instruction_sets()[1:])
-    return f"{module().instruction_set()} (also here: {others})"

@@ -21,6 +21,16 @@ inline float from_half(uint16_t bits) {
   return out;
 }
 
+// a * b + sum, rounded as the other sets of such a machine do: once where it has an instruction for
+// it.
+inline float fused(float a, float b, float sum) {
+#if defined(__aarch64__)
+  return __builtin_fmaf(a, b, sum);
+#else
+  return a * b + sum;
+#endif
+}
+
 inline const int16_t* quantised(const Product& p, int64_t row) {
   return reinterpret_cast<const int16_t*>(p.prepared + row * p.row_bytes);
 }
@@ -35,9 +45,11 @@ struct Bf16 {
     for (int64_t k = 0; k < p.in_padded; k += 2, w += 64) {
       uint32_t pair[kPanel];
       __builtin_memcpy(pair, w, 64);
-      for (int o = 0; o < kPanel; ++o) even[o] += from_bf16(static_cast<uint16_t>(pair[o])) * x[k];
       for (int o = 0; o < kPanel; ++o) {
-        odd[o] += from_bf16(static_cast<uint16_t>(pair[o] >> 16)) * x[k + 1];
+        even[o] = fused(from_bf16(static_cast<uint16_t>(pair[o])), x[k], even[o]);
+      }
+      for (int o = 0; o < kPanel; ++o) {
+        odd[o] = fused(from_bf16(static_cast<uint16_t>(pair[o] >> 16)), x[k + 1], odd[o]);
       }
     }
     for (int o = 0; o < kPanel; ++o) even[o] += odd[o];
@@ -92,7 +104,8 @@ struct Int4 {
       uint16_t scale[kPanel];
       __builtin_memcpy(scale, w + 512 + group % 2 * 32, 32);
       for (int o = 0; o < kPanel; ++o) {
-        totals[o] += from_half(scale[o]) * p.group_scale[at] * static_cast<float>(sums[o]);
+        const float step = from_half(scale[o]) * p.group_scale[at];
+        totals[o] = fused(step, static_cast<float>(sums[o]), totals[o]);
       }
       if (group % 2) w += kBlock4Bytes;
     }

@@ -21,6 +21,13 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5, torch.bfloat16: 1.6e-2}
 Call = Callable[[Tensor, "list[Tensor]"], "tuple[Tensor, list[Tensor]]"]
 
 
+def test_every_set_of_the_machine_is_compiled():
+    """Or what is asserted here of all sets is of some: `make kernels` compiles the others."""
+    assert native.not_compiled() == []
+    assert native.module().of_machine() == SETS
+    assert set(native.module().compiled()) >= set(SETS)
+
+
 def draw(*shape: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 

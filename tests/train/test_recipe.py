@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from griffin.model import Griffin
+from griffin.train.bundled import find_recipe, recipes
 from griffin.train.export import measure
 from griffin.train.recipe import Recipe, load_recipe
 from griffin.train.report import Reporter
 
-RECIPES = Path(__file__).parents[2] / "recipes"
 MINIMAL = {"model": {"preset": "nano"}, "train": {"steps": 10}}
 
 
@@ -103,7 +103,8 @@ def test_budget_in_tokens() -> None:
 
 def test_bundled_recipes_compare_equals() -> None:
     """The transformer has nano's size, and everything but its model is nano's."""
-    ours, theirs = (load_recipe(RECIPES / name) for name in ("nano.toml", "nano-transformer.toml"))
+    assert list(recipes()) == ["nano", "nano-transformer"]
+    ours, theirs = (load_recipe(find_recipe(name)) for name in recipes())
     sizes = []
     for plan in (ours, theirs):
         with torch.device("meta"):
@@ -111,12 +112,21 @@ def test_bundled_recipes_compare_equals() -> None:
     assert abs(sizes[1] / sizes[0] - 1) < 0.001
     assert set(theirs.model.block_types) == {"attention"}
     assert theirs.model.attention_window_size + 1 >= theirs.train.length  # a token sees itself too
-    texts = [
-        tomllib.loads((RECIPES / n).read_text()) for n in ("nano.toml", "nano-transformer.toml")
-    ]
+    texts = [tomllib.loads(find_recipe(name).read_text()) for name in recipes()]
     assert {k: v for k, v in texts[0].items() if k != "model"} == {
         k: v for k, v in texts[1].items() if k != "model"
     }
+
+
+def test_a_file_comes_before_a_bundled_recipe(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_recipe("nano").name == "nano.toml"
+    (tmp_path / "nano").write_text("")
+    assert find_recipe("nano") == Path("nano")
+    assert all(what for what in recipes().values())
+    for wrong in ("nanoo", "recipes/nano.toml", "nano.tml"):
+        with pytest.raises(ValueError, match=r"nano, nano-transformer; did you mean nano\?"):
+            find_recipe(wrong)
 
 
 def test_what_is_measured_must_be_there(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from griffin.cli.shared.kernels import say_if_not_compiled
+
 if TYPE_CHECKING:
     from griffin.checkpoints import Checkpoint
     from griffin.llm import LLM
@@ -26,11 +28,16 @@ class ModelSource:
     device: str | None = None
     threads: int | None = None
 
-    def llm(self) -> LLM:
-        """Load the model with its tokenizer, and give torch the CPU threads that were asked for."""
+    def llm(self, say: bool = True) -> LLM:
+        """Load the model with its tokenizer, and give torch the CPU threads that were asked for.
+
+        say: where the kernels were not compiled, print so.
+        """
         import griffin
         from griffin.cli.shared.progress import WorkBar
 
+        if say:
+            say_if_not_compiled()
         set_threads(self.threads)
         with WorkBar("loading" if self.quantize is None else "quantizing") as advance:
             return griffin.load(
