@@ -136,6 +136,11 @@ class Writer:
         return "".join(self._texts)
 
     @property
+    def finish_reason(self) -> FinishReason | Literal["cancelled"]:
+        """How it ended; "cancelled" while it goes on."""
+        return self._reason
+
+    @property
     def stop(self) -> str | None:
         """The stop string that was met, if one was."""
         return self._detokenizer.stopped

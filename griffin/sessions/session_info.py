@@ -63,6 +63,13 @@ FROM session LEFT JOIN turn AS head ON head.id = session.head
 LEFT JOIN session AS above
     ON above.id = session.parent AND above.namespace = session.namespace
 """
+# Whether a session has :words in its title or a text; every one has "".
+HAS_WORDS = """
+(instr(lower(session.title), lower(:words)) OR EXISTS (
+    SELECT 1 FROM member JOIN turn ON turn.id = member.turn
+    WHERE member.session = session.id AND instr(lower(turn.text), lower(:words))
+))
+"""
 USAGE = f"SELECT (SELECT count(*) FROM session), (SELECT count(*) FROM turn), ({HELD})"
 
 

@@ -32,7 +32,7 @@ from griffin.sessions.names import (
 from griffin.sessions.quota import session_bytes
 from griffin.sessions.rows import check_free, insert_session, touch
 from griffin.sessions.session import Session
-from griffin.sessions.session_info import INFOS, USAGE, SessionInfo, StoreUsage, info_of
+from griffin.sessions.session_info import HAS_WORDS, INFOS, USAGE, SessionInfo, StoreUsage, info_of
 from griffin.sessions.state_file import load_state_file
 from griffin.sessions.state_info import StateInfo
 from griffin.sessions.stored import mark_and_config, plain
@@ -171,16 +171,18 @@ class Store:
             raise
         return session
 
-    def list(self) -> tuple[SessionInfo, ...]:
+    def list(self, words: str = "") -> tuple[SessionInfo, ...]:
         """Return the namespace's sessions, those used last first.
 
+        words: those alone that have them in their title or in the text of a turn, on any branch;
+               letters A to Z in either case.
         One whose row is damaged is left out; `check` names it, and so does opening it.
         """
         where = (
             "WHERE session.namespace = :namespace AND substr(session.name, 1, 1) <> :unfinished "
-            "ORDER BY session.used DESC, session.id DESC"
+            f"AND {HAS_WORDS} ORDER BY session.used DESC, session.id DESC"
         )
-        values = {"namespace": self.namespace, "unfinished": UNFINISHED}
+        values = {"namespace": self.namespace, "unfinished": UNFINISHED, "words": words}
         found: list[SessionInfo] = []
         for row in self.folder.index.sound_rows(INFOS + where, values):
             with suppress(StateTorn):

@@ -137,6 +137,36 @@ def test_sessions_are_listed_renamed_deleted(live, http):
     assert gone.status_code == 404 and gone.json()["error"]["code"] == "state_not_found"
 
 
+def test_a_cut_answer_is_known_to_be_one_and_goes_on(live, http):
+    first, _ = say(live, "one", session="cut", temperature=0)
+    system = {"role": "system", "content": "Be kind."}
+    say(live, "two", session="cut", before=[system], temperature=0)
+    shown = http.get("/v1/sessions/cut").json()
+    turns = http.get("/v1/sessions/cut/turns").json()["data"]
+    assert shown["system"] == "Be kind."
+    assert {turn["finish_reason"] for turn in turns} == {"length"}
+    # As the chat page does: all that was said, the cut answer last.
+    said = [{"role": "user", "content": "one"}, {"role": "assistant", "content": first}]
+    more = live.openai().chat.completions.create(
+        model=NAME, messages=said, max_tokens=6, temperature=0, extra_body={"session_id": "go"}
+    )
+    say(live, "one", session="kept", temperature=0)
+    again = live.openai().chat.completions.create(
+        model=NAME, messages=said, max_tokens=6, temperature=0, extra_body={"session_id": "kept"}
+    )
+    assert again.choices[0].message.content == more.choices[0].message.content
+    turns = http.get("/v1/sessions/kept/turns").json()["data"]
+    assert [turn["current"] for turn in turns] == [False, True]
+    assert turns[1]["text"] == f"> one\n\n{first}{again.choices[0].message.content}"
+
+
+def test_sessions_are_found_by_words(live, http):
+    say(live, "a word that is nowhere else: xylophone", session="found")
+    listed = http.get("/v1/sessions", params={"search": "XYLOphone"}).json()
+    assert [one["id"] for one in listed["data"]] == ["found"]
+    assert http.get("/v1/sessions", params={"search": "x" * 201}).status_code == 400
+
+
 def test_what_answers_went_on_from_is_counted(live):
     def hits(source):
         found = {"source": source}

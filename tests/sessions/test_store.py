@@ -111,6 +111,32 @@ def test_a_folder_others_may_look_into(tmp_path):
     assert [path.name for path in (tmp_path / "open").iterdir()] == ["thesis.txt"]
 
 
+def test_a_list_of_those_that_have_some_words(store):
+    for name, title, text in (
+        ("a", "Soup", "bread AND Butter"),
+        ("b", "", "50%_'; é"),
+        ("c", "", ""),
+    ):
+        with begin(store, name, title=title) as session:
+            say(session, [1, 2], text=text)
+            say(session, [3], text=f"turn of {name}")
+            session.undo()  # what is on another branch is found, too
+    found = {
+        "soup": "a",
+        "bread and": "a",
+        "%_'; ": "b",
+        "é": "b",
+        "turn of C": "c",
+        "turn OF": "abc",
+        "": "abc",
+        "nowhere": "",
+        "_": "b",
+    }
+    for words, names in found.items():
+        assert {info.name for info in store.list(words)} == set(names), words
+    assert store.within("other").list("soup") == ()
+
+
 def test_list_show_and_rename(store):
     with begin(store, "a", title="Soup", settings={"x": 1}) as session:
         say(session, [1, 2, 3])

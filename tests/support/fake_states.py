@@ -72,9 +72,16 @@ def _fill(like: torch.Tensor, seed: int) -> torch.Tensor:
     return ((steps + 1) * (seed % 99_991 + 1)).sin().to(like.dtype).reshape(like.shape)
 
 
-def say(session: Session, ids: Sequence[int], *, pending: int = 1, role: str = "user") -> Turn:
+def say(
+    session: Session,
+    ids: Sequence[int],
+    *,
+    pending: int = 1,
+    role: str = "user",
+    text: str | None = None,
+) -> Turn:
     """Commit a turn of these ids; the state after it is the fake one of all tokens but the
-    pending."""
+    pending. text: how many ids there are, in words, if omitted."""
     tokens = [i for turn in session.turns() for i in turn.ids] + list(ids)
     read = tokens[: len(tokens) - pending]
     dtype = session.fingerprint.torch_dtype
@@ -83,7 +90,7 @@ def say(session: Session, ids: Sequence[int], *, pending: int = 1, role: str = "
         ids=list(ids),
         state=fake_state(read, session.config, dtype),
         pending=tokens[len(tokens) - pending :],
-        text=f"said {len(ids)}",
+        text=f"said {len(ids)}" if text is None else text,
     )
 
 

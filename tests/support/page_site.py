@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import uvicorn
@@ -19,6 +17,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from griffin.server import errors
 from griffin.server import protocol as p
@@ -29,25 +28,23 @@ from griffin.server.endpoints.server.reply import ServerObject, SlotCounts, limi
 from griffin.server.endpoints.sessions.body import (
     parse_fork,
     parse_rewind,
+    parse_search,
     parse_session_change,
     parse_session_create,
 )
 from griffin.server.endpoints.sessions.reply import (
-    SessionObject,
     TurnList,
-    TurnObject,
     session_list,
 )
 from griffin.server.errors import ApiError
 from griffin.server.http import sse
 from griffin.server.http.static import ChatPage
 from griffin.server.limits import Limits
+from tests.support.page_talk import STATE_BYTES, Talk
 
 T = TypeVar("T")
 
 LIMITS = Limits(vocab_size=1000)
-STATE_BYTES = 17_238_016
-FIXED, PER_TOKEN = 460_800, 8_192
 
 RICH = """## What a state is
 
@@ -71,66 +68,23 @@ def step(h, x, a):
 
 > It holds no more than that. See [the paper](https://arxiv.org/abs/2402.19427), or `griffin plan`.
 """
+LONG = ("A state has a fixed size. It holds ", "the gist of all that was read.")
 EVIL = (
     '<img src=x onerror="document.title=1"> ![x](http://elsewhere.test/x.png)'
     " [go](javascript:alert(1)) <script>document.title = 1</script>"
 )
 
 
-@dataclass
-class Talk:
-    """A session: its turns, and the number of the one it stands at."""
-
-    id: str
-    title: str
-    turns: list[TurnObject] = field(default_factory=list)
-    head: int | None = None
-    parent: str | None = None
-    last_used: float = field(default_factory=time.time)
-    busy: bool = False
-
-    def path(self) -> list[TurnObject]:
-        found: list[TurnObject] = []
-        at = self.head
-        while at is not None:
-            found.insert(0, self.turns[at - 1])
-            at = self.turns[at - 1].parent
-        return found
-
-    def add(self, role: str, text: str) -> None:
-        tokens = (self.path()[-1].tokens if self.head else 0) + len(text.split()) + 4
-        number, now = len(self.turns) + 1, int(time.time())
-        turn = TurnObject(
-            id=number, parent=self.head, role=role, text=text, tokens=tokens, created=now
-        )
-        self.turns.append(turn)
-        self.head, self.last_used = number, time.time()
-
-    def object(self) -> SessionObject:
-        path = self.path()
-        tokens = path[-1].tokens if path else 0
-        return SessionObject(
-            id=self.id,
-            created=1,
-            last_used=int(self.last_used),
-            title=self.title,
-            tokens=tokens,
-            turns=len(path),
-            bytes=min(STATE_BYTES, FIXED + PER_TOKEN * tokens) if tokens else 0,
-            head=self.head,
-            parent=self.parent,
-            busy=self.busy,
-        )
-
-
 class Site:
     """The server. `keep` False has it keep no sessions; `key` is asked for if set.
 
+    prefix: it is there alone, as behind a proxy that serves others, too.
     talks: by name. bodies: of all chat requests. one_turn: a message and its answer are one turn.
     """
 
-    def __init__(self, *, keep: bool = True, one_turn: bool = False) -> None:
+    def __init__(self, *, keep: bool = True, one_turn: bool = False, prefix: str = "") -> None:
         self.keep = keep
+        self.prefix = prefix
         self.key: str | None = None
         self.one_turn = one_turn
         self.talks: dict[str, Talk] = {}
@@ -141,7 +95,7 @@ class Site:
     def start(self) -> None:
         """Serve on a free port of this machine."""
         listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}{self.prefix}"
         config = uvicorn.Config(
             self.app(), log_level="error", lifespan="off", timeout_graceful_shutdown=1
         )
@@ -154,7 +108,7 @@ class Site:
         self._server.should_exit = True
         self._thread.join(60)
 
-    def app(self) -> Starlette:
+    def app(self) -> ASGIApp:
         one, name = "/v1/sessions", "/v1/sessions/{name}"
         kept = [
             (one, "GET", self._list),
@@ -175,7 +129,15 @@ class Site:
             Route(path, self._guarded(do), methods=[method])
             for path, method, do in (always + kept if self.keep else always)
         ]
-        return Starlette(routes=[*routes, Mount("/", ChatPage())])
+        own = Starlette(routes=[*routes, Mount("/", ChatPage())])
+
+        async def behind(scope: Scope, receive: Receive, send: Send) -> None:
+            """Do what a proxy does: take the prefix away; there is nothing without it."""
+            path = scope["path"]
+            inner = path.removeprefix(self.prefix) if path.startswith(self.prefix) else "/nothing"
+            await own({**scope, "path": inner, "raw_path": inner.encode()}, receive, send)
+
+        return behind if self.prefix else own
 
     def _guarded(
         self, do: Callable[[Request], Awaitable[Response]]
@@ -234,8 +196,9 @@ class Site:
         )
 
     async def _list(self, request: Request) -> Response:
-        page = p.parse_page(request.query_params)
+        page, words = p.parse_page(request.query_params), parse_search(request.query_params)
         talks = sorted(self.talks.values(), key=lambda talk: -talk.last_used)
+        talks = [talk for talk in talks if talk.has(words)]
         names = [talk.id for talk in talks]
         first = names.index(page.after) + 1 if page.after else 0
         found = [talk.object() for talk in talks[first : first + page.limit]]
@@ -273,8 +236,8 @@ class Site:
         made.parent = talk.id
         here, talk.head = talk.head, asked.at or talk.head
         for turn in talk.path():
-            made.add(turn.role, turn.text or "")
-        talk.head = here
+            made.add(turn.role, turn.text or "", turn.finish_reason)
+        talk.head, made.system = here, talk.system
         return _json(made.object())
 
     async def _rewind(self, request: Request) -> Response:
@@ -300,13 +263,19 @@ class Site:
         if who.kind == "session" and who.value not in self.talks:
             raise ApiError(errors.NO_STATE, f"there is no session {who.value!r}")
         talk = self.talks[who.value] if who.kind == "session" else None
-        text = asked.messages[-1].content
+        system, *said = (
+            asked.messages if asked.messages[0].role == "system" else (None, *asked.messages)
+        )
+        begun = said.pop().content if said[-1].role == "assistant" else ""
+        text = said[-1].content
+        if talk is not None and system is not None:
+            talk.system = system.content or None
         if text == "refuse":
             raise ApiError(errors.QUEUE_FULL, "8 requests wait already", retry_after=3)
-        return StreamingResponse(self._events(asked, talk, text), headers=sse.HEADERS)
+        return StreamingResponse(self._events(asked, talk, text, begun), headers=sse.HEADERS)
 
     async def _events(
-        self, asked: ChatRequest, talk: Talk | None, text: str
+        self, asked: ChatRequest, talk: Talk | None, text: str, begun: str
     ) -> AsyncIterator[bytes]:
         chunks = ChatChunks(
             p.Head.new("chatcmpl-", "toy-2b-it", p.fingerprint("toy")), asked.include_usage
@@ -321,7 +290,7 @@ class Site:
             if text == "never":
                 await asyncio.sleep(30)
             for number, piece in enumerate(
-                pieces_of(text, len(talk.path()) if talk else len(asked.messages))
+                pieces_of(text, len(talk.path()) if talk else len(asked.messages), begun)
             ):
                 if text == "break" and number == 3:
                     ended = True  # and nothing is kept
@@ -332,8 +301,9 @@ class Site:
                 given += piece
                 yield sse.data(chunks.text(piece))
             ended = True
-            self._keep(talk, text, given)
-            yield sse.data(chunks.finish("length" if text == "long" else "stop"))
+            finish = "length" if text == "long" and not begun else "stop"
+            self._keep(talk, text, begun, given, finish)
+            yield sse.data(chunks.finish(finish))
             read = len(text.split()) + 4
             if asked.include_usage:
                 used = p.usage(before + read, len(given.split()), before)
@@ -345,22 +315,32 @@ class Site:
             if talk is not None:
                 talk.busy = False
             if not ended and given:  # the client left: what was said until then stays said
-                self._keep(talk, text, given)
+                self._keep(talk, text, begun, given, "cancelled")
 
-    def _keep(self, talk: Talk | None, text: str, answer: str) -> None:
+    def _keep(self, talk: Talk | None, text: str, begun: str, answer: str, finish: str) -> None:
         if talk is None:
             return
+        if begun:  # beside the exchange that was cut
+            for _ in range(1 if self.one_turn else 2):
+                assert talk.head is not None
+                talk.head = talk.turns[talk.head - 1].parent
+        answer = begun + answer
         if self.one_turn:
             quoted = "\n".join(f"> {line}" for line in text.split("\n"))
-            talk.add("exchange", f"{quoted}\n\n{answer}")
+            talk.add("exchange", f"{quoted}\n\n{answer}", finish)
         else:
             talk.add("user", text)
-            talk.add("assistant", answer)
+            talk.add("assistant", answer, finish)
 
 
-def pieces_of(text: str, before: int) -> list[str]:
-    """Return the answer to a message, in pieces. before: turns that came before it."""
+def pieces_of(text: str, before: int, begun: str = "") -> list[str]:
+    """Return the answer to a message, in pieces.
+
+    before: turns that came before it. begun: what there is of it.
+    """
     answers = {
+        "long": LONG[bool(begun)],
+        "nothing": "",
         "rich": RICH,
         "slow": "word " * 400,
         "evil": EVIL,

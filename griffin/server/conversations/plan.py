@@ -124,6 +124,7 @@ def commit(
         stats={
             "generated_tokens": len(writer.events),
             "seed": ticket.seeds[choice],
+            "finish_reason": writer.finish_reason,
             **(stats or {}),
         },
         items=items,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -130,13 +129,15 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
             {"type": "string", "pattern": NAME_PATTERN} if name == "name" else {"type": "string"}
         )
         parameters.append({"name": name, "in": "path", "required": True, "schema": schema})
+    queries = dict(operation.queries)
     if operation.paged:
-        queries: Sequence[tuple[str, dict[str, Any]]] = (
-            ("limit", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 20}),
-            ("after", {"type": "string", "minLength": 1, "maxLength": 128}),
-            ("order", {"enum": ["asc", "desc"], "default": "desc"}),
-        )
-        parameters += [{"name": name, "in": "query", "schema": schema} for name, schema in queries]
+        queries |= {
+            "limit": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 20},
+            "after": {"type": "string", "minLength": 1, "maxLength": 128},
+            "order": {"enum": ["asc", "desc"], "default": "desc"},
+        }
+    for name, schema in queries.items():
+        parameters.append({"name": name, "in": "query", "schema": schema})
     return parameters
 
 

@@ -1,24 +1,26 @@
 // The chat page: which conversation is open, and what happens when somebody does something.
-// The server is in api.js, conversations in threads.js, messages in log.js, what they look like in
-// messages.js.
-
-import { ApiError, call, events, onLocked } from "/page/api.js";
-import { ask } from "/page/ask.js";
-import { isWrong, options, put, suggest, written } from "/page/field.js";
-import { MessageLog } from "/page/log.js";
-import { isSend } from "/page/messages.js";
-import { Meters } from "/page/meters.js";
-import { showSessions } from "/page/sidebar.js";
-import { attempt, calm, complain, tell } from "/page/telling.js";
-import { messagesOf, open, pathOf } from "/page/threads.js";
+import { ApiError, call, events, onLocked } from "./api.js";
+import { ask } from "./ask.js";
+import { exportIt } from "./export.js";
+import * as field from "./field.js";
+import { MessageLog } from "./log.js";
+import { closeMenu, leaveMenu } from "./menu.js";
+import { isSend } from "./messages.js";
+import { Meters } from "./meters.js";
+import { described, onSearch, showSessions } from "./sidebar.js";
+import { attempt, calm, complain, tell } from "./telling.js";
+import { messagesOf, open, pathOf } from "./threads.js";
 
 const $ = (id) => document.getElementById(id);
 const meters = new Meters($("meters"));
-const log = new MessageLog($("log"), $("messages"), $("empty"), { edit, again, fork: forkAfter });
+const does = { edit, again, goOn, fork: forkAfter };
+const log = new MessageLog($("log"), $("messages"), $("empty"), does);
 const FORKED = "Forked. What you say now is said in the fork.";
 
 let store = null; // where conversations are
 let listed = []; // those in the sidebar
+let sought = ""; // what they have in common
+let model = ""; // what it is called
 let session = null; // the one that is open; null for one that nothing was said in yet
 let path = []; // its turns up to where it stands
 let undone = []; // turns that Undo left, for Redo
@@ -45,13 +47,16 @@ async function start() {
   let first;
   [store, first] = await open();
   showList(first, false);
-  const model = (await call("GET", "/v1/models")).data[0];
-  meters.bytes = model.griffin?.state_bytes ?? 0;
-  meters.window = model.griffin?.window ?? 0;
-  suggest(model.griffin?.sampling ?? {});
-  $("greeting").textContent = model.griffin?.caution || `Ask ${model.id} something.`;
+  const served = (await call("GET", "v1/models")).data[0];
+  const about = served.griffin ?? {};
+  model = served.id;
+  meters.bytes = about.state_bytes ?? 0;
+  meters.window = about.window ?? 0;
+  field.suggest(about.sampling ?? {});
+  $("model").textContent = described(model, about);
+  $("greeting").textContent = about.caution || `Ask ${model} something.`;
   await go(asked());
-  const server = await call("GET", "/v1/server");
+  const server = await call("GET", "v1/server");
   const where = store.kept ? "" : " · conversations end with this page";
   $("server").textContent = `${server.model} · griffin ${server.version}${where}`;
 }
@@ -67,7 +72,9 @@ function hashOf(id) {
 function showList({ data, next }, more) {
   listed = more ? [...listed, ...data] : data;
   $("older").hidden = next === null;
-  $("older").onclick = () => act(async () => showList(await store.list(next), true));
+  $("older").onclick = () => act(async () => showList(await store.list(sought, next), true));
+  $("none-found").hidden = !sought || listed.length > 0;
+  $("none-found").textContent = `No conversation has “${sought}”.`;
   showSessions($("session-list"), listed, (id) => {
     closeMenu();
     location.hash = hashOf(id);
@@ -81,6 +88,7 @@ async function go(id) {
   undone = [];
   meters.clear();
   [session, path] = id === null ? [null, []] : await read(id);
+  field.showSystem(session === null ? null : session.system ?? "");
   log.show(messagesOf(path), true);
   showSession();
   log.scroll(true);
@@ -94,7 +102,11 @@ async function read(id) {
 async function refresh() {
   [session, path] = await read(session.id);
   log.show(messagesOf(path), answering === null);
-  showList(await store.list(), false);
+  await list();
+}
+
+async function list() {
+  showList(await store.list(sought), false);
 }
 
 /** Show what the open conversation is called, and what can be done with it now. */
@@ -103,10 +115,12 @@ function showSession() {
   const idle = answering === null;
   $("title").textContent = name;
   document.title = session === null ? "griffin" : `${name} · griffin`;
-  for (const id of ["fork", "rename", "delete"]) $(id).hidden = session === null;
+  for (const id of ["fork", "rename", "export", "delete"]) $(id).hidden = session === null;
   $("undo").hidden = !path.length;
   $("redo").hidden = !undone.length;
-  for (const id of ["new", "undo", "redo", "fork", "rename", "delete"]) $(id).disabled = !idle;
+  for (const id of ["new", "undo", "redo", "fork", "rename", "export", "delete"]) {
+    $(id).disabled = !idle;
+  }
   $("send").hidden = !idle;
   $("stop").hidden = idle;
   meters.state(session?.tokens ?? 0);
@@ -122,19 +136,22 @@ function showSession() {
 
 /** Say something and show the answer as it comes. Returns whether the conversation went on by it.
  *
- * retry: called by the button that an error gets.
+ * text: null to go on with an answer that was cut. retry: called by the button that an error gets.
  */
 async function say(text, retry = () => sayAgain(text)) {
   calm();
   undone = [];
   answering = new AbortController();
   const before = session?.head ?? null;
-  const said = [log.add({ role: "user", text }), log.add({ role: "assistant", text: "" })];
-  const growing = said[1].grow();
+  const said = text === null ? [] : ["user", "assistant"].map((role) =>
+    log.add({ role, text: role === "user" ? text : "" }));
+  const view = log.last();
   log.offer(messagesOf(path), false);
+  const growing = view.grow();
+  const held = growing.text.length;
   showSession();
   log.scroll(true);
-  const answer = { usage: null, extras: null, reason: null };
+  const answer = { usage: null, extras: null, reason: null, system: field.newSystem() };
   let problem = null;
   try {
     await begin(text);
@@ -143,10 +160,12 @@ async function say(text, retry = () => sayAgain(text)) {
     if (!answering.signal.aborted) problem = error;
   }
   meters.end(answer.usage, answer.extras);
-  said[1].grown(growing.text, answer.reason === null);
+  const cut = answer.reason === null ? "cancelled" : answer.reason;
+  view.grown(growing.text, cut);
   const stopped = answering.signal.aborted;
   answering = null;
-  return settle({ text, got: growing.text, said, before, answer, stopped, problem, retry });
+  const got = growing.text.slice(held);
+  return settle({ text, got, said, before, answer, stopped, problem, retry });
 }
 
 /** Make a session of a conversation that was none. */
@@ -161,8 +180,9 @@ async function begin(text) {
 async function listen(text, growing, answer) {
   meters.begin();
   const streamed = { stream: true, stream_options: { include_usage: true } };
-  const body = { ...store.request(session.id, path, text), ...options(), ...streamed };
-  for await (const chunk of events("/v1/chat/completions", body, answering.signal)) {
+  const goesOn = store.request(session.id, path, text, answer.system);
+  const body = { ...goesOn, ...field.options(), ...streamed };
+  for await (const chunk of events("v1/chat/completions", body, answering.signal)) {
     if (chunk.usage) Object.assign(answer, { usage: chunk.usage, extras: chunk.griffin ?? null });
     const choice = chunk.choices[0];
     if (choice?.delta?.content) {
@@ -178,7 +198,8 @@ async function settle({ text, got, said, before, answer, stopped, problem, retry
   let kept = false;
   try {
     if (session !== null) {
-      if (got && !problem) await store.answered(session.id, text, got, answer.usage);
+      const whole = (got || answer.reason) && !problem;
+      if (whole) await store.answered(session.id, text, got, answer);
       kept = await writtenDown(before, stopped || problem !== null);
     }
   } catch (error) {
@@ -187,13 +208,13 @@ async function settle({ text, got, said, before, answer, stopped, problem, retry
   if (!kept) {
     problem ??= stopped ? null : new ApiError(0, "The server did not keep this answer.");
     log.lose(said);
-    if (!written()) put(text);
+    if (text !== null && !field.written()) field.put(text);
   }
-  if (kept && stopped) log.cut();
+  if (kept) field.noteSystem(session.system ?? "");
   showSession();
   if (problem) complain(problem, kept ? null : retry);
   const lost = "Stopped. Nothing of it was kept; your message is in the field again.";
-  const long = `${got}\nThe answer reached its greatest length.`;
+  const long = `${got}\nCut: the answer reached its greatest length.`;
   if (stopped) tell(kept ? "Stopped." : lost);
   else if (!problem) tell(answer.reason === "length" ? long : got);
   log.scroll();
@@ -215,7 +236,7 @@ async function writtenDown(before, cut) {
 
 function sayAgain(text) {
   act(async () => {
-    if (written() === text) put("");
+    if (field.written() === text) field.put("");
     await say(text);
   });
 }
@@ -257,15 +278,26 @@ function again() {
     const lost = [...$("messages").querySelectorAll(".lost")];
     await refresh();
     for (const element of lost) element.remove();
-    if (written() === last.text) put("");
+    if (field.written() === last.text) field.put("");
   });
+}
+
+/** Go on with an answer that was cut, if it is still the last thing that was said. */
+async function goOn(message) {
+  $("message").focus();
+  while (acting) await acting; // it may still be written down
+  if (messagesOf(path).at(-1)?.turn === message.turn) {
+    await act(() => say(null, () => goOn(message)));
+  }
 }
 
 /** Say something else instead of an earlier message: in a fork, so that nothing is lost. */
 function edit(message, text) {
   $("message").focus();
   return act(async () => {
+    const system = session.system ?? "";
     await follow(await store.fork(session.id, message.before, titled("edited")));
+    field.showSystem(session.system ?? "", system); // a fork before the first message has none yet
     await say(text);
   });
 }
@@ -287,7 +319,7 @@ async function fork() {
 async function follow(made) {
   history.pushState(null, "", hashOf(made.id));
   await go(made.id);
-  showList(await store.list(), false);
+  await list();
 }
 
 function titled(word) {
@@ -296,11 +328,15 @@ function titled(word) {
 }
 
 async function rename() {
-  const field = { label: "Title", value: session.title, most: 200 };
-  const given = await ask("Rename this conversation", { field, yes: "Rename" });
+  const input = { label: "Title", value: session.title, most: 200 };
+  const given = await ask("Rename this conversation", { field: input, yes: "Rename" });
   if (given === null) return;
   await store.rename(session.id, given);
   await refresh();
+}
+
+async function exportThis() {
+  if (await exportIt(session, path, () => store.turns(session.id), model)) tell("Exported.");
 }
 
 async function remove() {
@@ -309,27 +345,18 @@ async function remove() {
   await store.remove(session.id);
   history.replaceState(null, "", "#");
   await go(null);
-  showList(await store.list(), false);
+  await list();
   tell("Deleted.");
   $("message").focus();
 }
 
 // Hands on keys and buttons.
 
-function stop() {
-  answering?.abort();
-}
-
-function closeMenu() {
-  document.body.classList.remove("menu");
-  $("menu").setAttribute("aria-expanded", "false");
-}
-
 $("composer").addEventListener("submit", async (event) => {
   event.preventDefault();
-  const text = written();
-  if (!text || answering || store === null || isWrong()) return;
-  put("");
+  const text = field.written();
+  if (!text || answering || store === null || field.isWrong()) return;
+  field.put("");
   $("message").focus();
   while (acting) await acting; // an answer that has ended is still being put in order
   act(() => say(text));
@@ -341,19 +368,11 @@ $("message").addEventListener("keydown", (event) => {
 });
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || $("ask").open) return;
-  if (document.body.classList.contains("menu")) {
-    closeMenu();
-    $("menu").focus();
-  } else stop();
+  if (!leaveMenu()) answering?.abort();
 });
 $("stop").addEventListener("click", () => {
-  stop();
+  answering?.abort();
   $("message").focus();
-});
-$("menu").addEventListener("click", () => {
-  const shown = document.body.classList.toggle("menu");
-  $("menu").setAttribute("aria-expanded", String(shown));
-  if (shown) $("new").focus();
 });
 $("new").addEventListener("click", () => {
   closeMenu();
@@ -363,8 +382,14 @@ $("new").addEventListener("click", () => {
   });
   $("message").focus();
 });
-for (const [id, does] of Object.entries({ undo, redo, fork, rename, delete: remove })) {
-  $(id).addEventListener("click", () => act(does));
+onSearch($("search"), (words) => attempt(async () => {
+  sought = words;
+  const found = await store?.list(words);
+  if (found && words === sought) showList(found, false); // others may be asked for by now
+}));
+const actions = { undo, redo, fork, rename, export: exportThis, delete: remove };
+for (const [id, action] of Object.entries(actions)) {
+  $(id).addEventListener("click", () => act(action));
 }
 window.addEventListener("popstate", () => {
   if (asked() !== (session?.id ?? null)) act(() => go(asked()));

@@ -1,6 +1,6 @@
 // The messages of the open conversation, and the place where people look at them.
 
-import { MessageView } from "/page/messages.js";
+import { MessageView } from "./messages.js";
 
 /** The list of messages.
  *
@@ -45,7 +45,8 @@ export class MessageLog {
   offer(messages, idle) {
     const last = messages.findLastIndex((message) => message.role === "assistant");
     messages.forEach((message, number) => {
-      this.#views[number].offer(message, number === last, idle);
+      const end = number === messages.length - 1;
+      this.#views[number].offer(message, { last: number === last, end, idle });
     });
     this.#empty.hidden = this.#list.children.length > 0;
   }
@@ -60,10 +61,9 @@ export class MessageLog {
     return view;
   }
 
-  /** Mark the last answer as one that was stopped. */
-  cut() {
-    const answer = this.#views.findLast((view) => view.message.role === "assistant");
-    answer?.element.classList.add("stopped");
+  /** Return the view of the last message. */
+  last() {
+    return this.#views.at(-1);
   }
 
   /** Leave messages that did not come to be on the page, until the next one is added. */

@@ -1,8 +1,9 @@
 // The messages on the page: one list item each, its text rendered, its buttons beneath.
 
-import { render, settled } from "/page/markdown.js";
+import { render, settled } from "./markdown.js";
 
-const WHO = { user: "You", assistant: "Answer", note: "Read before" };
+/** Who says what has a role. */
+export const WHO = { user: "You", assistant: "Answer", note: "Read before" };
 
 /** Make an element. attributes: properties of it; children: nodes or strings. */
 export function make(tag, attributes = {}, ...children) {
@@ -11,20 +12,31 @@ export function make(tag, attributes = {}, ...children) {
   return made;
 }
 
-/** A message. actions: {edit(message, text), again(), fork(message)}, called by its buttons. */
+const ENDED = {
+  length: "Cut: the answer reached its greatest length.",
+  cancelled: "Stopped.",
+};
+
+/** A message.
+ *
+ * actions: {edit(message, text), again(), goOn(message), fork(message)}, called by its buttons.
+ */
 export class MessageView {
   #actions;
   #body;
+  #mark; // what is to be said of an answer that is not whole, or says nothing
   #buttons;
 
   constructor(message, actions) {
     this.message = message;
     this.#actions = actions;
     this.#body = make("div", { className: "text" });
+    this.#mark = make("p", { className: "mark faint", hidden: true });
     this.#buttons = make("div", { className: "actions", role: "group" });
     this.#buttons.setAttribute("aria-label", `${WHO[message.role]}: what to do with it`);
     const who = make("h3", { className: "who", textContent: WHO[message.role] });
-    this.element = make("li", { className: message.role }, who, this.#body, this.#buttons);
+    const parts = [who, this.#body, this.#mark, this.#buttons];
+    this.element = make("li", { className: message.role }, ...parts);
     this.show(message.text);
   }
 
@@ -38,26 +50,41 @@ export class MessageView {
     } else this.#body.textContent = text;
   }
 
-  /** Begin to show an answer as it comes. */
+  /** Begin to show an answer as it comes, after what there is of it. */
   grow() {
     this.element.setAttribute("aria-busy", "true");
-    return new Growing(this.#body);
+    this.#mark.hidden = true;
+    return new Growing(this.#body, this.message.text);
   }
 
-  /** End showing an answer as it comes. stopped: it is not the whole one. */
-  grown(text, stopped) {
+  /** End showing an answer as it comes. cut: why it is not the whole one, if it is not. */
+  grown(text, cut) {
     this.element.removeAttribute("aria-busy");
-    this.element.classList.toggle("stopped", stopped);
     this.show(text);
+    this.#tell(cut);
   }
 
-  /** Offer what can be done with it now. last: it is the last answer; idle: none is under way. */
-  offer(message, last, idle) {
+  #tell(cut) {
+    const answer = this.message.role === "assistant";
+    const nothing = answer && !this.message.text.trim() ? "The model answered with nothing." : "";
+    this.#mark.textContent = [nothing, answer ? ENDED[cut] : ""].filter(Boolean).join(" ");
+    this.#mark.hidden = !this.#mark.textContent;
+  }
+
+  /** Offer what can be done with it now.
+   *
+   * last: it is the last answer; end: nothing follows it; idle: no answer is under way.
+   */
+  offer(message, { last, end, idle }) {
     this.message = message;
+    if (!this.element.hasAttribute("aria-busy")) this.#tell(message.cut);
     const offered = [];
     if (message.role === "user") offered.push(["Edit", () => this.#edit()]);
     if (message.role === "assistant") {
-      offered.push(["Copy", (button) => copy(this.message.text, button)]);
+      if (message.text) offered.push(["Copy", (button) => copy(this.message.text, button)]);
+      if (end && message.cut && message.text) {
+        offered.push(["Continue", () => this.#actions.goOn(this.message)]);
+      }
       if (last) offered.push(["Regenerate", () => this.#actions.again()]);
       offered.push(["Fork here", () => this.#actions.fork(this.message)]);
     }
@@ -129,9 +156,11 @@ class Growing {
   #asked = false;
   #next = 0;
 
-  constructor(target) {
+  constructor(target, text) {
     this.#target = target;
+    this.text = text;
     target.replaceChildren(this.#last);
+    if (text) this.#paint();
   }
 
   /** Add a piece. It is painted with the next frame. painted: called then. */

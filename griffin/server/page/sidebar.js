@@ -1,7 +1,9 @@
-// The list of conversations.
+// The list of conversations, and what is said of the model.
 
-import { make } from "/page/messages.js";
-import { size, whole } from "/page/meters.js";
+import { make } from "./messages.js";
+import { size, whole } from "./meters.js";
+
+const PAUSE = 150;
 
 /** Show sessions as a list of buttons. choose(id): called by them. */
 export function showSessions(list, sessions, choose) {
@@ -18,6 +20,24 @@ export function showSessions(list, sessions, choose) {
     return make("li", {}, button);
   }));
   if (focused !== null) list.querySelector(`button[data-id="${CSS.escape(focused)}"]`)?.focus();
+}
+
+/** Search as words are typed. search(words): called with them, at most once in PAUSE ms. */
+export function onSearch(input, search) {
+  let waiting = 0;
+  input.addEventListener("input", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => search(input.value.trim()), PAUSE);
+  });
+}
+
+/** Return a line about a model. about: what the server tells of it. */
+export function described(model, about) {
+  const millions = (about.parameters ?? 0) / 1e6;
+  const thousands = `${(millions / 1e3).toFixed(1)} B`;
+  const count = millions < 1000 ? `${millions.toPrecision(2)} M` : thousands;
+  const parts = [model, millions ? `${count} parameters` : "", about.weights, about.caution];
+  return parts.filter(Boolean).join(" · ");
 }
 
 function when(seconds) {

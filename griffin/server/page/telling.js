@@ -1,7 +1,7 @@
 // What the page tells its user: what went wrong, for all to see, and what has happened, for those
 // who listen.
 
-import { ApiError } from "/page/api.js";
+import { ApiError } from "./api.js";
 
 const [live, notice] = [document.getElementById("live"), document.getElementById("notice")];
 

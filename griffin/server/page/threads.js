@@ -1,16 +1,20 @@
 // Where conversations are: on the server as sessions, or in this page where the server keeps none.
 // Both kinds answer to the same names, so the rest of the page does not ask which it has.
 
-import { ApiError, call } from "/page/api.js";
+import { ApiError, call } from "./api.js";
 
 /** Sessions of the server: they outlive page and process. */
 export class Sessions {
   kept = true;
 
-  /** Return a page of sessions, newest first, and the id that the next one comes after, or null. */
-  async list(after = null) {
-    const query = new URLSearchParams({ limit: "50", ...(after === null ? {} : { after }) });
-    const { data, has_more: more, last_id: last } = await call("GET", `/v1/sessions?${query}`);
+  /** Return a page of sessions, newest first, and the id that the next one comes after, or null.
+   *
+   * words: those alone that have them in title or text; "" for all.
+   */
+  async list(words = "", after = null) {
+    const asked = { ...(words && { search: words }), ...(after !== null && { after }) };
+    const query = new URLSearchParams({ limit: "50", ...asked });
+    const { data, has_more: more, last_id: last } = await call("GET", `v1/sessions?${query}`);
     return { data, next: more ? last : null };
   }
 
@@ -19,7 +23,7 @@ export class Sessions {
   }
 
   create(title) {
-    return call("POST", "/v1/sessions", { title });
+    return call("POST", "v1/sessions", { title });
   }
 
   /** Return all turns, those of other branches too. */
@@ -49,9 +53,13 @@ export class Sessions {
     return call("DELETE", at(id));
   }
 
-  /** Return what a chat request says about where it goes on: the session knows what was said. */
-  request(id, _path, text) {
-    return { session_id: id, messages: [{ role: "user", content: text }] };
+  /** Return what a chat request says about where it goes on: the session knows what was said.
+   *
+   * text: the new message; null to go on with the last answer. system: a new system text, or null.
+   */
+  request(id, path, text, system) {
+    const said = text === null ? talkOf(path) : [{ role: "user", content: text }];
+    return { session_id: id, messages: [...instructed(system), ...said] };
   }
 
   /** Take note of an answer; the server has done so itself. */
@@ -63,8 +71,12 @@ export class Here {
   kept = false;
   #all = new Map();
 
-  async list() {
-    const data = [...this.#all.values()].map((one) => one.session);
+  async list(words = "") {
+    const wanted = words.toLowerCase();
+    const has = (text) => text?.toLowerCase().includes(wanted);
+    const data = [...this.#all.values()]
+      .filter(({ session, turns }) => has(session.title) || turns.some((turn) => has(turn.text)))
+      .map((one) => one.session);
     return { data: data.sort((a, b) => b.last_used - a.last_used), next: null };
   }
 
@@ -77,7 +89,7 @@ export class Here {
     const id = `here-${crypto.getRandomValues(new Uint32Array(2)).join("-")}`;
     const session = {
       id, title, created: now, last_used: now,
-      turns: 0, tokens: 0, bytes: 0, head: null, busy: false,
+      turns: 0, tokens: 0, bytes: 0, head: null, busy: false, system: null,
     };
     this.#all.set(id, { session, turns: [] });
     return { ...session };
@@ -127,17 +139,26 @@ export class Here {
     this.#all.delete(id);
   }
 
-  request(_id, path, text) {
-    const said = path.map((turn) => ({ role: turn.role, content: turn.text }));
-    return { messages: [...said, { role: "user", content: text }] };
+  request(id, path, text, system) {
+    const said = talkOf(path);
+    if (text !== null) said.push({ role: "user", content: text });
+    return { messages: [...instructed(system ?? this.#of(id).session.system), ...said] };
   }
 
-  async answered(id, text, answer, usage) {
+  async answered(id, text, answer, { usage, reason, system }) {
     const { session, turns } = this.#of(id);
     const now = Date.now() / 1000;
-    for (const [role, said] of [["user", text], ["assistant", answer]]) {
+    if (system !== null) session.system = system || null;
+    let said = [["user", text], ["assistant", answer]];
+    if (text === null) { // beside the answer that was cut
+      const cut = turns[session.head - 1];
+      session.head = cut.parent;
+      said = [["assistant", cut.text + answer]];
+    }
+    for (const [role, words] of said) {
       const tokens = usage?.total_tokens ?? 0;
-      turns.push({ id: turns.length + 1, parent: session.head, role, text: said, tokens });
+      const about = { tokens, finish_reason: role === "assistant" ? reason ?? "cancelled" : null };
+      turns.push({ id: turns.length + 1, parent: session.head, role, text: words, ...about });
       session.head = turns.length;
     }
     session.last_used = now;
@@ -175,20 +196,25 @@ export function pathOf(turns) {
  *
  * One turn may hold a message and its answer. role, text; turn: the id of the turn that holds it;
  * index: that turn's place in the path; before: the id of the turn that comes before it, null for a
- * first one.
+ * first one; cut: "length" or "cancelled" for an answer that is not whole, else null.
  */
 export function messagesOf(path) {
   const messages = [];
   path.forEach((turn, index) => {
     const where = { turn: turn.id, index, before: index ? path[index - 1].id : null };
     const both = turn.role === "exchange" && turn.text !== null ? exchange(turn.text) : null;
+    const cut = ["length", "cancelled"].includes(turn.finish_reason) ? turn.finish_reason : null;
+    const last = messages.at(-1);
     if (both !== null) {
       messages.push({ role: "user", text: both[0], ...where });
-      messages.push({ role: "assistant", text: both[1], ...where });
+      messages.push({ role: "assistant", text: both[1], cut, ...where });
+    } else if (turn.role === "continuation" && last?.role === "assistant" && turn.text !== null) {
+      // The terminal's way to go on with an answer that was cut.
+      Object.assign(last, { text: last.text + turn.text, cut, turn: turn.id });
     } else {
       const answers = ["assistant", "model"].includes(turn.role);
       const role = turn.role === "user" ? "user" : answers ? "assistant" : "note";
-      messages.push({ role, text: turn.text ?? "(the text was not kept)", ...where });
+      messages.push({ role, text: turn.text ?? "(the text was not kept)", cut, ...where });
     }
   });
   return messages;
@@ -204,6 +230,16 @@ function exchange(text) {
   return [message.join("\n"), lines.slice(end + 1).join("\n")];
 }
 
+/** Return what was said as messages of a request. */
+function talkOf(path) {
+  const said = messagesOf(path).filter((message) => message.role !== "note");
+  return said.map(({ role, text }) => ({ role, content: text }));
+}
+
+function instructed(system) {
+  return system === null ? [] : [{ role: "system", content: system }];
+}
+
 function at(id) {
-  return `/v1/sessions/${encodeURIComponent(id)}`;
+  return `v1/sessions/${encodeURIComponent(id)}`;
 }

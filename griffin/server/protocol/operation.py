@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -31,7 +31,7 @@ class Operation(NamedTuple):
     streams:     events are offered; `chunk` is one's Struct, None where they are of many kinds.
     lines:       lines of JSON are, each a reply.
     empty:       a request without a body asks for the defaults. paged: parse_page reads the query.
-    public:      no key is needed.
+    public:      no key is needed. queries: further values of the query, with their schemas.
     """
 
     route: str
@@ -47,6 +47,7 @@ class Operation(NamedTuple):
     empty: bool = False
     paged: bool = False
     public: bool = False
+    queries: Mapping[str, dict[str, Any]] = {}
 
     @property
     def method(self) -> str:

@@ -46,7 +46,7 @@ def test_it_streams_and_escape_stops(visit, site):
     kept = talk.path()[-1].text
     assert 0 < len(kept.split()) < 400
     assert texts(page)[1] == kept.strip()
-    expect(page.locator("#messages .assistant")).to_have_class("assistant stopped")
+    expect(page.locator("#messages .assistant .mark")).to_have_text("Stopped.")
     say(page, "on")
     assert texts(page)[3] == "You said on after 2 turns."
 
@@ -302,6 +302,7 @@ def test_by_keyboard_and_ear(visit, site):
         "undo",
         "fork",
         "rename",
+        "export",
         "delete",
         "log",
         "Edit",

@@ -58,6 +58,24 @@ def test_a_conversation_with_the_real_server(visit, live):
     assert int(cached[0].replace(",", "")) > 10, cached
 
 
+@pytest.mark.thorough
+def test_a_cut_answer_goes_on_and_has_its_system_text(visit, live):
+    page = visit(live)
+    most(page, 5)
+    page.get_by_label("Temperature").fill("0")
+    page.get_by_label("System text").fill("Be brief.")
+    say(page, "one")
+    first = texts(page)[1]
+    page.get_by_role("button", name="Continue").click()
+    expect(page.get_by_role("button", name="Regenerate")).to_be_enabled()
+    path = f"/v1/sessions/{page.url.partition('#s=')[2]}"
+    assert live.http().get(path).json()["system"] == "Be brief."
+    cut, whole = live.http().get(f"{path}/turns").json()["data"]
+    assert not cut["current"] and whole["current"] and whole["text"].startswith(cut["text"])
+    assert len(whole["text"]) > len(cut["text"]) and texts(page)[1].startswith(first)
+    page.evaluate("localStorage.clear()")
+
+
 @pytest.mark.slow
 def test_stop_keeps_what_was_said_and_frees_the_slot(visit, live, llm):
     # Something that the toy goes on about without end.

@@ -3,7 +3,13 @@
 import msgspec
 
 from griffin.server import errors
-from griffin.server.endpoints.sessions.body import Fork, Rewind, SessionChange, SessionCreate
+from griffin.server.endpoints.sessions.body import (
+    LONGEST_SEARCH,
+    Fork,
+    Rewind,
+    SessionChange,
+    SessionCreate,
+)
 from griffin.server.endpoints.sessions.reply import Appended, SessionList, SessionObject, TurnList
 from griffin.server.errors import Case
 from griffin.server.protocol.operation import BODY, KEPT, NAMED, RUN, Operation
@@ -24,7 +30,12 @@ def _session(
 
 operations = (
     Operation(
-        "GET /v1/sessions", "List the sessions.", SessionList, cases=(errors.INVALID,), paged=True
+        "GET /v1/sessions",
+        "List the sessions, or those whose title or texts have the words of `search`.",
+        SessionList,
+        cases=(errors.INVALID,),
+        paged=True,
+        queries={"search": {"type": "string", "maxLength": LONGEST_SEARCH}},
     ),
     _session("POST /v1/sessions", "Create a session.", SessionCreate, *_MADE),
     _session(f"GET {_PATH}", "Show a session.", None),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from griffin.server.errors import INVALID, ApiError
@@ -10,6 +12,8 @@ from griffin.server.protocol import policy
 from griffin.server.protocol.body import read_body
 from griffin.server.protocol.bounds import Count, Name, Title, TurnNumber
 from griffin.server.protocol.reading import AppendBody, Reading, reading_of
+
+LONGEST_SEARCH = 200  # characters
 
 
 class SessionCreate(msgspec.Struct, kw_only=True):
@@ -75,6 +79,18 @@ def parse_rewind(body: bytes, limits: Limits) -> tuple[Rewind, tuple[str, ...]]:
     if read.turns is not None and read.to is not None:
         raise ApiError(INVALID, "turns and to both say where to go; send one", "to")
     return (Rewind(turns=1) if read.turns is None and read.to is None else read), ignored
+
+
+def parse_search(query: Mapping[str, str]) -> str:
+    """Return the words that a listed session must have; "" if it need have none."""
+    words = query.get("search", "")
+    if len(words) > LONGEST_SEARCH:
+        raise ApiError(
+            INVALID,
+            f"search has {len(words)} characters; give at most {LONGEST_SEARCH}",
+            "search",
+        )
+    return words
 
 
 def parse_append(body: bytes, limits: Limits) -> tuple[Reading, tuple[str, ...]]:

@@ -11,7 +11,10 @@ from griffin.server.protocol.page import ends
 
 
 class SessionObject(msgspec.Struct, kw_only=True):
-    """A session. Times are seconds since 1970; `head`: the turn it stands at; `busy`: in use."""
+    """A session. Times are seconds since 1970; `head`: the turn it stands at; `busy`: in use.
+
+    system: the text before the first message, as far as the session knows.
+    """
 
     id: str
     created: int
@@ -21,13 +24,18 @@ class SessionObject(msgspec.Struct, kw_only=True):
     turns: int
     bytes: int
     head: int | None = None
+    system: str | None = None
     parent: str | None = None
     busy: bool = False
     object: Literal["session"] = "session"
 
 
 class TurnObject(msgspec.Struct, kw_only=True):
-    """A turn of a session: its place in the tree, and what was said if the text was kept."""
+    """A turn of a session: its place in the tree, and what was said if the text was kept.
+
+    finish_reason: how its answer ended, "length" or "cancelled" for one that was cut; null if that
+                   is not known, or it holds none.
+    """
 
     id: int
     parent: int | None
@@ -36,6 +44,7 @@ class TurnObject(msgspec.Struct, kw_only=True):
     tokens: int
     created: int
     current: bool = True
+    finish_reason: str | None = None
     object: Literal["session.turn"] = "session.turn"
 
 

@@ -12,6 +12,7 @@ from griffin.server.endpoints.sessions.body import (
     parse_append,
     parse_fork,
     parse_rewind,
+    parse_search,
     parse_session_change,
     parse_session_create,
 )
@@ -34,11 +35,11 @@ T = TypeVar("T")
 
 async def listed(service: Service, exchange: Exchange) -> Reply:
     """List the sessions of who asks."""
-    page = p.parse_page(exchange.query)
+    page, words = p.parse_page(exchange.query), parse_search(exchange.query)
     store = shelf(service, exchange.namespace)
 
     def do() -> SessionList:
-        found = [session_object(service, store, info) for info in store.list()]
+        found = [session_object(service, store, info) for info in store.list(words)]
         return session_list(*p.page_of(found, page, lambda one: one.last_used))
 
     return Reply(p.encode(await service.disk(lambda: refusals(do))))
@@ -192,6 +193,7 @@ def session_object(service: Service, store: Store, info: SessionInfo) -> Session
         turns=info.turns,
         bytes=info.nbytes,
         head=info.head,
+        system=info.settings.get("system"),
         parent=info.parent or None,
         busy=store.busy(info.name),
     )
@@ -207,6 +209,7 @@ def _turn_object(turn: Turn, line: set[int]) -> TurnObject:
         tokens=turn.tokens,
         created=int(turn.created),
         current=turn.number in line,
+        finish_reason=turn.stats.get("finish_reason"),
     )
 
 
