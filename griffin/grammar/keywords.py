@@ -12,6 +12,9 @@ from griffin.grammar.references import joined
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 _LOW, _HIGH = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")
+# Of the digits that numbers are to be multiples of, as whole numbers: each has as many states, of
+# some 500 bytes. A million would take seconds and 270 MB.
+MOST_STEPS = 1000
 # Those of `say`; "type" is said after the others.
 SIMPLE = (*_COUNTS, *_LOW, *_HIGH, "multipleOf", "enum", "const", "pattern", "format", "required")
 
@@ -41,6 +44,8 @@ class Holder(Protocol):
 
     def add(self, part: SchemaPart, key: str, value: Any, said: str) -> None: ...
 
+    def takes_step(self, digits: int) -> bool: ...
+
 
 def say(held: Holder, part: SchemaPart, key: str, value: Any) -> None:
     """Write a keyword in the form in which it is held to."""
@@ -59,11 +64,13 @@ def say(held: Holder, part: SchemaPart, key: str, value: Any) -> None:
             part.made[key] = list(dict.fromkeys(value))
         else:
             held.pass_over(part.at(key), "it is a list of names")
-    elif numbers.is_number(value) and value > 0:
+    elif not (numbers.is_number(value) and value > 0):
+        held.pass_over(part.at(key), "it is a number above 0")
+    elif held.takes_step(numbers.digits(value)):
         number = numbers.whole(value)
         part.made[key] = value if number is None else number
     else:
-        held.pass_over(part.at(key), "it is a number above 0")
+        held.pass_over(part.at(key), f"the digits of all come to more than {MOST_STEPS}")
 
 
 def _type(held: Holder, part: SchemaPart, key: str, value: Any) -> None:

@@ -24,6 +24,14 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def digits(value: float) -> int:
+    """Return a number's digits, without zeros at their ends, as a whole number: 0.250 is 25."""
+    found = 0
+    for digit in Decimal(repr(value)).normalize().as_tuple().digits:
+        found = 10 * found + digit
+    return found
+
+
 def lowest(value: float, *, exclusive: bool, integer: bool) -> tuple[float, bool] | None:
     """Return the least bound that floats hold and that lets nothing under `value` through.
 

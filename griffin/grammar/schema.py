@@ -14,7 +14,7 @@ from typing import Any
 from griffin.grammar import formats, numbers
 from griffin.grammar.apart import TELLING, Apart
 from griffin.grammar.endless import close_endless
-from griffin.grammar.keywords import SIMPLE, SchemaPart, say
+from griffin.grammar.keywords import MOST_STEPS, SIMPLE, SchemaPart, say
 from griffin.grammar.names import Names
 from griffin.grammar.references import References, base_of, joined
 
@@ -58,6 +58,7 @@ class HeldSchema:
         self.said: dict[tuple[int, str], str] = {}
         self._parted: dict[str, list[str]] = {}
         self._named: dict[Any, str] = {}
+        self._steps: set[int] = set()
         self._controls = _CONTROLS.search(json.dumps(schema)) is not None
         self.escapes = 'nrbtf\\"u' if self._controls else 'nrbtf\\"'
         made = self._schema(schema, "", "", frozenset())
@@ -73,6 +74,13 @@ class HeldSchema:
         if not self._lenient:
             raise ValueError(f"{place or 'the schema'} cannot be held to: {why}")
         self.passed[place] = None
+
+    def takes_step(self, digits: int) -> bool:
+        """Return whether numbers may be multiples of one more, by its digits."""
+        if sum(self._steps | {digits}) > MOST_STEPS:
+            return False
+        self._steps.add(digits)
+        return True
 
     def settle(self) -> None:
         """Note the `oneOf`s whose parts are told apart by what is not held to."""

@@ -32,7 +32,7 @@ log = logging.getLogger("griffin.server")
 
 # How long the engine's thread may keep the others waiting, where a small model is mostly Python.
 _SWITCH_SECONDS = 0.0005
-HUNG = 70  # exit code where a step of the model hangs: an internal error, in sysexits.h
+FAILED = 70  # exit code where a step hangs or the engine breaks: an internal error, in sysexits.h
 
 
 class Server(uvicorn.Server):
@@ -87,6 +87,7 @@ class Server(uvicorn.Server):
         self._announce = announce
         self._tls = tls
         self._link = link
+        self._broke = False
         self._loop: asyncio.AbstractEventLoop | None = None
         if replica is not None:
             service.replica = str(replica.number)
@@ -109,7 +110,9 @@ class Server(uvicorn.Server):
         super().run(sockets)
         if self.service.hung:  # threads that never end are not waited for
             logging.shutdown()
-            os._exit(HUNG)
+            os._exit(FAILED)
+        if self._broke:
+            sys.exit(FAILED)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""
@@ -150,8 +153,9 @@ class Server(uvicorn.Server):
             self.stop()
         if self._link is not None and counter % 10 == 0:
             self._link.beat()
-        if self.service.peers is not None and self.service.broken and not self.service.draining:
-            log.error("the engine broke; this replica ends, so that another takes its place")
+        if self.service.broken:
+            log.error("the engine broke; this process ends, so that another takes its place")
+            self._broke = True
             self.stop()
         return await super().on_tick(counter)
 

@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from griffin.engine.watchdog import Watchdog
-from griffin.server.run import HUNG, Server
+from griffin.server.run import FAILED, Server
 from tests.support.live_server import CHAT, NAME, serving
 from tests.support.toy_folder import write_toy
 from tests.support.waiting import until
@@ -74,30 +74,44 @@ def test_a_step_that_hangs_ends_everything_with_a_reason(llm, stuck, monkeypatch
         monkeypatch.undo()
 
 
-def test_health_says_that_an_engine_broke(llm):
+def test_health_says_that_an_engine_broke(llm, monkeypatch):
+    monkeypatch.setattr(Server, "stop", lambda self: None)
     with serving(llm) as live, live.http() as http:
         assert http.get("/health").status_code == 200
         live.service.engine._abandon(RuntimeError("a step was torn"))
         reply = http.get("/health")
         assert reply.status_code == 503 and reply.json() == {"status": "broken"}
+        monkeypatch.undo()
 
 
 _PROGRAM = """
 import sys, threading
+from griffin.engine.core import Core
 from griffin.model import Griffin
-trunk, hang = Griffin.trunk, threading.Event()
+trunk, expire = Griffin.trunk, Core.expire
 def stalls(self, tokens, *given, **more):
     if tokens.shape[1] == 13:
         threading.Event().wait()
     return trunk(self, tokens, *given, **more)
-Griffin.trunk = stalls
+def tears(self, now):
+    expire(self, now)
+    if any(ticket.prompt_tokens == 11 for ticket, _ in self.live.values()):
+        raise RuntimeError("a step was torn")
+Griffin.trunk, Core.expire = stalls, tears
 from griffin.cli import main
 main()
 """
 
 
 @pytest.mark.thorough
-def test_the_process_ends_with_an_error(tmp_path):
+@pytest.mark.parametrize(
+    ("ids", "told", "logged"),
+    [
+        (13, "the model hung", "a step of the model has not ended"),
+        (11, "server_error", "the engine broke"),
+    ],
+)
+def test_the_process_ends_with_an_error(tmp_path, ids, told, logged):
     """There is no supervisor here; whoever started it sees the exit code."""
     model = write_toy(tmp_path / "toy")
     command = [sys.executable, "-c", _PROGRAM, "serve", "--model", model, "--port", "0"]
@@ -109,12 +123,12 @@ def test_the_process_ends_with_an_error(tmp_path):
             line = process.stderr.readline()
             assert line, "it did not start"
             url = line.split(" at ")[1].split(",")[0] if line.startswith("griffin serves") else ""
-        body = {"prompt": [5] * 13, "max_tokens": 2, "stream": True}
+        body = {"prompt": [5] * ids, "max_tokens": 2, "stream": True}
         with httpx2.Client(base_url=url, timeout=60) as http:
             begun = http.post("/v1/completions", json=body)
-        assert "the model hung" in begun.text or begun.status_code == 503
-        assert process.wait(60) == HUNG
-        assert "a step of the model has not ended" in process.stderr.read()
+        assert told in begun.text or begun.status_code == 503
+        assert process.wait(60) == FAILED
+        assert logged in process.stderr.read()
     finally:
         process.kill()
         process.wait()
