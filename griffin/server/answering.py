@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
 from typing import Any, Protocol
 
-from griffin.engine import Context
+from griffin.engine import Context, Ticket
 from griffin.grammar import CompiledGrammar
 from griffin.server import errors
 from griffin.server import protocol as p
@@ -15,6 +18,7 @@ from griffin.server.errors import ApiError
 from griffin.server.generating import Clock, Collected, Increment, Shown, collect, stream
 from griffin.server.http import sse
 from griffin.server.http.exchange import Exchange, Reply
+from griffin.server.protocol.telling import NOTHING, PromptProgress, Telling
 from griffin.server.service import Service
 
 
@@ -30,14 +34,19 @@ class Renderer(Protocol):
     """What an endpoint makes of answers.
 
     media: of a stream. alive: what is sent now and then while one has nothing to say.
+    prompt: what is told of the prompt, by the names of its fields.
     """
 
     media: str = sse.HEADERS["content-type"]
     alive: bytes = sse.KEEPALIVE
+    prompt: Mapping[str, Any] = MappingProxyType({})
 
     def whole(self, answers: Sequence[Collected], told: Told) -> bytes:
         """Return the body of answers that are not streamed."""
         ...
+
+    def started(self, cost: Callable[[], p.Usage]) -> None:
+        """Be given what tells a stream's cost so far."""
 
     def begin(self, used: p.Usage) -> bytes:
         """Return the first events of a stream. used: the prompt's cost, as far as it is known."""
@@ -46,6 +55,10 @@ class Renderer(Protocol):
     def more(self, increment: Increment) -> bytes:
         """Return the events of what was added to an answer."""
         ...
+
+    def reading(self, number: int, read: PromptProgress) -> bytes:
+        """Return the event that tells how much of a job's prompt is read."""
+        return b""
 
     def end(self, told: Told) -> bytes:
         """Return the last events."""
@@ -96,6 +109,14 @@ async def answer(
             await thread.keep(run, renderer.record(None, told))
             return renderer.end(told)
 
+        def reading() -> bytes:
+            news, run.read = run.read, {}
+            return b"".join(
+                renderer.reading(number, _progress(run.tickets[number], read))
+                for number, read in news.items()
+            )
+
+        renderer.started(partial(used, run))
         await stream(
             service,
             exchange,
@@ -107,6 +128,7 @@ async def answer(
             more=renderer.more,
             end=end,
             fail=renderer.fail,
+            reading=reading,
             alive=renderer.alive,
         )
         return None
@@ -133,18 +155,36 @@ def job(
     keep_last: bool = False,
     shift: int = 0,
     grammar: CompiledGrammar | None = None,
+    telling: Telling = NOTHING,
 ) -> Job:
     """Return the job of one prompt with n answers, the first of which has the number `first`.
 
     chat: an answer is a turn. keep_last, shift: as Job has them. grammar: what each answer must
-    look like. Raises ApiError for what the model cannot do.
+    look like. telling: what is told beside it. Raises ApiError for what the model cannot do.
     """
     try:
         request = service.llm.request(context, chat=chat, grammar=grammar, **sampling)
     except ValueError as error:
         raise errors.of_value_error(error) from None
     return Job.of(
-        request, service.llm.tokenizer, range(first, first + n), keep_last=keep_last, shift=shift
+        request,
+        service.llm.tokenizer,
+        range(first, first + n),
+        keep_last=keep_last,
+        shift=shift,
+        as_ids=telling.as_ids,
+        progress=telling.progress,
+    )
+
+
+def _progress(ticket: Ticket, read: int) -> PromptProgress:
+    before, spared = ticket.request.context.read, ticket.cached_tokens or 0
+    waited = ticket.submitted + (ticket.queue_seconds or 0.0)
+    return PromptProgress(
+        total=before + ticket.prompt_tokens,
+        cache=before + spared,
+        processed=before + read,
+        time_ms=round(1000 * (time.perf_counter() - waited)),
     )
 
 

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from griffin.answer import Piece, Writer
 from griffin.engine import End, Engine, Event, Request, Ticket
@@ -21,18 +21,28 @@ class Job:
 
     keep_last: the control token that ends an answer is one of its tokens, as evaluations count.
     shift:     characters before an answer, of an echoed prompt.
+    as_ids:    tokens are called by their ids. progress: who asks wants to know how far it is read.
     """
 
     request: Request
     writers: Sequence[Writer]
     keep_last: bool = False
     shift: int = 0
+    as_ids: bool = False
+    progress: bool = False
 
     @classmethod
     def of(cls, request: Request, tokenizer: Tokenizer, choices: range, **fields: Any) -> Job:
         """Return the job of a request whose answers have these numbers."""
         writers = [Writer(tokenizer, request, choice) for choice in choices]
         return cls(request=request, writers=writers, **fields)
+
+
+class _Read(NamedTuple):
+    """How many ids of a job's prompt were read."""
+
+    job: int
+    tokens: int
 
 
 class Bridge:
@@ -42,14 +52,14 @@ class Bridge:
         self.engine = engine
         self.runs: set[Run] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._outbox: deque[tuple[Run, Piece | None]] = deque()
+        self._outbox: deque[tuple[Run, Piece | _Read | None]] = deque()
         self._scheduled = False
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Say which loop the pieces go to."""
         self._loop = loop
 
-    def post(self, run: Run, piece: Piece | None) -> None:
+    def post(self, run: Run, piece: Piece | _Read | None) -> None:
         """Hand over a piece, from any thread; None says only that something ended."""
         assert self._loop is not None
         self._outbox.append((run, piece))
@@ -62,7 +72,9 @@ class Bridge:
         woken: dict[Run, None] = {}
         while self._outbox:
             run, piece = self._outbox.popleft()
-            if piece is not None:
+            if isinstance(piece, _Read):
+                run.read[piece.job] = piece.tokens
+            elif piece is not None:
                 run.pieces.append(piece)
             woken[run] = None
         for run in woken:
@@ -75,12 +87,15 @@ class Run:
     tickets: one a job, in order.
     settled: the engine has ended every answer, and its states are there.
     why:     what `cancel` was told.
+    read:    of jobs that tell it, by their numbers, how many ids of the prompt were read; who takes
+             that clears it.
     """
 
     def __init__(self, bridge: Bridge, jobs: Sequence[Job]) -> None:
         self.jobs = jobs
         self.tickets: list[Ticket] = []
         self.pieces: list[Piece] = []
+        self.read: dict[int, int] = {}
         self.why = ""
         self.started = time.perf_counter()
         self._bridge = bridge
@@ -96,7 +111,7 @@ class Run:
             for number, job in enumerate(self.jobs):
                 with self._lock:
                     ticket = self._bridge.engine.submit(
-                        job.request,
+                        self._told(number, job),
                         n=len(job.writers),
                         deadline=deadline,
                         namespace=namespace,
@@ -107,6 +122,13 @@ class Run:
         except BaseException:
             self.close()
             raise
+
+    def _told(self, number: int, job: Job) -> Request:
+        """Return a job's request, which tells how far its prompt is read if that is wanted."""
+        if not job.progress:
+            return job.request
+        tell = lambda tokens: self._bridge.post(self, _Read(number, tokens))  # noqa: E731
+        return replace(job.request, progress=tell)
 
     @property
     def settled(self) -> bool:

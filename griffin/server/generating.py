@@ -25,6 +25,7 @@ class Collected:
     """One answer so far. tokens: None if they were not asked for. stop: as Increment has it."""
 
     texts: list[str] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
     tokens: list[Scored] | None = None
     finish: FinishReason = "stop"
     stop: str | None = None
@@ -59,7 +60,7 @@ class Increment:
 
     choice: which answer. tokens: those that go with the text; None if they were not asked for.
     finish: how the answer ended, None while it goes on. last: nothing follows.
-    stop: the stop string that ended it, if one did.
+    stop: the stop string that ended it, if one did. ids: all tokens that came, whatever is shown.
     """
 
     choice: int
@@ -68,6 +69,7 @@ class Increment:
     finish: FinishReason | None
     last: bool
     stop: str | None = None
+    ids: list[int] = field(default_factory=list)
 
 
 class Shown:
@@ -89,13 +91,14 @@ class Shown:
             control = piece.finish == "stop" and piece.id in self._tokenizer.control_ids
             if piece.id is not None and (self._job.keep_last or not control):
                 offset = self._job.shift + (piece.offset or 0)
-                token = scored(self._tokenizer, piece.id, piece.logprob, piece.alternatives, offset)
-                waiting.add([token])
+                said = piece.id, piece.logprob, piece.alternatives, offset
+                waiting.add([scored(self._tokenizer, *said, as_ids=self._job.as_ids)])
             tokens = waiting.sent(piece.text)
             if piece.last and self._writer.stop is None:  # those that have no character
                 tokens += waiting.left
         stop = self._writer.stop if piece.last else None
-        return Increment(piece.choice, piece.text, tokens, piece.finish, piece.last, stop)
+        ids = [] if piece.id is None else [piece.id]
+        return Increment(piece.choice, piece.text, tokens, piece.finish, piece.last, stop, ids)
 
 
 def scored(
@@ -104,13 +107,16 @@ def scored(
     logprob: float | None,
     alternatives: Sequence[tuple[int, float]],
     offset: int,
+    *,
+    as_ids: bool = False,
 ) -> Scored:
-    """Return a token as answers show it."""
-    others = [
-        Candidate(tokenizer.token_text(i), tokenizer.token_bytes(i), value)
-        for i, value in alternatives
-    ]
-    return Scored(tokenizer.token_text(id), tokenizer.token_bytes(id), logprob, others, offset)
+    """Return a token as answers show it. as_ids: called by its id, not by its text."""
+
+    def name(id: int) -> str:
+        return f"token_id:{id}" if as_ids else tokenizer.token_text(id)
+
+    others = [Candidate(name(i), tokenizer.token_bytes(i), value) for i, value in alternatives]
+    return Scored(name(id), tokenizer.token_bytes(id), logprob, others, offset)
 
 
 class Clock:
@@ -150,6 +156,7 @@ async def collect(
         for increment in _increments(pieces, shown):
             answer = answers[increment.choice]
             answer.texts.append(increment.text)
+            answer.ids += increment.ids
             if increment.tokens is not None:
                 answer.tokens = (answer.tokens or []) + increment.tokens
             if increment.finish is not None:
@@ -171,13 +178,15 @@ async def stream(
     more: Callable[[Increment], bytes],
     end: Callable[[], Awaitable[bytes]],
     fail: Callable[[ApiError], bytes],
+    reading: Callable[[], bytes],
     alive: bytes,
 ) -> None:
     """Send the answers as events.
 
     What fails before the first token, or before `patience_seconds` are over, is raised and gets its
     own status; later it is an event that ends the stream.
-    begin, more, end: return the first events, those of a piece, and the last ones.
+    begin, more, end: return the first events, those of a piece, and the last ones. reading: those
+    of what was read of prompts since it was last called.
     alive: what is sent now and then while there is nothing to say.
     """
     settings = service.settings
@@ -189,6 +198,7 @@ async def stream(
     try:
         written = begin()
         while True:
+            written += reading()
             clock.tick(pieces)
             for increment in _increments(pieces, shown):
                 written += more(increment)
@@ -200,7 +210,7 @@ async def stream(
             if not open_:
                 break
             pieces = await run.next(settings.keepalive_seconds)
-            written = b"" if pieces else alive
+            written = b"" if pieces or run.read else alive
         written = await end()
     except ApiError as error:
         # For the log; headers are long gone.
@@ -244,6 +254,7 @@ def _increments(pieces: Sequence[Piece], shown: Sequence[Shown]) -> list[Increme
             increments.append(increment)
             continue
         last.text += increment.text
+        last.ids += increment.ids
         if increment.tokens is not None:
             last.tokens = (last.tokens or []) + increment.tokens
         last.finish, last.last, last.stop = increment.finish, increment.last, increment.stop

@@ -96,7 +96,8 @@ RICH: dict[str, dict[str, Any]] = {
     "completion": SHARED
     | {"prompt": [[1, 2], [3]], "max_tokens": 0, "n": 2, "echo": True, "logprobs": 1}
     | {"structured_outputs": {"choice": ["a", "b"]}}
-    | {"stream_options": {"include_usage": True}},
+    | {"return_token_ids": True, "return_tokens_as_token_ids": True, "return_progress": True}
+    | {"stream_options": {"include_usage": True, "continuous_usage_stats": True}},
     "response": SHARED
     | {
         "input": ITEMS,

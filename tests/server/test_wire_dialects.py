@@ -95,7 +95,7 @@ def test_schemas_in_any_place():
 
 def test_options_of_streams():
     asked = parse("chat", stream_options={"continuous_usage_stats": True, "include_usage": True})
-    assert asked.ignored == ("stream_options.continuous_usage_stats",) and asked.include_usage
+    assert asked.ignored == () and asked.include_usage and asked.telling.usage_so_far
 
 
 def test_a_prediction_is_passed_over_and_named():

@@ -77,6 +77,8 @@ _FLAGS = (
     *("stream", "logprobs", "echo", "n", "top_logprobs", "session_id"),
     *("continue_final_message", "add_generation_prompt"),
     *("min_tokens", "ignore_eos", "allowed_token_ids", "dimensions", "encoding_format", "pooling"),
+    *("return_token_ids", "return_tokens_as_token_ids", "prompt_logprobs", "return_progress"),
+    "truncate_prompt_tokens",
 )
 _RULES = (
     *("[ab]+", "(a|", ["a", "é"], [], 'root ::= "a" [b-d]{2}', "start: x", "root ::= root"),

@@ -43,6 +43,11 @@ class Thread:
         self.tools = tools
         self.name = name
 
+    @property
+    def prompt(self) -> Sequence[int] | None:
+        """Every id before the answer; None where some are in a state, which keeps no ids."""
+        return self.context.pending if self.context.state is None else None
+
     async def keep(self, run: Run, stats: dict[str, Any] | None = None) -> None:
         """Put the finished answer where it is kept; ApiError if it cannot be."""
 
@@ -152,6 +157,11 @@ class Hinted(Thread):
         self._line = line
         self._plan = plan
         self._tried = False
+
+    @property
+    def prompt(self) -> Sequence[int]:
+        """Every id before the answer."""
+        return self._line.all_ids
 
     async def keep(self, run: Run, stats: dict[str, Any] | None = None) -> None:
         """Put the finished answers into the session, as branches."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, UnsetType, structs
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
@@ -68,6 +68,11 @@ class Usage(msgspec.Struct, kw_only=True):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptDetails
+
+    def after(self, completion: int) -> Usage:
+        """Return the same for so many tokens of answers."""
+        total = self.prompt_tokens + completion
+        return structs.replace(self, completion_tokens=completion, total_tokens=total)
 
 
 def usage(prompt: int, completion: int, cached: int = 0, written: int = 0) -> Usage:

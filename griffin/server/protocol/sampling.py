@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-import msgspec
 from msgspec import Meta
 
 from griffin.server.errors import INVALID, ApiError
@@ -67,12 +66,6 @@ SAMPLING_BOUNDS = {
     "stop_token_ids": "max_stop_ids",
     "allowed_token_ids": "max_logit_bias",
 }
-
-
-class StreamOptions(msgspec.Struct, kw_only=True):
-    """`stream_options`: whether a last chunk tells the usage."""
-
-    include_usage: bool | None = None
 
 
 def sampling_arguments(body: GeneratingBody, limits: Limits) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from griffin.server.endpoints.chat.body import POLICY, ChatBody
 from griffin.server.endpoints.chat.reply import ChatChunk, ChatCompletion
 from griffin.server.protocol.operation import RUN, Operation
 from griffin.server.protocol.sampling import SAMPLING_BOUNDS
+from griffin.server.protocol.telling import TELLING_BOUNDS
 
 operations = (
     Operation(
@@ -14,6 +15,7 @@ operations = (
         cases=RUN,
         policy=POLICY,
         bounds=SAMPLING_BOUNDS
+        | TELLING_BOUNDS
         | {
             "messages": "max_messages",
             "n": "max_choices",

@@ -30,13 +30,12 @@ from griffin.server.protocol.policy import (
     Refusal,
 )
 from griffin.server.protocol.sampling import (
-    GeneratingBody,
     Most,
-    StreamOptions,
     most_tokens,
     sampling_arguments,
 )
 from griffin.server.protocol.structured import AnswerFormat, read_form
+from griffin.server.protocol.telling import NOTHING, Telling, TellingBody, read_telling
 from griffin.server.protocol.tools import Tool, ToolBody, ToolChoice, ToolChoiceBody, read_tools
 
 # Templates of other models ask for these; this one has no thinking to turn on or off.
@@ -73,7 +72,7 @@ POLICY = Policy(
 )
 
 
-class ChatBody(GeneratingBody, kw_only=True):
+class ChatBody(TellingBody, kw_only=True):
     """The body of POST /v1/chat/completions. An assistant's last message is how the answer begins.
 
     continue_final_message, add_generation_prompt: vLLM's words for that.
@@ -87,8 +86,6 @@ class ChatBody(GeneratingBody, kw_only=True):
     n: Count | None = None
     logprobs: bool | None = None
     top_logprobs: CountOrZero | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     response_format: FormatBody | None = None
     tools: list[ToolBody] | None = None
     tool_choice: ToolChoiceBody | None = None
@@ -111,6 +108,8 @@ class ChatRequest:
     tool_choice, parallel_tool_calls: whether one is called, and whether several.
     state:      a saved state that the prompt follows. Which session: `identity(headers)`.
     ignored:    fields that were passed over and must be named in the response (`ignored_header`).
+    telling:    what the answer tells beside its text.
+    truncate:   how many of the prompt's last tokens are read; None for all.
     """
 
     model: str | None
@@ -126,6 +125,8 @@ class ChatRequest:
     session_id: str | None
     state: str | None
     ignored: tuple[str, ...]
+    telling: Telling = NOTHING
+    truncate: int | None = None
 
     def identity(self, headers: Mapping[str, str]) -> Identity:
         """Return which conversation this goes on with; see `identify`."""
@@ -157,6 +158,7 @@ def parse_chat(body: bytes, limits: Limits) -> ChatRequest:
     sampling["max_tokens"] = most
     if (alternatives := _alternatives(read, limits)) is not None:
         sampling["logprobs"] = alternatives
+    telling, truncate = read_telling(read, limits)
     options = read.stream_options
     messages = read_messages(read.messages, limits)
     check_end(messages, read.continue_final_message, read.add_generation_prompt)
@@ -169,6 +171,8 @@ def parse_chat(body: bytes, limits: Limits) -> ChatRequest:
         n=n,
         stream=bool(read.stream),
         include_usage=options is not None and bool(options.include_usage),
+        telling=telling,
+        truncate=truncate,
         format=form,
         tools=tools,
         tool_choice=choice,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -19,6 +19,7 @@ from griffin.server.protocol.reply import (
     Usage,
     token_logprobs,
 )
+from griffin.server.protocol.telling import PromptLogprobs, PromptProgress
 
 
 class FunctionOut(msgspec.Struct, kw_only=True):
@@ -59,6 +60,7 @@ class ChatChoice(msgspec.Struct, kw_only=True):
     message: MessageOut
     logprobs: ChatLogprobs | None
     finish_reason: FinishReason
+    token_ids: list[int] | UnsetType = UNSET
 
 
 class ChatCompletion(msgspec.Struct, kw_only=True):
@@ -71,6 +73,8 @@ class ChatCompletion(msgspec.Struct, kw_only=True):
     choices: list[ChatChoice]
     usage: Usage
     object: Literal["chat.completion"] = "chat.completion"
+    prompt_token_ids: list[int] | UnsetType | None = UNSET
+    prompt_logprobs: PromptLogprobs | UnsetType = UNSET  # or the same as JSON
     griffin: Extras | UnsetType = UNSET
 
 
@@ -105,6 +109,7 @@ class ChunkChoice(msgspec.Struct, kw_only=True):
     delta: Delta
     logprobs: ChatLogprobs | None = None
     finish_reason: FinishReason | None = None
+    token_ids: list[int] | UnsetType = UNSET
 
 
 class ChatChunk(msgspec.Struct, kw_only=True):
@@ -117,23 +122,31 @@ class ChatChunk(msgspec.Struct, kw_only=True):
     choices: list[ChunkChoice]
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     usage: Usage | UnsetType | None = UNSET
+    prompt_token_ids: list[int] | UnsetType | None = UNSET
+    prompt_progress: PromptProgress | UnsetType = UNSET
     griffin: Extras | UnsetType = UNSET
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChatAnswer:
-    """One finished answer. text: None where there are only calls. tokens: None if not asked for."""
+    """One finished answer. text: None where there are only calls. tokens, ids: None if not asked
+    for."""
 
     text: str | None
     finish_reason: FinishReason
     tokens: Sequence[Scored] | None = None
     tool_calls: Sequence[ToolCall] = ()
+    ids: Sequence[int] | None = None
 
 
 def chat_completion(
-    head: Head, answers: Sequence[ChatAnswer], used: Usage, extras: Extras | None = None
+    head: Head,
+    answers: Sequence[ChatAnswer],
+    used: Usage,
+    extras: Extras | None = None,
+    prompt: Mapping[str, Any] | None = None,
 ) -> ChatCompletion:
-    """Make the body of a chat that is not streamed."""
+    """Make the body of a chat that is not streamed. prompt: its `prompt_...` fields."""
     return ChatCompletion(
         id=head.id,
         created=head.created,
@@ -142,6 +155,7 @@ def chat_completion(
         choices=[_choice(index, answer) for index, answer in enumerate(answers)],
         usage=used,
         griffin=UNSET if extras is None else extras,
+        **(prompt or {}),
     )
 
 
@@ -152,17 +166,29 @@ class ChatChunks:
     include_usage: the client asked for a last chunk with the usage; all others then carry
                    `usage: null`.
 
+    so_far:        what `usage` says in every chunk, if each is to tell it.
+    ids:           those of the answer that go with the next chunk.
+
     For each choice: `role`, then any number of `text` and `call`, then `finish`; `usage` once after
     all.
     """
 
     def __init__(self, head: Head, include_usage: bool) -> None:
         self.head = head
-        self.include_usage = include_usage
+        self.so_far: Usage | UnsetType | None = None if include_usage else UNSET
+        self.ids: list[int] = []
 
-    def role(self, index: int = 0) -> ChatChunk:
-        """Begin an answer."""
-        return self._chunk(ChunkChoice(index=index, delta=Delta(role="assistant", content="")))
+    def role(self, index: int = 0, prompt_ids: list[int] | UnsetType | None = UNSET) -> ChatChunk:
+        """Begin an answer. prompt_ids: of the prompt, if they are told and known."""
+        chunk = self._chunk(ChunkChoice(index=index, delta=Delta(role="assistant", content="")))
+        chunk.prompt_token_ids = prompt_ids
+        return chunk
+
+    def progress(self, read: PromptProgress) -> ChatChunk:
+        """Tell how much of the prompt is read."""
+        chunk = self._chunk(ChunkChoice(index=0, delta=Delta()))
+        chunk.prompt_progress = read
+        return chunk
 
     def text(self, text: str, tokens: Sequence[Scored] | None = None, index: int = 0) -> ChatChunk:
         """Add text, and the tokens that became final with it if log-probabilities were asked
@@ -194,13 +220,15 @@ class ChatChunks:
         return chunk
 
     def _chunk(self, *choices: ChunkChoice) -> ChatChunk:
+        if choices and self.ids:
+            choices[0].token_ids, self.ids = self.ids, []
         return ChatChunk(
             id=self.head.id,
             created=self.head.created,
             model=self.head.model,
             system_fingerprint=self.head.system_fingerprint,
             choices=list(choices),
-            usage=None if self.include_usage else UNSET,
+            usage=self.so_far,
         )
 
 
@@ -214,6 +242,7 @@ def _choice(index: int, answer: ChatAnswer) -> ChatChoice:
         message=MessageOut(content=answer.text, tool_calls=calls or UNSET),
         logprobs=_logprobs(answer.tokens),
         finish_reason=answer.finish_reason,
+        token_ids=UNSET if answer.ids is None else list(answer.ids),
     )
 
 

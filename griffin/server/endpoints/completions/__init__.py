@@ -4,6 +4,7 @@ from griffin.server.endpoints.completions.body import POLICY, CompletionBody
 from griffin.server.endpoints.completions.reply import Completion
 from griffin.server.protocol.operation import RUN, Operation
 from griffin.server.protocol.sampling import SAMPLING_BOUNDS
+from griffin.server.protocol.telling import TELLING_BOUNDS
 
 operations = (
     Operation(
@@ -13,7 +14,7 @@ operations = (
         CompletionBody,
         cases=RUN,
         policy=POLICY,
-        bounds=SAMPLING_BOUNDS | {"n": "max_choices", "logprobs": "max_logprobs"},
+        bounds=SAMPLING_BOUNDS | TELLING_BOUNDS | {"n": "max_choices", "logprobs": "max_logprobs"},
         streams=True,
         chunk=Completion,
     ),

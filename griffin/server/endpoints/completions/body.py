@@ -14,13 +14,12 @@ from griffin.server.protocol.identity import Identity, identify
 from griffin.server.protocol.policy import HARMLESS, STREAMING, VENDORS, Policy, Refusal
 from griffin.server.protocol.prompts import Prompt, Prompts, read_prompts
 from griffin.server.protocol.sampling import (
-    GeneratingBody,
     MostOrZero,
-    StreamOptions,
     most_tokens,
     sampling_arguments,
 )
 from griffin.server.protocol.structured import AnswerFormat, read_form
+from griffin.server.protocol.telling import NOTHING, Telling, TellingBody, read_telling
 
 DEFAULT_MAX_TOKENS = 16  # this endpoint's own, wherever it is spoken
 
@@ -36,7 +35,7 @@ POLICY = Policy(
 )
 
 
-class CompletionBody(GeneratingBody, kw_only=True):
+class CompletionBody(TellingBody, kw_only=True):
     """The body of POST /v1/completions."""
 
     prompt: Prompts
@@ -45,8 +44,6 @@ class CompletionBody(GeneratingBody, kw_only=True):
     n: Count | None = None
     echo: bool | None = None
     logprobs: CountOrZero | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     response_format: FormatBody | None = None
 
 
@@ -76,6 +73,8 @@ class CompletionRequest:
     session_id: str | None
     state: str | None
     ignored: tuple[str, ...]
+    telling: Telling = NOTHING
+    truncate: int | None = None
 
     def identity(self, headers: Mapping[str, str]) -> Identity:
         """Return which conversation this goes on with; see `identify`."""
@@ -107,6 +106,7 @@ def parse_completion(body: bytes, limits: Limits) -> CompletionRequest:
             read.logprobs, f"logprobs is {read.logprobs}", limits, "max_logprobs", "logprobs"
         )
         sampling["logprobs"] = read.logprobs
+    telling, truncate = read_telling(read, limits)
     options = read.stream_options
     return CompletionRequest(
         model=read.model,
@@ -117,6 +117,8 @@ def parse_completion(body: bytes, limits: Limits) -> CompletionRequest:
         echo=bool(read.echo),
         stream=bool(read.stream),
         include_usage=options is not None and bool(options.include_usage),
+        telling=telling,
+        truncate=truncate,
         format=form,
         session_id=read.session_id,
         state=read.state,

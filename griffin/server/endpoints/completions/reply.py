@@ -3,14 +3,15 @@ read."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from griffin.server.protocol.reply import Extras, Head, Scored, Usage, clamp, encode
+from griffin.server.protocol.telling import PromptLogprobs, PromptProgress
 
 CompletionEnd = Literal["stop", "length"]
 
@@ -48,6 +49,9 @@ class CompletionChoice(msgspec.Struct, kw_only=True):
     index: int
     logprobs: CompletionLogprobs | None  # or the same as JSON, where it is written already
     finish_reason: CompletionEnd | None
+    token_ids: list[int] | UnsetType = UNSET
+    prompt_token_ids: list[int] | UnsetType = UNSET
+    prompt_logprobs: PromptLogprobs | UnsetType = UNSET  # or the same as JSON
 
 
 class Completion(msgspec.Struct, kw_only=True):
@@ -60,6 +64,7 @@ class Completion(msgspec.Struct, kw_only=True):
     choices: list[CompletionChoice]
     object: Literal["text_completion"] = "text_completion"
     usage: Usage | UnsetType | None = UNSET
+    prompt_progress: PromptProgress | UnsetType = UNSET
     griffin: Extras | UnsetType = UNSET
 
 
@@ -68,12 +73,15 @@ class CompletionAnswer:
     """One finished answer, the prompt before it if it is echoed: in `text` and in `tokens`.
 
     tokens: None if log-probabilities were not asked for. echoed: those of the prompt, before them.
+    ids: of the answer, and `prompt` what the choice says of the prompt's; if they are to be told.
     """
 
     text: str
     finish_reason: CompletionEnd
     tokens: Sequence[Scored] | None = None
     echoed: Sequence[WrittenLogprobs] = ()
+    ids: Sequence[int] | None = None
+    prompt: Mapping[str, Any] = field(default_factory=dict)
 
 
 def completion(
@@ -87,6 +95,8 @@ def completion(
             index=index,
             logprobs=_logprobs(answer),
             finish_reason=answer.finish_reason,
+            token_ids=UNSET if answer.ids is None else list(answer.ids),
+            **answer.prompt,
         )
         for index, answer in enumerate(answers)
     ]
@@ -97,12 +107,15 @@ class CompletionChunks:
     """Make the chunks of one streamed completion: `text` as often as there is some, `finish`,
     `usage`.
 
-    One `finish` a choice, one `usage` after all. include_usage: as for chats.
+    One `finish` a choice, one `usage` after all. include_usage, so_far, ids: as for chats.
+    prompt_ids: of choices, each goes with its choice's next chunk.
     """
 
     def __init__(self, head: Head, include_usage: bool) -> None:
         self.head = head
-        self.include_usage = include_usage
+        self.so_far: Usage | UnsetType | None = None if include_usage else UNSET
+        self.ids: list[int] = []
+        self.prompt_ids: dict[int, list[int]] = {}
 
     def text(self, text: str, tokens: Sequence[Scored] | None = None, index: int = 0) -> Completion:
         """Add text, and the tokens that became final with it if log-probabilities were asked
@@ -112,6 +125,12 @@ class CompletionChunks:
     def echo(self, text: str, tokens: WrittenLogprobs | None, index: int = 0) -> Completion:
         """Add a piece of an echoed prompt."""
         return self._chunk(text, index, None if tokens is None else whole_of([tokens]), None)
+
+    def progress(self, read: PromptProgress, index: int) -> Completion:
+        """Tell how much of a choice's prompt is read."""
+        chunk = self._chunk("", index, None, None)
+        chunk.prompt_progress = read
+        return chunk
 
     def finish(self, reason: CompletionEnd, index: int = 0) -> Completion:
         """End an answer."""
@@ -129,7 +148,10 @@ class CompletionChunks:
         reason: CompletionEnd | None,
     ) -> Completion:
         choice = CompletionChoice(text=text, index=index, logprobs=logprobs, finish_reason=reason)
-        return _completion(self.head, [choice], None if self.include_usage else UNSET, None)
+        if self.ids:
+            choice.token_ids, self.ids = self.ids, []
+        choice.prompt_token_ids = self.prompt_ids.pop(index, UNSET)
+        return _completion(self.head, [choice], self.so_far, None)
 
 
 def completion_logprobs(tokens: Sequence[Scored] | None) -> CompletionLogprobs | None:

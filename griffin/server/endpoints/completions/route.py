@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from griffin.engine import Context
 from griffin.server import protocol as p
@@ -20,24 +21,30 @@ from griffin.server.endpoints.completions.reply import (
     completion,
     write_logprobs,
 )
-from griffin.server.endpoints.completions.scoring import score_prompt
 from griffin.server.errors import UNSUPPORTED, ApiError
 from griffin.server.generating import Collected, Increment, scored
 from griffin.server.http import sse
 from griffin.server.http.exchange import Exchange, Reply
 from griffin.server.measuring import Turns
+from griffin.server.prompt_scores import prompt_logprobs
+from griffin.server.protocol.telling import PromptProgress, last_of
+from griffin.server.scoring import score_prompt
 from griffin.server.service import Handler, Service
 from griffin.text import StreamDetokenizer
 
 
 @dataclass(frozen=True)
 class _Prompt:
-    """A prompt's ids, its text and, if they are shown, its tokens: in pieces, and as events."""
+    """A prompt's ids, its text and, if they are shown, its tokens: in pieces, and as events.
+
+    told: what its choices tell of it, by the names of their fields.
+    """
 
     ids: Sequence[int]
     text: str = ""
     tokens: Sequence[WrittenLogprobs] = ()
     events: Sequence[bytes] = ()
+    told: Mapping[str, Any] = field(default_factory=dict)
 
 
 async def completions(service: Service, exchange: Exchange) -> Reply | None:
@@ -65,6 +72,7 @@ async def completions(service: Service, exchange: Exchange) -> Reply | None:
     ignored = p.ignored_header((*asked.ignored, *passed))
     _check_scores(service, asked, all_ids)
     prompts = await _prompts(service, exchange, asked, head, all_ids)
+    prompts = await _told(service, exchange, asked, prompts)
     if asked.max_tokens == 0:
         return await _measured(service, exchange, asked, head, prompts, ignored)
     jobs = [
@@ -77,6 +85,7 @@ async def completions(service: Service, exchange: Exchange) -> Reply | None:
             keep_last=True,
             shift=len(prompt.text),
             grammar=grammar,
+            telling=asked.telling,
         )
         for number, prompt in enumerate(prompts)
     ]
@@ -99,6 +108,7 @@ class _Completions(Renderer):
         self._asked = asked
         self._prompts = prompts
         self._chunks = CompletionChunks(head, asked.include_usage)
+        self._generated = 0
 
     def whole(self, answers: Sequence[Collected], told: Told) -> bytes:
         made: list[CompletionAnswer] = []
@@ -110,16 +120,37 @@ class _Completions(Renderer):
                     finish_reason=one.finish,
                     tokens=one.tokens,
                     echoed=prompt.tokens,
+                    ids=one.ids if self._asked.telling.token_ids else None,
+                    prompt=prompt.told,
                 )
             )
         return p.encode(completion(self._head, made, told.usage, told.extras))
 
+    def started(self, cost: Callable[[], p.Usage]) -> None:
+        self._cost = cost
+
     def begin(self, used: p.Usage) -> bytes:
+        self._count(0)
+        if self._asked.telling.token_ids:
+            ids = (list(prompt.ids) for prompt in self._prompts for _ in range(self._asked.n))
+            self._chunks.prompt_ids = dict(enumerate(ids))
         return b"".join(event for prompt in self._prompts for event in prompt.events)
+
+    def reading(self, number: int, read: PromptProgress) -> bytes:
+        return sse.data(self._chunks.progress(read, number * self._asked.n))
+
+    def _count(self, tokens: int) -> None:
+        """Count tokens of answers that are sent; let the next events say so if they are to."""
+        self._generated += tokens
+        if self._asked.telling.usage_so_far:
+            self._chunks.so_far = self._cost().after(self._generated)
 
     def more(self, increment: Increment) -> bytes:
         written = b""
-        if increment.text or increment.tokens:
+        self._count(len(increment.ids))
+        if self._asked.telling.token_ids:
+            self._chunks.ids = increment.ids
+        if increment.text or increment.tokens or (self._chunks.ids and increment.finish is None):
             written = sse.data(
                 self._chunks.text(increment.text, increment.tokens, increment.choice)
             )
@@ -133,8 +164,32 @@ class _Completions(Renderer):
         return sse.data(self._chunks.usage(told.usage, told.extras)) + sse.DONE
 
 
+async def _told(
+    service: Service, exchange: Exchange, asked: CompletionRequest, prompts: list[_Prompt]
+) -> list[_Prompt]:
+    """Return prompts with what their choices tell of them."""
+    telling, made = asked.telling, list[_Prompt]()
+    measured: Sequence[Any] = ()
+    if telling.prompt_logprobs is not None:
+        if asked.state is not None:
+            message = "a prompt after a state cannot be measured; leave prompt_logprobs out"
+            raise ApiError(UNSUPPORTED, message, "prompt_logprobs")
+        ids = [prompt.ids for prompt in prompts]
+        measured = await prompt_logprobs(service, exchange, ids, telling.prompt_logprobs)
+    for number, prompt in enumerate(prompts):
+        told: dict[str, Any] = {"prompt_logprobs": measured[number]} if measured else {}
+        if telling.token_ids:
+            told["prompt_token_ids"] = list(prompt.ids)
+        made.append(replace(prompt, told=told))
+    return made
+
+
 async def _before(service: Service, exchange: Exchange, asked: CompletionRequest) -> Context:
     """Return what lies before the prompts: nothing, or a saved state."""
+    if asked.echo and asked.truncate is not None:
+        raise ApiError(
+            UNSUPPORTED, "echo shows a whole prompt; leave truncate_prompt_tokens out", "echo"
+        )
     if asked.state is None:
         return Context()
     if asked.echo:
@@ -164,6 +219,8 @@ async def _measured(
                 finish_reason="length",
                 tokens=[] if "logprobs" in asked.sampling else None,
                 echoed=prompt.tokens,
+                ids=[] if asked.telling.token_ids else None,
+                prompt=prompt.told,
             )
             for prompt in shown
         ]
@@ -171,6 +228,10 @@ async def _measured(
         body = await service.think(size, lambda: p.encode(completion(head, answers, cost)))
         return Reply(body, headers)
     chunks = CompletionChunks(head, asked.include_usage)
+    if asked.telling.token_ids:
+        chunks.prompt_ids = {index: list(prompt.ids) for index, prompt in enumerate(shown)}
+    if asked.telling.usage_so_far:
+        chunks.so_far = cost
     await exchange.begin_stream(headers)
     for prompt in prompts:
         for event in prompt.events:
@@ -198,6 +259,7 @@ def _ids(service: Service, asked: CompletionRequest) -> list[Sequence[int]]:
         param = "prompt" if len(asked.prompts) == 1 else f"prompt[{number}]"
         ids = service.text_ids(prompt, param)
         service.check_prompt(ids, param)
+        ids = last_of(ids, asked.truncate, text=isinstance(prompt, str))
         all_ids.append(ids)
     return all_ids
 
@@ -218,6 +280,8 @@ async def _prompts(
         return [_Prompt(ids) for ids in all_ids]
     tokenizer, chunks = service.llm.tokenizer, CompletionChunks(head, asked.include_usage)
     wanted: int | None = asked.sampling.get("logprobs")
+    if asked.telling.usage_so_far:
+        chunks.so_far = p.usage(sum(map(len, all_ids)), 0)
 
     def pieces(number: int, stop: threading.Event) -> Iterator[tuple[str, WrittenLogprobs | None]]:
         given, ids = asked.prompts[number], all_ids[number]
@@ -231,8 +295,9 @@ async def _prompts(
             for score, id in zip(scores, left, strict=False):
                 offset = detokenizer.offset
                 text += detokenizer.push(id)
-                logprob, others = (None, ()) if score is None else score
-                tokens.append(scored(tokenizer, id, logprob, others, offset))
+                logprob, others = (None, ()) if score is None else score[:2]
+                said = id, logprob, others, offset
+                tokens.append(scored(tokenizer, *said, as_ids=asked.telling.as_ids))
             yield text, write_logprobs(tokens[skipped:])
             skipped = False
         yield detokenizer.finish(), None

@@ -43,6 +43,8 @@ POLICY = Policy(
     refused=VENDORS
     | refused_in("input")
     | {
+        "prompt_logprobs": Refusal("use /v1/chat/completions"),
+        "truncate_prompt_tokens": Refusal("use /v1/chat/completions", (-1,)),
         "background": Refusal("ask with stream instead of polling", (False,)),
         "prompt": Refusal("there are no stored prompts; send instructions and input"),
         "image": TEXT_ONLY,

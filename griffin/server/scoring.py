@@ -1,4 +1,4 @@
-"""Log-probabilities of a prompt's own tokens, for `echo`: a pass of its own beside the engine."""
+"""Log-probabilities of a prompt's own tokens: a pass of its own beside the engine."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ CHUNK = 256  # tokens, and rows of logits, at a time
 
 
 class TokenScore(NamedTuple):
-    """What a model makes of a token: its log-probability, and the most probable ones there."""
+    """What a model makes of a token: its log-probability, and the most probable ones there.
+
+    rank: 1 for the most probable, if ranks were asked for.
+    """
 
     logprob: float
     alternatives: tuple[tuple[int, float], ...]
+    rank: int = 0
 
 
 def score_prompt(
-    llm: LLM, ids: Sequence[int], alternatives: int, stop: threading.Event
+    llm: LLM, ids: Sequence[int], alternatives: int, stop: threading.Event, *, ranks: bool = False
 ) -> Iterator[list[TokenScore | None]]:
     """Yield the scores of a prompt's tokens, some at a time; None for the first one.
 
@@ -40,7 +44,9 @@ def score_prompt(
             tokens = torch.tensor([ids[start : start + CHUNK + 1]], device=model.device)
             hidden, state = model.trunk(tokens[:, :-1], state, donate=state is not None)
             logprobs = model.unembed(hidden[0])[:, :size].float().log_softmax(1)
-            chosen = logprobs.gather(1, tokens[0, 1:, None]).squeeze(1).tolist()
+            own = logprobs.gather(1, tokens[0, 1:, None])
+            above = (logprobs > own).sum(1).tolist() if ranks else [-1] * len(own)
+            chosen = own.squeeze(1).tolist()
             if alternatives:
                 best = logprobs.topk(min(alternatives, size))
                 rows = [
@@ -49,4 +55,7 @@ def score_prompt(
                 ]
             else:
                 rows = [()] * len(chosen)
-            yield [TokenScore(value, row) for value, row in zip(chosen, rows, strict=True)]
+            yield [
+                TokenScore(value, row, 1 + better)
+                for value, row, better in zip(chosen, rows, above, strict=True)
+            ]
