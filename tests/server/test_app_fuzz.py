@@ -26,6 +26,8 @@ PATHS = {
     "ollama": "POST /api/chat",
     "generate": "POST /api/generate",
     "show": "POST /api/show",
+    "embed": "POST /api/embed",
+    "embed_prompt": "POST /api/embeddings",
     "session": "POST /v1/sessions",
     "change": "PATCH /v1/sessions/s",
     "fork": "POST /v1/sessions/s/fork",

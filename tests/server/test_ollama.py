@@ -240,6 +240,19 @@ def test_log_probabilities(http, llm):
     assert all(len(token["top_logprobs"]) == 2 for token in told)
 
 
+def test_vectors(http):
+    theirs = http.post("/v1/embeddings", json={"input": ["owl", "a mouse"]}).json()
+    made = post(http, "/api/embed", model=f"{NAME}:latest", input=["owl", "a mouse"]).json()
+    validator("OllamaVectors").validate(made)
+    assert made["embeddings"] == [one["embedding"] for one in theirs["data"]]
+    assert made["prompt_eval_count"] == theirs["usage"]["prompt_tokens"]
+    assert made["model"] == f"{NAME}:latest" and made["total_duration"] > 0
+    first = post(http, "/api/embed", input="owl", dimensions=3).json()["embeddings"]
+    assert len(first) == 1 and len(first[0]) == 3
+    old = post(http, "/api/embeddings", prompt="owl").json()
+    assert old == {"embedding": made["embeddings"][0]}
+
+
 @pytest.mark.parametrize(
     ("path", "fields", "status", "words"),
     [

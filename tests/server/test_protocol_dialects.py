@@ -63,6 +63,10 @@ WRONG = [
     ("generate", {"images": ["x"]}, "images"),
     ("generate", {"raw": True, "system": "s"}, "system"),
     ("show", {"model": 5}, "model"),
+    ("embed", {"input": []}, "input"),
+    ("embed", {"input": ["a", ""]}, "input[1]"),
+    ("embed", {"dimensions": 0}, "dimensions"),
+    ("embed_prompt", {"prompt": ""}, "prompt"),
 ]
 
 

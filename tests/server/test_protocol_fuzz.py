@@ -132,6 +132,8 @@ RICH: dict[str, dict[str, Any]] = {
     | {"messages": OLLAMA_TALK, "tools": [{"type": "function", "function": FUNCTION}]},
     "generate": OLLAMA | {"prompt": "x", "system": "s", "raw": False},
     "show": {"model": "nano", "name": "nano", "verbose": True},
+    "embed": {"input": ["a", "b"], "dimensions": 3, "truncate": True, "options": {}},
+    "embed_prompt": {"prompt": "a", "model": "nano", "keep_alive": 0},
     "session": {"name": "s", "title": "t", "state": "x"},
     "change": {"name": "s", "title": "t"},
     "fork": {"name": "s", "title": "t", "at": 1},

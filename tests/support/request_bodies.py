@@ -17,7 +17,13 @@ from griffin.server.endpoints.completions import body as completions
 from griffin.server.endpoints.completions.body import CompletionBody, parse_completion
 from griffin.server.endpoints.embeddings.body import parse_embeddings
 from griffin.server.endpoints.messages.body import parse_messages
-from griffin.server.endpoints.ollama.body import parse_generate, parse_ollama_chat, parse_show
+from griffin.server.endpoints.ollama.body import (
+    parse_embed,
+    parse_embed_prompt,
+    parse_generate,
+    parse_ollama_chat,
+    parse_show,
+)
 from griffin.server.endpoints.responses import body as responses
 from griffin.server.endpoints.responses.body import ResponseBody, parse_response
 from griffin.server.endpoints.sessions.body import (
@@ -44,6 +50,8 @@ PARSERS: dict[str, tuple[Callable[[bytes, Limits], Any], dict[str, Any]]] = {
     "ollama": (parse_ollama_chat, {"messages": USER}),
     "generate": (parse_generate, {"prompt": "hello"}),
     "show": (parse_show, {"model": "nano"}),
+    "embed": (parse_embed, {"input": "hello"}),
+    "embed_prompt": (parse_embed_prompt, {"prompt": "hello"}),
     "session": (parse_session_create, {}),
     "change": (parse_session_change, {"title": "owls"}),
     "fork": (parse_fork, {}),

@@ -37,6 +37,8 @@ _PATHS: dict[str, dict[str, Any]] = {
     "POST /api/chat": {"messages": _TALK, "options": {"num_predict": 3}},
     "POST /api/generate": {"prompt": "hello", "options": {"num_predict": 3}},
     "POST /api/show": {"model": "toy"},
+    "POST /api/embed": {"input": ["hello", "owl"]},
+    "POST /api/embeddings": {"prompt": "hello"},
     "POST /v1/responses/input_tokens": {"input": "hello"},
     "POST /v1/conversations": {"items": _TALK, "metadata": {"a": "b"}},
     "POST /v1/conversations/CONV": {"metadata": {"a": "b"}},

@@ -115,6 +115,15 @@ def test_the_model_is_described(there):
     assert info["general.parameter_count"] > 0
 
 
+def test_vectors(there, llm):
+    def vectors(client, other, name):
+        return client.embed(name, ["owl", "a mouse"]).embeddings
+
+    made = there(vectors, NAME)
+    for one, alone in zip(made, llm.embed(["owl", "a mouse"]).tolist(), strict=True):
+        assert one == pytest.approx(alone, abs=1e-6)
+
+
 def test_refusals_are_its_own_errors(there):
     def refused(client, other, asked):
         told = []

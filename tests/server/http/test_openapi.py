@@ -31,6 +31,8 @@ BODIES = {
     "ollama": "OllamaChatBody",
     "generate": "GenerateBody",
     "show": "ShowBody",
+    "embed": "EmbedBody",
+    "embed_prompt": "EmbedPromptBody",
     "session": "SessionCreate",
     "change": "SessionChange",
     "fork": "Fork",

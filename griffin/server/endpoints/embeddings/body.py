@@ -56,15 +56,22 @@ class EmbeddingsRequest:
 def parse_embeddings(body: bytes, limits: Limits) -> EmbeddingsRequest:
     """Read the body of POST /v1/embeddings; ApiError for anything that cannot be done as asked."""
     read, ignored = read_body(body, EmbeddingsBody, POLICY, limits)
-    texts = read_prompts(read.input, limits, "input", "max_inputs")
-    if "" in texts:
-        place = "input" if isinstance(read.input, str) else f"input[{texts.index('')}]"
-        raise ApiError(INVALID, f"{place} is an empty string; it has no vector", place)
     return EmbeddingsRequest(
         model=read.model,
-        input=texts,
+        input=read_texts(read.input, limits),
         base64=read.encoding_format == "base64",
         dimensions=read.dimensions,
         pooling=read.pooling or "mean",
         ignored=ignored,
     )
+
+
+def read_texts(
+    texts: str | list[str | int | list[int]], limits: Limits, param: str = "input"
+) -> tuple[Prompt, ...]:
+    """Return texts that are to become vectors; ApiError for one that is empty."""
+    read = read_prompts(texts, limits, param, "max_inputs")
+    if "" in read:
+        place = param if isinstance(texts, str) else f"{param}[{read.index('')}]"
+        raise ApiError(INVALID, f"{place} is an empty string; it has no vector", place)
+    return read

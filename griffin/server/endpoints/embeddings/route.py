@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+import msgspec
 from torch import Tensor
 
 from griffin.engine import embed
@@ -23,15 +24,37 @@ async def create(service: Service, exchange: Exchange) -> Reply:
     """Turn texts into vectors."""
     body = await service.body(exchange)
     asked = await service.think(len(body), lambda: parse_embeddings(body, service.limits))
+    return await measure(
+        service,
+        exchange,
+        asked,
+        size=len(body),
+        write=lambda written, tokens: embeddings(service.check_model(asked.model), written, tokens),
+    )
+
+
+async def measure(
+    service: Service,
+    exchange: Exchange,
+    asked: EmbeddingsRequest,
+    *,
+    size: int,
+    write: Callable[[Iterable[bytes], int], msgspec.Struct],
+) -> Reply:
+    """Turn texts that came in any dialect into vectors.
+
+    size: bytes of the body. write: given the JSON of each vector, and the tokens of all texts,
+          makes the answer.
+    """
     service.check_ready()
-    model = service.check_model(asked.model)
+    service.check_model(asked.model)
     width = service.llm.model.config.width
     if asked.dimensions is not None and asked.dimensions > width:
         message = f"dimensions is {asked.dimensions}; this model's vectors have {width}"
         raise ApiError(INVALID, message, "dimensions")
     count = len(asked.input) * (asked.dimensions or width)
     check_most(count, f"the vectors hold {count} numbers", service.limits, "max_vectors", "input")
-    all_ids = await service.think(len(body), lambda: _ids(service, asked))
+    all_ids = await service.think(size, lambda: _ids(service, asked))
     tokens = sum(map(len, all_ids))
     what = f"input has {tokens} tokens"
     check_most(tokens, what, service.limits, "max_prompt_tokens", "input")
@@ -40,7 +63,7 @@ async def create(service: Service, exchange: Exchange) -> Reply:
         turns = Turns(service.engine, stop)
         vectors = embed(service.llm.model, all_ids, asked.pooling, rest=turns.rest)
         written = (_written(vector, asked) for vector in vectors)
-        return p.encode(embeddings(model, written, tokens))
+        return p.encode(write(written, tokens))
 
     answer = await service.score(exchange, made)
     exchange.tokens = (tokens, 0, 0)

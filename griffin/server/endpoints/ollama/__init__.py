@@ -1,12 +1,21 @@
 """/api: what Ollama's clients ask, answered by the one model that is served."""
 
 from griffin.server import errors
-from griffin.server.endpoints.ollama.body import POLICY, GenerateBody, OllamaChatBody, ShowBody
+from griffin.server.endpoints.ollama.body import (
+    POLICY,
+    EmbedBody,
+    EmbedPromptBody,
+    GenerateBody,
+    OllamaChatBody,
+    ShowBody,
+)
 from griffin.server.endpoints.ollama.reply import (
     ModelDetails,
     OllamaChat,
     OllamaModels,
     OllamaText,
+    OllamaVector,
+    OllamaVectors,
     OllamaVersion,
     RunningModels,
 )
@@ -18,9 +27,13 @@ _ONE = "one model is served: fetch it with `griffin pull`, start `griffin serve 
 ABSENT = {
     **dict.fromkeys(("/api/pull", "/api/push", "/api/create", "/api/copy", "/api/delete"), _ONE),
     "/api/blobs": _ONE,
-    "/api/embed": "POST /v1/embeddings makes vectors",
     "/api/web_": "this server searches nothing",
 }
+
+_MEASURED = (
+    *(*BODY, errors.UNSUPPORTED, errors.TOO_LONG, errors.NO_MODEL),
+    *(errors.QUEUE_FULL, errors.TIMEOUT),
+)
 
 operations = (
     Operation("GET /api/version", "Say which Ollama this is as good as.", OllamaVersion),
@@ -52,5 +65,20 @@ operations = (
         policy=POLICY,
         bounds={"top_logprobs": "max_logprobs"},
         lines=True,
+    ),
+    Operation(
+        "POST /api/embed",
+        "Turn texts into vectors, in Ollama's form.",
+        OllamaVectors,
+        EmbedBody,
+        cases=_MEASURED,
+        bounds={"input": "max_inputs"},
+    ),
+    Operation(
+        "POST /api/embeddings",
+        "Turn a text into a vector.",
+        OllamaVector,
+        EmbedPromptBody,
+        cases=_MEASURED,
     ),
 )

@@ -10,10 +10,11 @@ import msgspec
 from msgspec import Meta
 
 from griffin.server.endpoints.chat.body import ChatRequest
+from griffin.server.endpoints.embeddings.body import EmbeddingsRequest, read_texts
 from griffin.server.errors import INVALID, ApiError
 from griffin.server.limits import Limits
 from griffin.server.protocol.body import read_body, show
-from griffin.server.protocol.bounds import CountOrZero, Id, ModelName, check_most
+from griffin.server.protocol.bounds import Count, CountOrZero, Id, ModelName, check_most
 from griffin.server.protocol.formats import JsonFormat, check_schema
 from griffin.server.protocol.messages import Message, ToolCall
 from griffin.server.protocol.policy import MESSAGES, TEXT_ONLY, VENDORS, Policy, Refusal
@@ -142,6 +143,25 @@ class ShowBody(msgspec.Struct, kw_only=True):
     verbose: bool | None = None
 
 
+class EmbedBody(msgspec.Struct, kw_only=True):
+    """The body of POST /api/embed; `options` say nothing of what is read."""
+
+    input: str | Annotated[list[str], Meta(min_length=1)]
+    model: ModelName | None = None
+    dimensions: Count | None = None
+    keep_alive: float | str | None = None
+    options: dict[str, Any] | None = None
+
+
+class EmbedPromptBody(msgspec.Struct, kw_only=True):
+    """The body of POST /api/embeddings, which /api/embed took the place of."""
+
+    prompt: str
+    model: ModelName | None = None
+    keep_alive: float | str | None = None
+    options: dict[str, Any] | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class OllamaRequest:
     """An answer to be written in Ollama's form.
@@ -190,6 +210,36 @@ def parse_generate(body: bytes, limits: Limits) -> OllamaRequest:
 def parse_show(body: bytes, limits: Limits) -> tuple[ShowBody, tuple[str, ...]]:
     """Read the body of POST /api/show."""
     return read_body(body, ShowBody, POLICY, limits)
+
+
+def parse_embed(body: bytes, limits: Limits) -> EmbeddingsRequest:
+    """Read the body of POST /api/embed."""
+    read, ignored = read_body(body, EmbedBody, POLICY, limits)
+    return _texts(read.model, read.input, limits, "input", read.dimensions, ignored)
+
+
+def parse_embed_prompt(body: bytes, limits: Limits) -> EmbeddingsRequest:
+    """Read the body of POST /api/embeddings."""
+    read, ignored = read_body(body, EmbedPromptBody, POLICY, limits)
+    return _texts(read.model, read.prompt, limits, "prompt", None, ignored)
+
+
+def _texts(
+    model: str | None,
+    texts: Any,
+    limits: Limits,
+    param: str,
+    dimensions: int | None,
+    ignored: tuple[str, ...],
+) -> EmbeddingsRequest:
+    return EmbeddingsRequest(
+        model=model,
+        input=read_texts(texts, limits, param),
+        base64=False,
+        dimensions=dimensions,
+        pooling="mean",
+        ignored=ignored,
+    )
 
 
 def _request(

@@ -141,6 +141,22 @@ class OllamaText(OllamaLine, kw_only=True):
     response: str
 
 
+class OllamaVectors(msgspec.Struct, kw_only=True):
+    """The answer of POST /api/embed, vectors in the order of the texts."""
+
+    model: str
+    embeddings: list[list[float]]
+    total_duration: int
+    load_duration: int
+    prompt_eval_count: int
+
+
+class OllamaVector(msgspec.Struct, kw_only=True):
+    """The answer of POST /api/embeddings."""
+
+    embedding: list[float]
+
+
 def called(call: ToolCall) -> OllamaCall:
     """Return a whole call as it is told here: on one line, however the model laid it out."""
     arguments = msgspec.Raw(msgspec.json.format(call.arguments.encode(), indent=-1))

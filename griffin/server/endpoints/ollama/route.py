@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
+
+import msgspec
 
 from griffin.engine import Context
 from griffin.server import protocol as p
@@ -12,6 +16,8 @@ from griffin.server.constraints import Form, constrain
 from griffin.server.conversations import Thread
 from griffin.server.endpoints.chat.body import ChatRequest
 from griffin.server.endpoints.chat.route import converse
+from griffin.server.endpoints.embeddings.body import EmbeddingsRequest
+from griffin.server.endpoints.embeddings.route import measure
 from griffin.server.endpoints.models.route import is_chat
 from griffin.server.endpoints.ollama.answers import (
     MEDIA,
@@ -23,12 +29,21 @@ from griffin.server.endpoints.ollama.answers import (
 )
 from griffin.server.endpoints.ollama.body import (
     OllamaRequest,
+    parse_embed,
+    parse_embed_prompt,
     parse_generate,
     parse_ollama_chat,
     parse_show,
 )
 from griffin.server.endpoints.ollama.described import described, running, served, shown
-from griffin.server.endpoints.ollama.reply import OllamaModels, OllamaVersion, RunningModels
+from griffin.server.endpoints.ollama.reply import (
+    OllamaModels,
+    OllamaVector,
+    OllamaVectors,
+    OllamaVersion,
+    RunningModels,
+    nanoseconds,
+)
 from griffin.server.http.exchange import Exchange, Reply
 from griffin.server.limits import Limits
 from griffin.server.service import Handler, Service
@@ -123,6 +138,47 @@ async def _continue(
     )
 
 
+async def embed(service: Service, exchange: Exchange) -> Reply:
+    """Turn texts into vectors."""
+    named, asked, size = await _texts(service, exchange, parse_embed)
+
+    def write(written: Iterable[bytes], tokens: int) -> OllamaVectors:
+        vectors: list[Any] = [*map(msgspec.Raw, written)]
+        spent = nanoseconds(time.perf_counter() - exchange.read_at)
+        return OllamaVectors(
+            model=named,
+            embeddings=vectors,
+            total_duration=spent,
+            load_duration=0,
+            prompt_eval_count=tokens,
+        )
+
+    return await measure(service, exchange, asked, size=size, write=write)
+
+
+async def embed_prompt(service: Service, exchange: Exchange) -> Reply:
+    """Turn a text into a vector."""
+    _, asked, size = await _texts(service, exchange, parse_embed_prompt)
+
+    def write(written: Iterable[bytes], tokens: int) -> OllamaVector:
+        vector: Any = msgspec.Raw(*written)
+        return OllamaVector(embedding=vector)
+
+    return await measure(service, exchange, asked, size=size, write=write)
+
+
+async def _texts(
+    service: Service,
+    exchange: Exchange,
+    parse: Callable[[bytes, Limits], EmbeddingsRequest],
+) -> tuple[str, EmbeddingsRequest, int]:
+    """Return what the request calls the model, what it asks, and the bytes it was read from."""
+    body = await service.body(exchange)
+    asked = await service.think(len(body), lambda: parse(body, service.limits))
+    named = asked.model or service.check_model(None)
+    return named, replace(asked, model=served(service, asked.model)), len(body)
+
+
 HANDLERS: dict[str, Handler] = {
     "GET /api/version": version,
     "GET /api/tags": tags,
@@ -130,4 +186,6 @@ HANDLERS: dict[str, Handler] = {
     "POST /api/show": show,
     "POST /api/chat": chat,
     "POST /api/generate": generate,
+    "POST /api/embed": embed,
+    "POST /api/embeddings": embed_prompt,
 }
