@@ -133,5 +133,25 @@ def gguf(path: Path, format: str, shape: str) -> None:
     click.echo(f"{path}: {write_gemma(path, shape_named(shape), format) / 1e9:.3f} GB")
 
 
+@main.command("hf")
+@click.option("--model", "-m", default="nano", show_default=True, metavar="NAME")
+@click.option("--quantize", type=click.Choice(["int8", "int4"]), help="Round the weights first.")
+@click.option("--prompt", type=click.IntRange(min=1), default=64, show_default=True)
+@click.option("--tokens", type=click.IntRange(min=1), default=64, show_default=True)
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
+def hf(model: str, quantize: str | None, prompt: int, tokens: int, rounds: int) -> None:
+    """transformers' generate on our trunk, beside LLM.generate."""
+    import griffin
+    from benchmarks.hf import beside
+
+    llm = griffin.load(model, quantize=quantize)
+    found = beside(llm, prompt=prompt, tokens=tokens, rounds=rounds)
+    click.echo(
+        f"LLM.generate {found.ours:.2f} tokens/s ({1000 * found.ours_cpu:.2f} ms of processor a"
+        f" token), transformers' generate {found.theirs:.2f} ({1000 * found.theirs_cpu:.2f}):"
+        f" {found.share:.2f} of it"
+    )
+
+
 if __name__ == "__main__":
     main(prog_name="python -m benchmarks")

@@ -7,8 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import Cache
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from griffin.model import State
+
+# As transformers calls what a model has read: 5.24 gave it another name and takes both.
+NAME = "cache" if "cache" in BaseModelOutputWithPast.__annotations__ else "past_key_values"
 
 
 class GriffinCache(Cache):
@@ -54,6 +58,12 @@ class GriffinCache(Cache):
     def is_croppable(self) -> bool:
         return False
 
+    @property
+    def is_linear(self) -> list[bool]:
+        """Say of every layer that it counts columns, as `generate` asks before it cuts a text to
+        what is new."""
+        return [False] * max(1, len(self))
+
     def reset(self) -> None:
         self.state, self.hidden, self.length = None, None, 0
 
@@ -85,3 +95,16 @@ class GriffinCache(Cache):
         raise ValueError(
             "a GriffinCache holds no keys of a single layer; it is the model's to fill"
         )
+
+
+def one_cache(cache: Any, past_key_values: Any) -> GriffinCache | None:
+    """Return what was given by either name; ValueError for both, and for no cache of ours."""
+    if cache is not None and past_key_values is not None:
+        raise ValueError("give cache or past_key_values, two names of one thing, not both")
+    found = past_key_values if cache is None else cache
+    if found is None or isinstance(found, GriffinCache):
+        return found
+    raise ValueError(
+        f"the cache (past_key_values) is a {type(found).__name__}; this model goes on from a"
+        " griffin.hf.GriffinCache, such as it returns itself"
+    )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
-from griffin.hf.cache import GriffinCache
+from griffin.hf.cache import NAME, GriffinCache
 from griffin.hf.config import GriffinTextConfig, RecurrentGemmaConfig, config_of
 from griffin.hf.trunk import GriffinModel, GriffinPreTrainedModel
 from griffin.llm import LLM
@@ -52,6 +52,7 @@ class GriffinForCausalLM(GriffinPreTrainedModel, _Generating):
         num_items_in_batch: Tensor | int | None = None,
         shift_labels: Tensor | None = None,
         skip_logits: bool | None = None,
+        cache: GriffinCache | None = None,
         **others: Any,
     ) -> CausalLMOutputWithPast | tuple[Any, ...]:
         """Read tokens and return the logits after them, and the loss where there are labels.
@@ -70,6 +71,7 @@ class GriffinForCausalLM(GriffinPreTrainedModel, _Generating):
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             output_hidden_states=output_hidden_states,
@@ -92,8 +94,8 @@ class GriffinForCausalLM(GriffinPreTrainedModel, _Generating):
         output = CausalLMOutputWithPast(
             loss=cast(Any, loss),
             logits=cast(Any, logits),
-            past_key_values=read.past_key_values,
             hidden_states=read.hidden_states,
+            **cast(Any, {NAME: read.get(NAME)}),
         )
         return output if return_dict is not False else output.to_tuple()
 
@@ -136,8 +138,8 @@ class GriffinForCausalLM(GriffinPreTrainedModel, _Generating):
                 " size; leave it out"
             )
         generation_config.cache_implementation = None
-        if generation_config.use_cache and model_kwargs.get("past_key_values") is None:
-            model_kwargs["past_key_values"] = GriffinCache()
+        if generation_config.use_cache and model_kwargs.get(NAME) is None:
+            model_kwargs[NAME] = GriffinCache()
         return super()._prepare_cache_for_generation(generation_config, model_kwargs, *args)
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:

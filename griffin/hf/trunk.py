@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from griffin.hf.cache import GriffinCache
+from griffin.hf.cache import NAME, GriffinCache, one_cache
 from griffin.hf.config import GriffinTextConfig, RecurrentGemmaConfig
 from griffin.hf.padding import padding_of
 from griffin.model import Griffin
@@ -85,6 +85,7 @@ class GriffinModel(GriffinPreTrainedModel):
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        cache: GriffinCache | None = None,
         **others: Any,
     ) -> BaseModelOutputWithPast | tuple[Any, ...]:
         """Read tokens and return what the head looks at.
@@ -95,17 +96,13 @@ class GriffinModel(GriffinPreTrainedModel):
         position_ids:    (B, T) or (1, T), each token's place in its document: a 0 begins one, and
                          nothing before it is seen. They go on where the cache ends if omitted.
         past_key_values: what was read before; it is changed to what was read after this call.
+                         `cache` since transformers 5.24; either name will do.
         use_cache:       return one, new if none was given; the config's word if omitted, and not
                          while training.
         Raises ValueError for what this model does not take, naming it.
         """
         tokens = _tokens(input_ids, inputs_embeds, others)
-        cache = past_key_values
-        if cache is not None and not isinstance(cache, GriffinCache):
-            raise ValueError(
-                f"past_key_values is a {type(cache).__name__}; this model goes on from a"
-                " griffin.hf.GriffinCache, such as it returns itself"
-            )
+        cache = one_cache(cache, past_key_values)
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
         if cache is None and use_cache:
@@ -141,8 +138,8 @@ class GriffinModel(GriffinPreTrainedModel):
             cache.hidden = hidden[:, -1].detach().clone()
         output = BaseModelOutputWithPast(
             last_hidden_state=cast(Any, hidden),
-            past_key_values=cache,
             hidden_states=cast(Any, (*seen[:-1], hidden)) if output_hidden_states else None,
+            **cast(Any, {NAME: cache}),
         )
         return output if return_dict is not False else output.to_tuple()
 

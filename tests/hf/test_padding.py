@@ -128,7 +128,8 @@ def test_which_logits_are_kept(model):
     [
         ({"attention_mask": torch.ones(2, 7)}, r"attention_mask is \(2, 7\)"),
         ({"attention_mask": torch.ones(2, 1, 5, 5)}, r"attention_mask is \(2, 1, 5, 5\)"),
-        ({"past_key_values": DynamicCache()}, "past_key_values is a DynamicCache"),
+        ({"past_key_values": DynamicCache()}, r"cache \(past_key_values\) is a DynamicCache"),
+        ({"past_key_values": GriffinCache(), "cache": GriffinCache()}, "two names of one thing"),
         ({"inputs_embeds": torch.ones(2, 5, 3)}, "inputs_embeds is not taken"),
         ({"output_attentions": True}, "output_attentions"),
         ({"token_type_ids": torch.zeros(2, 5)}, "token_type_ids"),
