@@ -71,14 +71,16 @@ def answer(
     try:
         with stop, PromptBar() as bar, closing(pieces):
             talk.progress = bar.read
-            for text in pieces:
-                bar.end()
-                stop.gently = True
-                sys.stdout.write(text if plain else painter.push(text))
-                sys.stdout.flush()
-                if stop.asked:
-                    break
-        sys.stdout.write("" if plain else painter.finish())
+            try:
+                for text in pieces:
+                    bar.end()
+                    stop.gently = True
+                    sys.stdout.write(text if plain else painter.push(text))
+                    sys.stdout.flush()
+                    if stop.asked:
+                        break
+            finally:  # whatever ended it, no style stays on
+                sys.stdout.write("" if plain else painter.finish())
     except KeyboardInterrupt:
         if not stop.gently:
             ending = "stopped before an answer began; the conversation stays where it was"
@@ -86,8 +88,7 @@ def answer(
             ending = "stopped in the middle of a step; the answer so far is kept"
         else:
             ending = "stopped in the middle of a step; this message is forgotten"
-        click.echo("" if plain else painter.finish())
-        click.echo(ending, err=True)
+        click.echo(f"\n{ending}", err=True)
         return
     click.echo()
     if talk.trouble != in_memory:

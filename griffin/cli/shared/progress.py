@@ -86,8 +86,8 @@ class ReadingBar:
 class PromptBar:
     """Show how much of a prompt has been read, where its answer's first word takes two seconds.
 
-    Silent where standard error is no terminal. A bar of its own thread: it is there also while the
-    model is busy with one long piece.
+    Silent where standard error is no terminal. A thread of its own draws it, so that it is there
+    also while the model is busy with one long piece.
     """
 
     def __init__(self) -> None:
