@@ -19,10 +19,9 @@ from griffin.model.init import init_weights
 from griffin.train.checkpoint import RunProgress, latest_checkpoint, resume, save_checkpoint
 from griffin.train.data import prepare_data
 from griffin.train.diverged import explain, keep_batch
-from griffin.train.embedding import add_in_place
 from griffin.train.evaluate import bits_in_rows, validation_documents
 from griffin.train.folder import RunFolder
-from griffin.train.loss import row_nats
+from griffin.train.objective import Objective
 from griffin.train.optim import learning_rate, make_optimizer
 from griffin.train.packing import Packer, TrainBatch
 from griffin.train.recipe import Recipe
@@ -77,7 +76,7 @@ class Trainer:
             self.data = prepare_data(recipe, out, self.reporter, reuse=known)
             self.packer = Packer(self.data.train, recipe.train.length, recipe.train.seed)
         self.model = _new_model(recipe).to(self.device)
-        add_in_place(self.model)
+        self.objective = Objective(self.model, self.dtype)
         self.optimizer = make_optimizer(self.model, recipe.train)
         found = resume(self.checkpoints, self.model, self.optimizer, self.reporter.say)
         self.progress = found or RunProgress(recipe="")
@@ -153,7 +152,7 @@ class Trainer:
         self.optimizer.zero_grad()
         for batch in batches:
             rows = batch.rows(slice(None), self.device)
-            nats, _ = row_nats(self.model, rows, self.dtype, in_place=True)
+            nats = self.objective(rows.tokens, rows.targets, rows.segment_pos, rows.mask)
             # Every target of the step weighs the same, whatever its micro-batch.
             (nats / count).backward()
             total += float(nats.detach())

@@ -261,7 +261,7 @@ def test_a_divergence_names_tensor_row_and_documents(trainer: Build) -> None:
     ours.step()
     # What is finite and yet too large: a product of it is not.
     with torch.no_grad():
-        ours.model.model.layers[1].mlp_block.up_proj.weight.fill_(3e38)
+        ours.model.get_parameter("model.layers.1.mlp_block.up_proj.weight").fill_(3e38)
     with pytest.raises(DivergedError) as error:
         ours.step()
     said = str(error.value)

@@ -1,0 +1,78 @@
+"""One forward for training: weights split over ranks by torch's `fully_shard`, the head tied."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.multiprocessing.spawn import spawn
+
+from griffin.model import Griffin, GriffinConfig
+from griffin.train.loss import row_nats
+from griffin.train.objective import Objective
+from griffin.train.packing import TrainBatch
+from tests.train.conftest import MODEL
+from tests.train.test_embedding import batch
+
+VOCAB = 20_000
+CONFIG = GriffinConfig.from_dict(MODEL | {"vocab_size": VOCAB})
+
+
+def told(objective: Objective, rows: TrainBatch) -> torch.Tensor:
+    return objective(rows.tokens, rows.targets, rows.segment_pos, rows.mask)
+
+
+def model() -> Griffin:
+    torch.manual_seed(0)
+    return Griffin(CONFIG)
+
+
+def work(rank: int, world: int, port: int, folder: str) -> None:
+    """Run one rank: two steps' worth of gradients, each rank on rows of its own."""
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world
+    )
+    try:
+        mesh = init_device_mesh("cpu", (world,))
+        ours = Objective(model())
+        for block in ours.griffin.model.layers:
+            fully_shard(block, mesh=mesh)
+        fully_shard(ours, mesh=mesh)
+        for _ in range(2):
+            told(ours, batch(VOCAB, 2 + rank)).backward()
+        gradients = {
+            # The mean over the ranks, as torch makes it.
+            name: p.grad.full_tensor() * world  # pyright: ignore
+            for name, p in ours.griffin.named_parameters()
+        }
+        if rank == 0:
+            torch.save(gradients, Path(folder) / "gradients")
+    finally:
+        distributed.destroy_process_group()
+
+
+@pytest.mark.thorough
+def test_split_over_two_ranks_the_gradients_are_those_of_one(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    spawn(work, (2, port, str(tmp_path)), nprocs=2)
+    found = torch.load(tmp_path / "gradients")
+    alone = model()
+    for _ in range(2):
+        for rank in range(2):
+            row_nats(alone, batch(VOCAB, 2 + rank))[0].backward()
+    for name, parameter in alone.named_parameters():
+        assert parameter.grad is not None
+        torch.testing.assert_close(found[name], parameter.grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_it_is_the_loss_of_the_rows() -> None:
+    rows = batch(VOCAB)
+    assert torch.equal(told(Objective(model()), rows), row_nats(model(), rows)[0])
