@@ -25,13 +25,14 @@ from griffin.server.endpoints.responses.reply import (
 )
 from griffin.server.endpoints.responses.stream import ResponseStream
 from griffin.server.errors import ApiError
-from griffin.server.generating import Collected, Increment, Waiting
+from griffin.server.generating import Collected, Increment
 from griffin.server.http.exchange import Exchange, Reply
+from griffin.server.parts import AnswerPart, Parts
 from griffin.server.protocol.items import messages_of
 from griffin.server.protocol.reply import plain
 from griffin.server.service import Handler, Service
 from griffin.server.shelves import CONVERSATION, refusals, shelf
-from griffin.server.tool_text import CallReader, Said, read_answer
+from griffin.server.tool_text import read_answer
 from griffin.sessions import Store, UnknownSession
 
 
@@ -220,45 +221,37 @@ async def _stored(service: Service, exchange: Exchange) -> dict[str, Any]:
 
 
 class _Events:
-    """The events of a streamed response. With tools, text waits as long as it may begin a call."""
+    """The events of a streamed response."""
 
     def __init__(self, stream: ResponseStream, form: Form) -> None:
         self.stream = stream
         self.whole = True
-        self._reader = CallReader(form.text_first) if form.tools else None
-        self._tokens = Waiting()
+        self._parts = Parts(form)
         self._open: Literal["text", "call"] | None = None
 
     def begin(self) -> bytes:
         return self.stream.begin()
 
     def more(self, increment: Increment) -> bytes:
-        reader = self._reader
-        self._tokens.add(increment.tokens)
-        if reader is None:
-            parts = [Said("text", increment.text)]
-        else:
-            parts = [*reader.feed(increment.text), *(reader.finish() if increment.last else [])]
-        written = b"".join(map(self._say, parts))
+        written = b"".join(map(self._say, self._parts.take(increment)))
         if increment.finish is not None:
-            called = reader is not None and reader.called
-            self.whole = increment.finish != "length" or (reader is not None and reader.whole)
-            if not called:
-                written += self._text("", self._tokens.left)
+            self.whole = increment.finish != "length" or self._parts.whole
+            if not self._parts.called:
+                written += self._text("", ())
             if self._open is not None:
                 written += self.stream.close(whole=self.whole)
                 self._open = None
         return written
 
-    def _say(self, said: Said) -> bytes:
-        if said.kind == "text":
-            return self._text(said.text, self._tokens.sent(said.text))
-        if said.kind == "call":
+    def _say(self, part: AnswerPart) -> bytes:
+        if part.kind == "text":
+            return self._text(part.text, part.tokens or ())
+        if part.kind == "call":
             closed = b"" if self._open is None else self.stream.close()
             self._open = "call"
-            return closed + self.stream.call(p.new_id("call_"), said.text)
-        if said.kind == "arguments":
-            return self.stream.more(said.text)
+            return closed + self.stream.call(p.new_id("call_"), part.text)
+        if part.kind == "arguments":
+            return self.stream.more(part.text)
         self._open = None
         return self.stream.close()
 
