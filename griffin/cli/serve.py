@@ -172,6 +172,11 @@ class _Serve(click.Command):
 )
 @click.option("--store-bytes", type=Size(), default="16G", show_default=True, help="For sessions.")
 @click.option("--store-network", is_flag=True, help="The folder is shared by several machines.")
+@click.option(
+    "--allow-state-data",
+    is_flag=True,
+    help="Take states with requests and give them with answers: a server that keeps nothing.",
+)
 @click.option("--no-store", is_flag=True, help="Keep no sessions.")
 @click.option("--replica-config", hidden=True, help="Given by the process that starts replicas.")
 @_bounds
@@ -203,6 +208,7 @@ def command(
     store: Path | None,
     store_bytes: int,
     store_network: bool,
+    allow_state_data: bool,
     no_store: bool,
     replica_config: str | None,
     **_: Any,  # the bounds, which `_given` finds
@@ -269,6 +275,7 @@ def command(
         aliases=aliases,
         any_name=any_name,
         root_path=root_path,
+        state_data=allow_state_data,
         slots=slots,
         max_waiting=max_waiting,
         chunk=chunk,

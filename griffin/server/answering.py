@@ -29,6 +29,13 @@ class Told:
         self.usage = used(run)
         self.extras = _extras(service, run, clock, thread)
 
+    def take(self, thread: Thread) -> int:
+        """Add the state that goes with the answer, if one does; return its bytes."""
+        if thread.state_data is None:
+            return 0
+        self.extras.state_data = thread.state_data
+        return len(thread.state_data)
+
 
 class Renderer(Protocol):
     """What an endpoint makes of answers.
@@ -99,15 +106,16 @@ async def answer(
             answers = await collect(service, exchange, run, clock, shown)
             told = Told(service, run, clock, thread)
             await thread.keep(run, renderer.record(answers, told))
+            carried = told.take(thread)
             # Beside the loop, where there is much to write.
             size = tokens and sum(len(writer.events) for writer in run.writers) * (1 + wanted)
-            body = await service.think(size, lambda: renderer.whole(answers, told))
+            body = await service.think(size + carried, lambda: renderer.whole(answers, told))
             return Reply(body, {**headers, **state_header(run)})
 
         async def end() -> bytes:
             told = Told(service, run, clock, thread)
             await thread.keep(run, renderer.record(None, told))
-            return renderer.end(told)
+            return await service.think(told.take(thread), lambda: renderer.end(told))
 
         def reading() -> bytes:
             news, run.read = run.read, {}

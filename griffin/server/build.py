@@ -25,6 +25,7 @@ def build(
     aliases: Sequence[str] = (),
     any_name: bool = False,
     root_path: str = "",
+    state_data: bool = False,
     slots: int = 8,
     max_waiting: int = 64,
     chunk: int = 64,
@@ -41,6 +42,7 @@ def build(
 
     name:        what clients call it; aliases: what else they may call it.
     any_name:    any other name will do, too.
+    state_data:  states may come with requests, and go with answers.
     root_path:   what stands before every path, as `check_root` has it.
     slots:       answers at a time.
     max_waiting: requests that may wait for a slot.
@@ -75,6 +77,7 @@ def build(
         aliases=aliases,
         any_name=any_name,
         root_path=root_path,
+        state_data=state_data,
         fingerprint=fingerprint,
         version=__version__,
         limits=bounds,

@@ -57,6 +57,9 @@ class Limits:
     max_grammar_bytes: int = option(
         1 << 18, "Bytes of all JSON schemas of a request together, of tools and of its format."
     )
+    max_state_bytes: int = option(
+        32 << 20, "Bytes of a state that is sent, where --allow-state-data lets one be."
+    )
     vocab_size: int = 1 << 31
 
     def __post_init__(self) -> None:
@@ -71,6 +74,15 @@ class Limits:
                 f"default_max_tokens={self.default_max_tokens} is more than"
                 f" max_tokens={self.max_tokens}"
             )
+
+    def with_state(self) -> Limits:
+        """Return these for a body that holds a state, in base64, beside what any may hold."""
+        room = 4 * -(-self.max_state_bytes // 3)
+        return dataclasses.replace(self, max_body_bytes=self.max_body_bytes + room)
+
+    def of_octets(self) -> Limits:
+        """Return these for a body that is a state."""
+        return dataclasses.replace(self, max_body_bytes=self.max_state_bytes)
 
     @staticmethod
     def flag(name: str) -> str:

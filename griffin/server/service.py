@@ -50,6 +50,7 @@ class Service:
     llm, engine: the model, and its engine; `open` starts the engine's thread.
     name:        what clients call the model; aliases: what else they may call it.
     any_name:    any other name will do, too.
+    state_data:  states may come with requests, and go with answers.
     root_path:   what stands before every path, if a proxy leaves it there.
     fingerprint: of the model, for sessions. store: where those are kept; None keeps none.
     """
@@ -63,6 +64,7 @@ class Service:
         aliases: Sequence[str] = (),
         any_name: bool = False,
         root_path: str = "",
+        state_data: bool = False,
         fingerprint: Fingerprint,
         version: str,
         limits: Limits | None = None,
@@ -77,6 +79,7 @@ class Service:
         self.names = tuple(dict.fromkeys((name, *aliases)))
         self.any_name = any_name
         self.root_path = root_path
+        self.state_data = state_data
         self.fingerprint = fingerprint
         self.version = version
         self.limits = limits or Limits(vocab_size=llm.tokenizer.vocab_size)
@@ -169,9 +172,12 @@ class Service:
                 errors.NOT_READY, "the server is shutting down; ask another", retry_after=2.0
             )
 
-    async def body(self, exchange: Exchange) -> bytes:
-        """Read a request's body."""
-        return await exchange.body(self.limits, self.budget, self.settings.body_seconds)
+    async def body(
+        self, exchange: Exchange, *, limits: Limits | None = None, media: str = "application/json"
+    ) -> bytes:
+        """Read a request's body. limits: the server's own if omitted. media: what it must be."""
+        patience = self.settings.body_seconds
+        return await exchange.body(limits or self.limits, self.budget, patience, media)
 
     async def think(self, size: int, do: Callable[[], T]) -> T:
         """Do some work on text: on the loop if its size is small, else beside it."""

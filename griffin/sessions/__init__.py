@@ -25,7 +25,12 @@ from griffin.sessions.items import Item
 from griffin.sessions.names import check_name, unfinished_name
 from griffin.sessions.session import Session
 from griffin.sessions.session_info import SessionInfo, StoreUsage
-from griffin.sessions.state_file import load_state_file, read_state_info, save_state_file
+from griffin.sessions.state_file import (
+    load_state_file,
+    read_state_info,
+    save_state_file,
+    unpack_state,
+)
 from griffin.sessions.state_info import StateInfo, TurnRecord
 from griffin.sessions.store import Store
 from griffin.sessions.tokens import NOTHING, extend_chain
@@ -62,4 +67,5 @@ __all__ = [
     "read_state_info",
     "save_state_file",
     "unfinished_name",
+    "unpack_state",
 ]

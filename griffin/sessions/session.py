@@ -32,7 +32,7 @@ from griffin.sessions.rows import (
 )
 from griffin.sessions.stored import mark_and_config, plain
 from griffin.sessions.tokens import NOTHING, check_ids, pack_ids
-from griffin.sessions.transfer import copy_session, export_turn
+from griffin.sessions.transfer import copy_session, export_turn, packed_turn
 from griffin.sessions.tree import branches, youngest
 from griffin.sessions.turn import Blob, Branch, Turn
 from griffin.sessions.turn_file import check_state, first_kept, pack_turn, pieces
@@ -327,9 +327,13 @@ class Session:
         The state of that one turn goes with it, and the text and tokens of those before it.
         """
         self._check_held()
-        turn, mark = self._at(at), self.fingerprint
-        about = (self.title, self.settings, path)
-        return export_turn(self._folder, self._row, turn, mark, self.config, *about)
+        about = (self.fingerprint, self.config, self.title, self.settings)
+        return export_turn(self._folder, self._row, self._at(at), *about, path)
+
+    def exported(self) -> bytes:
+        """Return the head as a state file, which `unpack_state` reads."""
+        about = (self.fingerprint, self.config, self.title, self.settings)
+        return b"".join(packed_turn(self._folder, self._row, self.head, *about).chunks)
 
     def _move(self, turn: Turn | None, tip: int | None, *, keep: bool = True) -> Turn | None:
         self._check_held()
@@ -344,11 +348,9 @@ class Session:
         return turn
 
     def _at(self, number: int | None) -> Turn | None:
-        return (
-            self.head
-            if number is None
-            else history.turn(self._folder.index, self._row, number=number)
-        )
+        if number is None:
+            return self.head
+        return history.turn(self._folder.index, self._row, number=number)
 
     def _tip_from(self, turn: Turn | None) -> int | None:
         """Return where `redo` leads from a turn."""

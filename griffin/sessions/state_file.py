@@ -23,21 +23,31 @@ from griffin.sessions.disk import write_durably
 from griffin.sessions.errors import SessionError, UnknownSession
 from griffin.sessions.fingerprint import Fingerprint
 from griffin.sessions.state_info import StateInfo, TurnRecord, count_of
-from griffin.sessions.tensor_file import Spec, TensorFile, pack
+from griffin.sessions.tensor_file import PackedFile, Spec, TensorFile, pack
 from griffin.sessions.turn_file import check_finite, check_state
 
 FORMAT = "griffin-portable-state"
 VERSION = "1"
 # Bytes of a state we are willing to build for a file that only vouches for itself.
 _LARGEST = 1 << 30
+_ROOM = 1 << 40  # tokens that may still follow a state
 
 
 def save_state_file(path: str | Path, info: StateInfo, state: State | None) -> int:
     """Write a state file of mode 0600, whole or not at all, in place of any file of that name.
 
+    Returns the bytes written. Arguments and errors as for `pack_state`; StorageFull without room.
+    """
+    packed = pack_state(info, state)
+    write_durably(Path(path), packed.chunks)
+    return packed.nbytes
+
+
+def pack_state(info: StateInfo, state: State | None) -> PackedFile:
+    """Return a state file that is ready to be written.
+
     state: one row that has read everything but `info.pending`; None if that is nothing.
-    Returns the bytes written. Raises ValueError for a state that does not fit `info`, StorageFull
-    without room.
+    Raises ValueError for a state that does not fit `info`.
     """
     config, dtype = info.config, info.fingerprint.torch_dtype
     read = info.tokens - len(info.pending)
@@ -70,7 +80,7 @@ def save_state_file(path: str | Path, info: StateInfo, state: State | None) -> i
         }
         for t in info.turns
     ]
-    packed = pack(
+    return pack(
         tensors,
         {
             "format": FORMAT,
@@ -88,8 +98,6 @@ def save_state_file(path: str | Path, info: StateInfo, state: State | None) -> i
             "turns": json.dumps(turns),
         },
     )
-    write_durably(Path(path), packed.chunks)
-    return packed.nbytes
 
 
 def load_state_file(
@@ -104,22 +112,37 @@ def load_state_file(
     another shape than its config says, or not finite.
     """
     with _open(path) as file:
-        info, pos = _info(file, fingerprint)
-        if info.tokens == len(info.pending):
-            return info, None
-        config, dtype = info.config, info.fingerprint.torch_dtype
-        if (
-            fingerprint is None
-            and State.zeros(config, 1, dtype=dtype, device="meta").nbytes > _LARGEST
-        ):
-            raise file.torn(
-                f"its state would take more than {_LARGEST} bytes; name the model it belongs to"
-            )
-        tensors = {name: file.read(name) for name in file.specs if name != "ids"}
-        try:
-            check_finite(tensors)
-        except ValueError as error:
-            raise file.torn(str(error)) from None
+        return _load(file, fingerprint)
+
+
+def unpack_state(
+    data: bytes, what: str, fingerprint: Fingerprint
+) -> tuple[StateInfo, State | None]:
+    """Read a state file that lies in memory, as `load_state_file`. what: its name in errors.
+
+    Also refuses one that next to nothing could follow.
+    """
+    with TensorFile(Path(what), data) as file:
+        info, state = _load(file, fingerprint)
+        if info.tokens > MOST_POSITIONS - _ROOM:
+            raise file.torn(f"it says that {info.tokens} tokens were read")
+    return info, state
+
+
+def _load(file: TensorFile, fingerprint: Fingerprint | None) -> tuple[StateInfo, State | None]:
+    info, pos = _info(file, fingerprint)
+    if info.tokens == len(info.pending):
+        return info, None
+    config, dtype = info.config, info.fingerprint.torch_dtype
+    if fingerprint is None and State.zeros(config, 1, dtype=dtype, device="meta").nbytes > _LARGEST:
+        raise file.torn(
+            f"its state would take more than {_LARGEST} bytes; name the model it belongs to"
+        )
+    tensors = {name: file.read(name) for name in file.specs if name != "ids"}
+    try:
+        check_finite(tensors)
+    except ValueError as error:
+        raise file.torn(str(error)) from None
     recurrent, span = _parts(tensors, config, dtype, pos)
     return info, join(config, pos, recurrent, [span], dtype)
 

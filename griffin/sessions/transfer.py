@@ -10,6 +10,7 @@ from typing import Any
 
 from griffin.model import GriffinConfig, State
 from griffin.sessions import history
+from griffin.sessions.disk import write_durably
 from griffin.sessions.errors import StateTorn, UnknownTurn
 from griffin.sessions.fingerprint import Fingerprint
 from griffin.sessions.folder import Folder
@@ -17,7 +18,7 @@ from griffin.sessions.index import SESSION
 from griffin.sessions.items import insert_items, items_of
 from griffin.sessions.quota import session_bytes
 from griffin.sessions.rows import TurnRow, insert_session, insert_turn, move_head
-from griffin.sessions.state_file import save_state_file
+from griffin.sessions.state_file import pack_state
 from griffin.sessions.state_info import StateInfo, info_of
 from griffin.sessions.stored import REMEDY, mark_and_config, plain
 from griffin.sessions.tensor_file import PackedFile
@@ -26,7 +27,7 @@ from griffin.sessions.turn import Blob, Turn, blob_of
 from griffin.sessions.turn_file import first_kept, pack_turn, pieces
 
 
-def export_turn(
+def packed_turn(
     folder: Folder,
     session: int,
     turn: Turn | None,
@@ -34,9 +35,8 @@ def export_turn(
     config: GriffinConfig,
     title: str,
     settings: Mapping[str, Any],
-    path: str | Path,
-) -> int:
-    """Write a turn of a session as a state file; return its bytes.
+) -> PackedFile:
+    """Return a turn of a session as a state file.
 
     If the turn's state is not kept, it is the nearest one before, and all ids since are pending.
     UnknownTurn before the first turn.
@@ -50,7 +50,23 @@ def export_turn(
         info = info_of(line, context.pending, fingerprint, config, title, model)
     except ValueError as error:  # turns that contradict each other
         raise StateTorn(f"the index of {folder} is damaged: {error}; {REMEDY}") from None
-    return save_state_file(path, info, context.state)
+    return pack_state(info, context.state)
+
+
+def export_turn(
+    folder: Folder,
+    session: int,
+    turn: Turn | None,
+    fingerprint: Fingerprint,
+    config: GriffinConfig,
+    title: str,
+    settings: Mapping[str, Any],
+    path: str | Path,
+) -> int:
+    """Write a turn of a session as a state file, as `packed_turn`; return its bytes."""
+    packed = packed_turn(folder, session, turn, fingerprint, config, title, settings)
+    write_durably(Path(path), packed.chunks)
+    return packed.nbytes
 
 
 def begin_session(

@@ -63,7 +63,7 @@ def test_a_page_runs_as_printed(page: str, home: Path) -> None:
     if ADDRESS not in (ROOT / page).read_text(encoding="utf-8"):
         assert run_page(ROOT / page)
         return
-    with serving(griffin.load(home / "toy", device="cpu")) as live:
+    with serving(griffin.load(home / "toy", device="cpu"), state_data=True) as live:
         instead = {ADDRESS: live.url, 'model="google/recurrentgemma-2b-it"': f'model="{NAME}"'}
         assert run_page(ROOT / page, instead)
 

@@ -10,6 +10,7 @@ import copy
 import json
 import random
 import tempfile
+from base64 import b64decode, b64encode
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
@@ -77,7 +78,7 @@ _ODD: tuple[Any, ...] = (
 )
 _FLAGS = (
     *("stream", "logprobs", "echo", "n", "top_logprobs", "session_id"),
-    *("continue_final_message", "add_generation_prompt"),
+    *("continue_final_message", "add_generation_prompt", "return_state"),
     *("min_tokens", "ignore_eos", "allowed_token_ids", "dimensions", "encoding_format", "pooling"),
     *("return_token_ids", "return_tokens_as_token_ids", "prompt_logprobs", "return_progress"),
     "truncate_prompt_tokens",
@@ -153,7 +154,7 @@ def attempt(case: Case) -> None:
 def _add(chance: random.Random, body: dict[str, Any]) -> None:
     schema = draw_schema(chance, 2)
     function = {"name": "f", "parameters": schema, "strict": chance.random() < 0.3}
-    kinds = ("dialect", "dialect", "format", "structured", "tools", "messages", "items")
+    kinds = ("dialect", "dialect", "format", "structured", "tools", "messages", "items", "state")
     kind = chance.choice(["flag", "flat", "blocks", "options", *kinds])
     if kind == "dialect":
         fields = DIALECTS[chance.choice(list(DIALECTS))]
@@ -187,6 +188,8 @@ def _add(chance: random.Random, body: dict[str, Any]) -> None:
         name = chance.choice(["num_predict", "seed", "top_k", "stop", "mirostat"])
         body["options"] = {name: chance.choice(_ODD)}
         body["format"] = chance.choice(["json", "", schema])
+    elif kind == "state":
+        body["state_data"] = b64encode(_damaged(chance)).decode()
     elif kind == "messages":
         roles = [chance.choice(_ROLES) for _ in range(chance.randint(0, 3))]
         talk = [{"role": role, "content": chance.choice(["", "a", *_ODD])} for role in roles]
@@ -201,6 +204,24 @@ def _add(chance: random.Random, body: dict[str, Any]) -> None:
     else:
         name = chance.choice(_FLAGS)
         body[name] = chance.choice([True, False, 1, 2.0, 300, "s", "base64", "last", [300, 301]])
+
+
+@cache
+def _state() -> bytes:
+    """Return the state of a conversation with the server, as it goes over the wire."""
+    asked = {"messages": _TALK, "max_tokens": 3, "seed": 1, "return_state": True}
+    answer = _client()[0].post("/v1/chat/completions", json=asked)
+    return b64decode(answer.json()["griffin"]["state_data"])
+
+
+def _damaged(chance: random.Random) -> bytes:
+    """Return a state that was cut or changed anywhere, its checksums as they were; or a whole
+    one."""
+    data = bytearray(_state())
+    for _ in range(chance.choice([0, 1, 1, 3])):
+        at = chance.randrange(chance.choice([8, 2000, len(data)]))
+        data[at] = chance.randrange(256)
+    return bytes(data[: chance.randrange(len(data))] if chance.random() < 0.2 else data)
 
 
 def _spoil(chance: random.Random, value: Any) -> None:
@@ -226,7 +247,8 @@ def _client() -> tuple[httpx2.Client, str]:
     folder = Path(_KEPT.enter_context(tempfile.TemporaryDirectory()))
     llm = griffin.load(write_toy(folder / "toy"), device="cpu")
     limits = {"max_tokens": 6, "default_max_tokens": 3, "max_rows": 8}
-    live = _KEPT.enter_context(serving(llm, folder / "store", limits=limits, store_bytes=4 << 20))
+    options = {"store_bytes": 4 << 20, "state_data": True}
+    live = _KEPT.enter_context(serving(llm, folder / "store", limits=limits, **options))
     http = _KEPT.enter_context(live.http())
     http.post("/v1/sessions", json={"name": "s"})
     known = {"role": "user", "content": "known", "id": "msg_known"}

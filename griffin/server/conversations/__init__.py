@@ -7,7 +7,7 @@ docs/serving.md, "Where a request goes on", has the rule.
 """
 
 from griffin.server.conversations.asked import Asked
-from griffin.server.conversations.entry import rendered, take_up, unknown_response
+from griffin.server.conversations.entry import carry, rendered, take_up, unknown_response
 from griffin.server.conversations.thread import Held, Hinted, Thread
 
-__all__ = ["Asked", "Held", "Hinted", "Thread", "rendered", "take_up", "unknown_response"]
+__all__ = ["Asked", "Held", "Hinted", "Thread", "carry", "rendered", "take_up", "unknown_response"]

@@ -13,6 +13,7 @@ from griffin.engine import Context
 from griffin.server import errors
 from griffin.server import protocol as p
 from griffin.server.conversations.asked import Asked, settings_of, words_of
+from griffin.server.conversations.carried import Carried, session_in_memory
 from griffin.server.conversations.items import check_no_conversation, with_items
 from griffin.server.conversations.plan import SessionPlan, blaming, marked, plan_in
 from griffin.server.conversations.thread import Held, Hinted, Thread
@@ -65,6 +66,46 @@ async def take_up(
     place, context = await service.disk(look)
     plan = SessionPlan(place, context, tools, settings_of(system, tools))
     return Hinted(service, store, identity.value, line, plan)
+
+
+async def carry(
+    service: Service,
+    exchange: Exchange,
+    identity: Identity,
+    asked: Asked,
+    *,
+    state: str | None,
+    data: bytes | None,
+    returns: bool,
+) -> Thread:
+    """Return what an answer follows whose state comes with the request, or goes with the answer.
+
+    state, data: a saved state, or one that was sent, that lies before everything. returns: the
+    answer's is wanted. Nothing of it is kept. Raises ApiError for what cannot be gone on with.
+    """
+    check_end(asked.messages, param=asked.param)
+    if identity.named:
+        name = "return_state" if data is None else "state_data"
+        message = f"{name} beside {identity.source}: what carries its state keeps nothing here"
+        raise ApiError(errors.INVALID, message, name)
+    store = None if state is None else shelf(service, exchange.namespace, "states")
+
+    def do() -> Thread:
+        if store is None or state is None:
+            session = session_in_memory(service, data, None)
+        else:
+            with (
+                service.holding.moment((store.namespace, state)),
+                store.open(state, service.fingerprint) as kept,
+            ):
+                session = session_in_memory(service, None, kept)
+        plan = _planned(service, session, asked)
+        if returns:
+            return Carried(service, session, plan)
+        session.close()
+        return Thread(plan.context, plan.tools, begun=plan.place.rest.begun)
+
+    return await service.disk(partial(refusals, do))
 
 
 async def rendered(service: Service, asked: Asked) -> tuple[Transcript, str | None]:

@@ -26,7 +26,7 @@ class Thread:
 
     context: where the answer begins. tools: that it may call. name: of the session that it is in.
     begun:   its first words, which the request gave.
-    keeps:   the answer's state is wanted.
+    keeps:   the answer's state is wanted. state_data: that state, if it goes with the answer.
     """
 
     keeps = False
@@ -40,6 +40,7 @@ class Thread:
     ) -> None:
         self.context = context
         self.begun = begun
+        self.state_data: str | None = None
         self.tools = tools
         self.name = name
 

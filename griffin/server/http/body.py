@@ -64,15 +64,16 @@ async def read_body(
     limits: Limits,
     take: Callable[[int], None],
     seconds: float,
+    media: str = "application/json",
 ) -> bytes:
-    """Read a request's body, which must be JSON; empty if there is none.
+    """Read a request's body, which must be JSON or of another type; empty if there is none.
 
     take: is told of bytes before they are held, and may refuse them.
     A body that says it is too large is refused unread; one that grows too large, while it comes.
     Raises ApiError: 413, 415, and 408 for a body that is not there after so many seconds. Raises
     Gone if the client left.
     """
-    check_media(headers)
+    check_media(headers, media)
     declared = headers.get("content-length", "0")
     if not (declared.isascii() and declared.isdigit() and len(declared) <= 15):
         raise ApiError(INVALID, "content-length is no number", headers=_CLOSE)
@@ -103,8 +104,11 @@ async def read_body(
     return b"".join(pieces)
 
 
-def check_media(headers: Mapping[str, str]) -> None:
-    """Raise ApiError (415) for what is not plain JSON; no foreign page can send that unasked."""
+def check_media(headers: Mapping[str, str], wanted: str = "application/json") -> None:
+    """Raise ApiError (415) for what is not plain JSON, or of another type that is wanted.
+
+    No foreign page can send those unasked.
+    """
     empty = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
     media, *parameters = headers.get("content-type", "").split(";")
     if empty and not media:
@@ -118,11 +122,10 @@ def check_media(headers: Mapping[str, str]) -> None:
                 f"the body is in the charset {charset[:32]!r}; send it in utf-8",
                 headers=_CLOSE,
             )
-    if media.strip().lower() != "application/json":
+    if media.strip().lower() != wanted:
         raise ApiError(
             BAD_MEDIA,
-            f"the body is {media.strip()[:64] or 'of no type'}; send content-type:"
-            " application/json",
+            f"the body is {media.strip()[:64] or 'of no type'}; send content-type: {wanted}",
             headers=_CLOSE,
         )
     if (coding := headers.get("content-encoding", "identity")) != "identity":

@@ -86,7 +86,9 @@ class Exchange:
         client = self.scope.get("client")
         return self.namespace or (f"at {client[0]}" if client else "")
 
-    async def body(self, limits: Limits, budget: Budget, seconds: float) -> bytes:
+    async def body(
+        self, limits: Limits, budget: Budget, seconds: float, media: str = "application/json"
+    ) -> bytes:
         """Read the body, and from then on watch for the client going away.
 
         Its bytes are the budget's until `close`: what is made of them lives as long.
@@ -98,7 +100,7 @@ class Exchange:
             self.weight += count
 
         self._budget = budget
-        body = await read_body(self._receive, self.headers, limits, take, seconds)
+        body = await read_body(self._receive, self.headers, limits, take, seconds, media)
         self.read_at = time.perf_counter()
         self._watcher = asyncio.create_task(self._watch())
         return body

@@ -153,7 +153,7 @@ def preflight(origin: str, asked: str = "") -> dict[str, str]:
     wanted = (name.strip().lower() for name in asked.split(",")[:_MOST_HEADERS])
     allowed = dict.fromkeys((*_HEADERS, *filter(_TOKEN.fullmatch, wanted)))
     return cors(origin) | {
-        "access-control-allow-methods": "GET, POST, PATCH, DELETE",
+        "access-control-allow-methods": "GET, POST, PUT, PATCH, DELETE",
         "access-control-allow-headers": ", ".join(allowed),
         "access-control-max-age": "600",
     }

@@ -20,6 +20,7 @@ from griffin.server.protocol.policy import Policy
 _REF = "#/components/schemas/{name}"
 _COMMON = (errors.BAD_KEY, errors.FORBIDDEN, errors.TOO_MANY, errors.BUG, errors.NOT_READY)
 
+_OCTETS = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 # What a JSON schema calls the most of a kind.
 _MOST = {"integer": "maximum", "array": "maxItems", "object": "maxProperties"}
 
@@ -87,6 +88,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
         described["description"] = _description(operation.policy)
     if parameters := _parameters(operation):
         described["parameters"] = parameters
+    if operation.octets == "body":
+        described["requestBody"] = {"required": True, "content": _OCTETS}
     if operation.body is not None:
         described["requestBody"] = {
             "required": not operation.empty,
@@ -98,8 +101,10 @@ def _operation(operation: Operation) -> dict[str, Any]:
 
 
 def _responses(operation: Operation) -> dict[str, Any]:
-    if operation.reply is None:
-        content: dict[str, Any] = {"text/plain": {"schema": {"type": "string"}}}
+    if operation.octets == "reply":
+        content: dict[str, Any] = _OCTETS
+    elif operation.reply is None:
+        content = {"text/plain": {"schema": {"type": "string"}}}
     else:
         content = {"application/json": {"schema": _ref(operation.reply)}}
     if operation.streams:

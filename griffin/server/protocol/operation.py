@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -32,6 +32,7 @@ class Operation(NamedTuple):
     lines:       lines of JSON are, each a reply.
     empty:       a request without a body asks for the defaults. paged: parse_page reads the query.
     public:      no key is needed. queries: further values of the query, with their schemas.
+    octets:      the body, or the reply, is bytes instead of JSON.
     """
 
     route: str
@@ -48,6 +49,7 @@ class Operation(NamedTuple):
     paged: bool = False
     public: bool = False
     queries: Mapping[str, dict[str, Any]] = {}
+    octets: Literal["", "body", "reply"] = ""
 
     @property
     def method(self) -> str:

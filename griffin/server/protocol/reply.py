@@ -96,6 +96,7 @@ class Extras(msgspec.Struct, kw_only=True, omit_defaults=True):
     state_bytes:        the size of the state behind it.
     tokens_per_second:  of generated text, after its first token.
     queue_seconds, prompt_seconds: before the first token: waiting, and reading.
+    state_data:         the state after the answer, a state file in base64, if it was asked for.
     """
 
     state: Literal["session", "prefix", "none"] | UnsetType = UNSET
@@ -106,6 +107,7 @@ class Extras(msgspec.Struct, kw_only=True, omit_defaults=True):
     tokens_per_second: float | UnsetType = UNSET
     queue_seconds: float | UnsetType = UNSET
     prompt_seconds: float | UnsetType = UNSET
+    state_data: str | UnsetType = UNSET
 
 
 class Candidate(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from msgspec import Meta
 
 from griffin.server.errors import INVALID, UNSUPPORTED, ApiError
 from griffin.server.limits import Limits
-from griffin.server.protocol.body import read_body
+from griffin.server.protocol.body import read_body, too_large
 from griffin.server.protocol.bounds import Count, CountOrZero, ModelName, check_most
 from griffin.server.protocol.formats import FormatBody
 from griffin.server.protocol.identity import Identity, identify
@@ -76,6 +77,8 @@ class ChatBody(TellingBody, kw_only=True):
     """The body of POST /v1/chat/completions. An assistant's last message is how the answer begins.
 
     continue_final_message, add_generation_prompt: vLLM's words for that.
+    state_data: a state that the messages follow, a state file in base64. return_state: give the
+                state after the answer.
     prediction: what the answer may be like; passed over, and named.
     """
 
@@ -94,6 +97,8 @@ class ChatBody(TellingBody, kw_only=True):
     continue_final_message: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     prediction: Any = None
+    state_data: str | None = None
+    return_state: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +112,7 @@ class ChatRequest:
     tools:      functions that may be called; None: not said, so a session's own.
     tool_choice, parallel_tool_calls: whether one is called, and whether several.
     state:      a saved state that the prompt follows. Which session: `identity(headers)`.
+    state_data: a state that the prompt follows. return_state: the answer's is to come with it.
     ignored:    fields that were passed over and must be named in the response (`ignored_header`).
     telling:    what the answer tells beside its text.
     truncate:   how many of the prompt's last tokens are read; None for all.
@@ -127,6 +133,8 @@ class ChatRequest:
     ignored: tuple[str, ...]
     telling: Telling = NOTHING
     truncate: int | None = None
+    state_data: bytes | None = None
+    return_state: bool = False
 
     def identity(self, headers: Mapping[str, str]) -> Identity:
         """Return which conversation this goes on with; see `identify`."""
@@ -137,10 +145,14 @@ class ChatRequest:
         )
 
 
-def parse_chat(body: bytes, limits: Limits) -> ChatRequest:
+def parse_chat(body: bytes, limits: Limits, *, states: bool = False) -> ChatRequest:
     """Read the body of POST /v1/chat/completions; ApiError for anything that cannot be done as
-    asked."""
-    read, ignored = read_body(body, ChatBody, POLICY, limits)
+    asked.
+
+    states: a state may come with it, and go with the answer.
+    """
+    read, ignored = read_body(body, ChatBody, POLICY, limits.with_state() if states else limits)
+    data = _state_data(read, len(body), limits, states)
     n = 1 if read.n is None else read.n
     check_most(n, f"n is {n}", limits, "max_choices", "n")
     tools, choice = read_tools(read.tools, read.tool_choice, limits)
@@ -180,7 +192,32 @@ def parse_chat(body: bytes, limits: Limits) -> ChatRequest:
         session_id=read.session_id,
         state=read.state,
         ignored=(*ignored, *clamped, *beside, *predicted),
+        state_data=data,
+        return_state=bool(read.return_state),
     )
+
+
+def _state_data(read: ChatBody, size: int, limits: Limits, states: bool) -> bytes | None:
+    """Return the state that a body brings; ApiError if it may not, or cannot be."""
+    given = {"state_data": read.state_data is not None, "return_state": bool(read.return_state)}
+    for name in (name for name, there in given.items() if there):
+        if not states:
+            message = f"{name} is not allowed here; a server takes it with --allow-state-data"
+            raise ApiError(UNSUPPORTED, message, name)
+        if read.n not in (None, 1):
+            raise ApiError(INVALID, f"{name} goes with one answer, and n is {read.n}", "n")
+        if name == "state_data" and read.state is not None:
+            raise ApiError(INVALID, "state and state_data are both given; send one", "state_data")
+    if read.state_data is None:
+        if size > limits.max_body_bytes:
+            raise too_large(size, limits)
+        return None
+    if size - len(read.state_data) > limits.max_body_bytes:
+        raise too_large(size - len(read.state_data), limits)
+    try:
+        return b64decode(read.state_data, validate=True)
+    except ValueError:
+        raise ApiError(INVALID, "state_data is no base64", "state_data") from None
 
 
 def _alternatives(body: ChatBody, limits: Limits) -> int | None:

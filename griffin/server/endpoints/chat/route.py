@@ -12,7 +12,7 @@ from griffin.engine import Context
 from griffin.server import protocol as p
 from griffin.server.answering import Renderer, Told, answer, job
 from griffin.server.constraints import Form, constrain
-from griffin.server.conversations import Asked, Thread, take_up
+from griffin.server.conversations import Asked, Thread, carry, take_up
 from griffin.server.endpoints.chat.body import ChatRequest, parse_chat
 from griffin.server.endpoints.chat.reply import ChatAnswer, ChatChunks, chat_completion
 from griffin.server.errors import UNSUPPORTED, ApiError
@@ -28,8 +28,9 @@ from griffin.server.tool_text import read_answer
 
 async def chat(service: Service, exchange: Exchange) -> Reply | None:
     """Answer a conversation."""
-    body = await service.body(exchange)
-    asked = await service.think(len(body), lambda: parse_chat(body, service.limits))
+    states, limits = service.state_data, service.limits
+    body = await service.body(exchange, limits=limits.with_state() if states else limits)
+    asked = await service.think(len(body), lambda: parse_chat(body, limits, states=states))
     return await converse(
         service,
         exchange,
@@ -66,7 +67,15 @@ async def converse(
         penalty=service.penalizes(asked.sampling),
         size=size,
     )
-    thread = await take_up(service, exchange, identity, said, state=asked.state)
+    if asked.state_data is not None or asked.return_state:
+        thread = await carry(
+            *(service, exchange, identity, said),
+            state=asked.state,
+            data=asked.state_data,
+            returns=asked.return_state,
+        )
+    else:
+        thread = await take_up(service, exchange, identity, said, state=asked.state)
     try:
         if asked.truncate is not None:
             ids = last_of(thread.context.pending, asked.truncate, text=False)
@@ -101,7 +110,8 @@ async def converse(
 
 def _unkept(asked: ChatRequest, identity: p.Identity) -> p.Identity:
     """Return what a prompt that is cut goes on with: nothing. ApiError if it names something."""
-    if identity.named or asked.state is not None:
+    carried = asked.state_data is not None or asked.return_state
+    if identity.named or asked.state is not None or carried:
         raise ApiError(
             UNSUPPORTED,
             "what follows a session or a state is read whole; leave truncate_prompt_tokens out",
@@ -135,7 +145,7 @@ class _Chat(Renderer):
         self._head = head
         self._form = form
         self._telling = asked.telling
-        self._usage = asked.include_usage
+        self._last = asked.include_usage or asked.return_state
         self._generated = 0
         self._chunks = ChatChunks(head, asked.include_usage)
         self._choices = [_Choice(self._chunks, index, form) for index in range(asked.n)]
@@ -174,7 +184,7 @@ class _Chat(Renderer):
             self._chunks.so_far = self._cost().after(self._generated)
 
     def end(self, told: Told) -> bytes:
-        last = sse.data(self._chunks.usage(told.usage, told.extras)) if self._usage else b""
+        last = sse.data(self._chunks.usage(told.usage, told.extras)) if self._last else b""
         return last + sse.DONE
 
 

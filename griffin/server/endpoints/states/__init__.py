@@ -25,6 +25,20 @@ operations = (
     Operation(f"GET {_PATH}", "Show a state.", StateObject, cases=NAMED),
     Operation(f"DELETE {_PATH}", "Delete a state for good.", Deleted, cases=NAMED),
     Operation(
+        f"GET {_PATH}/data",
+        "Take a state away, as a state file.",
+        None,
+        cases=(*NAMED, errors.UNSUPPORTED, *KEPT),
+        octets="reply",
+    ),
+    Operation(
+        f"PUT {_PATH}/data",
+        "Save a state that is a state file.",
+        StateObject,
+        cases=(*NAMED, *BODY, *KEPT, errors.UNSUPPORTED, errors.TOO_LONG, errors.TAKEN),
+        octets="body",
+    ),
+    Operation(
         f"POST {_PATH}/fork",
         "Begin a session from a state.",
         SessionObject,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from griffin.server import errors
 from griffin.server import protocol as p
+from griffin.server.conversations.carried import import_data
 from griffin.server.endpoints.sessions.body import parse_fork
 from griffin.server.endpoints.sessions.reply import SessionObject
 from griffin.server.endpoints.sessions.route import copied, session_object
 from griffin.server.endpoints.states.body import StateCreate, parse_state_create
 from griffin.server.endpoints.states.reply import StateList, StateObject, state_list
+from griffin.server.errors import ApiError
 from griffin.server.http.exchange import Exchange, Reply
 from griffin.server.kept import read_into
 from griffin.server.service import Handler, Service
@@ -65,6 +68,39 @@ async def delete(service: Service, exchange: Exchange) -> Reply:
     store, name = _named(service, exchange)
     await service.disk(lambda: refusals(lambda: store.delete(name)))
     return Reply(p.encode(p.Deleted(id=name, object="state.deleted")))
+
+
+async def take(service: Service, exchange: Exchange) -> Reply:
+    """Give a saved state away as a state file."""
+    _check_data(service)
+    store, name = _named(service, exchange)
+
+    def do() -> bytes:
+        with store.carrying() as path:
+            store.export(name, path)
+            return path.read_bytes()
+
+    return Reply(await service.disk(lambda: refusals(do)), media="application/octet-stream")
+
+
+async def put(service: Service, exchange: Exchange) -> Reply:
+    """Save a state that comes as a state file."""
+    _check_data(service)
+    body = await service.body(
+        exchange, limits=service.limits.of_octets(), media="application/octet-stream"
+    )
+    store, name = _named(service, exchange)
+
+    def do() -> StateObject:
+        return _state_object(import_data(service, store, body, "the body", name))
+
+    return Reply(p.encode(await service.disk(do)))
+
+
+def _check_data(service: Service) -> None:
+    if not service.state_data:
+        message = "states do not go over the wire here; a server lets them with --allow-state-data"
+        raise ApiError(errors.UNSUPPORTED, message)
 
 
 async def fork(service: Service, exchange: Exchange) -> Reply:
@@ -142,5 +178,7 @@ HANDLERS: dict[str, Handler] = {
     "POST /v1/states": create,
     "GET /v1/states/{name}": show,
     "DELETE /v1/states/{name}": delete,
+    "GET /v1/states/{name}/data": take,
+    "PUT /v1/states/{name}/data": put,
     "POST /v1/states/{name}/fork": fork,
 }
