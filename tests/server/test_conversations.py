@@ -5,7 +5,8 @@ from __future__ import annotations
 import openai
 import pytest
 
-from tests.server.test_item_references import FIELDS, WEATHER, said
+from tests.golden.make_responses import WEATHER
+from tests.server.test_item_references import FIELDS, said
 from tests.support.live_server import endless, serving
 from tests.support.session_talk import talk
 from tests.support.waiting import until

@@ -5,21 +5,11 @@ from __future__ import annotations
 import openai
 import pytest
 
+from tests.golden.make_responses import WEATHER
 from tests.support.live_server import ALICE, BOB, NAME, guarded, serving
 from tests.support.session_talk import talk
 
 FIELDS = {"model": NAME, "max_output_tokens": 6, "extra_body": {"seed": 1}}
-WEATHER = {
-    "type": "function",
-    "name": "weather",
-    "parameters": {
-        "type": "object",
-        "properties": {"city": {"enum": ["Bonn", "Graz"]}},
-        "required": ["city"],
-        "additionalProperties": False,
-    },
-    "strict": True,
-}
 
 
 @pytest.fixture
