@@ -118,7 +118,7 @@ def test_bounds_reach_the_server_and_the_others_keep_their_defaults(run, monkeyp
         built.update(options)
         raise ValueError("built")
 
-    monkeypatch.setattr("griffin.cli.serve.ModelSource.llm", lambda source: None)
+    monkeypatch.setattr("griffin.cli.serve.ModelSource.llm", lambda source, **_: None)
     monkeypatch.setattr("griffin.server.build.build", build)
     done = run(
         "serve", "--port", "0", "--patience-seconds", "0.5", "--max-stop", "16", "--no-store"
@@ -135,7 +135,7 @@ def test_names_reach_the_server(run, monkeypatch):
         built.update(options)
         raise ValueError("built")
 
-    monkeypatch.setattr("griffin.cli.serve.ModelSource.llm", lambda source: None)
+    monkeypatch.setattr("griffin.cli.serve.ModelSource.llm", lambda source, **_: None)
     monkeypatch.setattr("griffin.server.build.build", build)
     run("serve", "--port", "0", "--no-store", "--name", "owl", "--name", "gpt-4", "--any-name")
     assert (built["name"], built["aliases"], built["any_name"]) == ("owl", ["gpt-4"], True)
