@@ -88,8 +88,9 @@ test-arm: $(RUNS)
 	$(EMULATED) build/check-arm/check bits
 	$(EMULATED) build/check-arm/check against build/check/outputs
 
-stopwatch:
-	$(PYTHON) -m tools.stopwatch
+stopwatch: wheel
+	$(PYTHON) -m tools.stopwatch demo
+	$(PYTHON) -m tools.stopwatch page dist/griffin_lm-*.whl
 
 # Every package at the version and with the hash that the locks name, what builds ours included.
 # --no-deps, so that none brings a torch along: that is pinned beside the locks and has no hash, for
