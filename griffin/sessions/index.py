@@ -278,8 +278,9 @@ class Index:
         return bool(self._connection.execute(last, {"last": (1 << 63) - 1}).fetchall())
 
     def _torn(self, error: Exception | str) -> StateTorn:
+        said = " ".join(str(error).split())[:300]  # sqlite quotes a damaged schema, line by line
         return StateTorn(
-            f"{self.path} is torn or no index of ours ({error}); restore it from a copy, or"
+            f"{self.path} is torn or no index of ours ({said}); restore it from a copy, or"
             " move it away and import exported states"
         )
 

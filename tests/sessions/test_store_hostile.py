@@ -72,6 +72,17 @@ def test_a_turn_that_is_its_own_ancestor(store, length):
         assert whole(store) and store.check() == ()
 
 
+def test_a_damaged_schema_is_told_in_a_line(store):
+    """sqlite quotes what it cannot read, line breaks and all."""
+    folder = disk(store).path
+    store.close()
+    path = folder / "index.sqlite"
+    path.write_bytes(path.read_bytes().replace(b"TEXT NOT NULL", b"TEXT [OT NULL"))
+    with pytest.raises(StateTorn, match=r"index\.sqlite is torn or no index of ours") as error:
+        Store(folder)
+    assert "\n" not in str(error.value)
+
+
 def test_the_last_row_number_is_no_full_disk(store):
     change(store, "UPDATE turn SET id = ? WHERE id = 1", (1 << 63) - 1)
     with (
