@@ -19,7 +19,9 @@ from griffin.text import Tokenizer
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
-KEPT, KEPT_CHARS = 64, 1 << 18
+KEPT, KEPT_BYTES = 64, 32 << 20
+# Of memory for a character of what llguidance is given: names take some 120, bounded numbers 500.
+_CHARACTER_BYTES = 256
 _AT_ONCE = 256  # ids of an answer that was begun; between them others get their turn
 # What a grammar may cost: a fifth of a second to compile, some 15 ms a token, 100 MB of an answer's
 # own.
@@ -41,10 +43,14 @@ class CompiledGrammar:
     """A grammar in a tokenizer's ids. `Grammars.compile` makes it.
 
     passed: places in a lenient JSON schema that answers are not held to.
+    weight: bytes that it takes, about.
     """
 
-    def __init__(self, matcher: LLMatcher, vocab_size: int, passed: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, matcher: LLMatcher, vocab_size: int, weight: int, passed: tuple[str, ...] = ()
+    ) -> None:
         self.passed = passed
+        self.weight = weight
         self._matcher = matcher
         self._vocab_size = vocab_size
 
@@ -59,7 +65,7 @@ class CompiledGrammar:
                 raise ValueError("no answer of the form that is asked for begins like that")
         if matcher.is_stopped():
             raise ValueError("the answer that was begun is whole already")
-        return CompiledGrammar(matcher, self._vocab_size, self.passed)
+        return CompiledGrammar(matcher, self._vocab_size, self.weight, self.passed)
 
     def constraint(self, end_ids: Iterable[int]) -> GrammarConstraint:
         """Begin an answer. end_ids: what ends it, besides its own end."""
@@ -95,14 +101,14 @@ class Grammars:
         with self._lock:
             found = self._compiled.setdefault(grammar, found)
             self._compiled.move_to_end(grammar)
-            while len(self._compiled) > self._kept or self._long():
+            while len(self._compiled) > self._kept or self._heavy():
                 self._compiled.popitem(last=False)
             return found
 
-    def _long(self) -> bool:
-        """Return whether several are kept that are long together; they take 500 times as much."""
-        size = sum(len(grammar.text) for grammar in self._compiled)
-        return size > KEPT_CHARS and len(self._compiled) > 1
+    def _heavy(self) -> bool:
+        """Return whether several are kept that are heavy together."""
+        held = sum(compiled.weight for compiled in self._compiled.values())
+        return held > KEPT_BYTES and len(self._compiled) > 1
 
     def _compile(self, grammar: Grammar) -> CompiledGrammar:
         llguidance = _library()
@@ -118,7 +124,8 @@ class Grammars:
                 raise ValueError(f"{grammar.name} cannot be used: {error}") from None
             source = llguidance.LLMatcher.grammar_from_json_schema(source)
         matcher = self._matcher(grammar, source)
-        return CompiledGrammar(matcher, self.tokenizer.vocab_size, passed)
+        weight = _CHARACTER_BYTES * len(source)
+        return CompiledGrammar(matcher, self.tokenizer.vocab_size, weight, passed)
 
     def _matcher(self, grammar: Grammar, source: str) -> LLMatcher:
         llguidance, tokens = _library(), self._tokens

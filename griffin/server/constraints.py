@@ -19,6 +19,7 @@ from griffin.server.protocol.structured import OTHERS
 from griffin.server.protocol.tools import check_choice
 from griffin.server.service import Service
 from griffin.server.tool_text import CLOSE, NEXT, OPEN, head
+from griffin.server.workers import asking
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -107,17 +108,21 @@ async def constrain(service: Service, form: Form, begun: str = "") -> Constraine
     """Return what holds answers to a form. One is prepared at a time.
 
     begun: how the answer begins; the form is that of all of it.
-    Raises ApiError (400) for what no answer could be held to.
+    Raises ApiError: 400 for what no answer could be held to, 429 for more than a key may have.
     """
     if form.answer is None and not form.tools and not form.silent:
         return Constrained()
     check_size(form, service.limits)
     try:
         async with asyncio.timeout(_COMPILE_SECONDS):
-            return await service.compile(lambda: _after(service, form, begun))
+            made = await service.compile(lambda: _after(service, form, begun))
     except TimeoutError:
         message = f"{form.blamed} and tools were not prepared in time; others wait for theirs"
         raise ApiError(errors.TIMEOUT, message, retry_after=2.0) from None
+    asker = asking.get()
+    if made.grammar is not None and asker is not None:
+        asker.share(made.grammar, made.grammar.weight)
+    return made
 
 
 def _after(service: Service, form: Form, begun: str) -> Constrained:

@@ -181,8 +181,9 @@ class Service:
 
     async def think(self, size: int, do: Callable[[], T]) -> T:
         """Do some work on text: on the loop if its size is small, else beside it."""
-        if size <= _SMALL:
-            return do()
+        return do() if size <= _SMALL else await self._beside(self._texts, do)
+
+    async def _beside(self, workers: Workers, do: Callable[[], T]) -> T:
         asker = asking.get()
 
         def wanted() -> T:
@@ -190,7 +191,7 @@ class Service:
                 raise Gone
             return do()
 
-        return await asyncio.wrap_future(self._texts.submit(wanted))
+        return await asyncio.wrap_future(workers.submit(wanted))
 
     def trim(self) -> None:
         """Give memory that a large request left behind back to the system, in a moment."""
@@ -208,7 +209,7 @@ class Service:
         If a request is cancelled while it waits, that costs nothing. Work that has begun goes on to
         its end, and others of the same key wait.
         """
-        return await asyncio.wrap_future(self._grammars.submit(do))
+        return await self._beside(self._grammars, do)
 
     async def disk(self, do: Callable[[], T], undo: Callable[[T], object] | None = None) -> T:
         """Do something that waits for the disk, beside the loop, even if the client leaves.

@@ -38,7 +38,7 @@ class Settings:
         " is more. Then the server ends, and a replica is started anew.",
     )
     max_header_bytes: int = option(32 << 10, "Bytes of one request's headers.")
-    max_buffered_bytes: int = option(256 << 20, "Bytes of all bodies together.")
+    max_buffered_bytes: int = option(256 << 20, "Bytes of all bodies and grammars together.")
     max_connections: int = option(1024, "Connections at a time.")
     max_requests_per_key: int = option(
         256,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
@@ -13,12 +13,16 @@ T = TypeVar("T")
 
 
 class Asker(Protocol):
-    """Who waits for something. holder: whose share it takes. gone: nobody waits any more."""
+    """Who waits for something. holder: whose share it takes. gone: nobody waits any more.
+
+    share: count bytes as its holder's, once for all of its requests that have the same thing.
+    """
 
     @property
     def holder(self) -> str: ...
     @property
     def gone(self) -> bool: ...
+    def share(self, thing: Hashable, count: int) -> None: ...
 
 
 # Whose request a task of the event loop answers.

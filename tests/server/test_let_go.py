@@ -13,11 +13,21 @@ _HI = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
 _SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
 _FORM = {"type": "json_schema", "json_schema": {"name": "x", "schema": _SCHEMA}}
 _TOOL = {"type": "function", "function": {"name": "f", "parameters": _SCHEMA}}
+_OF_REQUESTS = {
+    "Exchange",
+    "Run",
+    "Job",
+    "Writer",
+    "Piece",
+    "Ticket",
+    "Request",
+    "Context",
+}
 
 
 @pytest.fixture
 def kept_in_circles(live):
-    """Return a way to list, once all is over, the types that only a collection would let go."""
+    """Return a way to list, once all is over, what only a collection would let go of requests."""
     loop = live.service.bridge._loop
     tasks = len(asyncio.all_tasks(loop))
     gc.collect()
@@ -27,12 +37,7 @@ def kept_in_circles(live):
     def kept() -> set[str]:
         until(lambda: live.idle() and len(asyncio.all_tasks(loop)) <= tasks)
         gc.collect()
-        return {
-            f"{type(each).__module__}.{type(each).__qualname__}"
-            for each in gc.garbage
-            if type(each).__module__.startswith(("griffin", "llguidance"))
-            and not isinstance(each, asyncio.Protocol)  # a connection, which is uvicorn's
-        }
+        return {type(each).__name__ for each in gc.garbage} & _OF_REQUESTS
 
     yield kept
     gc.set_debug(0)

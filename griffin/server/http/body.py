@@ -1,10 +1,10 @@
-"""Bodies in: bounded in size, in time, and all together."""
+"""Bodies in, and what is made of them: bounded in size, in time, and all together."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 
 from griffin.server import protocol as p
 from griffin.server.errors import BAD_MEDIA, INVALID, NOT_READY, SLOW_BODY, TOO_MANY, ApiError
@@ -15,7 +15,7 @@ _CLOSE = {"connection": "close"}  # what is left of the body will not be read
 
 
 class Budget:
-    """Bytes of bodies that may be held at a time, each until its request is answered.
+    """Bytes of bodies and grammars that may be held at a time, each until its request is answered.
 
     A holder (a key, or an address where there are no keys) may have as much as it leaves free: half
     of all if it is alone, a third each of two. So there is always room for one more.
@@ -25,6 +25,7 @@ class Budget:
         self.most = most
         self.held = 0
         self._by: Counter[str] = Counter()
+        self._shared: Counter[tuple[str, Hashable]] = Counter()
 
     def take(self, count: int, holder: str = "") -> None:
         """Count some bytes, or raise ApiError (429 or 503, worth another try).
@@ -35,15 +36,16 @@ class Budget:
         if holder and self._by[holder] + count > left:
             raise ApiError(
                 TOO_MANY,
-                f"the bodies that you have under way hold {self._by[holder]} bytes, which leaves no"
-                f" room for {count} more beside those of others; send fewer at once",
+                f"the bodies and grammars that you have under way hold {self._by[holder]} bytes,"
+                f" which leaves no room for {count} more beside those of others; send fewer at"
+                " once",
                 retry_after=1.0,
                 headers=_CLOSE,
             )
         if left < 0:
             raise ApiError(
                 NOT_READY,
-                "too many large bodies are under way; try again",
+                "too many large bodies and grammars are under way; try again",
                 retry_after=1.0,
                 headers=_CLOSE,
             )
@@ -56,6 +58,19 @@ class Budget:
         self._by[holder] -= count
         if not self._by[holder]:
             del self._by[holder]
+
+    def share(self, thing: Hashable, count: int, holder: str) -> None:
+        """Count what several requests of a holder may have together, once; as `take` does."""
+        if not self._shared[holder, thing]:
+            self.take(count, holder)
+        self._shared[holder, thing] += 1
+
+    def unshare(self, thing: Hashable, count: int, holder: str) -> None:
+        """Give back what one of them has; with the last, its bytes."""
+        self._shared[holder, thing] -= 1
+        if not self._shared[holder, thing]:
+            del self._shared[holder, thing]
+            self.give(count, holder)
 
 
 async def read_body(

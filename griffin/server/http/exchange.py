@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
@@ -42,7 +42,7 @@ class Exchange:
     status:     of the answer, 0 before it began.
     streaming:  it began as a stream of events.
     tokens:     (prompt, cached, generated) for the log.
-    weight:     bytes of its body and of its answer.
+    weight:     bytes of its body, of its answer and of what it shares.
     gone:       the client went away.
     read_at:    when its body was there (before: when it came itself), by time.perf_counter.
     """
@@ -71,6 +71,7 @@ class Exchange:
         self._watcher: asyncio.Task[None] | None = None
         self._budget: Budget | None = None
         self._held = 0
+        self._shares: list[tuple[Hashable, int]] = []
 
     @property
     def query(self) -> dict[str, str]:
@@ -104,6 +105,16 @@ class Exchange:
         self.read_at = time.perf_counter()
         self._watcher = asyncio.create_task(self._watch())
         return body
+
+    def share(self, thing: Hashable, count: int) -> None:
+        """Have bytes that other requests of the same holder may have, too, until `close`.
+
+        Raises ApiError where there is no room for them beside what others hold.
+        """
+        if self._budget is not None:
+            self._budget.share(thing, count, self.holder)
+            self._shares.append((thing, count))
+            self.weight += count
 
     def on_gone(self, call: Callable[[], object]) -> None:
         """Have something called, at once, when the client goes away; now if it has."""
@@ -153,7 +164,7 @@ class Exchange:
         await self._put({"type": "http.response.body", "body": b""})
 
     def close(self) -> None:
-        """Stop watching, and give back what the body held.
+        """Stop watching, and give back what is held.
 
         Nothing leads from here to the request's objects any more, nor in a circle: they go at once.
         """
@@ -164,6 +175,8 @@ class Exchange:
         if self._budget is not None:
             self._budget.give(self._held, self.holder)
             self._held = 0
+            while self._shares:
+                self._budget.unshare(*self._shares.pop(), self.holder)
 
     @property
     def _last(self) -> bool:

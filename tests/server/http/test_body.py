@@ -99,6 +99,49 @@ def test_whoever_comes_finds_room(moves):
         budget.give(least, "new")
 
 
+def test_what_requests_of_one_holder_share_counts_once():
+    budget = Budget(100)
+    budget.share("x", 40, "a")
+    budget.share("x", 40, "a")
+    with pytest.raises(ApiError):
+        budget.share("y", 40, "a")
+    budget.share("x", 30, "b")
+    assert budget.held == 70
+    budget.unshare("x", 40, "a")
+    assert budget.held == 70
+    budget.unshare("x", 40, "a")
+    budget.unshare("x", 30, "b")
+    assert budget.held == 0
+
+
+def test_grammars_hold_a_share_of_the_budget(llm):
+    """The same one counts once for a key; others of that key have to wait, those of another not."""
+
+    def asked(*names: str) -> dict:
+        properties = {name: {"type": "string"} for name in names}
+        parameters = {"type": "object", "properties": properties}
+        tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+        return {**CHAT, "max_tokens": 20_000, "stream": True, "tools": [tool], **endless(llm)}
+
+    settings = Settings(max_buffered_bytes=1 << 20)
+    with serving(llm, keys=Keys([ALICE, BOB]), settings=settings) as live:
+        heavy = [asked(*(f"{letter}{n:030}" for n in range(16))) for letter in "ab"]
+        with as_(live, ALICE) as alice, as_(live, BOB) as bob:
+            path = "/v1/chat/completions"
+            with alice.stream("POST", path, json=heavy[0]) as first:
+                assert first.status_code == 200
+                held = live.service.budget.held
+                assert held > 1 << 18
+                with alice.stream("POST", path, json=heavy[0]) as second:
+                    assert second.status_code == 200
+                    assert live.service.budget.held < held + (1 << 12)
+                refused = alice.post(path, json=heavy[1])
+                assert refused.status_code == 429 and "grammars" in refused.text
+                small = {**asked("a"), "max_tokens": 2}
+                assert bob.post(path, json=small).status_code == 200
+        assert live.idle() and live.service.budget.held == 0
+
+
 def test_bodies_that_never_end_hold_a_share_of_the_budget(llm):
     """Those of one key leave room for those of another."""
     settings = Settings(max_buffered_bytes=4 << 20)
