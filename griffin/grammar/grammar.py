@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-_START = re.compile(r"^\s*start\s*:(?!:)", re.MULTILINE)  # of a Lark grammar
 # Between the parts of JSON: nothing, a space, or a line break with an indent. Without a bound a
 # model that has lost its way may write spaces for ever, and every one of them would be allowed.
 _BLANK = r"( |\n {0,32})"
@@ -21,7 +19,7 @@ class Grammar:
     kind, text: how llguidance reads it. name: what messages call it.
     """
 
-    kind: Literal["json", "regex", "lark", "gbnf"]
+    kind: Literal["json", "regex", "lark", "ebnf"]
     text: str
     name: str = "the grammar"
 
@@ -78,10 +76,10 @@ class Grammar:
         """Allow what rules derive, written in either way that programs send: llguidance's Lark,
         from `start`, or GBNF (`root ::= ...`), which is llama.cpp's and vLLM's.
 
-        Raises ValueError for what is no text.
+        Schemas in it (`%json {...}`) are held to as that of `json_schema`. Raises ValueError for
+        what is no text.
         """
-        grammar = cls.lark(text)
-        return cls("gbnf", text) if "::=" in text and not _START.search(text) else grammar
+        return cls("ebnf", cls.lark(text).text)
 
 
 def json_source(schema: Mapping[str, Any], *, lenient: bool = False) -> str:

@@ -17,13 +17,18 @@ from griffin.server.service import Service
 
 
 async def prompt_logprobs(
-    service: Service, exchange: Exchange, prompts: Sequence[Sequence[int]], alternatives: int
+    service: Service,
+    exchange: Exchange,
+    prompts: Sequence[Sequence[int]],
+    alternatives: int,
+    times: int = 1,
 ) -> list[msgspec.Raw]:
     """Return the PromptLogprobs of each prompt as JSON; ApiError for more than a request may have.
 
-    alternatives: how many of the most probable ids to tell beside a prompt's own.
+    alternatives: how many of the most probable ids to tell beside a prompt's own. times: how often
+                  the answer holds each.
     """
-    tokens = sum(map(len, prompts))
+    tokens = sum(map(len, prompts)) * times
     service.check_scores(tokens, alternatives, "prompt_logprobs")
 
     def written(stop: threading.Event) -> list[msgspec.Raw]:

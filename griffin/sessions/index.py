@@ -274,8 +274,12 @@ class Index:
 
     def _used_up(self) -> bool:
         """Return whether a table has the largest row number: sqlite calls that full too."""
-        last = "SELECT 1 FROM turn WHERE id = :last UNION SELECT 1 FROM session WHERE id = :last"
-        return bool(self._connection.execute(last, {"last": (1 << 63) - 1}).fetchall())
+        run, last = self._connection.execute, (1 << 63) - 1
+        tables = run("SELECT name FROM sqlite_master WHERE name IN ('turn', 'session', 'item')")
+        return any(
+            run(f"SELECT 1 FROM {name} WHERE id = ?", (last,)).fetchall()
+            for (name,) in tables.fetchall()
+        )
 
     def _torn(self, error: Exception | str) -> StateTorn:
         said = " ".join(str(error).split())[:300]  # sqlite quotes a damaged schema, line by line

@@ -215,6 +215,7 @@ def test_any_schema_any_way(llm, schema, seed):
         ),
         ('start: "::=" NUMBER\nNUMBER: /[0-9]{1,3}/', "::=[0-9]{1,3}"),
         ("start: /a|b/ c\nc: /[xy]/", "[ab][xy]"),
+        ('start: "n: " %json{"type": "integer", "minimum": 10, "maximum": 99}', "n: [1-9][0-9]"),
     ],
 )
 def test_rules_in_both_ways_of_writing(llm, rules, fits):

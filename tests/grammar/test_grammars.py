@@ -146,6 +146,12 @@ def test_answers_do_not_share_a_place(grammars):
         (lambda: Grammar.ebnf("root ::= " + "(" * 9000), "too many levels"),
         (lambda: Grammar.ebnf("root ::= root"), "allows no text"),
         (lambda: Grammar.ebnf(""), "with a rule `start`"),
+        (
+            lambda: Grammar.ebnf('start: %json {"type": "integer", "multipleOf": 999983}'),
+            "the digits of all come to more",
+        ),
+        (lambda: Grammar.ebnf('start: %json "a"'), "after %json stands a JSON schema"),
+        (lambda: Grammar.ebnf(' {"grammars": [{"json_schema": {}}]}'), "it is JSON; write rules"),
     ],
 )
 def test_what_cannot_be_held_to_is_refused(llm, make, said):

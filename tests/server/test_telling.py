@@ -138,7 +138,12 @@ def test_what_the_model_makes_of_the_prompt(http, llm, wanted):
 def test_more_of_it_than_a_request_may_have(llm):
     with serving(llm, limits={"max_scores": 100}) as live, live.http() as http:
         post(http, *TEXT, prompt=LONG[:33], prompt_logprobs=2)
-        for more in ({"prompt": LONG[:34]}, {"prompt_logprobs": 3}, {"prompt": [LONG[:17]] * 2}):
+        for more in (
+            {"prompt": LONG[:34]},
+            {"prompt_logprobs": 3},
+            {"prompt": [LONG[:17]] * 2},
+            {"prompt": LONG[:17], "n": 2},
+        ):
             body = TEXT[1] | {"prompt": LONG[:33], "prompt_logprobs": 2} | more
             error = http.post(TEXT[0], json=body).json()["error"]
             assert error["param"] == "prompt_logprobs" and "--max-scores" in error["message"]

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from griffin.sessions import SessionBusy, StateTorn, Store
+from griffin.sessions import Item, SessionBusy, StateTorn, Store
 from griffin.sessions.disk_folder import DiskFolder
 from griffin.sessions.names import DEEPEST, plain_json
 from tests.support.fake_states import begin, disk, fingerprint, holds, say
@@ -90,6 +90,13 @@ def test_the_last_row_number_is_no_full_disk(store):
         pytest.raises(StateTorn, match="its last row number is used"),
     ):
         say(session, [7])
+
+
+def test_nor_is_that_of_an_item(store):
+    store.add_items("whole", [Item("input", {"id": "a"})])
+    change(store, "UPDATE item SET id = ?", (1 << 63) - 1)
+    with pytest.raises(StateTorn, match="its last row number is used"):
+        store.add_items("whole", [Item("input", {"id": "b"})])
     assert whole(store)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -107,8 +106,10 @@ def _json(value: Any, limits: Limits, place: str) -> JsonFormat:
     if value is True:
         return JsonFormat(place=place)
     if isinstance(value, str):
+        size = len(value.encode())
+        check_most(size, f"{place} has {size} bytes", limits, "max_schema_bytes", place)
         try:
-            value = json.loads(value)
+            value = msgspec.json.decode(value)  # refuses what no JSON body may hold, either
         except (ValueError, RecursionError):
             raise ApiError(INVALID, f"{place} is a string that is not JSON", place) from None
         if not isinstance(value, dict):

@@ -175,7 +175,8 @@ async def _told(
             message = "a prompt after a state cannot be measured; leave prompt_logprobs out"
             raise ApiError(UNSUPPORTED, message, "prompt_logprobs")
         ids = [prompt.ids for prompt in prompts]
-        measured = await prompt_logprobs(service, exchange, ids, telling.prompt_logprobs)
+        wanted = telling.prompt_logprobs
+        measured = await prompt_logprobs(service, exchange, ids, wanted, asked.n)
     for number, prompt in enumerate(prompts):
         told: dict[str, Any] = {"prompt_logprobs": measured[number]} if measured else {}
         if telling.token_ids:
