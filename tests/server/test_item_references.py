@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import openai
 import pytest
 
@@ -9,7 +11,8 @@ from tests.golden.make_responses import WEATHER
 from tests.support.live_server import ALICE, BOB, NAME, guarded, serving
 from tests.support.session_talk import talk
 
-FIELDS = {"model": NAME, "max_output_tokens": 6, "extra_body": {"seed": 1}}
+REFERENCE: Any = {"id": "msg_1"}
+FIELDS: Any = {"model": NAME, "max_output_tokens": 6, "extra_body": {"seed": 1}}
 
 
 @pytest.fixture
@@ -170,7 +173,7 @@ def test_a_server_that_keeps_nothing(llm):
         client = live.openai()
         for ask in (
             lambda: client.conversations.create(),
-            lambda: client.responses.create(input=[{"id": "msg_1"}, said("x")], **FIELDS),
+            lambda: client.responses.create(input=[REFERENCE, said("x")], **FIELDS),
         ):
             with pytest.raises(openai.BadRequestError, match="--store"):
                 ask()

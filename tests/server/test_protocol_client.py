@@ -18,6 +18,7 @@ from griffin.server.endpoints.chat.body import parse_chat
 from griffin.server.endpoints.models.reply import ModelObject
 from griffin.server.endpoints.responses.body import parse_response
 from griffin.server.errors import ApiError
+from griffin.server.protocol.formats import JsonFormat
 from tests.support.fake_server import LIMITS, PIECES, FakeServer
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -125,6 +126,7 @@ def test_parse_gives_a_model_of_the_callers(server):
     assert answer.choices[0].message.parsed == Owl(name="Ugl", age=3)
     # What the client made of the class is what the parser reads.
     asked = parse_chat(json.dumps(server.bodies[0]).encode(), LIMITS)
+    assert isinstance(asked.format, JsonFormat)
     assert asked.format.strict and asked.format.name == "Owl"
     assert asked.format.schema["required"] == ["name", "age"] and asked.ignored == ()
 
@@ -254,6 +256,7 @@ def test_a_response_is_parsed_into_a_model_of_the_callers(server):
     answer = server.client().responses.parse(model="nano", input="hello", text_format=Owl)
     assert answer.output_parsed == Owl(name="Ugl", age=3)
     asked = parse_response(json.dumps(server.bodies[0]).encode(), LIMITS)
+    assert isinstance(asked.format, JsonFormat)
     assert asked.format.name == "Owl" and asked.format.strict
 
 

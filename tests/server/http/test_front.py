@@ -7,6 +7,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+from typing import Any
 
 import httpx2
 import pytest
@@ -54,7 +55,7 @@ def test_replicas_speak_it_too(certificate):
     cert, key, _ = certificate
 
     class Greeting(asyncio.Protocol):
-        def connection_made(self, transport):
+        def connection_made(self, transport: Any):
             transport.write(b"owl")
             transport.close()
 
