@@ -11,7 +11,7 @@ from tests.golden.make_responses import WEATHER
 from tests.support.live_server import ALICE, BOB, NAME, guarded, serving
 from tests.support.session_talk import talk
 
-REFERENCE: Any = {"id": "msg_1"}
+REFERENCES: Any = [{"id": "msg_1"}, {"role": "user", "content": "x"}]
 FIELDS: Any = {"model": NAME, "max_output_tokens": 6, "extra_body": {"seed": 1}}
 
 
@@ -173,7 +173,7 @@ def test_a_server_that_keeps_nothing(llm):
         client = live.openai()
         for ask in (
             lambda: client.conversations.create(),
-            lambda: client.responses.create(input=[REFERENCE, said("x")], **FIELDS),
+            lambda: client.responses.create(input=REFERENCES, **FIELDS),
         ):
             with pytest.raises(openai.BadRequestError, match="--store"):
                 ask()
