@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 KEPT, KEPT_BYTES = 64, 32 << 20
 # Of memory for a character of what llguidance is given: names take some 120, bounded numbers 500.
 _CHARACTER_BYTES = 256
+# Where a grammar leaves no choice, llguidance goes ahead to where it does: 350 bytes a byte.
+_MOST_FORCED, _FORCED_BYTES = 1 << 16, 384
 _AT_ONCE = 256  # ids of an answer that was begun; between them others get their turn
 # What a grammar may cost: a fifth of a second to compile, some 15 ms a token, 100 MB of an answer's
 # own.
@@ -38,6 +40,9 @@ _LIMITS: dict[str, Any] = {
 
 _START = re.compile(r"^\s*start\s*:(?!:)", re.MULTILINE)  # of a Lark grammar
 _SCHEMA = re.compile(r"%json\s*")  # before a schema in one
+# At a grammar's end; the last one counts. In rules that leave no choice for long, going ahead takes
+# minutes and gigabytes, in the middle of an answer.
+_NO_FORCING = '\n%llguidance {"no_forcing": true}\n'
 _ESCAPED = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|.)")  # in GBNF
 
 
@@ -126,7 +131,13 @@ class Grammars:
                 raise ValueError(f"{grammar.name} cannot be used: {error}") from None
             source = llguidance.LLMatcher.grammar_from_json_schema(source)
         matcher = self._matcher(grammar, source)
-        weight = _CHARACTER_BYTES * len(source)
+        forced = len(matcher.compute_ff_bytes())
+        if forced > _MOST_FORCED:
+            raise ValueError(
+                f"{grammar.name} leaves no choice for {forced:,} bytes at the beginning of an"
+                f" answer; {_MOST_FORCED:,} are allowed"
+            )
+        weight = _CHARACTER_BYTES * len(source) + _FORCED_BYTES * forced
         return CompiledGrammar(matcher, self.tokenizer.vocab_size, weight, passed)
 
     def _matcher(self, grammar: Grammar, source: str) -> LLMatcher:
@@ -214,7 +225,7 @@ def _lark_of(grammar: Grammar) -> str:
         )
     try:
         gbnf = "::=" in text and not _START.search(text)
-        return _with_schemas_held(_lark_of_gbnf(text) if gbnf else text)
+        return _with_schemas_held(_lark_of_gbnf(text) if gbnf else text) + _NO_FORCING
     except RecursionError:
         raise ValueError(f"{grammar.name} cannot be used: it has too many levels") from None
     except Exception as error:  # plain ones of GBNF, and IndexError for some of what is cut short
