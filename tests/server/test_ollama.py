@@ -6,8 +6,11 @@ from __future__ import annotations
 import json
 from datetime import datetime
 
+import msgspec
 import pytest
 
+from griffin.server.endpoints.ollama.reply import called as told_call
+from griffin.server.protocol import ToolCall
 from griffin.server.settings import Settings
 from tests.server.http.test_openapi import validator
 from tests.support.live_server import ALICE, NAME, endless, guarded, serving
@@ -197,6 +200,13 @@ def test_no_character_ends_a_line_but_the_last(http, saying):
     saying("one\x85two\u2028three\u2029four\n")
     body = CHAT | {"options": {"num_predict": 60, "seed": 1}}
     assert content(lines(http, **body)).startswith("one\x85two\u2028three\u2029four")
+
+
+@pytest.mark.parametrize("inner", ["[" * 3000 + "\n1" + "]" * 3000, '"\\ud800"'])
+def test_a_call_is_told_whatever_is_in_it(inner):
+    arguments = f'{{"a": {inner}}}'
+    told = msgspec.json.encode(told_call(ToolCall("id", "f", arguments))).decode()
+    assert arguments.replace("\n", " ") in told
 
 
 def test_a_call_that_was_cut_is_none(http, saying):

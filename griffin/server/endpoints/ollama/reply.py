@@ -158,8 +158,11 @@ class OllamaVector(msgspec.Struct, kw_only=True):
 
 
 def called(call: ToolCall) -> OllamaCall:
-    """Return a whole call as it is told here: on one line, however the model laid it out."""
-    arguments = msgspec.Raw(msgspec.json.format(call.arguments.encode(), indent=-1))
+    """Return a whole call as it is told here: on one line, however the model laid it out.
+
+    Its JSON is not read again: it may be deeper than readers go. No string in it has a line break.
+    """
+    arguments = msgspec.Raw(call.arguments.replace("\n", " ").encode())
     return OllamaCall(id=call.id, function=OllamaFunction(name=call.name, arguments=arguments))
 
 
