@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -61,13 +63,16 @@ class CompiledGrammar:
         self._matcher = matcher
         self._vocab_size = vocab_size
 
-    def after(self, ids: Sequence[int]) -> CompiledGrammar:
+    def after(self, ids: Sequence[int], seconds: float = math.inf) -> CompiledGrammar:
         """Return what may follow the beginning of an answer, in ids that were given.
 
-        Raises ValueError for one with which no answer begins, and for a whole one.
+        Raises ValueError for one with which no answer begins, and for a whole one; TimeoutError
+        where it takes longer than `seconds`, as a long one may.
         """
-        matcher = self._matcher.deep_copy()
+        matcher, until = self._matcher.deep_copy(), time.monotonic() + seconds
         for start in range(0, len(ids), _AT_ONCE):
+            if start and time.monotonic() >= until:
+                raise TimeoutError(f"{start} of {len(ids)} ids were read in {seconds} s")
             if not matcher.consume_tokens(list(ids[start : start + _AT_ONCE])):
                 raise ValueError("no answer of the form that is asked for begins like that")
         if matcher.is_stopped():

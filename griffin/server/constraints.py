@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from griffin.grammar import TYPES, CompiledGrammar, Grammar, hold, json_source, quoted
@@ -131,7 +132,8 @@ def _after(service: Service, form: Form, begun: str) -> Constrained:
     if made.grammar is None or not begun:
         return made
     ids = service.llm.tokenizer.encode(begun, bos=False)
-    return made._replace(grammar=_blaming("messages", made.grammar.after, ids))
+    go_on = partial(made.grammar.after, seconds=_COMPILE_SECONDS)  # then nobody waits for it
+    return made._replace(grammar=_blaming("messages", go_on, ids))
 
 
 def check_size(form: Form, limits: Limits) -> None:

@@ -206,6 +206,16 @@ def test_rules_that_leave_no_choice_are_not_gone_through_ahead(llm):
     assert len(fit) > 1 and answer.allowed().nonzero().flatten().tolist() == fit
 
 
+def test_a_long_beginning_of_an_answer_has_its_time(llm):
+    whole, ids = llm.grammars.compile(Grammar.lark("start: /b*/")), []
+    while len(ids) < 300:
+        ids += llm.tokenizer.encode("b", bos=False)
+    assert whole.after(ids).constraint(()).allowed().any()
+    assert whole.after(ids[:200], seconds=0).constraint(()).allowed().any()
+    with pytest.raises(TimeoutError, match="256 of 300 ids"):
+        whole.after(ids, seconds=0)
+
+
 def test_without_the_library_it_is_said_what_to_install(llm, monkeypatch):
     monkeypatch.setitem(sys.modules, "llguidance", None)
     with pytest.raises(ValueError, match=r"pip install 'griffin-lm\[serve\]'"):
