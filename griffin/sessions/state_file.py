@@ -9,6 +9,7 @@ oldest first; `ids`, those of all turns one after another.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -31,6 +32,7 @@ VERSION = "1"
 # Bytes of a state we are willing to build for a file that only vouches for itself.
 _LARGEST = 1 << 30
 _ROOM = 1 << 40  # tokens that may still follow a state
+_MOST = 1e9  # of a number: far beyond any that a model makes, and far from where sums overflow
 
 
 def save_state_file(path: str | Path, info: StateInfo, state: State | None) -> int:
@@ -112,7 +114,7 @@ def load_state_file(
     another shape than its config says, or not finite.
     """
     with _open(path) as file:
-        return _load(file, fingerprint)
+        return _load(file, fingerprint, math.inf)
 
 
 def unpack_state(
@@ -120,16 +122,18 @@ def unpack_state(
 ) -> tuple[StateInfo, State | None]:
     """Read a state file that lies in memory, as `load_state_file`. what: its name in errors.
 
-    Also refuses one that next to nothing could follow.
+    Also refuses one that nothing, or next to nothing, could follow.
     """
     with TensorFile(Path(what), data) as file:
-        info, state = _load(file, fingerprint)
+        info, state = _load(file, fingerprint, _MOST)
         if info.tokens > MOST_POSITIONS - _ROOM:
             raise file.torn(f"it says that {info.tokens} tokens were read")
     return info, state
 
 
-def _load(file: TensorFile, fingerprint: Fingerprint | None) -> tuple[StateInfo, State | None]:
+def _load(
+    file: TensorFile, fingerprint: Fingerprint | None, most: float
+) -> tuple[StateInfo, State | None]:
     info, pos = _info(file, fingerprint)
     if info.tokens == len(info.pending):
         return info, None
@@ -140,7 +144,7 @@ def _load(file: TensorFile, fingerprint: Fingerprint | None) -> tuple[StateInfo,
         )
     tensors = {name: file.read(name) for name in file.specs if name != "ids"}
     try:
-        check_finite(tensors)
+        check_finite(tensors, most)
     except ValueError as error:
         raise file.torn(str(error)) from None
     recurrent, span = _parts(tensors, config, dtype, pos)

@@ -7,6 +7,7 @@ not 17 MB.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import chain, pairwise
 
@@ -56,15 +57,21 @@ def pieces(state: State, start: int) -> dict[str, Tensor]:
     return tensors
 
 
-def check_finite(tensors: Mapping[str, Tensor]) -> None:
-    """Raise ValueError for NaN and infinity: whatever would be read after them is lost."""
+def check_finite(tensors: Mapping[str, Tensor], most: float = math.inf) -> None:
+    """Raise ValueError for NaN and infinity: whatever would be read after them is lost.
+
+    most: refuse larger numbers, too, of either sign.
+    """
     for name, tensor in tensors.items():
         # NaN and infinity are both seen in the extremes: twenty times as fast as looking at each
         # number.
-        if tensor.numel() and not all(
-            bool(extreme.isfinite()) for extreme in torch.aminmax(tensor)
-        ):
+        if not tensor.numel():
+            continue
+        extremes = torch.stack(torch.aminmax(tensor))
+        if not extremes.isfinite().all():
             raise ValueError(f"the state's {name} holds NaN or infinity; such a state is not kept")
+        if float(extremes.abs().max()) > most:
+            raise ValueError(f"the state's {name} holds numbers beyond {most:g}")
 
 
 def pack_turn(tensors: dict[str, Tensor], start: int, pos: int, chain: str) -> PackedFile:

@@ -183,6 +183,7 @@ BAD = {
     "one bit": lambda d: d[:-9] + bytes([d[-9] ^ 1]) + d[-8:],
     "huge header": lambda d: (1 << 62).to_bytes(8, "little") + d[8:],
     "NaN": lambda d: changed(d, lambda t: number(t, float("nan"))),
+    "huge": lambda d: changed(d, lambda t: number(t, 1e38)),
     "infinity": lambda d: changed(d, lambda t: number(t, float("inf"))),
     "short tensor": lambda d: changed(d, short),
     "no tensor": lambda d: changed(d, lambda t: t.pop(next(iter(t)))),
