@@ -119,20 +119,17 @@ class Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         await super().startup([])
         self.started = False  # not before it listens
-        patience = self.service.settings.header_seconds if self._tls else None
-        if self.service.peers is None:
+        if self.service.peers is not None:
+            await self._start_beside(self.service.peers)
+        elif self._tls is not None:
+            self.servers = [self._acceptor(self._listeners, None)]
+        else:
             self.servers = [
                 await self._loop.create_server(
-                    self._protocol,
-                    sock=one,
-                    ssl=self._tls,
-                    ssl_handshake_timeout=patience,
-                    backlog=self.config.backlog,
+                    self._protocol, sock=one, backlog=self.config.backlog
                 )
                 for one in self._listeners
             ]
-        else:
-            await self._start_beside(self.service.peers, patience)
         self.started = True
         if self._announce is not None:
             self._announce(self.url)
@@ -169,18 +166,21 @@ class Server(uvicorn.Server):
             _loop=self._loop,
         )
 
-    async def _start_beside(self, peers: Peers, patience: float | None) -> None:
-        """Begin to answer beside others. patience: seconds that a TLS handshake has."""
+    def _acceptor(self, sockets: Sequence[socket.socket], load: Callable[[], int] | None) -> Any:
+        """Return what accepts connections, as Acceptor has it. Of TLS, handshakes count, too."""
+        tls: dict[str, Any] = {}
+        if self._tls is not None:
+            seconds = self.service.settings.header_seconds
+            tls = {"ssl": self._tls, "ssl_handshake_timeout": seconds}
+        kind: Any = self.config.http_protocol_class
+        backlog = self.config.backlog
+        return Acceptor(sockets, self._protocol, load, backlog, tls=tls, crowd=kind.crowd)
+
+    async def _start_beside(self, peers: Peers) -> None:
+        """Begin to answer beside others."""
         await peers.open()
         state = self.server_state
-        acceptor: Any = Acceptor(
-            peers.config.sockets(),
-            self._protocol,
-            lambda: len(state.tasks),
-            self.config.backlog,
-            tls={} if self._tls is None else {"ssl": self._tls, "ssl_handshake_timeout": patience},
-        )
-        self.servers = [acceptor]
+        self.servers = [self._acceptor(peers.config.sockets(), lambda: len(state.tasks))]
         if self._link is not None:
             self._link.ready()
 

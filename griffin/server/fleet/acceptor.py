@@ -1,4 +1,7 @@
-"""Sockets that several processes accept from: a connection goes to who has least to do."""
+"""Sockets that several processes accept from: a connection goes to who has least to do.
+
+One process that speaks TLS accepts so, too, for its handshakes are counted.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from griffin.server.http.crowd import Crowd
 
 log = logging.getLogger("griffin.server")
 
@@ -21,8 +26,9 @@ class Acceptor:
     """Accept connections, in the place of an asyncio server.
 
     make: returns the protocol of a connection.
-    load: returns how many requests are under way.
-    tls:  arguments of the loop for connections that speak TLS.
+    load: returns how many requests are under way; None if no other process accepts.
+    tls:  arguments of the loop for connections that speak TLS. crowd: counts them during their
+          handshake, and may end that.
 
     asyncio takes all waiting connections, whatever there is to do, so the first process to wake
     gets a whole burst. This takes one at a time, at once if it is idle; the more requests it has,
@@ -33,14 +39,16 @@ class Acceptor:
         self,
         sockets: Sequence[socket.socket],
         make: Callable[[], asyncio.Protocol],
-        load: Callable[[], int],
+        load: Callable[[], int] | None,
         backlog: int,
         tls: Mapping[str, Any] | None = None,
+        crowd: Crowd | None = None,
     ) -> None:
         self.sockets = list(sockets)
         self._make = make
         self._load = load
         self._tls = tls or {}
+        self._crowd = crowd if tls else None
         self._new = 0
         self._loop = asyncio.get_running_loop()
         self._timers: dict[socket.socket, asyncio.TimerHandle] = {}
@@ -58,6 +66,8 @@ class Acceptor:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
+        for task in self._tasks if self._tls else ():
+            task.cancel()
 
     async def wait_closed(self) -> None:
         """Wait for connections that are being taken."""
@@ -65,7 +75,7 @@ class Acceptor:
 
     def _come(self, listener: socket.socket) -> None:
         """Somebody waits."""
-        load = self._load() + self._new
+        load = 0 if self._load is None else self._load() + self._new
         if not load:
             self._take(listener)
         else:
@@ -99,10 +109,29 @@ class Acceptor:
         task.add_done_callback(self._tasks.discard)
 
     async def _attach(self, connection: socket.socket) -> None:
+        shaking = _Shaking(asyncio.current_task())
+        if self._crowd is not None:
+            self._crowd.come(shaking)
         try:
             await self._loop.connect_accepted_socket(self._make, connection, **self._tls)
         except OSError:  # the client went away
             connection.close()
+        finally:
+            if self._crowd is not None:
+                self._crowd.go(shaking)
 
     def _grow_old(self) -> None:
         self._new -= 1
+
+
+class _Shaking:
+    """A connection whose handshake lasts, by the task that waits for it: a guest without a key."""
+
+    idle = True
+
+    def __init__(self, task: asyncio.Task[Any] | None) -> None:
+        self._task = task
+
+    def leave(self) -> None:
+        if self._task is not None:
+            self._task.cancel()

@@ -25,10 +25,11 @@ def bounded_protocol(
     idle_seconds:   how long a connection stays open between requests.
     The application finds two functions in scope["state"]: `abort` closes the connection and drops
     what was not sent; `known` takes who asks, and returns whether the connection may stay.
+    `crowd` of the protocol has all of them.
     """
-    crowd = Crowd(most)
 
     class BoundedProtocol(H11Protocol):
+        crowd = Crowd(most)
         _late: asyncio.TimerHandle | None = None
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -38,10 +39,10 @@ def bounded_protocol(
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
             super().connection_made(transport)
-            own = {"abort": transport.abort, "known": partial(crowd.knows, self)}
+            own = {"abort": transport.abort, "known": partial(self.crowd.knows, self)}
             self.app_state = {**self.app_state, **own}
             self._expect()
-            crowd.come(self)
+            self.crowd.come(self)
 
         @property
         def idle(self) -> bool:
@@ -52,7 +53,7 @@ def bounded_protocol(
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._arrived()
-            crowd.go(self)
+            self.crowd.go(self)
             super().connection_lost(exc)
 
         def handle_events(self) -> None:

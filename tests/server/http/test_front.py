@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import shutil
 import socket
 import ssl
@@ -13,8 +14,12 @@ import httpx2
 import pytest
 
 from griffin.server.fleet.acceptor import Acceptor
+from griffin.server.http.crowd import GUESTS
 from griffin.server.http.front import check_root, check_trusted, leave_root, tls_context
-from tests.support.live_server import CHAT, serving
+from griffin.server.http.keys import Keys
+from griffin.server.settings import Settings
+from tests.support.live_server import ALICE, CHAT, serving
+from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +54,22 @@ def test_it_speaks_tls(llm, certificate):
             plain.settimeout(60)
             plain.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
             assert not plain.recv(100).startswith(b"HTTP/1.1 2")
+
+
+def test_handshakes_that_never_end_are_connections_too(llm, certificate):
+    """They are held open only as far as those without a key may be, and shut nobody out."""
+    cert, key, _ = certificate
+    settings = Settings(max_connections=4, header_seconds=600.0)
+    keys = Keys([ALICE])
+    with serving(llm, tls=tls_context(cert, key), settings=settings, keys=keys) as live:
+        held = [live.raw(b"") for _ in range(4 + GUESTS + 8)]
+        until(lambda: len(select.select(held, [], [], 0)[0]) >= 8)
+        knows = ssl.create_default_context(cafile=cert)
+        bearer = {"authorization": f"Bearer {ALICE}"}
+        with httpx2.Client(base_url=live.server.url, verify=knows, headers=bearer) as http:
+            assert http.post("/v1/chat/completions", json=CHAT).status_code == 200
+        for one in held:
+            one.close()
 
 
 def test_replicas_speak_it_too(certificate):
