@@ -5,6 +5,7 @@ from __future__ import annotations
 import openai
 import pytest
 
+from griffin.sessions import Item
 from tests.golden.make_responses import WEATHER
 from tests.server.test_item_references import FIELDS, said
 from tests.support.live_server import endless, serving
@@ -210,6 +211,18 @@ def test_a_conversation_among_the_sessions(client, http):
     assert renamed.json()["id"] == "plain"
     assert http.get("/v1/conversations/plain").status_code == 404
     assert http.get(f"/v1/conversations/{made.id}").status_code == 404
+
+
+@pytest.mark.parametrize("body", [{}, {"type": "message", "role": "user", "content": 5}])
+def test_a_damaged_item_is_told(client, live, body):
+    made = client.conversations.create(items=[said("one")])
+    live.service.store.add_items(made.id, [Item("input", {"id": "hurt", **body})])
+    with pytest.raises(openai.ConflictError, match="is damaged in the store"):
+        client.responses.create(input="two", conversation=made.id, **FIELDS)
+    with pytest.raises(openai.ConflictError, match="is damaged in the store"):
+        client.responses.create(input=[{"id": "hurt"}, said("two")], **FIELDS)
+    client.conversations.items.delete("hurt", conversation_id=made.id)
+    assert client.responses.create(input="two", conversation=made.id, **FIELDS).output_text
 
 
 def test_they_outlive_the_server(llm, tmp_path):

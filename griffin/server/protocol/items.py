@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from griffin.server.errors import INVALID, NO_ITEM, UNSUPPORTED, ApiError
+from griffin.server.errors import INVALID, NO_ITEM, TORN, UNSUPPORTED, ApiError
 from griffin.server.limits import Limits
 from griffin.server.protocol.body import show
 from griffin.server.protocol.bounds import Id, check_most, needed
@@ -109,7 +109,19 @@ def resolved(
 
 
 def messages_of(items: Sequence[PlainItem], param: str) -> tuple[Message, ...]:
-    """Return items as messages; ApiError if there is none. No reference is left among them."""
+    """Return items as messages; ApiError if there is none, and for one that was damaged where it is
+    kept. No reference is left among them."""
+    try:
+        messages = _messages(items)
+    except (AttributeError, KeyError, TypeError):
+        message = f"an item that {param} goes on from is damaged in the store; delete it"
+        raise ApiError(TORN, message, param) from None
+    if not messages:
+        raise ApiError(INVALID, f"{param} holds no message", param)
+    return tuple(messages)
+
+
+def _messages(items: Sequence[PlainItem]) -> list[Message]:
     messages: list[Message] = []
     for item in items:
         if item["type"] == "message":
@@ -129,9 +141,7 @@ def messages_of(items: Sequence[PlainItem], param: str) -> tuple[Message, ...]:
         elif item["type"] == "function_call_output":
             messages.append(Message("tool", item["output"], tool_call_id=item["call_id"]))
         # A model's reasoning: this one has none; what another one thought says nothing here.
-    if not messages:
-        raise ApiError(INVALID, f"{param} holds no message", param)
-    return tuple(messages)
+    return messages
 
 
 def _read(body: ItemBody, param: str) -> PlainItem:
