@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -127,7 +128,12 @@ class Run:
         """Return a job's request, which tells how far its prompt is read if that is wanted."""
         if not job.progress:
             return job.request
-        tell = lambda tokens: self._bridge.post(self, _Read(number, tokens))  # noqa: E731
+        own, bridge = weakref.ref(self), self._bridge  # the request is its run's: no circle
+
+        def tell(tokens: int) -> None:
+            if (run := own()) is not None:
+                bridge.post(run, _Read(number, tokens))
+
         return replace(job.request, progress=tell)
 
     @property

@@ -50,12 +50,17 @@ def kept_in_circles(live):
     [
         ("/v1/chat/completions", _HI),
         ("/v1/chat/completions", {**_HI, "stream": True, "n": 2}),
+        ("/v1/chat/completions", {**_HI, "stream": True, "return_progress": True}),
+        ("/v1/chat/completions", {**_HI, "prompt_logprobs": 1, "return_token_ids": True}),
         ("/v1/chat/completions", {**_HI, "response_format": _FORM}),
         ("/v1/chat/completions", {**_HI, "tools": [_TOOL]}),
         ("/v1/chat/completions", {**_HI, "session_id": "kept"}),
         ("/v1/chat/completions", {**_HI, "model": "another"}),
         ("/v1/completions", {"prompt": "x y", "max_tokens": 2, "echo": True, "logprobs": 3}),
         ("/v1/responses", {"input": "Hi", "max_output_tokens": 4}),
+        ("/v1/messages", {**_HI, "stream": True}),
+        ("/api/chat", _HI),
+        ("/v1/embeddings", {"input": "Hi"}),
         ("/tokenize", {"prompt": "some words " * 400}),
     ],
 )
