@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import pytest
 
 import griffin
@@ -19,7 +16,6 @@ LINES = "".join(
 )
 QUESTIONS = ["Which worker is slow?", "How many items?", "Why? "]
 FIELDS = {"max_tokens": 10, "seed": 4, "top_k": 50}
-PAGE = Path(__file__).parents[1] / "docs" / "reading.md"
 
 
 @pytest.fixture(scope="module")
@@ -88,17 +84,6 @@ def test_what_cannot_be_asked(llm):
         document.ask_all("What?")
     with pytest.raises(ValueError, match="top_p must be a number"):
         document.ask("What?", top_p=2)
-
-
-@pytest.mark.thorough
-def test_the_page_runs(llm, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "handbook.txt").write_text(LINES)
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 2
-    for block in blocks:
-        exec(block, {"llm": llm, "new_lines": [LINES[:900], LINES[900:]]})
-    assert len(capsys.readouterr().out) > 100
 
 
 @pytest.mark.parametrize(

@@ -129,8 +129,8 @@ def test_bytes_that_are_no_text(run, folder, tmp_path):
         (("--file", "{path}"), "give a question with -q"),
         (("-q", "x"), "--file"),
         (("--file", "{path}", "-q", "x", "-q", " "), "question 2 is empty"),
-        (("--file", "{path}", "-q", "x", "--top-p", 2), "top_p must be a number"),
-        (("--file", "{path}", "-q", "x", "--logit-bias", "512=1"), "logit_bias names token 512"),
+        (("--file", "{path}", "-q", "x", "--top-p", 2), "--top-p must be a number"),
+        (("--file", "{path}", "-q", "x", "--logit-bias", "512=1"), "--logit-bias names token 512"),
         (("--file", "{path}", "--questions", "/no/such/file"), "/no/such/file"),
     ],
 )

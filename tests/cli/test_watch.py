@@ -207,7 +207,7 @@ def test_ctrl_c_ends_a_followed_file_with_statistics(folder, llm, tmp_path):
         ((), "--ask"),
         (("--ask", "x", "/no/such/file"), "/no/such/file"),
         (("--ask", "x", "--follow"), "--follow needs a FILE"),
-        (("--ask", "x", "--top-p", 2), "top_p must be a number"),
+        (("--ask", "x", "--top-p", 2), "--top-p must be a number"),
     ],
 )
 def test_misuse(run, folder, arguments, message):

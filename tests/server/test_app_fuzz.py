@@ -14,6 +14,7 @@ import griffin
 from tests.cli.test_serve import start
 from tests.server.test_protocol_fuzz import bodies
 from tests.support.live_server import serving
+from tests.support.request_bodies import PARSERS
 from tests.support.toy_folder import write_toy
 from tools.fuzz.bodies import make
 from tools.fuzz.harness import chance
@@ -27,6 +28,7 @@ PATHS = {
     "generate": "POST /api/generate",
     "show": "POST /api/show",
     "embed": "POST /api/embed",
+    "embedding": "POST /v1/embeddings",
     "embed_prompt": "POST /api/embeddings",
     "session": "POST /v1/sessions",
     "change": "PATCH /v1/sessions/s",
@@ -52,6 +54,10 @@ def live(tmp_path_factory):
         http.post("/v1/sessions", json={"name": "s"})
         http.post("/v1/states", json={"name": "t", "text": "owl"})
         yield live, http
+
+
+def test_every_body_has_its_path():
+    assert PATHS.keys() == PARSERS.keys()
 
 
 def check(live, http, kind, body):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
 import pytest
 
 from griffin.server import protocol as p
+from griffin.server.endpoints.responses.body import ResponseRequest
 from griffin.server.errors import ApiError
 from griffin.server.limits import Limits
 from tests.support.dialects import DIALECTS, SCHEMA
@@ -140,12 +142,21 @@ def test_whole_numbers_with_a_point(kind):
     whole = base | WHOLE[kind]
     written = {name: pointed(value) for name, value in whole.items()}
     assert written != json.loads(json.dumps(whole)) or json.dumps(written) != json.dumps(whole)
-    assert function(json.dumps(written).encode(), LIMITS) == function(
-        json.dumps(whole).encode(), LIMITS
+    assert same(
+        function(json.dumps(written).encode(), LIMITS), function(json.dumps(whole).encode(), LIMITS)
     )
     assert types(function(json.dumps(written).encode(), LIMITS)) == types(
         function(json.dumps(whole).encode(), LIMITS)
     )
+
+
+def same(one: Any, other: Any) -> bool:
+    """Return whether two requests are equal, but for the ids that were given to new items."""
+    if not isinstance(one, ResponseRequest):
+        return one == other
+    plain = [[{**item, "id": ""} for item in each.items] for each in (one, other)]
+    bare = [dataclasses.replace(each, items=()) for each in (one, other)]
+    return bare[0] == bare[1] and plain[0] == plain[1]
 
 
 def types(value: Any) -> Any:
@@ -238,7 +249,8 @@ def test_how_long_an_answer_is_and_of_what(kind):
     asked = parse(kind, min_tokens=5, ignore_eos=True, allowed_token_ids=[7, 8])
     given = {"min_tokens": 5, "ignore_eos": True, "allowed_ids": (7, 8)}
     assert given.items() <= asked.sampling.items() and not asked.ignored
-    assert parse(kind, min_tokens=None, ignore_eos=None, allowed_token_ids=None) == parse(kind)
+    nothing = {"min_tokens": None, "ignore_eos": None, "allowed_token_ids": None}
+    assert same(parse(kind, **nothing), parse(kind))
 
 
 # Conversations that do not begin with the user.
