@@ -64,7 +64,7 @@ def command(
     from griffin.cli.shared.progress import WorkBar
     from griffin.foreign import read_object
     from griffin.model import GriffinConfig
-    from griffin.train.bpe import SMALLEST, save_bpe, train_bpe
+    from griffin.train.data.bpe import SMALLEST, save_bpe, train_bpe
 
     if preset:
         if config_file or revision:

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from griffin.model import Griffin
+from griffin.train.data.rows import Packer, TrainBatch
 from griffin.train.loss import row_nats
-from griffin.train.packing import Packer, TrainBatch
 
 
 def explain(

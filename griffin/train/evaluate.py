@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from griffin.model import Griffin
-from griffin.train.corpus import TextFile
+from griffin.train.data.corpus import TextFile
+from griffin.train.data.rows import pad_documents
+from griffin.train.data.store import TokenStore
 from griffin.train.loss import chunked_cross_entropy, row_nats
-from griffin.train.packing import TokenStore, pad_documents
 
 
 @torch.no_grad()

@@ -11,11 +11,12 @@ import torch
 from griffin import checkpoints
 from griffin.checkpoints import load_model, save_model
 from griffin.model import Griffin
-from griffin.train.bpe import open_bpe
-from griffin.train.corpus import open_corpus
+from griffin.train.data.bpe import open_bpe
+from griffin.train.data.corpus import open_corpus
+from griffin.train.data.store import encode_one
 from griffin.train.evaluate import bits_in_rows, bits_in_streams, compressors
+from griffin.train.files import write_json
 from griffin.train.loop import Trainer
-from griffin.train.packing import encode_one, write_json
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from griffin.train.checkpoint import newest_step
+from griffin.train.files import write_json
 from griffin.train.optim import learning_rate
-from griffin.train.packing import write_json
 from griffin.train.recipe import Recipe
 
 CHECKPOINTS, _LOG = "checkpoints", "log.jsonl"

@@ -17,13 +17,13 @@ import torch
 from griffin.model import Griffin
 from griffin.model.init import init_weights
 from griffin.train.checkpoint import RunProgress, latest_checkpoint, resume, save_checkpoint
-from griffin.train.data import prepare_data
+from griffin.train.data.prepare import prepare_data
+from griffin.train.data.rows import Packer, TrainBatch
 from griffin.train.diverged import explain, keep_batch
 from griffin.train.evaluate import bits_in_rows, validation_documents
 from griffin.train.folder import RunFolder
 from griffin.train.objective import Objective
 from griffin.train.optim import learning_rate, make_optimizer
-from griffin.train.packing import Packer, TrainBatch
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from griffin.model import Griffin
-from griffin.train.packing import TrainBatch
+from griffin.train.data.rows import TrainBatch
 
 # Entries in a tile of logits: 8 MB in float32. Smaller tiles cost more passes over the head, larger
 # ones leave the cache; between half and four times this, speed is the same.

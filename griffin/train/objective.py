@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from griffin.model import Griffin
+from griffin.train.data.rows import TrainBatch
 from griffin.train.embedding import add_in_place
 from griffin.train.loss import row_nats
-from griffin.train.packing import TrainBatch
 
 
 class Objective(nn.Module):

@@ -9,7 +9,7 @@ import torch
 
 from griffin.checkpoints import save_model
 from griffin.model import Griffin, GriffinConfig
-from griffin.train.bpe import save_bpe, train_bpe
+from griffin.train.data.bpe import save_bpe, train_bpe
 
 # Widths are multiples of 64, so that a row has the same bits alone and in company.
 CONFIG = GriffinConfig(

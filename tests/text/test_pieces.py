@@ -18,7 +18,7 @@ from tokenizers import decoders, models, normalizers, trainers
 from griffin.text import Tokenizer
 from griffin.text import pieces as module
 from griffin.text.pieces import Cutter, Pieces, TextSource
-from griffin.train.bpe import CONTROL_TOKENS
+from griffin.train.data.bpe import CONTROL_TOKENS
 from tests.support.toy_folder import write_toy
 
 

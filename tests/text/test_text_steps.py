@@ -20,7 +20,7 @@ from griffin.text import Tokenizer, text_steps
 from griffin.text.special_tokens import read_special_tokens
 from griffin.text.text_steps import MOST_GROWTH, PIECES, check_steps
 from griffin.text.tokenizer_json import TokenizerWarning, open_tokenizer_json, read_spec
-from griffin.train.bpe import open_bpe
+from griffin.train.data.bpe import open_bpe
 from tools.fuzz.harness import chance
 from tools.fuzz.tokenizers import ALLOWED, attempt, make
 

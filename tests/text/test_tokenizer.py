@@ -13,7 +13,7 @@ from tokenizers import Tokenizer as Library
 from transformers import AutoTokenizer
 
 from griffin.text import Tokenizer
-from griffin.train.bpe import save_bpe, train_bpe
+from griffin.train.data.bpe import save_bpe, train_bpe
 from tests.support.hard_texts import CONTROL, plain_texts, texts
 
 

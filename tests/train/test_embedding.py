@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from griffin.model import Griffin, GriffinConfig
+from griffin.train.data.rows import TrainBatch
 from griffin.train.embedding import add_in_place
 from griffin.train.loss import row_nats
-from griffin.train.packing import TrainBatch
 from tests.train.conftest import MODEL
 
 

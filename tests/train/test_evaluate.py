@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from griffin.train.corpus import TextFile
+from griffin.train.data.corpus import TextFile
+from griffin.train.data.store import TokenStore
 from griffin.train.evaluate import bits_in_rows, bits_in_streams, compressors, validation_documents
 from griffin.train.loop import Trainer
-from griffin.train.packing import TokenStore
 
 
 def _documents(*lengths: int) -> list[np.ndarray]:

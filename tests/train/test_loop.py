@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from griffin.train.checkpoint import latest_checkpoint
+from griffin.train.data.rows import TrainBatch
 from griffin.train.loop import DivergedError, Interrupted, Trainer
 from griffin.train.loss import row_nats
-from griffin.train.packing import TrainBatch
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
 
@@ -292,7 +292,7 @@ def test_a_resumed_run_does_not_read_the_documents_again(
     trainer: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = trainer("run")
-    monkeypatch.setattr("griffin.train.data.open_corpus", None)
+    monkeypatch.setattr("griffin.train.data.prepare.open_corpus", None)
     again = trainer("run")
     assert again.data.train.paths == ours.data.train.paths
     assert again.step()["loss"] == ours.step()["loss"]

@@ -13,9 +13,9 @@ from torch.distributed.fsdp import fully_shard
 from torch.multiprocessing.spawn import spawn
 
 from griffin.model import Griffin, GriffinConfig
+from griffin.train.data.rows import TrainBatch
 from griffin.train.loss import row_nats
 from griffin.train.objective import Objective
-from griffin.train.packing import TrainBatch
 from tests.train.conftest import MODEL
 from tests.train.test_embedding import batch
 

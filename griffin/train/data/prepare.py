@@ -7,9 +7,10 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from griffin.train.bpe import open_bpe, save_bpe, train_bpe
-from griffin.train.corpus import open_corpus
-from griffin.train.packing import TokenStore, encode_documents, file_digest, open_store
+from griffin.train.data.bpe import open_bpe, save_bpe, train_bpe
+from griffin.train.data.corpus import open_corpus
+from griffin.train.data.store import TokenStore, encode_documents, open_store
+from griffin.train.files import file_digest
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from griffin.train.bpe import CONTROL_TOKENS, FIRST_PIECE, open_bpe, save_bpe, train_bpe
-from griffin.train.packing import encode_one
+from griffin.train.data.bpe import CONTROL_TOKENS, FIRST_PIECE, open_bpe, save_bpe, train_bpe
+from griffin.train.data.store import encode_one
 
 _CODE = [
     f"class Thing{n}:\n    def __init__(self, value):\n        self.value = value\n\n"

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from griffin.train.corpus import TextFile
-from griffin.train.packing import Packer, TokenStore, encode_documents, open_store, pad_documents
-from tests.train.test_bpe import _TOKENIZER
+from griffin.train.data.corpus import TextFile
+from griffin.train.data.rows import Packer, pad_documents
+from griffin.train.data.store import TokenStore, encode_documents, open_store
+from tests.train.data.test_bpe import _TOKENIZER
 
 
 def _store(*lengths: int) -> TokenStore:

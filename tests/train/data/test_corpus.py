@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from griffin.train.corpus import open_corpus
+from griffin.train.data.corpus import open_corpus
 from griffin.train.recipe import DataRecipe
 
 

@@ -1,0 +1,1 @@
+"""Documents, their tokens, and the rows that training reads."""

@@ -1,0 +1,114 @@
+"""A recipe: everything that decides what a training run does, read from one TOML file."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from griffin.model.config import GriffinConfig, check_keys
+from griffin.train.recipe.data import DataRecipe, TokenizerRecipe
+from griffin.train.recipe.section import read_section
+from griffin.train.recipe.train import TrainRecipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Describe one training run. Build it with `load_recipe` or `Recipe.from_dict`.
+
+    folder is where relative paths start; it is not part of the recipe's digest.
+    """
+
+    model: GriffinConfig
+    data: DataRecipe = field(default_factory=DataRecipe)
+    tokenizer: TokenizerRecipe = field(default_factory=TokenizerRecipe)
+    train: TrainRecipe
+    folder: Path = Path()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], folder: Path = Path()) -> Recipe:
+        """Build a recipe from plain values; anything unknown or impossible is a ValueError that
+        names it."""
+        check_keys(values, {"model", "data", "tokenizer", "train"}, "recipe")
+        for section in ("model", "train"):
+            if section not in values:
+                raise ValueError(f"recipe lacks the section [{section}]")
+        for section, entries in values.items():
+            if not isinstance(entries, Mapping):
+                raise ValueError(
+                    f"recipe: {section} must be a section, [{section}], not {entries!r}"
+                )
+        return cls(
+            model=_model(values["model"]),
+            data=read_section(DataRecipe, values.get("data", {}), "data"),
+            tokenizer=read_section(TokenizerRecipe, values.get("tokenizer", {}), "tokenizer"),
+            train=read_section(TrainRecipe, values["train"], "train"),
+            folder=folder,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, the inverse of `from_dict`; the model field by field."""
+        sections = {
+            name: dataclasses.asdict(getattr(self, name)) for name in ("data", "tokenizer", "train")
+        }
+        return json.loads(json.dumps({"model": self.model.to_dict()} | sections))
+
+    def digest(self) -> str:
+        """Return a hash of all that decides the weights: a resumed run is the same run."""
+        values = self.to_dict()
+        for name in ("log_every", "eval_every", "eval_tokens", "checkpoint_minutes", "keep"):
+            del values["train"][name]
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def load_recipe(path: Path, changes: Iterable[str] = ()) -> Recipe:
+    """Read a recipe from a TOML file, then apply changes of the form "section.key=value".
+
+    The value of a change is read as TOML, and as a plain string where it is none. A file that is
+    missing or is no TOML, an unknown key or an impossible value raises ValueError.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"no recipe at {path}") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"{path} is not a readable TOML file: {error}") from error
+    for change in changes:
+        _apply(values, change)
+    try:
+        return Recipe.from_dict(values, folder=path.parent)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _apply(values: dict[str, Any], change: str) -> None:
+    name, equals, text = change.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot and section and key):
+        raise ValueError(f"--set takes section.key=value, such as train.steps=100, not {change!r}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    entries = values.setdefault(section, {})
+    if not isinstance(entries, dict):
+        raise ValueError(f"--set {change!r}: {section} is no section of the recipe")
+    if section == "train" and key in ("tokens", "steps"):
+        entries.pop("steps" if key == "tokens" else "tokens", None)  # one budget replaces the other
+    entries[key] = value
+
+
+def _model(values: Mapping[str, Any]) -> GriffinConfig:
+    known = {f.name for f in dataclasses.fields(GriffinConfig)} | {"preset"}
+    check_keys(values, known, "model")
+    fields = {key: value for key, value in values.items() if key != "preset"}
+    if "preset" in values:
+        if not isinstance(values["preset"], str):
+            raise ValueError(f"model.preset must be a name, not {values['preset']!r}")
+        return GriffinConfig.preset(values["preset"]).replace(**fields)
+    return GriffinConfig.from_dict(fields)
