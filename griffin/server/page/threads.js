@@ -9,13 +9,14 @@ export class Sessions {
 
   /** Return a page of sessions, newest first, and the id that the next one comes after, or null.
    *
-   * words: those alone that have them in title or text; "" for all.
+   * words: those alone that have them in title or text; "" for all. What programs keep with
+   * /v1/conversations is theirs to go on with, and is left out.
    */
   async list(words = "", after = null) {
     const asked = { ...(words && { search: words }), ...(after !== null && { after }) };
     const query = new URLSearchParams({ limit: "50", ...asked });
     const { data, has_more: more, last_id: last } = await call("GET", `v1/sessions?${query}`);
-    return { data, next: more ? last : null };
+    return { data: data.filter(({ id }) => !id.startsWith("conv_")), next: more ? last : null };
   }
 
   get(id) {

@@ -98,6 +98,18 @@ def test_stop_keeps_what_was_said_and_frees_the_slot(visit, live, llm):
     assert len(texts(page)) == 2
 
 
+@pytest.mark.thorough
+def test_conversations_of_programs_are_not_listed(visit, live):
+    made = live.http().post("/v1/conversations", json={}).json()["id"]
+    page = visit(live)
+    most(page, 4)
+    say(page, "mine")
+    ids = [one["id"] for one in live.http().get("/v1/sessions").json()["data"]]
+    assert made in ids
+    expect(page.locator("#session-list button")).to_have_count(len(ids) - 1)
+    live.http().delete(f"/v1/conversations/{made}")
+
+
 @pytest.mark.slow
 def test_a_real_server_that_keeps_nothing(visit, llm):
     with serving(llm) as bare:
