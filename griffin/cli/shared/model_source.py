@@ -31,7 +31,7 @@ class ModelSource:
     def llm(self, say: bool = True) -> LLM:
         """Load the model with its tokenizer, and give torch the CPU threads that were asked for.
 
-        say: where the kernels were not compiled, print so.
+        say: show that it is being read, and, where the kernels were not compiled, say so.
         """
         import griffin
         from griffin.cli.shared.progress import WorkBar
@@ -39,7 +39,7 @@ class ModelSource:
         if say:
             say_if_not_compiled()
         set_threads(self.threads)
-        with WorkBar("loading" if self.quantize is None else "quantizing") as advance:
+        with WorkBar("loading" if self.quantize is None else "quantizing", shown=say) as advance:
             return griffin.load(
                 self.model,
                 tokenizer=self.tokenizer,

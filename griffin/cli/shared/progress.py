@@ -130,10 +130,10 @@ class WorkBar:
     """A progress bar for what reads or writes a checkpoint, once it has taken two seconds.
 
     what: a word for it, such as "loading". in_bytes: the steps count bytes; otherwise they are only
-    parts of a whole. Silent where standard error is no terminal.
+    parts of a whole. Silent where standard error is no terminal, and unless it is `shown`.
     """
 
-    def __init__(self, what: str, in_bytes: bool = True) -> None:
+    def __init__(self, what: str, in_bytes: bool = True, shown: bool = True) -> None:
         console = Console(stderr=True)
         columns = (
             TextColumn(what),
@@ -143,7 +143,7 @@ class WorkBar:
             TextColumn("{task.description}"),
         )
         self._bar = Progress(
-            *columns, console=console, transient=True, disable=not console.is_terminal
+            *columns, console=console, transient=True, disable=not (shown and console.is_terminal)
         )
 
     def __enter__(self) -> Callable[[Step], None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import fields
 
 import click
@@ -10,6 +11,7 @@ import torch
 from click.testing import CliRunner
 
 import griffin
+from griffin.cli.shared import progress
 from griffin.cli.shared.model_source import ModelSource, model_options, set_threads
 
 
@@ -66,3 +68,13 @@ def test_a_checkpoint_is_opened_without_its_weights(folder):
     assert ModelSource(model=str(folder)).checkpoint().folder == folder
     with pytest.raises(ValueError, match="no-such-model"):
         ModelSource(model="./no-such-model").checkpoint()
+
+
+@pytest.mark.parametrize("say", [True, False])
+def test_only_who_may_speak_shows_a_bar(monkeypatch, say):
+    """Of several replicas it is the first."""
+    seen = []
+    monkeypatch.setattr(progress, "WorkBar", lambda *_, shown: seen.append(shown) or nullcontext())
+    monkeypatch.setattr(griffin, "load", lambda *_, **options: options["progress"])
+    ModelSource(model="nano").llm(say)
+    assert seen == [say]
