@@ -15,7 +15,7 @@ from griffin.defaults import read_defaults
 from griffin.llm import LLM
 from griffin.model import Griffin, GriffinConfig
 from griffin.quant import fastest_layout, get_format
-from griffin.text import Tokenizer, two_answers
+from griffin.text import Tokenizer, find_tokenizer, two_answers
 
 __all__ = ["find_tokenizer", "load", "load_model"]
 
@@ -128,14 +128,3 @@ def check_device(device: torch.device | str | None) -> torch.device | str:
             " CUDA build of torch and its driver, or leave the device out"
         )
     return device
-
-
-def find_tokenizer(folder: Path) -> Path:
-    """Return where the tokenizer lies: beside the weights, or above them (Kaggle)."""
-    for place in (folder, folder.parent):
-        if any((place / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
-            return place
-    raise ValueError(
-        f"{folder} has no tokenizer.json or tokenizer.model, nor has the folder above; name one"
-        " with tokenizer=..., or use griffin.load_model for the model alone"
-    )

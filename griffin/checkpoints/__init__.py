@@ -1,7 +1,7 @@
 """Weights on disk <-> model, in any layout: Hugging Face, DeepMind's torch and Flax, our own."""
 
 from griffin.checkpoints.checkpoint import Checkpoint
-from griffin.checkpoints.convert import Converted, convert
+from griffin.checkpoints.convert import COMPANIONS, Converted, convert, copy_companions
 from griffin.checkpoints.errors import CheckpointError, CheckpointWarning
 from griffin.checkpoints.models import load_model, parse_dtype, save_model
 from griffin.checkpoints.opening import open_checkpoint as open
@@ -11,6 +11,7 @@ from griffin.checkpoints.quantize import quantize
 from griffin.checkpoints.random_weights import random_checkpoint
 
 __all__ = [
+    "COMPANIONS",
     "Checkpoint",
     "CheckpointError",
     "CheckpointWarning",
@@ -18,6 +19,7 @@ __all__ = [
     "Progress",
     "Quantization",
     "convert",
+    "copy_companions",
     "load_model",
     "open",
     "parse_dtype",

@@ -184,6 +184,7 @@ def check_room(target: Path, total: int) -> None:
 
 
 def copy_companions(folder: Path, staged: Path) -> tuple[str, ...]:
+    """Copy tokenizer, template and settings of generation to another folder; return their names."""
     copied = tuple(name for name in COMPANIONS if (folder / name).is_file())
     for name in copied:
         shutil.copyfile(folder / name, staged / name)

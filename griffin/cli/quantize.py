@@ -111,8 +111,7 @@ def _sample(source: Checkpoint, tokenizer: str | None, file: Path, limit: int) -
     """Return (R, T) ids of the text's beginning, each row with BOS before it."""
     import torch
 
-    from griffin.loading import find_tokenizer
-    from griffin.text import Tokenizer
+    from griffin.text import Tokenizer, find_tokenizer
 
     text = Tokenizer.open(tokenizer if tokenizer is not None else find_tokenizer(source.folder))
     # More characters than that make no difference: a token is rarely longer than 16 bytes of text.

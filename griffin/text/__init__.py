@@ -8,7 +8,15 @@ allow_control=True)` make those.
 from griffin.text.chat import Chat, Message
 from griffin.text.detokenizer import StreamDetokenizer
 from griffin.text.template import TemplateError
-from griffin.text.tokenizer import Tokenizer
+from griffin.text.tokenizer import Tokenizer, find_tokenizer
 from griffin.text.two_answers import two_answers
 
-__all__ = ["Chat", "Message", "StreamDetokenizer", "TemplateError", "Tokenizer", "two_answers"]
+__all__ = [
+    "Chat",
+    "Message",
+    "StreamDetokenizer",
+    "TemplateError",
+    "Tokenizer",
+    "find_tokenizer",
+    "two_answers",
+]

@@ -196,3 +196,14 @@ class Tokenizer:
         """Return a token as text for display; bytes that are no character show as U+FFFD."""
         text, rest = decode_prefix(self.vocabulary.token_bytes(id))
         return text + REPLACEMENT * len(rest)
+
+
+def find_tokenizer(folder: Path) -> Path:
+    """Return where a checkpoint's tokenizer lies: beside the weights, or above them (Kaggle)."""
+    for place in (folder, folder.parent):
+        if any((place / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+            return place
+    raise ValueError(
+        f"{folder} has no tokenizer.json or tokenizer.model, nor has the folder above; put one"
+        " there, name one with tokenizer=..., or use griffin.load_model for the model alone"
+    )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from griffin import checkpoints
-from griffin.checkpoints import load_model, save_model
+from griffin.checkpoints import copy_companions, load_model, save_model
 from griffin.model import Griffin
-from griffin.train.data.bpe import open_bpe
+from griffin.text import Tokenizer
 from griffin.train.data.corpus import open_corpus
 from griffin.train.data.store import encode_one
 from griffin.train.evaluate import bits_in_rows, bits_in_streams, compressors
@@ -27,8 +26,7 @@ def export(trainer: Trainer) -> dict[str, Any]:
     model = Griffin(trainer.recipe.model).to(torch.bfloat16)
     model.load_state_dict(trainer.model.state_dict())
     save_model(model, folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copyfile(trainer.out / name, folder / name)
+    copy_companions(trainer.out, folder)
     trainer.reporter.say(f"the model is in {folder}; measuring it on all held-out documents")
     results = measure(trainer.recipe, folder, trainer.reporter, str(trainer.device))
     results["training"] = {
@@ -51,11 +49,11 @@ def measure(
     the folder does not hold a model with its tokenizer.
     """
     source = checkpoints.open(folder)
-    tokenizer = open_bpe(folder / "tokenizer.json")
+    tokenizer = Tokenizer.open(folder)
     model = load_model(source, dtype=torch.float32, device=device)
-    if tokenizer.get_vocab_size() > model.config.vocab_size:
+    if tokenizer.vocab_size > model.config.vocab_size:
         raise ValueError(
-            f"{folder}: the tokenizer has {tokenizer.get_vocab_size()} entries, "
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} entries, "
             f"the model's vocabulary {model.config.vocab_size}"
         )
     documents = open_corpus(recipe.data, recipe.folder).held_out

@@ -122,9 +122,18 @@ class RunFolder:
 
 
 def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> dict[str, str]:
+    here, there = _flat(ours), _flat(theirs)
     return {
-        f"{section}.{key}": f"{theirs.get(section, {}).get(key)!r} there, {value!r} here"
-        for section, entries in ours.items()
-        for key, value in entries.items()
-        if theirs.get(section, {}).get(key) != value
+        name: f"{there.get(name)!r} there, {here.get(name)!r} here"
+        for name in here | there
+        if there.get(name) != here.get(name)
     }
+
+
+def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe's values by section.key; what stands in no section by its own name."""
+    flat = dict[str, Any]()
+    for section, entries in recipe.items():
+        inner = isinstance(entries, dict)
+        flat |= {f"{section}.{k}": v for k, v in entries.items()} if inner else {section: entries}
+    return flat

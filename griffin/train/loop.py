@@ -14,8 +14,6 @@ from typing import Any
 
 import torch
 
-from griffin.model import Griffin
-from griffin.model.init import init_weights
 from griffin.train.checkpoint import RunProgress, latest_checkpoint, resume, save_checkpoint
 from griffin.train.data.prepare import prepare_data
 from griffin.train.data.rows import Packer, TrainBatch
@@ -26,6 +24,7 @@ from griffin.train.objective import Objective
 from griffin.train.optim import learning_rate, make_optimizer
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
+from griffin.train.start import starting_model
 
 
 class Interrupted(Exception):
@@ -75,7 +74,8 @@ class Trainer:
         with self.folder.claimed(recipe, extend) as known:
             self.data = prepare_data(recipe, out, self.reporter, reuse=known)
             self.packer = Packer(self.data.train, recipe.train.length, recipe.train.seed)
-        self.model = _new_model(recipe).to(self.device)
+        begun = latest_checkpoint(self.checkpoints) is not None
+        self.model = starting_model(recipe, filled=not begun).to(self.device)
         self.objective = Objective(self.model, self.dtype)
         self.optimizer = make_optimizer(self.model, recipe.train)
         found = resume(self.checkpoints, self.model, self.optimizer, self.reporter.say)
@@ -226,12 +226,3 @@ class Trainer:
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
-
-
-def _new_model(recipe: Recipe) -> Griffin:
-    """Return a model whose initial values depend on the recipe's seed alone."""
-    with torch.device("meta"):
-        model = Griffin(recipe.model)
-    model.to_empty(device="cpu")
-    init_weights(model, model.config, torch.Generator().manual_seed(recipe.train.seed))
-    return model

@@ -301,7 +301,7 @@ def test_a_resumed_run_does_not_read_the_documents_again(
 def test_vocabularies_must_fit(
     recipe: Callable[..., Recipe], trainer: Build, tmp_path: Path
 ) -> None:
-    size = trainer("run").data.tokenizer.get_vocab_size()
+    size = trainer("run").data.tokenizer.vocab_size
     values = recipe().to_dict()
     values["model"]["vocab_size"] = size - 1
     values["tokenizer"]["path"] = str(tmp_path / "run" / "tokenizer.json")

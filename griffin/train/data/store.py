@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
 
+from griffin.text import Tokenizer
 from griffin.train.data.corpus import TextFile
 from griffin.train.files import write_json
 
@@ -44,11 +44,7 @@ class TokenStore:
 
 def encode_one(text: str, tokenizer: Tokenizer) -> np.ndarray:
     """Return the ids of a text from <bos> to <eos>, int64; control tokens in the text stay text."""
-    tokenizer.encode_special_tokens = True
-    ids = tokenizer.encode(text, add_special_tokens=False).ids
-    return np.asarray(
-        [tokenizer.token_to_id("<bos>"), *ids, tokenizer.token_to_id("<eos>")], dtype=np.int64
-    )
+    return np.asarray([*tokenizer.encode(text), tokenizer.eos_id], dtype=np.int64)
 
 
 def encode_documents(documents: Sequence[TextFile], tokenizer: Tokenizer, path: Path) -> None:
@@ -57,7 +53,7 @@ def encode_documents(documents: Sequence[TextFile], tokenizer: Tokenizer, path: 
     Control tokens that happen to stand in a text are encoded as the characters they are. The index
     is written last, so that a store without one is known to be unfinished.
     """
-    dtype = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.uint32
+    dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
     lengths, sizes = [], []
     part = path.with_suffix(".part")
     with part.open("wb") as out:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from griffin import checkpoints
 from griffin.model.config import GriffinConfig, check_keys
 from griffin.train.recipe.data import DataRecipe, TokenizerRecipe
 from griffin.train.recipe.section import read_section
@@ -21,53 +22,69 @@ from griffin.train.recipe.train import TrainRecipe
 class Recipe:
     """Describe one training run. Build it with `load_recipe` or `Recipe.from_dict`.
 
-    folder is where relative paths start; it is not part of the recipe's digest.
+    base is the checkpoint that weights and tokenizer come from, the recipe's `from`; empty where
+    a model begins with random weights. folder is where relative paths start; it is not part of the
+    recipe's digest.
     """
 
     model: GriffinConfig
     data: DataRecipe = field(default_factory=DataRecipe)
     tokenizer: TokenizerRecipe = field(default_factory=TokenizerRecipe)
     train: TrainRecipe
+    base: str = ""
     folder: Path = Path()
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], folder: Path = Path()) -> Recipe:
         """Build a recipe from plain values; anything unknown or impossible is a ValueError that
         names it."""
-        check_keys(values, {"model", "data", "tokenizer", "train"}, "recipe")
-        for section in ("model", "train"):
-            if section not in values:
-                raise ValueError(f"recipe lacks the section [{section}]")
+        check_keys(values, {"from", "model", "data", "tokenizer", "train"}, "recipe")
+        values = dict(values)
+        base = values.pop("from", "")
         for section, entries in values.items():
             if not isinstance(entries, Mapping):
                 raise ValueError(
                     f"recipe: {section} must be a section, [{section}], not {entries!r}"
                 )
+        _check_base(base, values)
+        for section in ("train",) if base else ("model", "train"):
+            if section not in values:
+                beside = " (or from = ..., a checkpoint)" if section == "model" else ""
+                raise ValueError(f"recipe lacks the section [{section}]{beside}")
         return cls(
-            model=_model(values["model"]),
+            model=(
+                checkpoints.open(_found(base, folder)).config if base else _model(values["model"])
+            ),
             data=read_section(DataRecipe, values.get("data", {}), "data"),
             tokenizer=read_section(TokenizerRecipe, values.get("tokenizer", {}), "tokenizer"),
             train=read_section(TrainRecipe, values["train"], "train"),
+            base=base,
             folder=folder,
         )
 
+    def open_base(self) -> checkpoints.Checkpoint:
+        """Open the checkpoint that this recipe starts from; headers alone are read."""
+        return checkpoints.open(_found(self.base, self.folder))
+
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, the inverse of `from_dict`; the model field by field."""
+        """Return plain values, the inverse of `from_dict`; a model without base field by field."""
         sections = {
             name: dataclasses.asdict(getattr(self, name)) for name in ("data", "tokenizer", "train")
         }
-        return json.loads(json.dumps({"model": self.model.to_dict()} | sections))
+        first = {"from": self.base} if self.base else {"model": self.model.to_dict()}
+        return json.loads(json.dumps(first | sections))
 
     def digest(self) -> str:
         """Return a hash of all that decides the weights: a resumed run is the same run."""
-        values = self.to_dict()
+        values = self.to_dict() | {"model": self.model.to_dict()}
         for name in ("log_every", "eval_every", "eval_tokens", "checkpoint_minutes", "keep"):
             del values["train"][name]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def load_recipe(path: Path, changes: Iterable[str] = ()) -> Recipe:
-    """Read a recipe from a TOML file, then apply changes of the form "section.key=value".
+    """Read a recipe from a TOML file, then apply changes of the form "section.key=value" (or
+    "from=CHECKPOINT").
 
     The value of a change is read as TOML, and as a plain string where it is none. A file that is
     missing or is no TOML, an unknown key or an impossible value raises ValueError.
@@ -89,18 +106,46 @@ def load_recipe(path: Path, changes: Iterable[str] = ()) -> Recipe:
 def _apply(values: dict[str, Any], change: str) -> None:
     name, equals, text = change.partition("=")
     section, dot, key = name.strip().partition(".")
-    if not (equals and dot and section and key):
+    whole = equals and section == "from" and not dot
+    if not (whole or (equals and dot and section and key)):
         raise ValueError(f"--set takes section.key=value, such as train.steps=100, not {change!r}")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
+    if whole:
+        values["from"] = value
+        return
     entries = values.setdefault(section, {})
     if not isinstance(entries, dict):
         raise ValueError(f"--set {change!r}: {section} is no section of the recipe")
     if section == "train" and key in ("tokens", "steps"):
         entries.pop("steps" if key == "tokens" else "tokens", None)  # one budget replaces the other
     entries[key] = value
+
+
+def _check_base(base: Any, values: Mapping[str, Any]) -> None:
+    """Raise ValueError for a `from` that is no name, and for what cannot stand beside one."""
+    if not isinstance(base, str):
+        raise ValueError(f"from must name a checkpoint, a folder or a repository, not {base!r}")
+    if not base:
+        return
+    if "model" in values:
+        raise ValueError(
+            f"from = {base!r} brings the model's shape, so [model] cannot stand beside it; take one"
+            " of the two out"
+        )
+    if values.get("tokenizer", {}).get("path"):
+        raise ValueError(
+            f"from = {base!r} brings its own tokenizer, so tokenizer.path cannot stand beside it;"
+            " take it out"
+        )
+
+
+def _found(base: str, folder: Path) -> str | Path:
+    """Return a path in the recipe's folder where there is one, else the name as it is."""
+    beside = folder / Path(base).expanduser()
+    return beside if beside.exists() else base
 
 
 def _model(values: Mapping[str, Any]) -> GriffinConfig:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from griffin.text import Tokenizer as OurTokenizer
 from griffin.train.data.bpe import CONTROL_TOKENS, FIRST_PIECE, open_bpe, save_bpe, train_bpe
 from griffin.train.data.store import encode_one
 
@@ -16,7 +18,16 @@ _CODE = [
     f"    def total(self, other):\n        return self.value + other.value * {n * 12345}\n"
     for n in range(30)
 ]
+
+
+def _opened(tokenizer: Tokenizer) -> OurTokenizer:
+    with tempfile.TemporaryDirectory() as folder:
+        save_bpe(tokenizer, Path(folder))
+        return OurTokenizer.open(folder)
+
+
 _TOKENIZER = train_bpe(_CODE, 480)
+OPENED = _opened(_TOKENIZER)
 _PARTS = st.one_of(
     st.text(st.characters(codec="utf-8"), max_size=8),
     st.sampled_from(
@@ -43,14 +54,14 @@ _PARTS = st.one_of(
 @settings(max_examples=300, deadline=None)
 @given(st.lists(_PARTS, max_size=12).map("".join))
 def test_what_is_encoded_decodes_to_itself(text: str) -> None:
-    ids = encode_one(text, _TOKENIZER)
+    ids = encode_one(text, OPENED)
     assert ids[0] == 2 and ids[-1] == 1
     assert _TOKENIZER.decode(ids[1:-1].tolist(), skip_special_tokens=False) == text
 
 
 @pytest.mark.parametrize("text", [*CONTROL_TOKENS, "<0x41>", "a<eos>b", "x = '<end_of_turn>'\n"])
 def test_control_tokens_in_a_text_stay_text(text: str) -> None:
-    inner = encode_one(text, _TOKENIZER)[1:-1]
+    inner = encode_one(text, OPENED)[1:-1]
     assert (inner >= len(CONTROL_TOKENS)).all()
     assert len(inner) > 1
 
@@ -74,7 +85,7 @@ def test_layout_is_gemmas() -> None:
 
 
 def test_bytes_only_where_no_piece_is() -> None:
-    assert [_TOKENIZER.id_to_token(i) for i in encode_one("é", _TOKENIZER)[1:-1]] == [
+    assert [_TOKENIZER.id_to_token(i) for i in encode_one("é", OPENED)[1:-1]] == [
         "<0xC3>",
         "<0xA9>",
     ]

@@ -9,7 +9,7 @@ import pytest
 from griffin.train.data.corpus import TextFile
 from griffin.train.data.rows import Packer, pad_documents
 from griffin.train.data.store import TokenStore, encode_documents, open_store
-from tests.train.data.test_bpe import _TOKENIZER
+from tests.train.data.test_bpe import OPENED
 
 
 def _store(*lengths: int) -> TokenStore:
@@ -85,14 +85,14 @@ def test_store_on_disk(tmp_path: Path) -> None:
     for name, text in (("a", "self.x\n"), ("b", "é <eos> def"), ("c", "")):
         (tmp_path / name).write_bytes(text.encode())
         documents.append(TextFile(name, tmp_path / name, len(text.encode())))
-    encode_documents(documents, _TOKENIZER, tmp_path / "train.bin")
+    encode_documents(documents, OPENED, tmp_path / "train.bin")
     store = open_store(tmp_path / "train.bin")
     assert store.paths == ("a", "b", "c") and store.num_bytes == 7 + 12
     assert store.document(2).tolist() == [2, 1]
     for index, text in enumerate(("self.x\n", "é <eos> def")):
         ids = store.document(index)
         assert ids[0] == 2 and ids[-1] == 1
-        assert _TOKENIZER.decode(ids[1:-1].tolist(), skip_special_tokens=False) == text
+        assert OPENED.decode(ids[1:-1].tolist(), skip_control=False) == text
     with (tmp_path / "train.bin").open("ab") as file:
         file.write(b"xx")
     with pytest.raises(ValueError, match="its index says"):
