@@ -107,7 +107,9 @@ def command(
         f"{results['parameters']:,} parameters; held out: {held_out['documents']} documents, ",
         nl=False,
     )
-    click.echo(f"{held_out['bytes']:,} bytes, {held_out['tokens']:,} tokens; bits per byte:")
+    click.echo(f"{held_out['bytes']:,} bytes, {held_out['tokens']:,} tokens")
+    share = held_out["lines_in_training"] / max(held_out["lines"], 1)
+    click.echo(f"{share:.1%} of their lines over 40 characters stand in training; bits per byte:")
     for name, bits in results["bits_per_byte"].items():
         click.echo(f"  {bits:.4f}  {name}")
 

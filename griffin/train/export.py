@@ -56,7 +56,8 @@ def measure(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} entries, "
             f"the model's vocabulary {model.config.vocab_size}"
         )
-    documents = open_corpus(recipe.data, recipe.folder).held_out
+    corpus = open_corpus(recipe.data, recipe.folder)
+    documents = corpus.held_out
     ids = [encode_one(document.read(), tokenizer) for document in documents]
     size, tokens = sum(document.size for document in documents), sum(len(i) - 1 for i in ids)
     length = recipe.train.length
@@ -67,7 +68,13 @@ def measure(
     return {
         "model": str(folder),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "held_out": {"documents": len(documents), "bytes": size, "tokens": tokens},
+        "held_out": {
+            "documents": len(documents),
+            "bytes": size,
+            "tokens": tokens,
+            "lines": corpus.overlap.lines,
+            "lines_in_training": corpus.overlap.shared,
+        },
         "bits_per_byte": {
             "whole documents": whole / size,
             f"rows of {length}": cut / size,

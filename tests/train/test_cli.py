@@ -51,6 +51,7 @@ def test_train_leaves_a_model_that_loads(recipe_file: Path, tmp_path: Path) -> N
     printed = json.loads(result.stdout)
     assert printed == json.loads((out / "results.json").read_text())
     assert printed["training"]["steps"] == 4
+    assert 0 <= printed["held_out"]["lines_in_training"] <= printed["held_out"]["lines"] > 0
     assert set(printed["bits_per_byte"]) >= {"whole documents", "rows of 24", "xz -9e, one stream"}
     assert [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()] == [
         2,
@@ -68,6 +69,7 @@ def test_train_leaves_a_model_that_loads(recipe_file: Path, tmp_path: Path) -> N
     assert json.loads(again.stdout)["bits_per_byte"] == printed["bits_per_byte"]
     text = CliRunner().invoke(command, [str(recipe_file), "--evaluate-only", str(out / "model")])
     assert re.search(r"  \d\.\d{4}  whole documents\n", text.stdout)
+    assert re.search(r"\d% of their lines over 40 characters stand in training", text.stdout)
 
 
 def test_a_misspelt_key_is_suggested(recipe_file: Path, tmp_path: Path) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import sysconfig
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
+from griffin.train.data.split import Overlap, fate_of, line_hashes, split
 from griffin.train.recipe import DataRecipe
 
 # Installed packages and caches lie inside the library's folder but are not the library.
@@ -34,7 +36,7 @@ class TextFile:
     @cached_property
     def fate(self) -> float:
         """A number in [0, 1) that depends on the path alone, the same on every machine."""
-        return int.from_bytes(hashlib.sha256(self.path.encode()).digest()[:8], "big") / 2**64
+        return fate_of(self.path.encode())
 
     def read_bytes(self) -> bytes:
         """Return the document as it lies on the disk."""
@@ -52,13 +54,14 @@ class Corpus:
     """Hold the documents of a recipe, split into training and held-out ones, each sorted by path.
 
     skipped: how many files that matched were left out, by reason. cut: how many were too long for
-    one document and became several.
+    one document and became several. overlap: what of the held-out ones stands in training.
     """
 
     train: tuple[TextFile, ...]
     held_out: tuple[TextFile, ...]
     skipped: Mapping[str, int]
     cut: int = 0
+    overlap: Overlap = field(default_factory=Overlap)
 
     @property
     def left_out(self) -> str:
@@ -80,10 +83,9 @@ def open_corpus(recipe: DataRecipe, folder: Path = Path()) -> Corpus:
     """Find the documents of a recipe and split them.
 
     A file longer than `recipe.max_document_bytes` becomes several documents, cut at ends of lines.
-    A document is held out when the hash of its path falls below `recipe.held_out`: adding or
-    removing other files never moves it to the other side. Where that would leave nothing to train
-    on or nothing held out, the document nearest to the border changes sides; a document that is
-    alone is cut in two. Raises ValueError if there is nothing to read.
+    A document is held out when the hash of its path falls below `recipe.held_out` and training does
+    not repeat it (`split`). One that is alone is cut in two. Raises ValueError if there is nothing
+    to read.
     """
     if recipe.source == "stdlib":
         root, excluded = Path(sysconfig.get_path("stdlib")), _NOT_THE_LIBRARY + recipe.exclude
@@ -103,23 +105,23 @@ def open_corpus(recipe: DataRecipe, folder: Path = Path()) -> Corpus:
             documents += pieces
     if len(documents) == 1:  # the end of it is held out
         documents = _pieces(documents[0], int(documents[0].size * (1 - recipe.held_out)) or 1)
-        train, held_out = documents[:1], documents[1:]
+        fates = np.asarray([1.0, *[0.0] * (len(documents) - 1)])
     else:
-        train = [d for d in documents if d.fate >= recipe.held_out]
-        held_out = [d for d in documents if d.fate < recipe.held_out]
+        fates = np.asarray([document.fate for document in documents])
     if len(documents) < 2:
         raise ValueError(
             f"{len(documents)} documents below {root} match"
             f" data.include={list(recipe.include)} ({Corpus((), (), skipped).left_out}); it takes"
             " one to train on and one to hold out"
         )
-    if not held_out:
-        held_out.append(min(train, key=lambda document: document.fate))
-        train.remove(held_out[0])
-    elif not train:
-        train.append(max(held_out, key=lambda document: document.fate))
-        held_out.remove(train[0])
-    return Corpus(tuple(train), tuple(held_out), skipped, cut)
+    lines = [line_hashes(document.read()) for document in documents]
+    starts = np.cumsum([0, *map(len, lines)])
+    held, overlap = split(fates, starts, np.concatenate(lines), recipe.held_out)
+    train, held_out = (
+        tuple(document for document, out in zip(documents, held, strict=True) if out == side)
+        for side in (False, True)
+    )
+    return Corpus(train, held_out, skipped, cut, overlap)
 
 
 def _matching(root: Path, include: tuple[str, ...], exclude: tuple[str, ...]) -> Iterator[TextFile]:

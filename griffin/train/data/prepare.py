@@ -38,7 +38,7 @@ def prepare_data(recipe: Recipe, out: Path, reporter: Reporter, reuse: bool) -> 
         reporter.say(
             f"{len(corpus.train)} documents to train on ({corpus.train_bytes / 1e6:.1f} MB), "
             f"{len(corpus.held_out)} held out ({corpus.held_out_bytes / 1e6:.2f} MB), "
-            f"{corpus.left_out}"
+            f"{corpus.left_out}; {corpus.overlap} stand in training"
         )
         _make_tokenizer(recipe, corpus, out)
     tokenizer = Tokenizer.open(out)
