@@ -38,10 +38,15 @@ class RGLRU(nn.Module):
         self.recurrent_gate_weight = nn.Parameter(torch.empty(blocks, size, size))
         self.recurrent_gate_bias = nn.Parameter(torch.empty(blocks, size))
 
+    def gates(self) -> tuple[Gate, Gate]:
+        """Return the input gate and the recurrence gate."""
+        return (
+            Gate(self.input_gate_weight, self.input_gate_bias),
+            Gate(self.recurrent_gate_weight, self.recurrent_gate_bias),
+        )
+
     def forward(self, x: Tensor, segment_pos: Tensor, h0: Tensor | None) -> tuple[Tensor, Tensor]:
-        input_gate = Gate(self.input_gate_weight, self.input_gate_bias)
-        recurrence_gate = Gate(self.recurrent_gate_weight, self.recurrent_gate_bias)
-        return ops.rg_lru(x, input_gate, recurrence_gate, self.recurrent_param, segment_pos, h0)
+        return ops.rg_lru(x, *self.gates(), self.recurrent_param, segment_pos, h0)
 
 
 class RecurrentBlock(nn.Module):
@@ -59,6 +64,23 @@ class RecurrentBlock(nn.Module):
         self, x: Tensor, segment_pos: Tensor, state: RecurrentState | None
     ) -> tuple[Tensor, RecurrentState]:
         conv, lru = state or (None, None)
-        u, conv = self.conv_1d(self.linear_x(x), segment_pos, conv)
-        u, lru = self.rg_lru(u, segment_pos, lru)
+        u = self.linear_x(x)
+        if torch.is_grad_enabled() and self._as_built():
+            weights = self.conv_1d.weight, self.conv_1d.bias
+            param = self.rg_lru.recurrent_param
+            u, conv, lru = ops.recurrent_unit(
+                u, *weights, *self.rg_lru.gates(), param, segment_pos, conv, lru
+            )
+        else:
+            u, conv = self.conv_1d(u, segment_pos, conv)
+            u, lru = self.rg_lru(u, segment_pos, lru)
         return self.linear_out(ops.gated_gelu(self.linear_y(x), u)), RecurrentState(conv, lru)
+
+    def _as_built(self) -> bool:
+        """Return whether nobody replaced the convolution or the unit, or watches one of them."""
+        for module, kind in ((self.conv_1d, CausalConv), (self.rg_lru, RGLRU)):
+            hooks = module._forward_hooks, module._forward_pre_hooks
+            back = module._backward_hooks, module._backward_pre_hooks
+            if type(module) is not kind or any((*hooks, *back)):
+                return False
+        return True

@@ -13,6 +13,7 @@ from griffin.ops.linear_scan import linear_scan
 from griffin.ops.local_attention import Window, local_attention, plan_window
 from griffin.ops.packed_linear import Packed, look_up, pack, packed_linear, packed_matrix, unpack
 from griffin.ops.packed_linear.memory import allocate, unmap, zeros_together
+from griffin.ops.recurrent_unit import recurrent_carry, recurrent_unit
 from griffin.ops.rg_lru import rg_lru
 from griffin.ops.rms_norm import rms_norm
 from griffin.ops.rope import apply_rope, rope_frequencies, rope_table
@@ -34,6 +35,8 @@ __all__ = [
     "packed_linear",
     "packed_matrix",
     "plan_window",
+    "recurrent_carry",
+    "recurrent_unit",
     "rg_lru",
     "rms_norm",
     "rope_frequencies",

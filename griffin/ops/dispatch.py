@@ -19,6 +19,7 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "linear_scan": ("native", "eager", "reference"),
     "causal_conv": ("native", "eager", "reference"),
     "rg_lru": ("native", "eager", "reference"),
+    "recurrent_unit": ("native", "eager", "reference"),
     "local_attention": ("native", "eager", "reference"),
     "packed_linear": ("native", "eager", "reference"),
 }

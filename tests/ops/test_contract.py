@@ -55,6 +55,25 @@ def causal_conv(**changes: Any) -> Any:
     return ops.causal_conv(*given.values())
 
 
+def recurrent_unit(**changes: Any) -> Any:
+    given = {
+        "x": draw(B, T, E),
+        "w": draw(E, 1, W),
+        "b": draw(E),
+        "wi": draw(G, I, I),
+        "bi": draw(G, I),
+        "wr": draw(G, I, I, seed=1),
+        "br": draw(G, I, seed=1),
+        "param": draw(E),
+        "pos": positions(),
+        "cache": draw(B, W - 1, E),
+        "h0": draw(B, E),
+    } | changes
+    gates = Gate(given["wi"], given["bi"]), Gate(given["wr"], given["br"])
+    first, last = [given[name] for name in "xwb"], [given[n] for n in ("param", "pos", "cache")]
+    return ops.recurrent_unit(*first, *gates, *last, given["h0"])
+
+
 def attention(**changes: Any) -> Any:
     given = {
         "q": draw(B, T, 4, 8),
@@ -96,6 +115,12 @@ REFUSED: dict[str, Callable[[], Any]] = {
     "causal_conv, a bias on meta": lambda: causal_conv(b=draw(E).to("meta")),
     "causal_conv, a cache of one row": lambda: causal_conv(cache=draw(1, W - 1, E)),
     "causal_conv, no taps": lambda: causal_conv(w=draw(E, 1, 0)),
+    "recurrent_unit, no token": lambda: recurrent_unit(x=draw(B, 0, E), pos=positions()[:, :0]),
+    "recurrent_unit, another gate": lambda: recurrent_unit(wr=draw(G, I, I - 1)),
+    "recurrent_unit, a bias on meta": lambda: recurrent_unit(b=draw(E).to("meta")),
+    "recurrent_unit, a cache of one row": lambda: recurrent_unit(cache=draw(1, W - 1, E)),
+    "recurrent_unit, h0 of one row": lambda: recurrent_unit(h0=draw(1, E)),
+    "recurrent_unit, pads behind a token": lambda: recurrent_unit(pos=positions().flip(1) - 1),
     "linear_scan, a decay on meta": lambda: ops.linear_scan(
         draw(B, T, E), draw(B, T, E).to("meta")
     ),
@@ -175,7 +200,7 @@ def test_short_positions_give_the_numbers_of_int64(dtype: torch.dtype, trains: b
             results += torch.autograd.grad([r.sum() for r in results], [x])
         return [r.detach() for r in results]
 
-    for call in (rg_lru, causal_conv):
+    for call in (rg_lru, causal_conv, recurrent_unit):
         for one, other in zip(run(dtype, call), run(torch.int64, call), strict=True):
             assert torch.equal(one, other)
     few = attention(pos=positions(dtype), before=torch.tensor([0, 7], dtype=dtype))

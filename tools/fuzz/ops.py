@@ -23,6 +23,8 @@ REFUSALS = (ValueError, RuntimeError, TypeError, IndexError)
 ALLOWED = REFUSALS
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 4e-2, torch.float16: 1e-2}
 
+# Have a loop as reference; the last has operands of its own.
+ALONG_TIME = ("rg_lru", "causal_conv", "linear_scan", "recurrent_unit", "local_attention")
 # Tables, and scales of packed weights, have no gradient.
 _FIXED = ("cos", "sin", "scale")
 
@@ -66,6 +68,9 @@ def _attention(x: Operands) -> Any:
 RUNS: dict[str, Run] = {
     "rg_lru": lambda x: ops.rg_lru(x["x"], *_gates(x), x["param"], x["pos"], x["h0"]),
     "causal_conv": lambda x: ops.causal_conv(x["x"], x["w"], x["b"], x["pos"], x["cache"]),
+    "recurrent_unit": lambda x: ops.recurrent_unit(
+        x["x"], x["w"], x["b"], *_gates(x), x["param"], x["pos"], x["cache"], x["h0"]
+    ),
     "linear_scan": lambda x: ops.linear_scan(x["x"], x["a"], x["h0"]),
     "local_attention": _attention,
     "linear": lambda x: ops.linear(x["x"], x["w"], x["b"]),
@@ -111,7 +116,7 @@ def attempt(case: Case) -> None:
     """Run a case as chosen and by its formulas, and compare what comes of it."""
     chosen, expected = _outcome(case, None), _outcome(case, "eager")
     compare(case, chosen, expected)
-    if case.op in ("rg_lru", "causal_conv", "linear_scan", "local_attention"):
+    if case.op in ALONG_TIME:
         compare(case, chosen, _outcome(case, "reference"))
     if isinstance(chosen, Exception):
         raise chosen
@@ -204,21 +209,22 @@ def _fitting(op: str, chance: random.Random, dtype: torch.dtype) -> Operands:
         return _draw(chance, *shape, dtype=dtype)
 
     pos = _positions(chance, rows, steps, [chance.choice([0, 3])] * rows)
-    if op in ("rg_lru", "causal_conv", "linear_scan"):
+    if op in ALONG_TIME[:4]:
         blocks, size = chance.choice([1, 3]), chance.choice([1, 5, 16, 34])
         width, taps = blocks * size, chance.choice([1, 2, 4, 16])
         x, h0 = draw(rows, steps, width), chance.choice([None, draw(rows, width).float()])
         if op == "linear_scan":
             return {"x": x, "a": torch.sigmoid(draw(rows, steps, width)), "h0": h0}
+        cache = chance.choice([None, draw(rows, taps - 1, width)])
+        conv = {"w": draw(width, 1, taps), "b": draw(width), "pos": pos, "cache": cache}
         if op == "causal_conv":
-            cache = chance.choice([None, draw(rows, taps - 1, width)])
-            w, b = draw(width, 1, taps), draw(width)
-            return {"x": x, "w": w, "b": b, "pos": pos, "cache": cache}
+            return {"x": x, **conv}
         gates = {
             name: draw(blocks, *[size] * dims)
             for name, dims in (("wi", 2), ("bi", 1), ("wr", 2), ("br", 1))
         }
-        return {"x": x, **gates, "param": draw(width), "pos": pos, "h0": h0}
+        unit = {"x": x, **gates, "param": draw(width), "pos": pos, "h0": h0}
+        return unit if op == "rg_lru" else unit | conv
     if op == "local_attention":
         heads, kv, width, size = chance.choice([(2, 1, 8, 5), (4, 2, 6, 16), (3, 1, 32, 130)])
         before = [chance.choice([0, 2, 200]) for _ in range(rows)]

@@ -25,6 +25,16 @@ def causal_conv(
     left. Sums are in float32 or wider. Raises ValueError for shapes that do not match and positions
     that cannot be. Griffin (arXiv:2402.19427), section 2.3.
     """
+    segment_pos, cache = take_convolution(x, weight, bias, segment_pos, cache)
+    run = implementation("causal_conv", x, weight, bias, segment_pos, cache)
+    return run(x, weight, bias, segment_pos, cache)
+
+
+def take_convolution(
+    x: Tensor, weight: Tensor, bias: Tensor, segment_pos: Tensor, cache: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return positions as int64 and a cache, zeros if omitted; raise ValueError for what does not
+    fit."""
     if x.dim() != 3:
         raise ValueError(f"x must be (B, T, E), not {tuple(x.shape)}")
     width = weight.shape[-1] if weight.dim() else 0
@@ -41,5 +51,4 @@ def causal_conv(
             f"cache must be (B, W-1, E) = {(x.shape[0], width - 1, x.shape[2])}, not"
             f" {tuple(cache.shape)}"
         )
-    run = implementation("causal_conv", x, weight, bias, segment_pos, cache)
-    return run(x, weight, bias, segment_pos, cache)
+    return segment_pos, cache

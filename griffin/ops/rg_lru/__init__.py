@@ -42,6 +42,18 @@ def rg_lru(
     Raises ValueError for shapes that do not match and positions that cannot be.
     Griffin (arXiv:2402.19427), section 2.4 and appendix A.
     """
+    check_gates(x, input_gate, recurrence_gate, recurrent_param, h0)
+    segment_pos = take_positions(segment_pos, x)
+    run = implementation(
+        "rg_lru", x, *input_gate, *recurrence_gate, recurrent_param, segment_pos, h0
+    )
+    return run(x, input_gate, recurrence_gate, recurrent_param, segment_pos, h0)
+
+
+def check_gates(
+    x: Tensor, input_gate: Gate, recurrence_gate: Gate, recurrent_param: Tensor, h0: Tensor | None
+) -> None:
+    """Raise ValueError for gates, a recurrent_param or an h0 that do not fit x."""
     gates = (*input_gate, *recurrence_gate)
     shape = input_gate.bias.shape
     blocks, size = shape if len(shape) == 2 else (0, 0)
@@ -58,8 +70,5 @@ def rg_lru(
             f"x {tuple(x.shape)} does not fit gates {[tuple(t.shape) for t in gates]} "
             f"and recurrent_param {tuple(recurrent_param.shape)}"
         )
-    segment_pos = take_positions(segment_pos, x)
     if h0 is not None and h0.shape != (x.shape[0], x.shape[2]):
         raise ValueError(f"h0 must be (B, E) = {(x.shape[0], x.shape[2])}, not {tuple(h0.shape)}")
-    run = implementation("rg_lru", x, *gates, recurrent_param, segment_pos, h0)
-    return run(x, input_gate, recurrence_gate, recurrent_param, segment_pos, h0)

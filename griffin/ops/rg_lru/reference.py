@@ -23,8 +23,8 @@ def rg_lru(
     rate = functional.softplus(recurrent_param.to(wide))
     every = []
     for t in range(x.shape[1]):
-        i = torch.sigmoid(_blocks(x32[:, t], input_gate))
-        r = torch.sigmoid(_blocks(x32[:, t], recurrence_gate))
+        i = torch.sigmoid(blocks(x32[:, t], input_gate))
+        r = torch.sigmoid(blocks(x32[:, t], recurrence_gate))
         log_a = -DECAY_SCALE * r * rate
         scale = _clipped_sqrt(-torch.expm1(2 * log_a))
         position = segment_pos[:, t, None]
@@ -35,7 +35,8 @@ def rg_lru(
     return torch.stack(every, dim=1).to(x.dtype), h
 
 
-def _blocks(x: Tensor, gate: Gate) -> Tensor:
+def blocks(x: Tensor, gate: Gate) -> Tensor:
+    """Return a gate of x (B, E) before its sigmoid, block by block."""
     parts = x.unflatten(-1, gate.bias.shape).unbind(-2)
     out = [
         p @ w.to(x.dtype) + b.to(x.dtype)
