@@ -12,29 +12,38 @@ import torch
 
 from griffin.model import Griffin
 from griffin.train.data.corpus import TextFile
-from griffin.train.data.rows import pad_documents
+from griffin.train.data.rows import TrainBatch, pad_documents
 from griffin.train.data.store import TokenStore
 from griffin.train.loss import chunked_cross_entropy, row_nats
+from griffin.train.objective import Objective
+from griffin.train.scale.ranks import Ranks
 
 
 @torch.no_grad()
 def bits_in_rows(
-    model: Griffin,
+    model: Griffin | Objective,
     documents: Iterable[np.ndarray],
     length: int,
     rows: int = 16,
-    dtype: torch.dtype = torch.float32,
+    ranks: Ranks | None = None,
 ) -> float:
     """Return the bits a model needs for documents cut into rows of `length`, each read afresh.
 
     This is how training reads. documents: ids from <bos> to <eos>; every token but <bos> is
-    predicted. rows: how many go through the model at a time.
+    predicted. rows: how many go through the model at a time. A model's products are in float32, an
+    Objective's in the type it has; one that is split over ranks is read on all of them, each with
+    rows of its own, and each returns the bits of all.
     """
-    batch = pad_documents(documents, length)
-    nats = 0.0
-    for at in range(0, len(batch.tokens), rows):
-        nats += float(row_nats(model, batch.rows(slice(at, at + rows), model.device), dtype)[0])
-    return nats / math.log(2)
+    ranks = ranks or Ranks()
+    batch, nats = pad_documents(documents, length), 0.0
+    for at in range(0, len(batch.tokens), rows * ranks.world):
+        first = at + rows * ranks.rank
+        # Split weights are gathered by all ranks at once, those included that have no rows left.
+        empty = first >= len(batch.tokens)
+        part = slice(0, 1) if empty else slice(first, first + rows)
+        found = float(_nats(model, batch, part))
+        nats += 0.0 if empty else found
+    return ranks.sum(nats)[0] / math.log(2)
 
 
 @torch.no_grad()
@@ -98,3 +107,10 @@ def compressors(documents: Sequence[TextFile]) -> dict[str, dict[str, float]]:
         }
         for name, pack in packers.items()
     }
+
+
+def _nats(model: Griffin | Objective, batch: TrainBatch, part: slice) -> torch.Tensor:
+    if isinstance(model, Griffin):
+        return row_nats(model, batch.rows(part, model.device))[0]
+    rows = batch.rows(part, model.griffin.device)
+    return model(rows.tokens, rows.targets, rows.segment_pos, rows.mask)

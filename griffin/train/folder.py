@@ -19,14 +19,19 @@ CHECKPOINTS, _LOG = "checkpoints", "log.jsonl"
 
 
 class RunFolder:
-    """A folder that this process alone trains in, until `close`.
+    """A folder that this process alone trains in, from `claimed` to `close`.
 
-    Raises ValueError, with the other's process id, if another has it.
+    writes: False for a process that helps the one that has the folder: it reads alone.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
         self.checkpoints = path / CHECKPOINTS
+        self._lock: int | None = None
+
+    def _take(self) -> None:
+        """Keep other processes out; ValueError, with the other's process id, if one has it."""
+        path = self.path
         path.mkdir(parents=True, exist_ok=True)
         lock = os.open(path / "run.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -40,7 +45,7 @@ class RunFolder:
             ) from None
         os.truncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-        self._lock: int | None = lock
+        self._lock = lock
 
     def close(self) -> None:
         """Let others train here."""
@@ -55,8 +60,12 @@ class RunFolder:
         The folder becomes the recipe's (recipe.json) when the block ends without an exception, so a
         recipe that turns out impossible can be corrected and tried again. extend: the recipe's
         budget may be another than the run's, if the steps done are those of a run planned so.
-        Raises ValueError if another recipe's run is there.
+        Raises ValueError if another recipe's run is there, or another process trains here.
         """
+        if not self.writes:
+            yield True
+            return
+        self._take()
         path = self.path / "recipe.json"
         known, extended = path.exists(), list[dict[str, Any]]()
         if known:
@@ -103,8 +112,8 @@ class RunFolder:
         Yields it, and how many lines could not be read and were dropped: a crash tears the last
         one, a loss of power any of the last.
         """
-        path, bad = self.path / _LOG, 0
-        if path.exists():
+        path, bad = self.path / _LOG if self.writes else Path(os.devnull), 0
+        if path.is_file():
             kept = list[str]()
             *lines, torn = path.read_bytes().split(b"\n")
             bad += bool(torn)

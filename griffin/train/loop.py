@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 
+from griffin.model import Griffin
 from griffin.train.checkpoint import RunProgress, latest_checkpoint, resume, save_checkpoint
 from griffin.train.data.prepare import prepare_data
-from griffin.train.data.rows import Packer, TrainBatch
+from griffin.train.data.rows import Packer
 from griffin.train.diverged import explain, keep_batch
 from griffin.train.evaluate import bits_in_rows, validation_documents
 from griffin.train.folder import RunFolder
@@ -24,7 +25,9 @@ from griffin.train.objective import Objective
 from griffin.train.optim import learning_rate, make_optimizer
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
-from griffin.train.start import starting_model
+from griffin.train.scale.ranks import Ranks, WriterFailedError
+from griffin.train.scale.sharding import release, shard, whole_weights
+from griffin.train.start import fill_model
 
 
 class Interrupted(Exception):
@@ -46,7 +49,8 @@ class Trainer:
     checkpoints/. A run of the same recipe that it holds is continued; one of another recipe is
     refused with a ValueError, and so is a folder in which another process trains: it is this one's
     until `close`, or the end of a `with` block. device: "cpu", "cuda", ...; the weights are float32
-    everywhere. extend: go on with a run whose budget was another (`RunFolder.claimed`).
+    everywhere. extend: go on with a run whose budget was another (`RunFolder.claimed`). ranks: the
+    processes that train together, each with such a Trainer; every one must call the same methods.
     """
 
     def __init__(
@@ -57,12 +61,16 @@ class Trainer:
         device: str = "cpu",
         *,
         extend: bool = False,
+        ranks: Ranks | None = None,
     ) -> None:
         self.recipe, self.out = recipe, out
-        self.reporter = reporter or Reporter()
+        self.ranks = ranks or Ranks()
+        writes = self.ranks.is_writer
+        self.reporter = (reporter or Reporter()) if writes else Reporter(quiet=True)
         self.device = torch.device(device)
         self.dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[recipe.train.dtype]
-        self.folder = RunFolder(out)
+        self.folder = RunFolder(out, writes)
+        self._share = self.ranks.share(recipe.train.rows)
         try:
             self._open(extend)
         except BaseException:
@@ -71,12 +79,15 @@ class Trainer:
 
     def _open(self, extend: bool) -> None:
         recipe, out = self.recipe, self.out
-        with self.folder.claimed(recipe, extend) as known:
+        with self.ranks.writer_first(), self.folder.claimed(recipe, extend) as known:
             self.data = prepare_data(recipe, out, self.reporter, reuse=known)
             self.packer = Packer(self.data.train, recipe.train.length, recipe.train.seed)
         begun = latest_checkpoint(self.checkpoints) is not None
-        self.model = starting_model(recipe, filled=not begun).to(self.device)
+        with torch.device("meta"):
+            self.model = Griffin(recipe.model)
         self.objective = Objective(self.model, self.dtype)
+        shard(self.objective, self.ranks)
+        fill_model(self.model, recipe, self.device, drawn=not begun)
         self.optimizer = make_optimizer(self.model, recipe.train)
         found = resume(self.checkpoints, self.model, self.optimizer, self.reporter.say)
         self.progress = found or RunProgress(recipe="")
@@ -115,6 +126,7 @@ class Trainer:
             )
         with (
             self._signals(),
+            self.ranks.watched(),
             self.folder.log(self.progress.step) as (log, bad),
             self.reporter.training(plan, self.progress) as show,
         ):
@@ -136,9 +148,11 @@ class Trainer:
                     log.write(json.dumps(entry) + "\n")
                     log.flush()
                 show(entry)
-                if self._stop or last or time.monotonic() - saved > plan.checkpoint_minutes * 60:
+                due = time.monotonic() - saved > plan.checkpoint_minutes * 60
+                stop, due = (number > 0 for number in self.ranks.sum(self._stop, due))
+                if stop or last or due:
                     path, saved = self.save(), time.monotonic()
-                    if self._stop and not last:
+                    if stop and not last:
                         raise Interrupted(path)
         return self.progress
 
@@ -146,8 +160,10 @@ class Trainer:
         """Do one optimiser step, return its log entry; the loss is the mean over its targets."""
         plan = self.recipe.train
         places = range(0, plan.rows * plan.accumulation, plan.rows)
-        batches = [self.packer.batch(self.progress.rows + place, plan.rows) for place in places]
-        count = sum(int(batch.mask.sum()) for batch in batches)
+        share = self._share.stop - self._share.start
+        first = self.progress.rows + self._share.start
+        batches = [self.packer.batch(first + place, share) for place in places]
+        [count] = self.ranks.sum(sum(int(batch.mask.sum()) for batch in batches))
         total = 0.0
         self.optimizer.zero_grad()
         for batch in batches:
@@ -156,9 +172,10 @@ class Trainer:
             # Every target of the step weighs the same, whatever its micro-batch.
             (nats / count).backward()
             total += float(nats.detach())
+        [total] = self.ranks.sum(total)
         norm = self._clip()
         if not (math.isfinite(total) and math.isfinite(norm)):
-            raise self._diverged(batches, total / count, norm)
+            raise self._diverged(total / count, norm)
         rate = learning_rate(self.progress.step, plan)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -178,9 +195,9 @@ class Trainer:
     def validate(self) -> float:
         """Return bits per byte on the first held-out documents, read in rows as in training."""
         documents, size = self._validation
-        return (
-            bits_in_rows(self.model, documents, self.recipe.train.length, dtype=self.dtype) / size
-        )
+        bits = bits_in_rows(self.objective, documents, self.recipe.train.length, ranks=self.ranks)
+        release(self.objective)
+        return bits / size
 
     def save(self) -> Path:
         """Write a checkpoint of this moment and return its path."""
@@ -190,20 +207,42 @@ class Trainer:
     def _clip(self) -> float:
         """Clip the gradient in place and return its norm before that."""
         limit = self.recipe.train.clip or math.inf
-        return float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+        norm: Any = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        return float(norm if self.ranks.mesh is None else norm.full_tensor())
 
-    def _diverged(self, batches: list[TrainBatch], loss: float, norm: float) -> DivergedError:
-        """Return the error for a step that is to be thrown away; its rows are kept in a file."""
+    def _diverged(self, loss: float, norm: float) -> RuntimeError:
+        """Return the error for a step that is to be thrown away; its rows are kept in a file.
+
+        The writer looks at all the step's rows, with all the weights.
+        """
+        model = self._whole_model()
+        if not self.ranks.is_writer:
+            return WriterFailedError("the first rank says where the run diverged")
+        plan, start = self.recipe.train, self.progress.rows
+        places = range(start, start + plan.rows * plan.accumulation, plan.rows)
+        batches = [self.packer.batch(place, plan.rows) for place in places]
         step = self.progress.step + 1
         kept = self.out / f"diverged-{step:07d}.safetensors"
         keep_batch(kept, batches)
-        said = explain(self.model, batches, self.dtype, self.packer, self.progress.rows)
+        said = explain(model, batches, self.dtype, self.packer, start)
         return DivergedError(
             f"step {step}: the loss is {loss}, the gradient's norm {norm}: {said}. Its rows are in"
             f" {kept}, weights from before in"
             f" {latest_checkpoint(self.checkpoints) or 'no checkpoint yet'}. A lower"
             " train.learning_rate, a longer train.warmup_steps or a lower train.clip may help"
         )
+
+    def _whole_model(self) -> Griffin:
+        """Return the model, with all its weights on the writer; all ranks must call this."""
+        if self.ranks.mesh is None:
+            return self.model
+        with torch.device("meta"):
+            model = Griffin(self.recipe.model)
+        for name, weight in whole_weights(self.model, self.ranks):
+            if self.ranks.is_writer:
+                place, _, leaf = name.rpartition(".")
+                setattr(model.get_submodule(place), leaf, torch.nn.Parameter(weight))
+        return model
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

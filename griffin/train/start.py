@@ -3,44 +3,44 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from griffin import checkpoints
 from griffin.model import Griffin
-from griffin.model.init import init_weights
+from griffin.model.init import init_parameter
 from griffin.train.recipe import Recipe
+from griffin.train.scale.sharding import fill
 
 
-def starting_model(recipe: Recipe, *, filled: bool = True) -> Griffin:
-    """Return a recipe's model on the CPU, its weights float32.
+def fill_model(model: Griffin, recipe: Recipe, device: torch.device, *, drawn: bool = True) -> None:
+    """Give a recipe's model, which is on the meta device and may be split, its float32 weights.
 
     They depend on the recipe's seed alone, or are those of the checkpoint it names, of any layout,
-    read tensor by tensor. filled: False leaves memory as it is, for weights that are about to come
-    from a run's own checkpoint. Raises ValueError for a quantized checkpoint, and for one with
-    weights that are not finite.
+    read tensor by tensor: by every rank, which keeps its part of each. drawn: False leaves memory
+    as it is, for weights that are about to come from a run's own checkpoint. Raises ValueError for
+    a quantized checkpoint, and for one with weights that are not finite.
     """
-    with torch.device("meta"):
-        model = Griffin(recipe.model)
-    model.to_empty(device="cpu")
-    if not filled:
-        return model
-    if not recipe.base:
-        init_weights(model, model.config, torch.Generator().manual_seed(recipe.train.seed))
-        return model
-    _fill(model, recipe.open_base())
-    return model
+    if not drawn:
+        model.to_empty(device=device)
+    elif recipe.base:
+        _read(model, recipe.open_base(), device)
+    else:
+        random, config = torch.Generator().manual_seed(recipe.train.seed), model.config
+        fill(model, device, lambda name, out: init_parameter(name, out, config, random))
 
 
-@torch.no_grad()
-def _fill(model: Griffin, source: checkpoints.Checkpoint) -> None:
+def _read(model: Griffin, source: checkpoints.Checkpoint, device: torch.device) -> None:
     if (packed := source.quantization) is not None:
         raise ValueError(
             f"{source.folder} is quantized to {packed.format}, which cannot be trained; start from"
             " the original weights"
         )
-    parameters = dict(model.named_parameters())
-    assert set(parameters) == set(source.names())
-    for name in source.names():
+    assert {name for name, _ in model.named_parameters()} == set(source.names())
+
+    def copy(name: str, out: Tensor) -> None:
         tensor = source.read_apart(name)
         source.check_finite(name, tensor)
-        parameters[name].copy_(tensor)
+        out.copy_(tensor)
+
+    fill(model, device, copy)
     source.release()

@@ -14,6 +14,7 @@ import torch
 import griffin
 from griffin import checkpoints
 from griffin.checkpoints import load_model, save_model
+from griffin.model import Griffin
 from griffin.quant import quantize_model
 from griffin.text import Tokenizer
 from griffin.train.data.bpe import save_bpe, train_bpe
@@ -21,7 +22,7 @@ from griffin.train.export import export
 from griffin.train.loop import Trainer
 from griffin.train.recipe import Recipe, load_recipe
 from griffin.train.report import Reporter
-from griffin.train.start import starting_model
+from griffin.train.start import fill_model
 from tests.support.toy_checkpoints import DEEPMIND, edit_tensors
 from tests.support.toy_models import make_model
 
@@ -123,6 +124,12 @@ def test_a_recipe_file_names_it(base: Path, tmp_path: Path) -> None:
         load_recipe(file, ["from=no-such-model/really/not"])
 
 
+def start(recipe: Recipe) -> None:
+    with torch.device("meta"):
+        model = Griffin(recipe.model)
+    fill_model(model, recipe, torch.device("cpu"))
+
+
 def test_what_cannot_be_started_from(
     base: Path, values: dict[str, Any], tmp_path: Path, recipe: Callable[..., Recipe]
 ) -> None:
@@ -130,11 +137,11 @@ def test_what_cannot_be_started_from(
     quantize_model(packed, "int8")
     save_model(packed, tmp_path / "int8")
     with pytest.raises(ValueError, match="quantized to int8, which cannot be trained"):
-        starting_model(Recipe.from_dict(values | {"from": str(tmp_path / "int8")}))
+        start(Recipe.from_dict(values | {"from": str(tmp_path / "int8")}))
     shutil.copytree(base, tmp_path / "nan")
     edit_tensors(tmp_path / "nan", model__final_norm__weight=torch.full((48,), torch.nan))
     with pytest.raises(ValueError, match="final_norm"):
-        starting_model(Recipe.from_dict(values | {"from": str(tmp_path / "nan")}))
+        start(Recipe.from_dict(values | {"from": str(tmp_path / "nan")}))
     (tmp_path / "nan" / "tokenizer.json").unlink()
     with pytest.raises(ValueError, match=r"has no tokenizer\.json"):
         Trainer(
