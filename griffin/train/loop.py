@@ -81,7 +81,9 @@ class Trainer:
         recipe, out = self.recipe, self.out
         with self.ranks.writer_first(), self.folder.claimed(recipe, extend) as known:
             self.data = prepare_data(recipe, out, self.reporter, reuse=known)
-            self.packer = Packer(self.data.train, recipe.train.length, recipe.train.seed)
+            self.packer = Packer(
+                self.data.train, recipe.train.length, recipe.train.seed, recipe.data.packing
+            )
         begun = latest_checkpoint(self.checkpoints) is not None
         with torch.device("meta"):
             self.model = Griffin(recipe.model)

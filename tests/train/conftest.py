@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -47,9 +48,9 @@ def corpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def recipe(corpus_folder: Path) -> Callable[..., Recipe]:
-    """Build the toy recipe with some values of [train] changed."""
+    """Build the toy recipe with some values of [train] changed, and of [data]."""
 
-    def build(**train: Any) -> Recipe:
+    def build(data: Mapping[str, Any] = MappingProxyType({}), **train: Any) -> Recipe:
         values = {
             "steps": 6,
             "rows": 2,
@@ -61,7 +62,12 @@ def recipe(corpus_folder: Path) -> Callable[..., Recipe]:
         return Recipe.from_dict(
             {
                 "model": MODEL,
-                "data": {"source": "files", "root": str(corpus_folder), "held_out": 0.2},
+                "data": {
+                    "source": "files",
+                    "root": str(corpus_folder),
+                    "held_out": 0.2,
+                    **data,
+                },
                 "train": values | train,
             }
         )

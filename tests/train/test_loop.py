@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -39,6 +40,44 @@ def test_the_loss_falls(trainer: Build) -> None:
     assert sum(losses[-5:]) / 5 < 0.6 * losses[0]
     bits = [e["held_out_bits_per_byte"] for e in _log(ours) if "held_out_bits_per_byte" in e]
     assert bits[-1] < 0.7 * bits[0]
+
+
+def test_padding_gives_no_gradient_and_no_document_sees_another(trainer: Build) -> None:
+    """Rows of best-fit packing: the gradients of their documents apart, to rounding; what another
+    document or the padding holds changes not a bit."""
+    ours = trainer(data={"packing": "best-fit"}, length=96)
+    batch = ours.packer.batch(0, 2)
+    assert not batch.mask.all() and (batch.segment_pos[batch.mask] == 0).sum() > 3
+    model = ours.model.to(torch.float64)
+
+    def gradients(*parts: TrainBatch) -> list[torch.Tensor]:
+        model.zero_grad()
+        for part in parts:
+            row_nats(model, part)[0].backward()
+        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    apart = []
+    for row in range(2):
+        one = batch.rows(slice(row, row + 1), torch.device("cpu"))
+        starts = [*(one.segment_pos[0] == 0).nonzero().flatten().tolist(), 96]
+        for start, end in itertools.pairwise(starts):
+            columns = (one.tokens, one.targets, one.segment_pos, one.mask)
+            apart.append(TrainBatch(*(column[:, start:end] for column in columns)))
+    packed = gradients(batch)
+    for one, other in zip(gradients(*apart), packed, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+    # All targets but the first document's are masked; all other tokens are changed.
+    first = int((batch.segment_pos[0] == 0).nonzero()[1])
+    mask = torch.zeros_like(batch.mask)
+    mask[0, :first] = True
+    other = batch.tokens.clone()
+    other[0, first:] = (other[0, first:] + 7) % 480
+    other[1:] = 5
+    seen = [
+        gradients(TrainBatch(tokens, batch.targets, batch.segment_pos, mask))
+        for tokens in (batch.tokens, other)
+    ]
+    assert all(map(torch.equal, *seen))
 
 
 @pytest.mark.sweep

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,15 @@ class TokenStore:
     starts:  (documents + 1,) int64, where each begins; the last entry is N.
     sizes:   bytes of text in each document.
     paths:   their names.
+    counted: (S, 2) int64, in order: runs of places in `ids`, from and to, whose tokens are targets
+             of the loss; None: all are. Runs neither touch nor overlap.
     """
 
     ids: np.ndarray
     starts: np.ndarray
     sizes: tuple[int, ...]
     paths: tuple[str, ...]
+    counted: np.ndarray | None = None
 
     @property
     def num_pairs(self) -> int:
@@ -40,6 +44,26 @@ class TokenStore:
     def document(self, index: int) -> np.ndarray:
         """Return the ids of one document as int64."""
         return self.ids[self.starts[index] : self.starts[index + 1]].astype(np.int64)
+
+    def counted_before(self, places: np.ndarray) -> np.ndarray:
+        """Return how many tokens before each place in `ids` are counted, int64."""
+        if self.counted is None:
+            return np.asarray(places, dtype=np.int64)
+        run = np.searchsorted(self.counted[:, 0], places, side="right")
+        # All runs that begin up to a place, less what of the last one lies behind it.
+        ends, sums = self._sums
+        return sums[run] - np.maximum(ends[run] - places, 0)
+
+    @cached_property
+    def _sums(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where the first n runs end, and how many tokens they count, (S + 1,) each."""
+        assert self.counted is not None
+        runs = np.concatenate([np.zeros((1, 2), dtype=np.int64), self.counted])
+        return runs[:, 1], np.cumsum(runs[:, 1] - runs[:, 0])
+
+    def is_counted(self, start: int, stop: int) -> np.ndarray:
+        """Return which of ids[start:stop] are counted, bool."""
+        return np.diff(self.counted_before(np.arange(start, stop + 1))) > 0
 
 
 def encode_one(text: str, tokenizer: Tokenizer) -> np.ndarray:

@@ -20,6 +20,8 @@ class DataRecipe:
     held_out            the share of documents kept for validation, chosen by a hash of the relative
                         path.
     max_document_bytes  longer files are cut into several documents, at ends of lines.
+    packing             how documents fill rows. "cut": laid end to end, cut where a row is full;
+                        "best-fit": placed whole where they fit, the rest of a row is padding.
     """
 
     source: Literal["stdlib", "files"] = "stdlib"
@@ -28,6 +30,7 @@ class DataRecipe:
     exclude: tuple[str, ...] = ()
     held_out: float = 0.05
     max_document_bytes: int = 1_000_000
+    packing: Literal["cut", "best-fit"] = "cut"
 
     def __post_init__(self) -> None:
         check_types(self, "data")

@@ -51,6 +51,7 @@ MINIMAL = {"model": {"preset": "nano"}, "train": {"steps": 10}}
         (MINIMAL | {"train": {"steps": 1, "max_grad_norm": 2}}, r"here it is train.clip"),
         (MINIMAL | {"data": {"held_out": 1.0}}, r"held_out must lie between"),
         (MINIMAL | {"data": {"include": "*.py"}}, r"data.include must be a list of strings"),
+        (MINIMAL | {"data": {"packing": "bfd"}}, r"'cut', 'best-fit', not 'bfd'"),
         (MINIMAL | {"data": {"source": "web"}}, r"'stdlib', 'files', not 'web'"),
     ],
 )
