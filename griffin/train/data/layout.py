@@ -15,7 +15,7 @@ from griffin.train.data.store import TokenStore
 
 
 @dataclass(frozen=True)
-class Layout:
+class EpochLayout:
     """Hold the pieces of an epoch in the order in which they stand in its rows.
 
     documents, firsts, counts: (P,) int64; piece p is `counts[p]` pairs of a document from its pair
@@ -36,7 +36,7 @@ class Layout:
         return np.add.reduceat(_targets(store, self), self.rows[:-1]) if len(self) else self.rows
 
 
-def cut(store: TokenStore, documents: np.ndarray, length: int) -> Layout:
+def cut(store: TokenStore, documents: np.ndarray, length: int) -> EpochLayout:
     """Lay documents end to end in the given order and cut rows of `length` pairs from them.
 
     What is left at the end, less than a row, is not read.
@@ -47,7 +47,7 @@ def cut(store: TokenStore, documents: np.ndarray, length: int) -> Layout:
     borders = np.union1d(ends, rows)
     borders = borders[borders <= rows[-1]]
     places = np.searchsorted(ends, borders[:-1], side="right") - 1
-    return Layout(
+    return EpochLayout(
         documents[places],
         borders[:-1] - ends[places],
         np.diff(borders),
@@ -55,7 +55,7 @@ def cut(store: TokenStore, documents: np.ndarray, length: int) -> Layout:
     )
 
 
-def best_fit(store: TokenStore, documents: np.ndarray, length: int) -> Layout:
+def best_fit(store: TokenStore, documents: np.ndarray, length: int) -> EpochLayout:
     """Place documents whole, the longest first, each in the fullest row that has room for it.
 
     "Fewer Truncations Improve Language Modeling" (arXiv:2404.10830), best-fit decreasing. A
@@ -67,12 +67,12 @@ def best_fit(store: TokenStore, documents: np.ndarray, length: int) -> Layout:
     owners = np.repeat(np.arange(len(documents)), parts)
     firsts = (np.arange(len(owners)) - (np.cumsum(parts) - parts)[owners]) * length
     counts = np.minimum(length, pairs[owners] - firsts)
-    pieces = Layout(documents[owners], firsts, counts, np.zeros(1, dtype=np.int64))
+    pieces = EpochLayout(documents[owners], firsts, counts, np.zeros(1, dtype=np.int64))
     real = _targets(store, pieces) > 0
     rows = fit(counts[real], length)
     order = np.argsort(rows, kind="stable")
     sizes = np.bincount(rows)
-    return Layout(
+    return EpochLayout(
         documents[owners][real][order],
         firsts[real][order],
         counts[real][order],
@@ -115,7 +115,7 @@ def fit(sizes: np.ndarray, length: int) -> np.ndarray:
     return rows
 
 
-def _targets(store: TokenStore, pieces: Layout) -> np.ndarray:
+def _targets(store: TokenStore, pieces: EpochLayout) -> np.ndarray:
     """Return how many counted targets each piece has."""
     starts = store.starts[pieces.documents] + pieces.firsts + 1
     return store.counted_before(starts + pieces.counts) - store.counted_before(starts)
