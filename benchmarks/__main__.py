@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import click
 from benchmarks.rivals import RIVALS, llama_cpp
 from griffin.cli import Verbs
 from griffin.cli import main as verbs
-from griffin.cli.bench import command as bench
-from griffin.cli.bench import number, numbers, suite
+from griffin.cli.bench.command import command as bench
+from griffin.cli.bench.command import number, numbers, suite
+from griffin.cli.bench.report import deliver
 
 _SHAPE = "The shape of its Gemma: gemma-2b or toy."
 _AGAINST = (
@@ -118,6 +120,46 @@ main.add_command(
         ),
     )
 )
+
+
+@main.command("train")
+@click.option("--shape", type=click.Choice(["42m", "5.9m", "toy"]), default="5.9m")
+@numbers("--length", "lengths", "Tokens of a row", 512, 2048, 8192, 16_384)
+@number("--tokens", "Of a step, in as many rows as they fill.", 16_384)
+@click.option(
+    "--against",
+    type=click.Choice(["transformer", "transformers"]),
+    multiple=True,
+    default=("transformer",),
+    show_default=True,
+    help="A transformer of equal size; transformers' RecurrentGemma. Repeatable.",
+)
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32")
+@number("--threads", "CPU threads [default: one for each CPU].")
+@number("--rounds", "Steps that each takes.", 3)
+@number("--longest", "Rows that transformers' RecurrentGemma gets at most.", 2048)
+@click.option("--profile", is_flag=True, help="Say where the time of a step goes.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a measurement.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE")
+def train(shape: str, as_json: bool, out: Path | None, threads: int | None, **given: Any) -> None:
+    """Train beside a transformer of equal size, by turns in one process."""
+    from benchmarks.train import train as measure
+    from griffin.bench import machine
+    from griffin.bench.measurement import Report
+
+    report = Report(
+        command=machine.command(),
+        commit=machine.commit(),
+        machine=machine.describe(("transformers",)),
+    )
+    for found in measure(report, shape, threads=threads or machine.cores(), **given):
+        if as_json:
+            click.echo(json.dumps(found.to_dict()))
+        else:
+            click.echo(
+                f"{found.program}, {found.context:,}: {found.tokens_per_second:,.4g}", err=True
+            )
+    deliver(report, as_json, out)
 
 
 @main.command("gguf")

@@ -52,7 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     "batch": {"llm", "server"},
     "train": {"model", "checkpoints", "text", "ops"},
     "hf": {"llm", "model", "checkpoints", "train"},
-    "bench": {"loading", "model", "ops", "engine", "sampling", "sessions"},
+    "bench": {"loading", "model", "ops", "engine", "sampling", "sessions", "train"},
     "cli": {
         *(
             "__init__",

@@ -28,6 +28,8 @@ class Measurement:
     ratio:      tokens_per_second / limit_tokens_per_second.
     resident_bytes, peak_resident_bytes: of the program's process, now and at most during this
                 measurement.
+    kept_bytes_per_token, loss, groups: of a training step: what its forward pass keeps for the
+                backward one, the nats of a target, and its seconds by group, where asked for.
     """
 
     what: str
@@ -48,6 +50,9 @@ class Measurement:
     resident_bytes: int | None = None
     peak_resident_bytes: int | None = None
     samples: tuple[float, ...] = ()
+    kept_bytes_per_token: float | None = None
+    loss: float | None = None
+    groups: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self) | {"samples": list(self.samples)}
@@ -86,12 +91,13 @@ def measured(
     read_rate: float | None,
     operation_rate: float | None,
     memory: dict[str, int] | None = None,
+    **others: Any,
 ) -> Measurement:
     """Put a measurement together from the tokens/s of each round.
 
     place:  program, model, format, threads, batch and context.
     work:   "bytes" and "operations" a token needs.
-    memory: "resident" and "peak" bytes.
+    memory: "resident" and "peak" bytes. others: more fields of it.
     """
     speed = statistics.median(samples)
     most = limit(work["bytes"], read_rate, work["operations"], operation_rate)
@@ -110,6 +116,7 @@ def measured(
         resident_bytes=memory.get("resident"),
         peak_resident_bytes=memory.get("peak"),
         samples=tuple(samples),
+        **others,
     )
 
 

@@ -27,8 +27,12 @@ def table(measurements: Sequence[Measurement]) -> Table:
         "ratio",
     ):
         out.add_column(name, justify="right", no_wrap=True)
+    kept = any(m.kept_bytes_per_token for m in measurements)
     if memory:
         out.add_column("peak memory", justify="right", no_wrap=True)
+    if kept:
+        out.add_column("kept/token", justify="right", no_wrap=True)
+        out.add_column("loss", justify="right", no_wrap=True)
     for m in measurements:
         row = [
             *(m.what, m.program, m.format, str(m.threads), str(m.batch), f"{m.context:,}"),
@@ -39,7 +43,24 @@ def table(measurements: Sequence[Measurement]) -> Table:
             "" if m.limit_tokens_per_second is None else f"{m.limit_tokens_per_second:,.4g}",
             "" if m.ratio is None else f"{m.ratio:.1%}",
         ]
-        out.add_row(*row, *([amount(m.peak_resident_bytes, "B")] if memory else []))
+        row += [amount(m.peak_resident_bytes, "B")] if memory else []
+        if kept:
+            loss = "" if m.loss is None else f"{m.loss:.4g}"
+            row += [amount(m.kept_bytes_per_token, "B"), loss]
+        out.add_row(*row)
+    return out
+
+
+def groups(measurements: Sequence[Measurement]) -> Table:
+    """Return where the time of training steps goes: a row a group, a column a program."""
+    out = Table(box=None, pad_edge=False, header_style="bold")
+    out.add_column("of a step", no_wrap=True)
+    profiled = [m for m in measurements if m.groups]
+    for m in profiled:
+        out.add_column(f"{m.program}, {m.context:,}", justify="right", no_wrap=True)
+    for name in profiled[0].groups:
+        parts = [(m.groups[name], m.groups[name] / sum(m.groups.values())) for m in profiled]
+        out.add_row(name, *(f"{duration(seconds)} {share:4.0%}" for seconds, share in parts))
     return out
 
 

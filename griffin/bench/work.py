@@ -76,15 +76,42 @@ def prefill_operations(config: GriffinConfig, length: int, start: int = 0) -> fl
     Of the logits the last ones alone are wanted.
     """
     window = config.attention_window_size
-
-    def seen(tokens: int) -> float:  # token t sees the t tokens before it, up to the window
-        ramp = min(tokens, window)
-        return ramp * (ramp - 1) / 2 + (tokens - ramp) * window
-
-    mean = (seen(start + length) - seen(start)) / length
+    mean = (_seen(start + length, window) - _seen(start, window)) / length
     layers = config.block_types.count("attention")
     base = operations(config, 0, head=False) + layers * 4 * config.width * mean
     return base + 2 * config.vocab_size * config.width / length
+
+
+def training_operations(config: GriffinConfig, weights: int, length: int) -> float:
+    """Return operations a token of a training step on documents of `length`.
+
+    Forward once and backward twice: 6 x weights (those of `trained_weights`), and attention's.
+    What is computed again to save memory is not counted.
+    """
+    seen = 1 + _seen(length, config.attention_window_size) / length
+    layers = config.block_types.count("attention")
+    return 6.0 * weights + layers * attention_operations(config.width, seen)
+
+
+def attention_operations(width: int, seen: float) -> float:
+    """Return operations a token of one layer's attention to `seen` tokens, forward and back.
+
+    width: that of all query heads.
+    """
+    return 3 * 4 * width * seen
+
+
+def trained_weights(model: Griffin) -> int:
+    """Return the weights that a token is multiplied by: all, but an embedding that is no head."""
+    total = sum(p.numel() for p in model.parameters())
+    tied = model.config.tie_embeddings
+    return total - (0 if tied else model.model.embed_tokens.weight.numel())
+
+
+def _seen(tokens: int, window: int) -> float:
+    """Return how many earlier tokens the first `tokens` of a document see, all together."""
+    ramp = min(tokens, window)
+    return ramp * (ramp - 1) / 2 + (tokens - ramp) * window
 
 
 def matrix_shapes(config: GriffinConfig) -> list[tuple[int, int, int]]:

@@ -49,7 +49,10 @@ VERBS = {
     "quantize": ("griffin.cli.quantize:command", "Write a checkpoint in int8 or int4."),
     "train": ("griffin.cli.train:command", "Train a model as a recipe says."),
     "config": ("griffin.cli.config:command", "Show or change the options' defaults."),
-    "bench": ("griffin.cli.bench:command", "Measure speed and memory, each beside its limit."),
+    "bench": (
+        "griffin.cli.bench.command:command",
+        "Measure speed and memory, each beside its limit.",
+    ),
 }
 
 MISUSE, FAILURE, INTERRUPTED = 2, 1, 130

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -13,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from griffin.bench.program import OURS
+from griffin.cli.bench.report import deliver, draw, print_report
+from griffin.cli.bench.train import train
 from griffin.cli.shared.kernels import say_if_not_compiled
 
 if TYPE_CHECKING:
-    from griffin.bench.measurement import Measurement, Report
+    from griffin.bench.measurement import Measurement
     from griffin.bench.run import Plan
 
 Option = Callable[[Any], Any]
@@ -172,6 +173,7 @@ _OURS: dict[str, tuple[str, tuple[Option, ...]]] = {
 }
 for _where, (_help, _options) in _OURS.items():
     command.add_command(suite(f"griffin.bench.{_where}", _help, *_options, *MACHINE))
+command.add_command(train)
 
 
 @command.command("show")
@@ -193,9 +195,9 @@ def show(files: tuple[Path, ...], as_json: bool, plot: Path | None) -> None:
             click.secho(f"{file}: {report.command}", bold=True)
             where = ", ".join(f"{key} {value}" for key, value in report.machine.items())
             click.echo(f"commit {report.commit}; {where}")
-            _print(report)
+            print_report(report)
     if plot is not None:
-        _draw([found for report in reports for found in report.measurements], plot)
+        draw([found for report in reports for found in report.measurements], plot)
 
 
 def _run(measure: Callable[..., Iterator[Measurement]], given: dict[str, Any]) -> None:
@@ -217,15 +219,9 @@ def _run(measure: Callable[..., Iterator[Measurement]], given: dict[str, Any]) -
                 f"measured {found.what} of {found.program}, {found.format}, at {found.context:,}"
                 " tokens"
             )
-    if as_json:
-        for note in report.notes:
-            click.echo(f"note: {note}", err=True)
-    else:
-        _print(report)
-    if out is not None:
-        report.save(out)
+    deliver(report, as_json, out)
     if plot is not None:
-        _draw(report.measurements, plot)
+        draw(report.measurements, plot)
 
 
 def _plan(given: dict[str, Any]) -> Plan:
@@ -258,25 +254,3 @@ def _status() -> Iterator[Callable[[str], None]]:
         return
     with console.status("starting") as status:
         yield status.update
-
-
-def _print(report: Report) -> None:
-    from rich.console import Console
-
-    from griffin.bench.table import rates, table
-
-    # A table is not broken to the width of a pipe that has none.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
-    if report.measurements:
-        console.print(table(report.measurements))
-    if report.rates:
-        console.print()
-        console.print(rates(report))
-    for note in report.notes:
-        console.print(f"note: {note}", markup=False)
-
-
-def _draw(measurements: list[Measurement], path: Path) -> None:
-    from griffin.bench.plot import plot
-
-    plot(measurements, path)

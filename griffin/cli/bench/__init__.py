@@ -1,0 +1,1 @@
+"""`griffin bench`: its suites, training, and its reports."""
