@@ -113,4 +113,4 @@ def _nats(model: Griffin | Objective, batch: TrainBatch, part: slice) -> torch.T
     if isinstance(model, Griffin):
         return row_nats(model, batch.rows(part, model.device))[0]
     rows = batch.rows(part, model.griffin.device)
-    return model(rows.tokens, rows.targets, rows.segment_pos, rows.mask)
+    return model(rows.tokens, rows.targets, rows.segment_pos, rows.mask)[0]

@@ -170,7 +170,7 @@ class Trainer:
         self.optimizer.zero_grad()
         for batch in batches:
             rows = batch.rows(slice(None), self.device)
-            nats = self.objective(rows.tokens, rows.targets, rows.segment_pos, rows.mask)
+            nats, _ = self.objective(rows.tokens, rows.targets, rows.segment_pos, rows.mask)
             # Every target of the step weighs the same, whatever its micro-batch.
             (nats / count).backward()
             total += float(nats.detach())

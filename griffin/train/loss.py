@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from griffin.model import Griffin
+from griffin.model import Griffin, State
 from griffin.train.data.rows import TrainBatch
 
 # Entries in a tile of logits: 8 MB in float32. Smaller tiles cost more passes over the head, larger
@@ -95,18 +95,21 @@ def row_nats(
     dtype: torch.dtype = torch.float32,
     *,
     in_place: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Return the summed nats of a batch's targets and how many there are.
+    state: State | None = None,
+) -> tuple[Tensor, State]:
+    """Return the summed nats of a batch's targets, and the state after its rows.
 
     Gradients flow from the nats. dtype is that of the matrix products; bfloat16 runs the trunk
-    under autocast over float32 weights. in_place: as for `chunked_cross_entropy`.
+    under autocast over float32 weights. in_place: as for `chunked_cross_entropy`. state: what was
+    read before the rows, where they go on; nothing if omitted.
     """
     with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
-        hidden, _ = model.trunk(batch.tokens, segment_pos=batch.segment_pos)
+        hidden, after = model.trunk(batch.tokens, state, segment_pos=batch.segment_pos)
     cap, head = model.config.logits_soft_cap, model.head_weight
-    return chunked_cross_entropy(
+    nats, _ = chunked_cross_entropy(
         hidden, head, batch.targets, batch.mask, cap, dtype, in_place=in_place
     )
+    return nats, after
 
 
 class _CrossEntropy(torch.autograd.Function):

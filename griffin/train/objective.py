@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from griffin.model import Griffin
+from griffin.model import Griffin, State
 from griffin.train.data.rows import TrainBatch
 from griffin.train.embedding import add_in_place
 from griffin.train.loss import row_nats
@@ -26,7 +26,19 @@ class Objective(nn.Module):
         self.griffin = model
         self.dtype = dtype
 
-    def forward(self, tokens: Tensor, targets: Tensor, segment_pos: Tensor, mask: Tensor) -> Tensor:
-        """Return the summed nats of the targets, a float32 scalar; arguments as in TrainBatch."""
+    def forward(
+        self,
+        tokens: Tensor,
+        targets: Tensor,
+        segment_pos: Tensor,
+        mask: Tensor,
+        state: State | None = None,
+    ) -> tuple[Tensor, State]:
+        """Return the summed nats of the targets, a float32 scalar, and the state after the rows.
+
+        tokens to mask are as in TrainBatch. state: what was read before the rows, where they go on.
+        No gradient flows into it, nor from the state that is returned.
+        """
         batch = TrainBatch(tokens, targets, segment_pos, mask)
-        return row_nats(self.griffin, batch, self.dtype, in_place=True)[0]
+        nats, after = row_nats(self.griffin, batch, self.dtype, in_place=True, state=state)
+        return nats, after.map(Tensor.detach)

@@ -24,7 +24,7 @@ CONFIG = GriffinConfig.from_dict(MODEL | {"vocab_size": VOCAB})
 
 
 def told(objective: Objective, rows: TrainBatch) -> torch.Tensor:
-    return objective(rows.tokens, rows.targets, rows.segment_pos, rows.mask)
+    return objective(rows.tokens, rows.targets, rows.segment_pos, rows.mask)[0]
 
 
 def model() -> Griffin:
@@ -76,3 +76,24 @@ def test_split_over_two_ranks_the_gradients_are_those_of_one(tmp_path: Path) -> 
 def test_it_is_the_loss_of_the_rows() -> None:
     rows = batch(VOCAB)
     assert torch.equal(told(Objective(model()), rows), row_nats(model(), rows)[0])
+
+
+def test_rows_that_go_on_have_the_loss_of_reading_them_at_once() -> None:
+    """Of a document in pieces, each with the state after the one before; documents may end in a
+    piece."""
+    whole = batch(VOCAB, length=40)
+    positions = whole.segment_pos.clone()
+    positions[1, 17:] = torch.arange(23)
+    whole = TrainBatch(whole.tokens, whole.targets, positions, whole.mask)
+    for dtype in (torch.float32, torch.bfloat16):
+        ours = Objective(model(), dtype)
+        at_once, end = ours(whole.tokens, whole.targets, whole.segment_pos, whole.mask)
+        state, nats = None, 0.0
+        for part in torch.arange(40).split(13):
+            columns = (whole.tokens, whole.targets, whole.segment_pos, whole.mask)
+            one, state = ours(*(column[:, part] for column in columns), state)
+            nats += one.detach()
+        assert state is not None and torch.equal(state.pos, end.pos)
+        exact = dtype == torch.float32
+        torch.testing.assert_close(nats, at_once.detach(), rtol=1e-6 if exact else 1e-3, atol=0)
+        assert not any(t.requires_grad for layer in state.layers for t in layer)
