@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-_PREFIX = "step-"
-_WEIGHTS, _MOMENTS, _PROGRESS = "weights.safetensors", "optimizer.safetensors", "progress.json"
+from griffin.train.scale.ranks import Ranks
+from griffin.train.scale.sharded_files import read_tensors, write_tensors
+
+_PREFIX, _PROGRESS = "step-", "progress.json"
+_ALONE = Ranks()
 
 
 @dataclass(kw_only=True)
@@ -37,38 +38,45 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     progress: RunProgress,
     keep: int,
+    ranks: Ranks = _ALONE,
 ) -> Path:
     """Write a checkpoint to `folder`/step-NNNNNNN beside the old ones, then drop all but the newest
     `keep`.
 
     It is written under another name, flushed to the disk, and renamed when complete: an interrupted
     write, a loss of power or a full disk (OSError) leaves the older checkpoints and nothing else.
+    Every rank writes its parts of weights and moments (`write_tensors`), the writer all the rest.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"{_PREFIX}{progress.step:07d}"
     part = _part(final)
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    weights = {name: p.detach().contiguous() for name, p in model.named_parameters()}
     try:
-        save_file(weights, part / _WEIGHTS)
-        save_file(_moments(model, optimizer), part / _MOMENTS)
-        (part / _PROGRESS).write_text(
-            json.dumps(dataclasses.asdict(progress)) + "\n", encoding="utf-8"
-        )
-        for path in (*part.iterdir(), part):
-            _flush(path)
-        if final.exists():
-            _remove(final)
-        part.replace(final)
-        _flush(folder)
-    except SafetensorError as error:  # how the library reports a full disk
-        raise OSError(f"could not write {part}: {error}") from error
+        with ranks.writer_first():
+            if ranks.is_writer:
+                folder.mkdir(parents=True, exist_ok=True)
+                shutil.rmtree(part, ignore_errors=True)
+                part.mkdir()
+        write_tensors(part, _weights(model) | _moments(model, optimizer), ranks)
+        with ranks.writer_first():
+            if ranks.is_writer:
+                _complete(part, final, progress)
+                for old in _checkpoints(folder)[:-keep]:
+                    _remove(old)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
-    for old in _checkpoints(folder)[:-keep]:
-        _remove(old)
+        if ranks.is_writer:
+            shutil.rmtree(part, ignore_errors=True)
     return final
+
+
+def _complete(part: Path, final: Path, progress: RunProgress) -> None:
+    """Give a folder that holds all tensors its progress and its name."""
+    path = part / _PROGRESS
+    path.write_text(json.dumps(dataclasses.asdict(progress)) + "\n", encoding="utf-8")
+    for each in (path, part):
+        _flush(each)
+    if final.exists():
+        _remove(final)
+    part.replace(final)
+    _flush(final.parent)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -88,22 +96,25 @@ def resume(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     say: Callable[[str], object],
+    ranks: Ranks = _ALONE,
 ) -> RunProgress | None:
     """Go on from the newest checkpoint that can be read; None if a folder has none at all.
 
     Damaged ones that are newer are renamed and stay, and `say` is told of each; what killed saves
-    left is removed. Raises ValueError, and changes nothing, if there are only damaged ones.
+    left is removed. Raises ValueError, and changes nothing, if there are only damaged ones. All
+    ranks go on from the same one, which any number of them may have written.
     """
-    for left in folder.glob(f".{_PREFIX}*.part"):
-        shutil.rmtree(left, ignore_errors=True)
+    if ranks.is_writer:
+        for left in folder.glob(f".{_PREFIX}*.part"):
+            shutil.rmtree(left, ignore_errors=True)
     damaged: list[tuple[Path, ValueError]] = []
     for path in reversed(_checkpoints(folder)):
         try:
-            progress = load_checkpoint(path, model, optimizer)
+            progress = load_checkpoint(path, model, optimizer, ranks)
         except ValueError as error:
             damaged.append((path, error))
             continue
-        for bad, error in damaged:
+        for bad, error in damaged if ranks.is_writer else ():
             aside = bad.with_name(f"damaged-{bad.name}")
             shutil.rmtree(aside, ignore_errors=True)
             bad.rename(aside)
@@ -118,42 +129,46 @@ def resume(
     return None
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> RunProgress:
+def load_checkpoint(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks = _ALONE
+) -> RunProgress:
     """Put weights and optimiser back as `save_checkpoint` saw them; ValueError if the files do not
     fit."""
+    progress, wrong = None, ""
     try:
         progress = RunProgress(**json.loads((path / _PROGRESS).read_text(encoding="utf-8")))
-        weights, moments = load_file(path / _WEIGHTS), load_file(path / _MOMENTS)
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
-        raise ValueError(f"{path} is not a readable checkpoint ({error})") from error
-
-    def take(
-        tensors: dict[str, Tensor], name: str, shape: torch.Size, device: torch.device
-    ) -> Tensor:
-        found = tensors.get(name)
-        if found is None or found.shape != shape:
-            seen = "nothing" if found is None else tuple(found.shape)
-            raise ValueError(f"{path}: {name} should have shape {tuple(shape)}, found {seen}")
-        return found.to(device)
-
-    for name, parameter in model.named_parameters():
-        shape, device = parameter.shape, parameter.device
-        with torch.no_grad():
-            parameter.copy_(take(weights, name, shape, device))
-        optimizer.state[parameter] = {
-            "step": take(moments, f"{name}.step", torch.Size(), device),
-            "exp_avg": take(moments, f"{name}.exp_avg", shape, device),
-            "exp_avg_sq": take(moments, f"{name}.exp_avg_sq", shape, device),
-        }
+    except (OSError, ValueError, TypeError) as error:
+        wrong = str(error)
+    if ranks.any(progress is None) or progress is None:
+        raise ValueError(f"{path} is not a readable checkpoint ({wrong or 'on another rank'})")
+    for parameter in model.parameters():
+        optimizer.state[parameter] = empty_moments(parameter)
+    read_tensors(path, _weights(model) | _moments(model, optimizer), ranks)
     return progress
 
 
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Put a checkpoint's weights into a model, in one process; ValueError if they do not fit."""
+    read_tensors(path, _weights(model), _ALONE)
+
+
+def empty_moments(parameter: Tensor) -> dict[str, Tensor]:
+    """Return what AdamW keeps of a parameter, as before its first step."""
+    step = torch.zeros((), dtype=torch.float32, device=parameter.device)
+    moments = (torch.zeros_like(parameter, requires_grad=False) for _ in range(2))
+    return {"step": step, **dict(zip(("exp_avg", "exp_avg_sq"), moments, strict=True))}
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
 def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    tensors = {}
-    for name, parameter in model.named_parameters():
-        for key, value in optimizer.state[parameter].items():
-            tensors[f"{name}.{key}"] = value.detach().contiguous()
-    return tensors
+    return {
+        f"{name}.{key}": value.detach()
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state[parameter].items()
+    }
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -91,7 +91,7 @@ class Trainer:
         shard(self.objective, self.ranks)
         fill_model(self.model, recipe, self.device, drawn=not begun)
         self.optimizer = make_optimizer(self.model, recipe.train)
-        found = resume(self.checkpoints, self.model, self.optimizer, self.reporter.say)
+        found = resume(self.checkpoints, self.model, self.optimizer, self.reporter.say, self.ranks)
         self.progress = found or RunProgress(recipe="")
         self.progress.recipe = recipe.digest()
         self._validation = validation_documents(self.data.held_out, recipe.train.eval_tokens)
@@ -204,7 +204,9 @@ class Trainer:
     def save(self) -> Path:
         """Write a checkpoint of this moment and return its path."""
         keep = self.recipe.train.keep
-        return save_checkpoint(self.checkpoints, self.model, self.optimizer, self.progress, keep)
+        return save_checkpoint(
+            self.checkpoints, self.model, self.optimizer, self.progress, keep, self.ranks
+        )
 
     def _clip(self) -> float:
         """Clip the gradient in place and return its norm before that."""

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import json
+import resource
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from griffin.train import checkpoint as module
 from griffin.train.checkpoint import latest_checkpoint, load_checkpoint
 from griffin.train.loop import Trainer
+from griffin.train.scale import sharded_files
+
+FILE = "shard-00001-model-00001-of-00001.safetensors"
 
 
 def test_everything_comes_back(trainer: Callable[..., Trainer]) -> None:
@@ -36,29 +40,24 @@ def test_only_the_newest_stay(trainer: Callable[..., Trainer]) -> None:
 
 
 def test_a_full_disk_leaves_the_older_checkpoint_alone(
-    trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+    trainer: Callable[..., Trainer],
 ) -> None:
     ours = trainer()
     ours.step()
     kept = ours.save()
     ours.step()
-    write = module.save_file
-
-    def fail_at_the_second(tensors: dict[str, torch.Tensor], path: Path) -> None:
-        if path.name == "optimizer.safetensors":
-            path.write_bytes(b"half")
-            raise OSError(28, "No space left on device")
-        write(tensors, path)
-
-    monkeypatch.setattr(module, "save_file", fail_at_the_second)
-    with pytest.raises(OSError, match="No space left"):
-        ours.save()
+    room = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((kept / FILE).stat().st_size // 2, room[1]))
+    try:
+        with pytest.raises(OSError, match=r"could not write .*step-0000002.part: .*too large"):
+            ours.save()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, room)
     assert [p.name for p in ours.checkpoints.iterdir()] == [kept.name]
+    assert trainer().progress.step == 1
 
 
-@pytest.mark.parametrize(
-    "damage", ["weights.safetensors", "optimizer.safetensors", "progress.json"]
-)
+@pytest.mark.parametrize("damage", [FILE, "progress.json"])
 def test_torn_files_are_named(trainer: Callable[..., Trainer], damage: str) -> None:
     ours = trainer()
     ours.step()
@@ -73,14 +72,46 @@ def test_another_shape_is_named(trainer: Callable[..., Trainer]) -> None:
     ours = trainer()
     ours.step()
     path = ours.save()
-    weights = module.load_file(path / "weights.safetensors")
-    module.save_file(
-        weights | {"model.final_norm.weight": torch.zeros(3)}, path / "weights.safetensors"
-    )
-    with pytest.raises(
-        ValueError, match=r"final_norm\.weight should have shape \(16,\), found \(3,\)"
-    ):
+    weights = load_file(path / FILE)
+    save_file(weights | {"model.final_norm.weight": torch.zeros(3)}, path / FILE)
+    expected = r"final_norm\.weight should have shape \(16,\), found \(3,\)"
+    with pytest.raises(ValueError, match=expected):
         load_checkpoint(path, ours.model, ours.optimizer)
+    del weights["model.final_norm.weight.exp_avg"]
+    save_file(weights, path / FILE)
+    with pytest.raises(ValueError, match=r"exp_avg should have shape \(16,\), found nothing"):
+        load_checkpoint(path, ours.model, ours.optimizer)
+
+
+def test_what_was_written_before_ranks_is_read(trainer: Callable[..., Trainer]) -> None:
+    """Whole tensors, weights and moments in a file each."""
+    ours = trainer()
+    ours.step()
+    path = ours.save()
+    tensors = load_file(path / FILE)
+    moments = {name for name in tensors if name.endswith((".step", ".exp_avg", ".exp_avg_sq"))}
+    save_file({n: t for n, t in tensors.items() if n in moments}, path / "optimizer.safetensors")
+    save_file({n: t for n, t in tensors.items() if n not in moments}, path / "weights.safetensors")
+    (path / FILE).unlink()
+    again = trainer()
+    assert again.progress == ours.progress
+    assert all(map(torch.equal, ours.model.parameters(), again.model.parameters()))
+    assert again.step() == ours.step()
+
+
+def test_parts_of_many_files_make_one_checkpoint(
+    trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharded_files, "_FILE_BYTES", 4096)
+    ours = trainer()
+    ours.step()
+    files = sorted(ours.save().glob("*.safetensors"))
+    assert len(files) > 3
+    again = trainer()
+    assert all(map(torch.equal, ours.model.parameters(), again.model.parameters()))
+    files[1].unlink()
+    with pytest.raises(ValueError, match=r"should have shape .*, found nothing"):
+        trainer()
 
 
 def test_progress_is_plain_json(trainer: Callable[..., Trainer]) -> None:
@@ -98,7 +129,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_an_older_one_taken(
         ours.step()
         ours.save()
     newest = ours.checkpoints / "step-0000002"
-    (newest / "weights.safetensors").write_bytes(b"")
+    (newest / FILE).write_bytes(b"")
     (ours.checkpoints / ".step-0000003.part").mkdir()
     (ours.checkpoints / ".step-0000003.part" / "weights.safetensors").write_bytes(b"half")
     resumed = trainer(steps=4)
