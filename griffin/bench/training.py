@@ -107,7 +107,7 @@ def griffin_learner(config: GriffinConfig, dtype: str, seed: int = 0) -> Learner
     weights = work.trained_weights(model)
 
     def nats(batch: TrainBatch) -> Tensor:
-        return objective(batch.tokens, batch.targets, batch.segment_pos, batch.mask)
+        return objective(batch.tokens, batch.targets, batch.segment_pos, batch.mask)[0]
 
     return Learner(
         "griffin",
