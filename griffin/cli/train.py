@@ -65,7 +65,7 @@ def command(
 ) -> None:
     """Train a model as RECIPE says: a TOML file, or the name of a bundled one (nano; --list).
 
-    Ctrl-C finishes the step at hand and writes a checkpoint; the same command goes on from there.
+    Ctrl-C finishes the rows at hand and writes a checkpoint; the same command goes on from there.
     At the end the run's folder holds model/ (weights, config, tokenizer), log.jsonl and
     results.json: bits per byte on the held-out documents, beside those of gzip and xz.
     --evaluate-only MODEL takes the same measures of the model in a folder.
@@ -74,9 +74,10 @@ def command(
 
     from griffin.loading import check_device
     from griffin.train.bundled import find_recipe
-    from griffin.train.loop import Interrupted, Trainer
+    from griffin.train.loop import Trainer
     from griffin.train.recipe import load_recipe
     from griffin.train.report import Reporter
+    from griffin.train.stopping import Interrupted
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -90,15 +91,15 @@ def command(
         results = measure(plan, evaluate_only, reporter, device)
     else:
         folder = out or Path("runs") / file.stem
-        with Trainer(plan, folder, reporter, device, extend=extend) as trainer:
-            try:
+        try:
+            with Trainer(plan, folder, reporter, device, extend=extend) as trainer:
                 trainer.run()
-            except Interrupted as stop:
-                reporter.say(f"{stop}\nto go on: {_again(recipe, out, changes, threads, device)}")
-                sys.exit(130)
-            from griffin.train.export import export
+                from griffin.train.export import export
 
-            results = export(trainer)
+                results = export(trainer)
+        except Interrupted as stop:
+            reporter.say(f"{stop}\nto go on: {_again(recipe, out, changes, threads, device)}")
+            sys.exit(130)
     if as_json:
         click.echo(json.dumps(results))
         return

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -28,14 +24,7 @@ from griffin.train.report import Reporter
 from griffin.train.scale.ranks import Ranks, WriterFailedError
 from griffin.train.scale.sharding import release, shard, whole_weights
 from griffin.train.start import fill_model
-
-
-class Interrupted(Exception):
-    """A run was asked to stop and did, after writing a checkpoint. `path` is that checkpoint."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(f"stopped; everything so far is in {path}")
-        self.path = path
+from griffin.train.stopping import Interrupted, StopRequest
 
 
 class DivergedError(RuntimeError):
@@ -51,6 +40,7 @@ class Trainer:
     until `close`, or the end of a `with` block. device: "cpu", "cuda", ...; the weights are float32
     everywhere. extend: go on with a run whose budget was another (`RunFolder.claimed`). ranks: the
     processes that train together, each with such a Trainer; every one must call the same methods.
+    Making one prepares the data; SIGINT or SIGTERM then raises `Interrupted`.
     """
 
     def __init__(
@@ -69,10 +59,12 @@ class Trainer:
         self.reporter = (reporter or Reporter()) if writes else Reporter(quiet=True)
         self.device = torch.device(device)
         self.dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[recipe.train.dtype]
+        self.stop = StopRequest(self.reporter.say)
         self.folder = RunFolder(out, writes)
         self._share = self.ranks.share(recipe.train.rows)
         try:
-            self._open(extend)
+            with self.stop.heard():
+                self._open(extend)
         except BaseException:
             self.close()
             raise
@@ -80,7 +72,7 @@ class Trainer:
     def _open(self, extend: bool) -> None:
         recipe, out = self.recipe, self.out
         with self.ranks.writer_first(), self.folder.claimed(recipe, extend) as known:
-            self.data = prepare_data(recipe, out, self.reporter, reuse=known)
+            self.data = prepare_data(recipe, out, self.reporter, known, self.stop.check)
             self.packer = Packer(
                 self.data.train, recipe.train.length, recipe.train.seed, recipe.data.packing
             )
@@ -95,7 +87,7 @@ class Trainer:
         self.progress = found or RunProgress(recipe="")
         self.progress.recipe = recipe.digest()
         self._validation = validation_documents(self.data.held_out, recipe.train.eval_tokens)
-        self._stop = False
+        self._check_stop()
 
     @property
     def checkpoints(self) -> Path:
@@ -114,9 +106,9 @@ class Trainer:
     def run(self) -> RunProgress:
         """Train until the budget is spent, and leave a checkpoint of the end.
 
-        SIGINT and SIGTERM finish the step at hand, write a checkpoint and raise `Interrupted`; a
-        second one stops at once. Raises DivergedError when loss or gradient are no numbers, before
-        the weights change.
+        SIGINT and SIGTERM finish the micro-batch at hand, write a checkpoint of the last whole step
+        and raise `Interrupted`; a second one stops at once. Raises DivergedError when loss or
+        gradient are no numbers, before the weights change.
         """
         plan = self.recipe.train
         begun = saved = time.monotonic()
@@ -127,7 +119,7 @@ class Trainer:
                 " the learning rate rises to the end"
             )
         with (
-            self._signals(),
+            self.stop.heard(),
             self.ranks.watched(),
             self.folder.log(self.progress.step) as (log, bad),
             self.reporter.training(plan, self.progress) as show,
@@ -138,7 +130,10 @@ class Trainer:
                 )
             while self.progress.step < plan.total_steps:
                 started = time.monotonic()
-                entry = self.step()
+                try:
+                    entry = self.step()
+                except Interrupted:
+                    raise Interrupted(self.save() if self.progress.step else None) from None
                 self.progress.seconds = before + time.monotonic() - begun
                 entry["tokens_per_second"] = plan.tokens_per_step / (time.monotonic() - started)
                 entry["seconds"] = self.progress.seconds
@@ -151,7 +146,7 @@ class Trainer:
                     log.flush()
                 show(entry)
                 due = time.monotonic() - saved > plan.checkpoint_minutes * 60
-                stop, due = (number > 0 for number in self.ranks.sum(self._stop, due))
+                stop, due = (number > 0 for number in self.ranks.sum(self.stop.asked, due))
                 if stop or last or due:
                     path, saved = self.save(), time.monotonic()
                     if stop and not last:
@@ -159,7 +154,10 @@ class Trainer:
         return self.progress
 
     def step(self) -> dict[str, Any]:
-        """Do one optimiser step, return its log entry; the loss is the mean over its targets."""
+        """Do one optimiser step, return its log entry; the loss is the mean over its targets.
+
+        Raises `Interrupted` between micro-batches if a stop is asked for: no weight has changed.
+        """
         plan = self.recipe.train
         places = range(0, plan.rows * plan.accumulation, plan.rows)
         share = self._share.stop - self._share.start
@@ -168,7 +166,9 @@ class Trainer:
         [count] = self.ranks.sum(sum(int(batch.mask.sum()) for batch in batches))
         total = 0.0
         self.optimizer.zero_grad()
-        for batch in batches:
+        for number, batch in enumerate(batches):
+            if number:
+                self._check_stop()
             rows = batch.rows(slice(None), self.device)
             nats, _ = self.objective(rows.tokens, rows.targets, rows.segment_pos, rows.mask)
             # Every target of the step weighs the same, whatever its micro-batch.
@@ -207,6 +207,11 @@ class Trainer:
         return save_checkpoint(
             self.checkpoints, self.model, self.optimizer, self.progress, keep, self.ranks
         )
+
+    def _check_stop(self) -> None:
+        """Raise `Interrupted` if any rank was asked to stop; all must call this."""
+        if self.ranks.any(self.stop.asked):
+            raise Interrupted
 
     def _clip(self) -> float:
         """Clip the gradient in place and return its norm before that."""
@@ -247,25 +252,3 @@ class Trainer:
                 place, _, leaf = name.rpartition(".")
                 setattr(model.get_submodule(place), leaf, torch.nn.Parameter(weight))
         return model
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Turn the first SIGINT or SIGTERM into a request to stop, and the second into
-        KeyboardInterrupt."""
-
-        def ask(number: int, frame: FrameType | None) -> None:
-            if self._stop:
-                raise KeyboardInterrupt
-            self._stop = True
-            self.reporter.say("stopping after this step; once more stops at once")
-
-        self._stop = False
-        try:
-            old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # only the main thread may handle signals; elsewhere nobody asks us
-            old = {}
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +24,18 @@ class RunData:
     held_out: TokenStore
 
 
-def prepare_data(recipe: Recipe, out: Path, reporter: Reporter, reuse: bool) -> RunData:
+def prepare_data(
+    recipe: Recipe,
+    out: Path,
+    reporter: Reporter,
+    reuse: bool,
+    check: Callable[[], None] = lambda: None,
+) -> RunData:
     """Return a run's data, encoding the documents the first time.
 
     reuse: take what an earlier call left in `out`, whatever has become of the documents since: a
            resumed run trains on what it began with.
+    check: called between documents; an exception of its own ends the work.
     Raises ValueError if tokenizer and model do not fit.
     """
     folder = out / "data"
@@ -44,8 +52,8 @@ def prepare_data(recipe: Recipe, out: Path, reporter: Reporter, reuse: bool) -> 
     tokenizer = Tokenizer.open(out)
     _check_size(tokenizer, recipe)
     if corpus is not None:
-        encode_documents(corpus.train, tokenizer, train)
-        encode_documents(corpus.held_out, tokenizer, held_out)
+        encode_documents(corpus.train, tokenizer, train, check)
+        encode_documents(corpus.held_out, tokenizer, held_out, check)
     data = RunData(tokenizer, open_store(train), open_store(held_out))
     tokens, size = data.train.num_pairs, data.train.num_bytes
     reporter.say(

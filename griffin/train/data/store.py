@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -71,17 +71,24 @@ def encode_one(text: str, tokenizer: Tokenizer) -> np.ndarray:
     return np.asarray([*tokenizer.encode(text), tokenizer.eos_id], dtype=np.int64)
 
 
-def encode_documents(documents: Sequence[TextFile], tokenizer: Tokenizer, path: Path) -> None:
+def encode_documents(
+    documents: Sequence[TextFile],
+    tokenizer: Tokenizer,
+    path: Path,
+    check: Callable[[], None] = lambda: None,
+) -> None:
     """Encode documents into `path` (.bin, raw ids) and its index (.json beside it).
 
     Control tokens that happen to stand in a text are encoded as the characters they are. The index
-    is written last, so that a store without one is known to be unfinished.
+    is written last, so that a store without one is known to be unfinished. check: called before
+    each document; an exception of its own ends the work.
     """
     dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
     lengths, sizes = [], []
     part = path.with_suffix(".part")
     with part.open("wb") as out:
         for document in documents:
+            check()
             ids = encode_one(document.read(), tokenizer)
             out.write(ids.astype(dtype).tobytes())
             lengths.append(len(ids))

@@ -1,0 +1,97 @@
+"""A stop is heard from a run's start to its end, and loses no whole step."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from griffin.train.data import store
+from griffin.train.loop import Trainer
+from griffin.train.recipe import Recipe
+from griffin.train.report import Reporter
+from griffin.train.stopping import Interrupted, StopRequest
+
+Build = Callable[..., Trainer]
+
+
+def _signal_after(calls: int, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that sends SIGTERM to this process once it has been called so often."""
+    done = 0
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal done
+        result = function(*args, **kwargs)
+        done += 1
+        if done == calls:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return result
+
+    return counted
+
+
+def test_half_a_step_is_thrown_away(trainer: Build) -> None:
+    """Stopped in the second of a step's three micro-batches, it ends there; the run that goes on
+    has the bits of the one that never stopped."""
+    straight = trainer("straight", accumulation=3)
+    straight.run()
+
+    stopped = trainer("stopped", accumulation=3)
+    forward = stopped.objective.forward
+    calls: list[int] = []
+
+    def counted(*args: Any) -> Any:
+        calls.append(1)
+        return forward(*args)
+
+    stopped.objective.forward = _signal_after(8, counted)
+    with pytest.raises(Interrupted) as stop:
+        stopped.run()
+    assert len(calls) == 8 and stop.value.path is not None
+    assert stop.value.path.name == "step-0000002"
+
+    resumed = trainer("stopped", accumulation=3)
+    assert resumed.progress.step == 2
+    resumed.run()
+    for mine, theirs in zip(resumed.model.parameters(), straight.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_a_stop_before_the_first_step_leaves_no_checkpoint(trainer: Build) -> None:
+    ours = trainer(accumulation=2)
+    ours.objective.forward = _signal_after(1, ours.objective.forward)
+    with pytest.raises(Interrupted, match="before the first step") as stop:
+        ours.run()
+    assert stop.value.path is None and not list(ours.checkpoints.glob("step-*"))
+    assert trainer(accumulation=2).step()["step"] == 1
+
+
+def test_a_stop_while_documents_are_encoded(
+    recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    encode = store.encode_one
+    monkeypatch.setattr(store, "encode_one", _signal_after(5, encode))
+    with pytest.raises(Interrupted, match="before the first step"):
+        Trainer(recipe(), tmp_path / "run", Reporter(quiet=True))
+    assert signal.getsignal(signal.SIGTERM) is before
+    monkeypatch.setattr(store, "encode_one", encode)
+    with Trainer(recipe(), tmp_path / "run", Reporter(quiet=True)) as again:  # the lock is free
+        assert again.step()["step"] == 1
+
+
+def test_what_is_heard_is_said_once() -> None:
+    said: list[str] = []
+    stop = StopRequest(said.append)
+    with pytest.raises(KeyboardInterrupt), stop.heard():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.asked and len(said) == 1
+        with pytest.raises(Interrupted):
+            stop.check()
+        os.kill(os.getpid(), signal.SIGINT)
+    assert not stop.asked and len(said) == 1
