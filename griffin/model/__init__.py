@@ -7,6 +7,7 @@ W convolution width, S ring slots (the attention window).
 
 from griffin.model.config import PRESETS, GriffinConfig
 from griffin.model.griffin import Griffin
+from griffin.model.left import Left
 from griffin.model.state import AttentionState, RecurrentState, State, StateShape
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "AttentionState",
     "Griffin",
     "GriffinConfig",
+    "Left",
     "RecurrentState",
     "State",
     "StateShape",

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from griffin import ops
 from griffin.model.config import GriffinConfig
 from griffin.model.layers import Linear
+from griffin.model.left import Left
 from griffin.model.state import AttentionState
 
 
@@ -29,10 +30,14 @@ class LocalAttentionBlock(nn.Module):
         window: ops.Window,
         rope: tuple[Tensor, Tensor],
         state: AttentionState | None,
+        left: Left | None = None,
     ) -> tuple[Tensor, AttentionState]:
         q, k, v = (
             p(x).unflatten(-1, (-1, self.head_dim)) for p in (self.q_proj, self.k_proj, self.v_proj)
         )
         q, k = ops.apply_rope(q, rope), ops.apply_rope(k, rope)
+        if left is not None:
+            assert state is not None
+            state = left.attention(k, v, window, state)
         y, ring = ops.local_attention(q, k, v, window, state)
         return self.o_proj(y.flatten(-2)), AttentionState(*ring)

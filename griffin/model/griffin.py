@@ -13,6 +13,7 @@ from griffin.model.config import BlockType, GriffinConfig
 from griffin.model.fast_trunk import FastTrunk, build
 from griffin.model.init import init_weights
 from griffin.model.layers import MLP, Embedding, Linear, RMSNorm
+from griffin.model.left import Left
 from griffin.model.recurrent import RecurrentBlock
 from griffin.model.state import AttentionState, LayerState, RecurrentState, State, StateShape
 from griffin.ops.positions import WHOLE, check_following
@@ -37,14 +38,17 @@ class ResidualBlock(nn.Module):
         window: ops.Window | None,
         rope: tuple[Tensor, Tensor] | None,
         state: LayerState | None,
+        left: Left | None = None,
     ) -> tuple[Tensor, LayerState]:
         inner = self.temporal_pre_norm(x)
         after: LayerState
         if isinstance(self.temporal_block, RecurrentBlock):
-            y, after = self.temporal_block(inner, segment_pos, cast(RecurrentState | None, state))
+            before = cast(RecurrentState | None, state)
+            y, after = self.temporal_block(inner, segment_pos, before, left)
         else:
             assert window is not None and rope is not None
-            y, after = self.temporal_block(inner, window, rope, cast(AttentionState | None, state))
+            before = cast(AttentionState | None, state)
+            y, after = self.temporal_block(inner, window, rope, before, left)
         x = x + y
         return x + self.mlp_block(self.channel_pre_norm(x)), after
 
@@ -112,6 +116,7 @@ class Griffin(nn.Module):
         segment_pos: Tensor | None = None,
         *,
         donate: bool = False,
+        left: Left | None = None,
     ) -> tuple[Tensor, State]:
         """Read tokens and return what the head looks at.
 
@@ -123,11 +128,16 @@ class Griffin(nn.Module):
                      before, or state.pos at the first. If omitted, the rows go on where `state`
                      ends.
         donate:      give `state` up; it cannot be used again.
+        left:        the tokens are a piece of longer rows, and the blocks ask `left` for their
+                     states before it; then `state` is that before the rows, but for its pos, which
+                     is the piece's first positions.
         Returns hidden (B, T, D) after the final norm, and the state after the last token. `state`
         itself is never changed. Raises ValueError, before anything is read or written, for a state
         of another model, type, batch or device, tokens that are no whole numbers, and, where the
         tensors are on the CPU, ids out of range, positions that do not follow, and any beyond 2^53.
         """
+        if left is not None and (state is None or segment_pos is None):
+            raise ValueError("a piece of a row is read with its positions and a state")
         tokens = self._check(tokens, state)
         runs_on = segment_pos is None
         if runs_on and (fast := self._fast_trunk()) is not None and fast.takes(state):
@@ -149,7 +159,7 @@ class Griffin(nn.Module):
         x = self.model.embed_tokens(tokens)
         after: list[LayerState] = []
         for number, block in enumerate(self.model.layers):
-            x, layer = block(x, segment_pos, window, rope, layers[number] if layers else None)
+            x, layer = block(x, segment_pos, window, rope, layers[number] if layers else None, left)
             after.append(layer)
         last = segment_pos[:, -1]
         pos = torch.where(last < 0, 0 if pos is None else pos, last + 1)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from griffin import ops
 from griffin.model.config import GriffinConfig
 from griffin.model.layers import Linear
+from griffin.model.left import Left
 from griffin.model.state import RecurrentState
 from griffin.ops.rg_lru import Gate
 
@@ -61,20 +62,35 @@ class RecurrentBlock(nn.Module):
         self.linear_out = Linear(config.lru_width, config.width)
 
     def forward(
-        self, x: Tensor, segment_pos: Tensor, state: RecurrentState | None
+        self,
+        x: Tensor,
+        segment_pos: Tensor,
+        state: RecurrentState | None,
+        left: Left | None = None,
     ) -> tuple[Tensor, RecurrentState]:
-        conv, lru = state or (None, None)
         u = self.linear_x(x)
+        if left is not None:
+            assert state is not None
+            state = left.recurrent(u, segment_pos, state, self.carry)
+        conv, lru = state or (None, None)
         if torch.is_grad_enabled() and self._as_built():
-            weights = self.conv_1d.weight, self.conv_1d.bias
-            param = self.rg_lru.recurrent_param
-            u, conv, lru = ops.recurrent_unit(
-                u, *weights, *self.rg_lru.gates(), param, segment_pos, conv, lru
-            )
+            u, conv, lru = ops.recurrent_unit(u, *self._weights(), segment_pos, conv, lru)
         else:
             u, conv = self.conv_1d(u, segment_pos, conv)
             u, lru = self.rg_lru(u, segment_pos, lru)
         return self.linear_out(ops.gated_gelu(self.linear_y(x), u)), RecurrentState(conv, lru)
+
+    def carry(self, u: Tensor, segment_pos: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
+        """Return decay and end of a piece of a row: its last h is decay * h0 + end, all (B, E).
+
+        u: (B, T, E), the inputs of its convolution; cache: (B, W-1, E), those before them.
+        """
+        return ops.recurrent_carry(u, *self._weights(), segment_pos, cache)
+
+    def _weights(self) -> tuple[Tensor, Tensor, Gate, Gate, Tensor]:
+        """Return those of convolution and unit, as `ops.recurrent_unit` takes them."""
+        conv, unit = self.conv_1d, self.rg_lru
+        return conv.weight, conv.bias, *unit.gates(), unit.recurrent_param
 
     def _as_built(self) -> bool:
         """Return whether nobody replaced the convolution or the unit, or watches one of them."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from griffin.model import Griffin, State
+from griffin.model import Griffin, Left, State
 from griffin.train.data.rows import TrainBatch
 
 # Entries in a tile of logits: 8 MB in float32. Smaller tiles cost more passes over the head, larger
@@ -96,15 +96,16 @@ def row_nats(
     *,
     in_place: bool = False,
     state: State | None = None,
+    left: Left | None = None,
 ) -> tuple[Tensor, State]:
     """Return the summed nats of a batch's targets, and the state after its rows.
 
     Gradients flow from the nats. dtype is that of the matrix products; bfloat16 runs the trunk
     under autocast over float32 weights. in_place: as for `chunked_cross_entropy`. state: what was
-    read before the rows, where they go on; nothing if omitted.
+    read before the rows, where they go on; nothing if omitted. left: as for `Griffin.trunk`.
     """
-    with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
-        hidden, after = model.trunk(batch.tokens, state, segment_pos=batch.segment_pos)
+    with torch.autocast(model.device.type, dtype, enabled=dtype.itemsize < 4):
+        hidden, after = model.trunk(batch.tokens, state, batch.segment_pos, left=left)
     cap, head = model.config.logits_soft_cap, model.head_weight
     nats, _ = chunked_cross_entropy(
         hidden, head, batch.targets, batch.mask, cap, dtype, in_place=in_place
