@@ -50,7 +50,7 @@ ALLOWED: dict[str, set[str]] = {
         "text",
     },
     "batch": {"llm", "server"},
-    "train": {"model", "checkpoints", "text", "ops"},
+    "train": {"foreign", "model", "checkpoints", "text", "ops"},
     "hf": {"llm", "model", "checkpoints", "train"},
     "bench": {"loading", "model", "ops", "engine", "sampling", "sessions", "train"},
     "cli": {

@@ -7,6 +7,7 @@ allow_control=True)` make those.
 
 from griffin.text.chat import Chat, Message
 from griffin.text.detokenizer import StreamDetokenizer
+from griffin.text.lesson import lesson
 from griffin.text.template import TemplateError
 from griffin.text.tokenizer import Tokenizer, find_tokenizer
 from griffin.text.two_answers import two_answers
@@ -18,5 +19,6 @@ __all__ = [
     "TemplateError",
     "Tokenizer",
     "find_tokenizer",
+    "lesson",
     "two_answers",
 ]

@@ -81,16 +81,16 @@ class Chat:
         Raises ValueError naming the message for an unknown role or key, contents that are not text,
         a system message that is not the first, roles that do not alternate.
         """
-        checked, begun = _checked(messages), []
+        checked, begun = checked_messages(messages), []
         if add_generation_prompt:
             checked, begun = self._parted(checked)
-        segments = self._segments(checked, add_generation_prompt)
-        return [self.tokenizer.bos_id, *self._ids(segments), *begun]
+        segments = self.segments(checked, add_generation_prompt)
+        return [self.tokenizer.bos_id, *self.segment_ids(segments), *begun]
 
     def begun(self, messages: Sequence[Message]) -> list[int]:
         """Return the ids of the answer that a conversation ends with, to be gone on with; none if
         it does not. They are the last of `ids(messages)`."""
-        return self._parted(_checked(messages))[1]
+        return self._parted(checked_messages(messages))[1]
 
     def turn_ids(self, message: Message, first: bool = False, closed: bool = False) -> list[int]:
         """Turn one new user message into the ids that continue a conversation.
@@ -103,18 +103,18 @@ class Chat:
         closed: its last token was the one that ends a turn, already read.
         Raises ValueError as `ids` does, or if the message is not the user's.
         """
-        checked = _checked([message], whole=False)
+        checked = checked_messages([message], whole=False)
         if first:
-            return [self.tokenizer.bos_id, *self._ids(self._segments(checked, True))]
+            return [self.tokenizer.bos_id, *self.segment_ids(self.segments(checked, True))]
         reply = free_character([checked[0][1]])
-        segments = self._segments([("user", "."), ("assistant", reply), *checked], True)
+        segments = self.segments([("user", "."), ("assistant", reply), *checked], True)
         places = [index for index, segment in enumerate(segments) if reply in segment]
         if len(places) != 1 or segments[places[0]].count(reply) != 1:
             raise TemplateError(
                 "the checkpoint's chat template rewrites earlier replies; send whole conversations"
             )
         tail = [segments[places[0]].partition(reply)[2], *segments[places[0] + 1 :]]
-        ids = self._ids([segment for segment in tail if segment])
+        ids = self.segment_ids([segment for segment in tail if segment])
         return ids[1:] if closed and ids[0] in self.stop_ids else ids
 
     def exchanges(self, messages: Sequence[Message]) -> list[list[int]]:
@@ -123,8 +123,8 @@ class Chat:
         Each part ends with the token that ends its reply; the last one as `ids(messages)` does.
         Only one part comes back where the template does not show where replies end.
         """
-        checked, begun = self._parted(_checked(messages))
-        segments = self._segments(checked, True)
+        checked, begun = self._parted(checked_messages(messages))
+        segments = self.segments(checked, True)
         control = self.tokenizer.vocabulary.control
         ends = [
             place
@@ -137,7 +137,7 @@ class Chat:
         replies = sum(role == "assistant" for role, _ in checked)
         after = [place + 1 for place in ends[-2::-2][:replies]]
         cuts = [0, *reversed(after), len(segments)]
-        parts = [self._ids(segments[start:stop]) for start, stop in pairwise(cuts)]
+        parts = [self.segment_ids(segments[start:stop]) for start, stop in pairwise(cuts)]
         parts[-1] += begun
         return [[self.tokenizer.bos_id, *parts[0]], *parts[1:]]
 
@@ -180,9 +180,10 @@ class Chat:
             return checked, []
         return before, self.tokenizer.encode(content, bos=False)
 
-    def _segments(
+    def segments(
         self, messages: list[tuple[str, str]], add_generation_prompt: bool
     ) -> list[Segment]:
+        """Render checked messages: control tokens and text in order, without BOS."""
         if self._template is None:
             return _gemma(messages, add_generation_prompt)
         try:
@@ -193,7 +194,8 @@ class Chat:
             segments = self._template.segments(_folded(messages), add_generation_prompt)
         return _without_bos(segments, self._bos_name)
 
-    def _ids(self, segments: list[Segment]) -> list[int]:
+    def segment_ids(self, segments: Sequence[Segment]) -> list[int]:
+        """Turn rendered segments into ids; text is encoded as text."""
         ids: list[int] = []
         for segment in segments:
             if isinstance(segment, Control):
@@ -281,7 +283,7 @@ def _name(tokenizer: Tokenizer, id: int) -> str:
     return name
 
 
-def _checked(messages: Sequence[Message], whole: bool = True) -> list[tuple[str, str]]:
+def checked_messages(messages: Sequence[Message], whole: bool = True) -> list[tuple[str, str]]:
     """Return (role, content) pairs: a system message only first, then user and assistant in turn.
 
     whole: they are a whole conversation, which begins with the user's turn whoever speaks first.

@@ -87,6 +87,8 @@ def open_corpus(recipe: DataRecipe, folder: Path = Path()) -> Corpus:
     not repeat it (`split`). One that is alone is cut in two. Raises ValueError if there is nothing
     to read.
     """
+    if not isinstance(recipe.source, str):
+        raise ValueError("tables [[data.source]] cannot be read yet; use source = 'files'")
     if recipe.source == "stdlib":
         root, excluded = Path(sysconfig.get_path("stdlib")), _NOT_THE_LIBRARY + recipe.exclude
     else:

@@ -2,6 +2,7 @@
 
 from griffin.train.recipe.data import DataRecipe, TokenizerRecipe
 from griffin.train.recipe.recipe import Recipe, load_recipe
+from griffin.train.recipe.source import SourceRecipe
 from griffin.train.recipe.train import TrainRecipe
 
-__all__ = ["DataRecipe", "Recipe", "TokenizerRecipe", "TrainRecipe", "load_recipe"]
+__all__ = ["DataRecipe", "Recipe", "SourceRecipe", "TokenizerRecipe", "TrainRecipe", "load_recipe"]

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from griffin.train.recipe.section import check_types
+from griffin.train.recipe.source import SourceRecipe, read_sources
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataRecipe:
     """Say which documents are read.
 
-    source              "stdlib": the standard library of the running Python; "files": text files in
-                        `root`.
+    source              "stdlib": the standard library of the running Python; "files": files in
+                        `root`; or tables, [[data.source]], which have root and patterns themselves.
     root                where `include` starts ("files" only); relative to the recipe's own folder.
     include, exclude    glob patterns over paths relative to the root; `*` stops at a /, `**` does
                         not.
@@ -24,7 +25,7 @@ class DataRecipe:
                         "best-fit": placed whole where they fit, the rest of a row is padding.
     """
 
-    source: Literal["stdlib", "files"] = "stdlib"
+    source: str | tuple[SourceRecipe, ...] = "stdlib"
     root: str = "."
     include: tuple[str, ...] = ("**/*.py",)
     exclude: tuple[str, ...] = ()
@@ -33,7 +34,15 @@ class DataRecipe:
     packing: Literal["cut", "best-fit"] = "cut"
 
     def __post_init__(self) -> None:
-        check_types(self, "data")
+        object.__setattr__(self, "source", read_sources(self.source))
+        check_types(self, "data", but=("source",))
+        if isinstance(self.source, tuple):
+            for key in ("root", "include", "exclude"):
+                if getattr(self, key) != DataRecipe.__dataclass_fields__[key].default:
+                    raise ValueError(
+                        f"data.{key} has no meaning beside [[data.source]]: give"
+                        f" {'path' if key == 'root' else key} in the table that it is for"
+                    )
         if not self.include:
             raise ValueError('data.include is empty; name at least one pattern, such as "**/*.txt"')
         if not 0 < self.held_out < 1:
@@ -44,6 +53,15 @@ class DataRecipe:
             raise ValueError(
                 f"data.max_document_bytes must be positive, not {self.max_document_bytes}"
             )
+
+    @property
+    def sources(self) -> tuple[SourceRecipe, ...]:
+        """The tables; where `source` is a word, the one that it is short for."""
+        if isinstance(self.source, tuple):
+            return self.source
+        place = {"stdlib": True} if self.source == "stdlib" else {"path": self.root}
+        patterns = {"include": self.include, "exclude": self.exclude}
+        return (SourceRecipe(name=self.source, **place, **patterns),)  # pyright: ignore
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,10 +23,15 @@ def read_section(kind: type[_Section], values: Mapping[str, Any], name: str) -> 
     return kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
 
 
-def check_types(section: Any, name: str) -> None:
-    """Refuse values of the wrong type, and make whole numbers floats where a float is meant."""
+def check_types(section: Any, name: str, but: tuple[str, ...] = ()) -> None:
+    """Refuse values of the wrong type, and make whole numbers floats where a float is meant.
+
+    but: fields that the section checks itself.
+    """
     hints = typing.get_type_hints(type(section))
     for key, hint in hints.items():
+        if key in but:
+            continue
         value = getattr(section, key)
         if hint is float and isinstance(value, int) and not isinstance(value, bool):
             object.__setattr__(section, key, float(value))
@@ -59,6 +64,10 @@ _MEANT = {
     **dict.fromkeys(("precision", "torch_dtype"), "dtype"),
     **dict.fromkeys(("eval_interval", "eval_steps"), "eval_every"),
     **dict.fromkeys(("log_interval", "logging_steps"), "log_every"),
+    **dict.fromkeys(("data_files", "files", "file", "root"), "path"),
+    **dict.fromkeys(("dataset", "dataset_name", "repo_id", "repo"), "hub"),
+    **dict.fromkeys(("dataset_config", "config", "config_name"), "subset"),
+    **dict.fromkeys(("dataset_split",), "split"),
     "adam_beta1": "beta1",
     "adam_beta2": "beta2",
     "min_lr_ratio": "final_ratio",

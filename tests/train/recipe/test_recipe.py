@@ -17,6 +17,10 @@ from griffin.train.report import Reporter
 MINIMAL = {"model": {"preset": "nano"}, "train": {"steps": 10}}
 
 
+def _tables(*tables: dict[str, Any], **data: Any) -> dict[str, Any]:
+    return MINIMAL | {"data": {"source": list(tables)} | data}
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -52,6 +56,16 @@ MINIMAL = {"model": {"preset": "nano"}, "train": {"steps": 10}}
         (MINIMAL | {"data": {"held_out": 1.0}}, r"held_out must lie between"),
         (MINIMAL | {"data": {"include": "*.py"}}, r"data.include must be a list of strings"),
         (MINIMAL | {"data": {"packing": "bfd"}}, r"'cut', 'best-fit', not 'bfd'"),
+        (_tables({"path": "x"}), r"name"),
+        (_tables({"name": "a/b", "path": "x"}), r"letters, digits"),
+        (_tables({"name": "a"}), r"'a' needs exactly one of path, hub and stdlib; it has none"),
+        (_tables({"name": "a", "path": "x", "hub": "y"}), r"it has path and hub"),
+        (_tables({"name": "a", "dataset": "x"}), r"here it is data.source.hub"),
+        (_tables({"name": "a", "hub": "x", "columns": ["txt"]}), r"columns names 'txt'"),
+        (_tables({"name": "a", "path": "x", "format": "csv"}), r"'parquet', not 'csv'"),
+        (_tables({"name": "a", "path": "x"}, {"name": "a", "path": "y"}), r"name of its own"),
+        (_tables({"name": "a", "path": "x"}, root="y"), r"data.root has no meaning .* give path"),
+        (_tables(), r"name of its own"),
         (MINIMAL | {"data": {"source": "web"}}, r"'stdlib', 'files', not 'web'"),
     ],
 )
@@ -92,6 +106,18 @@ def test_round_trip_and_digest(recipe: Callable[..., Recipe]) -> None:
         == recipe(log_every=3, keep=1, checkpoint_minutes=1).digest()
     )
     assert recipe(learning_rate=1e-4).digest() != ours.digest() != recipe(rows=4).digest()
+
+
+def test_tables_of_sources(tmp_path: Path) -> None:
+    file = tmp_path / "r.toml"
+    tables = '[[data.source]]\nname = "a"\npath = "x"\n[[data.source]]\nname = "b"\nhub = "y/z"\n'
+    file.write_text('[model]\npreset = "nano"\n' + tables + "[train]\nsteps = 1\n")
+    plan = load_recipe(file, ["data.held_out=0.5"])
+    assert [source.name for source in plan.data.sources] == ["a", "b"]
+    assert Recipe.from_dict(plan.to_dict(), plan.folder) == plan
+    short = Recipe.from_dict(MINIMAL | {"data": {"source": "files", "root": "x"}}).data.sources
+    assert [(s.name, s.path, s.include) for s in short] == [("files", "x", ("**/*.py",))]
+    assert Recipe.from_dict(MINIMAL).data.sources[0].stdlib
 
 
 def test_budget_in_tokens() -> None:
