@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from griffin.train.stopping import Interrupted
+
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 _PATIENCE = timedelta(minutes=10)
 # What the others wait for while the first one encodes documents may take hours.
 _LONG = timedelta(days=30)
+_WELL, _STOPPED, _FAILED = range(3)
 
 
 class RankGoneError(RuntimeError):
@@ -43,11 +46,11 @@ class Ranks:
     patient: Any = None
 
     @classmethod
-    def join(cls, device: torch.device) -> Ranks:
+    def join(cls, device: str = "cpu") -> Ranks:
         """Meet the processes that `torchrun` has started, or be alone where it has not.
 
-        device: its type decides how tensors travel: gloo from the CPU, NCCL between GPUs. Raises
-        RankGoneError if the others do not come.
+        device: "cpu", where gloo carries tensors, or "cuda", where NCCL does, each rank on a GPU of
+        its own. Raises RankGoneError if the others do not come.
         """
         world = int(os.environ.get("WORLD_SIZE", "1"))
         if world == 1:
@@ -55,10 +58,13 @@ class Ranks:
         from torch import distributed
         from torch.distributed.device_mesh import init_device_mesh
 
-        backend = "gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:nccl"
+        backend, kind = "gloo", torch.device(device).type
+        if kind == "cuda":
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+            backend = "cpu:gloo,cuda:nccl"
         with _noticed():
             distributed.init_process_group(backend, timeout=_PATIENCE)
-            mesh = init_device_mesh(device.type, (world,))
+            mesh = init_device_mesh(kind, (world,))
             patient = distributed.new_group(backend="gloo", timeout=_LONG)
         return cls(distributed.get_rank(), world, mesh, patient)
 
@@ -102,34 +108,37 @@ class Ranks:
         """Let the writer into the block at once, and the others when it has left it.
 
         Its part may take hours. If it fails, it raises its own error and the others
-        WriterFailedError.
+        WriterFailedError; if it was stopped, all raise `Interrupted`.
         """
         if self.mesh is None:
             yield
         elif self.is_writer:
             try:
                 yield
-            except BaseException:
+            except BaseException as error:
                 with contextlib.suppress(RankGoneError):
-                    self._tell(False)
+                    self._tell(_STOPPED if isinstance(error, Interrupted) else _FAILED)
                 raise
-            self._tell(True)
+            self._tell(_WELL)
         else:
-            if not self._tell(False):
-                raise WriterFailedError("the first rank could not begin, and said why")
+            said = self._tell(_WELL)
+            if said == _STOPPED:
+                raise Interrupted
+            if said == _FAILED:
+                raise WriterFailedError("the first rank could not do its part, and said why")
             yield
 
-    def _tell(self, well: bool) -> bool:
+    def _tell(self, what: int) -> int:
         """Return what the writer says. Signals are looked at while waiting for it."""
         from torch import distributed
 
-        said = torch.tensor(well)
+        said = torch.tensor(what)
         with _noticed():
             work: Any = distributed.broadcast(said, 0, group=self.patient, async_op=True)
             while not work.is_completed():
                 time.sleep(0.02)
             work.wait()
-        return bool(said)
+        return int(said)
 
     def close(self) -> None:
         """Part from the others, at the end of a run that all have ended."""
