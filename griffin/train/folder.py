@@ -80,7 +80,8 @@ class RunFolder:
             if theirs.digest() != recipe.digest():
                 extended.append(self._extension(theirs, recipe, extend))
         yield known
-        values = {"digest": recipe.digest(), "recipe": recipe.to_dict()}
+        values: dict[str, Any] = {"digest": recipe.digest(), "recipe": recipe.to_dict()}
+        values["model"] = recipe.model.to_dict()
         write_json(path, values | ({"extended": extended} if extended else {}))
 
     def _extension(self, theirs: Recipe, ours: Recipe, extend: bool) -> dict[str, Any]:

@@ -11,7 +11,13 @@ from typing import Any
 import torch
 
 from griffin.model import Griffin
-from griffin.train.checkpoint import RunProgress, latest_checkpoint, resume, save_checkpoint
+from griffin.train.checkpoint import (
+    RunProgress,
+    latest_checkpoint,
+    resume,
+    save_best,
+    save_checkpoint,
+)
 from griffin.train.data.prepare import prepare_data
 from griffin.train.data.rows import Packer
 from griffin.train.diverged import explain, keep_batch
@@ -140,7 +146,8 @@ class Trainer:
                 last = self.progress.step == plan.total_steps
                 measured = last or self.progress.step % plan.eval_every == 0
                 if measured:
-                    entry["held_out_bits_per_byte"] = self.validate()
+                    entry["held_out_bits_per_byte"] = bits = self.validate()
+                    self._keep_best(bits)
                 if measured or self.progress.step % plan.log_every == 0:
                     log.write(json.dumps(entry) + "\n")
                     log.flush()
@@ -207,6 +214,13 @@ class Trainer:
         return save_checkpoint(
             self.checkpoints, self.model, self.optimizer, self.progress, keep, self.ranks
         )
+
+    def _keep_best(self, bits: float) -> None:
+        """Keep the weights apart if no validation before has found fewer bits per byte."""
+        if self.progress.best is None or bits < self.progress.best:
+            self.progress.best = bits
+            if self.recipe.train.keep_best:
+                save_best(self.checkpoints, self.model, self.progress, self.ranks)
 
     def _check_stop(self) -> None:
         """Raise `Interrupted` if any rank was asked to stop; all must call this."""

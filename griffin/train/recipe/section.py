@@ -72,6 +72,7 @@ _MEANT = {
     "adam_beta2": "beta2",
     "min_lr_ratio": "final_ratio",
     "save_total_limit": "keep",
+    "load_best_model_at_end": "keep_best",
 }
 
 _KINDS: dict[Any, str] = {

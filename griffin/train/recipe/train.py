@@ -23,6 +23,7 @@ class TrainRecipe:
     dtype                "float32", or "bfloat16": bfloat16 matrix products over float32 weights.
     eval_every           steps between validations on the first `eval_tokens` held-out tokens.
     checkpoint_minutes   minutes between checkpoints; the newest `keep` of them stay.
+    keep_best            keep the weights of the best validation too, in checkpoints/best.
     """
 
     tokens: int = 0
@@ -47,6 +48,7 @@ class TrainRecipe:
     eval_tokens: int = 100_000
     checkpoint_minutes: float = 10.0
     keep: int = 2
+    keep_best: bool = True
 
     def __post_init__(self) -> None:
         check_types(self, "train")
