@@ -60,7 +60,7 @@ class Trainer:
         ranks: Ranks | None = None,
     ) -> None:
         self.recipe, self.out = recipe, out
-        self.ranks = ranks or Ranks()
+        self.ranks = (ranks or Ranks()).reading_together(recipe.train.sequence_ranks)
         writes = self.ranks.is_writer
         self.reporter = (reporter or Reporter()) if writes else Reporter(quiet=True)
         self.device = torch.device(device)
@@ -85,7 +85,7 @@ class Trainer:
         begun = latest_checkpoint(self.checkpoints) is not None
         with torch.device("meta"):
             self.model = Griffin(recipe.model)
-        self.objective = Objective(self.model, self.dtype)
+        self.objective = self._objective()
         shard(self.objective, self.ranks)
         fill_model(self.model, recipe, self.device, drawn=not begun)
         self.optimizer = make_optimizer(self.model, recipe.train)
@@ -94,6 +94,13 @@ class Trainer:
         self.progress.recipe = recipe.digest()
         self._validation = validation_documents(self.data.held_out, recipe.train.eval_tokens)
         self._check_stop()
+
+    def _objective(self) -> Objective:
+        if self.ranks.group is None:
+            return Objective(self.model, self.dtype)
+        from griffin.train.scale.sequence import SplitObjective
+
+        return SplitObjective(self.model, self.ranks.group, self.dtype)
 
     @property
     def checkpoints(self) -> Path:
@@ -171,6 +178,7 @@ class Trainer:
         first = self.progress.rows + self._share.start
         batches = [self.packer.batch(first + place, share) for place in places]
         [count] = self.ranks.sum(sum(int(batch.mask.sum()) for batch in batches))
+        count /= self.ranks.together  # who read together have counted the same targets
         total = 0.0
         self.optimizer.zero_grad()
         for number, batch in enumerate(batches):

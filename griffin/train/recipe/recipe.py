@@ -86,6 +86,7 @@ class Recipe:
             "keep_best",
         ):
             del values["train"][name]
+        del values["train"]["sequence_ranks"]  # as the number of ranks: who computes, not what
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import torch
 from griffin.train.stopping import Interrupted
 
 if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
     from torch.distributed.device_mesh import DeviceMesh
 
 # A rank that says nothing for so long is taken for gone; one that has died is noticed at once.
@@ -38,12 +40,16 @@ class Ranks:
 
     mesh: the ranks as torch's FSDP wants them, None for one process. The first rank, the writer,
     has the folder's lock, its log, and what is said to people.
+    together: how many neighbouring ranks read the same rows, each a piece of every row; group is
+    that of this rank's, None where each reads rows of its own.
     """
 
     rank: int = 0
     world: int = 1
     mesh: DeviceMesh | None = None
     patient: Any = None
+    together: int = 1
+    group: ProcessGroup | None = None
 
     @classmethod
     def join(cls, device: str = "cpu") -> Ranks:
@@ -72,18 +78,49 @@ class Ranks:
     def is_writer(self) -> bool:
         return self.rank == 0
 
+    def reading_together(self, ranks: int) -> Ranks:
+        """Return these ranks, so many neighbours of which read the same rows; all must call it.
+
+        ValueError if there are not as many, or some would be left over.
+        """
+        if ranks == 1:
+            return self
+        if self.world % ranks or self.mesh is None:
+            raise ValueError(
+                f"train.sequence_ranks is {ranks}: start a multiple of {ranks} ranks (torchrun"
+                f" --nproc-per-node {ranks} ...), here there are {self.world}"
+            )
+        from torch.distributed.device_mesh import init_device_mesh
+
+        with _noticed():
+            mesh = init_device_mesh(
+                self.mesh.device_type, (self.readers // ranks, ranks), mesh_dim_names=("rows", "in")
+            )
+        return dataclasses.replace(self, together=ranks, group=mesh.get_group("in"))
+
+    @property
+    def readers(self) -> int:
+        """How many ranks, or groups of them that read together, have rows of their own."""
+        return self.world // self.together
+
+    @property
+    def reader(self) -> int:
+        """Which of the readers this rank is, or belongs to."""
+        return self.rank // self.together
+
     def share(self, rows: int) -> slice:
-        """Return which of a micro-batch's rows are this rank's, in order, equally many for each.
+        """Return which of a micro-batch's rows are this reader's, in order, equally many for each.
 
         ValueError if they cannot be.
         """
-        each, rest = divmod(rows, self.world)
+        each, rest = divmod(rows, self.readers)
         if rest:
+            split = f" (train.sequence_ranks {self.together} together)" * (self.together > 1)
             raise ValueError(
-                f"train.rows is {rows}, which {self.world} ranks cannot share equally; make it a"
-                f" multiple of {self.world}, or start another number of ranks"
+                f"train.rows is {rows}, which {self.world} ranks{split} cannot share equally; make"
+                f" it a multiple of {self.readers}, or start another number of ranks"
             )
-        return slice(self.rank * each, (self.rank + 1) * each)
+        return slice(self.reader * each, (self.reader + 1) * each)
 
     def sum(self, *values: float) -> list[float]:
         """Return the sums of numbers over all ranks, the same on each; all must call it.
