@@ -26,7 +26,6 @@ ALLOWED: dict[str, set[str]] = {
     "model": {"ops"},
     "quant": {"model", "ops"},
     "checkpoints": {"foreign", "model", "quant"},
-    "adapters": {"checkpoints", "foreign", "model", "ops"},
     "text": {"foreign"},
     "sampling": set(),
     "engine": {"model", "sampling"},
@@ -71,7 +70,7 @@ ALLOWED: dict[str, set[str]] = {
             "model",
         ),
         *("ops", "quant"),
-        *("adapters", "conversation", "sessions", "server", "batch", "train", "bench"),
+        *("conversation", "sessions", "server", "batch", "train", "bench"),
     },
 }
 # What only tests and benchmarks/ use, and what is in no wheel itself.

@@ -12,12 +12,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from griffin.model import Griffin
-from griffin.train.data.rows import Packer, TrainBatch
+from griffin.train.data.mixture import Mixture
+from griffin.train.data.rows import TrainBatch
 from griffin.train.loss import row_nats
 
 
 def explain(
-    model: Griffin, batches: Sequence[TrainBatch], dtype: torch.dtype, packer: Packer, row: int
+    model: Griffin, batches: Sequence[TrainBatch], dtype: torch.dtype, packer: Mixture, row: int
 ) -> str:
     """Say in a sentence what is not finite in a step, which was the rows from `row` on.
 
@@ -88,7 +89,7 @@ def _finite(tensor: Tensor) -> bool:
     return bool(tensor.detach().isfinite().all())
 
 
-def _documents(packer: Packer, row: int) -> str:
+def _documents(packer: Mixture, row: int) -> str:
     places = packer.documents(row)
     listed = ", ".join(f"{path} from token {first}" for path, first in places[:4])
     return listed + (f" and {len(places) - 4} more" if len(places) > 4 else "")

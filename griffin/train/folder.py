@@ -6,14 +6,15 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from griffin.train.checkpoint import newest_step
 from griffin.train.files import write_json
 from griffin.train.optim import learning_rate
-from griffin.train.recipe import Recipe
+from griffin.train.recipe import Recipe, TrainRecipe
+from griffin.train.recipe.train import BUDGETS
 
 CHECKPOINTS, _LOG = "checkpoints", "log.jsonl"
 
@@ -27,6 +28,8 @@ class RunFolder:
     def __init__(self, path: Path, writes: bool = True) -> None:
         self.path, self.writes = path, writes
         self.checkpoints = path / CHECKPOINTS
+        # How many rows some epochs have, for budgets in epochs: known when the data is.
+        self.rows_in: Callable[[float], int] | None = None
         self._lock: int | None = None
 
     def _take(self) -> None:
@@ -67,7 +70,7 @@ class RunFolder:
             return
         self._take()
         path = self.path / "recipe.json"
-        known, extended = path.exists(), list[dict[str, Any]]()
+        known, extended, before = path.exists(), list[dict[str, Any]](), None
         if known:
             try:
                 kept = json.loads(path.read_text(encoding="utf-8"))
@@ -78,24 +81,32 @@ class RunFolder:
                     error
                 )
             if theirs.digest() != recipe.digest():
-                extended.append(self._extension(theirs, recipe, extend))
+                self._check_budget_alone(theirs, recipe, extend)
+                before = theirs.train
         yield known
-        values: dict[str, Any] = {"digest": recipe.digest(), "recipe": recipe.to_dict()}
-        values["model"] = recipe.model.to_dict()
+        if before is not None:
+            extended.append(self._extension(before, recipe.train))
+        values = {"digest": recipe.digest(), "recipe": recipe.to_dict()}
         write_json(path, values | ({"extended": extended} if extended else {}))
 
-    def _extension(self, theirs: Recipe, ours: Recipe, extend: bool) -> dict[str, Any]:
-        """Return what is recorded of an extension; ValueError if the recipes differ otherwise."""
+    def _check_budget_alone(self, theirs: Recipe, ours: Recipe, extend: bool) -> None:
+        """Raise ValueError unless the recipes differ in their budgets alone, and may."""
         differences = _differences(theirs.to_dict(), ours.to_dict())
-        budget = all(name in ("train.tokens", "train.steps") for name in differences)
+        budget = all(name in {f"train.{key}" for key in BUDGETS} for name in differences)
         if not (extend and budget):
             listed = "; ".join(f"{name}: {words}" for name, words in differences.items())
             hint = "--extend goes on with another budget" if budget else "choose another --out"
             raise ValueError(f"{self.path} holds a run of another recipe ({listed}); {hint}")
-        done, total = newest_step(self.checkpoints), ours.train.total_steps
+
+    def _extension(self, theirs: TrainRecipe, ours: TrainRecipe) -> dict[str, Any]:
+        """Return what is recorded of an extension; ValueError if the steps done were others."""
+        old, new = (
+            plan.in_steps(self.rows_in(plan.epochs)) if self.rows_in else plan
+            for plan in (theirs, ours)
+        )
+        done, total = newest_step(self.checkpoints), new.total_steps
         if total < done:
             raise ValueError(f"{self.path} has done {done} steps; the new budget has {total}")
-        old, new = theirs.train, ours.train
         for step in range(done):
             if (was := learning_rate(step, old)) != (planned := learning_rate(step, new)):
                 raise ValueError(
@@ -103,6 +114,12 @@ class RunFolder:
                     f" {old.total_steps} steps, so step {step + 1} had the rate {was:.3g}; in a run"
                     f" of {total} steps it has {planned:.3g}. A run of schedule 'constant' can be"
                     " extended at any time, one of 'wsd' before its decay"
+                )
+            was, planned = (plan.stages[plan.stage_of(step)][0].weights for plan in (old, new))
+            if was != planned:
+                raise ValueError(
+                    f"this run cannot be extended: step {step + 1} was mixed by {dict(was)}; in the"
+                    f" new stages it is mixed by {dict(planned)}"
                 )
         return {"at_step": done, "from_steps": old.total_steps, "to_steps": total}
 

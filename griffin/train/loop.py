@@ -11,15 +11,9 @@ from typing import Any
 import torch
 
 from griffin.model import Griffin
-from griffin.train.checkpoint import (
-    RunProgress,
-    latest_checkpoint,
-    resume,
-    save_best,
-    save_checkpoint,
-)
+from griffin.train.checkpoint import RunProgress, latest_checkpoint, resume, save_checkpoint
+from griffin.train.data.mixture import Mixture
 from griffin.train.data.prepare import prepare_data
-from griffin.train.data.rows import Packer
 from griffin.train.diverged import explain, keep_batch
 from griffin.train.evaluate import bits_in_rows, validation_documents
 from griffin.train.folder import RunFolder
@@ -60,7 +54,7 @@ class Trainer:
         ranks: Ranks | None = None,
     ) -> None:
         self.recipe, self.out = recipe, out
-        self.ranks = (ranks or Ranks()).reading_together(recipe.train.sequence_ranks)
+        self.ranks = ranks or Ranks()
         writes = self.ranks.is_writer
         self.reporter = (reporter or Reporter()) if writes else Reporter(quiet=True)
         self.device = torch.device(device)
@@ -79,13 +73,13 @@ class Trainer:
         recipe, out = self.recipe, self.out
         with self.ranks.writer_first(), self.folder.claimed(recipe, extend) as known:
             self.data = prepare_data(recipe, out, self.reporter, known, self.stop.check)
-            self.packer = Packer(
-                self.data.train, recipe.train.length, recipe.train.seed, recipe.data.packing
-            )
+            stores = {recipe.data.sources[0].name: self.data.train}
+            self.packer, self.plan = Mixture.of(recipe, stores)
+            self.folder.rows_in = self.packer.rows_in
         begun = latest_checkpoint(self.checkpoints) is not None
         with torch.device("meta"):
             self.model = Griffin(recipe.model)
-        self.objective = self._objective()
+        self.objective = Objective(self.model, self.dtype)
         shard(self.objective, self.ranks)
         fill_model(self.model, recipe, self.device, drawn=not begun)
         self.optimizer = make_optimizer(self.model, recipe.train)
@@ -94,13 +88,6 @@ class Trainer:
         self.progress.recipe = recipe.digest()
         self._validation = validation_documents(self.data.held_out, recipe.train.eval_tokens)
         self._check_stop()
-
-    def _objective(self) -> Objective:
-        if self.ranks.group is None:
-            return Objective(self.model, self.dtype)
-        from griffin.train.scale.sequence import SplitObjective
-
-        return SplitObjective(self.model, self.ranks.group, self.dtype)
 
     @property
     def checkpoints(self) -> Path:
@@ -123,12 +110,13 @@ class Trainer:
         and raise `Interrupted`; a second one stops at once. Raises DivergedError when loss or
         gradient are no numbers, before the weights change.
         """
-        plan = self.recipe.train
+        plan = self.plan
         begun = saved = time.monotonic()
         before = self.progress.seconds
-        if plan.warmup_steps >= plan.total_steps:
+        _, first = plan.course(0)
+        if first.warmup_steps >= first.total_steps:
             self.reporter.say(
-                f"train.warmup_steps is {plan.warmup_steps}, the budget {plan.total_steps} steps:"
+                f"train.warmup_steps is {first.warmup_steps}, the budget {first.total_steps} steps:"
                 " the learning rate rises to the end"
             )
         with (
@@ -153,8 +141,7 @@ class Trainer:
                 last = self.progress.step == plan.total_steps
                 measured = last or self.progress.step % plan.eval_every == 0
                 if measured:
-                    entry["held_out_bits_per_byte"] = bits = self.validate()
-                    self._keep_best(bits)
+                    entry["held_out_bits_per_byte"] = self.validate()
                 if measured or self.progress.step % plan.log_every == 0:
                     log.write(json.dumps(entry) + "\n")
                     log.flush()
@@ -172,13 +159,12 @@ class Trainer:
 
         Raises `Interrupted` between micro-batches if a stop is asked for: no weight has changed.
         """
-        plan = self.recipe.train
+        plan = self.plan
         places = range(0, plan.rows * plan.accumulation, plan.rows)
         share = self._share.stop - self._share.start
         first = self.progress.rows + self._share.start
         batches = [self.packer.batch(first + place, share) for place in places]
         [count] = self.ranks.sum(sum(int(batch.mask.sum()) for batch in batches))
-        count /= self.ranks.together  # who read together have counted the same targets
         total = 0.0
         self.optimizer.zero_grad()
         for number, batch in enumerate(batches):
@@ -202,8 +188,9 @@ class Trainer:
         self.progress.tokens += plan.tokens_per_step
         return {
             "step": self.progress.step,
+            **plan.stage_entry(self.progress.step - 1),
             "tokens": self.progress.tokens,
-            "epoch": self.progress.rows / self.packer.rows_per_epoch,
+            **self.packer.progress(self.progress.rows),
             "loss": total / count,
             "learning_rate": rate,
             "gradient_norm": norm,
@@ -222,13 +209,6 @@ class Trainer:
         return save_checkpoint(
             self.checkpoints, self.model, self.optimizer, self.progress, keep, self.ranks
         )
-
-    def _keep_best(self, bits: float) -> None:
-        """Keep the weights apart if no validation before has found fewer bits per byte."""
-        if self.progress.best is None or bits < self.progress.best:
-            self.progress.best = bits
-            if self.recipe.train.keep_best:
-                save_best(self.checkpoints, self.model, self.progress, self.ranks)
 
     def _check_stop(self) -> None:
         """Raise `Interrupted` if any rank was asked to stop; all must call this."""
@@ -249,7 +229,7 @@ class Trainer:
         model = self._whole_model()
         if not self.ranks.is_writer:
             return WriterFailedError("the first rank says where the run diverged")
-        plan, start = self.recipe.train, self.progress.rows
+        plan, start = self.plan, self.progress.rows
         places = range(start, start + plan.rows * plan.accumulation, plan.rows)
         batches = [self.packer.batch(place, plan.rows) for place in places]
         step = self.progress.step + 1

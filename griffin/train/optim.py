@@ -43,8 +43,12 @@ def make_optimizer(model: nn.Module, recipe: TrainRecipe) -> torch.optim.AdamW:
 def learning_rate(step: int, recipe: TrainRecipe) -> float:
     """Return the rate of a step, counted from 0: a line up to the peak, then as `schedule` says.
 
-    The last step's rate is `final_ratio` of the peak, unless the schedule is "constant".
+    The last step's rate is `final_ratio` of the peak, unless the schedule is "constant". Where
+    stages begin courses of their own, each is as a run of its steps.
     """
+    if recipe.stage:
+        first, recipe = recipe.course(step)
+        step -= first
     if step < recipe.warmup_steps:
         return recipe.learning_rate * (step + 1) / recipe.warmup_steps
     if recipe.schedule == "constant":

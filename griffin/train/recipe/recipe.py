@@ -15,7 +15,7 @@ from griffin import checkpoints
 from griffin.model.config import GriffinConfig, check_keys
 from griffin.train.recipe.data import DataRecipe, TokenizerRecipe
 from griffin.train.recipe.section import read_section
-from griffin.train.recipe.train import TrainRecipe
+from griffin.train.recipe.train import BUDGETS, TrainRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,20 @@ class Recipe:
     train: TrainRecipe
     base: str = ""
     folder: Path = Path()
+
+    def __post_init__(self) -> None:
+        names = [source.name for source in self.data.sources]
+        for stage in self.train.stage:
+            check_keys(stage.weights, set(names), f"train.stage {stage.name!r}: weights")
+        if not any(source.weight for source in self.data.sources):
+            weighed = self.train.stage and all(stage.weights for stage in self.train.stage)
+            if not weighed:
+                raise ValueError("data.source: the weights are all 0: nothing would be read")
+        if self.train.carry and self.data.packing != "cut":
+            raise ValueError(
+                "train.carry goes on in the next row where a row cuts a document, so it takes"
+                f" data.packing = 'cut', not {self.data.packing!r}"
+            )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], folder: Path = Path()) -> Recipe:
@@ -77,16 +91,8 @@ class Recipe:
     def digest(self) -> str:
         """Return a hash of all that decides the weights: a resumed run is the same run."""
         values = self.to_dict() | {"model": self.model.to_dict()}
-        for name in (
-            "log_every",
-            "eval_every",
-            "eval_tokens",
-            "checkpoint_minutes",
-            "keep",
-            "keep_best",
-        ):
+        for name in ("log_every", "eval_every", "eval_tokens", "checkpoint_minutes", "keep"):
             del values["train"][name]
-        del values["train"]["sequence_ranks"]  # as the number of ranks: who computes, not what
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
@@ -127,8 +133,9 @@ def _apply(values: dict[str, Any], change: str) -> None:
     entries = values.setdefault(section, {})
     if not isinstance(entries, dict):
         raise ValueError(f"--set {change!r}: {section} is no section of the recipe")
-    if section == "train" and key in ("tokens", "steps"):
-        entries.pop("steps" if key == "tokens" else "tokens", None)  # one budget replaces the other
+    if section == "train" and key in BUDGETS:  # one budget replaces another
+        for other in BUDGETS:
+            entries.pop(other, None)
     entries[key] = value
 
 

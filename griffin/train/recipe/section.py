@@ -33,6 +33,10 @@ def check_types(section: Any, name: str, but: tuple[str, ...] = ()) -> None:
         if key in but:
             continue
         value = getattr(section, key)
+        if type(None) in typing.get_args(hint):  # what need not be given
+            if value is None:
+                continue
+            [hint] = (each for each in typing.get_args(hint) if each is not type(None))
         if hint is float and isinstance(value, int) and not isinstance(value, bool):
             object.__setattr__(section, key, float(value))
         elif typing.get_origin(hint) is Literal:
@@ -56,6 +60,10 @@ _MEANT = {
     **dict.fromkeys(("gradient_accumulation_steps", "grad_accum"), "accumulation"),
     **dict.fromkeys(("max_steps", "num_steps", "iters"), "steps"),
     **dict.fromkeys(("max_tokens", "num_tokens"), "tokens"),
+    **dict.fromkeys(("num_epochs", "num_train_epochs", "max_epochs", "max_repeats"), "epochs"),
+    **dict.fromkeys(("stages", "phases"), "stage"),
+    **dict.fromkeys(("proportion", "probability", "ratio", "share"), "weight"),
+    **dict.fromkeys(("proportions", "probabilities", "mixture"), "weights"),
     **dict.fromkeys(("warmup", "warmup_iters"), "warmup_steps"),
     **dict.fromkeys(("lr_scheduler_type", "lr_schedule", "scheduler"), "schedule"),
     **dict.fromkeys(("grad_clip", "max_grad_norm", "clip_grad"), "clip"),
@@ -68,15 +76,10 @@ _MEANT = {
     **dict.fromkeys(("dataset", "dataset_name", "repo_id", "repo"), "hub"),
     **dict.fromkeys(("dataset_config", "config", "config_name"), "subset"),
     **dict.fromkeys(("dataset_split",), "split"),
-    **dict.fromkeys(
-        ("context_parallel_size", "context_parallel_degree", "sequence_parallel_size"),
-        "sequence_ranks",
-    ),
     "adam_beta1": "beta1",
     "adam_beta2": "beta2",
     "min_lr_ratio": "final_ratio",
     "save_total_limit": "keep",
-    "load_best_model_at_end": "keep_best",
 }
 
 _KINDS: dict[Any, str] = {

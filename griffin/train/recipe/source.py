@@ -27,6 +27,11 @@ class SourceRecipe:
     format            of the files: "text", a document each; "jsonl", a row a line (also .gz);
                       "parquet"; "auto": by the ending of each name.
     columns           the columns that are read, of COLUMNS; none: all of those that a row has.
+    weight            its share of the run's rows beside those of the others; a stage's `weights`
+                      replace it.
+    epochs            how often it may be read at most; then the others have its share. 0: as often
+                      as its weight asks for.
+    seed              with [train]'s, of the order of its documents.
     """
 
     name: str = ""
@@ -39,6 +44,9 @@ class SourceRecipe:
     stdlib: bool = False
     format: Literal["auto", "text", "jsonl", "parquet"] = "auto"
     columns: tuple[str, ...] = ()
+    weight: float = 1.0
+    epochs: float = 0.0
+    seed: int = 0
 
     def __post_init__(self) -> None:
         check_types(self, "data.source")
@@ -53,6 +61,11 @@ class SourceRecipe:
                 f"data.source {self.name!r} needs exactly one of path, hub and stdlib; it has"
                 f" {' and '.join(given) or 'none'}"
             )
+        for key in ("weight", "epochs", "seed"):
+            if getattr(self, key) < 0:
+                raise ValueError(
+                    f"data.source {self.name!r}: {key} must be at least 0, not {getattr(self, key)}"
+                )
         if not self.include:
             raise ValueError(
                 f"data.source {self.name!r}: include is empty; name at least one pattern, such as"

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+from bisect import bisect_right
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
 from griffin.train.recipe.section import check_types
+from griffin.train.recipe.stage import StageRecipe, read_stages
+
+BUDGETS = ("tokens", "steps", "epochs", "stage")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRecipe:
     """Say how the weights are found. A step reads rows x accumulation x length tokens.
 
-    tokens or steps      the budget: exactly one of them is given, the other is 0.
+    tokens, steps, epochs, stage
+                         the budget: exactly one of them is given. epochs: how often the documents
+                         are read, all sources together. stage: tables, [[train.stage]], each with
+                         its own part of the budget.
     rows, length         shape of one micro-batch; accumulation: micro-batches a step.
+    carry                True: what a row's end cuts off goes on in the next micro-batch, with the
+                         state that was there.
     learning_rate        the peak, reached in a line over `warmup_steps`.
     schedule             what follows: "cosine" or "linear" down to `final_ratio` of the peak at the
                          last step; "constant"; "wsd" (warm-up, stable, decay): constant, then a
@@ -21,17 +33,18 @@ class TrainRecipe:
     weight_decay         on matrices only; never on RG-LRU parameters, norms, biases and embeddings.
     clip                 the largest norm of the gradient; 0 leaves it alone.
     dtype                "float32", or "bfloat16": bfloat16 matrix products over float32 weights.
-    sequence_ranks       how many ranks of a `torchrun` read the same rows, each a piece of them.
     eval_every           steps between validations on the first `eval_tokens` held-out tokens.
     checkpoint_minutes   minutes between checkpoints; the newest `keep` of them stay.
-    keep_best            keep the weights of the best validation too, in checkpoints/best.
     """
 
     tokens: int = 0
     steps: int = 0
+    epochs: float = 0.0
+    stage: tuple[StageRecipe, ...] = ()
     rows: int = 16
     length: int = 512
     accumulation: int = 1
+    carry: bool = False
     learning_rate: float = 1e-3
     schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
     warmup_steps: int = 100
@@ -45,25 +58,25 @@ class TrainRecipe:
     seed: int = 0
     dtype: Literal["float32", "bfloat16"] = "float32"
     log_every: int = 10
-    sequence_ranks: int = 1
     eval_every: int = 250
     eval_tokens: int = 100_000
     checkpoint_minutes: float = 10.0
     keep: int = 2
-    keep_best: bool = True
 
     def __post_init__(self) -> None:
-        check_types(self, "train")
-        if (self.tokens > 0) == (self.steps > 0):
+        object.__setattr__(self, "stage", read_stages(self.stage))
+        check_types(self, "train", but=("stage",))
+        budgets = {key: getattr(self, key) for key in BUDGETS if getattr(self, key)}
+        if len(budgets) != 1:
+            given = " and ".join("stages" if k == "stage" else f"{k}={budgets[k]}" for k in budgets)
             raise ValueError(
-                f"train needs exactly one budget, tokens or steps, "
-                f"not tokens={self.tokens} and steps={self.steps}"
+                "train needs exactly one budget, tokens, steps, epochs or [[train.stage]], not"
+                f" {given or 'none'}"
             )
         for name in (
             "rows",
             "length",
             "accumulation",
-            "sequence_ranks",
             "log_every",
             "eval_every",
             "eval_tokens",
@@ -71,13 +84,8 @@ class TrainRecipe:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} must be at least 1, not {getattr(self, name)}")
-        if self.length < self.sequence_ranks:
-            raise ValueError(
-                f"train.length is {self.length}, too short to be split over train.sequence_ranks ="
-                f" {self.sequence_ranks}"
-            )
         for name in (
-            *("tokens", "steps", "warmup_steps", "decay_steps"),
+            *("tokens", "steps", "epochs", "warmup_steps", "decay_steps"),
             *("weight_decay", "clip", "seed"),
         ):
             if getattr(self, name) < 0:
@@ -98,6 +106,12 @@ class TrainRecipe:
                 f" {self.decay_steps}, with {self.schedule!r}"
             )
 
+        if self.stage:
+            try:
+                self._courses  # noqa: B018  # each is a run of its own, and is checked as one
+            except ValueError as error:
+                raise ValueError(f"train.stage: {error}") from error
+
     @property
     def tokens_per_step(self) -> int:
         return self.rows * self.length * self.accumulation
@@ -105,4 +119,62 @@ class TrainRecipe:
     @property
     def total_steps(self) -> int:
         """The number of optimiser steps the budget pays for, at least one."""
-        return self.steps or max(1, self.tokens // self.tokens_per_step)
+        if self.epochs:
+            raise ValueError(
+                "a budget in epochs is one in steps once the rows are counted: in_steps"
+            )
+        if self.stage:
+            return sum(steps for _, steps in self.stages)
+        return self.steps or self._paid(self.tokens)
+
+    def in_steps(self, rows: int) -> TrainRecipe:
+        """Return this with a budget in epochs as one in steps. rows: of all those epochs."""
+        if not self.epochs:
+            return self
+        steps = max(1, rows // (self.rows * self.accumulation))
+        return dataclasses.replace(self, epochs=0.0, steps=steps)
+
+    @cached_property
+    def stages(self) -> list[tuple[StageRecipe, int]]:
+        """The stages with the steps of each; without tables one that is the whole run."""
+        if not self.stage:
+            return [(StageRecipe(steps=self.total_steps), self.total_steps)]
+        return [(stage, stage.steps or self._paid(stage.tokens)) for stage in self.stage]
+
+    def stage_of(self, step: int) -> int:
+        """Return which of the stages a step belongs to, counted from 0; the last beyond the end."""
+        ends = itertools.accumulate(steps for _, steps in self.stages)
+        return min(sum(end <= step for end in ends), len(self.stages) - 1)
+
+    def stage_entry(self, step: int) -> dict[str, str]:
+        """Return the log's `stage` of a step: its name or number; nothing for a run without."""
+        number = self.stage_of(step)
+        return {"stage": self.stage[number].name or str(number + 1)} if self.stage else {}
+
+    def course(self, step: int) -> tuple[int, TrainRecipe]:
+        """Return the learning rate's course that a step belongs to, as a run of its own, and the
+        step that it begins at."""
+        place = bisect_right(self._courses, step, key=lambda course: course[0]) - 1
+        return self._courses[place]
+
+    @cached_property
+    def _courses(self) -> list[tuple[int, TrainRecipe]]:
+        found, start = list[tuple[int, dict[str, Any], int]](), 0
+        for stage, steps in self.stages:
+            if stage.course or not found:
+                given = {"warmup_steps": 0} if found else {}
+                if stage.schedule not in (None, "wsd"):
+                    given["decay_steps"] = 0
+                found.append((start, given | stage.course, steps))
+            else:
+                first, given, before = found[-1]
+                found[-1] = (first, given, before + steps)
+            start += steps
+        budget = {"tokens": 0, "epochs": 0.0, "stage": ()}
+        return [
+            (first, dataclasses.replace(self, **budget, **given, steps=steps))
+            for first, given, steps in found
+        ]
+
+    def _paid(self, tokens: int) -> int:
+        return max(1, tokens // self.tokens_per_step)
