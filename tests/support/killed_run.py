@@ -1,0 +1,105 @@
+"""A toy run in processes of its own, killed at a chosen moment of what it does, not of the clock.
+
+Moments are counted in what Python sees: files opened, renamed and removed (audit events), or calls
+of functions. So a run can be killed in the middle of its preparation, a step, a save, the removal
+of an old checkpoint, the export; and the same number is the same moment again.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from itertools import count
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from griffin.train.checkpoint import newest_step
+from griffin.train.export import export
+from griffin.train.loop import Trainer
+from griffin.train.recipe import Recipe
+from griffin.train.report import Reporter
+from griffin.train.scale.ranks import RankGoneError, Ranks, WriterFailedError
+
+Kind = Literal["files", "calls"]
+GONE = 3  # how a rank ends when another one dies
+_FILES = ("open", "os.", "shutil.")
+
+
+class _Clock:
+    """Count moments of one kind; end the process in the one that is asked for."""
+
+    def __init__(self, kind: Kind, end: int | None) -> None:
+        self._count, self._end, self.passed = count(1), end, 0
+        if kind == "files":
+            sys.addaudithook(self._event)
+        else:
+            sys.setprofile(self._call)
+
+    def _event(self, event: str, _: Any) -> None:
+        if event.startswith(_FILES):
+            self._tick()
+
+    def _call(self, frame: Any, event: str, _: Any) -> None:
+        if event == "call":
+            self._tick()
+
+    def _tick(self) -> None:
+        self.passed = next(self._count)
+        if self.passed == self._end:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _work(
+    rank: int, world: int, port: int, values: dict[str, Any], out: Path, kind: Kind, end: int | None
+) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    try:
+        ranks = Ranks.join()
+        clock = _Clock(kind, end)
+        recipe, found = Recipe.from_dict(values), newest_step(out / "checkpoints")
+        with Trainer(recipe, out, Reporter(quiet=True), ranks=ranks) as ours:
+            # All that was saved before is still there.
+            assert ours.progress.step == found, (ours.progress.step, found)
+            ours.run()
+            export(ours)
+        sys.setprofile(None)
+        if ranks.is_writer:
+            (out.parent / f"{out.name}.{kind}").write_text(str(clock.passed))
+        ranks.close()
+    except (RankGoneError, WriterFailedError):
+        os._exit(GONE)
+
+
+def run(
+    values: dict[str, Any], out: Path, kind: Kind, end: int | None, world: int = 1
+) -> list[int]:
+    """Run in `world` processes, of which the last is killed in moment `end`; their exit codes."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes: list[BaseProcess] = []
+    for rank in range(world):
+        last = end if rank == world - 1 else None
+        args = (rank, world, port, values, out, kind, last)
+        processes.append(context.Process(target=_work, args=args))  # pyright: ignore
+        processes[-1].start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode is not None, "a rank does not end"
+    return [process.exitcode or 0 for process in processes]
+
+
+def moments(values: dict[str, Any], out: Path, kind: Kind, world: int = 1) -> int:
+    """Run to the end, and return how many moments that has in the first process."""
+    assert run(values, out, kind, None, world) == [0] * world
+    return int((out.parent / f"{out.name}.{kind}").read_text())

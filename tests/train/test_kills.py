@@ -1,0 +1,87 @@
+"""A run that is killed with -9, again and again, goes on by itself and ends with the same bits."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from griffin.train.recipe import Recipe
+from tests.support.killed_run import GONE, Kind, moments, run
+
+# Seconds and process ids stand in them; of the first two the rest is compared.
+TIMED = ("log.jsonl", "results.json", "progress.json", "run.lock")
+
+
+def content(path: Path) -> Any:
+    """Return a file's bytes; a tensor file's one by one, for its header has no fixed order."""
+    if path.suffix != ".safetensors":
+        return path.read_bytes()
+    return {
+        name: tensor.flatten().view(torch.uint8).numpy().tobytes()
+        for name, tensor in load_file(path).items()
+    }
+
+
+def left(out: Path) -> dict[str, Any]:
+    """Return all that a run leaves: log, results, the bytes of its model and checkpoints."""
+    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    for entry in log:
+        del entry["seconds"], entry["tokens_per_second"]
+    results = json.loads((out / "results.json").read_text())
+    del results["training"]["seconds"], results["model"]
+    files = {
+        path.relative_to(out).as_posix(): content(path)
+        for path in out.rglob("*")
+        if path.is_file() and path.name not in TIMED
+    }
+    return {"log": log, "results": results, **files}
+
+
+def kill(values: dict[str, Any], folder: Path, times: int, seed: int, world: int = 1) -> None:
+    """Kill runs until it was done `times` times; each must end as one that was left alone."""
+    kinds: tuple[Kind, Kind] = ("files", "calls")
+    total = {kind: moments(values, folder / f"whole-{kind}", kind, world) for kind in kinds}
+    expected = left(folder / "whole-files")
+    chance, killed, number = random.Random(seed), 0, 0
+    while killed < times:
+        out = folder / f"run-{number}"
+        number += 1
+        while killed < times or not (out / "results.json").exists():
+            kind = chance.choice(kinds)
+            end = chance.randint(1, total[kind]) if killed < times else None
+            codes = run(values, out, kind, end, world)
+            if codes == [0] * world:
+                break
+            assert codes == [GONE] * (world - 1) + [-9], (codes, kind, end, out)
+            killed += 1
+        found = left(out)
+        assert found.keys() == expected.keys()
+        for name, whole in expected.items():
+            assert found[name] == whole, (out, name)
+
+
+@pytest.fixture
+def values(recipe: Callable[..., Recipe]) -> dict[str, Any]:
+    """Save after every step, so that saving and pruning are as likely as stepping."""
+    return recipe(steps=5, checkpoint_minutes=1e-9, eval_tokens=500, accumulation=2).to_dict()
+
+
+def test_six_kills(values: dict[str, Any], tmp_path: Path) -> None:
+    kill(values, tmp_path, 6, seed=0)
+
+
+@pytest.mark.slow
+def test_a_hundred_kills(values: dict[str, Any], tmp_path: Path) -> None:
+    kill(values, tmp_path, 100, seed=1)
+
+
+@pytest.mark.slow
+def test_a_rank_that_is_killed_ends_the_other(values: dict[str, Any], tmp_path: Path) -> None:
+    kill(values, tmp_path, 10, seed=2, world=2)
