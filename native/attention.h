@@ -19,4 +19,7 @@ void check_position(int64_t position, int64_t steps);
 // after `y` are filled here.
 void attend(Attention n, const int64_t* position, int threads);
 
+// Of the same positions, with y and lse of that call; fields after `dring_v` are filled here.
+void attend_back(AttentionGradient n, const int64_t* position, int threads);
+
 }  // namespace griffin

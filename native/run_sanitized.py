@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TESTS = (
     "tests/model/test_fast_trunk.py",
     "tests/model/test_states.py",
+    "tests/ops/test_attention_gradient.py",
     "tests/ops/test_contract.py",
     "tests/ops/test_linear.py",
     "tests/ops/test_native.py",

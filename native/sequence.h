@@ -92,6 +92,7 @@ struct Attention {
   // (B, S, K, H): position p in slot p mod S; null if no document goes on.
   const void *ring_k, *ring_v;
   void* y;                      // (B, T, N, H)
+  void* lse;                    // (B, T, N) wide, or null: for the gradient, log of the sum of exp
   const Segment* segments;
   int64_t segment_count, blocks, groups;  // blocks and groups of all segments
   int64_t together;             // steps in a group: their queries pass a block of keys together
@@ -100,6 +101,26 @@ struct Attention {
 constexpr int64_t kKeys = 128;
 constexpr int64_t kMostQueries = 64;   // query heads to a key head
 constexpr int64_t kLargestHead = 1024;
+
+// Steps begin..begin+steps-1 of a segment, with the query heads of one key head, and the blocks of
+// keys they see; so many blocks of other units come before.
+struct AttentionUnit {
+  int64_t head, segment, begin, steps, oldest, blocks, blocks_before;
+};
+
+// Scores are formed again from q, k and lse, block by block. What a unit adds to its keys is kept
+// apart until those before it were added: a key's sum is in the order of its document's positions,
+// whatever the number of threads, and whoever else lies in the row.
+struct AttentionGradient : Attention {
+  const void* dy;               // (B, T, N, H)
+  void* dq;                     // (B, T, N, H)
+  void *dk, *dv;                // (B, T, K, H) wide; zeros before
+  void *dring_k, *dring_v;      // (B, S, K, H) wide; zeros before; null if not wanted
+  int64_t chunk;                // most steps of a unit
+  const AttentionUnit* units;   // of the same wave
+  int64_t unit_count;           // memory: 2 * kKeys * H wide for each of their blocks
+};
+constexpr int64_t kSlice = 8;  // keys of every block in a piece of attention_gradient_sums
 
 // y = (x + add) normalised, times 1 + weight; x + add, rounded, goes to `sum`.
 struct Norm {
@@ -162,6 +183,9 @@ struct Sequences {
   void (*attention_sums)(const Attention&, int64_t first, int64_t last);
   void (*attention_layout)(const Attention&, int64_t first, int64_t last);
   void (*attention_groups)(const Attention&, int64_t first, int64_t last);
+  void (*attention_gradient)(const AttentionGradient&, int64_t first, int64_t last);  // units
+  // Pieces: kKeys / kSlice.
+  void (*attention_gradient_sums)(const AttentionGradient&, int64_t first, int64_t last);
   void (*norm)(const Norm&, int64_t first, int64_t last);            // pieces: rows
   void (*gated)(const Gated&, int64_t first, int64_t last);          // pieces: runs of kRun
   void (*rope)(const Rope&, int64_t first, int64_t last);            // pieces: tokens

@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "model": {"ops"},
     "quant": {"model", "ops"},
     "checkpoints": {"foreign", "model", "quant"},
+    "adapters": {"checkpoints", "foreign", "model", "ops"},
     "text": {"foreign"},
     "sampling": set(),
     "engine": {"model", "sampling"},
@@ -70,7 +71,7 @@ ALLOWED: dict[str, set[str]] = {
             "model",
         ),
         *("ops", "quant"),
-        *("conversation", "sessions", "server", "batch", "train", "bench"),
+        *("adapters", "conversation", "sessions", "server", "batch", "train", "bench"),
     },
 }
 # What only tests and benchmarks/ use, and what is in no wheel itself.

@@ -68,6 +68,7 @@ def convert(
     config: GriffinConfig | Mapping[str, Any] | None = None,
     revision: str | None = None,
     max_shard_size: int | str = "5GB",
+    change: Callable[[str, Tensor], Tensor] | None = None,
 ) -> Converted:
     """Write a checkpoint in another layout; tokenizer files beside it are copied along.
 
@@ -76,6 +77,8 @@ def convert(
            .pt is the archive itself (no config.json beside it then); otherwise it is `model.pt` in
            the folder.
     dtype: the type of the result; as stored if omitted.
+    change: is given each tensor under its Hugging Face name as it is stored, and returns what is
+           to be written in its place, of that shape and type.
     Memory stays at a few tensors, whatever the size of the model. Every value is checked: NaN and
     infinity are refused, those a narrower dtype would overflow to included. The result appears
     whole or not at all, Ctrl-C and a full disk (OSError) included. Raises CheckpointError for what
@@ -97,7 +100,7 @@ def convert(
     if to != "huggingface" and (reasons := fits_deepmind(source.config)):
         raise CheckpointError(f"{to} cannot hold this model: {'; '.join(reasons)}")
 
-    plan, parts = _plan(source, to, wanted)
+    plan, parts = _plan(source, to, wanted, change)
     total = sum(planned.size for planned in plan.values())
     done = 0
 
@@ -138,13 +141,18 @@ Reader = Callable[[torch.dtype], Tensor]
 
 
 def _plan(
-    source: Checkpoint, to: Target, dtype: torch.dtype | None
+    source: Checkpoint,
+    to: Target,
+    dtype: torch.dtype | None,
+    change: Callable[[str, Tensor], Tensor] | None,
 ) -> tuple[dict[str, Planned], dict[str, Reader]]:
     """Return what will be written, by its name there, and how to make each tensor."""
     shapes = tensor_shapes(source.config)
 
     def ours(name: str, kind: torch.dtype) -> Tensor:
         tensor = source.read_apart(name)
+        if change is not None:
+            tensor = change(name, tensor)
         source.check_finite(name, tensor)
         if kind != tensor.dtype:
             tensor = tensor.to(kind)

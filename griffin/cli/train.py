@@ -77,6 +77,7 @@ def command(
     from griffin.train.loop import Trainer
     from griffin.train.recipe import load_recipe
     from griffin.train.report import Reporter
+    from griffin.train.scale.ranks import Ranks, WriterFailedError
     from griffin.train.stopping import Interrupted
 
     if threads is not None:
@@ -85,21 +86,29 @@ def command(
     reporter = Reporter()
     file = find_recipe(recipe)
     plan = load_recipe(file, changes)
+    ranks = Ranks.join(device)
     if evaluate_only is not None:
         from griffin.train.export import measure
 
-        results = measure(plan, evaluate_only, reporter, device)
+        results = measure(plan, evaluate_only, reporter, device) if ranks.is_writer else None
     else:
+        from griffin.train.export import export
+
         folder = out or Path("runs") / file.stem
         try:
-            with Trainer(plan, folder, reporter, device, extend=extend) as trainer:
+            with Trainer(plan, folder, reporter, device, extend=extend, ranks=ranks) as trainer:
                 trainer.run()
-                from griffin.train.export import export
-
                 results = export(trainer)
         except Interrupted as stop:
-            reporter.say(f"{stop}\nto go on: {_again(recipe, out, changes, threads, device)}")
+            if ranks.is_writer:
+                again = _again(recipe, out, changes, threads, device, ranks.world)
+                reporter.say(f"{stop}\nto go on: {again}")
             sys.exit(130)
+        except WriterFailedError:  # it says why
+            sys.exit(1)
+    ranks.close()
+    if results is None:
+        return
     if as_json:
         click.echo(json.dumps(results))
         return
@@ -116,9 +125,15 @@ def command(
 
 
 def _again(
-    recipe: str, out: Path | None, changes: tuple[str, ...], threads: int | None, device: str
+    recipe: str,
+    out: Path | None,
+    changes: tuple[str, ...],
+    threads: int | None,
+    device: str,
+    world: int,
 ) -> str:
-    words = ["griffin", "train", recipe]
+    started = ["torchrun", "--nproc-per-node", str(world), "-m", "griffin.cli"]
+    words = [*(started if world > 1 else ["griffin"]), "train", recipe]
     words += ["--out", str(out)] if out is not None else []
     for change in changes:
         words += ["--set", change]

@@ -96,6 +96,21 @@ def _attention(
     return q, k, k, ring, ring, rows * steps, q
 
 
+def _attention_for_gradient(
+    rows: int, steps: int, heads: int, kv_heads: int, width: int, slots: int
+) -> tuple[int, ...]:
+    forward = _attention(rows, steps, heads, kv_heads, width, slots)
+    return *forward, rows * steps * heads
+
+
+def _attention_gradient(
+    rows: int, steps: int, heads: int, kv_heads: int, width: int, slots: int
+) -> tuple[int, ...]:
+    forward = _attention_for_gradient(rows, steps, heads, kv_heads, width, slots)
+    q, k, v, ring_k, ring_v, *_ = forward
+    return *forward, q, q, k, v, ring_k, ring_v
+
+
 def _pack_pairs(rows: int, inputs: int) -> tuple[int, ...]:
     return rows * inputs, -(-rows // 16) * -(-inputs // 2) * 64
 
@@ -123,6 +138,14 @@ _KERNELS = {
     ),
     "convolution": _kernel("x weight bias segment_pos:int64 cache y! left!", _convolution),
     "attention": _kernel("q k v ring_k:x? ring_v:x? position:int64 y!", _attention),
+    "attention_for_gradient": _kernel(
+        "q k v ring_k:x? ring_v:x? position:int64 y! lse!:wide", _attention_for_gradient
+    ),
+    "attention_gradient": _kernel(
+        "q k v ring_k:x? ring_v:x? position:int64 y lse:wide dy dq! dk!:wide dv!:wide"
+        " dring_k!:wide? dring_v!:wide?",
+        _attention_gradient,
+    ),
     "norm": _kernel("x weight y!", lambda rows, width: (rows * width, width, rows * width)),
     "gated": _kernel("gate x y!", lambda count: (count, count, count)),
     "rope": _kernel(

@@ -16,20 +16,21 @@ from torch import Tensor, nn
 from griffin.train.scale.ranks import Ranks
 from griffin.train.scale.sharded_files import read_tensors, write_tensors
 
-_PREFIX, _PROGRESS = "step-", "progress.json"
+_PREFIX, _PROGRESS, BEST = "step-", "progress.json", "best"
 _ALONE = Ranks()
 
 
 @dataclass(kw_only=True)
 class RunProgress:
     """Say how far the run of a recipe (its digest) has come: steps, rows and tokens done, seconds
-    spent."""
+    spent, and the least held-out bits per byte of any validation so far."""
 
     recipe: str
     step: int = 0
     rows: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    best: float | None = None
 
 
 def save_checkpoint(
@@ -48,23 +49,36 @@ def save_checkpoint(
     Every rank writes its parts of weights and moments (`write_tensors`), the writer all the rest.
     """
     final = folder / f"{_PREFIX}{progress.step:07d}"
+    _write(final, _weights(model) | _moments(model, optimizer), progress, ranks)
+    if ranks.is_writer:
+        for old in _checkpoints(folder)[:-keep]:
+            _remove(old)
+    return final
+
+
+def save_best(folder: Path, model: nn.Module, progress: RunProgress, ranks: Ranks = _ALONE) -> Path:
+    """Write a model's weights to `folder`/best, in place of those before, as `save_checkpoint`
+    does."""
+    final = folder / BEST
+    _write(final, _weights(model), progress, ranks)
+    return final
+
+
+def _write(final: Path, tensors: dict[str, Tensor], progress: RunProgress, ranks: Ranks) -> None:
     part = _part(final)
     try:
         with ranks.writer_first():
             if ranks.is_writer:
-                folder.mkdir(parents=True, exist_ok=True)
+                final.parent.mkdir(parents=True, exist_ok=True)
                 shutil.rmtree(part, ignore_errors=True)
                 part.mkdir()
-        write_tensors(part, _weights(model) | _moments(model, optimizer), ranks)
+        write_tensors(part, tensors, ranks)
         with ranks.writer_first():
             if ranks.is_writer:
                 _complete(part, final, progress)
-                for old in _checkpoints(folder)[:-keep]:
-                    _remove(old)
     finally:
         if ranks.is_writer:
             shutil.rmtree(part, ignore_errors=True)
-    return final
 
 
 def _complete(part: Path, final: Path, progress: RunProgress) -> None:
@@ -85,10 +99,29 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
+def find_checkpoint(folder: Path, step: int | None = None, *, best: bool = False) -> Path:
+    """Return the newest checkpoint in a folder, that of a step, or the best.
+
+    ValueError, with those that are there, if it is not.
+    """
+    name = BEST if best else f"{_PREFIX}{step or 0:07d}"
+    found = folder / name if best or step is not None else latest_checkpoint(folder)
+    if found is not None and found.is_dir():
+        return found
+    steps = ", ".join(str(_step(path)) for path in _checkpoints(folder))
+    there = [f"steps {steps}"] * bool(steps) + ["the best"] * (folder / BEST).is_dir()
+    wanted = "best checkpoint" if best else "checkpoint" + f" of step {step}" * (step is not None)
+    raise ValueError(f"{folder} has no {wanted}; there is {' and '.join(there) or 'none at all'}")
+
+
 def newest_step(folder: Path) -> int:
     """Return how many steps the newest checkpoint in a folder has behind it, 0 if there is none."""
     found = latest_checkpoint(folder)
-    return int(found.name.removeprefix(_PREFIX)) if found else 0
+    return _step(found) if found else 0
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix(_PREFIX))
 
 
 def resume(
@@ -105,7 +138,7 @@ def resume(
     ranks go on from the same one, which any number of them may have written.
     """
     if ranks.is_writer:
-        for left in folder.glob(f".{_PREFIX}*.part"):
+        for left in folder.glob(".*.part"):
             shutil.rmtree(left, ignore_errors=True)
     damaged: list[tuple[Path, ValueError]] = []
     for path in reversed(_checkpoints(folder)):
@@ -134,17 +167,25 @@ def load_checkpoint(
 ) -> RunProgress:
     """Put weights and optimiser back as `save_checkpoint` saw them; ValueError if the files do not
     fit."""
-    progress, wrong = None, ""
+    progress, wrong = None, f"{path} is not a readable checkpoint (on another rank)"
     try:
-        progress = RunProgress(**json.loads((path / _PROGRESS).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        progress = read_progress(path)
+    except ValueError as error:
         wrong = str(error)
     if ranks.any(progress is None) or progress is None:
-        raise ValueError(f"{path} is not a readable checkpoint ({wrong or 'on another rank'})")
+        raise ValueError(wrong)
     for parameter in model.parameters():
         optimizer.state[parameter] = empty_moments(parameter)
     read_tensors(path, _weights(model) | _moments(model, optimizer), ranks)
     return progress
+
+
+def read_progress(path: Path) -> RunProgress:
+    """Return how far a run had come at a checkpoint; ValueError if it cannot be read."""
+    try:
+        return RunProgress(**json.loads((path / _PROGRESS).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"{path} is not a readable checkpoint ({error})") from error
 
 
 def load_weights(path: Path, model: nn.Module) -> None:

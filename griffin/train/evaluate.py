@@ -31,13 +31,13 @@ def bits_in_rows(
 
     This is how training reads. documents: ids from <bos> to <eos>; every token but <bos> is
     predicted. rows: how many go through the model at a time. A model's products are in float32, an
-    Objective's in the type it has; one that is split over ranks is read on all of them, each with
-    rows of its own, and each returns the bits of all.
+    Objective's in the type it has; one that is split over ranks is read on all of them, each reader
+    with rows of its own, and each rank returns the bits of all.
     """
     ranks = ranks or Ranks()
     batch, nats = pad_documents(documents, length), 0.0
-    for at in range(0, len(batch.tokens), rows * ranks.world):
-        first = at + rows * ranks.rank
+    for at in range(0, len(batch.tokens), rows * ranks.readers):
+        first = at + rows * ranks.reader
         # Split weights are gathered by all ranks at once, those included that have no rows left.
         empty = first >= len(batch.tokens)
         part = slice(0, 1) if empty else slice(first, first + rows)

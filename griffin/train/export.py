@@ -18,13 +18,24 @@ from griffin.train.files import write_json
 from griffin.train.loop import Trainer
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
+from griffin.train.scale.sharding import whole_weights
 
 
-def export(trainer: Trainer) -> dict[str, Any]:
-    """Write the run's model folder (bfloat16, tokenizer) and results.json; return the results."""
+def export(trainer: Trainer) -> dict[str, Any] | None:
+    """Write the run's model folder (bfloat16, tokenizer) and results.json; return the results.
+
+    The writer does, to which the other ranks give their parts of the weights; they return None.
+    """
     folder = trainer.out / "model"
-    model = Griffin(trainer.recipe.model).to(torch.bfloat16)
-    model.load_state_dict(trainer.model.state_dict())
+    with torch.device("meta"):
+        model = Griffin(trainer.recipe.model).to(torch.bfloat16)
+    if trainer.ranks.is_writer:
+        model.to_empty(device="cpu")
+    for name, weight in whole_weights(trainer.model, trainer.ranks):
+        if trainer.ranks.is_writer:
+            model.get_parameter(name).data.copy_(weight)
+    if not trainer.ranks.is_writer:
+        return None
     save_model(model, folder)
     copy_companions(trainer.out, folder)
     trainer.reporter.say(f"the model is in {folder}; measuring it on all held-out documents")

@@ -86,7 +86,8 @@ class RunFolder:
         yield known
         if before is not None:
             extended.append(self._extension(before, recipe.train))
-        values = {"digest": recipe.digest(), "recipe": recipe.to_dict()}
+        values: dict[str, Any] = {"digest": recipe.digest(), "recipe": recipe.to_dict()}
+        values["model"] = recipe.model.to_dict()
         write_json(path, values | ({"extended": extended} if extended else {}))
 
     def _check_budget_alone(self, theirs: Recipe, ours: Recipe, extend: bool) -> None:

@@ -11,7 +11,13 @@ from typing import Any
 import torch
 
 from griffin.model import Griffin
-from griffin.train.checkpoint import RunProgress, latest_checkpoint, resume, save_checkpoint
+from griffin.train.checkpoint import (
+    RunProgress,
+    latest_checkpoint,
+    resume,
+    save_best,
+    save_checkpoint,
+)
 from griffin.train.data.mixture import Mixture
 from griffin.train.data.prepare import prepare_data
 from griffin.train.diverged import explain, keep_batch
@@ -54,7 +60,7 @@ class Trainer:
         ranks: Ranks | None = None,
     ) -> None:
         self.recipe, self.out = recipe, out
-        self.ranks = ranks or Ranks()
+        self.ranks = (ranks or Ranks()).reading_together(recipe.train.sequence_ranks)
         writes = self.ranks.is_writer
         self.reporter = (reporter or Reporter()) if writes else Reporter(quiet=True)
         self.device = torch.device(device)
@@ -79,7 +85,7 @@ class Trainer:
         begun = latest_checkpoint(self.checkpoints) is not None
         with torch.device("meta"):
             self.model = Griffin(recipe.model)
-        self.objective = Objective(self.model, self.dtype)
+        self.objective = self._objective()
         shard(self.objective, self.ranks)
         fill_model(self.model, recipe, self.device, drawn=not begun)
         self.optimizer = make_optimizer(self.model, recipe.train)
@@ -88,6 +94,13 @@ class Trainer:
         self.progress.recipe = recipe.digest()
         self._validation = validation_documents(self.data.held_out, recipe.train.eval_tokens)
         self._check_stop()
+
+    def _objective(self) -> Objective:
+        if self.ranks.group is None:
+            return Objective(self.model, self.dtype)
+        from griffin.train.scale.sequence import SplitObjective
+
+        return SplitObjective(self.model, self.ranks.group, self.dtype)
 
     @property
     def checkpoints(self) -> Path:
@@ -141,7 +154,8 @@ class Trainer:
                 last = self.progress.step == plan.total_steps
                 measured = last or self.progress.step % plan.eval_every == 0
                 if measured:
-                    entry["held_out_bits_per_byte"] = self.validate()
+                    entry["held_out_bits_per_byte"] = bits = self.validate()
+                    self._keep_best(bits)
                 if measured or self.progress.step % plan.log_every == 0:
                     log.write(json.dumps(entry) + "\n")
                     log.flush()
@@ -165,6 +179,7 @@ class Trainer:
         first = self.progress.rows + self._share.start
         batches = [self.packer.batch(first + place, share) for place in places]
         [count] = self.ranks.sum(sum(int(batch.mask.sum()) for batch in batches))
+        count /= self.ranks.together  # who read together have counted the same targets
         total = 0.0
         self.optimizer.zero_grad()
         for number, batch in enumerate(batches):
@@ -209,6 +224,13 @@ class Trainer:
         return save_checkpoint(
             self.checkpoints, self.model, self.optimizer, self.progress, keep, self.ranks
         )
+
+    def _keep_best(self, bits: float) -> None:
+        """Keep the weights apart if no validation before has found fewer bits per byte."""
+        if self.progress.best is None or bits < self.progress.best:
+            self.progress.best = bits
+            if self.recipe.train.keep_best:
+                save_best(self.checkpoints, self.model, self.progress, self.ranks)
 
     def _check_stop(self) -> None:
         """Raise `Interrupted` if any rank was asked to stop; all must call this."""

@@ -141,9 +141,31 @@ void attentions(Outputs& out, Type type, int64_t steps, int64_t start, int64_t h
   std::vector<int64_t> position = positions(rows, steps);
   for (int64_t t = 0; t < steps; ++t) position[static_cast<size_t>(t)] = start + t;
   attend(n, position.data(), kThreads);
-  out.push_back({std::string("attention ") + text(type) + ", " + std::to_string(steps) +
-                     " tokens at " + std::to_string(start) + ", heads of " + std::to_string(width),
-                 y, rounding(type)});
+  const std::string of = std::string(" ") + text(type) + ", " + std::to_string(steps) +
+                         " tokens at " + std::to_string(start) + ", heads of " +
+                         std::to_string(width);
+  out.push_back({"attention" + of, y, rounding(type)});
+
+  const Type w = wide(type);
+  AttentionGradient g{};
+  static_cast<Attention&>(g) = n;
+  Tensor lse(w, rows * steps * heads), dy = numbers.uniform(type, queries), dq(type, queries);
+  Tensor dk(w, keys), dv(w, keys), dring_k(w, ring_k.count()), dring_v(w, ring_v.count());
+  g.lse = n.lse = lse;
+  attend(n, position.data(), kThreads);
+  g.dy = dy;
+  g.dq = dq;
+  g.dk = dk;
+  g.dv = dv;
+  g.dring_k = dring_k;
+  g.dring_v = dring_v;
+  attend_back(g, position.data(), kThreads);
+  const double near = rounding(w) * 10;
+  out.insert(out.end(), {{"attention's lse" + of, lse, near},
+                         {"queries' gradient" + of, dq, rounding(type)},
+                         {"keys' gradient" + of, dk, type == Type::bf16 ? 1e-3 : near},
+                         {"values' gradient" + of, dv, type == Type::bf16 ? 1e-3 : near},
+                         {"ring's gradient" + of, dring_k, type == Type::bf16 ? 1e-3 : near}});
 }
 
 void one_pass(Outputs& out, Type type) {

@@ -91,6 +91,9 @@ inline void finish(const Attention& n, int64_t row, int64_t step, int64_t head, 
   }
 }
 
+// Whether a call has one token a row, whose blocks are shared out among the threads.
+inline bool alone(const Attention& n) { return n.steps == 1 && !n.lse; }
+
 // One token a row: what each block comes to, those of a (key head, segment) one after the other.
 template <class T>
 struct One {
@@ -234,8 +237,16 @@ inline void groups(const Attention& n, int64_t first, int64_t last) {
     const int64_t first_block = head * n.blocks + s.blocks_before + oldest - s.oldest / kKeys;
     const uint8_t* laid = n.memory + first_block * laid_bytes<How>(n);
     for (int64_t r = 0; r < rows; ++r) most[r] = -__builtin_inff();
+    // Of block k, the keys that any of the queries sees.
+    const auto first_seen = [&](int64_t k) {
+      return greater(0, position - n.slots - (oldest + k) * kKeys);
+    };
+    const auto last_seen = [&](int64_t k) {
+      return lesser(kKeys, position + steps - (oldest + k) * kKeys);
+    };
     for (int64_t k = 0; k < blocks; ++k) {
-      How::score(rows, memory, laid + k * laid_bytes<How>(n), n.width, scores + k * kKeys, step);
+      How::score(rows, memory, laid + k * laid_bytes<How>(n), n.width, first_seen(k), last_seen(k),
+                 scores + k * kKeys, step);
       for (int64_t r = 0; r < rows; ++r) {
         const T value =
             limit(n, scores + r * step + k * kKeys, (oldest + k) * kKeys, position + r / group);
@@ -249,16 +260,18 @@ inline void groups(const Attention& n, int64_t first, int64_t last) {
         totals[r] += exponentials(at, most[r]);
         How::prepare(at, kKeys);
       }
-      const int64_t start = (oldest + k) * kKeys;
       How::weigh(rows, scores + k * kKeys, step,
-                 laid + k * laid_bytes<How>(n) + How::key_bytes(n.width),
-                 greater(0, position - n.slots - start), lesser(kKeys, position + steps - start),
-                 n.width, k ? more : sums);
+                 laid + k * laid_bytes<How>(n) + How::key_bytes(n.width), first_seen(k),
+                 last_seen(k), n.width, k ? more : sums);
       if (k) join(sums, more, rows * n.width);
     }
     for (int64_t r = 0; r < rows; ++r) {
-      finish<X>(n, s.row, s.step + begin + r / group, head * group + r % group, sums + r * n.width,
-                totals[r]);
+      const int64_t at = s.step + begin + r / group, query = head * group + r % group;
+      finish<X>(n, s.row, at, query, sums + r * n.width, totals[r]);
+      if (n.lse) {
+        static_cast<T*>(n.lse)[(s.row * n.steps + at) * n.heads + query] =
+            most[r] + static_cast<T>(__builtin_log(static_cast<double>(totals[r])));
+      }
     }
   }
 }
@@ -267,7 +280,7 @@ template <class How>
 inline int64_t attention_bytes_of(const Attention& n) {
   using X = typename How::Value;
   const int64_t blocks = n.kv_heads * n.blocks;
-  if (n.steps == 1) return blocks * One<Wide<X>>::cell(n) * static_cast<int64_t>(sizeof(Wide<X>));
+  if (alone(n)) return blocks * One<Wide<X>>::cell(n) * static_cast<int64_t>(sizeof(Wide<X>));
   return blocks * laid_bytes<How>(n);
 }
 

@@ -36,14 +36,15 @@ struct Plain {
     for (int64_t c = 0; c < width; ++c) static_cast<T*>(to)[c] = widen(from[c]);
   }
 
-  // scores[r][s] of `rows` queries, query_bytes apart, with all keys of the block.
-  static void score(int64_t rows, const void* queries, const void* keys, int64_t width, T* scores,
-                    int64_t step) {
+  // scores[r][s] of `rows` queries, query_bytes apart, with the keys first..last-1 of the block and
+  // with neighbours of them; the others' are left as they are.
+  static void score(int64_t rows, const void* queries, const void* keys, int64_t width,
+                    int64_t first, int64_t last, T* scores, int64_t step) {
     constexpr int W = kWidth<T>;
     const T *q = static_cast<const T*>(queries), *k = static_cast<const T*>(keys);
     for (int64_t row = 0; row < rows; row += kRows) {
       const int count = static_cast<int>(rows - row < kRows ? rows - row : kRows);
-      for (int64_t s = 0; s < kKeys; s += kLanes<T>) {
+      for (int64_t s = first / kLanes<T> * kLanes<T>; s < last; s += kLanes<T>) {
         Vec<T> sums[kRows][kColumns];
         tiles<T>(count, q + row * width, width, k + s, kKeys, width, kLanes<T>, sums);
         for (int r = 0; r < count; ++r) {
@@ -60,7 +61,7 @@ struct Plain {
   static void meet(int64_t rows, const void* queries, const X* const* from, int64_t first,
                    int64_t last, int64_t width, void* memory, T* scores) {
     keys(from, first, last, width, memory);
-    score(rows, queries, memory, width, scores, kKeys);
+    score(rows, queries, memory, width, first, last, scores, kKeys);
   }
 
   static void prepare(T*, int64_t) {}
@@ -180,13 +181,13 @@ struct Pairs {
   }
 
   static void score(int64_t rows, const void* queries, const void* keys, int64_t width,
-                    float* scores, int64_t step) {
+                    int64_t first, int64_t last, float* scores, int64_t step) {
     for (int64_t row = 0; row < rows; row += kRowsAtOnce) {
       const Bf16* q = static_cast<const Bf16*>(queries) + row * width;
       for_count<kRowsAtOnce>(static_cast<int>(rows - row < kRowsAtOnce ? rows - row : kRowsAtOnce),
                              [&](auto r) {
         constexpr int R = decltype(r)::value;
-        for (int64_t s = 0; s < kKeys; s += 32) {
+        for (int64_t s = first / 32 * 32; s < last; s += 32) {
           const uint32_t* k = static_cast<const uint32_t*>(keys) + s;
           __m512 sums[R][2];
 #pragma GCC unroll 12
@@ -216,7 +217,7 @@ struct Pairs {
   static void meet(int64_t rows, const void* queries, const Bf16* const* from, int64_t first,
                    int64_t last, int64_t width, void* memory, float* scores) {
     keys(from, first, last, width, memory);
-    score(rows, queries, memory, width, scores, kKeys);
+    score(rows, queries, memory, width, first, last, scores, kKeys);
   }
 
   // Weights of a block, in place: 64 pairs of their leading 8 bits, then 64 pairs of what is left.

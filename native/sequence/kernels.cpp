@@ -25,6 +25,7 @@ namespace {
 #include "scan.h"
 
 #include "attention.h"
+#include "attention_gradient.h"
 #include "convolution.h"
 #include "linear.h"
 #include "unit.h"
@@ -59,6 +60,10 @@ const Sequences GRIFFIN_TABLE = {
     attention_sums,
     attention_layout,
     attention_groups,
+    by_type<AttentionGradient, attention_gradient<float>, attention_gradient<Bf16>,
+            attention_gradient<double>>,
+    by_type<AttentionGradient, attention_gradient_sums<float>, attention_gradient_sums<float>,
+            attention_gradient_sums<double>>,
     by_type<Norm, norm<float>, norm<Bf16>, norm<double>>,
     by_type<Gated, gated<float>, gated<Bf16>, gated<double>>,
     by_type<Rope, rope<float>, rope<Bf16>, rope<double>>,

@@ -38,11 +38,11 @@ struct TiledPairs : Pairs {
   }
 
   static void score(int64_t rows, const void* queries, const void* keys, int64_t width,
-                    float* scores, int64_t step) {
+                    int64_t first, int64_t last, float* scores, int64_t step) {
     by_rows(rows, [&](int64_t row, auto count) {
       constexpr int A = decltype(count)::value;
       const Bf16* q = static_cast<const Bf16*>(queries) + row * width;
-      for (int64_t s = 0; s < kKeys; s += 32) {
+      for (int64_t s = first / 32 * 32; s < last; s += 32) {
         const uint32_t* k = static_cast<const uint32_t*>(keys) + s;
         zero_sums<A, 2>();
         for (int64_t c = 0; c < width; c += 32, k += 16 * kKeys) {

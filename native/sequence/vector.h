@@ -231,14 +231,14 @@ inline Vec<double> softplus(Vec<double> v) {
 }
 
 // sums[r][c] = the sum over i of x[r][i] * w[i][c], in the order of i whatever R: a row of the
-// product has the same bits however many are computed with it. x is wide, its rows x_step apart;
-// `lanes` columns exist.
+// product has the same bits however many are computed with it. x is wide, its rows x_step apart and
+// their entries x_next; `lanes` columns exist.
 template <int R, bool Whole, class X>
 inline void tile(const Wide<X>* x, int64_t x_step, const X* w, int64_t w_step, int64_t count,
-                 int64_t lanes, Vec<Wide<X>> (*sums)[kColumns]) {
+                 int64_t lanes, Vec<Wide<X>> (*sums)[kColumns], int64_t x_next = 1) {
   using T = Wide<X>;
   Vec<T> sum[R][kColumns] = {};
-  for (int64_t i = 0; i < count; ++i, w += w_step) {
+  for (int64_t i = 0; i < count; ++i, w += w_step, x += x_next) {
     Vec<T> column[kColumns];
 #pragma GCC unroll 4
     for (int c = 0; c < kColumns; ++c) {
@@ -247,7 +247,7 @@ inline void tile(const Wide<X>* x, int64_t x_step, const X* w, int64_t w_step, i
 #pragma GCC unroll 6
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-      for (int c = 0; c < kColumns; ++c) sum[r][c] += column[c] * x[r * x_step + i];
+      for (int c = 0; c < kColumns; ++c) sum[r][c] += column[c] * x[r * x_step];
     }
   }
   for (int r = 0; r < R; ++r) {
@@ -287,13 +287,14 @@ inline void for_count(int rows, const Fn& fn) {
 
 template <class X>
 inline void tiles(int rows, const Wide<X>* x, int64_t x_step, const X* w, int64_t w_step,
-                  int64_t count, int64_t lanes, Vec<Wide<X>> (*sums)[kColumns]) {
+                  int64_t count, int64_t lanes, Vec<Wide<X>> (*sums)[kColumns],
+                  int64_t x_next = 1) {
   const bool whole = lanes >= kLanes<Wide<X>>;
   for_count<kRows>(rows, [&](auto r) {
     if (whole) {
-      tile<decltype(r)::value, true, X>(x, x_step, w, w_step, count, lanes, sums);
+      tile<decltype(r)::value, true, X>(x, x_step, w, w_step, count, lanes, sums, x_next);
     } else {
-      tile<decltype(r)::value, false, X>(x, x_step, w, w_step, count, lanes, sums);
+      tile<decltype(r)::value, false, X>(x, x_step, w, w_step, count, lanes, sums, x_next);
     }
   });
 }

@@ -267,7 +267,10 @@ SIZES = {
     **{name: (2, 3, 4) for name in ("scan", "scan_gradient", "unit_of_gates", "unit_gradient")},
     "unit": (2, 3, 4, 2),
     "convolution": (2, 3, 4, 2),
-    "attention": (2, 3, 4, 2, 8, 5),
+    **{
+        name: (2, 3, 4, 2, 8, 5)
+        for name in ("attention", "attention_for_gradient", "attention_gradient")
+    },
     "norm": (3, 4),
     "gated": (5,),
     "rope": (3, 2, 8, 2),

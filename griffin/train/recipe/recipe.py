@@ -91,8 +91,16 @@ class Recipe:
     def digest(self) -> str:
         """Return a hash of all that decides the weights: a resumed run is the same run."""
         values = self.to_dict() | {"model": self.model.to_dict()}
-        for name in ("log_every", "eval_every", "eval_tokens", "checkpoint_minutes", "keep"):
+        for name in (
+            "log_every",
+            "eval_every",
+            "eval_tokens",
+            "checkpoint_minutes",
+            "keep",
+            "keep_best",
+        ):
             del values["train"][name]
+        del values["train"]["sequence_ranks"]  # as the number of ranks: who computes, not what
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

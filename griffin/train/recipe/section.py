@@ -76,10 +76,15 @@ _MEANT = {
     **dict.fromkeys(("dataset", "dataset_name", "repo_id", "repo"), "hub"),
     **dict.fromkeys(("dataset_config", "config", "config_name"), "subset"),
     **dict.fromkeys(("dataset_split",), "split"),
+    **dict.fromkeys(
+        ("context_parallel_size", "context_parallel_degree", "sequence_parallel_size"),
+        "sequence_ranks",
+    ),
     "adam_beta1": "beta1",
     "adam_beta2": "beta2",
     "min_lr_ratio": "final_ratio",
     "save_total_limit": "keep",
+    "load_best_model_at_end": "keep_best",
 }
 
 _KINDS: dict[Any, str] = {

@@ -33,8 +33,10 @@ class TrainRecipe:
     weight_decay         on matrices only; never on RG-LRU parameters, norms, biases and embeddings.
     clip                 the largest norm of the gradient; 0 leaves it alone.
     dtype                "float32", or "bfloat16": bfloat16 matrix products over float32 weights.
+    sequence_ranks       how many ranks of a `torchrun` read the same rows, each a piece of them.
     eval_every           steps between validations on the first `eval_tokens` held-out tokens.
     checkpoint_minutes   minutes between checkpoints; the newest `keep` of them stay.
+    keep_best            keep the weights of the best validation too, in checkpoints/best.
     """
 
     tokens: int = 0
@@ -58,10 +60,12 @@ class TrainRecipe:
     seed: int = 0
     dtype: Literal["float32", "bfloat16"] = "float32"
     log_every: int = 10
+    sequence_ranks: int = 1
     eval_every: int = 250
     eval_tokens: int = 100_000
     checkpoint_minutes: float = 10.0
     keep: int = 2
+    keep_best: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stage", read_stages(self.stage))
@@ -77,6 +81,7 @@ class TrainRecipe:
             "rows",
             "length",
             "accumulation",
+            "sequence_ranks",
             "log_every",
             "eval_every",
             "eval_tokens",
@@ -84,6 +89,11 @@ class TrainRecipe:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} must be at least 1, not {getattr(self, name)}")
+        if self.length < self.sequence_ranks:
+            raise ValueError(
+                f"train.length is {self.length}, too short to be split over train.sequence_ranks ="
+                f" {self.sequence_ranks}"
+            )
         for name in (
             *("tokens", "steps", "epochs", "warmup_steps", "decay_steps"),
             *("weight_decay", "clip", "seed"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
 from collections.abc import Iterator
@@ -12,13 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from griffin.train.stopping import Interrupted
+
 if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
     from torch.distributed.device_mesh import DeviceMesh
 
 # A rank that says nothing for so long is taken for gone; one that has died is noticed at once.
 _PATIENCE = timedelta(minutes=10)
 # What the others wait for while the first one encodes documents may take hours.
 _LONG = timedelta(days=30)
+_WELL, _STOPPED, _FAILED = range(3)
 
 
 class RankGoneError(RuntimeError):
@@ -35,19 +40,23 @@ class Ranks:
 
     mesh: the ranks as torch's FSDP wants them, None for one process. The first rank, the writer,
     has the folder's lock, its log, and what is said to people.
+    together: how many neighbouring ranks read the same rows, each a piece of every row; group is
+    that of this rank's, None where each reads rows of its own.
     """
 
     rank: int = 0
     world: int = 1
     mesh: DeviceMesh | None = None
     patient: Any = None
+    together: int = 1
+    group: ProcessGroup | None = None
 
     @classmethod
-    def join(cls, device: torch.device) -> Ranks:
+    def join(cls, device: str = "cpu") -> Ranks:
         """Meet the processes that `torchrun` has started, or be alone where it has not.
 
-        device: its type decides how tensors travel: gloo from the CPU, NCCL between GPUs. Raises
-        RankGoneError if the others do not come.
+        device: "cpu", where gloo carries tensors, or "cuda", where NCCL does, each rank on a GPU of
+        its own. Raises RankGoneError if the others do not come.
         """
         world = int(os.environ.get("WORLD_SIZE", "1"))
         if world == 1:
@@ -55,10 +64,13 @@ class Ranks:
         from torch import distributed
         from torch.distributed.device_mesh import init_device_mesh
 
-        backend = "gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:nccl"
+        backend, kind = "gloo", torch.device(device).type
+        if kind == "cuda":
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+            backend = "cpu:gloo,cuda:nccl"
         with _noticed():
             distributed.init_process_group(backend, timeout=_PATIENCE)
-            mesh = init_device_mesh(device.type, (world,))
+            mesh = init_device_mesh(kind, (world,))
             patient = distributed.new_group(backend="gloo", timeout=_LONG)
         return cls(distributed.get_rank(), world, mesh, patient)
 
@@ -66,18 +78,49 @@ class Ranks:
     def is_writer(self) -> bool:
         return self.rank == 0
 
+    def reading_together(self, ranks: int) -> Ranks:
+        """Return these ranks, so many neighbours of which read the same rows; all must call it.
+
+        ValueError if there are not as many, or some would be left over.
+        """
+        if ranks == 1:
+            return self
+        if self.world % ranks or self.mesh is None:
+            raise ValueError(
+                f"train.sequence_ranks is {ranks}: start a multiple of {ranks} ranks (torchrun"
+                f" --nproc-per-node {ranks} ...), here there are {self.world}"
+            )
+        from torch.distributed.device_mesh import init_device_mesh
+
+        with _noticed():
+            mesh = init_device_mesh(
+                self.mesh.device_type, (self.readers // ranks, ranks), mesh_dim_names=("rows", "in")
+            )
+        return dataclasses.replace(self, together=ranks, group=mesh.get_group("in"))
+
+    @property
+    def readers(self) -> int:
+        """How many ranks, or groups of them that read together, have rows of their own."""
+        return self.world // self.together
+
+    @property
+    def reader(self) -> int:
+        """Which of the readers this rank is, or belongs to."""
+        return self.rank // self.together
+
     def share(self, rows: int) -> slice:
-        """Return which of a micro-batch's rows are this rank's, in order, equally many for each.
+        """Return which of a micro-batch's rows are this reader's, in order, equally many for each.
 
         ValueError if they cannot be.
         """
-        each, rest = divmod(rows, self.world)
+        each, rest = divmod(rows, self.readers)
         if rest:
+            split = f" (train.sequence_ranks {self.together} together)" * (self.together > 1)
             raise ValueError(
-                f"train.rows is {rows}, which {self.world} ranks cannot share equally; make it a"
-                f" multiple of {self.world}, or start another number of ranks"
+                f"train.rows is {rows}, which {self.world} ranks{split} cannot share equally; make"
+                f" it a multiple of {self.readers}, or start another number of ranks"
             )
-        return slice(self.rank * each, (self.rank + 1) * each)
+        return slice(self.reader * each, (self.reader + 1) * each)
 
     def sum(self, *values: float) -> list[float]:
         """Return the sums of numbers over all ranks, the same on each; all must call it.
@@ -102,34 +145,37 @@ class Ranks:
         """Let the writer into the block at once, and the others when it has left it.
 
         Its part may take hours. If it fails, it raises its own error and the others
-        WriterFailedError.
+        WriterFailedError; if it was stopped, all raise `Interrupted`.
         """
         if self.mesh is None:
             yield
         elif self.is_writer:
             try:
                 yield
-            except BaseException:
+            except BaseException as error:
                 with contextlib.suppress(RankGoneError):
-                    self._tell(False)
+                    self._tell(_STOPPED if isinstance(error, Interrupted) else _FAILED)
                 raise
-            self._tell(True)
+            self._tell(_WELL)
         else:
-            if not self._tell(False):
-                raise WriterFailedError("the first rank could not begin, and said why")
+            said = self._tell(_WELL)
+            if said == _STOPPED:
+                raise Interrupted
+            if said == _FAILED:
+                raise WriterFailedError("the first rank could not do its part, and said why")
             yield
 
-    def _tell(self, well: bool) -> bool:
+    def _tell(self, what: int) -> int:
         """Return what the writer says. Signals are looked at while waiting for it."""
         from torch import distributed
 
-        said = torch.tensor(well)
+        said = torch.tensor(what)
         with _noticed():
             work: Any = distributed.broadcast(said, 0, group=self.patient, async_op=True)
             while not work.is_completed():
                 time.sleep(0.02)
             work.wait()
-        return bool(said)
+        return int(said)
 
     def close(self) -> None:
         """Part from the others, at the end of a run that all have ended."""

@@ -1,0 +1,45 @@
+"""`griffin export RUN OUT`: a checkpoint of a training run as a model that every verb takes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command("export")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--best", is_flag=True, help="The checkpoint with the fewest held-out bits per byte.")
+@click.option("--step", type=click.IntRange(1), help="The checkpoint of this step.")
+@click.option("--dtype", default="bfloat16", show_default=True, help="Type of the weights in OUT.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(run: Path, out: Path, best: bool, step: int | None, dtype: str, as_json: bool) -> None:
+    """Write a checkpoint of the training run in the folder RUN to the new folder OUT.
+
+    It is the newest one, unless --best or --step names another. OUT gets weights, config and
+    tokenizer in Hugging Face's layout. The run may be going on meanwhile.
+    """
+    if best and step is not None:
+        raise click.UsageError("give --best or --step, not both")
+    from griffin.checkpoints import parse_dtype
+    from griffin.train.export_run import export_run
+
+    made = export_run(run, out, step, best=best, dtype=parse_dtype(dtype))
+    facts = {
+        "model": str(out),
+        "checkpoint": str(made.checkpoint),
+        "step": made.progress.step,
+        "tokens": made.progress.tokens,
+        "best_held_out_bits_per_byte": made.progress.best,
+        "parameters": made.parameters,
+        "dtype": dtype,
+    }
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    click.echo(
+        f"{out}: {made.parameters:,} parameters in {dtype}, after {made.progress.step:,} steps"
+        f" ({made.progress.tokens:,} tokens), from {made.checkpoint}"
+    )
