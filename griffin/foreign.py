@@ -88,8 +88,9 @@ def parse_json(
     where: str,
     refuse: type[ValueError] = ValueError,
     containers: int = CONTAINERS,
+    finite: bool = False,
 ) -> Any:
-    """Return what a JSON text says.
+    """Return what a JSON text says. finite: refuse NaN and Infinity, which JSON does not have.
 
     Raises `refuse`, opened by `where`, for what is not UTF-8 or not JSON, for lists and objects
     more than `DEEPEST` deep or without number, and for an object that has a key twice.
@@ -98,7 +99,10 @@ def parse_json(
     if content.count(b"[") + content.count(b"{") > most:
         raise refuse(f"{where} holds more than {most:,} lists and objects")
     try:
-        value: Any = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_object)
+        constant = _no_number if finite else None
+        value: Any = json.loads(
+            content.decode("utf-8-sig"), object_pairs_hook=_object, parse_constant=constant
+        )
         if not _is_deep(value):
             return value
     except UnicodeDecodeError as error:
@@ -121,6 +125,10 @@ def shown(value: Any, most: int = 80) -> str:
         return f"{'an' if kind == 'object' else 'a'} {kind} of {len(value)}"
     text = ascii(value) if isinstance(value, str) else repr(value)
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number")
 
 
 class _Twice(ValueError):

@@ -42,6 +42,11 @@ def _list(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
     is_flag=True,
     help="Go on with a run whose budget (train.tokens, steps) was another.",
 )
+@click.option(
+    "--skip-bad",
+    is_flag=True,
+    help="Pass over rows that cannot be read, and list them in the run's data/bad_lines.jsonl.",
+)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads [default: torch's choice].")
 @click.option("--device", default="cpu", show_default=True, help="Where to train: cpu, cuda, ...")
 @click.option(
@@ -58,6 +63,7 @@ def command(
     out: Path | None,
     changes: tuple[str, ...],
     extend: bool,
+    skip_bad: bool,
     threads: int | None,
     device: str,
     evaluate_only: Path | None,
@@ -96,7 +102,9 @@ def command(
 
         folder = out or Path("runs") / file.stem
         try:
-            with Trainer(plan, folder, reporter, device, extend=extend, ranks=ranks) as trainer:
+            with Trainer(
+                plan, folder, reporter, device, extend=extend, ranks=ranks, skip_bad=skip_bad
+            ) as trainer:
                 trainer.run()
                 results = export(trainer)
         except Interrupted as stop:

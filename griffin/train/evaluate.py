@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from griffin.model import Griffin
-from griffin.train.data.corpus import TextFile
+from griffin.train.data.encode import Encoded
 from griffin.train.data.rows import TrainBatch, pad_documents
 from griffin.train.data.store import TokenStore
 from griffin.train.loss import chunked_cross_entropy, row_nats
@@ -22,17 +22,17 @@ from griffin.train.scale.ranks import Ranks
 @torch.no_grad()
 def bits_in_rows(
     model: Griffin | Objective,
-    documents: Iterable[np.ndarray],
+    documents: Iterable[Encoded],
     length: int,
     rows: int = 16,
     ranks: Ranks | None = None,
 ) -> float:
     """Return the bits a model needs for documents cut into rows of `length`, each read afresh.
 
-    This is how training reads. documents: ids from <bos> to <eos>; every token but <bos> is
-    predicted. rows: how many go through the model at a time. A model's products are in float32, an
-    Objective's in the type it has; one that is split over ranks is read on all of them, each reader
-    with rows of its own, and each rank returns the bits of all.
+    This is how training reads. Of the documents what is counted is predicted. rows: how many go
+    through the model at a time. A model's products are in float32, an Objective's in the type it
+    has; one that is split over ranks is read on all of them, each reader with rows of its own, and
+    each rank returns the bits of all.
     """
     ranks = ranks or Ranks()
     batch, nats = pad_documents(documents, length), 0.0
@@ -49,52 +49,55 @@ def bits_in_rows(
 @torch.no_grad()
 def bits_in_streams(
     model: Griffin,
-    documents: Iterable[np.ndarray],
+    documents: Iterable[Encoded],
     length: int,
     advance: Callable[[int], None] | None = None,
 ) -> float:
     """Return the bits a model needs for documents read from end to end, in float32.
 
-    This is how generation reads: the state goes from piece to piece of `length` tokens.
+    What is counted is predicted. This is how generation reads: the state goes from piece to piece
+    of `length` tokens.
     advance: called with the number of tokens after each piece.
     """
     cap = model.config.logits_soft_cap
     nats = 0.0
-    for ids in documents:
+    for encoded in documents:
         state = None
-        document = torch.from_numpy(ids).to(model.device)
-        for at in range(0, len(ids) - 1, length):
+        document = torch.from_numpy(encoded.ids).to(model.device)
+        counted = torch.from_numpy(encoded.counted).to(model.device)
+        for at in range(0, len(document) - 1, length):
             targets = document[None, at + 1 : at + 1 + length]
+            mask = counted[None, at + 1 : at + 1 + length]
             tokens = document[None, at : at + targets.shape[1]]
             hidden, state = model.trunk(tokens, state, donate=state is not None)
-            nats += float(
-                chunked_cross_entropy(hidden, model.head_weight, targets, soft_cap=cap)[0]
-            )
+            nats += float(chunked_cross_entropy(hidden, model.head_weight, targets, mask, cap)[0])
             if advance is not None:
                 advance(targets.shape[1])
     return nats / math.log(2)
 
 
-def validation_documents(store: TokenStore, limit: int) -> tuple[list[np.ndarray], int]:
+def validation_documents(stores: Sequence[TokenStore], limit: int) -> tuple[list[Encoded], int]:
     """Return whole documents with at most `limit` tokens together, and their bytes.
 
-    They are taken in the store's order, those that no longer fit passed over; if none fits, it is
-    the shortest alone.
+    Each store gives its share of the limit. Documents are taken in its order, those that no longer
+    fit passed over; if none fits, it is the shortest alone.
     """
-    counts = np.diff(store.starts)
-    chosen, total = [], 0
-    for index, count in enumerate(counts):
-        if total + count <= limit:
-            chosen.append(index)
-            total += int(count)
-    chosen = chosen or [int(counts.argmin())]
-    return [store.document(index) for index in chosen], sum(store.sizes[index] for index in chosen)
+    documents, stores = list[Encoded](), [store for store in stores if len(store.paths)]
+    for store in stores:
+        counts = np.diff(store.starts)
+        chosen, total = [], 0
+        for index, count in enumerate(counts):
+            if total + count <= limit // len(stores):
+                chosen.append(index)
+                total += int(count)
+        chosen = chosen or [int(counts.argmin())]
+        documents += [store.encoded(index) for index in chosen]
+    return documents, sum(document.size for document in documents)
 
 
-def compressors(documents: Sequence[TextFile]) -> dict[str, dict[str, float]]:
-    """Return the bits per byte of gzip -9 and xz -9e on documents: each file alone, and all in one
+def compressors(texts: Sequence[bytes]) -> dict[str, dict[str, float]]:
+    """Return the bits per byte of gzip -9 and xz -9e on texts: each alone, and all in one
     stream."""
-    texts = [document.read_bytes() for document in documents]
     whole, size = b"".join(texts), sum(map(len, texts))
     packers: dict[str, Callable[[bytes], bytes]] = {
         "gzip -9": lambda data: gzip.compress(data, 9, mtime=0),

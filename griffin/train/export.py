@@ -11,8 +11,8 @@ from griffin import checkpoints
 from griffin.checkpoints import copy_companions, load_model, save_model
 from griffin.model import Griffin
 from griffin.text import Tokenizer
-from griffin.train.data.corpus import open_corpus
-from griffin.train.data.store import encode_one
+from griffin.train.data.held_out import held_out_of_recipe, held_out_of_run
+from griffin.train.data.prepare import RunData
 from griffin.train.evaluate import bits_in_rows, bits_in_streams, compressors
 from griffin.train.files import write_json
 from griffin.train.loop import Trainer
@@ -39,7 +39,7 @@ def export(trainer: Trainer) -> dict[str, Any] | None:
     save_model(model, folder)
     copy_companions(trainer.out, folder)
     trainer.reporter.say(f"the model is in {folder}; measuring it on all held-out documents")
-    results = measure(trainer.recipe, folder, trainer.reporter, str(trainer.device))
+    results = measure(trainer.recipe, folder, trainer.reporter, str(trainer.device), trainer.data)
     results["training"] = {
         "steps": trainer.progress.step,
         "tokens": trainer.progress.tokens,
@@ -51,13 +51,18 @@ def export(trainer: Trainer) -> dict[str, Any] | None:
 
 
 def measure(
-    recipe: Recipe, folder: Path, reporter: Reporter, device: str = "cpu"
+    recipe: Recipe,
+    folder: Path,
+    reporter: Reporter,
+    device: str = "cpu",
+    data: RunData | None = None,
 ) -> dict[str, Any]:
     """Return the held-out bits per byte of a model folder, and of gzip and xz on the same files.
 
     The weights are read as stored and computed with in float32. Both ways of reading are given:
-    rows, as in training, and whole documents, with the state carried through. Raises ValueError if
-    the folder does not hold a model with its tokenizer.
+    rows, as in training, and whole documents, with the state carried through. data: of the run, if
+    it is at hand; else the recipe's sources are read. Raises ValueError if the folder does not hold
+    a model with its tokenizer.
     """
     source = checkpoints.open(folder)
     tokenizer = Tokenizer.open(folder)
@@ -67,15 +72,16 @@ def measure(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} entries, "
             f"the model's vocabulary {model.config.vocab_size}"
         )
-    corpus = open_corpus(recipe.data, recipe.folder)
-    documents = corpus.held_out
-    ids = [encode_one(document.read(), tokenizer) for document in documents]
-    size, tokens = sum(document.size for document in documents), sum(len(i) - 1 for i in ids)
+    held = held_out_of_run(data) if data else held_out_of_recipe(recipe, tokenizer)
+    documents = held.documents
+    size = sum(document.size for document in documents)
+    tokens = sum(int(document.counted.sum()) for document in documents)
+    read = sum(len(document.ids) - 1 for document in documents)
     length = recipe.train.length
-    with reporter.measuring(2 * tokens) as advance:
-        whole = bits_in_streams(model, ids, length, advance)
-        cut = bits_in_rows(model, ids, length)
-        advance(tokens)
+    with reporter.measuring(2 * read) as advance:
+        whole = bits_in_streams(model, documents, length, advance)
+        cut = bits_in_rows(model, documents, length)
+        advance(read)
     return {
         "model": str(folder),
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -83,15 +89,15 @@ def measure(
             "documents": len(documents),
             "bytes": size,
             "tokens": tokens,
-            "lines": corpus.overlap.lines,
-            "lines_in_training": corpus.overlap.shared,
+            "lines": held.overlap.lines,
+            "lines_in_training": held.overlap.shared,
         },
         "bits_per_byte": {
             "whole documents": whole / size,
             f"rows of {length}": cut / size,
             **{
                 f"{name}, {how}": bits
-                for name, ways in compressors(documents).items()
+                for name, ways in compressors(held.texts).items()
                 for how, bits in ways.items()
             },
         },

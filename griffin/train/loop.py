@@ -58,8 +58,9 @@ class Trainer:
         *,
         extend: bool = False,
         ranks: Ranks | None = None,
+        skip_bad: bool = False,
     ) -> None:
-        self.recipe, self.out = recipe, out
+        self.recipe, self.out, self.skip_bad = recipe, out, skip_bad
         self.ranks = (ranks or Ranks()).reading_together(recipe.train.sequence_ranks)
         writes = self.ranks.is_writer
         self.reporter = (reporter or Reporter()) if writes else Reporter(quiet=True)
@@ -78,13 +79,21 @@ class Trainer:
     def _open(self, extend: bool) -> None:
         recipe, out = self.recipe, self.out
         with self.ranks.writer_first(), self.folder.claimed(recipe, extend) as known:
-            self.data = prepare_data(recipe, out, self.reporter, known, self.stop.check)
-            stores = {recipe.data.sources[0].name: self.data.train}
+            self.data = prepare_data(
+                recipe,
+                out,
+                self.reporter,
+                known,
+                self.stop.check,
+                workers=torch.get_num_threads(),
+                skip_bad=self.skip_bad,
+            )
+            stores = {source.name: source.train for source in self.data.sources}
             self.packer, self.plan = Mixture.of(recipe, stores)
             self.folder.rows_in = self.packer.rows_in
         begun = latest_checkpoint(self.checkpoints) is not None
         with torch.device("meta"):
-            self.model = Griffin(recipe.model).to(getattr(torch, recipe.train.weights))
+            self.model = Griffin(recipe.model)
         self.objective = self._objective()
         shard(self.objective, self.ranks)
         fill_model(self.model, recipe, self.device, drawn=not begun)
@@ -92,7 +101,9 @@ class Trainer:
         found = resume(self.checkpoints, self.model, self.optimizer, self.reporter.say, self.ranks)
         self.progress = found or RunProgress(recipe="")
         self.progress.recipe = recipe.digest()
-        self._validation = validation_documents(self.data.held_out, recipe.train.eval_tokens)
+        self._validation = validation_documents(
+            [source.held_out for source in self.data.sources], recipe.train.eval_tokens
+        )
         self._check_stop()
 
     def _objective(self) -> Objective:
@@ -180,6 +191,7 @@ class Trainer:
         batches = [self.packer.batch(first + place, share) for place in places]
         [count] = self.ranks.sum(sum(int(batch.mask.sum()) for batch in batches))
         count /= self.ranks.together  # who read together have counted the same targets
+        count = max(count, 1)  # without a target there is no loss, and no gradient
         total = 0.0
         self.optimizer.zero_grad()
         for number, batch in enumerate(batches):

@@ -14,6 +14,7 @@ from griffin.train.checkpoint import RunProgress
 from griffin.train.recipe import TrainRecipe
 
 _PLAIN_SECONDS = 20.0
+_WAIT = 2.0  # seconds
 
 
 class Reporter:
@@ -56,6 +57,36 @@ class Reporter:
 
         with bar:
             yield show
+
+    @contextlib.contextmanager
+    def preparing(self, what: str, total: int) -> Iterator[Callable[[int, int], None]]:
+        """Yield a function that takes bytes (of `total`) and documents done since it was last told.
+
+        Nothing is shown in the first two seconds: most sets take no longer.
+        """
+        begun = told = time.monotonic()
+        size = documents = 0
+        columns = (TextColumn(what), BarColumn(None), TextColumn("{task.fields[line]}"))
+        bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+        task = bar.add_task(what, total=total, line="")
+
+        def show(more: int, others: int) -> None:
+            nonlocal size, documents, told
+            size, documents, now = size + more, documents + others, time.monotonic()
+            if now - begun < _WAIT:
+                return
+            left = (now - begun) / max(size, 1) * max(total - size, 0)
+            line = f"{documents / (now - begun):,.0f} documents/s  {_span(left)} left"
+            if bar.disable and (told == begun or now - told > _PLAIN_SECONDS):
+                self.say(f"{what}: {line}")
+                told = now
+            bar.start()
+            bar.update(task, completed=size, line=line)
+
+        try:
+            yield show
+        finally:
+            bar.stop()
 
     @contextlib.contextmanager
     def measuring(self, tokens: int) -> Iterator[Callable[[int], None]]:

@@ -13,7 +13,7 @@ class Interrupted(Exception):
     """A run was asked to stop and did. `path` is the checkpoint it left, None before any step."""
 
     def __init__(self, path: Path | None = None) -> None:
-        kept = "before the first step" if path is None else f"everything so far is in {path}"
+        kept = f"everything so far is in {path}" if path else "before the first step"
         super().__init__(f"stopped; {kept}")
         self.path = path
 

@@ -4,21 +4,20 @@ import gzip
 import lzma
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from griffin.train.data.corpus import TextFile
+from griffin.train.data.encode import Encoded
 from griffin.train.data.store import TokenStore
 from griffin.train.evaluate import bits_in_rows, bits_in_streams, compressors, validation_documents
 from griffin.train.loop import Trainer
 
 
-def _documents(*lengths: int) -> list[np.ndarray]:
+def _documents(*lengths: int) -> list[Encoded]:
     chance = np.random.default_rng(0)
-    return [chance.integers(0, 480, length) for length in lengths]
+    return [Encoded.whole(chance.integers(0, 480, length)) for length in lengths]
 
 
 def test_a_model_that_knows_nothing_needs_log2_of_the_vocabulary(
@@ -36,9 +35,11 @@ def test_a_model_that_knows_nothing_needs_log2_of_the_vocabulary(
 def test_rows_forget_and_streams_do_not(trainer: Callable[..., Trainer]) -> None:
     model = trainer().model
     documents = _documents(50, 21, 2)
-    whole = sum(_one(model, ids) for ids in documents)
+    whole = sum(_one(model, document.ids) for document in documents)
     pieces = sum(
-        _one(model, ids[at : at + 8]) for ids in documents for at in range(0, len(ids) - 1, 7)
+        _one(model, document.ids[at : at + 8])
+        for document in documents
+        for at in range(0, len(document.ids) - 1, 7)
     )
     assert bits_in_streams(model, documents, 7) == pytest.approx(whole, rel=1e-5)
     assert bits_in_streams(model, documents, 100) == pytest.approx(whole, rel=1e-5)
@@ -66,20 +67,27 @@ def test_validation_takes_whole_documents() -> None:
     store = TokenStore(
         np.arange(115, dtype=np.uint16), starts, (500, 200, 400, 50), ("a", "b", "c", "d")
     )
-    documents, size = validation_documents(store, 60)
-    assert [len(d) for d in documents] == [50, 5] and size == 550
-    documents, size = validation_documents(store, 1000)
+    documents, size = validation_documents([store], 60)
+    assert [len(d.ids) for d in documents] == [50, 5] and size == 550
+    documents, size = validation_documents([store], 1000)
     assert len(documents) == 4 and size == 1150
-    documents, size = validation_documents(store, 3)
-    assert documents[0].tolist() == [110, 111, 112, 113, 114] and size == 50
+    documents, size = validation_documents([store], 3)
+    assert documents[0].ids.tolist() == [110, 111, 112, 113, 114] and size == 50
 
 
-def test_compressors(tmp_path: Path) -> None:
+def test_only_what_is_counted_is_measured(trainer: Callable[..., Trainer]) -> None:
+    model = trainer().model
+    [whole] = _documents(30)
+    parts = [np.arange(30) % 3 == 0, np.arange(30) % 3 == 1, np.arange(30) % 3 == 2]
+    for bits in (bits_in_rows, bits_in_streams):
+        apart = [bits(model, [Encoded(whole.ids, part, 0)], 8) for part in parts]
+        assert sum(apart) == pytest.approx(bits(model, [whole], 8), rel=1e-5)
+        assert 0 < min(apart) < max(apart)
+
+
+def test_compressors() -> None:
     texts = [b"abc" * 100, b"def f(x): return x\n" * 20]
-    for number, text in enumerate(texts):
-        (tmp_path / str(number)).write_bytes(text)
-    documents = [TextFile(str(n), tmp_path / str(n), len(text)) for n, text in enumerate(texts)]
-    results = compressors(documents)
+    results = compressors(texts)
     size, both = sum(map(len, texts)), b"".join(texts)
     packed = len(lzma.compress(both, preset=9 | lzma.PRESET_EXTREME))
     assert results["xz -9e"]["one stream"] == pytest.approx(8 * packed / size)

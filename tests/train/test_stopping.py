@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from griffin.train.data import store
+from griffin.train.data.encode import Encoder
 from griffin.train.loop import Trainer
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
@@ -75,12 +75,12 @@ def test_a_stop_while_documents_are_encoded(
     recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    encode = store.encode_one
-    monkeypatch.setattr(store, "encode_one", _signal_after(5, encode))
+    encode = Encoder.encode
+    monkeypatch.setattr(Encoder, "encode", _signal_after(5, encode))
     with pytest.raises(Interrupted, match="before the first step"):
         Trainer(recipe(), tmp_path / "run", Reporter(quiet=True))
     assert signal.getsignal(signal.SIGTERM) is before
-    monkeypatch.setattr(store, "encode_one", encode)
+    monkeypatch.setattr(Encoder, "encode", encode)
     with Trainer(recipe(), tmp_path / "run", Reporter(quiet=True)) as again:  # the lock is free
         assert again.step()["step"] == 1
 

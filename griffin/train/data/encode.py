@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from griffin.text import Chat, Tokenizer, lesson
-from griffin.train.data.example import CompletionRow, ConversationRow, Example, TextRow
+from griffin.train.data.document import understand
+from griffin.train.data.example import (
+    CompletionRow,
+    ConversationRow,
+    Example,
+    TextRow,
+    learned_words,
+)
+from griffin.train.data.source import RecordBlock
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,11 @@ class Encoded:
     ids: np.ndarray
     counted: np.ndarray
     size: int
+
+    @classmethod
+    def whole(cls, ids: np.ndarray, size: int = 0) -> Encoded:
+        """Return a document in which everything behind <bos> is counted."""
+        return cls(ids, np.arange(len(ids)) > 0, size)
 
 
 class Encoder:
@@ -47,17 +60,21 @@ class Encoder:
         eos, encode = self.tokenizer.eos_id, self.tokenizer.encode
         if isinstance(example, TextRow):
             parts = [(encode("")), [*encode(example.text, bos=False), eos]]
-            said = example.text
         elif isinstance(example, CompletionRow):
             answer = encode(example.completion, bos=False)
             parts = [encode(example.prompt), answer if example.cut else [*answer, eos]]
-            said = example.completion
         elif isinstance(example, ConversationRow):
             return self._conversation(example)
         else:
             raise ValueError(f"{type(example).__name__} is for tuning")
         ids = np.asarray(parts[0] + parts[1], dtype=np.int64)
-        return Encoded(ids, np.arange(len(ids)) >= len(parts[0]), len(said.encode()))
+        return Encoded(
+            ids, np.arange(len(ids)) >= len(parts[0]), len(learned_words(example).encode())
+        )
+
+    def check_chat(self) -> None:
+        """Raise ValueError if the tokenizer knows no turns of a chat."""
+        assert self._chat is not None
 
     @cached_property
     def _chat(self) -> Chat:
@@ -66,13 +83,47 @@ class Encoder:
     def _conversation(self, example: ConversationRow) -> Encoded:
         parts = lesson(self._chat, example.messages, example.first, example.cut)
         lengths = [len(ids) for ids, _ in parts]
-        learned = [
-            message["content"]
-            for message in example.messages[example.first :]
-            if message["role"] == "assistant"
-        ]
         return Encoded(
             np.asarray([id for ids, _ in parts for id in ids], dtype=np.int64),
             np.repeat([counted for _, counted in parts], lengths),
-            sum(len(text.strip().encode()) for text in learned),
+            len(learned_words(example).encode()),
         )
+
+
+@dataclass(frozen=True)
+class EncodedBlock:
+    """A block encoded: its documents by side, those that could not be, bytes that it read."""
+
+    source: int
+    documents: tuple[list[tuple[str, Encoded]], list[tuple[str, Encoded]]]
+    bad: list[tuple[str, str]]
+    size: int
+
+
+@dataclass(frozen=True)
+class EncodeBlocks:
+    """Encode a block. folder: of the tokenizer; most: bytes of a document."""
+
+    folder: Path
+    most: int
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        return Encoder.open(self.folder)
+
+    def __call__(self, given: tuple[RecordBlock, np.ndarray]) -> EncodedBlock:
+        block, held = given
+        done = EncodedBlock(block.source, ([], []), [], block.size)
+        documents = understand(block, self.most).documents
+        if len(documents) != len(held):
+            raise ValueError(f"{block.records[0].name} has changed while it was read; begin anew")
+        for document, out in zip(documents, held.tolist(), strict=True):
+            if isinstance(document.example, ConversationRow):
+                self.encoder.check_chat()
+            try:
+                encoded = self.encoder.encode(document.example)
+            except ValueError as error:
+                done.bad.append((document.name, str(error)))
+                continue
+            done.documents[out].append((document.name, encoded))
+        return done

@@ -29,6 +29,7 @@ _SHAPES = (
     ("prompt", "chosen", "rejected"),
     ("prompt",),
 )
+COLUMNS = ("text", "messages", "prompt", "completion", "chosen", "rejected", "finish_reason")
 _KNOWN = {column for shape in _SHAPES for column in shape}
 # Why an answer ended that has no end of its own, as servers say it.
 _CUT = ("length", "max_tokens", "MAX_TOKENS")
@@ -90,7 +91,7 @@ def read_example(row: object, columns: Iterable[str] = ()) -> Example:
     """
     if not isinstance(row, Mapping):
         raise ValueError(f"a row is an object with columns, not {shown(row)}")
-    kept = set(columns) or {*_KNOWN, "finish_reason"}
+    kept = set(columns) or set(COLUMNS)
     # A table has every column in every row; what is null there does not stand in this one.
     found = {name: row[name] for name in row if name in kept and row[name] is not None}
     shape = found.keys() & _KNOWN
@@ -137,6 +138,14 @@ def words_of(example: Example) -> str:
         parts = [example.prompt]
     said = [[part] if isinstance(part, str) else [m["content"] for m in part] for part in parts]
     return "\n".join(text for texts in said for text in texts)
+
+
+def learned_words(example: Example) -> str:
+    """Return what of an example is learned: its text, completion or answers, one after another."""
+    if isinstance(example, ConversationRow):
+        learned = example.messages[example.first :]
+        return "".join(m["content"].strip() for m in learned if m["role"] == "assistant")
+    return example.completion if isinstance(example, CompletionRow) else words_of(example)
 
 
 def _wrong_shape(row: Mapping[str, Any], shape: set[str]) -> str:

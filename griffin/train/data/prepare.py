@@ -1,27 +1,77 @@
-"""A run's data: corpus, tokenizer and encoded documents, made once and kept."""
+"""A run's data: documents, tokenizer and tokens of all sources, made once and kept."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import itertools
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from griffin.checkpoints import COMPANIONS, copy_companions
 from griffin.text import Tokenizer, find_tokenizer
 from griffin.train.data.bpe import open_bpe, save_bpe, train_bpe
-from griffin.train.data.corpus import Corpus, open_corpus
-from griffin.train.data.store import TokenStore, encode_documents, open_store
+from griffin.train.data.encode import EncodeBlocks
+from griffin.train.data.example import words_of
+from griffin.train.data.journal import Journal
+from griffin.train.data.source import DataSource, open_sources
+from griffin.train.data.split import Overlap
+from griffin.train.data.store import INDEX, StoreWriter, TokenStore, open_store, read_index
+from griffin.train.data.survey import (
+    BAD_LINES,
+    SKIP_HINT,
+    Show,
+    Survey,
+    bad_lines,
+    digest,
+    survey,
+)
+from griffin.train.data.workers import in_order
+from griffin.train.files import write_json
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
+
+SIDES = ("train", "held_out")
+_NOT_ENCODED = "not_encoded.jsonl"
+_SMALL = 4_000_000  # bytes that one process reads sooner than others start
+
+
+@dataclass(frozen=True)
+class SourceData:
+    """Hold the encoded documents of one source, on both sides of the split."""
+
+    name: str
+    train: TokenStore
+    held_out: TokenStore
 
 
 @dataclass(frozen=True)
 class RunData:
-    """Hold the tokenizer and the encoded documents of both sides of the split."""
+    """Hold the tokenizer and the encoded documents of all sources, in the recipe's order.
+
+    overlap: what of the held-out documents stands in training.
+    """
 
     tokenizer: Tokenizer
-    train: TokenStore
-    held_out: TokenStore
+    sources: tuple[SourceData, ...]
+    overlap: Overlap
+
+    @property
+    def train(self) -> TokenStore:
+        """The training documents of a run with one source."""
+        [source] = self.sources
+        return source.train
+
+    @property
+    def held_out(self) -> TokenStore:
+        """The held-out documents of a run with one source."""
+        [source] = self.sources
+        return source.held_out
 
 
 def prepare_data(
@@ -30,52 +80,159 @@ def prepare_data(
     reporter: Reporter,
     reuse: bool,
     check: Callable[[], None] = lambda: None,
+    *,
+    workers: int = 1,
+    skip_bad: bool = False,
 ) -> RunData:
     """Return a run's data, encoding the documents the first time.
 
-    reuse: take what an earlier call left in `out`, whatever has become of the documents since: a
-           resumed run trains on what it began with.
-    check: called between documents; an exception of its own ends the work.
-    Raises ValueError if tokenizer and model do not fit.
+    reuse:    take what an earlier call left in `out`, whatever has become of the documents since: a
+              resumed run trains on what it began with. Without it, an earlier call that was ended
+              is gone on with if the documents are the same.
+    check:    called between blocks of documents; an exception of its own ends the work.
+    workers:  processes; the result is the same for any number.
+    skip_bad: pass over rows that cannot be read, and list them in data/bad_lines.jsonl.
+    Raises ValueError if tokenizer and model do not fit, and as `survey` does.
     """
     folder = out / "data"
-    train, held_out = folder / "train.bin", folder / "held_out.bin"
-    corpus = None if reuse else open_corpus(recipe.data, recipe.folder)
-    if corpus is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        reporter.say(
-            f"{len(corpus.train)} documents to train on ({corpus.train_bytes / 1e6:.1f} MB), "
-            f"{len(corpus.held_out)} held out ({corpus.held_out_bytes / 1e6:.2f} MB), "
-            f"{corpus.left_out}; {corpus.overlap} stand in training"
-        )
-        _make_tokenizer(recipe, corpus, out)
+    if not reuse:
+        _Preparation(recipe, out, reporter, check, workers, skip_bad).run()
+    index = read_index(folder)
     tokenizer = Tokenizer.open(out)
     _check_size(tokenizer, recipe)
-    if corpus is not None:
-        encode_documents(corpus.train, tokenizer, train, check)
-        encode_documents(corpus.held_out, tokenizer, held_out, check)
-    data = RunData(tokenizer, open_store(train), open_store(held_out))
-    tokens, size = data.train.num_pairs, data.train.num_bytes
+    sources = [
+        SourceData(name, *(open_store(folder / name / s, index["dtype"], sides[s]) for s in SIDES))
+        for name, sides in index["stores"].items()
+    ]
+    data = RunData(tokenizer, tuple(sources), Overlap(**index["overlap"]))
+    tokens = sum(source.train.num_pairs for source in sources)
+    size = sum(source.train.num_bytes for source in sources)
     reporter.say(
-        f"{tokens:,} training tokens, {size / tokens:.2f} bytes each; "
+        f"{tokens:,} training tokens, {size / max(tokens, 1):.2f} bytes each; "
         f"tokenizer {tokenizer.digest[:12]}"
     )
     return data
 
 
-def _make_tokenizer(recipe: Recipe, corpus: Corpus, out: Path) -> None:
-    """Leave a run's tokenizer in its folder: the checkpoint's, one that is given, or a new one."""
-    for left in COMPANIONS:  # by another recipe, which was found impossible
-        (out / left).unlink(missing_ok=True)
-    if recipe.base:
-        weights = recipe.open_base().folder
-        for folder in dict.fromkeys((find_tokenizer(weights), weights)):
-            copy_companions(folder, out)
-    elif recipe.tokenizer.path:
-        save_bpe(open_bpe(recipe.folder / recipe.tokenizer.path), out)
-    else:
-        texts = (document.read() for document in corpus.train)
-        save_bpe(train_bpe(texts, recipe.model.vocab_size, recipe.tokenizer.min_frequency), out)
+@dataclass
+class _Preparation:
+    """What is done once for a run: look at all documents, find a vocabulary, encode."""
+
+    recipe: Recipe
+    out: Path
+    reporter: Reporter
+    check: Callable[[], None]
+    workers: int
+    skip_bad: bool
+
+    @cached_property
+    def sources(self) -> list[DataSource]:
+        return open_sources(self.recipe.data, self.recipe.folder)
+
+    def run(self) -> None:
+        folder, data = self.out / "data", self.recipe.data
+        if sum(source.size for source in self.sources) < _SMALL:
+            self.workers = 1
+        (folder / INDEX).unlink(missing_ok=True)
+        with self._progress("reading") as show:
+            seen = survey(
+                self.sources,
+                data.held_out,
+                data.max_document_bytes,
+                folder / "survey",
+                workers=self.workers,
+                skip_bad=self.skip_bad,
+                check=self.check,
+                show=show,
+            )
+        self._check_sources(seen)
+        bytes_of = [int(seen.sizes[seen.held == side].sum()) for side in (False, True)]
+        self.reporter.say(
+            f"{int((~seen.held).sum())} documents to train on ({bytes_of[0] / 1e6:.1f} MB), "
+            f"{int(seen.held.sum())} held out ({bytes_of[1] / 1e6:.2f} MB), "
+            f"{seen.left_out}; {seen.overlap} stand in training"
+        )
+        self._make_tokenizer(seen)
+        tokenizer = Tokenizer.open(self.out)
+        _check_size(tokenizer, self.recipe)
+        dtype = "uint16" if tokenizer.vocab_size <= 2**16 else "uint32"
+        with self._progress("encoding") as show:
+            notes = self._encode(seen, tokenizer, dtype, show)
+        if notes["bad"]:
+            self.reporter.say(f"{notes['bad']} rows could not be encoded ({BAD_LINES})")
+        names = [source.recipe.name for source in self.sources]
+        stores = {name: {side: notes[f"{name}/{side}"] for side in SIDES} for name in names}
+        overlap = {"lines": seen.overlap.lines, "shared": seen.overlap.shared}
+        write_json(folder / INDEX, {"dtype": dtype, "stores": stores, "overlap": overlap})
+        listed = [p for p in (folder / "survey" / BAD_LINES, folder / _NOT_ENCODED) if p.exists()]
+        if listed and self.skip_bad:
+            (folder / BAD_LINES).write_bytes(b"".join(path.read_bytes() for path in listed))
+        (folder / _NOT_ENCODED).unlink(missing_ok=True)
+        shutil.rmtree(folder / "survey")
+        (folder / "journal.jsonl").unlink()
+
+    def _make_tokenizer(self, seen: Survey) -> None:
+        """Leave the run's tokenizer: the checkpoint's, one that is given, or a new one."""
+        recipe, out = self.recipe, self.out
+        for left in COMPANIONS:  # by another recipe, which was found impossible
+            (out / left).unlink(missing_ok=True)
+        if recipe.base:
+            weights = recipe.open_base().folder
+            for folder in dict.fromkeys((find_tokenizer(weights), weights)):
+                copy_companions(folder, out)
+        elif recipe.tokenizer.path:
+            save_bpe(open_bpe(recipe.folder / recipe.tokenizer.path), out)
+        else:
+            texts = self._texts(seen)
+            save_bpe(train_bpe(texts, recipe.model.vocab_size, recipe.tokenizer.min_frequency), out)
+
+    def _texts(self, seen: Survey) -> Iterator[str]:
+        for document in seen.documents(self.sources, held=False):
+            self.check()
+            yield words_of(document.example)
+
+    def _encode(self, seen: Survey, tokenizer: Tokenizer, dtype: str, show: Show) -> dict[str, Any]:
+        """Encode all documents into the stores; return the notes of each, and of rows left out."""
+        identity = digest(
+            "encode", [source.identity() for source in self.sources], tokenizer.digest,
+            tokenizer.chat_template, self.recipe.data.held_out, seen.most, self.skip_bad,
+        )  # fmt: skip
+        names = [source.recipe.name for source in self.sources]
+        with Journal(self.out / "data", identity) as journal:
+            notes: dict[str, Any] = {"bad": 0} | journal.notes
+            writers = {
+                key: StoreWriter(key, dtype, notes.get(key))
+                for key in (f"{name}/{side}" for name in names for side in SIDES)
+            }
+            todo = itertools.islice(seen.with_sides(self.sources), journal.blocks, None)
+            for done in in_order(EncodeBlocks(self.out, seen.most), todo, self.workers):
+                self.check()
+                if done.bad and not self.skip_bad:
+                    raise ValueError(f"{done.bad[0][0]}: {done.bad[0][1]}{SKIP_HINT}")
+                parts = {_NOT_ENCODED: bad_lines(done.bad)} if done.bad else {}
+                for side, documents in zip(SIDES, done.documents, strict=True):
+                    writer = writers[f"{names[done.source]}/{side}"]
+                    parts |= writer.add(documents)
+                    notes[writer.folder] = dict(writer.notes)
+                notes["bad"] += len(done.bad)
+                journal.append(parts, notes)
+                show(done.size, sum(map(len, done.documents)))
+            return notes
+
+    def _check_sources(self, seen: Survey) -> None:
+        owners = np.repeat(seen.blocks[:, 0], seen.blocks[:, 1])
+        for number, source in enumerate(self.sources):
+            if seen.held[owners == number].all():
+                raise ValueError(
+                    f"data.source {source.recipe.name!r} has no document to train on"
+                    f" ({seen.left_out}; a held_out share of {self.recipe.data.held_out})"
+                )
+
+    @contextlib.contextmanager
+    def _progress(self, what: str) -> Iterator[Show]:
+        total = sum(source.size for source in self.sources)
+        with self.reporter.preparing(what, total) as show:
+            yield show
 
 
 def _check_size(tokenizer: Tokenizer, recipe: Recipe) -> None:

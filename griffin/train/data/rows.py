@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from griffin.train.data.encode import Encoded
 from griffin.train.data.layout import best_fit, cut
 from griffin.train.data.store import TokenStore
 
@@ -170,16 +171,18 @@ def join(rows: Iterable[np.ndarray]) -> TrainBatch:
     return TrainBatch(tokens, targets, positions, mask.bool())
 
 
-def pad_documents(documents: Iterable[np.ndarray], length: int) -> TrainBatch:
+def pad_documents(documents: Iterable[Encoded], length: int) -> TrainBatch:
     """Cut each document on its own into rows of `length`, in order, padded on the right.
 
-    Padding is id 0 with its target masked; causality keeps it from the real tokens before it.
+    What is not counted is masked. Padding is id 0, masked too; causality keeps it from the real
+    tokens before it.
     """
     parts = []
-    for ids in documents:
-        pairs = len(ids) - 1
+    for document in documents:
+        ids, pairs = document.ids, len(document.ids) - 1
         padded = np.zeros((3, -(-pairs // length) * length), dtype=np.int64)
-        padded[0, :pairs], padded[1, :pairs], padded[2, :pairs] = ids[:-1], ids[1:], 1
+        padded[0, :pairs], padded[1, :pairs] = ids[:-1], ids[1:]
+        padded[2, :pairs] = document.counted[1:]
         parts.append(padded.reshape(3, -1, length))
     tokens, targets, mask = torch.from_numpy(np.concatenate(parts, axis=1))
     return TrainBatch(tokens, targets, torch.arange(length).expand_as(tokens), mask.bool())

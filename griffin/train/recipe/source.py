@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from griffin.train.data.example import COLUMNS
 from griffin.train.recipe.section import check_types, read_section
-
-# The columns that are read; griffin/train/data/example.py says what they hold.
-COLUMNS = ("text", "messages", "prompt", "completion", "chosen", "rejected", "finish_reason")
 
 
 @dataclass(frozen=True, kw_only=True)

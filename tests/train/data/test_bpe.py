@@ -11,7 +11,8 @@ from tokenizers import Tokenizer
 
 from griffin.text import Tokenizer as OurTokenizer
 from griffin.train.data.bpe import CONTROL_TOKENS, FIRST_PIECE, open_bpe, save_bpe, train_bpe
-from griffin.train.data.store import encode_one
+from griffin.train.data.encode import Encoder
+from griffin.train.data.example import TextRow
 
 _CODE = [
     f"class Thing{n}:\n    def __init__(self, value):\n        self.value = value\n\n"
@@ -54,14 +55,14 @@ _PARTS = st.one_of(
 @settings(max_examples=300, deadline=None)
 @given(st.lists(_PARTS, max_size=12).map("".join))
 def test_what_is_encoded_decodes_to_itself(text: str) -> None:
-    ids = encode_one(text, OPENED)
+    ids = Encoder(OPENED).encode(TextRow(text)).ids
     assert ids[0] == 2 and ids[-1] == 1
     assert _TOKENIZER.decode(ids[1:-1].tolist(), skip_special_tokens=False) == text
 
 
 @pytest.mark.parametrize("text", [*CONTROL_TOKENS, "<0x41>", "a<eos>b", "x = '<end_of_turn>'\n"])
 def test_control_tokens_in_a_text_stay_text(text: str) -> None:
-    inner = encode_one(text, OPENED)[1:-1]
+    inner = Encoder(OPENED).encode(TextRow(text)).ids[1:-1]
     assert (inner >= len(CONTROL_TOKENS)).all()
     assert len(inner) > 1
 
@@ -85,7 +86,7 @@ def test_layout_is_gemmas() -> None:
 
 
 def test_bytes_only_where_no_piece_is() -> None:
-    assert [_TOKENIZER.id_to_token(i) for i in encode_one("é", OPENED)[1:-1]] == [
+    assert [_TOKENIZER.id_to_token(i) for i in Encoder(OPENED).encode(TextRow("é")).ids[1:-1]] == [
         "<0xC3>",
         "<0xA9>",
     ]

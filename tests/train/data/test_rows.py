@@ -1,15 +1,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from griffin.train.data.corpus import TextFile
+from griffin.train.data.encode import Encoded
 from griffin.train.data.rows import Packer, pad_documents
-from griffin.train.data.store import TokenStore, encode_documents, open_store
-from tests.train.data.test_bpe import OPENED
+from griffin.train.data.store import TokenStore
 
 
 def _store(*lengths: int) -> TokenStore:
@@ -68,7 +66,7 @@ def test_too_little_text_for_a_row() -> None:
 
 
 def test_padded_rows_keep_order_and_mask_padding() -> None:
-    documents = [np.arange(10, 21), np.arange(50, 52)]
+    documents = [Encoded.whole(np.arange(10, 21)), Encoded.whole(np.arange(50, 52))]
     batch = pad_documents(documents, 4)
     assert batch.tokens.tolist() == [
         [10, 11, 12, 13],
@@ -78,25 +76,3 @@ def test_padded_rows_keep_order_and_mask_padding() -> None:
     ]
     assert batch.targets[batch.mask].tolist() == [*range(11, 21), 51]
     assert batch.segment_pos.tolist() == [[0, 1, 2, 3]] * 4
-
-
-def test_store_on_disk(tmp_path: Path) -> None:
-    documents = []
-    for name, text in (("a", "self.x\n"), ("b", "é <eos> def"), ("c", "")):
-        (tmp_path / name).write_bytes(text.encode())
-        documents.append(TextFile(name, tmp_path / name, len(text.encode())))
-    encode_documents(documents, OPENED, tmp_path / "train.bin")
-    store = open_store(tmp_path / "train.bin")
-    assert store.paths == ("a", "b", "c") and store.num_bytes == 7 + 12
-    assert store.document(2).tolist() == [2, 1]
-    for index, text in enumerate(("self.x\n", "é <eos> def")):
-        ids = store.document(index)
-        assert ids[0] == 2 and ids[-1] == 1
-        assert OPENED.decode(ids[1:-1].tolist(), skip_control=False) == text
-    with (tmp_path / "train.bin").open("ab") as file:
-        file.write(b"xx")
-    with pytest.raises(ValueError, match="its index says"):
-        open_store(tmp_path / "train.bin")
-    (tmp_path / "train.json").unlink()
-    with pytest.raises(ValueError, match="no readable token store"):
-        open_store(tmp_path / "train.bin")

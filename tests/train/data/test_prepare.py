@@ -1,0 +1,210 @@
+"""Prepared once: by any number of processes, and after any kill, the same files."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from griffin.train.data.prepare import RunData, prepare_data
+from griffin.train.data.workers import in_order
+from griffin.train.recipe import Recipe
+from griffin.train.report import Reporter
+from tests.train.conftest import MODEL
+
+ROOT = Path(__file__).parents[3]
+
+
+def _rows(count: int) -> list[dict[str, Any]]:
+    chance = random.Random(0)
+    rows: list[dict[str, Any]] = []
+    for number in range(count):
+        words = " ".join(chance.choice(("owl", "hen", "jay", "kite")) for _ in range(20))
+        ask = {"role": "user", "content": f"{number} {words}?"}
+        rows.append(
+            {"text": f"{number}: {words}"}
+            if number % 3
+            else {"messages": [ask, {"role": "assistant", "content": words}]}
+        )
+    return rows
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    """Two files of rows, and a folder of texts."""
+    rows = [json.dumps(row) + "\n" for row in _rows(4000)]
+    (tmp_path / "a.jsonl").write_text("".join(rows[:3000]))
+    (tmp_path / "b.jsonl").write_text("".join(rows[3000:]))
+    (tmp_path / "texts").mkdir()
+    for number in range(20):
+        (tmp_path / "texts" / f"{number}.txt").write_text(f"text {number}\n" * 5)
+    return tmp_path
+
+
+def _recipe(folder: Path, **data: Any) -> Recipe:
+    tables = [
+        {"name": "rows", "path": ".", "include": ["*.jsonl"]},
+        {"name": "texts", "path": "texts"},
+    ]
+    return Recipe.from_dict(
+        {
+            "model": MODEL,
+            "data": {"source": tables, "held_out": 0.1} | data,
+            "train": {"steps": 1},
+        },
+        folder,
+    )
+
+
+def _files(out: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()
+    }
+
+
+def _prepare(recipe: Recipe, out: Path, **how: Any) -> RunData:
+    return prepare_data(recipe, out, Reporter(quiet=True), False, **how)
+
+
+def test_workers_change_nothing(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = _recipe(sources)
+    data = _prepare(recipe, sources / "one")
+    assert [source.name for source in data.sources] == ["rows", "texts"]
+    rows, texts = data.sources
+    assert len(rows.train.paths) + len(rows.held_out.paths) == 4000
+    assert 300 < len(rows.held_out.paths) < 500 and len(texts.train.paths) < 20
+    assert rows.train.counted is not None and texts.train.counted is None
+    assert rows.train.paths[0].startswith("a.jsonl:")
+    monkeypatch.setattr("griffin.train.data.prepare._SMALL", 0)
+    _prepare(recipe, sources / "three", workers=3)
+    assert _files(sources / "one") == _files(sources / "three")
+    assert sorted(path.name for path in (sources / "one" / "data").iterdir()) == [
+        "index.json", "rows", "texts",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("stop_at", [3, 9, 17])
+def test_a_stopped_preparation_goes_on(
+    sources: Path, stop_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("griffin.train.data.source._RECORDS", 500)
+    recipe, calls = _recipe(sources), 0
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == stop_at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _prepare(recipe, sources / "stopped", check=check)
+    looked: list[object] = []
+    from griffin.train.data import encode, survey
+
+    for module in (survey, encode):
+        understand = module.understand
+        monkeypatch.setattr(
+            module, "understand", lambda *a, u=understand: (looked.append(a), u(*a))[1]
+        )
+    _prepare(recipe, sources / "stopped")
+    again = len(looked)
+    _prepare(recipe, sources / "straight")
+    assert _files(sources / "stopped") == _files(sources / "straight")
+    assert again < len(looked) - again, "what was done is not done again"
+
+
+def test_other_documents_begin_anew(sources: Path) -> None:
+    def stop(calls: list[int] = []) -> None:  # noqa: B006
+        calls.append(1)
+        if len(calls) == 15:
+            raise KeyboardInterrupt
+
+    recipe = _recipe(sources)
+    with pytest.raises(KeyboardInterrupt):
+        _prepare(recipe, sources / "stopped", check=stop)
+    with (sources / "b.jsonl").open("a") as file:
+        file.write('{"text": "one more"}\n')
+    _prepare(recipe, sources / "stopped")
+    _prepare(recipe, sources / "straight")
+    assert _files(sources / "stopped") == _files(sources / "straight")
+
+
+def test_bad_lines_stop_or_are_listed(sources: Path) -> None:
+    with (sources / "b.jsonl").open("a") as file:
+        file.write('{"txt": "a"}\n{"messages": []}\n')
+    recipe = _recipe(sources)
+    with pytest.raises(ValueError, match=r"b\.jsonl:1001: columns are .*; --skip-bad leaves"):
+        _prepare(recipe, sources / "x")
+    assert sum(len(s.train.paths) for s in _prepare(recipe, sources / "x", skip_bad=True).sources)
+    listed = (sources / "x" / "data" / "bad_lines.jsonl").read_text().splitlines()
+    assert [json.loads(line)["where"] for line in listed] == ["b.jsonl:1001", "b.jsonl:1002"]
+    assert "needs a user message" in json.loads(listed[1])["reason"]
+    (sources / "b.jsonl").write_text('{"prompt": "a"}\n')
+    with pytest.raises(ValueError, match=r"b\.jsonl:1: a prompt alone is for tuning"):
+        _prepare(recipe, sources / "y", skip_bad=True)
+
+
+def test_a_source_of_nothing_is_told(sources: Path) -> None:
+    for number in range(20):
+        (sources / "texts" / f"{number}.txt").write_text("")
+    with pytest.raises(ValueError, match="'texts' has no document to train on"):
+        _prepare(_recipe(sources), sources / "x")
+
+
+def _double(number: int) -> int:
+    if number == 13:
+        raise KeyError("thirteen")
+    return 2 * number
+
+
+def test_workers_keep_the_order_and_tell_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    for workers in (1, 3):
+        assert list(in_order(_double, range(12), workers)) == [2 * n for n in range(12)]
+        with pytest.raises(KeyError, match="thirteen"):
+            list(in_order(_double, range(20), workers))
+    with pytest.raises(ValueError, match="ended by itself"):
+        list(in_order(os._exit, [3], 2))
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_at_any_moment_it_goes_on(
+    sources: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed with -9 at random moments, again and again, it ends with the same files."""
+    program = (
+        "import sys, pathlib\n"
+        "from griffin.train.data import journal, prepare, source\n"
+        "from tests.train.data.test_prepare import _prepare, _recipe\n"
+        "journal._EVERY = 0; source._RECORDS = 100; prepare._SMALL = 0\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        f"_prepare(_recipe(folder), folder / 'killed', workers={workers})\n"
+    )
+    monkeypatch.setattr("griffin.train.data.source._RECORDS", 100)
+    monkeypatch.setattr("griffin.train.data.prepare._SMALL", 0)
+    _prepare(_recipe(sources), sources / "straight")
+    chance, log = random.Random(workers), sources / "killed" / "data" / "journal.jsonl"
+    moments: list[Callable[[], bool]] = [
+        lambda: (sources / "killed" / "data" / "survey" / "journal.jsonl").exists(),
+        lambda: log.exists(),
+        lambda: log.exists() and log.stat().st_size > 3000,
+    ]
+    for moment in moments:
+        process = subprocess.Popen([sys.executable, "-c", program, str(sources)], cwd=ROOT)
+        while not moment() and process.poll() is None:
+            time.sleep(0.001)
+        time.sleep(chance.random() * 0.1)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run([sys.executable, "-c", program, str(sources)], cwd=ROOT, check=True)
+    assert _files(sources / "killed") == _files(sources / "straight")
