@@ -160,6 +160,40 @@ void convolution(Type type, int64_t rows, int64_t steps, int64_t width, int64_t 
       threads);
 }
 
+void need_recurrence(const Recurrence& u) {
+  need_sequence(u.steps);
+  need(u.taps >= 1 && u.taps <= kMostTaps, "a convolution has 1 to 16 taps");
+  need(u.blocks >= 1 && u.width % u.blocks == 0 && u.width / u.blocks <= kLargestGate,
+       "gates have blocks of at most 4,096 inputs, all alike");
+}
+
+void recurrence(Type type, int64_t rows, int64_t steps, int64_t width, int64_t blocks, int64_t taps,
+                Address x, Address weight, Address bias, Address wi, Address bi, Address wr,
+                Address br, Address param, Address position, Address cache, Address h0, Address h,
+                Address left, Address last, Address decay, Address kept, int threads) {
+  const Recurrence u{type, rows, steps, width, blocks, taps,  x,  weight, bias, wi,    bi,   wr,
+                     br,   param, position, cache, h0, h, left, last, decay, kept, nullptr};
+  need_recurrence(u);
+  nb::gil_scoped_release release;
+  run(u, threads);
+}
+
+void recurrence_gradient(Type type, int64_t rows, int64_t steps, int64_t width, int64_t blocks,
+                         int64_t taps, int64_t groups, Address x, Address weight, Address bias,
+                         Address wi, Address bi, Address wr, Address br, Address param,
+                         Address position, Address cache, Address h0, Address kept, Address dh,
+                         Address dleft, Address dlast, Address ddecay, Address dx, Address dcache,
+                         Address dh0, Address dweights, int threads) {
+  const Recurrence u{type,  rows,     steps, width, blocks,  taps,    x,       weight,
+                     bias,  wi,       bi,    wr,    br,      param,   position, cache,
+                     h0,    nullptr,  nullptr, nullptr, nullptr, kept, nullptr};
+  need_recurrence(u);
+  need(groups >= 0 && groups <= rows, "there are at most as many groups as rows");
+  nb::gil_scoped_release release;
+  run(RecurrenceGradient{type, u, groups, dh, dleft, dlast, ddecay, dx, dcache, dh0, dweights},
+      threads);
+}
+
 // What both kernels of attention begin with.
 template <class Job>
 Job attention_of(Type type, int64_t rows, int64_t steps, int64_t heads, int64_t kv_heads,
@@ -362,6 +396,7 @@ NB_MODULE(_native, m) {
   m.attr("interface") = kInterface;
   m.attr("largest_gate") = kLargestGate;
   m.attr("most_taps") = kMostTaps;
+  m.attr("kept_steps") = kKept;
   m.attr("most_queries") = kMostQueries;
   m.attr("largest_head") = kLargestHead;
   nb::class_<Matrix>(m, "Matrix",
@@ -385,6 +420,8 @@ NB_MODULE(_native, m) {
   m.def("unit_of_gates", &unit_of_gates);
   m.def("unit_gradient", &unit_gradient);
   m.def("convolution", &convolution);
+  m.def("recurrence", &recurrence);
+  m.def("recurrence_gradient", &recurrence_gradient);
   m.def("attention", &attention);
   m.def("attention_for_gradient", &attention_for_gradient);
   m.def("attention_gradient", &attention_gradient);

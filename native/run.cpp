@@ -56,6 +56,25 @@ void run(const Convolution& v, int threads) {
             enough(threads, v.rows * v.steps * v.width * v.taps / 4));
 }
 
+// The gates' weights, laid out for all threads.
+static void lay_out(Recurrence& r, int threads) {
+  r.memory = scratch().get(kernels().recurrence_bytes(r));
+  by_pieces(r, kernels().recurrence_weights, r.blocks, 1, threads);
+}
+
+void run(Recurrence r, int threads) {
+  threads = enough(threads, r.rows * r.steps * r.width * r.width / r.blocks / 8);
+  lay_out(r, threads);
+  by_pieces(r, kernels().recurrence, r.rows * r.blocks, 1, threads);
+}
+
+void run(RecurrenceGradient g, int threads) {
+  Recurrence& r = g.of;
+  threads = enough(threads, r.rows * r.steps * r.width * r.width / r.blocks / 8);
+  lay_out(r, threads);
+  by_pieces(g, kernels().recurrence_gradient, g.groups * r.blocks, 1, threads);
+}
+
 void run(const Norm& n, int threads) {
   by_pieces(n, kernels().norm, n.rows, 4, enough(threads, n.rows * n.width));
 }

@@ -13,6 +13,8 @@ void run(const ScanGradient& scan, int threads);
 void run(const Unit& unit, int threads);  // from weights, or from gates where it has them
 void run(const UnitGradient& unit, int threads);
 void run(const Convolution& convolution, int threads);
+void run(Recurrence recurrence, int threads);  // these two bring the memory
+void run(RecurrenceGradient recurrence, int threads);
 void run(const Norm& norm, int threads);
 void run(const Gated& gated, int threads);
 void run(const Rope& rope, int threads);

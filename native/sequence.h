@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels.h"
+#include "recurrence.h"
 
 namespace griffin {
 
@@ -174,6 +175,11 @@ struct Sequences {
   void (*unit)(const Unit&, int64_t first, int64_t last);
   void (*unit_gradient)(const UnitGradient&, int64_t first, int64_t last);
   void (*convolution)(const Convolution&, int64_t first, int64_t last);  // pieces of B * T
+  int64_t (*recurrence_bytes)(const Recurrence&);
+  // Pieces of G, of B * G, of groups * G.
+  void (*recurrence_weights)(const Recurrence&, int64_t first, int64_t last);
+  void (*recurrence)(const Recurrence&, int64_t first, int64_t last);
+  void (*recurrence_gradient)(const RecurrenceGradient&, int64_t first, int64_t last);
   int64_t (*attention_bytes)(const Attention&);
   // One token a row: scores, then weighted values of each block of keys (pieces: K * blocks), then
   // their sums (heads * segments). Several tokens: keys and values are laid out (K * blocks), then

@@ -89,6 +89,21 @@ def _convolution(rows: int, steps: int, width: int, taps: int) -> tuple[int, ...
     return n, width * taps, width, rows * steps, cache, n, cache
 
 
+def _recurrence(rows: int, steps: int, width: int, blocks: int, taps: int) -> tuple[int, ...]:
+    n, row, cache = rows * steps * width, rows * width, rows * (taps - 1) * width
+    gate, kept = width * (width // max(blocks, 1)), (steps - 1) // native.KEPT_STEPS * row
+    weights = width * taps, width, gate, width, gate, width, width
+    return n, *weights, rows * steps, cache, row, n, cache, row, row, kept
+
+
+def _recurrence_gradient(
+    rows: int, steps: int, width: int, blocks: int, taps: int, groups: int
+) -> tuple[int, ...]:
+    *inputs, n, cache, row, _, kept = _recurrence(rows, steps, width, blocks, taps)
+    sums = groups * width * (2 * (width // max(blocks, 1)) + taps + 4)
+    return *inputs, kept, n, cache, row, row, n, cache, row, sums
+
+
 def _attention(
     rows: int, steps: int, heads: int, kv_heads: int, width: int, slots: int
 ) -> tuple[int, ...]:
@@ -115,6 +130,10 @@ def _pack_pairs(rows: int, inputs: int) -> tuple[int, ...]:
     return rows * inputs, -(-rows // 16) * -(-inputs // 2) * 64
 
 
+_UNIT = (
+    "x conv_weight:wide conv_bias:wide input_weight:wide input_bias:wide recurrence_weight:wide"
+    " recurrence_bias:wide recurrent_param:wide segment_pos:int64 cache h0:wide"
+)
 # In the order of native/module.cpp.
 _KERNELS = {
     "scan": _kernel("x a h0:wide h! last!:wide every!:wide?", _scan),
@@ -137,6 +156,12 @@ _KERNELS = {
         _unit_gradient,
     ),
     "convolution": _kernel("x weight bias segment_pos:int64 cache y! left!", _convolution),
+    "recurrence": _kernel(f"{_UNIT} h! left! last!:wide decay!:wide kept!:wide", _recurrence),
+    "recurrence_gradient": _kernel(
+        f"{_UNIT} kept:wide dh:x? dleft:x? dlast:wide? ddecay:wide? dx! dcache! dh0!:wide"
+        " dweights!:wide",
+        _recurrence_gradient,
+    ),
     "attention": _kernel("q k v ring_k:x? ring_v:x? position:int64 y!", _attention),
     "attention_for_gradient": _kernel(
         "q k v ring_k:x? ring_v:x? position:int64 y! lse!:wide", _attention_for_gradient

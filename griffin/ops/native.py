@@ -20,6 +20,7 @@ INTERFACE = 2  # what native/module.cpp says of itself
 # for.
 LARGEST_GATE = 4096
 MOST_TAPS = 16
+KEPT_STEPS = 128
 MOST_QUERIES = 64
 LARGEST_HEAD = 1024
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}

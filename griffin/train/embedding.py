@@ -50,6 +50,11 @@ class _LookUp(torch.autograd.Function):
         weight, (ids,) = ctx.weight, ctx.saved_tensors
         if weight.grad is None:
             weight.grad = torch.zeros_like(weight)
-        rows = grads[0].reshape(-1, weight.shape[1]).to(weight.grad.dtype)
-        weight.grad.index_add_(0, ids.reshape(-1), rows)
+        rows, places = grads[0].reshape(-1, weight.shape[1]), ids.reshape(-1)
+        if weight.grad.dtype != torch.float32 == torch.promote_types(rows.dtype, torch.float32):
+            # A frequent token's many parts would be lost beside their sum.
+            tokens, places = places.unique(return_inverse=True)
+            sums = rows.new_zeros((len(tokens), rows.shape[1]), dtype=torch.float32)
+            rows, places = sums.index_add_(0, places, rows.float()), tokens
+        weight.grad.index_add_(0, places, rows.to(weight.grad.dtype))
         return None, None

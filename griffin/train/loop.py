@@ -93,7 +93,7 @@ class Trainer:
             self.folder.rows_in = self.packer.rows_in
         begun = latest_checkpoint(self.checkpoints) is not None
         with torch.device("meta"):
-            self.model = Griffin(recipe.model)
+            self.model = Griffin(recipe.model).to(getattr(torch, recipe.train.weights))
         self.objective = self._objective()
         shard(self.objective, self.ranks)
         fill_model(self.model, recipe, self.device, drawn=not begun)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from griffin.train.recipe import TrainRecipe
+from griffin.train.stochastic import StochasticAdamW
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:
@@ -21,23 +22,21 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim >= 2
 
 
-def make_optimizer(model: nn.Module, recipe: TrainRecipe) -> torch.optim.AdamW:
-    """Return fused AdamW over the trainable parameters, in groups with and without decay."""
+def make_optimizer(model: nn.Module, recipe: TrainRecipe) -> torch.optim.Optimizer:
+    """Return AdamW over the trainable parameters, in groups with and without decay.
+
+    It is torch's, fused; for bfloat16 weights the one that rounds by lot.
+    """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups = [
-        {
-            "params": [p for name, p in named if decays(name, p)],
-            "weight_decay": recipe.weight_decay,
-        },
-        {"params": [p for name, p in named if not decays(name, p)], "weight_decay": 0.0},
+        {"params": [each for each in named if decays(*each)], "weight_decay": recipe.weight_decay},
+        {"params": [each for each in named if not decays(*each)], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=recipe.learning_rate,
-        betas=(recipe.beta1, recipe.beta2),
-        eps=recipe.epsilon,
-        fused=True,
-    )
+    groups = [group for group in groups if group["params"]]
+    rate, betas, eps = recipe.learning_rate, (recipe.beta1, recipe.beta2), recipe.epsilon
+    if recipe.weights == "bfloat16":
+        return StochasticAdamW(groups, lr=rate, betas=betas, eps=eps, seed=recipe.seed)
+    return torch.optim.AdamW(groups, lr=rate, betas=betas, eps=eps, fused=True)
 
 
 def learning_rate(step: int, recipe: TrainRecipe) -> float:

@@ -13,7 +13,7 @@ from griffin.train.scale.sharding import fill
 
 
 def fill_model(model: Griffin, recipe: Recipe, device: torch.device, *, drawn: bool = True) -> None:
-    """Give a recipe's model, which is on the meta device and may be split, its float32 weights.
+    """Give a recipe's model, which is on the meta device and may be split, its weights.
 
     They depend on the recipe's seed alone, or are those of the checkpoint it names, of any layout,
     read tensor by tensor: by every rank, which keeps its part of each. drawn: False leaves memory

@@ -30,6 +30,10 @@ namespace {
 #include "linear.h"
 #include "unit.h"
 
+#include "multiply.h"
+#include "recurrence.h"
+#include "recurrence_gradient.h"
+
 template <class Job, void (*Float)(const Job&, int64_t, int64_t),
           void (*Half)(const Job&, int64_t, int64_t), void (*Double)(const Job&, int64_t, int64_t)>
 void by_type(const Job& job, int64_t first, int64_t last) {
@@ -45,6 +49,12 @@ void unit_or_gates(const Unit& u, int64_t first, int64_t last) {
   u.gate_i ? unit_of_gates<X>(u, first, last) : unit<X>(u, first, last);
 }
 
+int64_t recurrence_bytes(const Recurrence& u) {
+  return u.type == Type::f64   ? recurrence_bytes_of<double>(u)
+         : u.type == Type::f32 ? recurrence_bytes_of<float>(u)
+                               : recurrence_bytes_of<Bf16>(u);
+}
+
 }  // namespace
 
 const Sequences GRIFFIN_TABLE = {
@@ -54,6 +64,12 @@ const Sequences GRIFFIN_TABLE = {
     by_type<Unit, unit_or_gates<float>, unit_or_gates<Bf16>, unit_or_gates<double>>,
     by_type<UnitGradient, unit_gradient<float>, unit_gradient<Bf16>, unit_gradient<double>>,
     by_type<Convolution, convolution<float>, convolution<Bf16>, convolution<double>>,
+    recurrence_bytes,
+    by_type<Recurrence, recurrence_weights<float>, recurrence_weights<Bf16>,
+            recurrence_weights<double>>,
+    by_type<Recurrence, recurrence<float>, recurrence<Bf16>, recurrence<double>>,
+    by_type<RecurrenceGradient, recurrence_gradient<float>, recurrence_gradient<Bf16>,
+            recurrence_gradient<double>>,
     attention_bytes,
     attention_scores,
     attention_values,

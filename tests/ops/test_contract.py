@@ -271,6 +271,8 @@ SIZES = {
         name: (2, 3, 4, 2, 8, 5)
         for name in ("attention", "attention_for_gradient", "attention_gradient")
     },
+    "recurrence": (2, 300, 4, 2, 4),
+    "recurrence_gradient": (2, 300, 4, 2, 4, 2),
     "norm": (3, 4),
     "gated": (5,),
     "rope": (3, 2, 8, 2),

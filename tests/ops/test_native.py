@@ -252,7 +252,7 @@ def test_dispatch_takes_the_kernels_where_they_fit() -> None:
 
 
 def test_limits_are_those_of_the_kernels() -> None:
-    for name in ("LARGEST_GATE", "MOST_TAPS", "MOST_QUERIES", "LARGEST_HEAD"):
+    for name in ("LARGEST_GATE", "MOST_TAPS", "KEPT_STEPS", "MOST_QUERIES", "LARGEST_HEAD"):
         assert getattr(native, name) == getattr(native.module(), name.lower())
 
 

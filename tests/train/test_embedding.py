@@ -80,3 +80,19 @@ def test_two_micro_batches_hold_the_gradient_of_a_large_head_once(head: str, mos
         [sys.executable, "-c", _MEASURE, head], capture_output=True, text=True, check=True
     )
     assert float(told.stdout) <= most
+
+
+def test_a_frequent_token_of_bfloat16_weights_gets_all_its_parts() -> None:
+    """3,000 equal parts one after the other in bfloat16 would stop at 256 of them."""
+    model = Griffin(GriffinConfig.from_dict(MODEL)).to(torch.bfloat16)
+    add_in_place(model)
+    embedding = model.model.embed_tokens
+    tokens = torch.full((1, 3_000), 5)
+    tokens[0, :7] = 9
+    embedding(tokens).sum().backward()
+    gradient = embedding.weight.grad
+    assert gradient is not None and gradient.dtype == torch.bfloat16
+    scale = float(torch.as_tensor(embedding.scale))
+    assert float(gradient[5, 0]) == pytest.approx(2_993 * scale, rel=1 / 256)
+    assert float(gradient[9, 0]) == pytest.approx(7 * scale, rel=1 / 256)
+    assert gradient[[0, 1, 4, 6]].abs().sum() == 0

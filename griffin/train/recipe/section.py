@@ -83,6 +83,7 @@ _MEANT = {
     "adam_beta1": "beta1",
     "adam_beta2": "beta2",
     "min_lr_ratio": "final_ratio",
+    **dict.fromkeys(("param_dtype", "master_dtype", "weights_dtype"), "weights"),
     "save_total_limit": "keep",
     "load_best_model_at_end": "keep_best",
 }

@@ -34,6 +34,8 @@ class TrainRecipe:
     clip                 the largest norm of the gradient; 0 leaves it alone.
     dtype                "float32", or "bfloat16": bfloat16 matrix products over float32 weights.
     sequence_ranks       how many ranks of a `torchrun` read the same rows, each a piece of them.
+    weights              "float32", or "bfloat16" where memory does not allow more: weights, moments
+                         and gradient in bfloat16, each step's results rounded up or down by lot.
     eval_every           steps between validations on the first `eval_tokens` held-out tokens.
     checkpoint_minutes   minutes between checkpoints; the newest `keep` of them stay.
     keep_best            keep the weights of the best validation too, in checkpoints/best.
@@ -59,6 +61,7 @@ class TrainRecipe:
     clip: float = 1.0
     seed: int = 0
     dtype: Literal["float32", "bfloat16"] = "float32"
+    weights: Literal["float32", "bfloat16"] = "float32"
     log_every: int = 10
     sequence_ranks: int = 1
     eval_every: int = 250
@@ -110,6 +113,11 @@ class TrainRecipe:
                 )
         if not 0 <= self.final_ratio <= 1:
             raise ValueError(f"train.final_ratio must lie between 0 and 1, not {self.final_ratio}")
+        if (self.weights, self.dtype) == ("bfloat16", "float32"):
+            raise ValueError(
+                "train.weights = 'bfloat16' needs train.dtype = 'bfloat16': what is computed with"
+                " such weights is bfloat16 too"
+            )
         if (self.schedule == "wsd") != (self.decay_steps > 0):
             raise ValueError(
                 "train.decay_steps belongs to train.schedule = 'wsd', which needs it; here it is"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -204,7 +205,8 @@ def _noticed() -> Iterator[None]:
         # gloo's are plain RuntimeErrors that name its source file.
         if not (isinstance(error, DistError) or "gloo" in str(error)):
             raise
+        what = re.sub(r"^(\[[^]]*\] )*", "", str(error).splitlines()[0])
         raise RankGoneError(
             "another rank has died or does not answer; the same command goes on from the newest"
-            f" checkpoint ({str(error).splitlines()[0][:200]})"
+            f" checkpoint ({what[:100]})"
         ) from error

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, distributed
-from torch.multiprocessing.spawn import spawn
 
 from griffin import ops
 from griffin.model import Griffin, GriffinConfig
 from griffin.train.data.rows import TrainBatch
 from griffin.train.loss import row_nats
 from griffin.train.objective import Objective
+from griffin.train.scale import sequence
+from griffin.train.scale.exchange import exchange
+from griffin.train.scale.ranks import Ranks
 from griffin.train.scale.sequence import RowPiece, SplitObjective, cut
+from tests.support.ranks import on_ranks
 from tests.train.conftest import MODEL
 
 pytestmark = pytest.mark.thorough
@@ -94,30 +97,40 @@ def two_batches(ours: Objective, pieces: tuple[int, ...]) -> Found:
     return found(ours.griffin, nats + more)
 
 
-def work(rank: int, port: int, folder: str) -> None:
+def numbers_sent(piece: RowPiece, whole: TrainBatch, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Return how many numbers a rank sends to others while it reads its piece."""
+    sent = list[int]()
+
+    def counted(parts: list[Tensor], *others: Any) -> tuple[Tensor, ...]:
+        sent.extend(part.numel() for part in parts)
+        return exchange(parts, *others)
+
+    with monkeypatch.context() as patched, torch.no_grad():
+        patched.setattr(sequence, "exchange", counted)
+        part, ours = piece.of(whole), model(torch.float32)
+        state = piece.state(CONFIG, part.segment_pos, torch.float32)
+        row_nats(ours, part, state=state, left=piece)
+    return sum(sent)
+
+
+def work(ranks: Ranks, folder: Path) -> None:
     """Run one rank through all cases."""
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=WORLD
-    )
-    try:
-        groups = {size: distributed.new_group(list(range(size))) for size in range(2, WORLD + 1)}
-        results = {}
-        for name, pieces in PIECES.items():
-            if rank >= len(pieces):
-                continue
-            group = groups[len(pieces)]
-            piece = RowPiece(pieces, rank, group)
-            for type_name, dtype in TYPES.items():
-                for changed in (None, 0, 1):
-                    whole = batch(pieces, changed)
-                    results[name, type_name, changed] = read_piece(piece, whole, dtype)
-            if len(set(pieces)) == 1:
-                ours = SplitObjective(model(torch.float32), group, carry=True)
-                results[name, "objective", None] = two_batches(ours, pieces)
-        torch.save(results, Path(folder) / f"rank{rank}")
-    finally:
-        distributed.destroy_process_group()
+    groups = {size: distributed.new_group(list(range(size))) for size in range(2, WORLD + 1)}
+    results: dict[tuple[str, str, int | None], Any] = {}
+    for name, pieces in PIECES.items():
+        if ranks.rank >= len(pieces):
+            continue
+        group = groups[len(pieces)]
+        piece = RowPiece(pieces, ranks.rank, group)
+        for type_name, dtype in TYPES.items():
+            for changed in (None, 0, 1):
+                whole = batch(pieces, changed)
+                results[name, type_name, changed] = read_piece(piece, whole, dtype)
+        results[name, "sent", None] = numbers_sent(piece, batch(pieces), pytest.MonkeyPatch())
+        if len(set(pieces)) == 1:
+            ours = SplitObjective(model(torch.float32), group, carry=True)
+            results[name, "objective", None] = two_batches(ours, pieces)
+    torch.save(results, folder / f"rank{ranks.rank}")
 
 
 class Split:
@@ -137,10 +150,7 @@ class Split:
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Split]:
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    spawn(work, (port, str(folder)), nprocs=WORLD)
+    on_ranks(WORLD, work, folder)
     yield Split(folder)
 
 
@@ -200,6 +210,17 @@ def test_another_document_leaves_the_gradient_as_it_is(
 def test_the_objective_cuts_rows_and_carries_their_state_on(split: Split, pieces: str) -> None:
     alone = two_batches(Objective(model(torch.float32)), PIECES[pieces])
     close(split(pieces, "objective"), alone, 1e-4)
+
+
+def test_no_more_is_sent_than_the_edges_and_two_numbers_a_channel(split: Split) -> None:
+    batch_rows = len(rows(PIECES["window"]))
+    edge = (CONFIG.conv_width - 1) * CONFIG.lru_width
+    ring = 2 * WINDOW * CONFIG.num_kv_heads * CONFIG.head_dim
+    sent = [ranks["window", "sent", None] for ranks in split.ranks[:3]]
+    for right, numbers in zip((2, 1, 0), sent, strict=True):
+        recurrent = edge * (right > 0) + 2 * CONFIG.lru_width * right
+        attention = ring * (right > 0)
+        assert numbers == 2 * (recurrent + attention) * batch_rows
 
 
 def test_rows_are_cut_as_evenly_as_can_be() -> None:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch.multiprocessing.spawn import spawn
 
 from griffin.train.loop import Trainer
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
 from griffin.train.scale.ranks import Ranks
 from griffin.train.scale.sharding import whole_weights
+from tests.support.ranks import on_ranks
 
-WORLD = 4
 Build = Callable[..., Recipe]
 
 
@@ -29,40 +26,30 @@ def steps(ours: Trainer, count: int) -> dict[str, Any]:
     return {"losses": losses, "weights": weights, "bits": ours.validate()}
 
 
-def work(rank: int, port: int, folder: Path, recipes: dict[str, Recipe]) -> None:
+def work(ranks: Ranks, folder: Path, recipes: dict[str, Recipe]) -> None:
     """Run one of four ranks: six steps at once; three, saved, and three more, as 2 x 2 and as 4."""
-    torch.set_num_threads(1)
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "WORLD_SIZE": WORLD}
-    os.environ.update({name: str(value) for name, value in where.items()})
-    ranks = Ranks.join(torch.device("cpu"))
-    try:
-        found = {}
+    found = {}
 
-        def train(name: str, out: str, count: int, save: bool = False) -> None:
-            quiet = Reporter(quiet=True)
-            with Trainer(recipes[name], folder / out, quiet, ranks=ranks) as ours:
-                first = ours.progress.step
-                found[out, name, first] = steps(ours, count)
-                if save:
-                    ours.save()
+    def train(name: str, out: str, count: int, save: bool = False) -> None:
+        quiet = Reporter(quiet=True)
+        with Trainer(recipes[name], folder / out, quiet, ranks=ranks) as ours:
+            first = ours.progress.step
+            found[out, name, first] = steps(ours, count)
+            if save:
+                ours.save()
 
-        train("pairs", "whole", 6)
-        train("pairs", "parts", 3, save=True)
-        train("pairs", "parts", 3)
-        train("four", "parts", 3)
-        if rank == 0:
-            torch.save(found, folder / "found")
-    finally:
-        ranks.close()
+    train("pairs", "whole", 6)
+    train("pairs", "parts", 3, save=True)
+    train("pairs", "parts", 3)
+    train("four", "parts", 3)
+    if ranks.is_writer:
+        torch.save(found, folder / "found")
 
 
 @pytest.mark.thorough
 def test_its_steps_are_those_of_one_rank(recipe: Build, tmp_path: Path) -> None:
     recipes = {"pairs": recipe(sequence_ranks=2), "four": recipe(sequence_ranks=4)}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    spawn(work, (port, tmp_path, recipes), nprocs=WORLD)
+    on_ranks(4, work, tmp_path, recipes)
     found = torch.load(tmp_path / "found")
 
     with Trainer(recipe(), tmp_path / "alone", Reporter(quiet=True)) as ours:

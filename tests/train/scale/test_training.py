@@ -14,11 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from griffin.train.loop import Trainer
+from griffin.checkpoints import load_model
+from griffin.train.export import export
+from griffin.train.loop import DivergedError, Trainer
 from griffin.train.loss import row_nats
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
-from griffin.train.scale.ranks import Ranks
+from griffin.train.scale.ranks import Ranks, WriterFailedError
 from griffin.train.scale.sharding import whole_weights
 from griffin.train.stopping import Interrupted
 from tests.support.ranks import on_ranks
@@ -62,6 +64,13 @@ def two(ranks: Ranks, values: dict[str, Any], folder: Path) -> None:
     with train(ranks, values, folder / "straight") as ours:
         ours.run()
         straight = weights(ours)
+        # The writer exports, and says why nobody else can train here.
+        assert (export(ours) is None) == (ranks.rank == 1)
+        error = pytest.raises(WriterFailedError, match="said why")
+        if ranks.is_writer:
+            error = pytest.raises(ValueError, match=r"is training in .*straight")
+        with error:
+            train(ranks, values, folder / "straight")
     with train(ranks, values, folder / "stopped") as ours:
         step = ours.step
 
@@ -84,6 +93,31 @@ def two(ranks: Ranks, values: dict[str, Any], folder: Path) -> None:
         assert ours.progress.step == STOP
         ours.run()
     gradients(ranks, values, folder)
+    diverge(ranks, values, folder / "diverged")
+    values = values | {"train": values["train"] | {"dtype": "bfloat16"}}
+    with train(ranks, values, folder / "bfloat16") as ours:
+        entry = ours.step()
+    if ranks.is_writer:
+        (folder / "bfloat16.json").write_text(json.dumps(entry))
+
+
+def diverge(ranks: Ranks, values: dict[str, Any], out: Path) -> None:
+    """What is not finite on the second rank ends both, and the writer finds it."""
+    with train(ranks, values, out) as ours:
+        if ranks.rank == 1:
+            with torch.no_grad():
+                up: Any = ours.model.get_parameter("model.layers.1.mlp_block.up_proj.weight")
+                up.to_local().fill_(3e38)
+        error = pytest.raises(WriterFailedError, match="the first rank says")
+        if ranks.is_writer:
+            error = pytest.raises(
+                DivergedError, match=r"the output of model\.layers\.1\.mlp_block.* first in row 0"
+            )
+        with error:
+            ours.step()
+    if ranks.is_writer:
+        kept = load_file(out / "diverged-0000001.safetensors")
+        assert torch.equal(kept["tokens"], ours.packer.batch(0, 12).tokens)
 
 
 def three(ranks: Ranks, values: dict[str, Any], folder: Path) -> None:
@@ -101,6 +135,7 @@ def test_one_two_and_three_ranks(recipe: Callable[..., Recipe], tmp_path: Path) 
         drawn = weights(ours)
         ours.run()
         alone = weights(ours)
+        export(ours)
     with train(Ranks(), values, tmp_path / "from-one") as ours:
         for _ in range(STOP):
             ours.step()
@@ -121,6 +156,14 @@ def test_one_two_and_three_ranks(recipe: Callable[..., Recipe], tmp_path: Path) 
     for mine, theirs in zip(log(tmp_path / "one"), log(tmp_path / "straight"), strict=True):
         assert theirs == pytest.approx(mine, rel=1e-5)
     assert any("held_out_bits_per_byte" in entry for entry in log(tmp_path / "straight"))
+    ours, theirs = (load_model(tmp_path / name / "model") for name in ("one", "straight"))
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert mine.dtype == torch.bfloat16
+        torch.testing.assert_close(mine, other, rtol=2**-7, atol=1e-5)
+    narrow = values | {"train": values["train"] | {"dtype": "bfloat16"}}
+    with train(Ranks(), narrow, tmp_path / "bfloat16-one") as ours:
+        entry = json.loads((tmp_path / "bfloat16.json").read_text())
+        assert entry == pytest.approx(ours.step(), rel=2e-3)
     # A rank's file holds its part alone.
     [*files] = (tmp_path / "straight" / "checkpoints" / "step-0000005").glob("*.safetensors")
     embedding = [load_file(file)["model.embed_tokens.weight"].shape for file in files]
@@ -144,3 +187,9 @@ def test_one_two_and_three_ranks(recipe: Callable[..., Recipe], tmp_path: Path) 
                 )
             norm = torch.stack([p.grad.norm() for p in model.parameters()]).norm() / count
             assert entry["gradient_norm"] == pytest.approx(float(norm), rel=1e-5)
+
+
+def test_rows_that_cannot_be_shared_are_refused() -> None:
+    assert [Ranks(rank, 3).share(6) for rank in range(3)] == [slice(0, 2), slice(2, 4), slice(4, 6)]
+    with pytest.raises(ValueError, match=r"train\.rows is 5, which 2 ranks cannot share"):
+        Ranks(0, 2).share(5)
