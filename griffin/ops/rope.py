@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -61,15 +63,37 @@ def apply_rope(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
         return x
     on_one_device(x, cos, sin)
     wide = torch.float64 if x.dtype is torch.float64 else torch.float32
-    if cos.dtype is wide and natively(cos, sin) and natively(x):
-        y = x.clone(memory_format=torch.contiguous_format)
-        rows, steps, heads, width = shape
-        kernels.call("rope", x.dtype, (rows * steps, heads, width, half), (y, cos, sin))
+    trains = torch.is_grad_enabled() and x.requires_grad
+    if cos.dtype is wide and natively(cos, sin) and natively(x.detach() if trains else x):
+        if not trains:
+            return _rotated(x, cos, sin)
+        y: Any = _Rotation.apply(x, cos, sin)
         return y
     first, second, rest = x.split([half, half, x.shape[-1] - 2 * half], dim=-1)
     first, second = first.to(cos.dtype), second.to(cos.dtype)
     rotated = [first * cos - second * sin, second * cos + first * sin]
     return torch.cat([*(part.to(x.dtype) for part in rotated), rest], dim=-1)
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    y = x.clone(memory_format=torch.contiguous_format)
+    rows, steps, heads, width = x.shape
+    kernels.call("rope", x.dtype, (rows * steps, heads, width, cos.shape[-1]), (y, cos, sin))
+    return y
+
+
+class _Rotation(torch.autograd.Function):
+    """A rotation, whose gradient is turned back by the same angles."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _rotated(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _Rotation.apply(grads[0], cos, -sin), None, None
 
 
 def _for_all(table: Tensor, full: torch.Size, x: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 // The gradient of local attention. Weights are formed again block by block of keys, as in
 // FlashAttention (arXiv:2205.14135): w = exp(q k - lse), dv = w^T dy, dw = dy v^T,
-// ds = w (dw - sum of dy y), dq = ds k, dk = ds^T q.
+// ds = w (dw - sum of dy y), dq = ds k, dk = ds^T q. The products of what is given, q k and dy v,
+// are formed as the forward forms its scores; the others have wide factors.
 
 // out[r][c] += the sum over i < count of x[r * x_step + i * x_next] * w[i][c].
 template <class T>
@@ -24,32 +25,36 @@ inline void add_product(int64_t rows, const T* x, int64_t x_step, int64_t x_next
 }
 
 // What one thread needs for a unit: its queries, and a block of keys at a time.
-template <class T>
+template <class How>
 struct Workplace {
+  using T = Wide<typename How::Value>;
   T *q, *dy, *dq, *lse, *delta;         // (rows, H) and (rows,)
-  T *k, *k_turned, *v_turned;           // (kKeys, H), (H, kKeys), (H, kKeys)
+  T* k;                                 // (kKeys, H)
   T *scores, *changes;                  // (together, kKeys)
+  uint8_t *queries, *dys, *keys, *values;  // as the layout has them
 
   Workplace(int64_t rows, int64_t together, int64_t width) {
-    const int64_t queries = (rows * width + 15) / 16 * 16, keys = kKeys * width;
-    const int64_t single = (rows + 15) / 16 * 16, pairs = together * kKeys;
-    const int64_t count = 3 * queries + 2 * single + 3 * keys + 2 * pairs;
-    T* at = reinterpret_cast<T*>(scratch().get(count * static_cast<int64_t>(sizeof(T))));
-    const auto take = [&](int64_t some) {
-      T* const taken = at;
-      at += some;
-      return taken;
+    const auto size = [](int64_t count) {
+      return (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
     };
-    q = take(queries);
-    dy = take(queries);
-    dq = take(queries);
-    lse = take(single);
-    delta = take(single);
-    k = take(keys);
-    k_turned = take(keys);
-    v_turned = take(keys);
-    scores = take(pairs);
-    changes = take(pairs);
+    const int64_t wide = size(rows * width), laid = rows * How::query_bytes(width);
+    const int64_t again = How::kWide ? 0 : wide;  // queries that are laid out wide serve for both
+    const int64_t bytes[] = {again, again, wide, size(rows), size(rows), size(kKeys * width),
+                             size(together * kKeys), size(together * kKeys), laid, laid,
+                             How::key_bytes(width), How::key_bytes(width)};
+    T** const numbers[] = {&q, &dy, &dq, &lse, &delta, &k, &scores, &changes};
+    uint8_t** const others[] = {&queries, &dys, &keys, &values};
+    int64_t total = 0;
+    for (const int64_t some : bytes) total += (some + 63) / 64 * 64;
+    uint8_t* at = scratch().get(total);
+    for (int n = 0; n < 12; at += (bytes[n++] + 63) / 64 * 64) {
+      if (n < 8) *numbers[n] = reinterpret_cast<T*>(at);
+      else *others[n - 8] = at;
+    }
+    if (How::kWide) {
+      q = reinterpret_cast<T*>(queries);
+      dy = reinterpret_cast<T*>(dys);
+    }
   }
 };
 
@@ -77,19 +82,26 @@ inline void turn(const AttentionGradient& n, T* scores, T* changes, T lse, T del
 }
 
 // The queries of a unit: widened, and of each the sum of dy y.
-template <class X>
+template <class How>
 inline void gather_queries(const AttentionGradient& n, const AttentionUnit& u,
-                           const Workplace<Wide<X>>& at) {
+                           const Workplace<How>& at) {
+  using X = typename How::Value;
   using T = Wide<X>;
   const Segment& s = n.segments[u.segment];
   const int64_t group = n.heads / n.kv_heads;
   for (int64_t r = 0; r < u.steps * group; ++r) {
     const int64_t token = s.row * n.steps + s.step + u.begin + r / group;
     const int64_t query = token * n.heads + u.head * group + r % group;
+    const X* q = static_cast<const X*>(n.q) + query * n.width;
     const X* y = static_cast<const X*>(n.y) + query * n.width;
+    const X* given = static_cast<const X*>(n.dy) + query * n.width;
     T* dy = at.dy + r * n.width;
-    widen_row(static_cast<const X*>(n.q) + query * n.width, at.q + r * n.width, n.width);
-    widen_row(static_cast<const X*>(n.dy) + query * n.width, dy, n.width);
+    if (!How::kWide) {
+      widen_row(q, at.q + r * n.width, n.width);
+      widen_row(given, dy, n.width);
+    }
+    How::query(q, n.width, at.queries + r * How::query_bytes(n.width));
+    How::query(given, n.width, at.dys + r * How::query_bytes(n.width));
     Vec<T> sum{};
     for (int64_t c = 0; c < n.width; c += kWidth<T>) {
       sum += load(dy + c, n.width - c) * load(y + c, n.width - c);
@@ -99,21 +111,22 @@ inline void gather_queries(const AttentionGradient& n, const AttentionUnit& u,
   }
 }
 
-template <class X>
-inline void attention_gradient(const AttentionGradient& n, int64_t first, int64_t last) {
+template <class How>
+inline void units(const AttentionGradient& n, int64_t first, int64_t last) {
+  using X = typename How::Value;
   using T = Wide<X>;
   const int64_t group = n.heads / n.kv_heads, width = n.width;
-  const Workplace<T> at(n.chunk * group, n.together * group, width);
+  const Workplace<How> at(n.chunk * group, n.together * group, width);
   for (int64_t piece = first; piece < last; ++piece) {
     const AttentionUnit& u = n.units[piece];
     const Segment& s = n.segments[u.segment];
-    gather_queries<X>(n, u, at);
+    gather_queries<How>(n, u, at);
     const uint64_t query_bytes = sizeof(T) * static_cast<uint64_t>(u.steps * group * width);
     __builtin_memset(at.dq, 0, query_bytes);
     for (int64_t number = 0; number < u.blocks; ++number) {
       const Block<X> block(n, s, u.head, u.oldest + number - s.oldest / kKeys);
-      Plain<X>::keys(block.k, block.first, block.last, width, at.k_turned);
-      Plain<X>::keys(block.v, block.first, block.last, width, at.v_turned);
+      How::keys(block.k, block.first, block.last, width, at.keys);
+      How::keys(block.v, block.first, block.last, width, at.values);
       for (int64_t k = block.first; k < block.last; ++k) {
         widen_row(block.k[k], at.k + k * width, width);
       }
@@ -127,8 +140,9 @@ inline void attention_gradient(const AttentionGradient& n, int64_t first, int64_
         const int64_t to = lesser(position + steps, block.last);
         if (from >= to) continue;
         const T *q = at.q + begin * group * width, *dy = at.dy + begin * group * width;
-        Plain<T>::score(rows, q, at.k_turned, width, from, to, at.scores, kKeys);
-        Plain<T>::score(rows, dy, at.v_turned, width, from, to, at.changes, kKeys);
+        const int64_t laid = begin * group * How::query_bytes(width);
+        How::score(rows, at.queries + laid, at.keys, width, from, to, at.scores, kKeys);
+        How::score(rows, at.dys + laid, at.values, width, from, to, at.changes, kKeys);
         for (int64_t r = 0; r < rows; ++r) {
           const int64_t where = position + r / group;
           turn(n, at.scores + r * kKeys, at.changes + r * kKeys, at.lse[begin * group + r],
@@ -155,6 +169,10 @@ inline void attention_gradient(const AttentionGradient& n, int64_t first, int64_
       }
     }
   }
+}
+
+inline void attention_gradient(const AttentionGradient& n, int64_t first, int64_t last) {
+  by_layout(n, [&](auto how) { units<decltype(how)>(n, first, last); });
 }
 
 // Add what the units of a wave give to their keys, one unit after the other.

@@ -6,6 +6,7 @@ template <class X>
 struct Plain {
   using Value = X;
   using T = Wide<X>;
+  static constexpr bool kWide = true;  // queries are laid out as plain wide numbers
 
   static int64_t key_bytes(int64_t width) {
     return kKeys * width * static_cast<int64_t>(sizeof(T));
@@ -93,6 +94,7 @@ struct Plain {
 struct Pairs {
   using Value = Bf16;
   using T = float;
+  static constexpr bool kWide = false;
   // By two vectors: 24 sums, and keys and weights read once for 10 heads.
   static constexpr int kRowsAtOnce = 12;
 

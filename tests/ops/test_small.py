@@ -6,8 +6,11 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from griffin import ops
+from griffin.ops import native
 
 
 def test_rms_norm_of_known_values() -> None:
@@ -40,6 +43,45 @@ def test_rope_turns_pairs_by_exact_angles(position: int) -> None:
             found = complex(turned[0, 0, n, j], turned[0, 0, n, j + width // 2])
             assert abs(found - pair) < 1e-9
     assert torch.equal(turned[..., width:], x[..., width:])
+
+
+@pytest.mark.skipif(not native.built(), reason="the native kernels are not built")
+@pytest.mark.parametrize("rows", [1, 3], ids=["one table for all", "a table a row"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_rope_in_training_keeps_the_table_alone(dtype: torch.dtype, rows: int) -> None:
+    """Native values and gradients are the formula's; no x is kept."""
+    generator = torch.Generator().manual_seed(0)
+    holder = torch.randn(3, 7, 2, 12, generator=generator, dtype=torch.float64).to(dtype)
+    weighting = torch.randn(3, 7, 2, 6, generator=generator, dtype=torch.float64)
+    table = ops.rope_table(torch.arange(7).repeat(rows, 1) + 50, 4, 100.0, dtype)
+    kept: list[Tensor] = []
+
+    def keep(t: Tensor) -> Tensor:
+        kept.append(t)
+        return t
+
+    def run(implementation: str) -> list[Tensor]:
+        kept.clear()
+        x = holder[..., ::2].detach().requires_grad_()
+        with ops.use(implementation), saved_tensors_hooks(keep, lambda t: t):
+            y = ops.apply_rope(x, table)
+        return [y.detach(), *torch.autograd.grad(y, x, weighting.to(dtype))]
+
+    expected, actual = run("eager"), run("native")
+    near = 3e-2 if dtype is torch.bfloat16 else 1e-6
+    for got, want in zip(actual, expected, strict=True):
+        assert got.dtype == dtype
+        torch.testing.assert_close(got, want, rtol=0, atol=near)
+    assert kept and all(t.shape[-1] == 2 for t in kept)
+
+
+@pytest.mark.skipif(not native.built(), reason="the native kernels are not built")
+def test_rope_in_training_equals_finite_differences() -> None:
+    x = torch.randn(2, 3, 2, 6, dtype=torch.float64, requires_grad=True)
+    table = ops.rope_table(torch.arange(3).repeat(2, 1), 4, 100.0, torch.float64)
+    with ops.use("native"):
+        assert torch.autograd.gradcheck(lambda x: ops.apply_rope(x, table), x)
+        assert torch.autograd.gradgradcheck(lambda x: ops.apply_rope(x, table), x)
 
 
 def test_use_forces_an_implementation_and_gives_it_back() -> None:

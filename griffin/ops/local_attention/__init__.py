@@ -116,15 +116,19 @@ def local_attention(
 
 def next_ring(window: Window, k: Tensor, ring: Tensor | None) -> Tensor:
     """Return the ring (B, S, K, H) after the new keys (or values) k (B, T, K, H)."""
+    rows = k.shape[0]
     if ring is None:
-        ring = k.new_zeros(k.shape[0], window.size, *k.shape[2:])
+        both, source = k, window.source - window.size
     elif window.runs_on and k.shape[1] <= window.size:
         slots = (window.position % window.size)[:, :, None, None].expand_as(k)
         return ring.scatter(1, slots, k.to(ring.dtype))
-    both = torch.cat([ring, k.to(ring.dtype)], dim=1)
-    index = window.source.clamp_min(0)[:, :, None, None].expand(-1, -1, *k.shape[2:])
-    kept = both.gather(1, index)
-    return kept * (window.source >= 0)[:, :, None, None]
+    else:
+        both, source = torch.cat([ring, k.to(ring.dtype)], dim=1), window.source
+    # Whole tokens are copied; entry by entry it took three times as long.
+    first = torch.arange(rows, device=k.device)[:, None] * both.shape[1]
+    at = first + source.clamp_min(0)
+    kept = both.flatten(0, 1).index_select(0, at.flatten()).unflatten(0, source.shape)
+    return kept.masked_fill_((source < 0)[:, :, None, None], 0)
 
 
 def _latest(last: Tensor, slots: Tensor, size: int) -> Tensor:
