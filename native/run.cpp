@@ -79,8 +79,33 @@ void run(const Norm& n, int threads) {
   by_pieces(n, kernels().norm, n.rows, 4, enough(threads, n.rows * n.width));
 }
 
+template <class T>
+static void sum_blocks(const NormGradient& n, int64_t blocks) {
+  T* sum = static_cast<T*>(n.dweight);
+  std::fill(sum, sum + n.width, T(0));
+  for (int64_t block = 0; block < blocks; ++block) {
+    const T* part = static_cast<const T*>(n.blocks) + block * n.width;
+    for (int64_t c = 0; c < n.width; ++c) sum[c] += part[c];
+  }
+}
+
+void run(const NormGradient& n, int threads) {
+  const int64_t blocks = (n.rows + kNormRows - 1) / kNormRows;
+  by_pieces(n, kernels().norm_gradient, blocks, 1, enough(threads, n.rows * n.width * 2));
+  n.type == Type::f64 ? sum_blocks<double>(n, blocks) : sum_blocks<float>(n, blocks);
+}
+
 void run(const Gated& g, int threads) {
   by_pieces(g, kernels().gated, (g.count + kRun - 1) / kRun, 1, enough(threads, g.count * 4));
+}
+
+void run(const GatedGradient& g, int threads) {
+  by_pieces(g, kernels().gated_gradient, (g.count + kRun - 1) / kRun, 1,
+            enough(threads, g.count * 4));
+}
+
+void run(const Softmax& s, int threads) {
+  by_pieces(s, kernels().softmax, s.rows, 1, enough(threads, s.rows * s.columns));
 }
 
 void run(const Rope& r, int threads) {

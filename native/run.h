@@ -16,7 +16,10 @@ void run(const Convolution& convolution, int threads);
 void run(Recurrence recurrence, int threads);  // these two bring the memory
 void run(RecurrenceGradient recurrence, int threads);
 void run(const Norm& norm, int threads);
+void run(const NormGradient& norm, int threads);
 void run(const Gated& gated, int threads);
+void run(const GatedGradient& gated, int threads);
+void run(const Softmax& softmax, int threads);
 void run(const Rope& rope, int threads);
 void run(const SoftCap& cap, int threads);
 void run(Linear linear, int threads);  // it brings the memory

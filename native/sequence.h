@@ -131,7 +131,25 @@ struct Norm {
   const void* weight;        // (width,)
   double eps;
   void *sum, *y;             // sum may be x itself; null without add
+  // Beside a float32 x: add and y are bfloat16.
+  bool half_add, half_y;
 };
+
+// Of a Norm: dx = what comes back through y, and through the sum itself (dsum). Each block of
+// kNormRows rows has its sum of the weight's gradient, and these are summed in order.
+struct NormGradient {
+  Type type;                 // of x, weight, dsum and dx
+  int64_t rows, width;
+  const void *x, *weight;    // x: the sum
+  const void *dy, *dsum;     // (rows, width); dsum may be null
+  double eps;
+  void* dx;
+  void* half_dx;             // dx once more in bfloat16, or null
+  void* blocks;              // (blocks, width) wide
+  void* dweight;             // (width,) wide
+  bool half_dy;              // dy is bfloat16, beside a float32 x
+};
+constexpr int64_t kNormRows = 64;
 
 // y = gelu(gate) * x, with the tanh of the paper; all of one length.
 struct Gated {
@@ -139,6 +157,26 @@ struct Gated {
   int64_t count;
   const void *gate, *x;
   void* y;
+};
+
+struct GatedGradient {
+  Type type;
+  int64_t count;
+  const void *gate, *x, *dy;
+  void *dgate, *dx;
+  void* y;                   // what Gated made, made again; or null
+};
+
+// Rows of capped logits, a block of the vocabulary's columns. Sums: add their exponentials to
+// `total` (a logarithm) and the logit of the target, where it is among them, to `right`. Otherwise:
+// logits become the gradient of factor * (total - right) in them before the cap (0: none).
+struct Softmax {
+  int64_t rows, columns;
+  bool sums;
+  float* logits;
+  const int64_t* target;     // a column, or out of range
+  float *total, *right;      // (rows,)
+  float cap, factor;
 };
 
 // Rotate the first 2 * half entries of each head, in place.
@@ -193,7 +231,10 @@ struct Sequences {
   // Pieces: kKeys / kSlice.
   void (*attention_gradient_sums)(const AttentionGradient&, int64_t first, int64_t last);
   void (*norm)(const Norm&, int64_t first, int64_t last);            // pieces: rows
+  void (*norm_gradient)(const NormGradient&, int64_t first, int64_t last);  // blocks of kNormRows
   void (*gated)(const Gated&, int64_t first, int64_t last);          // pieces: runs of kRun
+  void (*gated_gradient)(const GatedGradient&, int64_t first, int64_t last);
+  void (*softmax)(const Softmax&, int64_t first, int64_t last);      // pieces: rows
   void (*rope)(const Rope&, int64_t first, int64_t last);            // pieces: tokens
   void (*soft_cap)(const SoftCap&, int64_t first, int64_t last);     // pieces: runs of kRun
   int64_t outputs;                                                   // in a piece of linear

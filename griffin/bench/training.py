@@ -99,10 +99,14 @@ class Learner:
         return sum(found.values())
 
 
-def griffin_learner(config: GriffinConfig, dtype: str, seed: int = 0) -> Learner:
-    """Return ours: a model with random weights, and the step of `griffin train`."""
-    torch.manual_seed(seed)
+def griffin_learner(config: GriffinConfig, dtype: str, keep_every: int = 0) -> Learner:
+    """Return ours: a model with random weights, and the step of `griffin train`.
+
+    keep_every: as of `Griffin`.
+    """
+    torch.manual_seed(0)
     model = Griffin(config)
+    model.keep_every = keep_every
     objective = Objective(model, DTYPES[dtype])
     weights = work.trained_weights(model)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from griffin import ops
 from griffin.model.attention import LocalAttentionBlock
@@ -40,7 +42,7 @@ class ResidualBlock(nn.Module):
         state: LayerState | None,
         left: Left | None = None,
     ) -> tuple[Tensor, LayerState]:
-        inner = self.temporal_pre_norm(x)
+        inner, x = self.temporal_pre_norm.after(x)
         after: LayerState
         if isinstance(self.temporal_block, RecurrentBlock):
             before = cast(RecurrentState | None, state)
@@ -49,8 +51,8 @@ class ResidualBlock(nn.Module):
             assert window is not None and rope is not None
             before = cast(AttentionState | None, state)
             y, after = self.temporal_block(inner, window, rope, before, left)
-        x = x + y
-        return x + self.mlp_block(self.channel_pre_norm(x)), after
+        inner, x = self.channel_pre_norm.after(x, y)
+        return x + self.mlp_block(inner), after
 
 
 class Trunk(nn.Module):
@@ -67,7 +69,11 @@ class Griffin(nn.Module):
     """A Griffin language model. Its state dict is a Hugging Face RecurrentGemma checkpoint.
 
     Built with initial values as in the reference code, or without any under `torch.device("meta")`.
+    keep_every: for gradients, 0 keeps all that they need; n keeps what goes into every n-th block,
+                and computes the rest again. The gradients are the same, to the bit.
     """
+
+    keep_every = 0
 
     def __init__(self, config: GriffinConfig) -> None:
         super().__init__()
@@ -156,14 +162,39 @@ class Griffin(nn.Module):
             rope = ops.rope_table(
                 segment_pos.clamp_min(0), self.config.rope_width, self.config.rope_theta, self.dtype
             )
-        x = self.model.embed_tokens(tokens)
-        after: list[LayerState] = []
-        for number, block in enumerate(self.model.layers):
-            x, layer = block(x, segment_pos, window, rope, layers[number] if layers else None, left)
-            after.append(layer)
+        x, after = self._blocks(
+            self.model.embed_tokens(tokens), segment_pos, window, rope, layers, left
+        )
         last = segment_pos[:, -1]
         pos = torch.where(last < 0, 0 if pos is None else pos, last + 1)
         return self.model.final_norm(x), State(pos, after)
+
+    def _blocks(
+        self,
+        x: Tensor,
+        segment_pos: Tensor,
+        window: ops.Window | None,
+        rope: tuple[Tensor, Tensor] | None,
+        layers: Sequence[LayerState] | None,
+        left: Left | None,
+    ) -> tuple[Tensor, list[LayerState]]:
+        """Run the blocks; with gradients, `keep_every` of them at a time are run twice."""
+        states = list(layers or ())
+        size = self.keep_every if torch.is_grad_enabled() else 0
+        if not size:
+            return _run(self.model.layers, x, segment_pos, window, rope, states, left)
+        after: list[LayerState] = []
+        for first in range(0, len(self.model.layers), size):
+            part = slice(first, first + size)
+            blocks, before = self.model.layers[part], states[part]
+            x, made = checkpoint(
+                _run,
+                *(blocks, x, segment_pos, window, rope, before, left),
+                use_reentrant=False,
+                preserve_rng_state=False,
+            )
+            after += made
+        return x, after
 
     def unembed(self, hidden: Tensor) -> Tensor:
         """Turn hidden states (..., D) into logits (..., V), soft-capped, in float32 or wider."""
@@ -245,6 +276,22 @@ class Griffin(nn.Module):
                 f"token {int(tokens[row, at])} at row {row}, place {at} is outside the"
                 f" vocabulary of {size}"
             )
+
+
+def _run(
+    blocks: Iterable[nn.Module],
+    x: Tensor,
+    segment_pos: Tensor,
+    window: ops.Window | None,
+    rope: tuple[Tensor, Tensor] | None,
+    states: Sequence[LayerState],
+    left: Left | None,
+) -> tuple[Tensor, list[LayerState]]:
+    after: list[LayerState] = []
+    for number, block in enumerate(blocks):
+        x, layer = block(x, segment_pos, window, rope, states[number] if states else None, left)
+        after.append(layer)
+    return x, after
 
 
 def _check_positions(tokens: Tensor, segment_pos: Tensor, pos: Tensor | None) -> None:

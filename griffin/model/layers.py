@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from griffin import ops
 from griffin.model.config import GriffinConfig
+
+
+def as_built(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Return whether nobody replaced a layer or watches it, so that an op may do its work with
+    another's."""
+    hooks = module._forward_hooks, module._forward_pre_hooks
+    back = module._backward_hooks, module._backward_pre_hooks
+    return type(module) is kind and not any((*hooks, *back))
 
 
 class Linear(nn.Linear):
@@ -51,6 +60,13 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return ops.rms_norm(x, self.weight, self.eps)
 
+    def after(self, x: Tensor, add: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Return the norm of a residual stream that something was added to, and the stream."""
+        if as_built(self, RMSNorm):
+            return ops.residual_norm(x, add, self.weight, self.eps)
+        x = x if add is None else x + add
+        return self(x), x
+
 
 class MLP(nn.Module):
     """The gated MLP: down(gelu(gate(x)) * up(x)). Griffin, section 2.2."""
@@ -62,4 +78,11 @@ class MLP(nn.Module):
         self.down_proj = Linear(config.mlp_width, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(ops.gated_gelu(self.gate_proj(x), self.up_proj(x)))
+        return gated(self.gate_proj(x), self.up_proj(x), self.down_proj)
+
+
+def gated(gate: Tensor, x: Tensor, out: nn.Module) -> Tensor:
+    """Return out(gelu(gate) * x), as one op where `out` is a Linear as it was built."""
+    if as_built(out, Linear):
+        return ops.gated_linear(gate, x, cast(Tensor, out.weight), cast(Tensor | None, out.bias))
+    return out(ops.gated_gelu(gate, x))

@@ -7,7 +7,7 @@ equation as a loop that is never optimised, `eager` a path in torch without a Py
 
 from griffin.ops.causal_conv import causal_conv
 from griffin.ops.dispatch import describe, unforced, use
-from griffin.ops.gated_gelu import gated_gelu
+from griffin.ops.gated_gelu import gated_gelu, gated_linear
 from griffin.ops.linear import linear
 from griffin.ops.linear_scan import linear_scan
 from griffin.ops.local_attention import Window, local_attention, plan_window
@@ -15,7 +15,7 @@ from griffin.ops.packed_linear import Packed, look_up, pack, packed_linear, pack
 from griffin.ops.packed_linear.memory import allocate, unmap, zeros_together
 from griffin.ops.recurrent_unit import recurrent_carry, recurrent_unit
 from griffin.ops.rg_lru import rg_lru
-from griffin.ops.rms_norm import rms_norm
+from griffin.ops.rms_norm import residual_norm, rms_norm
 from griffin.ops.rope import apply_rope, rope_frequencies, rope_table
 from griffin.ops.soft_cap import soft_cap
 
@@ -27,6 +27,7 @@ __all__ = [
     "causal_conv",
     "describe",
     "gated_gelu",
+    "gated_linear",
     "linear",
     "linear_scan",
     "local_attention",
@@ -37,6 +38,7 @@ __all__ = [
     "plan_window",
     "recurrent_carry",
     "recurrent_unit",
+    "residual_norm",
     "rg_lru",
     "rms_norm",
     "rope_frequencies",

@@ -28,6 +28,7 @@ def _types(dtype: torch.dtype) -> dict[str, _Types]:
         "x": (dtype,),
         "wide": (wide,),
         "product": _PRODUCTS,
+        "half": (torch.bfloat16,),
         "int64": (torch.int64,),
     }
     kinds |= {"double": (torch.float64,), "bytes": (torch.uint8,)}
@@ -126,6 +127,11 @@ def _attention_gradient(
     return *forward, q, q, k, v, ring_k, ring_v
 
 
+def _norm_gradient(rows: int, width: int) -> tuple[int, ...]:
+    n = rows * width
+    return n, width, n, n, n, n, n, -(-rows // 64) * width, width
+
+
 def _pack_pairs(rows: int, inputs: int) -> tuple[int, ...]:
     return rows * inputs, -(-rows // 16) * -(-inputs // 2) * 64
 
@@ -172,7 +178,20 @@ _KERNELS = {
         _attention_gradient,
     ),
     "norm": _kernel("x weight y!", lambda rows, width: (rows * width, width, rows * width)),
+    "add_norm": _kernel(
+        "x add:x? half_add:half? weight sum!:x? y!:x? half_y!:half?",
+        lambda rows, width: (rows * width,) * 3 + (width,) + (rows * width,) * 3,
+    ),
+    "norm_gradient": _kernel(
+        "x weight dy:x? half_dy:half? dsum:x? dx! half_dx!:half? blocks!:wide dweight!:wide",
+        _norm_gradient,
+    ),
     "gated": _kernel("gate x y!", lambda count: (count, count, count)),
+    "gated_gradient": _kernel("gate x dy dgate! dx! y!:x?", lambda count: (count,) * 6),
+    "softmax": _kernel(
+        "logits! column:int64 total! right!",
+        lambda rows, columns: (rows * columns, rows, rows, rows),
+    ),
     "rope": _kernel(
         "x! cos:wide sin:wide",
         lambda tokens, heads, width, half: (tokens * heads * width, tokens * half, tokens * half),

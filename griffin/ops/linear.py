@@ -25,6 +25,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             sizes = x.numel() // x.shape[-1], x.shape[-1], weight.shape[0]
             kernels.call("linear", x.dtype, sizes, (x, weight, bias, y))
         return y
+    return through_torch(x, weight, bias)
+
+
+def through_torch(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x weight^T + bias by torch's product; few rows are given some more (`padded_rows`)."""
     rows = math.prod(x.shape[:-1])
     short = padded_rows(rows, x.dtype) - rows
     if not short or x.shape[-1] != weight.shape[-1]:

@@ -33,6 +33,12 @@ def built() -> bool:
 
 
 @cache
+def has(kernel: str) -> bool:
+    """Return whether the compiled module is there and has a kernel of this name."""
+    return built() and hasattr(module(), kernel)
+
+
+@cache
 def module() -> Any:
     """Return the compiled module.
 

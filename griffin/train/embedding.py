@@ -21,8 +21,8 @@ class InPlaceEmbedding(Embedding):
 
     def forward(self, input: Tensor) -> Tensor:
         if self.weight.requires_grad and torch.is_grad_enabled():
-            found: Any = _LookUp.apply(self.weight, input)
-            return found * self.scale
+            found: Any = _LookUp.apply(self.weight, input, self.scale)
+            return found
         return super().forward(input)
 
 
@@ -37,16 +37,16 @@ def add_in_place(model: Griffin) -> None:
 
 class _LookUp(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, ids: Tensor) -> Tensor:
-        ctx.weight = weight
+    def forward(ctx: Any, weight: Tensor, ids: Tensor, scale: float) -> Tensor:
+        ctx.weight, ctx.scale = weight, scale
         ctx.save_for_backward(ids)
-        return functional.embedding(ids, weight)
+        return functional.embedding(ids, weight).mul_(scale)
 
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the decorator hides its names
         ctx: Any, *grads: Tensor
-    ) -> tuple[None, None]:
+    ) -> tuple[None, None, None]:
         weight, (ids,) = ctx.weight, ctx.saved_tensors
         if weight.grad is None:
             weight.grad = torch.zeros_like(weight)
@@ -56,5 +56,5 @@ class _LookUp(torch.autograd.Function):
             tokens, places = places.unique(return_inverse=True)
             sums = rows.new_zeros((len(tokens), rows.shape[1]), dtype=torch.float32)
             rows, places = sums.index_add_(0, places, rows.float()), tokens
-        weight.grad.index_add_(0, places, rows.to(weight.grad.dtype))
-        return None, None
+        weight.grad.index_add_(0, places, rows.to(weight.grad.dtype), alpha=ctx.scale)
+        return None, None, None

@@ -94,6 +94,7 @@ class Trainer:
         begun = latest_checkpoint(self.checkpoints) is not None
         with torch.device("meta"):
             self.model = Griffin(recipe.model).to(getattr(torch, recipe.train.weights))
+        self.model.keep_every = recipe.train.keep_every
         self.objective = self._objective()
         shard(self.objective, self.ranks)
         fill_model(self.model, recipe, self.device, drawn=not begun)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from griffin.model import Griffin, Left, State
+from griffin.ops.softmax import add_to_sums, to_slopes
 from griffin.train.data.rows import TrainBatch
 
 # Entries in a tile of logits: 8 MB in float32. Smaller tiles cost more passes over the head, larger
@@ -137,12 +138,10 @@ class _CrossEntropy(torch.autograd.Function):
         at_once = training and columns == weight.shape[0]
         gradients = tiles.zeros(*ctx.needs_input_grad[:2]) if at_once else ()
         for place, part, block, head in tiles.each():
-            logits = tiles.logits(block, head)
-            total[place] = torch.logaddexp(total[place], logits.logsumexp(1))
-            inside, column = _inside(targets[place] - part.start, logits)
-            right[place] += logits.gather(1, column[:, None])[:, 0].where(inside, 0.0)
+            logits, column = tiles.logits(block, head), targets[place] - part.start
+            add_to_sums(logits, column, total[place], right[place])
             if at_once:
-                slope = tiles.slope(logits, total[place], inside, column)
+                slope = to_slopes(logits, column, total[place], soft_cap, 1.0)
                 tiles.add(gradients, place, part, slope, block, head)
         ctx.save_for_backward(hidden, weight, targets, total, *gradients)
         ctx.in_place = weight if in_place and ctx.needs_input_grad[1] else None
@@ -165,9 +164,8 @@ class _CrossEntropy(torch.autograd.Function):
                     into.grad = torch.zeros_like(into)
                 gradients[1] = into.grad
             for place, part, block, head in tiles.each():
-                logits = tiles.logits(block, head)
-                inside, column = _inside(targets[place] - part.start, logits)
-                slope = tiles.slope(logits, total[place], inside, column).mul_(grads[0])
+                logits, column = tiles.logits(block, head), targets[place] - part.start
+                slope = to_slopes(logits, column, total[place], tiles.soft_cap, float(grads[0]))
                 tiles.add(gradients, place, part, slope, block, head)
             if into is not None:
                 gradients[1] = None  # autograd has nothing to add
@@ -211,12 +209,6 @@ class _Tiles:
             logits.div_(self.soft_cap).tanh_().mul_(self.soft_cap)
         return logits
 
-    def slope(self, logits: Tensor, total: Tensor, inside: Tensor, column: Tensor) -> Tensor:
-        """Return dloss/dl of a tile from its capped logits."""
-        slope = (logits - total[:, None]).exp_()
-        slope.scatter_add_(1, column[:, None], -inside.to(slope.dtype)[:, None])
-        return slope.mul_(1 - (logits / self.soft_cap).square_()) if self.soft_cap else slope
-
     def zeros(self, hidden: bool, weight: bool) -> tuple[Tensor | None, Tensor | None]:
         """Return zeros for the gradients that are wanted."""
         return (
@@ -245,9 +237,3 @@ class _Tiles:
 
 def _blocks(size: int, step: int) -> list[slice]:
     return [slice(start, min(start + step, size)) for start in range(0, size, step)]
-
-
-def _inside(column: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return whose target lies in a tile, and its column there, 0 where it does not."""
-    inside = (column >= 0) & (column < logits.shape[1])
-    return inside, column.where(inside, 0)

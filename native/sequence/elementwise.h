@@ -13,15 +13,16 @@ inline float sum_of<float>(Vec<float> v) {
 }
 #endif
 
-template <class X>
-inline void norm(const Norm& n, int64_t first, int64_t last) {
+// Of rows [first, last), with `add` of type A and y of type Y.
+template <class X, class A, class Y>
+inline void norm_of(const Norm& n, int64_t first, int64_t last) {
   using T = Wide<X>;
   constexpr int W = kWidth<T>;
   const X* weight = static_cast<const X*>(n.weight);
   for (int64_t row = first; row < last; ++row) {
     const X* x = static_cast<const X*>(n.x) + row * n.width;
     if (n.add) {
-      const X* add = static_cast<const X*>(n.add) + row * n.width;
+      const A* add = static_cast<const A*>(n.add) + row * n.width;
       X* sum = static_cast<X*>(n.sum) + row * n.width;
       for (int64_t c = 0; c < n.width; c += W) {
         store(sum + c, load(x + c, n.width - c) + load(add + c, n.width - c), n.width - c);
@@ -42,12 +43,28 @@ inline void norm(const Norm& n, int64_t first, int64_t last) {
     const T mean = sum_of<T>(total) / static_cast<T>(n.width);
     const T scale =
         T(1) / static_cast<T>(__builtin_sqrt(static_cast<double>(mean + static_cast<T>(n.eps))));
-    X* y = static_cast<X*>(n.y) + row * n.width;
+    Y* y = static_cast<Y*>(n.y) + row * n.width;
     for (int64_t c = 0; c < n.width; c += W) {
       const int64_t count = n.width - c;
       store(y + c, load(x + c, count) * scale * (load(weight + c, count) + T(1)), count);
     }
   }
+}
+
+template <class X>
+inline void norm(const Norm& n, int64_t first, int64_t last) {
+  if constexpr (__is_same(X, float)) {
+    if (n.half_add && n.half_y) return norm_of<X, Bf16, Bf16>(n, first, last);
+    if (n.half_add) return norm_of<X, Bf16, X>(n, first, last);
+    if (n.half_y) return norm_of<X, X, Bf16>(n, first, last);
+  }
+  norm_of<X, X, X>(n, first, last);
+}
+
+// gelu(z) = z/2 (1 + tanh u) = z sigmoid(2 u), u = sqrt(2 / pi) (z + 0.044715 z^3): sigmoid(2 u).
+template <class T>
+inline Vec<T> gelu_slope(Vec<T> z) {
+  return sigmoid<T>((z + z * z * z * T(0.044715)) * T(1.5957691216057308));
 }
 
 template <class X>
@@ -58,9 +75,7 @@ inline void gated(const Gated& g, int64_t first, int64_t last) {
   const int64_t end = last * kRun < g.count ? last * kRun : g.count;
   for (int64_t c = first * kRun; c < end; c += W) {
     const Vec<T> z = load(gate + c, end - c);
-    // gelu(z) = z/2 (1 + tanh u) = z sigmoid(2 u), u = sqrt(2 / pi) (z + 0.044715 z^3)
-    const Vec<T> u = (z + z * z * z * T(0.044715)) * T(1.5957691216057308);
-    store(static_cast<X*>(g.y) + c, z * sigmoid<T>(u) * load(x + c, end - c), end - c);
+    store(static_cast<X*>(g.y) + c, z * gelu_slope<T>(z) * load(x + c, end - c), end - c);
   }
 }
 

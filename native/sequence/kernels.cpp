@@ -28,6 +28,7 @@ namespace {
 #include "attention_gradient.h"
 #include "convolution.h"
 #include "linear.h"
+#include "passes.h"
 #include "unit.h"
 
 #include "multiply.h"
@@ -80,7 +81,10 @@ const Sequences GRIFFIN_TABLE = {
     by_type<AttentionGradient, attention_gradient_sums<float>, attention_gradient_sums<float>,
             attention_gradient_sums<double>>,
     by_type<Norm, norm<float>, norm<Bf16>, norm<double>>,
+    by_type<NormGradient, norm_gradient<float>, norm_gradient<Bf16>, norm_gradient<double>>,
     by_type<Gated, gated<float>, gated<Bf16>, gated<double>>,
+    by_type<GatedGradient, gated_gradient<float>, gated_gradient<Bf16>, gated_gradient<double>>,
+    softmax,
     by_type<Rope, rope<float>, rope<Bf16>, rope<double>>,
     soft_cap,
     kOutputs,

@@ -31,6 +31,13 @@ _POSITIVE = click.IntRange(1)
     show_default=True,
     help="Of the products.",
 )
+@click.option(
+    "--checkpoint",
+    default="none",
+    show_default=True,
+    metavar="none|blocks|N",
+    help="What is kept for the backward pass, as in a recipe.",
+)
 @click.option("--threads", type=_POSITIVE, help="CPU threads [default: one for each CPU].")
 @click.option("--rounds", type=_POSITIVE, default=3, show_default=True, help="Steps to time.")
 @click.option("--profile", is_flag=True, help="Say where the time of a step goes.")
@@ -47,6 +54,7 @@ def train(
     depth: int | None,
     window: int | None,
     vocab: int | None,
+    checkpoint: str,
     threads: int | None,
     rounds: int,
     profile: bool,
@@ -64,13 +72,16 @@ def train(
     from griffin.bench.training import Setting, griffin_learner, measure
     from griffin.bench.work import matrix_shapes
     from griffin.cli.bench.report import deliver
+    from griffin.train.recipe import TrainRecipe
 
     config = shaped(preset, width, depth, window, vocab)
+    kept = int(checkpoint) if checkpoint.isdecimal() else checkpoint
+    recipe = TrainRecipe(steps=1, checkpoint=kept)
     report = Report(command=machine.command(), commit=machine.commit(), machine=machine.describe())
     setting["threads"] = threads or machine.cores()
     (found,) = measure(
         report,
-        [griffin_learner(config, setting["dtype"])],
+        [griffin_learner(config, setting["dtype"], recipe.keep_every)],
         Setting(**setting),
         matrix_shapes(config),
         config.vocab_size,

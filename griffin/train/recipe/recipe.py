@@ -98,6 +98,7 @@ class Recipe:
             "checkpoint_minutes",
             "keep",
             "keep_best",
+            "checkpoint",
         ):
             del values["train"][name]
         del values["train"]["sequence_ranks"]  # as the number of ranks: who computes, not what

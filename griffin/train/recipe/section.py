@@ -80,6 +80,9 @@ _MEANT = {
         ("context_parallel_size", "context_parallel_degree", "sequence_parallel_size"),
         "sequence_ranks",
     ),
+    **dict.fromkeys(
+        ("gradient_checkpointing", "activation_checkpointing", "remat", "recompute"), "checkpoint"
+    ),
     "adam_beta1": "beta1",
     "adam_beta2": "beta2",
     "min_lr_ratio": "final_ratio",
@@ -93,4 +96,5 @@ _KINDS: dict[Any, str] = {
     float: "a number",
     str: "a string",
     bool: "true or false",
+    int | str: "a whole number or a string",
 }

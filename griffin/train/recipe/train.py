@@ -14,6 +14,8 @@ from griffin.train.recipe.stage import StageRecipe, read_stages
 
 BUDGETS = ("tokens", "steps", "epochs", "stage")
 
+_CHECKPOINTS = {"none": 0, "blocks": 1}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRecipe:
@@ -33,6 +35,9 @@ class TrainRecipe:
     weight_decay         on matrices only; never on RG-LRU parameters, norms, biases and embeddings.
     clip                 the largest norm of the gradient; 0 leaves it alone.
     dtype                "float32", or "bfloat16": bfloat16 matrix products over float32 weights.
+    checkpoint           what a forward pass keeps for the backward one: "none" keeps all that it
+                         needs; "blocks" what goes into each block, or n what goes into every n-th,
+                         and computes the rest again. The weights are the same, to the bit.
     sequence_ranks       how many ranks of a `torchrun` read the same rows, each a piece of them.
     weights              "float32", or "bfloat16" where memory does not allow more: weights, moments
                          and gradient in bfloat16, each step's results rounded up or down by lot.
@@ -62,6 +67,7 @@ class TrainRecipe:
     seed: int = 0
     dtype: Literal["float32", "bfloat16"] = "float32"
     weights: Literal["float32", "bfloat16"] = "float32"
+    checkpoint: int | str = "none"
     log_every: int = 10
     sequence_ranks: int = 1
     eval_every: int = 250
@@ -123,12 +129,27 @@ class TrainRecipe:
                 "train.decay_steps belongs to train.schedule = 'wsd', which needs it; here it is"
                 f" {self.decay_steps}, with {self.schedule!r}"
             )
-
+        if isinstance(self.checkpoint, str):
+            known = self.checkpoint in _CHECKPOINTS
+        else:
+            known = self.checkpoint >= 1
+        if not known:
+            raise ValueError(
+                "train.checkpoint must be 'none', 'blocks' or a whole number of blocks of at least"
+                f" 1, not {self.checkpoint!r}"
+            )
         if self.stage:
             try:
                 self._courses  # noqa: B018  # each is a run of its own, and is checked as one
             except ValueError as error:
                 raise ValueError(f"train.stage: {error}") from error
+
+    @property
+    def keep_every(self) -> int:
+        """Of how many blocks the first one's input is kept; 0: everything is."""
+        if isinstance(self.checkpoint, int):
+            return self.checkpoint
+        return _CHECKPOINTS[self.checkpoint]
 
     @property
     def tokens_per_step(self) -> int:

@@ -53,6 +53,7 @@ def _tables(*tables: dict[str, Any], **data: Any) -> dict[str, Any]:
         ),
         (MINIMAL | {"train": {"steps": 1, "lr": 2}}, r"here it is train.learning_rate"),
         (MINIMAL | {"train": {"steps": 1, "max_grad_norm": 2}}, r"here it is train.clip"),
+        (MINIMAL | {"train": {"steps": 1, "remat": 2}}, r"here it is train.checkpoint"),
         (MINIMAL | {"data": {"held_out": 1.0}}, r"held_out must lie between"),
         (MINIMAL | {"data": {"include": "*.py"}}, r"data.include must be a list of strings"),
         (MINIMAL | {"data": {"packing": "bfd"}}, r"'cut', 'best-fit', not 'bfd'"),
@@ -103,7 +104,7 @@ def test_round_trip_and_digest(recipe: Callable[..., Recipe]) -> None:
     assert (
         again.digest()
         == ours.digest()
-        == recipe(log_every=3, keep=1, checkpoint_minutes=1).digest()
+        == recipe(log_every=3, keep=1, checkpoint_minutes=1, checkpoint="blocks").digest()
     )
     assert recipe(learning_rate=1e-4).digest() != ours.digest() != recipe(rows=4).digest()
 
