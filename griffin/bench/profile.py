@@ -15,7 +15,7 @@ _GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("optimiser", ("optimizer.step", "foreach_norm", "foreach_mul", "vector_norm", "adam")),
     ("loss", ("crossentropy",)),
     ("attention", ("attention", "scaleddotproduct")),
-    ("recurrent unit", ("lru", "linear_scan", "causal_conv", "convolution", "gates")),
+    ("recurrent unit", ("lru", "recurrent", "_unit", "linear_scan", "causal_conv", "convolution")),
     ("products", ("::mm", "addmm", "::bmm", "baddbmm", "mkldnn_linear", "aten::linear")),
 )
 
