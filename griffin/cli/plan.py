@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from griffin.cli.shared.memory import memory_bytes
 from griffin.cli.shared.model_source import ModelSource, set_threads
 from griffin.cli.shared.sizes import Size, binary
+from griffin.cli.shared.train_plan import print_train_plan
 
 if TYPE_CHECKING:
     import torch
@@ -20,19 +22,31 @@ if TYPE_CHECKING:
 
 _BUFFER = 512 << 20  # bytes that are read to find the rate of memory
 _SECONDS = 0.3  # of each of the two measurements, after their trials
+# What belongs to serving alone.
+_SERVING = (
+    *("disk", "revision", "dtype", "quantize", "slots", "kept", "prefix_cache"),
+    *("no_prefix_cache", "read_rate"),
+)
 _CACHE = 1 << 30  # the prefix cache's bytes if not given, where an eighth of the memory is not less
 
 
 @click.command("plan")
 @click.option(
     "--model",
-    required=True,
     help=(
         "Folder, archive or bundled name, or a released shape such as recurrentgemma-2b, whose"
         " files need not be here."
     ),
 )
-@click.option("--ram", required=True, type=Size(), help="Memory for everything, such as 16G.")
+@click.option(
+    "--train", "recipe", metavar="RECIPE", help="Plan a training run instead of serving a model."
+)
+@click.option("--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="With --train.")
+@click.option(
+    "--ram",
+    type=Size(),
+    help="Memory for everything, such as 16G [with --train by default: this machine's].",
+)
 @click.option("--disk", type=Size(), help="Disk for saved conversations, such as 100G.")
 @click.option("--revision", help="Branch, tag or commit of a Hub repository.")
 @click.option("--dtype", help="bfloat16, float32, ... [default: as stored; bfloat16 for a shape].")
@@ -74,8 +88,10 @@ _CACHE = 1 << 30  # the prefix cache's bytes if not given, where an eighth of th
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
-    model: str,
-    ram: int,
+    model: str | None,
+    recipe: str | None,
+    changes: tuple[str, ...],
+    ram: int | None,
     disk: int | None,
     revision: str | None,
     dtype: str | None,
@@ -99,8 +115,34 @@ def command(
     this machine, from a short trial of the model's first layers with random weights.
     `griffin bench` measures the model itself.
 
+    With --train: the bytes of weights, gradient, moments and activations of a run, and the most
+    tokens/s that matrix products allow.
+
     Write sizes as 16G (2^30), 16GB (10^9), 500M or in bytes.
     """
+    if recipe is not None:
+        given = click.get_current_context()
+        others = [
+            f"--{p.replace('_', '-')}"
+            for p in ("model", *_SERVING)
+            if given.get_parameter_source(p) is click.core.ParameterSource.COMMANDLINE
+        ]
+        if others:
+            raise click.UsageError(f"--train stands alone, without {', '.join(others)}")
+        from griffin.train.bundled import find_recipe
+        from griffin.train.recipe import load_recipe
+
+        set_threads(threads)
+        loaded = load_recipe(find_recipe(recipe), changes)
+        there = memory_bytes() if ram is None else ram
+        print_train_plan(recipe, loaded, there, product_rate, measure, as_json)
+        return
+    for missing, value in (("--model", model), ("--ram", ram)):
+        if value is None:
+            raise click.UsageError(f"Missing option '{missing}'; or plan a run with --train RECIPE")
+    assert model is not None and ram is not None
+    if changes:
+        raise click.UsageError("--set changes a recipe: give --train RECIPE")
     from griffin.capacity import plan
     from griffin.cli.shared.spec import spec_of
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 
+from griffin.cli.shared.train_plan import device_bytes
+
 
 def _list(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
     if value:
@@ -47,6 +49,7 @@ def _list(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
     is_flag=True,
     help="Pass over rows that cannot be read, and list them in the run's data/bad_lines.jsonl.",
 )
+@click.option("--force", is_flag=True, help="Train also where memory is said not to suffice.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads [default: torch's choice].")
 @click.option("--device", default="cpu", show_default=True, help="Where to train: cpu, cuda, ...")
 @click.option(
@@ -64,6 +67,7 @@ def command(
     changes: tuple[str, ...],
     extend: bool,
     skip_bad: bool,
+    force: bool,
     threads: int | None,
     device: str,
     evaluate_only: Path | None,
@@ -81,6 +85,7 @@ def command(
     from griffin.loading import check_device
     from griffin.train.bundled import find_recipe
     from griffin.train.loop import Trainer
+    from griffin.train.plan import check_memory
     from griffin.train.recipe import load_recipe
     from griffin.train.report import Reporter
     from griffin.train.scale.ranks import Ranks, WriterFailedError
@@ -100,6 +105,8 @@ def command(
     else:
         from griffin.train.export import export
 
+        if not force:
+            check_memory(plan, device_bytes(device), ranks.world)
         folder = out or Path("runs") / file.stem
         try:
             with Trainer(

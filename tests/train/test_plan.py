@@ -1,0 +1,118 @@
+"""What a run takes, told before anything is read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from griffin.bench.training import Setting, griffin_learner
+from griffin.cli import main
+from griffin.cli.shared import train_plan
+from griffin.cli.train import command
+from griffin.model import Griffin, GriffinConfig
+from griffin.train.plan import check_memory, kept_bytes, plan_training
+from griffin.train.recipe import Recipe
+from tests.train.conftest import MODEL
+
+
+def _recipe(preset: str = "recurrentgemma-2b", **train: Any) -> Recipe:
+    plan = {"steps": 10, "rows": 2, "length": 2048, "warmup_steps": 1} | train
+    return Recipe.from_dict({"model": {"preset": preset}, "train": plan})
+
+
+@pytest.mark.parametrize(
+    ("preset", "gigabytes"), [("recurrentgemma-2b", 42.9), ("recurrentgemma-9b", 137.3)]
+)
+def test_sixteen_bytes_a_weight_or_eight(preset: str, gigabytes: float) -> None:
+    plan = plan_training(_recipe(preset))
+    assert plan.state_bytes == 16 * plan.parameters
+    assert plan.state_bytes / 1e9 == pytest.approx(gigabytes, abs=0.05)
+    narrow = plan_training(_recipe(preset, weights="bfloat16", dtype="bfloat16"))
+    assert narrow.state_bytes == 8 * plan.parameters and narrow.copy_bytes == 0
+    assert plan_training(_recipe(preset, dtype="bfloat16")).copy_bytes == 2 * plan.parameters
+    shared = plan_training(_recipe(preset), ranks=2)
+    assert shared.moment_bytes == plan.moment_bytes // 2
+    assert plan.weight_bytes / 2 < shared.weight_bytes < plan.weight_bytes
+    assert plan.checkpointed_bytes < 0.4 * plan.activation_bytes
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_is_kept_is_what_a_step_keeps(dtype: str) -> None:
+    """Small twins tell it of a wider model to a tenth."""
+    config = GriffinConfig.from_dict(
+        MODEL
+        | {"width": 256, "mlp_width": 768, "lru_width": 320, "num_heads": 4, "num_gate_blocks": 4}
+        | {"block_types": ["recurrent", "recurrent", "attention"], "attention_window_size": 64}
+    )
+    kept = kept_bytes(config, dtype, "float32")
+    told = kept["ends"] + sum(kept[kind] for kind in config.block_types)
+    learner, bytes_of = griffin_learner(config, dtype), list[int]()
+    for length in (256, 512):
+        batch = Setting(rows=1, length=length, dtype=dtype).batch(config.vocab_size)
+        bytes_of.append(learner.kept_bytes(batch))
+    assert told == pytest.approx((bytes_of[1] - bytes_of[0]) / 256, rel=0.1)
+
+
+def test_what_does_not_fit_is_refused_with_what_would() -> None:
+    recipe = _recipe()
+    check_memory(recipe, 200 * 10**9)
+    with pytest.raises(ValueError) as told:
+        check_memory(recipe, 32 * 10**9)
+    said = str(told.value)
+    assert "42.9 of weights, gradient and moments (16 bytes for each of 2,682,862,080" in said
+    assert "train.weights = 'bfloat16', train.dtype = 'bfloat16'" in said
+    assert "there are 32.0 GB" in said and "--force" in said
+    with pytest.raises(ValueError, match="No other setting would fit here"):
+        check_memory(recipe, 10**9)
+
+
+def test_nothing_is_made_of_a_run_that_does_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "large.toml"
+    file.write_text('[model]\npreset = "recurrentgemma-9b"\n[train]\nsteps = 1\n')
+    monkeypatch.setattr(train_plan, "memory_bytes", lambda: 10**9)
+    result = CliRunner().invoke(command, [str(file), "--out", str(tmp_path / "run")])
+    assert "137.3 of weights, gradient and moments" in str(result.exception)
+    assert not (tmp_path / "run").exists()
+
+
+def _plan(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["plan", *map(str, arguments)])
+
+
+def test_the_verb() -> None:
+    facts: dict[str, Any] = json.loads(
+        _plan("--train", "nano", "--ram", "1G", "--product-rate", 1e12, "--json").stdout
+    )
+    with torch.device("meta"):
+        model = Griffin(GriffinConfig.preset("nano"))
+    assert facts["parameters"] == sum(p.numel() for p in model.parameters())
+    assert facts["fits"] and facts["total_bytes"] < 1 << 30
+    tokens = facts["steps"] * facts["tokens_per_step"]
+    assert facts["least_seconds"] == pytest.approx(tokens / facts["limit_tokens_per_second"])
+    assert 6 * facts["parameters"] < 1e12 / facts["limit_tokens_per_second"]
+    more = ("--set", "train.rows=64", "--ram", "1G", "--no-measure")
+    text = _plan("--train", "nano", *more).stdout
+    assert "nano: 3,533,760 weights in float32, products in bfloat16" in text
+    assert "which is too little" in text and "speed           not known" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--train", "nano", "--model", "nano"), "--train stands alone, without --model"),
+        (("--train", "nano", "--slots", 3), "--train stands alone, without --slots"),
+        (("--train", "nanno"), "did you mean nano?"),
+        (("--set", "train.rows=1", "--model", "nano", "--ram", "1G"), "give --train RECIPE"),
+        ((), "Missing option '--model'"),
+    ],
+)
+def test_misuse(arguments: tuple[object, ...], message: str) -> None:
+    result = _plan(*arguments)
+    assert result.exit_code == 2 and message in result.stderr and result.stdout == ""
