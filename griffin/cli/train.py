@@ -6,10 +6,14 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from griffin.cli.shared.train_plan import device_bytes
+if TYPE_CHECKING:
+    from griffin.train.recipe import Recipe
+    from griffin.train.report import Reporter
 
 
 def _list(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
@@ -50,6 +54,12 @@ def _list(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
     help="Pass over rows that cannot be read, and list them in the run's data/bad_lines.jsonl.",
 )
 @click.option("--force", is_flag=True, help="Train also where memory is said not to suffice.")
+@click.option(
+    "--show-data",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Train nothing; prepare the run's data and print N rows, what is counted in green.",
+)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads [default: torch's choice].")
 @click.option("--device", default="cpu", show_default=True, help="Where to train: cpu, cuda, ...")
 @click.option(
@@ -68,6 +78,7 @@ def command(
     extend: bool,
     skip_bad: bool,
     force: bool,
+    show_data: int | None,
     threads: int | None,
     device: str,
     evaluate_only: Path | None,
@@ -78,7 +89,8 @@ def command(
     Ctrl-C finishes the rows at hand and writes a checkpoint; the same command goes on from there.
     At the end the run's folder holds model/ (weights, config, tokenizer), log.jsonl and
     results.json: bits per byte on the held-out documents, beside those of gzip and xz.
-    --evaluate-only MODEL takes the same measures of the model in a folder.
+    --evaluate-only MODEL takes the same measures of the model in a folder. --show-data N prints
+    rows as the model will see them, and leaves the data for the training to come.
     """
     import torch
 
@@ -105,10 +117,13 @@ def command(
     else:
         from griffin.train.export import export
 
-        if not force:
+        if not (force or show_data):
             check_memory(plan, device_bytes(device), ranks.world)
         folder = out or Path("runs") / file.stem
         try:
+            if show_data:
+                _show(plan, folder, reporter, show_data, skip_bad, as_json)
+                return
             with Trainer(
                 plan, folder, reporter, device, extend=extend, ranks=ranks, skip_bad=skip_bad
             ) as trainer:
@@ -116,7 +131,7 @@ def command(
                 results = export(trainer)
         except Interrupted as stop:
             if ranks.is_writer:
-                again = _again(recipe, out, changes, threads, device, ranks.world)
+                again = _again(recipe, out, changes, threads, device, ranks.world, skip_bad)
                 reporter.say(f"{stop}\nto go on: {again}")
             sys.exit(130)
         except WriterFailedError:  # it says why
@@ -139,6 +154,31 @@ def command(
         click.echo(f"  {bits:.4f}  {name}")
 
 
+def _show(
+    plan: Recipe, folder: Path, reporter: Reporter, count: int, skip_bad: bool, as_json: bool
+) -> None:
+    import torch
+    from rich.console import Console
+
+    from griffin.train.data.show import as_text, documents_of_row, rows_of_run
+    from griffin.train.stopping import StopRequest
+
+    stop = StopRequest(reporter.say)
+    with stop.heard():
+        workers = torch.get_num_threads()
+        rows, tokenizer = rows_of_run(
+            plan, folder, reporter, stop.check, workers=workers, skip_bad=skip_bad
+        )
+    console = Console(highlight=False, soft_wrap=True)
+    for row in range(count):
+        documents = documents_of_row(rows, row, tokenizer)
+        if as_json:
+            said = [document.as_dict() for document in documents]
+            click.echo(json.dumps({"row": row, "documents": said}))
+        else:
+            console.print(as_text(row, documents, console.is_terminal))
+
+
 def _again(
     recipe: str,
     out: Path | None,
@@ -146,12 +186,14 @@ def _again(
     threads: int | None,
     device: str,
     world: int,
+    skip_bad: bool,
 ) -> str:
     started = ["torchrun", "--nproc-per-node", str(world), "-m", "griffin.cli"]
     words = [*(started if world > 1 else ["griffin"]), "train", recipe]
     words += ["--out", str(out)] if out is not None else []
     for change in changes:
         words += ["--set", change]
+    words += ["--skip-bad"] if skip_bad else []
     words += ["--threads", str(threads)] if threads is not None else []
     words += ["--device", device] if device != "cpu" else []
     return shlex.join(words)
