@@ -36,3 +36,14 @@ def test_a_case_is_the_same_again() -> None:
     draws = [harness.chance("a kind", 3, number).random() for number in range(5)]
     assert len(set(draws)) == 5
     assert draws[3] == harness.chance("a kind", 3, 3).random()
+
+
+def test_lines_are_accounted_for() -> None:
+    """Of `python -m tools.fuzz lines` a few, in this process: a line is trained on, left out by a
+    reason, or told as bad, and what is counted is what it says."""
+    from tools.fuzz import lines
+
+    cases = [lines.make(harness.chance("lines", 7, number)) for number in range(60)]
+    for case in cases:
+        lines.attempt(case)
+    assert len({case.content for case in cases}) > 50

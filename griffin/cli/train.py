@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from griffin.cli.shared.train_plan import device_bytes
+
 if TYPE_CHECKING:
     from griffin.train.recipe import Recipe
     from griffin.train.report import Reporter

@@ -91,9 +91,9 @@ def read_text(file: SourceFile, most: int) -> Iterator[RawRecord]:
 
 
 def cut_text(stream: BinaryIO, most: int) -> Iterator[bytes]:
-    """Yield UTF-8 in pieces of at most `most` bytes, cut at ends of lines where there are some, and
-    never within a letter."""
-    held = b""
+    """Yield UTF-8 in pieces of at most `most` bytes (4 at least, for a letter), cut at ends of
+    lines where there are some, and never within a letter."""
+    held, most = b"", max(most, 4)
     while True:
         held += stream.read(most + 1 - len(held))
         if len(held) <= most:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise, zip_longest
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from rich.text import Text
@@ -14,19 +14,12 @@ from rich.text import Text
 from griffin.text import Tokenizer
 from griffin.train.data.mixture import Mixture
 from griffin.train.data.prepare import prepare_data
-from griffin.train.data.rows import TrainBatch
+from griffin.train.data.rows import Packer
 from griffin.train.folder import RunFolder
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
 
 _MARKS = ("⟦", "⟧")  # around what is counted where there is no colour
-
-
-class Rows(Protocol):
-    """What is asked of a Packer or a Mixture."""
-
-    def batch(self, first_row: int, rows: int) -> TrainBatch: ...
-    def documents(self, row: int) -> list[tuple[str, int]]: ...
 
 
 @dataclass(frozen=True)
@@ -72,7 +65,7 @@ def rows_of_run(
         folder.close()
 
 
-def documents_of_row(rows: Rows, row: int, tokenizer: Tokenizer) -> list[ShownDocument]:
+def documents_of_row(rows: Packer | Mixture, row: int, tokenizer: Tokenizer) -> list[ShownDocument]:
     """Return what is in a row, document by document, padding last."""
     batch = rows.batch(row, 1)
     ids, targets, mask = (part[0].numpy() for part in (batch.tokens, batch.targets, batch.mask))

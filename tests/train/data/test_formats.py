@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from griffin.train.data.document import Understood, understand
 from griffin.train.data.example import words_of
-from griffin.train.data.files import MOST_LINE
+from griffin.train.data.files import MOST_LINE, cut_text
 from griffin.train.data.source import blocks, open_sources
 from griffin.train.recipe import DataRecipe, SourceRecipe
 
@@ -177,3 +178,10 @@ def test_a_folder_of_a_hub_set(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot be loaded"):
         source = SourceRecipe(name="x", hub=str(tmp_path), split="tset")
         list(blocks(open_sources(DataRecipe(source=(source,)), Path()), 1000))
+
+
+@pytest.mark.parametrize("text", ["🦉", "é", "🦉🦉", "aé🦉"])
+def test_no_cut_is_within_a_letter(text: str) -> None:
+    for most in range(1, 9):
+        pieces = list(cut_text(io.BytesIO(text.encode()), most))
+        assert "".join(piece.decode() for piece in pieces) == text
