@@ -16,6 +16,15 @@ def _beside(target: Path) -> Path:
     return target.with_name(f".{target.name}.partial-{os.getpid()}-{secrets.token_hex(4)}")
 
 
+def remove_partial(folder: Path) -> None:
+    """Remove what killed processes left of their results, from a folder that is ours alone."""
+    for left in folder.glob(".*.partial-*"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
 @contextmanager
 def staged_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder that becomes `target` if the block ends well, and else vanishes.

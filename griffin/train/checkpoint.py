@@ -51,9 +51,14 @@ def save_checkpoint(
     final = folder / f"{_PREFIX}{progress.step:07d}"
     _write(final, _weights(model) | _moments(model, optimizer), progress, ranks)
     if ranks.is_writer:
-        for old in _checkpoints(folder)[:-keep]:
-            _remove(old)
+        prune(folder, keep)
     return final
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Drop all checkpoints but the newest `keep`; the best stays."""
+    for old in _checkpoints(folder)[:-keep]:
+        _remove(old)
 
 
 def save_best(folder: Path, model: nn.Module, progress: RunProgress, ranks: Ranks = _ALONE) -> Path:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from griffin.checkpoints.staging import remove_partial
 from griffin.train.checkpoint import newest_step
 from griffin.train.files import write_json
 from griffin.train.optim import learning_rate
@@ -49,6 +50,7 @@ class RunFolder:
         os.truncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         self._lock = lock
+        remove_partial(path)
 
     def close(self) -> None:
         """Let others train here."""

@@ -14,6 +14,7 @@ from griffin.model import Griffin
 from griffin.train.checkpoint import (
     RunProgress,
     latest_checkpoint,
+    prune,
     resume,
     save_best,
     save_checkpoint,
@@ -100,6 +101,8 @@ class Trainer:
         fill_model(self.model, recipe, self.device, drawn=not begun)
         self.optimizer = make_optimizer(self.model, recipe.train)
         found = resume(self.checkpoints, self.model, self.optimizer, self.reporter.say, self.ranks)
+        if self.ranks.is_writer:
+            prune(self.checkpoints, recipe.train.keep)  # a killed run may have come to it no more
         self.progress = found or RunProgress(recipe="")
         self.progress.recipe = recipe.digest()
         self._validation = validation_documents(
