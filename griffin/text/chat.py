@@ -5,6 +5,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
+from griffin.foreign import shown
 from griffin.text.template import (
     ChatTemplate,
     Control,
@@ -301,7 +302,7 @@ def checked_messages(messages: Sequence[Message], whole: bool = True) -> list[tu
             raise ValueError(f"{where} has {', '.join(unknown)}; a message has role and content")
         role = message.get("role")
         if not isinstance(role, str) or role not in _ROLES:
-            raise ValueError(f"{where} has role {role!r}; allowed are {', '.join(_ROLES)}")
+            raise ValueError(f"{where} has role {shown(role)}; allowed are {', '.join(_ROLES)}")
         role = _ROLES[role]
         if role == "system" and number:
             raise ValueError(f"{where} is a system message; only the first message may be one")

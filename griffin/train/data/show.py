@@ -75,7 +75,7 @@ def documents_of_row(rows: Packer | Mixture, row: int, tokenizer: Tokenizer) -> 
         name, first = place or ("", 0)
         tokens = [*ids[start:stop].tolist(), int(targets[stop - 1])]
         counted = [False, *mask[start:stop].tolist()]
-        spans = list(_spans(tokens, counted, tokenizer)) if name else []
+        spans = list(spans_of(tokens, counted, tokenizer)) if name else []
         found.append(ShownDocument(name, first, len(tokens), sum(counted), spans))
     return found
 
@@ -96,9 +96,10 @@ def as_text(row: int, documents: list[ShownDocument], colour: bool) -> Text:
     return text
 
 
-def _spans(
+def spans_of(
     tokens: list[int], counted: list[bool], tokenizer: Tokenizer
 ) -> Iterator[tuple[str, bool]]:
+    """Yield text that is counted and text that is not in turn; control tokens by their names."""
     edges = [0, *(n for n in range(1, len(counted)) if counted[n] != counted[n - 1]), len(counted)]
     for start, stop in pairwise(edges):
         yield tokenizer.decode(tokens[start:stop], skip_control=False), counted[start]
