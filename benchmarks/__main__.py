@@ -162,6 +162,35 @@ def train(shape: str, as_json: bool, out: Path | None, threads: int | None, **gi
     deliver(report, as_json, out)
 
 
+@main.command("attention")
+@numbers("--length", "lengths", "Tokens of a row", 512, 2048, 8192, 16_384)
+@number("--tokens", "Of a call, in as many rows as they fill.", 8192)
+@number("--heads", "Of queries, to one head of keys.", 4)
+@number("--width", "Of a head.", 128)
+@number("--window", "Tokens before a query that ours sees.", 1024)
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32")
+@number("--threads", "CPU threads [default: one for each CPU].")
+@number("--rounds", "Of which the best counts.", 5)
+def attention(lengths: Sequence[int], dtype: str, threads: int | None, **given: Any) -> None:
+    """Window attention forward and backward, beside torch's causal one, by turns."""
+    import torch
+
+    from benchmarks.attention import attention as measure
+    from griffin.bench import machine
+
+    torch.set_num_threads(threads or machine.cores())
+    for length in lengths:
+        found = list(measure(length, dtype=getattr(torch, dtype), **given))
+        click.echo(
+            f"{found[0].rows} x {length:,} tokens, {dtype}: "
+            + ", ".join(
+                f"{each.name} {1000 * each.forward:.1f} + {1000 * each.backward:.1f} ms"
+                for each in found
+            )
+            + f"; {found[-1].both / found[0].both:.2f} times {found[-1].name}"
+        )
+
+
 @main.command("gguf")
 @click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(

@@ -32,7 +32,7 @@ def built() -> bool:
     return find_spec(MODULE) is not None
 
 
-@cache
+@torch.compiler.assume_constant_result
 def has(kernel: str) -> bool:
     """Return whether the compiled module is there and has a kernel of this name."""
     return built() and hasattr(module(), kernel)

@@ -20,7 +20,7 @@ def local_attention(
     q: Tensor, k: Tensor, v: Tensor, window: Window, ring: tuple[Tensor, Tensor] | None
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     trains = torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v, *(ring or ())))
-    if not _covered(q, k, v) or (trains and not _has_gradient()):
+    if not _covered(q, k, v) or (trains and not native.has("attention_gradient")):
         return eager.local_attention(q, k, v, window, ring)
     old_k, old_v = ring or (None, None)
     ring_k, ring_v = (None, None) if ring is None else (t.to(q.dtype) for t in ring)
@@ -38,12 +38,6 @@ def _covered(q: Tensor, k: Tensor, v: Tensor) -> bool:
     if k.dtype != q.dtype or v.dtype != q.dtype:
         return False
     return q.shape[2] // k.shape[2] <= native.MOST_QUERIES and q.shape[3] <= native.LARGEST_HEAD
-
-
-@torch.compiler.assume_constant_result
-def _has_gradient() -> bool:
-    """Return whether the module is new enough; one that was built before this is not refused."""
-    return hasattr(native.module(), "attention_gradient")
 
 
 def _sizes(q: Tensor, k: Tensor, size: int) -> tuple[int, ...]:
