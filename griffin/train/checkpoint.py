@@ -6,9 +6,10 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from griffin.train.scale.sharded_files import read_tensors, write_tensors
 
 _PREFIX, _PROGRESS, BEST = "step-", "progress.json", "best"
 _ALONE = Ranks()
+_NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
 @dataclass(kw_only=True)
@@ -40,16 +42,18 @@ def save_checkpoint(
     progress: RunProgress,
     keep: int,
     ranks: Ranks = _ALONE,
+    beside: Mapping[str, Tensor] = _NOTHING,
 ) -> Path:
     """Write a checkpoint to `folder`/step-NNNNNNN beside the old ones, then drop all but the newest
     `keep`.
 
     It is written under another name, flushed to the disk, and renamed when complete: an interrupted
     write, a loss of power or a full disk (OSError) leaves the older checkpoints and nothing else.
-    Every rank writes its parts of weights and moments (`write_tensors`), the writer all the rest.
+    Every rank writes its parts of weights, moments and the tensors `beside` them (`write_tensors`),
+    the writer all the rest.
     """
     final = folder / f"{_PREFIX}{progress.step:07d}"
-    _write(final, _weights(model) | _moments(model, optimizer), progress, ranks)
+    _write(final, {**_weights(model), **_moments(model, optimizer), **beside}, progress, ranks)
     if ranks.is_writer:
         prune(folder, keep)
     return final
@@ -135,12 +139,14 @@ def resume(
     optimizer: torch.optim.Optimizer,
     say: Callable[[str], object],
     ranks: Ranks = _ALONE,
+    beside: Mapping[str, Tensor] = _NOTHING,
 ) -> RunProgress | None:
     """Go on from the newest checkpoint that can be read; None if a folder has none at all.
 
     Damaged ones that are newer are renamed and stay, and `say` is told of each; what killed saves
     left is removed. Raises ValueError, and changes nothing, if there are only damaged ones. All
     ranks go on from the same one, which any number of them may have written.
+    beside: as for `save_checkpoint`; they are filled.
     """
     if ranks.is_writer:
         for left in folder.glob(".*.part"):
@@ -148,7 +154,7 @@ def resume(
     damaged: list[tuple[Path, ValueError]] = []
     for path in reversed(_checkpoints(folder)):
         try:
-            progress = load_checkpoint(path, model, optimizer, ranks)
+            progress = load_checkpoint(path, model, optimizer, ranks, beside)
         except ValueError as error:
             damaged.append((path, error))
             continue
@@ -168,7 +174,11 @@ def resume(
 
 
 def load_checkpoint(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks = _ALONE
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ranks: Ranks = _ALONE,
+    beside: Mapping[str, Tensor] = _NOTHING,
 ) -> RunProgress:
     """Put weights and optimiser back as `save_checkpoint` saw them; ValueError if the files do not
     fit."""
@@ -181,7 +191,7 @@ def load_checkpoint(
         raise ValueError(wrong)
     for parameter in model.parameters():
         optimizer.state[parameter] = empty_moments(parameter)
-    read_tensors(path, _weights(model) | _moments(model, optimizer), ranks)
+    read_tensors(path, {**_weights(model), **_moments(model, optimizer), **beside}, ranks)
     return progress
 
 

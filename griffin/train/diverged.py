@@ -11,30 +11,45 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from griffin.model import Griffin
+from griffin.model import Griffin, State
 from griffin.train.data.mixture import Mixture
 from griffin.train.data.rows import TrainBatch
 from griffin.train.loss import row_nats
 
 
 def explain(
-    model: Griffin, batches: Sequence[TrainBatch], dtype: torch.dtype, packer: Mixture, row: int
+    model: Griffin,
+    batches: Sequence[TrainBatch],
+    dtype: torch.dtype,
+    packer: Mixture,
+    row: int,
+    carried: Sequence[State] = (),
 ) -> str:
     """Say in a sentence what is not finite in a step, which was the rows from `row` on.
 
-    The step is run again, a row at a time. Gradients are left as they are.
+    The step is run again, a row at a time. Gradients are left as they are. carried: of each source
+    the state that the step's rows went on with, where they did.
     """
+    states = list(carried)
     for name, parameter in model.named_parameters():
         if not parameter.detach().isfinite().all():
             return f"{name} is not finite before the step"
     kept = [parameter.grad for parameter in model.parameters()]
     try:
         for batch in batches:
+            source, _ = packer.place(row)
+            ends = list[State]()
             for place in range(len(batch.tokens)):
                 one = batch.rows(slice(place, place + 1), model.device)
-                if said := _of_row(model, one, dtype):
+                said, end = _of_row(
+                    model, one, dtype, states[source].select([place]) if states else None
+                )
+                if said:
                     return f"{said}, first in row {row}: {_documents(packer, row)}"
+                ends.append(end)
                 row += 1
+            if states:
+                states[source] = State.cat(ends)
     finally:
         for parameter, gradient in zip(model.parameters(), kept, strict=True):
             parameter.grad = gradient
@@ -49,8 +64,11 @@ def keep_batch(path: Path, batches: Sequence[TrainBatch]) -> None:
     )
 
 
-def _of_row(model: Griffin, batch: TrainBatch, dtype: torch.dtype) -> str:
-    """Return what is first not finite when a row is computed, forward and back; "" if nothing."""
+def _of_row(
+    model: Griffin, batch: TrainBatch, dtype: torch.dtype, state: State | None
+) -> tuple[str, State]:
+    """Return what is first not finite when a row is computed, forward and back, or "" if nothing;
+    and the state after it."""
     found = list[str]()
 
     def look(name: str) -> Any:
@@ -63,20 +81,21 @@ def _of_row(model: Griffin, batch: TrainBatch, dtype: torch.dtype) -> str:
     hooks = [m.register_forward_hook(look(name)) for name, m in model.named_modules() if name]
     try:
         model.zero_grad()
-        nats, _ = row_nats(model, batch, dtype)
+        nats, after = row_nats(model, batch, dtype, state=state)
+        after = after.map(Tensor.detach)
     finally:
         for hook in hooks:
             hook.remove()
     if found:
-        return found[0]
+        return found[0], after
     if not math.isfinite(float(nats.detach())):
-        return f"the loss is {float(nats.detach())}"
+        return f"the loss is {float(nats.detach())}", after
     nats.backward()
     # Those nearest to the loss are computed first.
     for name, parameter in reversed(list(model.named_parameters())):
         if parameter.grad is not None and not _finite(parameter.grad):
-            return f"the gradient of {name} is not finite"
-    return ""
+            return f"the gradient of {name} is not finite", after
+    return "", after
 
 
 def _tensors(value: Any) -> list[Tensor]:

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from griffin.model import Griffin
+from griffin.model import Griffin, State
+from griffin.train.carry import new_states, state_tensors, whole_states
 from griffin.train.checkpoint import (
     RunProgress,
     latest_checkpoint,
@@ -100,7 +101,20 @@ class Trainer:
         shard(self.objective, self.ranks)
         fill_model(self.model, recipe, self.device, drawn=not begun)
         self.optimizer = make_optimizer(self.model, recipe.train)
-        found = resume(self.checkpoints, self.model, self.optimizer, self.reporter.say, self.ranks)
+        # With `carry`, what this rank's rows go on with, a state a source.
+        self.carried = list[State]()
+        if self.plan.carry:
+            rows, sources = self._share.stop - self._share.start, len(self.packer.sources)
+            dtype = self.model.dtype if self.dtype == torch.float32 else self.dtype
+            self.carried = new_states(recipe.model, sources, rows, dtype, self.device)
+        found = resume(
+            self.checkpoints,
+            self.model,
+            self.optimizer,
+            self.reporter.say,
+            self.ranks,
+            state_tensors(self.carried, self.ranks),
+        )
         if self.ranks.is_writer:
             prune(self.checkpoints, recipe.train.keep)  # a killed run may have come to it no more
         self.progress = found or RunProgress(recipe="")
@@ -196,13 +210,19 @@ class Trainer:
         [count] = self.ranks.sum(sum(int(batch.mask.sum()) for batch in batches))
         count /= self.ranks.together  # who read together have counted the same targets
         count = max(count, 1)  # without a target there is no loss, and no gradient
-        total = 0.0
+        total, carried = 0.0, list(self.carried)
         self.optimizer.zero_grad()
         for number, batch in enumerate(batches):
             if number:
                 self._check_stop()
             rows = batch.rows(slice(None), self.device)
-            nats, _ = self.objective(rows.tokens, rows.targets, rows.segment_pos, rows.mask)
+            inputs = (rows.tokens, rows.targets, rows.segment_pos, rows.mask)
+            if carried:
+                source, _ = self.packer.place(first + places[number])
+                nats, after = self.objective(*inputs, carried[source])
+                carried[source] = after.clone()  # what it is a part of can go
+            else:
+                nats, _ = self.objective(*inputs)
             # Every target of the step weighs the same, whatever its micro-batch.
             (nats / count).backward()
             total += float(nats.detach())
@@ -214,6 +234,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
+        self.carried = carried
         self.progress.step += 1
         self.progress.rows += plan.rows * plan.accumulation
         self.progress.tokens += plan.tokens_per_step
@@ -238,7 +259,13 @@ class Trainer:
         """Write a checkpoint of this moment and return its path."""
         keep = self.recipe.train.keep
         return save_checkpoint(
-            self.checkpoints, self.model, self.optimizer, self.progress, keep, self.ranks
+            self.checkpoints,
+            self.model,
+            self.optimizer,
+            self.progress,
+            keep,
+            self.ranks,
+            state_tensors(self.carried, self.ranks),
         )
 
     def _keep_best(self, bits: float) -> None:
@@ -264,7 +291,7 @@ class Trainer:
 
         The writer looks at all the step's rows, with all the weights.
         """
-        model = self._whole_model()
+        model, carried = self._whole_model(), whole_states(self.carried, self.ranks)
         if not self.ranks.is_writer:
             return WriterFailedError("the first rank says where the run diverged")
         plan, start = self.plan, self.progress.rows
@@ -273,7 +300,7 @@ class Trainer:
         step = self.progress.step + 1
         kept = self.out / f"diverged-{step:07d}.safetensors"
         keep_batch(kept, batches)
-        said = explain(model, batches, self.dtype, self.packer, start)
+        said = explain(model, batches, self.dtype, self.packer, start, carried)
         return DivergedError(
             f"step {step}: the loss is {loss}, the gradient's norm {norm}: {said}. Its rows are in"
             f" {kept}, weights from before in"
