@@ -2,11 +2,10 @@
 
 from griffin.adapters.adapter import Adapter
 from griffin.adapters.config import LoraConfig
-from griffin.adapters.layers import AdaptedLinear, adapt, adapter_of, merge_into, unadapt
+from griffin.adapters.layers import adapt, adapter_of, merge_into, unadapt
 from griffin.adapters.peft_file import open_adapter, save_adapter
 
 __all__ = [
-    "AdaptedLinear",
     "Adapter",
     "LoraConfig",
     "adapt",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from griffin import ops
+from griffin.model.adapted import Adapters
 from griffin.model.attention import LocalAttentionBlock
 from griffin.model.config import BlockType, GriffinConfig
 from griffin.model.fast_trunk import FastTrunk, build
@@ -83,6 +84,7 @@ class Griffin(nn.Module):
             self.lm_head = Linear(config.width, config.vocab_size, bias=False)
         if not self.head_weight.is_meta:
             init_weights(self, config)
+        self.adapters: Adapters | None = None  # griffin.adapters.adapt puts them in
         self._fast: FastTrunk | None = None
         self._states: tuple[GriffinConfig, torch.dtype, StateShape] | None = None
 
@@ -123,6 +125,7 @@ class Griffin(nn.Module):
         *,
         donate: bool = False,
         left: Left | None = None,
+        adapters: Sequence[int] | None = None,
     ) -> tuple[Tensor, State]:
         """Read tokens and return what the head looks at.
 
@@ -137,6 +140,8 @@ class Griffin(nn.Module):
         left:        the tokens are a piece of longer rows, and the blocks ask `left` for their
                      states before it; then `state` is that before the rows, but for its pos, which
                      is the piece's first positions.
+        adapters:    of each row the adapter that it is read with, by its place in
+                     `self.adapters.names`, -1 for none; the first for all if omitted.
         Returns hidden (B, T, D) after the final norm, and the state after the last token. `state`
         itself is never changed. Raises ValueError, before anything is read or written, for a state
         of another model, type, batch or device, tokens that are no whole numbers, and, where the
@@ -145,6 +150,21 @@ class Griffin(nn.Module):
         if left is not None and (state is None or segment_pos is None):
             raise ValueError("a piece of a row is read with its positions and a state")
         tokens = self._check(tokens, state)
+        if self.adapters is None:
+            if adapters is not None and any(index != -1 for index in adapters):
+                raise ValueError("adapters are chosen, and this model has none")
+            return self._read(tokens, state, segment_pos, donate, left)
+        with self.adapters.reading(adapters, len(tokens)):
+            return self._read(tokens, state, segment_pos, donate, left)
+
+    def _read(
+        self,
+        tokens: Tensor,
+        state: State | None,
+        segment_pos: Tensor | None,
+        donate: bool,
+        left: Left | None,
+    ) -> tuple[Tensor, State]:
         runs_on = segment_pos is None
         if runs_on and (fast := self._fast_trunk()) is not None and fast.takes(state):
             state = self._own(state, tokens.shape[0], donate)

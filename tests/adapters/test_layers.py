@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from griffin.adapters import (
-    AdaptedLinear,
     Adapter,
     LoraConfig,
     adapt,
@@ -15,6 +14,7 @@ from griffin.adapters import (
     unadapt,
 )
 from griffin.adapters.adapter import expected
+from griffin.model.adapted import AdaptedLinear, LowRank
 from griffin.model.packed import PackedLinear
 from griffin.quant import quantize_model
 from tests.support.toy_models import GRIFFIN, HAWK, make_model, make_tokens
@@ -115,7 +115,9 @@ def test_gradients_are_those_of_the_product():
     y = layer(x)
     slope = torch.randn_like(y)
     y.backward(slope)
-    scale, a, b = layer.scale, layer.lora_A.detach(), layer.lora_B.detach()
+    low = layer.added["0"]
+    assert isinstance(low, LowRank)
+    scale, a, b = low.scale, low.lora_A.detach(), low.lora_B.detach()
     da, db = torch.zeros_like(a), torch.zeros_like(b)
     dx = torch.zeros_like(x)
     weight = model.get_parameter("model.layers.1.temporal_block.o_proj.base.weight").detach()
@@ -125,8 +127,8 @@ def test_gradients_are_those_of_the_product():
             db += scale * torch.outer(g, a @ one)
             da += scale * torch.outer(b.T @ g, one)
             dx[row, t] = weight.T @ g + scale * a.T @ (b.T @ g)
-    torch.testing.assert_close(layer.lora_A.grad, da)
-    torch.testing.assert_close(layer.lora_B.grad, db)
+    torch.testing.assert_close(low.lora_A.grad, da)
+    torch.testing.assert_close(low.lora_B.grad, db)
     torch.testing.assert_close(x.grad, dx)
 
 
@@ -148,6 +150,65 @@ def test_rows_have_the_same_bits_in_company():
         together = model(tokens)[0]
         for row in range(5):
             assert torch.equal(model(tokens[row : row + 1])[0][0], together[row])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_several_adapters_in_a_batch_are_each_as_alone(dtype):
+    """And rows without one are as in a model that has none. The second leaves layers alone."""
+    few = LoraConfig(rank=2, targets=("q_proj", "linear_x"))
+    three = [
+        make_adapter(name="one"),
+        make_adapter(few, seed=1, name="two"),
+        make_adapter(LoraConfig(rank=4, rslora=True), seed=2, name="three"),
+    ]
+    model = adapt(make_model(GRIFFIN, dtype=dtype), three)
+    assert model.adapters is not None and model.adapters.names == ("one", "two", "three")
+    tokens, chosen = make_tokens(GRIFFIN, 6, 20), [2, -1, 0, 1, 0, 2]
+    with torch.no_grad():
+        hidden, state = model.trunk(tokens[:, :9], adapters=chosen)
+        hidden = torch.cat([hidden, model.trunk(tokens[:, 9:], state, adapters=chosen)[0]], dim=1)
+        for row, index in enumerate(chosen):
+            one = make_model(GRIFFIN, dtype=dtype)
+            one = adapt(one, three[index]) if index >= 0 else one
+            first, own = one.trunk(tokens[row : row + 1, :9])
+            second, _ = one.trunk(tokens[row : row + 1, 9:], own)
+            assert torch.equal(torch.cat([first, second], dim=1)[0], hidden[row]), (row, index)
+        assert torch.equal(
+            model.trunk(tokens)[0], model.trunk(tokens, adapters=[0] * 6)[0]
+        )  # the first, if none is chosen
+
+
+def test_choices_that_cannot_be():
+    model, tokens = adapt(make_model(GRIFFIN), make_adapter()), make_tokens(GRIFFIN, 2, 3)
+    for chosen in ([0], [0, 1], [-2, 0], [0, 0, 0]):
+        with pytest.raises(ValueError, match="adapters must be 2 numbers from -1 to 0, not"):
+            model.trunk(tokens, adapters=chosen)
+    with pytest.raises(ValueError, match="adapters are chosen, and this model has none"):
+        make_model(GRIFFIN).trunk(tokens, adapters=[0, -1])
+    make_model(GRIFFIN).trunk(tokens, adapters=[-1, -1])
+    assert model.adapters is not None
+    assert [model.adapters.index(name) for name in ("", "a")] == [-1, 0]
+    with pytest.raises(ValueError, match="there is no adapter 'b'; this model has a"):
+        model.adapters.index("b")
+
+
+def test_an_adapter_that_keeps_modules_whole_stands_alone():
+    whole = make_adapter(LoraConfig(rank=2, whole=("rg_lru",)), name="whole")
+    model = make_model(GRIFFIN)
+    with pytest.raises(ValueError, match=r"cannot stand beside others \(whole, a\); merge it"):
+        adapt(model, [whole, make_adapter()])
+    adapt(model, whole)
+    with pytest.raises(ValueError, match="numbers from 0 to 0"):
+        model.trunk(make_tokens(GRIFFIN, 2, 3), adapters=[0, -1])
+    assert model.adapters is not None
+    with pytest.raises(ValueError, match="is read with adapter whole, which changes it for all"):
+        model.adapters.index("")
+
+
+def test_names_are_needed():
+    for names in (("a", "a"), ("",), ()):
+        with pytest.raises(ValueError, match="adapters need names, each another"):
+            adapt(make_model(GRIFFIN), [make_adapter(name=name) for name in names])
 
 
 def test_merged_is_the_same_model():

@@ -1,0 +1,124 @@
+"""Linear layers with low-rank additions, several of them side by side: what stands in for Linear.
+
+`griffin.adapters` puts them into a model; LoRA, arXiv:2106.09685.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from griffin import ops
+from griffin.model.layers import Linear
+from griffin.model.packed import PackedLinear
+
+
+class Adapters:
+    """The adapters that a model's layers hold, and which of them the rows of a call read with.
+
+    names:   of the adapters, in order. digests: of each, a hash of what changes an answer.
+    alone:   there is one, and it keeps modules whole: every row reads with it.
+    """
+
+    def __init__(
+        self, names: Sequence[str], digests: Sequence[str] = (), alone: bool = False
+    ) -> None:
+        self.names, self.digests, self.alone = tuple(names), tuple(digests), alone
+        self.chosen: tuple[int, ...] | None = None
+
+    def index(self, name: str) -> int:
+        """Return which adapter has a name, -1 for "", which is none; ValueError for an unknown one,
+        and for none where all rows read with the only one."""
+        if name in self.names:
+            return self.names.index(name)
+        known = ", ".join(self.names) or "none"
+        if name:
+            raise ValueError(f"there is no adapter {name!r}; this model has {known}")
+        if self.alone:
+            raise ValueError(f"this model is read with adapter {known}, which changes it for all")
+        return -1
+
+    @contextmanager
+    def reading(self, chosen: Sequence[int] | None, rows: int) -> Iterator[None]:
+        """Read with these adapters, one of each row (-1: none), while the block runs; None: with
+        the first alone. ValueError for other numbers of rows or adapters."""
+        if chosen is not None:
+            chosen = tuple(chosen)
+            most = len(self.names)
+            lowest = 0 if self.alone else -1
+            if len(chosen) != rows or not all(lowest <= index < most for index in chosen):
+                raise ValueError(
+                    f"adapters must be {rows} numbers from {lowest} to {most - 1}, not {chosen}"
+                )
+        before, self.chosen = self.chosen, chosen
+        try:
+            yield
+        finally:
+            self.chosen = before
+
+
+class LowRank(nn.Module):
+    """What an adapter adds to a linear layer: scale * (x A^T) B^T, with A (rank, I), B (O, rank).
+
+    dropout: the share of x that is left out in training.
+    """
+
+    def __init__(self, lora_a: Tensor, lora_b: Tensor, scale: float, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.lora_A, self.lora_B = nn.Parameter(lora_a), nn.Parameter(lora_b)
+        self.scale, self.dropout = scale, dropout
+
+    def forward(self, input: Tensor) -> Tensor:
+        x = input.to(self.lora_A.dtype)
+        if self.dropout and self.training:
+            x = functional.dropout(x, self.dropout)
+        added = ops.linear(ops.linear(x, self.lora_A), self.lora_B)
+        return (added * self.scale).to(input.dtype)
+
+    def extra_repr(self) -> str:
+        return f"rank={self.lora_A.shape[0]}, scale={self.scale:g}"
+
+
+class AdaptedLinear(nn.Module):
+    """A linear layer and what adapters add to it, each to the rows that read with it.
+
+    base: the layer as it was, packed or not. added: by the adapters' places in `Adapters.names`;
+    those that leave this layer alone are not in it.
+    """
+
+    def __init__(
+        self, base: Linear | PackedLinear, added: dict[int, LowRank], adapters: Adapters
+    ) -> None:
+        super().__init__()
+        self.base = base
+        self.added = nn.ModuleDict({str(index): low_rank for index, low_rank in added.items()})
+        self.adapters = adapters
+
+    @property
+    def in_features(self) -> int:
+        return self.base.in_features
+
+    @property
+    def out_features(self) -> int:
+        return self.base.out_features
+
+    @property
+    def bias(self) -> nn.Parameter | None:
+        return self.base.bias
+
+    def forward(self, input: Tensor) -> Tensor:
+        y, chosen = self.base(input), self.adapters.chosen
+        for index, low_rank in self.added.items():
+            if chosen is None or all(each == int(index) for each in chosen):
+                if index == "0" or chosen is not None:
+                    y = y + low_rank(input)
+                continue
+            rows = [row for row, each in enumerate(chosen) if each == int(index)]
+            if rows:
+                place = torch.tensor(rows, device=y.device)
+                y = y.index_copy(0, place, y[place] + low_rank(input[place]))
+        return y
