@@ -3,6 +3,7 @@
 // positions are looked at here.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <atomic>
@@ -332,11 +333,12 @@ void linear_rows(Type type, int64_t rows, int64_t in, int64_t outputs, Address x
 
 // Read tokens through a whole model; Ctrl-C is heard between two layers of a long reading.
 void run_trunk(const Trunk& trunk, Address tokens, int64_t rows, int64_t steps, Address before,
-               const std::vector<uint64_t>& state, Address hidden, int threads) {
+               const std::vector<uint64_t>& state, Address hidden,
+               const std::vector<int64_t>& chosen, int threads) {
   nb::gil_scoped_release release;
   std::vector<void*> tensors;
   for (const uint64_t address : state) tensors.push_back(Address{address});
-  trunk.run(tokens, rows, steps, before, tensors, hidden, threads, [&] {
+  trunk.run(tokens, rows, steps, before, tensors, hidden, chosen, threads, [&] {
     if (rows * steps <= 16) return;
     nb::gil_scoped_acquire hold;
     if (PyErr_CheckSignals() != 0) throw nb::python_error();
@@ -410,6 +412,15 @@ void bind_trunk(nb::module_& m) {
            arg("embedding"), arg("scale"), arg("final_norm"))
       .def("add", nb::overload_cast<const RecurrentWeights&, const MlpWeights&>(&Trunk::add))
       .def("add", nb::overload_cast<const AttentionWeights&, const MlpWeights&>(&Trunk::add))
+      .def("adapt",
+           [](Trunk& trunk, int64_t number,
+              const std::vector<std::tuple<uint64_t, uint64_t, int64_t, float>>& added) {
+             std::vector<LowRank> low_ranks;
+             for (const auto& [a, b, rank, scale] : added) {
+               low_ranks.push_back({Address{a}, Address{b}, rank, scale});
+             }
+             trunk.adapt(number, low_ranks);
+           })
       .def("run", &run_trunk);
 }
 

@@ -28,6 +28,36 @@ struct Carver {
   }
 };
 
+float widen(uint16_t bits) {
+  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
+  float value;
+  std::memcpy(&value, &wide, 4);
+  return value;
+}
+
+// To the nearest, ties to even.
+uint16_t narrow(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  if (value != value) return 0x7FC0;
+  return static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
+}
+
+// y += scale * x, each rounded as torch rounds the two operations one by one.
+void add_scaled(Type type, const void* x, float scale, int64_t count, void* y) {
+  if (type == Type::f32) {
+    const float* from = static_cast<const float*>(x);
+    float* to = static_cast<float*>(y);
+    for (int64_t k = 0; k < count; ++k) to[k] += from[k] * scale;
+  } else {
+    const uint16_t* from = static_cast<const uint16_t*>(x);
+    uint16_t* to = static_cast<uint16_t*>(y);
+    for (int64_t k = 0; k < count; ++k) {
+      to[k] = narrow(widen(to[k]) + widen(narrow(widen(from[k]) * scale)));
+    }
+  }
+}
+
 }  // namespace
 
 void rope_table(Type type, const int64_t* position, int64_t tokens, const double* frequency,
@@ -52,16 +82,22 @@ Trunk::Trunk(Type type, const Shape& shape, double eps, const std::vector<double
       scale_(scale), final_norm_(final_norm) {}
 
 void Trunk::add(const RecurrentWeights& temporal, const MlpWeights& mlp) {
-  layers_.push_back({temporal, mlp});
+  layers_.push_back({temporal, mlp, {}});
   matrices_.insert(matrices_.end(), {temporal.linear_x, temporal.linear_y, temporal.linear_out,
                                      mlp.gate_proj, mlp.up_proj, mlp.down_proj});
 }
 
 void Trunk::add(const AttentionWeights& temporal, const MlpWeights& mlp) {
-  layers_.push_back({temporal, mlp});
+  layers_.push_back({temporal, mlp, {}});
   matrices_.insert(matrices_.end(),
                    {temporal.q_proj, temporal.k_proj, temporal.v_proj, temporal.o_proj,
                     mlp.gate_proj, mlp.up_proj, mlp.down_proj});
+}
+
+void Trunk::adapt(int64_t number, const std::vector<LowRank>& added) {
+  layers_.back().added[number] = added;
+  adapters_ = std::max(adapters_, static_cast<int64_t>(added.size()));
+  for (const LowRank& one : added) most_rank_ = std::max(most_rank_, one.rank);
 }
 
 // What one call works on. Buffers hold a vector for each of the B * T tokens.
@@ -75,6 +111,8 @@ struct Trunk::Call {
   void *a = nullptr, *b = nullptr, *c = nullptr;  // (tokens, the widest of what is between)
   void* left = nullptr;
   uint8_t* product = nullptr;
+  std::vector<std::vector<int64_t>> read_with = {};  // the rows of each adapter
+  void *gathered = nullptr, *low = nullptr, *more = nullptr;
 
   void carve(Carver& carver) {
     const Shape& shape = trunk.shape_;
@@ -91,14 +129,58 @@ struct Trunk::Call {
     int64_t most = 0;
     for (const Matrix& m : trunk.matrices_) most = std::max(most, product_bytes(m, tokens));
     carver.take(product, most);
+    if (trunk.most_rank_) {
+      const int64_t widest = std::max(between, shape.width);
+      carver.take(gathered, tokens * widest * size);
+      carver.take(low, tokens * trunk.most_rank_ * size);
+      carver.take(more, tokens * widest * size);
+    }
+  }
+
+  // Add to the results `to` (tokens, out) of a product of `from` (tokens, in) what each row's
+  // adapter adds.
+  void adapt(const std::vector<LowRank>& added, const void* from, int64_t in, void* to,
+             int64_t out) {
+    const int64_t size = size_of(trunk.type_);
+    for (size_t which = 0; which < added.size(); ++which) {
+      const LowRank& one = added[which];
+      const std::vector<int64_t>& own = read_with[which];
+      if (!one.rank || own.empty()) continue;
+      const int64_t count = static_cast<int64_t>(own.size()) * steps;
+      const void* x = from;
+      if (count < tokens) {
+        const int64_t bytes = steps * in * size;
+        for (size_t k = 0; k < own.size(); ++k) {
+          std::memcpy(static_cast<uint8_t*>(gathered) + static_cast<int64_t>(k) * bytes,
+                      static_cast<const uint8_t*>(from) + own[k] * bytes,
+                      static_cast<size_t>(bytes));
+        }
+        x = gathered;
+      }
+      const Type type = trunk.type_;
+      griffin::run(Linear{type, count, in, one.rank, x, one.a, nullptr, low, nullptr}, threads);
+      griffin::run(Linear{type, count, one.rank, out, low, one.b, nullptr, more, nullptr}, threads);
+      const int workers = count * out < 65536 ? 1 : threads;
+      parallel(workers, count, 1, [&](int64_t first, int64_t last) {
+        for (int64_t k = first; k < last; ++k) {
+          const int64_t token = own[static_cast<size_t>(k / steps)] * steps + k % steps;
+          add_scaled(type, static_cast<const uint8_t*>(more) + k * out * size, one.scale, out,
+                     static_cast<uint8_t*>(to) + token * out * size);
+        }
+      });
+    }
   }
 
   template <size_t N>
-  void multiply(const Matrix (&matrices)[N], void* const (&to)[N], const void* from) {
+  void multiply(const Matrix (&matrices)[N], void* const (&to)[N], const void* from,
+                const std::vector<LowRank>* added) {
     Results results[N];
     for (size_t k = 0; k < N; ++k) results[k] = {to[k], trunk.type_};
     griffin::multiply(matrices, results, static_cast<int>(N), from, trunk.type_, tokens, product,
                       threads);
+    for (size_t k = 0; k < N; ++k) {
+      adapt(added[k], from, matrices[k].in, to[k], matrices[k].out);
+    }
   }
 
   // inner = norm(x), or x += out first.
@@ -120,9 +202,10 @@ struct Trunk::Call {
   }
 };
 
-void Trunk::recur(const RecurrentWeights& w, Call& call, void* conv, void* lru) const {
+void Trunk::recur(const Layer& layer, Call& call, void* conv, void* lru) const {
+  const auto& w = std::get<RecurrentWeights>(layer.temporal);
   const int64_t width = shape_.lru_width, taps = shape_.conv_width;
-  call.multiply({w.linear_x, w.linear_y}, {call.a, call.b}, call.inner);
+  call.multiply({w.linear_x, w.linear_y}, {call.a, call.b}, call.inner, layer.added);
   const Convolution v{type_, call.rows, call.steps, width, taps, call.a, w.conv_weight,
                       w.conv_bias, call.position, conv, call.c, call.left};
   griffin::run(v, call.threads);
@@ -147,12 +230,14 @@ void Trunk::recur(const RecurrentWeights& w, Call& call, void* conv, void* lru) 
   u.last = lru;
   griffin::run(u, call.threads);
   call.gated(call.b, call.a, width, call.c);
-  call.multiply({w.linear_out}, {call.out}, call.c);
+  call.multiply({w.linear_out}, {call.out}, call.c, layer.added + 2);
 }
 
-void Trunk::attend(const AttentionWeights& w, Call& call, void* ring_k, void* ring_v) const {
+void Trunk::attend(const Layer& layer, Call& call, void* ring_k, void* ring_v) const {
+  const auto& w = std::get<AttentionWeights>(layer.temporal);
   const int64_t slots = shape_.slots;
-  call.multiply({w.q_proj, w.k_proj, w.v_proj}, {call.a, call.b, call.c}, call.inner);
+  call.multiply({w.q_proj, w.k_proj, w.v_proj}, {call.a, call.b, call.c}, call.inner,
+                layer.added);
   call.rotate(call.a, shape_.heads);
   call.rotate(call.b, shape_.kv_heads);
   Attention n{};
@@ -184,18 +269,30 @@ void Trunk::attend(const AttentionWeights& w, Call& call, void* ring_k, void* ri
       keep(ring_v, call.c, slot, token);
     }
   }
-  call.multiply({w.o_proj}, {call.out}, call.inner);
+  call.multiply({w.o_proj}, {call.out}, call.inner, layer.added + 3);
 }
 
 void Trunk::run(const int64_t* tokens, int64_t rows, int64_t steps, const int64_t* before,
-                const std::vector<void*>& state, void* hidden, int threads,
-                const std::function<void()>& between) const {
+                const std::vector<void*>& state, void* hidden, const std::vector<int64_t>& chosen,
+                int threads, const std::function<void()>& between) const {
   for (int64_t row = 0; row < rows; ++row) check_position(before[row], steps);
   check_ids(embedding_, tokens, rows * steps);
   if (state.size() != 2 * layers_.size()) {
     throw std::invalid_argument("a state has two tensors a layer");
   }
+  if (static_cast<int64_t>(chosen.size()) != (adapters_ ? rows : 0)) {
+    throw std::invalid_argument("a row is read with one adapter, or none");
+  }
   Call call{*this, rows, steps, rows * steps, threads};
+  call.read_with.resize(static_cast<size_t>(adapters_));
+  for (size_t row = 0; row < chosen.size(); ++row) {
+    if (chosen[row] < -1 || chosen[row] >= adapters_) {
+      throw std::invalid_argument("no adapter has this number");
+    }
+    if (chosen[row] >= 0) {
+      call.read_with[static_cast<size_t>(chosen[row])].push_back(static_cast<int64_t>(row));
+    }
+  }
   Carver counter;
   call.carve(counter);
   Carver carver{scratch().get(counter.used), 0};
@@ -219,17 +316,18 @@ void Trunk::run(const int64_t* tokens, int64_t rows, int64_t steps, const int64_
     void *first = state[2 * k], *second = state[2 * k + 1];
     if (const auto* recurrent = std::get_if<RecurrentWeights>(&layer.temporal)) {
       call.norm(recurrent->norm, add, call.inner);
-      recur(*recurrent, call, first, second);
+      recur(layer, call, first, second);
     } else {
       const auto& attention = std::get<AttentionWeights>(layer.temporal);
       call.norm(attention.norm, add, call.inner);
-      attend(attention, call, first, second);
+      attend(layer, call, first, second);
     }
     const MlpWeights& mlp = layer.mlp;
     call.norm(mlp.norm, true, call.inner);
-    call.multiply({mlp.gate_proj, mlp.up_proj}, {call.a, call.b}, call.inner);
+    const std::vector<LowRank>* added = layer.added + (layer.temporal.index() == 0 ? 3 : 4);
+    call.multiply({mlp.gate_proj, mlp.up_proj}, {call.a, call.b}, call.inner, added);
     call.gated(call.a, call.b, shape_.mlp_width, call.a);
-    call.multiply({mlp.down_proj}, {call.out}, call.a);
+    call.multiply({mlp.down_proj}, {call.out}, call.a, added + 2);
     add = true;
   }
   call.norm(final_norm_, add, hidden);

@@ -42,6 +42,14 @@ struct MlpWeights {
   Matrix gate_proj, up_proj, down_proj;
 };
 
+// What an adapter adds to a product: scale * (x A^T) B^T with A (rank, inputs) and B (outputs, rank)
+// of the trunk's type. rank 0: nothing.
+struct LowRank {
+  const void *a, *b;
+  int64_t rank;
+  float scale;
+};
+
 class Trunk {
  public:
   // Addresses stay the caller's and must outlive this.
@@ -50,25 +58,30 @@ class Trunk {
 
   void add(const RecurrentWeights& temporal, const MlpWeights& mlp);
   void add(const AttentionWeights& temporal, const MlpWeights& mlp);
+  // What each adapter adds to matrix `number` of the layer that was added last: its own in the order
+  // of the structs above, then the MLP's.
+  void adapt(int64_t number, const std::vector<LowRank>& added);
 
   // Read (B, T) tokens that go on where a state ends, and change the state in place.
   // before:  (B,) tokens read before.
   // state:   two tensors a layer, (conv, lru) or (k, v).
   // hidden:  (B, T, D).
+  // chosen:  of each row the adapter that it is read with, -1 for none.
   // between: called before each layer; what it throws ends the call, with the state half changed.
   void run(const int64_t* tokens, int64_t rows, int64_t steps, const int64_t* before,
-           const std::vector<void*>& state, void* hidden, int threads,
-           const std::function<void()>& between) const;
+           const std::vector<void*>& state, void* hidden, const std::vector<int64_t>& chosen,
+           int threads, const std::function<void()>& between) const;
 
  private:
   struct Layer {
     std::variant<RecurrentWeights, AttentionWeights> temporal;
     MlpWeights mlp;
+    std::vector<LowRank> added[7] = {};
   };
   struct Call;
 
-  void recur(const RecurrentWeights& w, Call& call, void* conv, void* lru) const;
-  void attend(const AttentionWeights& w, Call& call, void* ring_k, void* ring_v) const;
+  void recur(const Layer& layer, Call& call, void* conv, void* lru) const;
+  void attend(const Layer& layer, Call& call, void* ring_k, void* ring_v) const;
 
   Type type_;
   Shape shape_;
@@ -79,6 +92,7 @@ class Trunk {
   const void* final_norm_;
   std::vector<Layer> layers_;
   std::vector<Matrix> matrices_;  // of all layers, to find what their products need
+  int64_t adapters_ = 0, most_rank_ = 0;
 };
 
 }  // namespace griffin

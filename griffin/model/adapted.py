@@ -110,15 +110,17 @@ class AdaptedLinear(nn.Module):
     def bias(self) -> nn.Parameter | None:
         return self.base.bias
 
+    def low_ranks(self) -> dict[int, LowRank]:
+        """Return what is added, by the adapters' places."""
+        return {int(index): low_rank for index, low_rank in self.added.items()}  # pyright: ignore[reportReturnType]
+
     def forward(self, input: Tensor) -> Tensor:
         y, chosen = self.base(input), self.adapters.chosen
-        for index, low_rank in self.added.items():
-            if chosen is None or all(each == int(index) for each in chosen):
-                if index == "0" or chosen is not None:
-                    y = y + low_rank(input)
-                continue
-            rows = [row for row, each in enumerate(chosen) if each == int(index)]
-            if rows:
+        for index, low_rank in self.low_ranks().items():
+            rows = [row for row, each in enumerate(chosen or ()) if each == index]
+            if len(rows) == len(input) if chosen else index == 0:
+                y = y + low_rank(input)
+            elif rows:
                 place = torch.tensor(rows, device=y.device)
                 y = y.index_copy(0, place, y[place] + low_rank(input[place]))
         return y

@@ -3,12 +3,14 @@ that Python takes between them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from griffin import ops
+from griffin.model.adapted import AdaptedLinear, Adapters
 from griffin.model.attention import LocalAttentionBlock
 from griffin.model.config import GriffinConfig
 from griffin.model.layers import MLP
@@ -37,6 +39,7 @@ class FastTrunk:
         self._trunk = trunk
         self._config = model.config
         self._width, self._dtype = model.config.width, model.dtype
+        self._adapters: Adapters | None = model.adapters
         self._children = [
             (parent._modules, name, child)
             for parent in model.modules()
@@ -87,7 +90,10 @@ class FastTrunk:
         hidden = torch.empty(*tokens.shape, self._width, dtype=self._dtype)
         layers = [t.data_ptr() for layer in state.layers for t in layer]
         tokens, pos = kernels.laid(tokens.long(), state.pos)
-        where = layers, hidden.data_ptr(), torch.get_num_threads()
+        chosen: Sequence[int] = ()
+        if self._adapters is not None:
+            chosen = self._adapters.chosen or [0] * len(tokens)
+        where = layers, hidden.data_ptr(), chosen, torch.get_num_threads()
         self._trunk.run(tokens.data_ptr(), *tokens.shape, pos.data_ptr(), *where)
         return hidden
 
@@ -153,10 +159,12 @@ def build(model: Any) -> FastTrunk | None:
     for block in trunk.layers:
         if not _add(made, block, sizes):
             return None
+        _adapt(made, block, model.adapters)
     return FastTrunk(model, made)
 
 
 Sizes = dict[str, tuple[int, ...]]
+_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 def _sizes(config: GriffinConfig) -> Sizes:
@@ -200,8 +208,7 @@ def _add(made: Any, block: Any, sizes: Sizes) -> bool:
             recurrent_param=unit.recurrent_param,
         )
     elif isinstance(temporal, LocalAttentionBlock):
-        names = ("q_proj", "k_proj", "v_proj", "o_proj")
-        layers = {name: getattr(temporal, name) for name in names}
+        layers = {name: getattr(temporal, name) for name in _ATTENTION}
         first = _weights("AttentionWeights", sizes, layers, norm=norm.weight)
     else:
         return False
@@ -220,7 +227,8 @@ def _weights(kind: str, sizes: Sizes, layers: dict[str, nn.Module], **plain: Ten
 
     None if a matrix is not packed, they differ in format, or a weight is of another shape.
     """
-    packed = {name: layer for name, layer in layers.items() if type(layer) is PackedLinear}
+    plainly = {name: _base(layer) for name, layer in layers.items()}
+    packed = {name: layer for name, layer in plainly.items() if type(layer) is PackedLinear}
     if len(packed) < len(layers) or len({layer.format for layer in packed.values()}) > 1:
         return None
     shapes = {name: (layer.out_features, layer.in_features) for name, layer in packed.items()}
@@ -230,3 +238,23 @@ def _weights(kind: str, sizes: Sizes, layers: dict[str, nn.Module], **plain: Ten
     matrices = {name: layer.matrix() for name, layer in packed.items()}
     addresses = {name: tensor.data_ptr() for name, tensor in plain.items()}
     return getattr(native.module(), kind)(**matrices, **addresses)
+
+
+def _base(layer: nn.Module) -> nn.Module:
+    return layer.base if type(layer) is AdaptedLinear else layer
+
+
+def _adapt(made: Any, block: Any, adapters: Adapters | None) -> None:
+    """Tell the trunk what adapters add to the layer that was added last."""
+    temporal, mlp = block.temporal_block, block.mlp_block
+    recurrent = isinstance(temporal, RecurrentBlock)
+    names = ("linear_x", "linear_y", "linear_out") if recurrent else _ATTENTION
+    layers = [getattr(temporal, name) for name in names]
+    layers += [getattr(mlp, name) for name in ("gate_proj", "up_proj", "down_proj")]
+    for number, layer in enumerate(layers if adapters is not None else ()):
+        if type(layer) is AdaptedLinear and adapters is not None:
+            added = [(0, 0, 0, 0.0)] * len(adapters.names)
+            for index, low_rank in layer.low_ranks().items():
+                a, b = low_rank.lora_A, low_rank.lora_B
+                added[index] = (a.data_ptr(), b.data_ptr(), a.shape[0], low_rank.scale)
+            made.adapt(number, added)

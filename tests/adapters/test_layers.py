@@ -16,10 +16,13 @@ from griffin.adapters import (
 from griffin.adapters.adapter import expected
 from griffin.model.adapted import AdaptedLinear, LowRank
 from griffin.model.packed import PackedLinear
-from griffin.quant import quantize_model
+from griffin.ops import native
+from griffin.quant import FORMATS, quantize_model
 from tests.support.toy_models import GRIFFIN, HAWK, make_model, make_tokens
 
 LORA = LoraConfig(rank=3, alpha=5.0)
+# Widths that rows of the kernels like.
+FAST = GRIFFIN.replace(width=64, lru_width=64, num_heads=4, num_kv_heads=1, num_gate_blocks=4)
 
 
 def make_adapter(config=LORA, shape=GRIFFIN, seed=0, name="a"):
@@ -287,3 +290,28 @@ def test_configs_that_cannot_be(values, words):
 def test_a_model_without_the_targets():
     with pytest.raises(ValueError, match="no layer of this model is one of the adapter's: q_proj"):
         expected(LoraConfig(targets=("q_proj",)), HAWK)
+
+
+@pytest.mark.parametrize("format", sorted(FORMATS))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("steps", [1, 5])
+def test_the_native_trunk_gives_the_bits_of_the_layers(format, dtype, steps, monkeypatch):
+    """For every packed format, with rows of several adapters and of none."""
+    if not native.built():
+        pytest.skip("no compiled kernels")
+    few = LoraConfig(rank=2, targets=("q_proj", "linear_x"))
+    two = [make_adapter(shape=FAST), make_adapter(few, FAST, seed=1, name="b")]
+    model = adapt(quantize_model(make_model(FAST, dtype=dtype), format), two)
+    tokens = make_tokens(FAST, 4, 24)
+    for chosen in ([0, -1, 1, 0], [0, 0, 0, 0], [-1, -1, -1, -1], None):
+        with torch.no_grad():
+            _, before = model.trunk(tokens[:, :19], adapters=chosen)
+            assert model._fast is not None
+            piece = tokens[:, 19 : 19 + steps]
+            found, state = model.trunk(piece, before, adapters=chosen)
+            with monkeypatch.context() as patch:
+                patch.setattr(model, "_fast_trunk", lambda: None)
+                wanted, own = model.trunk(piece, before, adapters=chosen)
+        assert torch.equal(found, wanted), (chosen, (found - wanted).abs().max())
+        for one, other in zip(state.layers, own.layers, strict=True):
+            assert all(map(torch.equal, one, other))
