@@ -44,7 +44,7 @@ def adapt(
     """
     given = [adapters] if isinstance(adapters, Adapter) else list(adapters)
     names = [adapter.name for adapter in given]
-    if model.adapters is not None:
+    if model.adapters.names:
         raise ValueError("this model has an adapter already; take it out with unadapt(model)")
     if not given or len(set(names)) < len(names) or not all(names):
         raise ValueError(f"adapters need names, each another, not {', '.join(names) or 'none'}")
@@ -133,7 +133,7 @@ def unadapt(model: Griffin) -> Griffin:
     for name, module in list(model.named_modules()):
         if isinstance(module, AdaptedLinear):
             _replace(model, name, module.base)
-    model.adapters = None
+    model.adapters = Adapters()
     return model
 
 

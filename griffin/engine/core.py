@@ -125,7 +125,7 @@ class Core:
         begun, rows = time.perf_counter(), list(self.batch.running)
         tokens = torch.tensor([[row.chosen[-1]] for row in rows], device=self._model.device)
         try:
-            logits = self._model.unembed(self._call(0, tokens))
+            logits = self._model.unembed(self._call(0, tokens, rows))
         except Exception as error:
             # Which row it was, and how far the states were changed, nobody knows.
             for row in rows:
@@ -233,7 +233,7 @@ class Core:
                 "there is no cache" if self.cache is None else "the cache was not to be used"
             )
             return None
-        hit = self.cache.find(ticket.ids, ticket.namespace)
+        hit = self.cache.find(ticket.ids, ticket.namespace, ticket.adapter_digest)
         row.read = ticket.cached_tokens = hit.tokens
         ticket.cache_reason = hit.reason
         self.tokens_reused += hit.tokens
@@ -241,24 +241,27 @@ class Core:
 
     # Reading and choosing.
 
-    def _call(self, slot: int, tokens: Tensor) -> Tensor:
+    def _call(self, slot: int, tokens: Tensor, rows: Sequence[Row]) -> Tensor:
         """Let the model read tokens (rows, T) in neighbouring slots; return hidden (rows, D)."""
-        slots = self.batch.slots
-        hidden, state = self._model.trunk(tokens, slots.view(slot, len(tokens)), donate=True)
+        slots, adapters = self.batch.slots, [row.ticket.adapter for row in rows]
+        state = slots.view(slot, len(tokens))
+        hidden, state = self._model.trunk(tokens, state, donate=True, adapters=adapters)
         slots.store(slot, state)
         return hidden[:, -1]
 
     def _read(self, row: Row) -> None:
         ticket, slot = row.ticket, self.batch.slot(row)
         ids = row.next_ids(self._chunk)
-        hidden = self._call(slot, torch.tensor([ids], dtype=torch.int64, device=self._model.device))
+        tokens = torch.tensor([ids], dtype=torch.int64, device=self._model.device)
+        hidden = self._call(slot, tokens, [row])
         row.read += len(ids)
         self.tokens_read += len(ids)
         if ticket.request.progress is not None:
             ticket.request.progress(row.read)
         cache = self._cache_for(ticket)
         if cache is not None and (row.left == 0 or row.read % cache.every == 0):
-            cache.put(ticket.ids[: row.read], self.batch.slots.view(slot), ticket.namespace)
+            read, view = ticket.ids[: row.read], self.batch.slots.view(slot)
+            cache.put(read, view, ticket.namespace, ticket.adapter_digest)
         if row.left == 0:
             self._fork(row, self._model.unembed(hidden)[0])
 
@@ -329,7 +332,7 @@ class Core:
             ids = ticket.ids + array("i", row.chosen[:-1])
             view = self.batch.slots.view(self.batch.slot(row))
             try:
-                cache.put(ids, view, ticket.namespace)
+                cache.put(ids, view, ticket.namespace, ticket.adapter_digest)
             except Exception as error:
                 event = End(ticket.number, row.choice, "error", error)
         choices: Sequence[int] = [row.choice]

@@ -125,7 +125,7 @@ class Engine:
         keep_state: put the state of every choice that has ended into the ticket.
         """
         check_length(request, self.max_prompt_tokens)
-        check_request(request, self.model.config, self.model.dtype)
+        check_request(request, self.model)
         if not 1 <= n <= self._slots:
             raise Refused(
                 f"n is {n}; this engine answers 1 to {self._slots} times, once a slot",
@@ -147,6 +147,7 @@ class Engine:
             sink=sink,
             use_cache=use_cache,
             keep_state=keep_state,
+            adapters=self.model.adapters,
         )
         with self._news:
             if self._closed:

@@ -64,7 +64,7 @@ class Generation(Iterator[Event]):
             raise ValueError(f"max_rows must be at least 1, not {max_rows}")
         for index, request in enumerate(requests):
             what = "the prompt" if len(requests) == 1 else f"prompt {index}"
-            check_request(request, model.config, model.dtype, what)
+            check_request(request, model, what)
         slots = max(1, min(max_rows, len(requests)))
         self._engine = Engine(model, slots, chunk=chunk, max_waiting=len(requests), kept=0)
         self._events: deque[Event | End] = deque()

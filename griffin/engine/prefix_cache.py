@@ -68,7 +68,8 @@ class PrefixCache:
     every:             tokens of a block. Callers put a checkpoint at every multiple of it, and
                        wherever else a later prompt may go on: at the end of a prompt and of an
                        answer.
-    Entries of one namespace are invisible to all others, and share nothing with them but the bound.
+    Entries of one namespace, and of one adapter, are invisible to all others, and share nothing
+    with them but the bound.
     """
 
     def __init__(
@@ -122,15 +123,16 @@ class PrefixCache:
             tree.checkpoints, tree.blocks, self._finds, self._hits, self._reused, self._evicted
         )
 
-    def find(self, ids: Sequence[int], namespace: str = "") -> Hit:
+    def find(self, ids: Sequence[int], namespace: str = "", adapter: str = "") -> Hit:
         """Look up the longest known beginning of a prompt, at most all but its last token.
 
-        The last token must be read in any case, to have something to go on from. Raises ValueError
-        for an empty prompt, and for ids that are not whole numbers of 32 bits.
+        The last token must be read in any case, to have something to go on from. adapter: the
+        digest of what the model reads it with. Raises ValueError for an empty prompt, and for ids
+        that are not whole numbers of 32 bits.
         """
         if not len(ids):
             raise ValueError("the prompt is empty; a model needs at least one token to go on from")
-        data, keys = self._address(ids, namespace)
+        data, keys = self._address(ids, namespace, adapter)
         deepest = self._tree.deepest(keys)
         found = self._tree.longest(deepest, data, len(ids) - 1)
         tokens = found.node.length if found else 0
@@ -148,8 +150,8 @@ class PrefixCache:
         spans = [block.span for block in found.blocks]
         return Hit(tokens, join(self.config, tokens, found.recurrent, spans, self.dtype), reason)
 
-    def put(self, ids: Sequence[int], state: State, namespace: str = "") -> None:
-        """Keep the state, one row, that has read exactly `ids` as one document.
+    def put(self, ids: Sequence[int], state: State, namespace: str = "", adapter: str = "") -> None:
+        """Keep the state, one row, that has read exactly `ids` as one document, with an adapter.
 
         Copies what is new: the recurrent part, and keys and values that no kept checkpoint of the
         same beginning has. What is known already is only marked as used. What is larger than the
@@ -159,7 +161,7 @@ class PrefixCache:
         self._check(ids, state)
         if not len(ids):
             return
-        data, keys = self._address(ids, namespace)
+        data, keys = self._address(ids, namespace, adapter)
         self._time += 1
         if (there := self._tree.at(data, keys)) is not None:
             there.used = self._time
@@ -228,7 +230,9 @@ class PrefixCache:
                 " it is kept with all ids it has read, and no document may start among them"
             )
 
-    def _address(self, ids: Sequence[int], namespace: str) -> tuple[bytes, list[bytes]]:
+    def _address(
+        self, ids: Sequence[int], namespace: str, adapter: str
+    ) -> tuple[bytes, list[bytes]]:
         """Return the ids as bytes and the key of every whole block's end, the namespace's root
         first.
 
@@ -239,9 +243,8 @@ class PrefixCache:
             data = array("i", ids).tobytes()
         except (TypeError, OverflowError) as error:
             raise ValueError(f"token ids are whole numbers of 32 bits: {error}") from error
-        origin = f"{len(self._fingerprint)}:{self._fingerprint}{namespace}".encode(
-            "utf-8", "surrogatepass"
-        )
+        model = f"{len(self._fingerprint)}:{self._fingerprint}{len(adapter)}:{adapter}"
+        origin = f"{model}{namespace}".encode("utf-8", "surrogatepass")
         root = blake2b(origin, digest_size=32).digest()
         size = self.every * ID
         before, keys = self._trail

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 
 from griffin.engine.context import Context
-from griffin.model import GriffinConfig, State, StateShape
+from griffin.model import Griffin, GriffinConfig, State, StateShape
 from griffin.sampling import Constraint, SamplingParams
 
 FinishReason = Literal["stop", "length"]
@@ -51,6 +51,7 @@ class Request:
     constraint: makes what limits an answer, once for each choice; anything may be said if omitted.
     progress:   called on the engine's thread after each piece of the prompt with how many of its
                 ids are read. It must not block; if it raises, the request ends with that.
+    adapter:    name of the model's adapter that reads and answers; "" is none.
     """
 
     context: Context
@@ -59,6 +60,7 @@ class Request:
     vocab_size: int | None = None
     constraint: Callable[[], Constraint] | None = None
     progress: Callable[[int], object] | None = None
+    adapter: str = ""
 
     @cached_property
     def end_ids(self) -> frozenset[int]:
@@ -131,22 +133,22 @@ def check_length(request: Request, most: int | None) -> None:
         )
 
 
-def check_request(
-    request: Request, config: GriffinConfig, dtype: torch.dtype, what: str = "the prompt"
-) -> None:
-    """Raise Refused if such a model cannot answer a request. Nothing is allocated."""
+def check_request(request: Request, model: Griffin, what: str = "the prompt") -> None:
+    """Raise Refused if a model cannot answer a request. Nothing is allocated."""
+    config = model.config
     check_ids(request.context.pending, config.vocab_size, what)
     if request.vocab_size is not None and request.vocab_size < 1:
         raise Refused(
             f"vocab_size of {what} is {request.vocab_size}; there must be an id to choose"
         )
     try:
+        model.adapters.index(request.adapter)
         request.context.seen.check(config.vocab_size)
         request.params.check_vocabulary(request.choices(config))
     except ValueError as error:
         raise Refused(str(error)) from error
     if request.context.state is not None:
-        _check_state(request.context.state, config, dtype, what)
+        _check_state(request.context.state, config, model.dtype, what)
 
 
 def _check_state(state: State, config: GriffinConfig, dtype: torch.dtype, what: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 from griffin.engine.context import Context
 from griffin.engine.request import End, EndReason, Event, FinishReason, Refused, Request
+from griffin.model.adapted import Adapters
 
 Sink = Callable[[Event | End], object]
 
@@ -29,6 +30,8 @@ class Ticket:
                      keep_state. Its state has read everything but the last token chosen; if there
                      was none yet, everything but the rest of the prompt. None where a step broke.
     paused:          it was set aside.
+    adapter:         the place of the request's adapter among the model's, -1 for none; and
+                     adapter_digest.
     sink_error:      what its sink raised; the request was cancelled then.
     """
 
@@ -45,9 +48,13 @@ class Ticket:
         sink: Sink | None = None,
         use_cache: bool = True,
         keep_state: bool = False,
+        adapters: Adapters | None = None,
     ) -> None:
         self.number = number
         self.request = request
+        adapters = adapters or Adapters()
+        self.adapter = adapters.index(request.adapter)
+        self.adapter_digest = adapters.digest(self.adapter)
         self.n = n
         self.priority = priority
         self.submitted = submitted

@@ -25,7 +25,7 @@ class Adapters:
     """
 
     def __init__(
-        self, names: Sequence[str], digests: Sequence[str] = (), alone: bool = False
+        self, names: Sequence[str] = (), digests: Sequence[str] = (), alone: bool = False
     ) -> None:
         self.names, self.digests, self.alone = tuple(names), tuple(digests), alone
         self.chosen: tuple[int, ...] | None = None
@@ -42,12 +42,19 @@ class Adapters:
             raise ValueError(f"this model is read with adapter {known}, which changes it for all")
         return -1
 
+    def digest(self, index: int) -> str:
+        """Return what tells an adapter's answers from those of others; "" for -1, no adapter."""
+        return self.digests[index] if index >= 0 else ""
+
     @contextmanager
     def reading(self, chosen: Sequence[int] | None, rows: int) -> Iterator[None]:
         """Read with these adapters, one of each row (-1: none), while the block runs; None: with
         the first alone. ValueError for other numbers of rows or adapters."""
         if chosen is not None:
             chosen = tuple(chosen)
+            if not self.names and set(chosen) <= {-1}:
+                chosen = None
+        if chosen is not None:
             most = len(self.names)
             lowest = 0 if self.alone else -1
             if len(chosen) != rows or not all(lowest <= index < most for index in chosen):

@@ -39,7 +39,7 @@ class FastTrunk:
         self._trunk = trunk
         self._config = model.config
         self._width, self._dtype = model.config.width, model.dtype
-        self._adapters: Adapters | None = model.adapters
+        self._adapters: Adapters = model.adapters
         self._children = [
             (parent._modules, name, child)
             for parent in model.modules()
@@ -91,7 +91,7 @@ class FastTrunk:
         layers = [t.data_ptr() for layer in state.layers for t in layer]
         tokens, pos = kernels.laid(tokens.long(), state.pos)
         chosen: Sequence[int] = ()
-        if self._adapters is not None:
+        if self._adapters.names:
             chosen = self._adapters.chosen or [0] * len(tokens)
         where = layers, hidden.data_ptr(), chosen, torch.get_num_threads()
         self._trunk.run(tokens.data_ptr(), *tokens.shape, pos.data_ptr(), *where)
@@ -244,15 +244,15 @@ def _base(layer: nn.Module) -> nn.Module:
     return layer.base if type(layer) is AdaptedLinear else layer
 
 
-def _adapt(made: Any, block: Any, adapters: Adapters | None) -> None:
+def _adapt(made: Any, block: Any, adapters: Adapters) -> None:
     """Tell the trunk what adapters add to the layer that was added last."""
     temporal, mlp = block.temporal_block, block.mlp_block
     recurrent = isinstance(temporal, RecurrentBlock)
     names = ("linear_x", "linear_y", "linear_out") if recurrent else _ATTENTION
     layers = [getattr(temporal, name) for name in names]
     layers += [getattr(mlp, name) for name in ("gate_proj", "up_proj", "down_proj")]
-    for number, layer in enumerate(layers if adapters is not None else ()):
-        if type(layer) is AdaptedLinear and adapters is not None:
+    for number, layer in enumerate(layers):
+        if type(layer) is AdaptedLinear:
             added = [(0, 0, 0, 0.0)] * len(adapters.names)
             for index, low_rank in layer.low_ranks().items():
                 a, b = low_rank.lora_A, low_rank.lora_B

@@ -84,7 +84,7 @@ class Griffin(nn.Module):
             self.lm_head = Linear(config.width, config.vocab_size, bias=False)
         if not self.head_weight.is_meta:
             init_weights(self, config)
-        self.adapters: Adapters | None = None  # griffin.adapters.adapt puts them in
+        self.adapters = Adapters()  # griffin.adapters.adapt puts some in
         self._fast: FastTrunk | None = None
         self._states: tuple[GriffinConfig, torch.dtype, StateShape] | None = None
 
@@ -150,10 +150,6 @@ class Griffin(nn.Module):
         if left is not None and (state is None or segment_pos is None):
             raise ValueError("a piece of a row is read with its positions and a state")
         tokens = self._check(tokens, state)
-        if self.adapters is None:
-            if adapters is not None and any(index != -1 for index in adapters):
-                raise ValueError("adapters are chosen, and this model has none")
-            return self._read(tokens, state, segment_pos, donate, left)
         with self.adapters.reading(adapters, len(tokens)):
             return self._read(tokens, state, segment_pos, donate, left)
 

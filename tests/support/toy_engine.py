@@ -43,7 +43,7 @@ def ids(length: int, seed: int = 0) -> list[int]:
 
 
 def ask(length: int = 5, seed: int = 0, max_tokens: int = 12, **fields: Any) -> Request:
-    own = ("stop_ids", "vocab_size", "constraint")
+    own = ("stop_ids", "vocab_size", "constraint", "adapter")
     given = {key: fields.pop(key) for key in own if key in fields}
     context = Context(state=fields.pop("state", None)).then(fields.pop("ids", ids(length, seed)))
     params = SamplingParams(seed=seed, max_tokens=max_tokens, **fields)
