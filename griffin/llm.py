@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import chain
-from numbers import Integral
 from typing import Any, cast, overload
 
 import torch
@@ -29,12 +29,11 @@ from griffin.engine import (
 from griffin.grammar import CompiledGrammar, Grammar, Grammars
 from griffin.model import Griffin
 from griffin.model.packed import rounded_format
+from griffin.prompt import Prompt, context_of, is_one, plain
 from griffin.sampling import SamplingParams
 from griffin.text import Chat, Message, Tokenizer
 
 __all__ = ["LLM", "Piece", "Result", "Score", "Stream"]
-
-Prompt = str | Sequence[int] | Context
 
 
 class LLM:
@@ -46,7 +45,8 @@ class LLM:
     chat_defaults: the same for `griffin chat` and the chat page; as `defaults` if omitted.
     stop_ids:  ids that end every answer: EOS, `<end_of_turn>`, and what generation_config.json
                adds.
-    name:      what it was loaded from.
+    name:      what it was loaded from. adapter: the name of the model's adapter that reads and
+               answers, its first if it has some; "" is none (`using` takes another).
     weights:   gives a digest of the weights' files, for `weights_digest`; None where there are
                none.
     caution:   what to know before talking with it, where it is a toy or no chat model; else "".
@@ -75,6 +75,7 @@ class LLM:
         self.chat_defaults = chat_defaults or self.defaults
         self.name = name
         self.caution = ""
+        self.adapter = next(iter(model.adapters.names), "")
         self._weights = weights
         own = {tokenizer.eos_id, tokenizer.end_of_turn_id} - {None}
         self.stop_ids = frozenset(stop_ids) | cast(set[int], own)
@@ -85,6 +86,22 @@ class LLM:
         format = rounded_format(self.model) or str(self.model.dtype).removeprefix("torch.")
         size = sum(tensor.nbytes for tensor in tensors)
         return f"LLM({self.name!r}, {format}, {size / 1e9:,.3f} GB on {self.model.device})"
+
+    def using(self, adapter: str) -> LLM:
+        """Return the same model as it reads and answers with another of its adapters, "" for none.
+
+        Nothing is loaded or copied. Raises ValueError for an adapter that it does not have.
+        """
+        self.model.adapters.index(adapter)
+        other = copy(self)
+        other.adapter = adapter
+        return other
+
+    @property
+    def adapter_digest(self) -> str:
+        """A digest of the adapter that reads and answers; "" without one."""
+        adapters = self.model.adapters
+        return adapters.digest(adapters.index(self.adapter))
 
     @cached_property
     def chat_format(self) -> Chat:
@@ -142,8 +159,8 @@ class LLM:
         the same answer alone and in company. Raises ValueError for an empty prompt, for ids the
         model lacks and for a grammar that cannot be held to.
         """
-        prompt = _plain(prompt)
-        single = self._is_one(prompt)
+        prompt = plain(prompt)
+        single = is_one(prompt)
         prompts = [cast(Prompt, prompt)] if single else list(cast(Sequence[Prompt], prompt))
         pieces = self.stream_all(prompts, grammar=grammar, **sampling)
         results = {which: result for which, _, result in pieces if result is not None}
@@ -238,7 +255,7 @@ class LLM:
         chat: the answer is a turn of a conversation, and ends with it. Arguments and errors as for
         `generate`. What a penalty has to know of the tokens before is looked up now.
         """
-        params, context = self.params(**sampling), self._context(prompt)
+        params, context = self.params(**sampling), context_of(prompt, self.tokenizer)
         if params.repetition_penalty != 1:
             context = replace(context, seen=Seen(context.seen.marks(self.model.config.vocab_size)))
         stop_ids = self.stop_ids | self.chat_format.stop_ids if chat else self.stop_ids
@@ -250,6 +267,7 @@ class LLM:
             stop_ids=stop_ids,
             vocab_size=self.tokenizer.vocab_size,
             constraint=None if grammar is None else partial(grammar.constraint, stop_ids),
+            adapter=self.adapter,
         )
 
     def read(
@@ -287,7 +305,8 @@ class LLM:
 
         state = before.state
         if len(held) > 1:
-            state, _ = read(self.model, feed(), state, chunk=chunk, progress=progress)
+            how: dict[str, Any] = {"chunk": chunk, "progress": progress}
+            state, _ = read(self.model, feed(), state, adapter=self.adapter, **how)
         return Context(
             state=state, pending=(held[-1],), seen=before.seen.then(seen), tokens=total + 1
         )
@@ -326,10 +345,11 @@ class LLM:
         Returns a Score for one text, a list of them for a list. Texts begin with BOS; ids are taken
         as given. Raises ValueError for an empty text and for ids the model lacks.
         """
-        texts = _plain(texts)
-        if self._is_one(texts):
-            ids = self._context(cast(Prompt, texts)).pending
-            return Score(ids=ids[1:], logprobs=tuple(score(self.model, ids).tolist()))
+        texts = plain(texts)
+        if is_one(texts):
+            ids = context_of(cast(Prompt, texts), self.tokenizer).pending
+            scores = score(self.model, ids, adapter=self.adapter)
+            return Score(ids=ids[1:], logprobs=tuple(scores.tolist()))
         return [self.score(cast(str, text)) for text in texts]
 
     def embed(
@@ -343,57 +363,11 @@ class LLM:
         trained embedder: it was trained to go on with texts and not to compare them.
         Returns (D,) float32 for one text, (n, D) for a list; texts and errors as for `score`.
         """
-        texts = _plain(texts)
-        single = self._is_one(texts)
+        texts = plain(texts)
+        single = is_one(texts)
         each = [texts] if single else list(texts)
         if any(isinstance(text, Context) for text in each):
             raise ValueError("a Context has been read already; give the text, or its ids")
-        ids = [self._context(cast(Prompt, text)).pending for text in each]
-        vectors = embed(self.model, ids, pooling)
+        ids = [context_of(cast(Prompt, text), self.tokenizer).pending for text in each]
+        vectors = embed(self.model, ids, pooling, adapter=self.adapter)
         return vectors[0] if single else vectors
-
-    def _is_one(self, prompt: Any) -> bool:
-        if isinstance(prompt, (str, Context)):
-            return True
-        if not isinstance(prompt, Iterable):
-            raise ValueError(
-                f"a prompt is a string, a list of ids or a list of prompts, not {prompt!r}"
-            )
-        if not len(cast(Sequence[Any], prompt)):
-            raise ValueError("the prompt is empty; a model needs at least one token to go on from")
-        return isinstance(next(iter(prompt)), Integral)
-
-    def _context(self, prompt: Prompt) -> Context:
-        if isinstance(prompt, Context):
-            return prompt
-        if isinstance(prompt, str):
-            if not prompt:
-                raise ValueError(
-                    f"the prompt is empty; give some text, or [{self.tokenizer.bos_id}] (BOS) to"
-                    " begin freely"
-                )
-            ids = tuple(self.tokenizer.encode(prompt))
-        else:
-            prompt = _plain(prompt)
-            if not isinstance(prompt, Iterable):
-                raise ValueError(
-                    f"a prompt is a string, a list of ids or a Context, not {prompt!r}"
-                )
-            for place, i in enumerate(prompt):
-                if not isinstance(i, Integral) or isinstance(i, bool):
-                    raise ValueError(
-                        f"a prompt of ids holds {i!r} at position {place}; ids are whole numbers"
-                    )
-            ids = tuple(int(i) for i in prompt)
-        return Context().then(ids)
-
-
-def _plain(prompt: Any) -> Any:
-    """Return an array's or a tensor's ids as a list, what is no array as it is."""
-    if not (hasattr(prompt, "tolist") and hasattr(prompt, "ndim")):
-        return prompt
-    if prompt.ndim not in (1, 2):
-        raise ValueError(
-            f"a prompt of ids has one dimension, several prompts two; this one has {prompt.ndim}"
-        )
-    return prompt.tolist()

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from griffin import checkpoints
+from griffin.adapters import adapt, open_adapter
 from griffin.checkpoints.model_names import resolve
 from griffin.defaults import read_defaults
 from griffin.llm import LLM
@@ -29,6 +30,7 @@ def load(
     tokenizer: str | Path | None = None,
     revision: str | None = None,
     quantize: str | None = None,
+    adapter: str | Path | Mapping[str, str | Path] | None = None,
     progress: Callable[[checkpoints.Progress], None] | None = None,
 ) -> LLM:
     """Load a model with its tokenizer.
@@ -45,6 +47,8 @@ def load(
                   needs no such word. If omitted, bfloat16 weights on the CPU are laid out for the
                   native kernels, with their values as they are ("bf16"); `load_model` leaves them
                   where they lie.
+    adapter:      folder of a LoRA that reads and answers, or several by name, of which the first
+                  does until `LLM.using` takes another.
     progress:     called before each tensor is read, with the bytes done and in all.
     Raises ValueError for files that are missing, torn or do not fit together, and says which.
     """
@@ -62,6 +66,12 @@ def load(
             f"the tokenizer {text.path} has {text.vocab_size} ids, the model in {folder} only "
             f"{source.config.vocab_size} embeddings; they do not belong together"
         )
+    given_adapters = (
+        adapter if isinstance(adapter, Mapping) else {} if adapter is None else {"": adapter}
+    )
+    adapters = [open_adapter(place, name or None) for name, place in given_adapters.items()]
+    for each in adapters:
+        each.check(source.config)
     defaults = read_defaults(folder, source.config.vocab_size)
     for note in (*two_answers(text), *defaults.notes):
         warnings.warn(note, checkpoints.CheckpointWarning, stacklevel=2)
@@ -70,6 +80,9 @@ def load(
     model = checkpoints.load_model(
         source, dtype=dtype, device=place, quantize=quantize, progress=progress
     )
+
+    if adapters:
+        adapt(model, adapters)
 
     # Opened anew: nothing stays mapped for a digest that may never be asked for.
     def weights() -> str:

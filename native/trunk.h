@@ -42,8 +42,8 @@ struct MlpWeights {
   Matrix gate_proj, up_proj, down_proj;
 };
 
-// What an adapter adds to a product: scale * (x A^T) B^T with A (rank, inputs) and B (outputs, rank)
-// of the trunk's type. rank 0: nothing.
+// What an adapter adds to a product: scale * (x A^T) B^T with A (rank, inputs) and
+// B (outputs, rank) of the trunk's type. rank 0: nothing.
 struct LowRank {
   const void *a, *b;
   int64_t rank;
@@ -58,8 +58,8 @@ class Trunk {
 
   void add(const RecurrentWeights& temporal, const MlpWeights& mlp);
   void add(const AttentionWeights& temporal, const MlpWeights& mlp);
-  // What each adapter adds to matrix `number` of the layer that was added last: its own in the order
-  // of the structs above, then the MLP's.
+  // What each adapter adds to matrix `number` of the layer that was added last: its own in the
+  // order of the structs above, then the MLP's.
   void adapt(int64_t number, const std::vector<LowRank>& added);
 
   // Read (B, T) tokens that go on where a state ends, and change the state in place.

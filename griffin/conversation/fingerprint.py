@@ -19,6 +19,7 @@ def fingerprint_of(llm: LLM) -> Fingerprint:
         weights=llm.weights_digest,
         dtype=str(llm.model.dtype).removeprefix("torch."),
         quantization=rounded_format(llm.model) or "none",
+        adapter=llm.adapter_digest or "none",
         tokenizer=llm.tokenizer.digest,
         template="none" if template is None else json_digest(template),
     )

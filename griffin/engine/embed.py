@@ -23,12 +23,14 @@ def embed(
     *,
     chunk: int = CHUNK,
     rest: Callable[[], object] | None = None,
+    adapter: str = "",
 ) -> Tensor:
     """Return a vector of length 1 for each text, from the hidden states that the head looks at.
 
     texts:   ids of each, as they are read.
     pooling: "mean" of the states at all ids, or the "last" one.
     chunk:   tokens a call of the model reads; short texts share a call.
+    adapter: name of the model's adapter that reads; "" is none.
     rest:    called after each call of the model; what it raises ends this.
     Returns (n, D) float32 on the CPU, in the order of the texts. Raises ValueError for a text
     without ids, ids outside the vocabulary, and another pooling.
@@ -42,7 +44,8 @@ def embed(
     vectors = torch.empty(len(texts), model.config.width, dtype=torch.float64)
     with torch.no_grad():
         for numbers in _together([len(ids) for ids in texts], chunk):
-            read = _read(model, [texts[number] for number in numbers], pooling, chunk, rest)
+            own = [texts[number] for number in numbers]
+            read = _read(model, own, pooling, chunk, rest, model.adapters.index(adapter))
             vectors[numbers] = read
     vectors /= vectors.norm(dim=1, keepdim=True).clamp_min(1e-12)
     if not vectors.isfinite().all():
@@ -68,6 +71,7 @@ def _read(
     pooling: Pooling,
     chunk: int,
     rest: Callable[[], object] | None,
+    adapter: int,
 ) -> Tensor:
     """Return a pooled state of each text, (n, D) float64 on the CPU.
 
@@ -80,7 +84,10 @@ def _read(
         for row, ids in enumerate(texts):
             piece = torch.as_tensor(ids[start : start + chunk])
             tokens[row, : len(piece)] = piece
-        hidden, state = model.trunk(tokens.to(model.device), state, donate=state is not None)
+        donate, adapters = state is not None, [adapter] * len(texts)
+        hidden, state = model.trunk(
+            tokens.to(model.device), state, donate=donate, adapters=adapters
+        )
         for row, ids in enumerate(texts):
             own = hidden[row, : max(0, len(ids) - start)]
             if pooling == "mean":

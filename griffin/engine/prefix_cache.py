@@ -231,7 +231,7 @@ class PrefixCache:
             )
 
     def _address(
-        self, ids: Sequence[int], namespace: str, adapter: str
+        self, ids: Sequence[int], namespace: str, adapter: str = ""
     ) -> tuple[bytes, list[bytes]]:
         """Return the ids as bytes and the key of every whole block's end, the namespace's root
         first.

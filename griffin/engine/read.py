@@ -21,6 +21,7 @@ def read(
     *,
     chunk: int = CHUNK,
     progress: Callable[[int], object] | None = None,
+    adapter: str = "",
 ) -> tuple[State, Tensor]:
     """Read token ids, one row, and return the state after them and the last hidden value, (1, D).
 
@@ -28,6 +29,7 @@ def read(
     state:    what was read before, one row; it is left as it is.
     chunk:    tokens a call of the model reads. Memory depends on it and on nothing else.
     progress: called with the number of tokens read so far after each chunk.
+    adapter:  name of the model's adapter that reads; "" is none.
     Raises ValueError if there are no ids at all, or one is outside the vocabulary.
     """
     if chunk < 1:
@@ -37,13 +39,13 @@ def read(
             f"read takes a state of one row, not {state.batch}; use state.select([row])"
         )
     hidden: Tensor | None = None
-    done = 0
+    done, adapters = 0, [model.adapters.index(adapter)]
     with torch.no_grad():
         for ids in _chunks(pieces, chunk):
             check_ids(ids, model.config.vocab_size)
             tokens = torch.tensor([ids], dtype=torch.int64, device=model.device)
             # The first state belongs to the caller, every later one to this loop.
-            out, state = model.trunk(tokens, state, donate=done > 0)
+            out, state = model.trunk(tokens, state, donate=done > 0, adapters=adapters)
             hidden = out[:, -1].clone()
             done += len(ids)
             if progress is not None:

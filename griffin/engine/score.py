@@ -14,12 +14,13 @@ from griffin.model import Griffin
 SLAB = 256  # rows of logits that exist at a time
 
 
-def score(model: Griffin, ids: Sequence[int], *, chunk: int = CHUNK) -> Tensor:
+def score(model: Griffin, ids: Sequence[int], *, chunk: int = CHUNK, adapter: str = "") -> Tensor:
     """Return the log-probability of each id given those before it.
 
     ids:   T token ids; the first is only read (begin with BOS to score a whole text).
     chunk: tokens a call of the model reads; logits are made for at most 256 of them at a time, so
            memory does not grow with the length.
+    adapter: name of the model's adapter that reads; "" is none.
     Returns (T - 1,) float32 on the CPU: natural logarithms, from a softmax in float32.
     Raises ValueError if there are no ids, or one is outside the vocabulary.
     """
@@ -27,12 +28,13 @@ def score(model: Griffin, ids: Sequence[int], *, chunk: int = CHUNK) -> Tensor:
         raise ValueError(f"chunk must be at least 1 token, not {chunk}")
     check_ids(ids, model.config.vocab_size, "the text")
     scores = torch.empty(len(ids) - 1)
-    state = None
+    state, adapters = None, [model.adapters.index(adapter)]
     with torch.no_grad():
         for start in range(0, len(ids) - 1, chunk):
             end = min(start + chunk, len(ids) - 1)
             tokens = torch.tensor(ids[start : end + 1], dtype=torch.int64, device=model.device)
-            hidden, state = model.trunk(tokens[None, :-1], state, donate=state is not None)
+            donate = state is not None
+            hidden, state = model.trunk(tokens[None, :-1], state, donate=donate, adapters=adapters)
             for low in range(0, end - start, SLAB):
                 high = min(low + SLAB, end - start)
                 logits = model.unembed(hidden[0, low:high]).float()

@@ -35,6 +35,7 @@ def score_prompt(
     tokenizer's ids, as the engine's are.
     """
     model, size = llm.model, llm.tokenizer.vocab_size
+    adapters = [model.adapters.index(llm.adapter)]
     yield [None]
     state = None
     with torch.no_grad():
@@ -42,7 +43,8 @@ def score_prompt(
             if stop.is_set():
                 raise Cancelled
             tokens = torch.tensor([ids[start : start + CHUNK + 1]], device=model.device)
-            hidden, state = model.trunk(tokens[:, :-1], state, donate=state is not None)
+            donate = state is not None
+            hidden, state = model.trunk(tokens[:, :-1], state, donate=donate, adapters=adapters)
             logprobs = model.unembed(hidden[0])[:, :size].float().log_softmax(1)
             own = logprobs.gather(1, tokens[0, 1:, None])
             above = (logprobs > own).sum(1).tolist() if ranks else [-1] * len(own)

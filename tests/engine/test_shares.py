@@ -208,9 +208,9 @@ def test_a_long_prompt_leaves_half_of_the_time_to_the_answers_of_others(model, m
     engine = Engine(model, 2, chunk=CHUNK, stall_seconds=1000.0, kept=2)
     core, call = engine._core, engine._core._call
 
-    def timed(slot, tokens):
+    def timed(slot, tokens, rows):
         clock[0] += 4.0 if tokens.shape[1] > 1 else 1.0  # a piece takes four steps' time
-        return call(slot, tokens)
+        return call(slot, tokens, rows)
 
     monkeypatch.setattr(core, "_call", timed)
     running = engine.submit(ask(2, 1, max_tokens=100), namespace="b")

@@ -105,7 +105,7 @@ def attempt(case: Case) -> None:
     model, state = model_of(case.model), case.state
     if case.file is not None:
         state = _load(case.file)
-    apart = _try(lambda: check_request(_request(state), model.config, model.dtype))
+    apart = _try(lambda: check_request(_request(state), model))
     chosen = _try(lambda: _read(model, case, state))
     with ops.use("eager"):
         expected = _try(lambda: _read(model, case, state))

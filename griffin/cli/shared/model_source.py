@@ -1,4 +1,4 @@
-"""Which model a verb works with: seven options, one value."""
+"""Which model a verb works with: eight options, one value."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class ModelSource:
     dtype: str | None = None
     quantize: str | None = None
     device: str | None = None
+    adapter: str | None = None
     threads: int | None = None
 
     def llm(self, say: bool = True) -> LLM:
@@ -47,6 +48,7 @@ class ModelSource:
                 dtype=self.dtype,
                 device=self.device,
                 quantize=self.quantize,
+                adapter=self.adapter,
                 progress=advance,
             )
 
@@ -70,6 +72,7 @@ _OPTIONS = (
     click.option("--dtype", help="bfloat16, float32, ... [default: as stored]."),
     click.option("--quantize", help="Round the weights to int8 or int4 while loading."),
     click.option("--device", help="cpu, cuda, ... [default: a GPU if there is one]."),
+    click.option("--adapter", metavar="FOLDER", help="A LoRA that reads and answers."),
     click.option(
         "--threads", type=click.IntRange(1), help="CPU threads [default: torch's choice]."
     ),

@@ -41,6 +41,7 @@ def test_the_options_become_one_value_beside_those_of_the_verb():
         "dtype": "float32",
         "quantize": "int8",
         "device": "cpu",
+        "adapter": "a",
         "threads": 2,
     }
     assert set(given) == {field.name for field in fields(ModelSource)}, "every option is tried"
@@ -53,10 +54,18 @@ def test_every_option_reaches_the_loading(monkeypatch):
     monkeypatch.setattr(griffin, "load", lambda *given, **options: calls.append((given, options)))
     monkeypatch.setattr(torch, "set_num_threads", lambda count: calls.append(count))
     source = ModelSource(
-        model="m", tokenizer="t", revision="r", dtype="d", quantize="q", device="c", threads=3
+        model="m",
+        tokenizer="t",
+        revision="r",
+        dtype="d",
+        quantize="q",
+        device="c",
+        threads=3,
+        adapter="a",
     )
     source.llm()
     options = {"tokenizer": "t", "revision": "r", "dtype": "d", "quantize": "q", "device": "c"}
+    options["adapter"] = "a"
     calls[1][1].pop("progress")  # a bar, where it takes long
     assert calls == [3, (("m",), options)]
     set_threads(None)

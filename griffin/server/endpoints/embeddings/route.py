@@ -48,7 +48,8 @@ async def measure(
     """
     service.check_ready()
     service.check_model(asked.model)
-    width = service.llm.model.config.width
+    llm = service.llm
+    width = llm.model.config.width
     if asked.dimensions is not None and asked.dimensions > width:
         message = f"dimensions is {asked.dimensions}; this model's vectors have {width}"
         raise ApiError(INVALID, message, "dimensions")
@@ -61,7 +62,7 @@ async def measure(
 
     def made(stop: threading.Event) -> bytes:
         turns = Turns(service.engine, stop)
-        vectors = embed(service.llm.model, all_ids, asked.pooling, rest=turns.rest)
+        vectors = embed(llm.model, all_ids, asked.pooling, rest=turns.rest, adapter=llm.adapter)
         written = (_written(vector, asked) for vector in vectors)
         return p.encode(write(written, tokens))
 
