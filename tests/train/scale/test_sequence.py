@@ -130,6 +130,9 @@ def work(ranks: Ranks, folder: Path) -> None:
         if len(set(pieces)) == 1:
             ours = SplitObjective(model(torch.float32), group, carry=True)
             results[name, "objective", None] = two_batches(ours, pieces)
+            ours = SplitObjective(model(torch.float32), group, carry=True)
+            ours.griffin.keep_every = 3  # blocks, of four: what is sent is sent again, backward
+            results[name, "kept", None] = two_batches(ours, pieces)
     torch.save(results, folder / f"rank{ranks.rank}")
 
 
@@ -210,6 +213,11 @@ def test_another_document_leaves_the_gradient_as_it_is(
 def test_the_objective_cuts_rows_and_carries_their_state_on(split: Split, pieces: str) -> None:
     alone = two_batches(Objective(model(torch.float32)), PIECES[pieces])
     close(split(pieces, "objective"), alone, 1e-4)
+
+
+@pytest.mark.parametrize("pieces", [name for name in PIECES if len(set(PIECES[name])) == 1])
+def test_block_checkpointing_does_not_change_a_bit(split: Split, pieces: str) -> None:
+    close(split(pieces, "kept"), split(pieces, "objective"), 0.0)
 
 
 def test_no_more_is_sent_than_the_edges_and_two_numbers_a_channel(split: Split) -> None:

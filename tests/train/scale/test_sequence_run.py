@@ -48,7 +48,10 @@ def work(ranks: Ranks, folder: Path, recipes: dict[str, Recipe]) -> None:
 
 @pytest.mark.thorough
 def test_its_steps_are_those_of_one_rank(recipe: Build, tmp_path: Path) -> None:
-    recipes = {"pairs": recipe(sequence_ranks=2), "four": recipe(sequence_ranks=4)}
+    recipes = {
+        "pairs": recipe(sequence_ranks=2),
+        "four": recipe(sequence_ranks=4, checkpoint="blocks"),
+    }
     on_ranks(4, work, tmp_path, recipes)
     found = torch.load(tmp_path / "found")
 
