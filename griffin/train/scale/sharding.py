@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 
 import torch
@@ -22,6 +23,8 @@ def shard(objective: Objective, ranks: Ranks) -> None:
         return
     from torch.distributed.fsdp import FSDPModule, fully_shard
 
+    # A block also returns its state, whose keys and values are views; nothing writes into them.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     for block in objective.griffin.model.layers:
         fully_shard(block, mesh=ranks.mesh)
     fully_shard(objective, mesh=ranks.mesh)
