@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -76,14 +76,17 @@ def bits_in_streams(
     return nats / math.log(2)
 
 
-def validation_documents(stores: Sequence[TokenStore], limit: int) -> tuple[list[Encoded], int]:
-    """Return whole documents with at most `limit` tokens together, and their bytes.
+def validation_documents(
+    stores: Mapping[str, TokenStore], limit: int
+) -> dict[str, tuple[list[Encoded], int]]:
+    """Return whole documents with at most `limit` tokens together, and their bytes, by source.
 
-    Each store gives its share of the limit. Documents are taken in its order, those that no longer
-    fit passed over; if none fits, it is the shortest alone.
+    Each store that has documents gives its share of the limit. They are taken in its order, those
+    that no longer fit passed over; if none fits, it is the shortest alone.
     """
-    documents, stores = list[Encoded](), [store for store in stores if len(store.paths)]
-    for store in stores:
+    chosen_of = dict[str, tuple[list[Encoded], int]]()
+    stores = {name: store for name, store in stores.items() if len(store.paths)}
+    for name, store in stores.items():
         counts = np.diff(store.starts)
         chosen, total = [], 0
         for index, count in enumerate(counts):
@@ -91,8 +94,9 @@ def validation_documents(stores: Sequence[TokenStore], limit: int) -> tuple[list
                 chosen.append(index)
                 total += int(count)
         chosen = chosen or [int(counts.argmin())]
-        documents += [store.encoded(index) for index in chosen]
-    return documents, sum(document.size for document in documents)
+        documents = [store.encoded(index) for index in chosen]
+        chosen_of[name] = documents, sum(document.size for document in documents)
+    return chosen_of
 
 
 def compressors(texts: Sequence[bytes]) -> dict[str, dict[str, float]]:

@@ -120,8 +120,9 @@ class Trainer:
         self.progress = found or RunProgress(recipe="")
         self.progress.recipe = recipe.digest()
         self._validation = validation_documents(
-            [source.held_out for source in self.data.sources], recipe.train.eval_tokens
+            {source.name: source.held_out for source in self.data.sources}, recipe.train.eval_tokens
         )
+        self.held_out = dict[str, float]()  # bits per byte by source, at the last `validate`
         self._check_stop()
 
     def _objective(self) -> Objective:
@@ -185,6 +186,8 @@ class Trainer:
                 if measured:
                     entry["held_out_bits_per_byte"] = bits = self.validate()
                     self._keep_best(bits)
+                    for name, told in entry.get("sources", {}).items():
+                        told["held_out_bits_per_byte"] = self.held_out.get(name)
                 if measured or self.progress.step % plan.log_every == 0:
                     log.write(json.dumps(entry) + "\n")
                     log.flush()
@@ -249,11 +252,17 @@ class Trainer:
         }
 
     def validate(self) -> float:
-        """Return bits per byte on the first held-out documents, read in rows as in training."""
-        documents, size = self._validation
-        bits = bits_in_rows(self.objective, documents, self.recipe.train.length, ranks=self.ranks)
+        """Return bits per byte on the first held-out documents, read in rows as in training.
+
+        Those of each source are in `held_out` then.
+        """
+        length, bits = self.recipe.train.length, dict[str, float]()
+        for name, (documents, _) in self._validation.items():
+            bits[name] = bits_in_rows(self.objective, documents, length, ranks=self.ranks)
         release(self.objective)
-        return bits / size
+        sizes = {name: size for name, (_, size) in self._validation.items()}
+        self.held_out = {name: bits[name] / size for name, size in sizes.items()}
+        return sum(bits.values()) / sum(sizes.values())
 
     def save(self) -> Path:
         """Write a checkpoint of this moment and return its path."""

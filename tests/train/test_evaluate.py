@@ -67,11 +67,11 @@ def test_validation_takes_whole_documents() -> None:
     store = TokenStore(
         np.arange(115, dtype=np.uint16), starts, (500, 200, 400, 50), ("a", "b", "c", "d")
     )
-    documents, size = validation_documents([store], 60)
+    [(documents, size)] = validation_documents({"s": store}, 60).values()
     assert [len(d.ids) for d in documents] == [50, 5] and size == 550
-    documents, size = validation_documents([store], 1000)
+    [(documents, size)] = validation_documents({"s": store}, 1000).values()
     assert len(documents) == 4 and size == 1150
-    documents, size = validation_documents([store], 3)
+    [(documents, size)] = validation_documents({"s": store}, 3).values()
     assert documents[0].ids.tolist() == [110, 111, 112, 113, 114] and size == 50
 
 
