@@ -1,10 +1,19 @@
-"""A plain LLaMA-style transformer in torch: what training speed is measured beside."""
+"""A LLaMA-style transformer: what training speed is measured beside.
+
+Its attention is torch's own; norms, rotation and gate are griffin's, so that what differs is the
+architecture and not who fused his passes.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from griffin import ops
+from griffin.model.layers import Linear, RMSNorm, gated
+
+EPS = 1e-6
 
 
 class Block(nn.Module):
@@ -13,20 +22,23 @@ class Block(nn.Module):
     def __init__(self, width: int, heads: int, mlp_width: int) -> None:
         super().__init__()
         self.heads = heads
-        self.attention_norm, self.mlp_norm = nn.RMSNorm(width, 1e-6), nn.RMSNorm(width, 1e-6)
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
-        self.gate_up = nn.Linear(width, 2 * mlp_width, bias=False)
-        self.down = nn.Linear(mlp_width, width, bias=False)
+        self.attention_norm, self.mlp_norm = RMSNorm(width, EPS), RMSNorm(width, EPS)
+        self.q_proj, self.k_proj, self.v_proj, self.o_proj = (
+            Linear(width, width, bias=False) for _ in range(4)
+        )
+        self.gate_proj, self.up_proj = (Linear(width, mlp_width, bias=False) for _ in range(2))
+        self.down_proj = Linear(mlp_width, width, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        parts = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.heads, -1))
-        q, k, v = parts.permute(2, 0, 3, 1, 4)  # each (B, N, T, H)
-        q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+        inner, x = self.attention_norm.after(x)
+        q, k, v = (
+            p(inner).unflatten(-1, (self.heads, -1))
+            for p in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        q, k, v = (t.transpose(1, 2) for t in (ops.apply_rope(q, rope), ops.apply_rope(k, rope), v))
         y = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.out(y.transpose(1, 2).flatten(-2))
-        gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, dim=-1)
-        return x + self.down(functional.silu(gate) * up)
+        inner, x = self.mlp_norm.after(x, self.o_proj(y.transpose(1, 2).flatten(-2)))
+        return x + gated(self.gate_proj(inner), self.up_proj(inner), self.down_proj)
 
 
 class Llama(nn.Module):
@@ -36,23 +48,19 @@ class Llama(nn.Module):
         super().__init__()
         self.embed_tokens = nn.Embedding(vocab, width)
         self.layers = nn.ModuleList(Block(width, heads, mlp_width) for _ in range(layers))
-        self.final_norm = nn.RMSNorm(width, 1e-6)
+        self.final_norm = RMSNorm(width, EPS)
         self.head_dim = width // heads
         for parameter in self.parameters():
             if parameter.ndim == 2:
                 nn.init.normal_(parameter, std=0.02)
+            else:
+                nn.init.zeros_(parameter)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Read tokens (B, T); return what the head looks at, (B, T, D)."""
-        half = torch.arange(0, self.head_dim, 2) / self.head_dim
-        angles = torch.arange(tokens.shape[1])[:, None] / 10_000**half
-        x, cos, sin = self.embed_tokens(tokens), angles.cos(), angles.sin()
+        positions = torch.arange(tokens.shape[1]).expand_as(tokens)
+        rope = ops.rope_table(positions, self.head_dim, 10_000.0, torch.float32)
+        x = self.embed_tokens(tokens)
         for block in self.layers:
-            x = block(x, cos, sin)
+            x = block(x, rope)
         return self.final_norm(x)
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate heads (B, N, T, H) by angles (T, H / 2)."""
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(x.dtype)
