@@ -2,6 +2,62 @@
 // gates: what a block needs and makes on the way stays in a core's cache. Widths are padded with
 // zeros to whole panels.
 
+// What a step makes of its gates: a sigmoid, a - 1 (fall: log a is this times r), sqrt(1 - a^2).
+template <class T>
+inline Vec<T> opened(Vec<T> gate) {
+  return sigmoid<T>(gate);
+}
+template <class T>
+inline Vec<T> lessening(Vec<T> r, Vec<T> fall) {
+  return exp_minus_1(r * fall);
+}
+template <class T>
+inline Vec<T> root_of_rest(Vec<T> less) {
+  return square_root<T>(-less * (less + T(2)));
+}
+
+#if defined(__AVX512F__)
+// The same to the last digit or two, in half of the instructions: this is what the unit would wait
+// for. 2^v = scale * (1 + p), p a polynomial whose error is 1e-8.
+inline void split_power(__m512 v, __m512& whole, __m512& p) {
+  whole = _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const __m512 f = _mm512_sub_ps(v, whole);
+  constexpr float terms[] = {0.00133908668f, 0.00961805694f, 0.05550356954f, 0.24022650719f,
+                             0.69314718246f};
+  p = _mm512_set1_ps(0.00015461448f);
+  for (const float term : terms) p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(term));
+  p = _mm512_mul_ps(p, f);
+}
+constexpr float kLog2e = 1.44269504f;
+
+template <>
+inline Vec<float> opened<float>(Vec<float> gate) {
+  __m512 whole, p;
+  // The second operand of a minimum is what comes of NaN.
+  const __m512 v = _mm512_min_ps(_mm512_set1_ps(100), reinterpret_cast<__m512>(gate * -kLog2e));
+  split_power(v, whole, p);
+  const __m512 one = _mm512_set1_ps(1);
+  const __m512 e = _mm512_scalef_ps(_mm512_add_ps(p, one), whole);
+  return reciprocal<float>(reinterpret_cast<Vec<float>>(_mm512_add_ps(e, one)));
+}
+template <>
+inline Vec<float> lessening<float>(Vec<float> r, Vec<float> fall) {
+  __m512 whole, p;
+  split_power(reinterpret_cast<__m512>(r * (fall * kLog2e)), whole, p);
+  const __m512 one = _mm512_set1_ps(1), scale = _mm512_scalef_ps(one, whole);
+  return reinterpret_cast<Vec<float>>(_mm512_fmadd_ps(scale, p, _mm512_sub_ps(scale, one)));
+}
+template <>
+inline Vec<float> root_of_rest<float>(Vec<float> less) {
+  const __m512 rest = reinterpret_cast<__m512>(-less * (less + 2.0f));
+  const __m512 v = _mm512_max_ps(_mm512_set1_ps(1e-30f), rest);
+  const __m512 y = _mm512_rsqrt14_ps(v), root = _mm512_mul_ps(v, y);
+  const __m512 half = _mm512_set1_ps(0.5f);
+  const __m512 miss = _mm512_fnmadd_ps(root, _mm512_mul_ps(y, half), half);
+  return reinterpret_cast<Vec<float>>(_mm512_fmadd_ps(root, miss, root));
+}
+#endif
+
 // One after the other in memory, each at the beginning of a cache line.
 struct Pieces {
   uint8_t* at;
@@ -151,12 +207,14 @@ struct Recurring {
   static Vec<T> part(const X* from, int64_t c, int64_t size) {
     return c < size ? load(from + c, size - c) : Vec<T>{};
   }
-  void prefetch(const void* tensor, int64_t t) const {
-    if (t < 0 || t >= u.steps) return;
-    const X* from = static_cast<const X*>(tensor) + (row * u.steps + t) * u.width + channel;
-    for (int64_t c = 0; c < size; c += 64 / static_cast<int64_t>(sizeof(X))) {
-      __builtin_prefetch(from + c);
-    }
+  // Channels from c on. Where blocks are whole vectors, the compiler is told.
+  template <bool Whole>
+  int64_t left(int64_t c) const {
+    return Whole ? W : size - c;
+  }
+  template <class Fn>
+  void by_size(const Fn& fn) const {
+    size % W ? fn(Count<false>{}) : fn(Count<true>{});
   }
 
   // The inputs that step s would see, before the first step at hand that is no pad.
@@ -190,8 +248,8 @@ struct Recurring {
     return v;
   }
 
-  // The convolution of steps s..s+n-1 into `in`; `ahead`: the steps that come next.
-  void convolve(int64_t s, int64_t n, int64_t ahead) {
+  // The convolution of steps s..s+n-1 into `in`.
+  void convolve(int64_t s, int64_t n) {
     pads = 0;
     while (pads < n && position[s + pads] < 0) ++pads;
     recall(s);
@@ -200,25 +258,43 @@ struct Recurring {
     for (int64_t t = pads; t < n; ++t) {
       back = position[s + t] == 0 ? 0 : lesser(back + 1, reach);
       most[t] = static_cast<int8_t>(back);
-      prefetch(u.x, ahead + t);
+    }
+    if (reach == 3) {
+      return by_size([&](auto whole) { convolve_four<decltype(whole)::value>(s, n); });
+    }
+    for (int64_t t = pads; t < n; ++t) {
       const X* from = input(s + t);
       T* here = window + (reach + t) * padded;
-      Value* to = in + t * padded;
       for (int64_t c = 0; c < padded; c += W) {
         const Vec<T> x = part(from, c, size);
         store(here + c, x, W);
         Vec<T> sum = load(start + c, W) + x * load(taps + c, W);
-        if (back == 3) {
-#pragma GCC unroll 3
-          for (int k = 1; k <= 3; ++k) {
-            sum += load(here - k * padded + c, W) * load(taps + k * padded + c, W);
-          }
-        } else {
-          for (int64_t k = 1; k <= back; ++k) {
-            sum += load(here - k * padded + c, W) * load(taps + k * padded + c, W);
-          }
+        for (int64_t k = 1; k <= most[t]; ++k) {
+          sum += load(here - k * padded + c, W) * load(taps + k * padded + c, W);
         }
-        store(to + c, rounded(sum), W);
+        store(in + t * padded + c, rounded(sum), W);
+      }
+    }
+  }
+
+  // The same with four taps, which every model so far has.
+  template <bool Whole>
+  void convolve_four(int64_t s, int64_t n) {
+    for (int64_t c = 0; c < padded; c += W) {
+      const T* here = window + pads * padded + c;
+      Vec<T> x3 = load(here, W), x2 = load(here + padded, W), x1 = load(here + 2 * padded, W);
+      const Vec<T> first = load(start + c, W), tap0 = load(taps + c, W);
+      const Vec<T> tap1 = load(taps + padded + c, W), tap2 = load(taps + 2 * padded + c, W);
+      const Vec<T> tap3 = load(taps + 3 * padded + c, W);
+      for (int64_t t = pads; t < n; ++t) {
+        if (position[s + t] == 0) x1 = x2 = x3 = Vec<T>{};
+        const Vec<T> x = c < size ? load(input(s + t) + c, left<Whole>(c)) : Vec<T>{};
+        store(window + (3 + t) * padded + c, x, W);
+        const Vec<T> sum = first + x * tap0 + x1 * tap1 + x2 * tap2 + x3 * tap3;
+        store(in + t * padded + c, rounded(sum), W);
+        x3 = x2;
+        x2 = x1;
+        x1 = x;
       }
     }
   }
@@ -239,6 +315,44 @@ struct Recurring {
   }
 };
 
+// Steps s..s+n-1 of a panel of channels, from their gates to h. What the next steps read is
+// prefetched on the way: a block's channels are a short piece of a step, and the hardware does not
+// know where the next one begins.
+template <class X, bool Whole>
+inline void advance_panel(Recurring<X>& pass, Wide<X>* product, int64_t s, int64_t n, int64_t at,
+                          int64_t lanes) {
+  using T = Wide<X>;
+  constexpr int W = kWidth<T>;
+  const Recurrence& u = pass.u;
+  const int64_t* position = pass.position + s;
+  for (int64_t c = at; c < lesser(at + lanes, pass.size); c += W) {
+    const Vec<T> fall = load(pass.fall + c, W);
+    Vec<T> h = load(pass.h + c, W), decay = load(product + c, W);
+    X* to = static_cast<X*>(u.h) + (pass.row * u.steps + s) * u.width + pass.channel + c;
+    const X* ahead = pass.input(s + kKept) + c;
+    const T *gate_i = pass.gates[0] + c - at, *gate_r = pass.gates[1] + c - at;
+    for (int64_t t = 0; t < n; ++t) {
+      __builtin_prefetch(ahead + t * u.width);
+      if (position[t] >= 0) {
+        const Vec<T> input =
+            opened<T>(load(gate_i + t * lanes, W)) * load(pass.in + t * pass.padded + c, W);
+        if (position[t] == 0) {
+          h = input;
+          decay = Vec<T>{};
+        } else {
+          const Vec<T> less = lessening<T>(opened<T>(load(gate_r + t * lanes, W)), fall);
+          const Vec<T> a = less + T(1);
+          h = a * h + root_of_rest<T>(less) * input;
+          decay *= a;
+        }
+      }
+      store(to + t * u.width, h, pass.template left<Whole>(c));
+    }
+    store(pass.h + c, h, W);
+    store(product + c, decay, W);
+  }
+}
+
 // Pieces: rows * blocks.
 template <class X>
 inline void recurrence(const Recurrence& u, int64_t first, int64_t last) {
@@ -256,33 +370,12 @@ inline void recurrence(const Recurrence& u, int64_t first, int64_t last) {
     for (int64_t c = 0; c < pass.padded; c += W) store(product + c, all(T(1)), W);
     for (int64_t s = 0; s < u.steps; s += kKept) {
       const int64_t n = lesser(kKept, u.steps - s);
-      pass.convolve(s, n, s + kKept);
+      pass.convolve(s, n);
       for_panels<T>(pass.padded, [&](int64_t at, int64_t lanes) {
         pass.multiply(at, lanes, n);
-        for (int64_t c = at; c < lesser(at + lanes, pass.size); c += W) {
-          const Vec<T> fall = load(pass.fall + c, W);
-          Vec<T> h = load(pass.h + c, W), decay = load(product + c, W);
-          X* to = static_cast<X*>(u.h) + (row * u.steps + s) * u.width + pass.channel + c;
-          for (int64_t t = 0; t < n; ++t, to += u.width) {
-            const int64_t position = pass.position[s + t];
-            if (position >= 0) {
-              const Vec<T> i = sigmoid<T>(load(pass.gates[0] + t * lanes + c - at, W));
-              const Vec<T> input = i * load(pass.in + t * pass.padded + c, W);
-              if (position == 0) {
-                h = input;
-                decay = Vec<T>{};
-              } else {
-                const Vec<T> r = sigmoid<T>(load(pass.gates[1] + t * lanes + c - at, W));
-                const Vec<T> less = exp_minus_1(r * fall), a = less + T(1);
-                h = a * h + square_root<T>(-less * (less + T(2))) * input;
-                decay *= a;
-              }
-            }
-            store(to, h, pass.size - c);
-          }
-          store(pass.h + c, h, W);
-          store(product + c, decay, W);
-        }
+        pass.by_size([&](auto whole) {
+          advance_panel<X, decltype(whole)::value>(pass, product, s, n, at, lanes);
+        });
       });
       for (int64_t c = 0; s + n < u.steps && c < pass.padded; c += W) {
         pass.put(u.kept, c, row * kept + s / kKept, load(pass.h + c, W));

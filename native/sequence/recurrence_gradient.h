@@ -67,21 +67,23 @@ struct RecurringBack : Recurring<X> {
     const int64_t kept = (u.steps - 1) / kKept;
     for (int64_t c = at; c < lesser(at + lanes, size); c += W) {
       const Vec<T> fall = load(Base::fall + c, W);
+      const X* ahead = this->input(s - kKept) + c;
       Vec<T> h = s ? this->of(u.kept, c, row * kept + s / kKept - 1) : this->of(u.h0, c, row);
       for (int64_t t = 0, k = c - at; t < n; ++t, k += lanes) {
+        __builtin_prefetch(ahead + t * u.width);
         store(before + k, h, W);
         const int64_t p = position[s + t];
         if (p < 0) continue;
-        const Vec<T> i = sigmoid<T>(load(gates[0] + k, W));
+        const Vec<T> i = opened<T>(load(gates[0] + k, W));
         store(gates[0] + k, i, W);
         const Vec<T> input = i * load(in + t * padded + c, W);
         if (p == 0) {
           h = input;
           continue;
         }
-        const Vec<T> r = sigmoid<T>(load(gates[1] + k, W));
-        const Vec<T> less = exp_minus_1(r * fall);
-        const Vec<T> scale = square_root<T>(-less * (less + T(2)));
+        const Vec<T> r = opened<T>(load(gates[1] + k, W));
+        const Vec<T> less = lessening<T>(r, fall);
+        const Vec<T> scale = root_of_rest<T>(less);
         store(gates[1] + k, r, W);
         store(a + k, less + T(1), W);
         store(root + k, scale, W);
@@ -91,6 +93,7 @@ struct RecurringBack : Recurring<X> {
   }
 
   // And back, to the gradients of the gates and to that of u but for its way through the gates.
+  template <bool Whole>
   void back(int64_t s, int64_t n, int64_t at, int64_t lanes) {
     for (int64_t c = at; c < at + lanes; c += W) {
       const Vec<T> fall = load(Base::fall + c, W), extra = load(side + c, W);
@@ -103,7 +106,10 @@ struct RecurringBack : Recurring<X> {
         Vec<T> direct{}, di{}, dr{};
         if (c < size) {
           Vec<T> all_of_it = reaching;
-          if (dh) all_of_it += load(dh + t * u.width, size - c);
+          if (dh) {
+            __builtin_prefetch(dh + (t - kKept) * u.width);
+            all_of_it += load(dh + t * u.width, this->template left<Whole>(c));
+          }
           if (p < 0) {
             reaching = all_of_it;
           } else {
@@ -180,7 +186,11 @@ struct RecurringBack : Recurring<X> {
       const int64_t end = lesser(t + kStripe, n);
       bool whole = reach == 3 && t >= pads;
       for (int64_t k = t; whole && k < end; ++k) whole = most[k] == 3 && following(s + k) == 3;
-      whole ? stripe(s, t, end) : steps_back(s, t, end);
+      if (!whole) {
+        steps_back(s, t, end);
+        continue;
+      }
+      this->by_size([&](auto all) { stripe<decltype(all)::value>(s, t, end); });
     }
     // The next steps back see the first of these.
     __builtin_memcpy(du + kKept * padded, du, sizeof(T) * static_cast<uint64_t>(reach * padded));
@@ -190,6 +200,7 @@ struct RecurringBack : Recurring<X> {
     return static_cast<X*>(g.dx) + (row * u.steps + t) * u.width + channel;
   }
 
+  template <bool Whole>
   void stripe(int64_t s, int64_t first, int64_t end) {
     for (int64_t c = 0; c < size; c += W) {
       Vec<T> tap[4], sum[4], start = load(dstart + c, W);
@@ -206,7 +217,7 @@ struct RecurringBack : Recurring<X> {
           value += load(d + k * padded, W) * tap[k];
           sum[k] += own * load(x - k * padded, W);
         }
-        store(dx(s + t) + c, value, size - c);
+        store(dx(s + t) + c, value, this->template left<Whole>(c));
       }
       store(dstart + c, start, W);
       for (int k = 0; k < 4; ++k) store(dtaps + k * padded + c, sum[k], W);
@@ -278,12 +289,11 @@ struct RecurringBack : Recurring<X> {
     if (first == u.steps) cache_back(0, first);
     for (int64_t s = (u.steps - 1) / kKept * kKept; s >= 0; s -= kKept) {
       const int64_t n = lesser(kKept, u.steps - s);
-      this->convolve(s, n, s - kKept);
-      for (int64_t t = 0; g.dh && t < n; ++t) this->prefetch(g.dh, s - kKept + t);
+      this->convolve(s, n);
       for_panels<T>(padded, [&](int64_t at, int64_t lanes) {
         this->multiply(at, lanes, n);
         forward(s, n, at, lanes);
-        back(s, n, at, lanes);
+        this->by_size([&](auto all) { back<decltype(all)::value>(s, n, at, lanes); });
       });
       multiply_back(n);
       if (s <= first && first < s + n) cache_back(s, first);
