@@ -22,6 +22,7 @@ TESTS = (
     "tests/ops/test_linear.py",
     "tests/ops/test_native.py",
     "tests/ops/test_packed_linear.py",
+    "tests/ops/test_recurrent_unit.py",
     "tests/ops/test_twins.py",
 )
 KINDS = ("ops", "states", "archives")

@@ -115,6 +115,43 @@ void along_time(Outputs& out, Type type, int64_t rows, int64_t steps, int64_t wi
   out.push_back({"convolution's cache" + of, left, 0});
 }
 
+// Training's kernel for a whole recurrent block, long enough for a second kept h.
+void recurrences(Outputs& out, Type type, int64_t rows, int64_t steps, int64_t width,
+                 int64_t blocks) {
+  const std::string of = std::string(" ") + text(type) + ", " + std::to_string(rows) + " x " +
+                         std::to_string(steps) + " x " + std::to_string(width);
+  const Type w = wide(type);
+  const int64_t n = rows * steps * width, row = rows * width, size = width / blocks, taps = 4;
+  const int64_t kept_steps = (steps - 1) / kKept, cached = rows * (taps - 1) * width;
+  // Gates are multiplied in pairs of bfloat16 by some sets, in float32 by others.
+  const double near = rounding(type) * (type == Type::bf16 ? 4 : 100);
+  Numbers numbers;
+  const std::vector<int64_t> position = positions(rows, steps);
+  Tensor x = numbers.uniform(type, n), dh = numbers.uniform(type, n);
+  Tensor weight = numbers.uniform(w, width * taps), bias = numbers.uniform(w, width);
+  Tensor wi = numbers.uniform(w, width * size, -0.2, 0.2), bi = numbers.uniform(w, width);
+  Tensor wr = numbers.uniform(w, width * size, -0.2, 0.2), br = numbers.uniform(w, width);
+  Tensor param = numbers.uniform(w, width, -4, 4), cache = numbers.uniform(type, cached);
+  Tensor h0 = numbers.uniform(w, row), dlast = numbers.uniform(w, row);
+  Tensor ddecay = numbers.uniform(w, row), dleft = numbers.uniform(type, cached);
+  Tensor h(type, n), left(type, cached), last(w, row), decay(w, row), kept(w, row * kept_steps);
+  const Recurrence u{type, rows, steps, width, blocks, taps, x,    weight,
+                     bias, wi,   bi,    wr,    br,     param, position.data(), cache,
+                     h0,   h,    left,  last,  decay,  kept,  nullptr};
+  run(u, kThreads);
+  Tensor dx(type, n), dcache(type, cached), dh0(w, row);
+  Tensor dweights(w, width * (2 * size + taps + 4));
+  run(RecurrenceGradient{type, u, 1, dh, dleft, dlast, ddecay, dx, dcache, dh0, dweights},
+      kThreads);
+  out.insert(out.end(), {{"recurrence" + of, h, near}, {"recurrence's cache" + of, left, 0},
+                         {"recurrence's last" + of, last, near},
+                         {"recurrence's decay" + of, decay, near},
+                         {"recurrence's gradient" + of, dx, near},
+                         {"recurrence's cache's gradient" + of, dcache, near},
+                         {"recurrence's h0's gradient" + of, dh0, near},
+                         {"recurrence's weights' gradients" + of, dweights, near}});
+}
+
 void attentions(Outputs& out, Type type, int64_t steps, int64_t start, int64_t heads,
                 int64_t kv_heads, int64_t width) {
   const int64_t rows = 2, slots = 150;
@@ -251,6 +288,8 @@ Outputs all_outputs(const char* set) {
     along_time(out, type, 2, 9, 42, 2);
     along_time(out, type, 5, 1, 40, 1);
     along_time(out, type, 1, 1, 128, 2);
+    recurrences(out, type, 2, 2, 42, 2);
+    recurrences(out, type, 2, 150, 40, 1);
     for (int64_t heads : {2, 4}) {
       attentions(out, type, 1, 400, heads, 1, 32);
       attentions(out, type, 70, 130, heads, 2, 20);
