@@ -47,9 +47,14 @@ def whole_states(states: Sequence[State], ranks: Ranks) -> list[State]:
 
 
 def _of_all(tensor: Tensor, ranks: Ranks) -> Tensor:
-    """Return a tensor of this rank's rows as its part of one of all ranks' rows."""
+    """Return a tensor of this rank's rows as its part of one of all ranks' rows.
+
+    Ranks that read rows together have the same part.
+    """
     if ranks.mesh is None:
         return tensor
-    from torch.distributed.tensor import DTensor, Shard
+    from torch.distributed.tensor import DTensor, Replicate, Shard
 
-    return DTensor.from_local(tensor, ranks.mesh, [Shard(0)])
+    if ranks.grid is None:
+        return DTensor.from_local(tensor, ranks.mesh, [Shard(0)])
+    return DTensor.from_local(tensor, ranks.grid, [Shard(0), Replicate()], run_check=False)

@@ -126,11 +126,12 @@ class Trainer:
         self._check_stop()
 
     def _objective(self) -> Objective:
-        if self.ranks.group is None:
+        if self.ranks.grid is None:
             return Objective(self.model, self.dtype)
         from griffin.train.scale.sequence import SplitObjective
 
-        return SplitObjective(self.model, self.ranks.group, self.dtype)
+        group = self.ranks.grid.get_group(1)
+        return SplitObjective(self.model, group, self.dtype, carry=self.plan.carry)
 
     @property
     def checkpoints(self) -> Path:

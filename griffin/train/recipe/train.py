@@ -138,11 +138,6 @@ class TrainRecipe:
                 "train.checkpoint must be 'none', 'blocks' or a whole number of blocks of at least"
                 f" 1, not {self.checkpoint!r}"
             )
-        if self.carry and self.sequence_ranks > 1:
-            raise ValueError(
-                "train.carry and train.sequence_ranks do not go together so far; a row that is"
-                " split over ranks can be longer instead"
-            )
         if self.stage:
             try:
                 self._courses  # noqa: B018  # each is a run of its own, and is checked as one

@@ -17,7 +17,6 @@ import torch
 from griffin.train.stopping import Interrupted
 
 if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
     from torch.distributed.device_mesh import DeviceMesh
 
 # A rank that says nothing for so long is taken for gone; one that has died is noticed at once.
@@ -41,8 +40,8 @@ class Ranks:
 
     mesh: the ranks as torch's FSDP wants them, None for one process. The first rank, the writer,
     has the folder's lock, its log, and what is said to people.
-    together: how many neighbouring ranks read the same rows, each a piece of every row; group is
-    that of this rank's, None where each reads rows of its own.
+    together: how many neighbouring ranks read the same rows, each a piece of every row; grid has
+    these neighbours beside each other in its second dimension, None where each reads its own rows.
     """
 
     rank: int = 0
@@ -50,7 +49,7 @@ class Ranks:
     mesh: DeviceMesh | None = None
     patient: Any = None
     together: int = 1
-    group: ProcessGroup | None = None
+    grid: DeviceMesh | None = None
 
     @classmethod
     def join(cls, device: str = "cpu") -> Ranks:
@@ -94,10 +93,8 @@ class Ranks:
         from torch.distributed.device_mesh import init_device_mesh
 
         with _noticed():
-            mesh = init_device_mesh(
-                self.mesh.device_type, (self.readers // ranks, ranks), mesh_dim_names=("rows", "in")
-            )
-        return dataclasses.replace(self, together=ranks, group=mesh.get_group("in"))
+            grid = init_device_mesh(self.mesh.device_type, (self.world // ranks, ranks))
+        return dataclasses.replace(self, together=ranks, grid=grid)
 
     @property
     def readers(self) -> int:

@@ -42,6 +42,9 @@ def work(ranks: Ranks, folder: Path, recipes: dict[str, Recipe]) -> None:
     train("pairs", "parts", 3, save=True)
     train("pairs", "parts", 3)
     train("four", "parts", 3)
+    train("carried", "carried", 6)
+    train("carried", "carried parts", 3, save=True)
+    train("carried", "carried parts", 3)
     if ranks.is_writer:
         torch.save(found, folder / "found")
 
@@ -51,19 +54,31 @@ def test_its_steps_are_those_of_one_rank(recipe: Build, tmp_path: Path) -> None:
     recipes = {
         "pairs": recipe(sequence_ranks=2),
         "four": recipe(sequence_ranks=4, checkpoint="blocks"),
+        "carried": recipe(sequence_ranks=2, carry=True),
     }
     on_ranks(4, work, tmp_path, recipes)
     found = torch.load(tmp_path / "found")
 
-    with Trainer(recipe(), tmp_path / "alone", Reporter(quiet=True)) as ours:
-        alone = steps(ours, 6)
+    alone = go_on(recipe(), tmp_path / "alone", 6)
     close(found["whole", "pairs", 0], alone)
     same(found["parts", "pairs", 3]["weights"], found["whole", "pairs", 0]["weights"])
     # On from step 3 with another number of ranks, all of them and one.
     close(found["parts", "four", 3], alone, 3)
-    with Trainer(recipe(), tmp_path / "parts", Reporter(quiet=True)) as ours:
-        assert ours.progress.step == 3
-        close(steps(ours, 3), alone, 3)
+    close(go_on(recipe(), tmp_path / "parts", 3), alone, 3)
+
+    carried = go_on(recipe(carry=True), tmp_path / "carried alone", 6)
+    whole = found["carried", "carried", 0]
+    assert carried["losses"] != pytest.approx(alone["losses"], rel=1e-3)
+    close(whole, carried)
+    same(found["carried parts", "carried", 3]["weights"], whole["weights"])
+    close(go_on(recipe(carry=True), tmp_path / "carried parts", 3), carried, 3)
+
+
+def go_on(recipe: Recipe, out: Path, count: int) -> dict[str, Any]:
+    """Do the last steps of six in one process."""
+    with Trainer(recipe, out, Reporter(quiet=True)) as ours:
+        assert ours.progress.step == 6 - count
+        return steps(ours, count)
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
