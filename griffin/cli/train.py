@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from griffin.cli.shared.train_plan import device_bytes
+from griffin.cli.shared.train_plan import device_bytes, matrix_limit
 
 if TYPE_CHECKING:
     from griffin.train.recipe import Recipe
@@ -27,7 +27,7 @@ def _list(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
 
 
 @click.command("train")
-@click.argument("recipe")
+@click.argument("names", nargs=-1, required=True, metavar="RECIPE")
 @click.option(
     "--list",
     is_flag=True,
@@ -39,7 +39,7 @@ def _list(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="The run's folder [default: runs/NAME-OF-RECIPE].",
+    help="The run's folder [default: runs/NAME-OF-RECIPE]; with --plot the picture.",
 )
 @click.option(
     "--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a recipe's value."
@@ -53,6 +53,11 @@ def _list(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
     "--skip-bad",
     is_flag=True,
     help="Pass over rows that cannot be read, and list them in the run's data/bad_lines.jsonl.",
+)
+@click.option(
+    "--plot",
+    is_flag=True,
+    help="Train nothing; draw the logs of one or several runs' folders into --out [runs.png].",
 )
 @click.option("--force", is_flag=True, help="Train also where memory is said not to suffice.")
 @click.option(
@@ -73,11 +78,12 @@ def _list(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
     "--json", "as_json", is_flag=True, help="Print the results as JSON on standard output."
 )
 def command(
-    recipe: str,
+    names: tuple[str, ...],
     out: Path | None,
     changes: tuple[str, ...],
     extend: bool,
     skip_bad: bool,
+    plot: bool,
     force: bool,
     show_data: int | None,
     threads: int | None,
@@ -91,8 +97,21 @@ def command(
     At the end the run's folder holds model/ (weights, config, tokenizer), log.jsonl and
     results.json: bits per byte on the held-out documents, beside those of gzip and xz.
     --evaluate-only MODEL takes the same measures of the model in a folder. --show-data N prints
-    rows as the model will see them, and leaves the data for the training to come.
+    rows as the model will see them, and leaves the data for the training to come. --plot RUN
+    [RUN...] draws loss, held-out bits per byte, learning rate and tokens/s of runs' folders.
     """
+    if plot:
+        from griffin.train.plot import plot_runs
+
+        picture = out or Path("runs.png")
+        plot_runs([Path(name) for name in names], picture)
+        click.echo(f"{len(names)} runs drawn into {picture}")
+        return
+    if len(names) > 1:
+        raise click.UsageError(
+            f"one recipe at a time, not {', '.join(names)}; --plot takes several"
+        )
+    recipe = next(iter(names))
     import torch
 
     from griffin.loading import check_device
@@ -128,6 +147,8 @@ def command(
             with Trainer(
                 plan, folder, reporter, device, extend=extend, ranks=ranks, skip_bad=skip_bad
             ) as trainer:
+                if device == "cpu":
+                    trainer.matrix_limit = ranks.world * matrix_limit(plan)[1]
                 trainer.run()
                 results = export(trainer)
         except Interrupted as stop:

@@ -25,7 +25,8 @@ _NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 @dataclass(kw_only=True)
 class RunProgress:
     """Say how far the run of a recipe (its digest) has come: steps, rows and tokens done, seconds
-    spent, and the least held-out bits per byte of any validation so far."""
+    spent, the least held-out bits per byte of any validation so far, and running mean and variance
+    of the loss."""
 
     recipe: str
     step: int = 0
@@ -33,6 +34,8 @@ class RunProgress:
     tokens: int = 0
     seconds: float = 0.0
     best: float | None = None
+    loss_mean: float = 0.0
+    loss_variance: float = 0.0
 
 
 def save_checkpoint(

@@ -33,6 +33,7 @@ from griffin.train.scale.ranks import Ranks, WriterFailedError
 from griffin.train.scale.sharding import release, shard, whole_weights
 from griffin.train.start import fill_model
 from griffin.train.stopping import Interrupted, StopRequest
+from griffin.train.watching import peak_bytes, sample, spike
 
 
 class DivergedError(RuntimeError):
@@ -69,6 +70,7 @@ class Trainer:
         self.device = torch.device(device)
         self.dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[recipe.train.dtype]
         self.stop = StopRequest(self.reporter.say)
+        self.matrix_limit: float | None = None  # tokens/s, if matrix products were all of a step
         self.folder = RunFolder(out, writes)
         self._share = self.ranks.share(recipe.train.rows)
         try:
@@ -184,12 +186,14 @@ class Trainer:
                 entry["seconds"] = self.progress.seconds
                 last = self.progress.step == plan.total_steps
                 measured = last or self.progress.step % plan.eval_every == 0
+                self._watch(entry, measured)
                 if measured:
                     entry["held_out_bits_per_byte"] = bits = self.validate()
                     self._keep_best(bits)
                     for name, told in entry.get("sources", {}).items():
                         told["held_out_bits_per_byte"] = self.held_out.get(name)
-                if measured or self.progress.step % plan.log_every == 0:
+                noted = measured or {"spike", "samples"} & entry.keys()
+                if noted or self.progress.step % plan.log_every == 0:
                     log.write(json.dumps(entry) + "\n")
                     log.flush()
                 show(entry)
@@ -277,6 +281,27 @@ class Trainer:
             self.ranks,
             state_tensors(self.carried, self.ranks),
         )
+
+    def _watch(self, entry: dict[str, Any], measured: bool) -> None:
+        """Put into a step's entry what is watched, and say what stands out."""
+        entry["peak_bytes"] = peak_bytes(self.device)
+        if self.matrix_limit is not None:
+            entry["matrix_share"] = entry["tokens_per_second"] / self.matrix_limit
+        if (found := spike(entry["loss"], self.progress)) is not None:
+            entry["spike"] = found
+            self.reporter.say(
+                f"step {entry['step']}: the loss is {entry['loss']:.3f}, {found:.0f} deviations"
+                f" above its running mean"
+            )
+        train = self.recipe.train
+        every = train.sample_every
+        if train.prompts and (entry["step"] % every == 0 if every else measured):
+            model = self._whole_model()
+            if self.ranks.is_writer:
+                tokens = self.data.tokenizer, train.prompts, train.sample_tokens
+                entry["samples"] = sample(model, *tokens, self.dtype)
+                for each in entry["samples"]:
+                    self.reporter.say(f"step {entry['step']}: {each['prompt']}|{each['text']}")
 
     def _keep_best(self, bits: float) -> None:
         """Keep the weights apart if no validation before has found fewer bits per byte."""

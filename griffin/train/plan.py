@@ -31,9 +31,9 @@ class TrainingPlan:
     copy_bytes:      of the weights' bfloat16 copies, which products in bfloat16 make of float32.
     gradient_bytes, moment_bytes: of the gradient, and of AdamW's two moments.
     activation_bytes: what a micro-batch keeps for its backward pass, and one block's gradients.
-    checkpointed_bytes: the same, if only each block's input were kept.
+    checkpointed_bytes: the same, if only each block's input (`checkpoint`) were kept.
     loss_bytes:      tiles of logits. runtime_bytes: the process without a model.
-    tokens_per_step, steps: of the recipe.
+    tokens_per_step, steps: of the recipe; steps are 0 where its budget is in epochs.
     """
 
     parameters: int
@@ -79,20 +79,21 @@ def plan_training(recipe: Recipe, ranks: int = 1) -> TrainingPlan:
     stream = config.width * size
     one = max(kept[kind] for kind in config.block_types)
     full = kept["ends"] + sum(kept[kind] for kind in config.block_types) + one
-    checkpointed = kept["ends"] + config.num_layers * stream + 2 * one
-    keeps_all = getattr(train, "checkpoint", "none") == "none"
+    every = train.keep_every or 1
+    inputs = -(-config.num_layers // every) * stream
+    checkpointed = kept["ends"] + inputs + (every + 1) * one
     return TrainingPlan(
         parameters=count,
         weight_bytes=(part + gathered) * size,
         copy_bytes=copies,
         gradient_bytes=part * size,
         moment_bytes=2 * part * size,
-        activation_bytes=int(tokens * (full if keeps_all else checkpointed)),
+        activation_bytes=int(tokens * (checkpointed if train.keep_every else full)),
         checkpointed_bytes=int(tokens * checkpointed),
         loss_bytes=4 * 4 * TILE,
         runtime_bytes=RUNTIME_BYTES,
         tokens_per_step=train.tokens_per_step,
-        steps=train.total_steps,
+        steps=0 if train.epochs else train.total_steps,
     )
 
 
@@ -126,7 +127,7 @@ def _smaller(recipe: Recipe, ranks: int) -> Iterator[tuple[str, Recipe]]:
     train = recipe.train
     narrow = {"weights": "bfloat16", "dtype": "bfloat16"}
     fewer = {"rows": ranks, "accumulation": train.accumulation * train.rows // ranks}
-    blocks = {"checkpoint": "blocks"} if hasattr(train, "checkpoint") else {}
+    blocks = {"checkpoint": "blocks"}
     changes: list[dict[str, Any]] = [narrow, fewer, blocks, fewer | blocks, narrow | fewer]
     changes.append(narrow | fewer | blocks)
     for parts in (2, 4, 8, 16):

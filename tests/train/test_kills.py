@@ -33,7 +33,8 @@ def left(out: Path) -> dict[str, Any]:
     """Return all that a run leaves: log, results, the bytes of its model and checkpoints."""
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     for entry in log:
-        del entry["seconds"], entry["tokens_per_second"]
+        del entry["seconds"], entry["tokens_per_second"], entry["peak_bytes"]
+        entry.pop("matrix_share", None)
     results = json.loads((out / "results.json").read_text())
     del results["training"]["seconds"], results["model"]
     files = {

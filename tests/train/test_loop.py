@@ -26,7 +26,12 @@ Build = Callable[..., Trainer]
 def _log(trainer: Trainer) -> list[dict[str, Any]]:
     entries = [json.loads(line) for line in (trainer.out / "log.jsonl").read_text().splitlines()]
     return [
-        {k: v for k, v in e.items() if k not in ("seconds", "tokens_per_second")} for e in entries
+        {
+            k: v
+            for k, v in e.items()
+            if k not in ("seconds", "tokens_per_second", "peak_bytes", "matrix_share")
+        }
+        for e in entries
     ]
 
 

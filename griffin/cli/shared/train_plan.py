@@ -70,7 +70,7 @@ def print_train_plan(
         "fits": plan.total_bytes <= there,
         "operations_per_second": found,
         "limit_tokens_per_second": limit,
-        "least_seconds": None if limit is None else budget / limit,
+        "least_seconds": budget / limit if limit and budget else None,
     }
     if as_json:
         import json
@@ -80,7 +80,7 @@ def print_train_plan(
     train = recipe.train
     click.echo(
         f"{name}: {plan.parameters:,} weights in {train.weights}, products in {train.dtype};"
-        f" {plan.steps:,} steps of {plan.tokens_per_step:,} tokens\n"
+        f" {f'{plan.steps:,}' if plan.steps else '?'} steps of {plan.tokens_per_step:,} tokens\n"
     )
     kept = f"kept of {train.rows} rows of {train.length:,} for the backward pass (estimate)"
     for what, count, note in (
@@ -100,9 +100,9 @@ def print_train_plan(
     if found is None or limit is None:
         click.echo("\nspeed           not known; give --product-rate, or let it be measured")
         return
-    hours = budget / limit / 3600
+    least = f", {budget / limit / 3600:,.1f} hours for the budget" if budget else ""
     click.echo(
         f"\nspeed           at most {limit:,.0f} tokens/s with {found / 1e9:,.0f} billion"
-        f" operations/s, {hours:,.1f} hours for the budget;\n"
+        f" operations/s{least};\n"
         "                `griffin bench train` measures a step's share of that"
     )

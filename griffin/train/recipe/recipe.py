@@ -98,6 +98,9 @@ class Recipe:
             "checkpoint_minutes",
             "keep",
             "keep_best",
+            "prompts",
+            "sample_every",
+            "sample_tokens",
             "checkpoint",
         ):
             del values["train"][name]

@@ -44,6 +44,8 @@ class TrainRecipe:
     eval_every           steps between validations on the first `eval_tokens` held-out tokens.
     checkpoint_minutes   minutes between checkpoints; the newest `keep` of them stay.
     keep_best            keep the weights of the best validation too, in checkpoints/best.
+    prompts              texts that are continued, by the likeliest `sample_tokens` tokens, every
+                         `sample_every` steps; 0: at every validation.
     """
 
     tokens: int = 0
@@ -75,6 +77,9 @@ class TrainRecipe:
     checkpoint_minutes: float = 10.0
     keep: int = 2
     keep_best: bool = True
+    prompts: tuple[str, ...] = ()
+    sample_every: int = 0
+    sample_tokens: int = 64
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stage", read_stages(self.stage))
@@ -94,6 +99,7 @@ class TrainRecipe:
             "log_every",
             "eval_every",
             "eval_tokens",
+            "sample_tokens",
             "keep",
         ):
             if getattr(self, name) < 1:
@@ -104,7 +110,7 @@ class TrainRecipe:
                 f" {self.sequence_ranks}"
             )
         for name in (
-            *("tokens", "steps", "epochs", "warmup_steps", "decay_steps"),
+            *("tokens", "steps", "epochs", "warmup_steps", "decay_steps", "sample_every"),
             *("weight_decay", "clip", "seed"),
         ):
             if getattr(self, name) < 0:

@@ -39,7 +39,12 @@ def weights(ours: Trainer) -> dict[str, torch.Tensor]:
 def log(out: Path) -> list[dict[str, Any]]:
     entries = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     return [
-        {k: v for k, v in e.items() if k not in ("seconds", "tokens_per_second")} for e in entries
+        {
+            k: v
+            for k, v in e.items()
+            if k not in ("seconds", "tokens_per_second", "peak_bytes", "matrix_share")
+        }
+        for e in entries
     ]
 
 
