@@ -26,13 +26,10 @@ from griffin.train.scale.ranks import Ranks
 from griffin.train.scale.sharding import whole_weights
 from tests.support.ranks import on_ranks
 from tests.train.conftest import MODEL
+from tests.train.test_loop import _weights
 
 Build = Callable[..., Trainer]
 CARRY: dict[str, Any] = {"carry": True, "accumulation": 3, "length": 16}
-
-
-def _weights(trainer: Trainer) -> list[Tensor]:
-    return [p.detach() for p in trainer.model.parameters()]
 
 
 def test_with_weights_that_stand_still_the_loss_is_that_of_reading_at_once(trainer: Build) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from griffin.train.loop import Trainer
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
 from tests.train.conftest import MODEL
+from tests.train.test_loop import _log
 
 STAGES = [
     {"name": "both", "steps": 4},
@@ -40,10 +40,6 @@ def build(corpus_folder: Path, tmp_path: Path) -> Callable[..., Trainer]:
         return Trainer(recipe, tmp_path / name, Reporter(quiet=True))
 
     return make
-
-
-def _log(trainer: Trainer) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (trainer.out / "log.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("carry", [False, True])

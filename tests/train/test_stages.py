@@ -4,30 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 
 from griffin.train.loop import Trainer
+from tests.train.test_loop import _log, _weights
 
 Build = Callable[..., Trainer]
-
-
-def _log(trainer: Trainer) -> list[dict[str, Any]]:
-    entries = [json.loads(line) for line in (trainer.out / "log.jsonl").read_text().splitlines()]
-    return [
-        {
-            k: v
-            for k, v in e.items()
-            if k not in ("seconds", "tokens_per_second", "peak_bytes", "matrix_share")
-        }
-        for e in entries
-    ]
-
-
-def _weights(trainer: Trainer) -> list[torch.Tensor]:
-    return [p.detach() for p in trainer.model.parameters()]
 
 
 STAGES = [
