@@ -72,7 +72,8 @@ def plan_training(recipe: Recipe, ranks: int = 1) -> TrainingPlan:
     blocks = [sum(p.numel() for p in block.parameters()) for block in model.model.layers]
     size = getattr(torch, train.weights).itemsize
     part = -(-count // ranks)
-    gathered = 0 if ranks == 1 else model.head_weight.numel() + 2 * max(blocks)
+    # What belongs to no block stays gathered through a step; each has its gradient beside it.
+    gathered = 0 if ranks == 1 else 2 * (count - sum(blocks) + max(blocks))
     copies = 2 * count if (train.weights, train.dtype) == ("float32", "bfloat16") else 0
     tokens = -(-train.rows // ranks) * train.length
     kept = kept_bytes(config, train.dtype, train.weights)
