@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -354,3 +355,19 @@ def test_vocabularies_must_fit(
         ValueError, match=rf"tokenizer has {size} entries, the model's vocabulary {size - 1}"
     ):
         Trainer(Recipe.from_dict(values), tmp_path / "small", Reporter(quiet=True))
+
+
+def test_a_step_without_targets_is_no_division_by_zero(
+    trainer: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = trainer("run")
+    batch = ours.packer.batch
+
+    def without(first: int, rows: int) -> TrainBatch:
+        found = batch(first, rows)
+        return dataclasses.replace(found, mask=torch.zeros_like(found.mask))
+
+    monkeypatch.setattr(ours.packer, "batch", without)
+    entry = ours.step()
+    assert entry["loss"] == entry["gradient_norm"] == 0.0
+    assert all(bool(weight.isfinite().all()) for weight in ours.model.parameters())

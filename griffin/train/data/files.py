@@ -21,6 +21,7 @@ MOST_LINE = 16 << 20  # bytes; a longer line is no row
 _BOM = b"\xef\xbb\xbf"
 # Installed packages and caches lie inside the library's folder but are not the library.
 _NOT_THE_LIBRARY = ("site-packages/**", "dist-packages/**", "**/__pycache__/**")
+_RUN = "run.lock"  # in the folder of a run, whose log and lists are no documents
 _LINES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
 
 
@@ -67,6 +68,9 @@ def find_files(source: SourceRecipe, folder: Path) -> list[SourceFile]:
     closed = _regex(tuple(pattern for pattern in excluded if pattern.endswith("/**")))
     for place, folders, files in os.walk(root):
         base = Path(place).relative_to(root)
+        if _RUN in files:
+            folders[:] = []
+            continue
         folders[:] = [
             name for name in folders if not closed.fullmatch((base / name).as_posix() + "/")
         ]

@@ -62,6 +62,7 @@ def test_patterns(tmp_path: Path) -> None:
         "xtest/g.py",
         "(1).py",
     )
+    _write(tmp_path, "runs/x/run.lock", "runs/x/g.py", "runs/x/data/h.py")  # a run's own folder
     everything = {"a.py", "x/c.py", "x/test/d.py", "test/e.py", "x/y/f.py", "xtest/g.py", "(1).py"}
     assert _names(tmp_path) == everything
     assert _names(tmp_path, exclude=("**/test/**",)) == everything - {"x/test/d.py", "test/e.py"}
