@@ -94,7 +94,7 @@ class RunFolder:
 
     def _check_budget_alone(self, theirs: Recipe, ours: Recipe, extend: bool) -> None:
         """Raise ValueError unless the recipes differ in their budgets alone, and may."""
-        differences = _differences(theirs.to_dict(), ours.to_dict())
+        differences = _differences(theirs.deciding(), ours.deciding())
         budget = all(name in {f"train.{key}" for key in BUDGETS} for name in differences)
         if not (extend and budget):
             listed = "; ".join(f"{name}: {words}" for name, words in differences.items())

@@ -88,8 +88,8 @@ class Recipe:
         first = {"from": self.base} if self.base else {"model": self.model.to_dict()}
         return json.loads(json.dumps(first | sections))
 
-    def digest(self) -> str:
-        """Return a hash of all that decides the weights: a resumed run is the same run."""
+    def deciding(self) -> dict[str, Any]:
+        """Return the plain values that decide the weights: a run that is resumed has the same."""
         values = self.to_dict() | {"model": self.model.to_dict()}
         for name in (
             "log_every",
@@ -102,10 +102,14 @@ class Recipe:
             "sample_every",
             "sample_tokens",
             "checkpoint",
+            "sequence_ranks",  # as the number of ranks: who computes, not what
         ):
             del values["train"][name]
-        del values["train"]["sequence_ranks"]  # as the number of ranks: who computes, not what
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        return values
+
+    def digest(self) -> str:
+        """Return a hash of all that decides the weights."""
+        return hashlib.sha256(json.dumps(self.deciding(), sort_keys=True).encode()).hexdigest()
 
 
 def load_recipe(path: Path, changes: Iterable[str] = ()) -> Recipe:
