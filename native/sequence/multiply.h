@@ -53,7 +53,10 @@ inline void add_tile(const typename M::Unit* a, int64_t a_row, int64_t a_step,
   using T = typename M::T;
   constexpr int W = kWidth<T>;
   Vec<T> sum[R][C];
+  // Unrolled, so that sums never leave the registers.
+#pragma GCC unroll 6
   for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
     for (int c = 0; c < C; ++c) sum[r][c] = load(from + r * from_row + c * W, W);
   }
   for (int64_t k = 0; k < count; ++k, a += a_step, b += C * W) {
@@ -64,7 +67,9 @@ inline void add_tile(const typename M::Unit* a, int64_t a_row, int64_t a_step,
       for (int c = 0; c < C; ++c) M::add(sum[r][c], b + c * W, x);
     }
   }
+#pragma GCC unroll 6
   for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
     for (int c = 0; c < C; ++c) store(to + r * to_row + c * W, sum[r][c], W);
   }
 }
