@@ -155,7 +155,7 @@ def command(
                 results = export(trainer)
         except Interrupted as stop:
             if ranks.is_writer:
-                again = _again(recipe, out, changes, threads, device, ranks.world, skip_bad)
+                again = _again(recipe, out, changes, threads, device, ranks.world, skip_bad, force)
                 reporter.say(f"{stop}\nto go on: {again}")
             sys.exit(130)
         except WriterFailedError:  # it says why
@@ -211,6 +211,7 @@ def _again(
     device: str,
     world: int,
     skip_bad: bool,
+    force: bool,
 ) -> str:
     started = ["torchrun", "--nproc-per-node", str(world), "-m", "griffin.cli"]
     words = [*(started if world > 1 else ["griffin"]), "train", recipe]
@@ -218,6 +219,7 @@ def _again(
     for change in changes:
         words += ["--set", change]
     words += ["--skip-bad"] if skip_bad else []
+    words += ["--force"] if force else []
     words += ["--threads", str(threads)] if threads is not None else []
     words += ["--device", device] if device != "cpu" else []
     return shlex.join(words)

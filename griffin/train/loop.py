@@ -46,8 +46,8 @@ class Trainer:
     The folder holds recipe.json, the tokenizer, data/ (encoded documents), log.jsonl and
     checkpoints/. A run of the same recipe that it holds is continued; one of another recipe is
     refused with a ValueError, and so is a folder in which another process trains: it is this one's
-    until `close`, or the end of a `with` block. device: "cpu", "cuda", ...; the weights are float32
-    everywhere. extend: go on with a run whose budget was another (`RunFolder.claimed`). ranks: the
+    until `close`, or the end of a `with` block. device: "cpu", "cuda", ...
+    extend: go on with a run whose budget was another (`RunFolder.claimed`). ranks: the
     processes that train together, each with such a Trainer; every one must call the same methods.
     Making one prepares the data; SIGINT or SIGTERM then raises `Interrupted`.
     """

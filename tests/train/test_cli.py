@@ -112,6 +112,7 @@ def test_ctrl_c_leaves_a_resumable_checkpoint(recipe_file: Path, tmp_path: Path)
         str(out),
         "--set",
         "train.steps=100000",
+        "--force",
         "--threads",
         "1",
     ]
