@@ -27,9 +27,9 @@ class TrainingPlan:
     """How the memory of a run is divided, on each of its ranks. All in bytes but what says so.
 
     parameters:      weights, a number.
-    weight_bytes:    of the weights; with several ranks, their part and what is gathered of others.
+    weight_bytes:    of the weights; with several ranks, a part and what is gathered of others'.
     copy_bytes:      of the weights' bfloat16 copies, which products in bfloat16 make of float32.
-    gradient_bytes, moment_bytes: of the gradient, and of AdamW's two moments.
+    gradient_bytes, moment_bytes: of the gradient (likewise), and of AdamW's two moments.
     activation_bytes: what a micro-batch keeps for its backward pass, and one block's gradients.
     checkpointed_bytes: the same, if only each block's input (`checkpoint`) were kept.
     loss_bytes:      tiles of logits. runtime_bytes: the process without a model.
@@ -72,8 +72,8 @@ def plan_training(recipe: Recipe, ranks: int = 1) -> TrainingPlan:
     blocks = [sum(p.numel() for p in block.parameters()) for block in model.model.layers]
     size = getattr(torch, train.weights).itemsize
     part = -(-count // ranks)
-    # What belongs to no block stays gathered through a step; each has its gradient beside it.
-    gathered = 0 if ranks == 1 else 2 * (count - sum(blocks) + max(blocks))
+    # What belongs to no block stays gathered through a step, and so does its gradient.
+    gathered = 0 if ranks == 1 else count - sum(blocks) + max(blocks)
     copies = 2 * count if (train.weights, train.dtype) == ("float32", "bfloat16") else 0
     tokens = -(-train.rows // ranks) * train.length
     kept = kept_bytes(config, train.dtype, train.weights)
@@ -87,7 +87,7 @@ def plan_training(recipe: Recipe, ranks: int = 1) -> TrainingPlan:
         parameters=count,
         weight_bytes=(part + gathered) * size,
         copy_bytes=copies,
-        gradient_bytes=part * size,
+        gradient_bytes=(part + gathered) * size,
         moment_bytes=2 * part * size,
         activation_bytes=int(tokens * (checkpointed if train.keep_every else full)),
         checkpointed_bytes=int(tokens * checkpointed),

@@ -38,6 +38,9 @@ def test_sixteen_bytes_a_weight_or_eight(preset: str, gigabytes: float) -> None:
     shared = plan_training(_recipe(preset), ranks=2)
     assert shared.moment_bytes == plan.moment_bytes // 2
     assert plan.weight_bytes / 2 < shared.weight_bytes < plan.weight_bytes
+    # The embedding's gradient is whole on each, beside the parts of all.
+    embedding = 4 * _recipe(preset).model.vocab_size * _recipe(preset).model.width
+    assert shared.gradient_bytes > plan.gradient_bytes / 2 + embedding
     assert plan.checkpointed_bytes < 0.4 * plan.activation_bytes
 
 
