@@ -13,6 +13,9 @@ from griffin.ops import kernels
 from griffin.ops.dispatch import natively
 from griffin.ops.linear import linear, through_torch
 
+# Tokens whose product is made again at a time, so that a long row needs room for no more.
+_TOGETHER = 4096
+
 
 def gated_gelu(gate: Tensor, x: Tensor) -> Tensor:
     """Return gelu(gate) * x, gelu approximated by tanh as the released models were trained.
@@ -53,14 +56,6 @@ def _gated(gate: Tensor, x: Tensor) -> Tensor:
     return y
 
 
-def _gradients(gate: Tensor, x: Tensor, dy: Tensor, again: bool) -> tuple[Tensor, ...]:
-    """Return the gradients of gate and x, and `again` their product."""
-    dgate, dx = kernels.fresh(gate), kernels.fresh(x)
-    y = kernels.fresh(x) if again else None
-    kernels.call("gated_gradient", x.dtype, (x.numel(),), (gate, x, dy, dgate, dx, y))
-    return (dgate, dx) if y is None else (dgate, dx, y)
-
-
 class _Gated(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, x: Tensor) -> Tensor:
@@ -73,7 +68,10 @@ class _Gated(torch.autograd.Function):
         ctx: Any, *grads: Tensor
     ) -> tuple[Tensor, ...]:
         gate, x = ctx.saved_tensors
-        return _gradients(gate, x, grads[0], False)
+        dgate, dx = kernels.fresh(gate), kernels.fresh(x)
+        tensors = gate, x, grads[0], dgate, dx, None
+        kernels.call("gated_gradient", x.dtype, (x.numel(),), tensors)
+        return dgate, dx
 
 
 class _GatedLinear(torch.autograd.Function):
@@ -91,13 +89,22 @@ class _GatedLinear(torch.autograd.Function):
         ctx: Any, *grads: Tensor
     ) -> tuple[Tensor | None, ...]:
         gate, x, weight = ctx.saved_tensors
-        dout = grads[0].reshape(-1, weight.shape[0])
-        dy = dout @ weight.to(dout.dtype)
-        needs = ctx.needs_input_grad
-        dgate, dx, *y = _gradients(gate, x, dy.view(gate.shape), needs[2])
-        dweight = dbias = None
-        if y:
-            dweight = (dout.T @ y[0].view(-1, weight.shape[1])).to(weight.dtype)
-        if ctx.bias_type is not None and needs[3]:
-            dbias = dout.sum(0).to(ctx.bias_type)
-        return dgate, dx, dweight, dbias
+        outputs, inputs = weight.shape
+        dout, needs = grads[0].reshape(-1, outputs), ctx.needs_input_grad
+        dgate, dx = kernels.fresh(gate), kernels.fresh(x)
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        dweight = weight.new_zeros(weight.shape, dtype=wide) if needs[2] else None
+        back = weight.to(dout.dtype)
+        flat = [t.reshape(-1, inputs).split(_TOGETHER) for t in (gate, x, dgate, dx)]
+        for one, part in zip(zip(*flat, strict=True), dout.split(_TOGETHER), strict=True):
+            dy = part @ back
+            y = None if dweight is None else kernels.fresh(dy)
+            tensors = one[0], one[1], dy, one[2], one[3], y
+            kernels.call("gated_gradient", dy.dtype, (dy.numel(),), tensors)
+            if dweight is not None and y is not None:
+                if y.dtype is wide:
+                    dweight.addmm_(part.T, y)
+                else:
+                    dweight += part.T @ y
+        dbias = dout.sum(0).to(ctx.bias_type) if ctx.bias_type is not None and needs[3] else None
+        return dgate, dx, None if dweight is None else dweight.to(weight.dtype), dbias

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -149,6 +150,20 @@ def test_the_gate_and_the_product_behind_it(shape, dtype, strided) -> None:
             [gate, x, weight, bias],
             2 * TOLERANCE[dtype],
         )
+
+
+def test_many_tokens_are_taken_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["griffin.ops.gated_gelu"], "_TOGETHER", 3)
+    gate, x = (draw(2, 4, 20, dtype=torch.float32, seed=n) for n in (0, 1))
+    weight, bias = draw(6, 20, dtype=torch.float32, seed=2), draw(6, dtype=torch.float32, seed=3)
+    compare(
+        lambda gate, x, *linear: (ops.gated_linear(gate, x, *linear),),
+        lambda gate, x, *linear: (
+            functional.linear(functional.gelu(gate, approximate="tanh") * x, *linear),
+        ),
+        [gate, x, weight, bias],
+        TOLERANCE[torch.float32],
+    )
 
 
 def test_the_gated_product_keeps_its_inputs_alone() -> None:
