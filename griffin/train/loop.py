@@ -95,6 +95,10 @@ class Trainer:
             stores = {source.name: source.train for source in self.data.sources}
             self.packer, self.plan = Mixture.of(recipe, stores)
             self.folder.rows_in = self.packer.rows_in
+            for name, packer in ((source.name, source.packer) for source in self.packer.sources):
+                if packer.left_out:
+                    what = "rows" if packer.packing == "cut" else "pieces of documents"
+                    self.reporter.say(f"{name}: {packer.left_out} {what} have no target: left out")
         begun = latest_checkpoint(self.checkpoints) is not None
         with torch.device("meta"):
             self.model = Griffin(recipe.model).to(getattr(torch, recipe.train.weights))

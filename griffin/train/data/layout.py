@@ -21,12 +21,14 @@ class EpochLayout:
     documents, firsts, counts: (P,) int64; piece p is `counts[p]` pairs of a document from its pair
                                `firsts[p]` on.
     rows:                      (rows + 1,) int64; row r has the pieces rows[r] to rows[r + 1].
+    left_out:                  pieces that have no target and are in no row.
     """
 
     documents: np.ndarray
     firsts: np.ndarray
     counts: np.ndarray
     rows: np.ndarray
+    left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.rows) - 1
@@ -77,6 +79,7 @@ def best_fit(store: TokenStore, documents: np.ndarray, length: int) -> EpochLayo
         firsts[real][order],
         counts[real][order],
         np.concatenate([[0], np.cumsum(sizes)]),
+        left_out=int(np.sum(~real)),
     )
 
 

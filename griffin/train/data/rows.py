@@ -76,6 +76,10 @@ class Packer:
                 f"the training documents hold {store.num_pairs} tokens, {need} of {length};"
                 " shorten train.length or add documents"
             )
+        # Of the first epoch: rows, or pieces of documents with "best-fit", that have no target.
+        self.left_out = self._layout.left_out
+        if not streams:
+            self.left_out += len(self._layout) - len(self._order)
         self._ends = [0, len(self._order)]  # of the epochs known so far, in rows
         self._alike = bool(store.counted is None or packing == "best-fit" or streams)
 

@@ -74,6 +74,8 @@ def test_rows_without_a_target_are_left_out(packing: str) -> None:
     ends = [packer.rows_in(epoch) for epoch in range(6)]
     rows = packer.batch(0, ends[5])
     assert rows.mask.any(1).all()
+    # 187 pairs: 23 rows; or 4, 5, 1, 13, 1 and 2 pieces, of which 3 have a target.
+    assert packer.left_out == (23 - ends[1] if packing == "cut" else 26 - 3)
     whole = set()
     for first, last in itertools.pairwise(ends):
         part = packer.batch(first, last - first)
