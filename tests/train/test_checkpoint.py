@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from griffin.train import checkpoint as module
 from griffin.train.checkpoint import latest_checkpoint, load_checkpoint
 from griffin.train.loop import Trainer
+from griffin.train.recipe import Recipe
+from griffin.train.report import Reporter
 from griffin.train.scale import sharded_files
 
 FILE = "shard-00001-model-00001-of-00001.safetensors"
@@ -162,3 +167,25 @@ def test_what_is_set_aside_is_said(trainer: Callable[..., Trainer]) -> None:
         and "damaged-step-0000002" in (told[0])
     )
     assert told[1] == f"going on from {kept}"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become one who may not write")
+def test_a_folder_that_cannot_be_written_is_told_and_left_alone(
+    recipe: Callable[..., Recipe],
+) -> None:
+    with tempfile.TemporaryDirectory() as base:
+        out = Path(base) / "run"
+        with Trainer(recipe(), out, Reporter(quiet=True)) as ours:
+            ours.step()
+            ours.save()
+        Path(base).chmod(0o755)
+        before = sorted(path.name for path in out.rglob("*"))
+        os.seteuid(65534)
+        try:
+            with pytest.raises(PermissionError, match=r"run\.lock"):
+                Trainer(recipe(), out, Reporter(quiet=True))
+        finally:
+            os.seteuid(0)
+        assert sorted(path.name for path in out.rglob("*")) == before
+        with Trainer(recipe(), out, Reporter(quiet=True)) as ours:
+            assert ours.progress.step == 1
