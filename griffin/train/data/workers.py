@@ -107,14 +107,17 @@ def _serve() -> None:
     while True:
         try:
             item = pickle.load(source)
-        except EOFError:
+        except (EOFError, pickle.UnpicklingError):  # the parent has ended, perhaps within a word
             return
         try:
             answer = (True, task(item))
         except Exception as error:
             answer = (False, error)
-        pickle.dump(answer, answers, pickle.HIGHEST_PROTOCOL)
-        answers.flush()
+        try:
+            pickle.dump(answer, answers, pickle.HIGHEST_PROTOCOL)
+            answers.flush()
+        except BrokenPipeError:
+            os._exit(1)  # nobody listens any more
 
 
 if __name__ == "__main__":

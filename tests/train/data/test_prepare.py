@@ -200,11 +200,14 @@ def test_killed_at_any_moment_it_goes_on(
         lambda: log.exists() and log.stat().st_size > 3000,
     ]
     for moment in moments:
-        process = subprocess.Popen([sys.executable, "-c", program, str(sources)], cwd=ROOT)
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, str(sources)], cwd=ROOT, stderr=subprocess.PIPE
+        )
         while not moment() and process.poll() is None:
             time.sleep(0.001)
         time.sleep(chance.random() * 0.1)
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        _, said = process.communicate()  # until the workers have ended, too
+        assert b"Traceback" not in said
     subprocess.run([sys.executable, "-c", program, str(sources)], cwd=ROOT, check=True)
     assert _files(sources / "killed") == _files(sources / "straight")
