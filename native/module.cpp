@@ -69,7 +69,7 @@ namespace {
 
 // Of this file's functions and what they take; INTERFACE in griffin/ops/native.py is the same
 // number. Both go up by one where a function takes something else.
-constexpr int kInterface = 2;
+constexpr int kInterface = 3;
 
 // A ValueError in Python.
 void need(bool holds, const char* what) {

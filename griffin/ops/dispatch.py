@@ -61,17 +61,17 @@ def implementation(op: str, x: Tensor, *others: Tensor | None) -> Callable[..., 
     return _loaded[_choice(op, x.device.type, x.dtype)]
 
 
-def natively(*inputs: Tensor, kernel: str = "") -> bool:
+def natively(*inputs: Tensor, trains: bool = False) -> bool:
     """Return whether a small elementwise op runs in C++ now; otherwise its torch formula does.
 
-    Where nothing is being compiled or needs a gradient (but that which `kernel` computes, where it
-    was built), and the inputs are of one type that the kernels have. Raises ValueError if they do
+    Where nothing is being compiled or needs a gradient (unless the kernel `trains`: it has one for
+    that, too), and the inputs are of one type that the kernels have. Raises ValueError if they do
     not all lie on one device.
     """
     on_one_device(*inputs)
-    if torch.compiler.is_compiling() or (kernel and not native.has(kernel)):
+    if torch.compiler.is_compiling():
         return False
-    dtype, grad = inputs[0].dtype, torch.is_grad_enabled() and not kernel
+    dtype, grad = inputs[0].dtype, torch.is_grad_enabled() and not trains
     for t in inputs:  # loops, because a step of a small model asks a hundred times
         if t.dtype is not dtype or (grad and t.requires_grad):
             return False

@@ -27,7 +27,7 @@ def gated_gelu(gate: Tensor, x: Tensor) -> Tensor:
         raise ValueError(f"gate {tuple(gate.shape)} and x {tuple(x.shape)} do not match")
     if natively(gate, x):
         return _gated(gate, x)
-    if natively(gate, x, kernel="gated_gradient"):
+    if natively(gate, x, trains=True):
         found: Any = _Gated.apply(gate, x)
         return found
     return functional.gelu(gate, approximate="tanh") * x
@@ -40,7 +40,7 @@ def gated_linear(gate: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = 
     taken in its type, as by any product.
     """
     same = gate.shape == x.shape and gate.shape[-1:] == weight.shape[1:]
-    if same and torch.is_grad_enabled() and natively(gate, x, kernel="gated_gradient"):
+    if same and torch.is_grad_enabled() and natively(gate, x, trains=True):
         weights = (weight,) if bias is None else (weight, bias)
         if any(t.requires_grad for t in (gate, x, *weights)):
             cast = torch.is_autocast_enabled("cpu") or weight.dtype is gate.dtype

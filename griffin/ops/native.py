@@ -15,7 +15,7 @@ from torch import Tensor
 from griffin.ops.installation import NEEDS, install_again
 
 MODULE = "griffin._native"
-INTERFACE = 2  # what native/module.cpp says of itself
+INTERFACE = 3  # what native/module.cpp says of itself
 # As in native/kernels.h and native/sequence.h: numbers of the types, and what the kernels have room
 # for.
 LARGEST_GATE = 4096
@@ -30,12 +30,6 @@ TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
 def built() -> bool:
     """Return whether the package has its compiled module (it needs a C++17 compiler)."""
     return find_spec(MODULE) is not None
-
-
-@torch.compiler.assume_constant_result
-def has(kernel: str) -> bool:
-    """Return whether the compiled module is there and has a kernel of this name."""
-    return built() and hasattr(module(), kernel)
 
 
 @cache

@@ -77,7 +77,7 @@ def _torch(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
 def _has_kernel(x: Tensor, weight: Tensor, dtype: torch.dtype, add: Tensor | None = None) -> bool:
     if dtype is not x.dtype and (x.dtype, dtype) != _MIXED:
         return False
-    return natively(x, weight, kernel="norm_gradient") and (add is None or add.is_cpu)
+    return natively(x, weight, trains=True) and (add is None or add.is_cpu)
 
 
 def _normed(

@@ -63,7 +63,7 @@ def apply_rope(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
         return x
     on_one_device(x, cos, sin)
     wide = torch.float64 if x.dtype is torch.float64 else torch.float32
-    if cos.dtype is wide and natively(cos, sin) and natively(x, kernel="rope"):
+    if cos.dtype is wide and natively(cos, sin) and natively(x, trains=True):
         if not (torch.is_grad_enabled() and x.requires_grad):
             return _rotated(x, cos, sin)
         y: Any = _Rotation.apply(x, cos, sin)

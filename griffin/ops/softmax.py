@@ -14,7 +14,7 @@ def add_to_sums(logits: Tensor, column: Tensor, total: Tensor, right: Tensor) ->
     logits: (N, C), capped. column: (N,) int64, the target's column, out of range where it is in
     another tile. total: (N,) the logarithm of the sum so far. right: (N,), both changed in place.
     """
-    if natively(logits, total, right, kernel="softmax") and _float32(logits):
+    if natively(logits, total, right, trains=True) and _float32(logits):
         kernels.call("softmax", logits.dtype, logits.shape, (logits, column, total, right), *_SUMS)
         return
     inside, place = _inside(column, logits)
@@ -30,7 +30,7 @@ def to_slopes(
     That is the gradient in the logits before the cap (0: none), dl = factor * (softmax - onehot) *
     (1 - (logit / cap)^2). Arguments as for `add_to_sums`, after which total is whole.
     """
-    if natively(logits, total, kernel="softmax") and _float32(logits):
+    if natively(logits, total, trains=True) and _float32(logits):
         options = False, soft_cap, factor
         tensors = logits, column, total, total
         kernels.call("softmax", logits.dtype, logits.shape, tensors, *options)

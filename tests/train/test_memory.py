@@ -41,7 +41,7 @@ def kept(keep_every: int, length: int) -> float:
     return (long - short) / length / LAYER / WIDE.num_layers
 
 
-@pytest.mark.skipif(not native.has("norm_gradient"), reason="kernels are not built")
+@pytest.mark.skipif(not native.built(), reason="kernels are not built")
 def test_bytes_a_token_are_constant_in_length() -> None:
     short, long = kept(0, 256), kept(0, 1024)
     assert long == pytest.approx(short, rel=0.02)

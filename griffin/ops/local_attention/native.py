@@ -20,7 +20,7 @@ def local_attention(
     q: Tensor, k: Tensor, v: Tensor, window: Window, ring: tuple[Tensor, Tensor] | None
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     trains = torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v, *(ring or ())))
-    if not _covered(q, k, v) or (trains and not native.has("attention_gradient")):
+    if not _covered(q, k, v):
         return eager.local_attention(q, k, v, window, ring)
     old_k, old_v = ring or (None, None)
     ring_k, ring_v = (None, None) if ring is None else (t.to(q.dtype) for t in ring)

@@ -31,7 +31,7 @@ def recurrent_unit(
     trains = torch.is_grad_enabled() and any(t.requires_grad for t in (x, cache, h0, *weights))
     large = input_gate.weight.shape[1] > native.LARGEST_GATE
     large = large or conv_weight.shape[-1] > native.MOST_TAPS
-    if not trains or large or not hasattr(native.module(), "recurrence"):
+    if not trains or large:
         return eager.recurrent_unit(
             x, conv_weight, conv_bias, *gates, recurrent_param, segment_pos, cache, h0, product
         )
