@@ -199,16 +199,20 @@ class Griffin(nn.Module):
         size = self.keep_every if torch.is_grad_enabled() else 0
         if not size:
             return _run(self.model.layers, x, segment_pos, window, rope, states, left)
+        chosen = self.adapters.chosen
+
+        def run(*given: Any) -> tuple[Tensor, list[LayerState]]:
+            # In the backward pass the call that chose adapters is over.
+            with self.adapters.reading(chosen, len(segment_pos)):
+                return _run(*given)
+
         after: list[LayerState] = []
         for first in range(0, len(self.model.layers), size):
             part = slice(first, first + size)
             blocks, before = self.model.layers[part], states[part]
-            x, made = checkpoint(
-                _run,
-                *(blocks, x, segment_pos, window, rope, before, left),
-                use_reentrant=False,
-                preserve_rng_state=False,
-            )
+            # What dropout leaves out is drawn again from the same state of torch's generator.
+            given = (blocks, x, segment_pos, window, rope, before, left)
+            x, made = checkpoint(run, *given, use_reentrant=False)
             after += made
         return x, after
 

@@ -313,3 +313,19 @@ def test_the_native_trunk_gives_the_bits_of_the_layers(format, dtype, steps, mon
         assert torch.equal(found, wanted), (chosen, (found - wanted).abs().max())
         for one, other in zip(state.layers, own.layers, strict=True):
             assert all(map(torch.equal, one, other))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_what_is_computed_again_for_gradients_reads_with_the_same_adapters(dropout):
+    config = LoraConfig(rank=3, alpha=5.0, dropout=dropout)
+    pair = [make_adapter(config, seed=seed, name=str(seed)) for seed in (1, 2)]
+    found = []
+    for keep_every in (0, 1, 2):
+        model = adapt(make_model(GRIFFIN), pair, train=True)
+        model.keep_every = keep_every
+        torch.manual_seed(0)
+        hidden, _ = model.trunk(make_tokens(GRIFFIN, 3, 9), adapters=[1, -1, 0])
+        hidden.square().sum().backward()
+        found.append([p.grad for p in model.parameters() if p.requires_grad])
+    for again in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], again, strict=True))
