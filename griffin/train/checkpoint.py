@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
+from griffin.train.files import flush, put_in_place
 from griffin.train.scale.ranks import Ranks
 from griffin.train.scale.sharded_files import read_tensors, write_tensors
 
@@ -97,12 +97,10 @@ def _complete(part: Path, final: Path, progress: RunProgress) -> None:
     """Give a folder that holds all tensors its progress and its name."""
     path = part / _PROGRESS
     path.write_text(json.dumps(dataclasses.asdict(progress)) + "\n", encoding="utf-8")
-    for each in (path, part):
-        _flush(each)
+    flush(path)
     if final.exists():
         _remove(final)
-    part.replace(final)
-    _flush(final.parent)
+    put_in_place(part, final)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -245,12 +243,3 @@ def _remove(path: Path) -> None:
     shutil.rmtree(part, ignore_errors=True)
     path.rename(part)
     shutil.rmtree(part, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk before going on."""
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

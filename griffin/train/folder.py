@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from griffin.checkpoints.staging import remove_partial
 from griffin.train.checkpoint import newest_step
-from griffin.train.files import write_json
+from griffin.train.files import put_in_place, write_json
 from griffin.train.optim import learning_rate
 from griffin.train.recipe import Recipe, TrainRecipe
 from griffin.train.recipe.train import BUDGETS
@@ -146,7 +146,7 @@ class RunFolder:
                     bad += 1
             part = path.with_name(path.name + ".part")
             part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-            part.replace(path)
+            put_in_place(part, path)
         with path.open("a", encoding="utf-8") as log:
             yield log, bad
 

@@ -37,15 +37,20 @@ class Journal:
         self._log = self._begin()
 
     def append(self, parts: Mapping[str, bytes], notes: dict[str, Any]) -> None:
-        """Add a block: to each file, by its path below the folder, some bytes."""
+        """Add a block: to each file, by its path below the folder, some bytes.
+
+        Ended in the middle, by Ctrl-C say, it has added nothing: what is known changes at the end.
+        """
+        known = dict(self.known)
         for name, content in parts.items():
             if name not in self._files:
                 path = self._folder / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._files[name] = path.open("ab" if name in self.known else "wb")
             self._files[name].write(content)
-            self.known[name] = self.known.get(name, 0) + len(content)
-        self.blocks, self.notes = self.blocks + 1, json.loads(json.dumps(notes))
+            known[name] = known.get(name, 0) + len(content)
+        notes = json.loads(json.dumps(notes))
+        self.blocks, self.notes, self.known = self.blocks + 1, notes, known
         if time.monotonic() - self._saved > _EVERY:
             self.save()
 

@@ -37,6 +37,7 @@ from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
 
 SIDES = ("train", "held_out")
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 _NOT_ENCODED = "not_encoded.jsonl"
 _SMALL = 4_000_000  # bytes that one process reads sooner than others start
 
@@ -88,15 +89,16 @@ def prepare_data(
 
     reuse:    take what an earlier call left in `out`, whatever has become of the documents since: a
               resumed run trains on what it began with. Without it, an earlier call that was ended
-              is gone on with if the documents are the same.
+              is gone on with if the documents are the same. Where its data was deleted, the
+              documents are encoded anew, by the tokenizer that it has.
     check:    called between blocks of documents; an exception of its own ends the work.
     workers:  processes; the result is the same for any number.
     skip_bad: pass over rows that cannot be read, and list them in data/bad_lines.jsonl.
     Raises ValueError if tokenizer and model do not fit, and as `survey` does.
     """
     folder = out / "data"
-    if not reuse:
-        _Preparation(recipe, out, reporter, check, workers, skip_bad).run()
+    if not (reuse and (folder / INDEX).exists()):
+        _Preparation(recipe, out, reporter, check, workers, skip_bad, reuse).run()
     index = read_index(folder)
     tokenizer = Tokenizer.open(out)
     _check_size(tokenizer, recipe)
@@ -124,6 +126,7 @@ class _Preparation:
     check: Callable[[], None]
     workers: int
     skip_bad: bool
+    again: bool  # for a run that has a tokenizer
 
     @cached_property
     def sources(self) -> list[DataSource]:
@@ -133,7 +136,8 @@ class _Preparation:
         folder, data = self.out / "data", self.recipe.data
         if sum(source.size for source in self.sources) < _SMALL:
             self.workers = 1
-        (folder / INDEX).unlink(missing_ok=True)
+        for left in (INDEX, BAD_LINES):
+            (folder / left).unlink(missing_ok=True)
         with self._progress("reading") as show:
             seen = survey(
                 self.sources,
@@ -164,8 +168,8 @@ class _Preparation:
         stores = {name: {side: notes[f"{name}/{side}"] for side in SIDES} for name in names}
         overlap = {"lines": seen.overlap.lines, "shared": seen.overlap.shared}
         write_json(folder / INDEX, {"dtype": dtype, "stores": stores, "overlap": overlap})
-        listed = [p for p in (folder / "survey" / BAD_LINES, folder / _NOT_ENCODED) if p.exists()]
-        if listed and self.skip_bad:
+        lists = {folder / "survey" / BAD_LINES: seen.bad, folder / _NOT_ENCODED: notes["bad"]}
+        if listed := [path for path, bad in lists.items() if bad]:
             (folder / BAD_LINES).write_bytes(b"".join(path.read_bytes() for path in listed))
         (folder / _NOT_ENCODED).unlink(missing_ok=True)
         shutil.rmtree(folder / "survey")
@@ -174,6 +178,8 @@ class _Preparation:
     def _make_tokenizer(self, seen: Survey) -> None:
         """Leave the run's tokenizer: the checkpoint's, one that is given, or a new one."""
         recipe, out = self.recipe, self.out
+        if self.again and any((out / name).exists() for name in _TOKENIZERS):
+            return
         for left in COMPANIONS:  # by another recipe, which was found impossible
             (out / left).unlink(missing_ok=True)
         if recipe.base:

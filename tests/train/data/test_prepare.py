@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -211,3 +212,37 @@ def test_killed_at_any_moment_it_goes_on(
         assert b"Traceback" not in said
     subprocess.run([sys.executable, "-c", program, str(sources)], cwd=ROOT, check=True)
     assert _files(sources / "killed") == _files(sources / "straight")
+
+
+def test_a_run_whose_data_was_deleted_has_it_again(sources: Path) -> None:
+    recipe, out = _recipe(sources), sources / "x"
+    _prepare(recipe, out)
+    before = _files(out)
+    (out / "data" / "index.json").write_bytes(b"\0" * 9)  # as a loss of power may leave it
+    with pytest.raises(ValueError, match="delete the run's data folder to encode anew"):
+        prepare_data(recipe, out, Reporter(quiet=True), True)
+    shutil.rmtree(out / "data")
+    with (sources / "b.jsonl").open("a") as file:
+        file.write('{"text": "zzz zzz"}\n' * 50)
+    tokenizer = (out / "tokenizer.json").read_bytes()
+    data = prepare_data(recipe, out, Reporter(quiet=True), True)
+    assert sum(len(source.train.paths) for source in data.sources) > 3600
+    assert (out / "tokenizer.json").read_bytes() == tokenizer, "the weights know no other"
+    assert _files(out).keys() == before.keys()
+
+
+def test_lines_that_were_mended_are_listed_no_more(sources: Path) -> None:
+    whole = (sources / "b.jsonl").read_text()
+
+    def stop(calls: list[int] = []) -> None:  # noqa: B006
+        calls.append(1)
+        if len(calls) == 15:
+            raise KeyboardInterrupt
+
+    (sources / "b.jsonl").write_text(f"{whole}no JSON\n")
+    recipe, out = _recipe(sources), sources / "x"
+    with pytest.raises(KeyboardInterrupt):
+        _prepare(recipe, out, skip_bad=True, check=stop)
+    (sources / "b.jsonl").write_text(whole)
+    _prepare(recipe, out, skip_bad=True)
+    assert not (out / "data" / "bad_lines.jsonl").exists()
