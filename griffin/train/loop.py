@@ -14,6 +14,7 @@ from griffin.model import Griffin, State
 from griffin.train.carry import new_states, state_tensors, whole_states
 from griffin.train.checkpoint import (
     RunProgress,
+    find_checkpoint,
     latest_checkpoint,
     prune,
     resume,
@@ -123,6 +124,7 @@ class Trainer:
         )
         if self.ranks.is_writer:
             prune(self.checkpoints, recipe.train.keep)  # a killed run may have come to it no more
+        self._kept = found.step if found else None  # of which step the newest checkpoint is
         self.progress = found or RunProgress(recipe="")
         self.progress.recipe = recipe.digest()
         self._validation = validation_documents(
@@ -274,9 +276,15 @@ class Trainer:
         return sum(bits.values()) / sum(sizes.values())
 
     def save(self) -> Path:
-        """Write a checkpoint of this moment and return its path."""
+        """Write a checkpoint of this moment and return its path.
+
+        One of this step that is there stays: it may be the only one, and a kill would find none
+        while it is replaced.
+        """
         keep = self.recipe.train.keep
-        return save_checkpoint(
+        if self._kept == self.progress.step:
+            return find_checkpoint(self.checkpoints, self._kept)
+        path = save_checkpoint(
             self.checkpoints,
             self.model,
             self.optimizer,
@@ -285,6 +293,8 @@ class Trainer:
             self.ranks,
             state_tensors(self.carried, self.ranks),
         )
+        self._kept = self.progress.step
+        return path
 
     def _watch(self, entry: dict[str, Any], measured: bool) -> None:
         """Put into a step's entry what is watched, and say what stands out."""

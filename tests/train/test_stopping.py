@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from griffin.train import checkpoint
 from griffin.train.data.encode import Encoder
 from griffin.train.loop import Trainer
 from griffin.train.recipe import Recipe
@@ -95,3 +96,25 @@ def test_what_is_heard_is_said_once() -> None:
             stop.check()
         os.kill(os.getpid(), signal.SIGINT)
     assert not stop.asked and len(said) == 1
+
+
+def test_the_only_checkpoint_is_not_replaced_by_itself(
+    trainer: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped twice at one step, it keeps what it has: a kill while it is put away would cost all
+    of the run."""
+    removed: list[str] = []
+    remove = checkpoint._remove
+    monkeypatch.setattr(
+        checkpoint, "_remove", lambda path: (removed.append(path.name), remove(path))
+    )
+    first = trainer(keep=1, accumulation=2)
+    first.objective.forward = _signal_after(3, first.objective.forward)
+    with pytest.raises(Interrupted) as stop:
+        first.run()
+    again = trainer(keep=1, accumulation=2)
+    again.objective.forward = _signal_after(1, again.objective.forward)
+    with pytest.raises(Interrupted) as same:
+        again.run()
+    assert same.value.path == stop.value.path and "step-0000001" not in removed
+    assert trainer(keep=1, accumulation=2).progress.step == 1
