@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -87,7 +88,8 @@ class RunFolder:
                 before = theirs.train
         yield known
         if before is not None:
-            extended.append(self._extension(before, recipe.train))
+            mixed = len(recipe.data.sources) > 1
+            extended.append(self._extension(before, recipe.train, mixed))
         values: dict[str, Any] = {"digest": recipe.digest(), "recipe": recipe.to_dict()}
         values["model"] = recipe.model.to_dict()
         write_json(path, values | ({"extended": extended} if extended else {}))
@@ -101,8 +103,11 @@ class RunFolder:
             hint = "--extend goes on with another budget" if budget else "choose another --out"
             raise ValueError(f"{self.path} holds a run of another recipe ({listed}); {hint}")
 
-    def _extension(self, theirs: TrainRecipe, ours: TrainRecipe) -> dict[str, Any]:
-        """Return what is recorded of an extension; ValueError if the steps done were others."""
+    def _extension(self, theirs: TrainRecipe, ours: TrainRecipe, mixed: bool) -> dict[str, Any]:
+        """Return what is recorded of an extension; ValueError if the steps done were others.
+
+        mixed: rows come from several sources, which are dealt anew where a stage begins.
+        """
         old, new = (
             plan.in_steps(self.rows_in(plan.epochs)) if self.rows_in else plan
             for plan in (theirs, ours)
@@ -124,6 +129,13 @@ class RunFolder:
                     f"this run cannot be extended: step {step + 1} was mixed by {dict(was)}; in the"
                     f" new stages it is mixed by {dict(planned)}"
                 )
+        was, planned = ([at for at in _borders(plan) if at < done] for plan in (old, new))
+        if mixed and was != planned:
+            raise ValueError(
+                f"this run cannot be extended: in its {done} steps stages began after steps {was},"
+                f" in the new ones they begin after {planned}; sources are mixed anew where a stage"
+                " begins"
+            )
         return {"at_step": done, "from_steps": old.total_steps, "to_steps": total}
 
     @contextlib.contextmanager
@@ -149,6 +161,11 @@ class RunFolder:
             put_in_place(part, path)
         with path.open("a", encoding="utf-8") as log:
             yield log, bad
+
+
+def _borders(plan: TrainRecipe) -> list[int]:
+    """Return after which steps another stage begins."""
+    return list(itertools.accumulate(steps for _, steps in plan.stages[:-1]))
 
 
 def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> dict[str, str]:

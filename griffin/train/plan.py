@@ -20,6 +20,7 @@ from griffin.train.recipe import Recipe
 RUNTIME_BYTES = 400 << 20  # Python, torch and this package, resident without a model
 _PROBED = 128  # tokens of a row of a twin
 _VOCAB = 64
+_LEAST_LENGTH = 64  # of a row that is offered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,7 @@ def plan_training(recipe: Recipe, ranks: int = 1) -> TrainingPlan:
     # What belongs to no block stays gathered through a step, and so does its gradient.
     gathered = 0 if ranks == 1 else count - sum(blocks) + max(blocks)
     copies = 2 * count if (train.weights, train.dtype) == ("float32", "bfloat16") else 0
-    tokens = -(-train.rows // ranks) * train.length
+    tokens = -(-train.rows * train.length // ranks)
     kept = kept_bytes(config, train.dtype, train.weights)
     stream = config.width * size
     one = max(kept[kind] for kind in config.block_types)
@@ -127,17 +128,18 @@ def _smaller(recipe: Recipe, ranks: int) -> Iterator[tuple[str, Recipe]]:
     """Yield recipes of as many tokens a step that take less memory, with what differs in words."""
     train = recipe.train
     narrow = {"weights": "bfloat16", "dtype": "bfloat16"}
-    fewer = {"rows": ranks, "accumulation": train.accumulation * train.rows // ranks}
+    readers = min(train.rows, max(1, ranks // train.sequence_ranks))
+    fewer = {"rows": readers, "accumulation": train.accumulation * train.rows // readers}
     blocks = {"checkpoint": "blocks"}
     changes: list[dict[str, Any]] = [narrow, fewer, blocks, fewer | blocks, narrow | fewer]
     changes.append(narrow | fewer | blocks)
-    for parts in (2, 4, 8, 16):
+    for parts in (each for each in (2, 4, 8, 16) if train.length // each >= _LEAST_LENGTH):
         rows = {"accumulation": fewer["accumulation"] * parts, "length": train.length // parts}
         changes.append(narrow | fewer | blocks | rows)
     seen = [train]
     for change in changes:
         changed = dataclasses.replace(train, **change)
-        if changed.length < 64 or changed in seen:
+        if changed in seen:
             continue
         seen.append(changed)
         words = [f"train.{k} = {v!r}" for k, v in change.items() if getattr(train, k) != v]

@@ -25,7 +25,9 @@ STAGES = [
 def build(corpus_folder: Path, tmp_path: Path) -> Callable[..., Trainer]:
     """Two sources of twenty files each, in a folder of the given name."""
 
-    def make(name: str, web: dict[str, Any] | None = None, **train: Any) -> Trainer:
+    def make(
+        name: str, web: dict[str, Any] | None = None, *, extend: bool = False, **train: Any
+    ) -> Trainer:
         tables = [
             {"name": "web", "include": ["part0/*.py", "part1/*.py"], "weight": 0.5},
             {"name": "code", "include": ["part2/*.py", "part3/*.py"], "weight": 0.5},
@@ -37,7 +39,7 @@ def build(corpus_folder: Path, tmp_path: Path) -> Callable[..., Trainer]:
         recipe = Recipe.from_dict(
             {"model": MODEL, "data": {"source": tables, "held_out": 0.2}, "train": values}
         )
-        return Trainer(recipe, tmp_path / name, Reporter(quiet=True))
+        return Trainer(recipe, tmp_path / name, Reporter(quiet=True), extend=extend)
 
     return make
 
@@ -79,3 +81,18 @@ def test_a_cap_frees_its_share_and_too_few_epochs_are_refused(
     alone = [{"steps": 8, "weights": {"web": 1.0}}]
     with pytest.raises(ValueError, match=r"budget is 32 rows, but after .* of web \(0\.5 epochs\)"):
         build("other", {"epochs": 0.5}, stage=alone)
+
+
+def test_an_extension_keeps_the_stages_that_the_sources_were_mixed_in(
+    build: Callable[..., Trainer],
+) -> None:
+    """Of two stages with the same weights one could be made, but rows are dealt anew in each."""
+    with build("run", stage=[{"steps": 3}, {"steps": 3}]) as ours:
+        ours.run()
+    with pytest.raises(ValueError, match=r"began after steps \[3\], .* after \[\]; sources are"):
+        build("run", extend=True, stage=[{"steps": 8}])
+    with build("run", extend=True, stage=[{"steps": 3}, {"steps": 5}]) as longer:
+        longer.run()
+    with build("planned", stage=[{"steps": 3}, {"steps": 5}]) as planned:
+        planned.run()
+        assert all(map(torch.equal, planned.model.parameters(), longer.model.parameters()))

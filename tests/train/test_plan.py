@@ -119,3 +119,20 @@ def test_the_verb() -> None:
 def test_misuse(arguments: tuple[object, ...], message: str) -> None:
     result = _plan(*arguments)
     assert result.exit_code == 2 and message in result.stderr and result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("train", "ranks"),
+    [({"length": 8}, 1), ({"rows": 1, "sequence_ranks": 2}, 2), ({"rows": 1}, 2)],
+)
+def test_what_cannot_be_made_smaller_is_refused_for_its_size(
+    train: dict[str, Any], ranks: int
+) -> None:
+    with pytest.raises(ValueError, match=r"this run takes about .* GB"):
+        check_memory(_recipe(**train), 10**9, ranks)
+
+
+def test_a_row_that_ranks_share_is_kept_in_parts() -> None:
+    alone = plan_training(_recipe(rows=1, length=65_536))
+    shared = plan_training(_recipe(rows=1, length=65_536, sequence_ranks=8), ranks=8)
+    assert shared.activation_bytes == pytest.approx(alone.activation_bytes / 8, rel=1e-6)
