@@ -75,8 +75,8 @@ def _torch(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
 
 
 def _has_kernel(x: Tensor, weight: Tensor, dtype: torch.dtype, add: Tensor | None = None) -> bool:
-    if dtype is not x.dtype and (x.dtype, dtype) != _MIXED:
-        return False
+    if not x.numel() or (dtype is not x.dtype and (x.dtype, dtype) != _MIXED):
+        return False  # what is empty has no address
     return natively(x, weight, trains=True) and (add is None or add.is_cpu)
 
 

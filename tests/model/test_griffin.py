@@ -178,3 +178,11 @@ def test_who_looks_for_generate_is_told_where_it_is(toy: Griffin) -> None:
         _ = toy.generate
     with pytest.raises(AttributeError, match="no attribute 'generat'"):
         _ = toy.generat
+
+
+def test_no_rows_are_no_error(toy: Griffin) -> None:
+    tokens = torch.zeros(0, 5, dtype=torch.int64)
+    with torch.no_grad():
+        logits, state = toy(tokens, segment_pos=torch.zeros_like(tokens))
+    assert logits.shape == (0, 5, toy.config.vocab_size) and state.pos.shape == (0,)
+    toy.trunk(tokens)[0].sum().backward()
