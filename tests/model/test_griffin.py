@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -185,4 +186,6 @@ def test_no_rows_are_no_error(toy: Griffin) -> None:
     with torch.no_grad():
         logits, state = toy(tokens, segment_pos=torch.zeros_like(tokens))
     assert logits.shape == (0, 5, toy.config.vocab_size) and state.pos.shape == (0,)
-    toy.trunk(tokens)[0].sum().backward()
+    learner = copy.deepcopy(toy).requires_grad_()
+    learner.trunk(tokens)[0].sum().backward()
+    assert all(p.grad is None or not p.grad.any() for p in learner.parameters())
