@@ -191,6 +191,48 @@ def attention(lengths: Sequence[int], dtype: str, threads: int | None, **given: 
         )
 
 
+@main.command("unit")
+@number("--rows", "Documents of a call.", 1)
+@number("--length", "Tokens of each.", 2048)
+@number("--width", "Of the recurrence.", 2560)
+@number("--blocks", "Of its gates.", 10)
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32")
+@click.option("--scan", "alone", is_flag=True, help="The scan alone, in float32.")
+@number("--threads", "CPU threads [default: one for each CPU].")
+@number("--rounds", "Of which the best counts.", 5)
+def unit(
+    rows: int,
+    length: int,
+    width: int,
+    blocks: int,
+    dtype: str,
+    alone: bool,
+    threads: int | None,
+    rounds: int,
+) -> None:
+    """The recurrent unit in training, forward and backward, beside its products and copies."""
+    import torch
+
+    from benchmarks import unit as measure
+    from griffin.bench import machine
+
+    torch.set_num_threads(threads or machine.cores())
+    kind = getattr(torch, dtype)
+    found = (
+        measure.scan(rows, length, width, rounds)
+        if alone
+        else measure.unit(rows, length, width, blocks, kind, rounds)
+    )
+    what = "scan" if alone else f"unit of {blocks} gates, {dtype}"
+    beside = ("a copy", "the forward pass") if alone else ("the limit", "the limit")
+    click.echo(
+        f"{rows} x {length:,} x {width:,}, {what}: forward {1000 * found.forward:.1f} ms,"
+        f" {found.forward / found.forward_limit:.2f} of {beside[0]}; backward"
+        f" {1000 * found.backward:.1f} ms, {found.backward / found.backward_limit:.2f} of"
+        f" {beside[1]}"
+    )
+
+
 @main.command("gguf")
 @click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(

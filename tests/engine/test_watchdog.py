@@ -61,9 +61,9 @@ def test_an_engine_shows_its_steps(model, monkeypatch):
     seen = []
     inner = engine._core._call
 
-    def call(slot, tokens):
+    def call(slot, tokens, rows):
         seen.append(engine.pulse.at_work)
-        return inner(slot, tokens)
+        return inner(slot, tokens, rows)
 
     monkeypatch.setattr(engine._core, "_call", call)
     run(engine)

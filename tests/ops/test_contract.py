@@ -70,8 +70,9 @@ def recurrent_unit(**changes: Any) -> Any:
         "h0": draw(B, E),
     } | changes
     gates = Gate(given["wi"], given["bi"]), Gate(given["wr"], given["br"])
-    first, last = [given[name] for name in "xwb"], [given[n] for n in ("param", "pos", "cache")]
-    return ops.recurrent_unit(*first, *gates, *last, given["h0"])
+    x, taps, bias = given["x"], given["w"], given["b"]
+    state = given["cache"], given["h0"]
+    return ops.recurrent_unit(x, taps, bias, *gates, given["param"], given["pos"], *state)
 
 
 def attention(**changes: Any) -> Any:
