@@ -108,7 +108,7 @@ def test_it_counts_among_a_keys_requests_and_stops_when_the_client_leaves(llm, m
     begun, end = threading.Event(), threading.Event()
     left: list[BaseException] = []
 
-    def slow(model, texts, pooling, *, rest):
+    def slow(model, texts, pooling, *, rest, adapter):
         begun.set()
         assert end.wait(60)
         try:
