@@ -229,8 +229,9 @@ def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Te
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoints in a folder, oldest first."""
-    return sorted(path for path in folder.glob(f"{_PREFIX}*") if path.is_dir())
+    """Return the checkpoints in a folder, oldest first; copies by other names are nobody's."""
+    named = (path for path in folder.glob(f"{_PREFIX}*") if path.is_dir())
+    return sorted((p for p in named if p.name.removeprefix(_PREFIX).isdecimal()), key=_step)
 
 
 def _part(final: Path) -> Path:

@@ -189,3 +189,13 @@ def test_a_folder_that_cannot_be_written_is_told_and_left_alone(
         assert sorted(path.name for path in out.rglob("*")) == before
         with Trainer(recipe(), out, Reporter(quiet=True)) as ours:
             assert ours.progress.step == 1
+
+
+def test_copies_that_somebody_made_stay_and_steps_are_numbers(tmp_path: Path) -> None:
+    names = ("step-0000003", "step-9999999", "step-10000000", "step-0000003-mine", "step-x")
+    for name in names:
+        (tmp_path / name).mkdir()
+    assert module.newest_step(tmp_path) == 10_000_000
+    module.prune(tmp_path, 1)
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["step-0000003-mine", "step-10000000", "step-x"]
