@@ -138,9 +138,7 @@ def command(
         from griffin.train.export import export
 
         if not (force or show_data):
-            # Each has a GPU of its own; the ranks of a machine share its memory.
-            sharing = ranks.here if device == "cpu" else 1
-            check_memory(plan, device_bytes(device) // sharing, ranks.world)
+            check_memory(plan, device_bytes(device), ranks.world)
         folder = out or Path("runs") / file.stem
         try:
             if show_data:

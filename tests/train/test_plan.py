@@ -17,6 +17,7 @@ from griffin.cli.train import command
 from griffin.model import Griffin, GriffinConfig
 from griffin.train.plan import check_memory, kept_bytes, plan_training
 from griffin.train.recipe import Recipe
+from griffin.train.scale.ranks import Ranks
 from tests.train.conftest import MODEL
 
 
@@ -83,6 +84,24 @@ def test_nothing_is_made_of_a_run_that_does_not_fit(
     result = CliRunner().invoke(command, [str(file), "--out", str(tmp_path / "run")])
     assert "137.3 of weights, gradient and moments" in str(result.exception)
     assert not (tmp_path / "run").exists()
+
+
+def test_ranks_of_a_machine_share_its_memory_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there: list[int] = []
+
+    def check(_: Recipe, memory: int, ranks: int) -> None:
+        there.append(memory)
+        raise ValueError(f"{ranks} ranks")
+
+    mesh: Any = object()
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    monkeypatch.setattr(Ranks, "join", lambda *_: Ranks(world=4, mesh=mesh))
+    monkeypatch.setattr("griffin.train.plan.check_memory", check)
+    monkeypatch.setattr(train_plan, "memory_bytes", lambda: 8 * 10**9)
+    result = CliRunner().invoke(command, ["nano", "--out", str(tmp_path / "run")])
+    assert str(result.exception) == "4 ranks" and there == [2 * 10**9]
 
 
 def _plan(*arguments: object) -> Result:

@@ -19,7 +19,10 @@ _SECONDS = 0.4
 
 
 def device_bytes(device: str) -> int:
-    """Return the memory that one training process may have on a device."""
+    """Return the memory that one training process may have on a device.
+
+    Ranks have a GPU each; on the CPU those of a machine share its memory.
+    """
     import torch
 
     if torch.device(device).type == "cpu":

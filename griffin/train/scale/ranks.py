@@ -75,11 +75,6 @@ class Ranks:
         return cls(distributed.get_rank(), world, mesh, patient)
 
     @property
-    def here(self) -> int:
-        """How many of the ranks are on this machine."""
-        return 1 if self.mesh is None else int(os.environ.get("LOCAL_WORLD_SIZE", self.world))
-
-    @property
     def is_writer(self) -> bool:
         return self.rank == 0
 
