@@ -142,7 +142,8 @@ def command(
         folder = out or Path("runs") / file.stem
         try:
             if show_data:
-                _show(plan, folder, reporter, show_data, skip_bad, as_json)
+                if ranks.is_writer:
+                    _show(plan, folder, reporter, show_data, skip_bad, as_json)
                 return
             with Trainer(
                 plan, folder, reporter, device, extend=extend, ranks=ranks, skip_bad=skip_bad

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 import griffin
 from griffin.cli.train import command
 from griffin.train.data.show import as_text, documents_of_row
+from griffin.train.scale.ranks import Ranks
 
 NANO = Path(griffin.__file__).parent / "data" / "nano"
 
@@ -80,3 +81,11 @@ def test_colour_instead_of_marks() -> None:
     assert [d.name for d in documents] == [name for name, _ in packer.documents(0)]
     ids = [id for d in documents for text, _ in d.spans for id in tokenizer.encode(text)]
     assert ids
+
+
+def test_of_several_ranks_the_first_alone_shows_rows(
+    recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Ranks, "join", lambda *_: Ranks(rank=1, world=2))
+    assert _show(recipe_file, "--show-data", "1") == ""
+    assert not (recipe_file.parent / "run").exists()
