@@ -166,6 +166,10 @@ class _Preparation:
             self.reporter.say(f"{notes['bad']} rows could not be encoded ({BAD_LINES})")
         names = [source.recipe.name for source in self.sources]
         stores = {name: {side: notes[f"{name}/{side}"] for side in SIDES} for name in names}
+        if not any(sides["held_out"]["documents"] for sides in stores.values()):
+            raise ValueError(
+                f"none of the held-out documents could be encoded; {folder / _NOT_ENCODED} says why"
+            )
         overlap = {"lines": seen.overlap.lines, "shared": seen.overlap.shared}
         write_json(folder / INDEX, {"dtype": dtype, "stores": stores, "overlap": overlap})
         lists = {folder / "survey" / BAD_LINES: seen.bad, folder / _NOT_ENCODED: notes["bad"]}

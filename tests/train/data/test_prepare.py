@@ -16,6 +16,9 @@ from typing import Any
 
 import pytest
 
+from griffin.train.data import encode
+from griffin.train.data.encode import Encoder
+from griffin.train.data.example import TextRow
 from griffin.train.data.prepare import RunData, prepare_data
 from griffin.train.data.workers import in_order
 from griffin.train.recipe import Recipe
@@ -109,7 +112,7 @@ def test_a_stopped_preparation_goes_on(
     with pytest.raises(KeyboardInterrupt):
         _prepare(recipe, sources / "stopped", check=check)
     looked: list[object] = []
-    from griffin.train.data import encode, survey
+    from griffin.train.data import survey
 
     for module in (survey, encode):
         understand = module.understand
@@ -246,3 +249,34 @@ def test_lines_that_were_mended_are_listed_no_more(sources: Path) -> None:
     (sources / "b.jsonl").write_text(whole)
     _prepare(recipe, out, skip_bad=True)
     assert not (out / "data" / "bad_lines.jsonl").exists()
+
+
+def test_nothing_to_validate_on_is_told_before_training(
+    sources: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a chat template has no system message, and every conversation that is held out
+    begins with one."""
+    whole = _prepare(_recipe(sources), sources / "x")
+    held = {str(name) for source in whole.sources for name in source.held_out.paths}
+    understand = encode.understand
+
+    def named(block: Any, most: int) -> Any:
+        found = understand(block, most)
+        wrong = TextRow("refused")
+        found.documents = [
+            each._replace(example=wrong) if each.name in held else each for each in found.documents
+        ]
+        return found
+
+    def refuse(self: Encoder, example: Any) -> Any:
+        if example == TextRow("refused"):
+            raise ValueError("no system message")
+        return encoded(self, example)
+
+    encoded = Encoder.encode
+    monkeypatch.setattr(encode, "understand", named)
+    monkeypatch.setattr(Encoder, "encode", refuse)
+    with pytest.raises(ValueError, match=r"none of the held-out .*not_encoded\.jsonl says why"):
+        _prepare(_recipe(sources), sources / "y", skip_bad=True)
+    reasons = (sources / "y" / "data" / "not_encoded.jsonl").read_text()
+    assert reasons.count("no system message") == len(held)
