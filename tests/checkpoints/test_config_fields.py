@@ -15,7 +15,12 @@ from hypothesis import strategies as st
 import griffin
 import griffin.checkpoints as checkpoints
 from griffin.checkpoints import CheckpointError, CheckpointWarning, config_json
-from griffin.checkpoints.config_fields import BOOKKEEPING, computes
+from griffin.checkpoints.config_fields import (
+    BOOKKEEPING,
+    GENERATION,
+    computes,
+    generation_fields,
+)
 from griffin.checkpoints.config_json import config_notes, parse_config
 from griffin.cli import main
 from griffin.foreign import shown
@@ -286,7 +291,9 @@ def test_any_field_is_said_or_refused(fields: dict[str, Any]) -> None:
         assert str(error).isprintable()
         return
     said = " ".join(config_notes({**RELEASED_2B, **fields}, "x"))
-    assert all(shown(name) in said for name in fields if name not in BOOKKEEPING)
+    # Fields of a generation's settings that ask for nothing say nothing, whoever draws them.
+    idle = {name for name in GENERATION if not generation_fields({name: fields.get(name)})}
+    assert all(shown(name) in said for name in fields if name not in BOOKKEEPING | idle)
 
 
 def test_it_is_said_once_a_load(tmp_path: Path) -> None:
@@ -321,3 +328,9 @@ def test_the_terminal_says_it_as_a_note(tmp_path: Path) -> None:
     notes = [line for line in done.stderr.splitlines() if line.startswith("note: ")]
     assert len(notes) == 2 and "'unsloth_version'" in notes[0] + notes[1]
     assert "num_beams=4" in notes[0] + notes[1]
+
+
+@pytest.mark.parametrize("value", [None, 2.0])
+def test_a_setting_of_generation_is_said_where_it_asks_for_something(value: Any) -> None:
+    said = " ".join(config_notes({**RELEASED_2B, "max_time": value}, "x"))
+    assert ("max_time" in said) == (value is not None)
