@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from griffin.bench.measurement import Measurement
+from griffin.train.plot import COLOURS, save_figure
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; ours is the first.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vPX"
 _Series = dict[tuple[str, str, str], list[Measurement]]
 
@@ -36,13 +35,7 @@ def plot(measurements: Sequence[Measurement], path: str | Path) -> None:
     else:
         figure = Figure(figsize=(8, 1.2 + 0.42 * len(drawn)), layout="constrained")
         _bars(figure, drawn)
-    target = Path(path)
-    beside = target.with_name(f".{target.name}.part")
-    try:
-        figure.savefig(beside, dpi=150, format=target.suffix.removeprefix(".") or "png")
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
+    save_figure(figure, Path(path))
 
 
 def _series(measurements: Sequence[Measurement]) -> _Series:
@@ -59,7 +52,7 @@ def _lines(figure: Any, series: _Series, ticker: Any) -> None:
     axes = figure.subplots(1, len(kinds) + 1, squeeze=False)[0]
     looks = {}
     for _, program, format in series:
-        looks.setdefault((program, format), (_COLOURS[len(looks) % 7], _MARKERS[len(looks) % 7]))
+        looks.setdefault((program, format), (COLOURS[len(looks) % 7], _MARKERS[len(looks) % 7]))
     for (what, program, format), line in series.items():
         colour, marker = looks[program, format]
         style = {
@@ -96,7 +89,7 @@ def _bars(figure: Any, measurements: Sequence[Measurement]) -> None:
         for m in measurements
     ]
     programs = list(dict.fromkeys(m.program for m in measurements))
-    colours = [_COLOURS[programs.index(m.program) % 7] for m in measurements]
+    colours = [COLOURS[programs.index(m.program) % 7] for m in measurements]
     places = range(len(names))
     bars = axis.barh(places, [m.tokens_per_second for m in measurements], color=colours, height=0.6)
     axis.bar_label(bars, [_speed(m.tokens_per_second or 0.0) for m in measurements], padding=4)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-# Okabe and Ito's colours, which colour-blind readers tell apart.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Okabe and Ito's colours, which colour-blind readers tell apart; griffin's is the first.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _PANELS = (
     ("loss", "loss, nats a token"),
     ("held_out_bits_per_byte", "held out, bits per byte"),
@@ -34,7 +34,7 @@ def plot_runs(runs: Sequence[Path], path: Path) -> None:
     axes = figure.subplots(2, 2, sharex=True)
     for axis, (key, title) in zip(axes.flat, _PANELS, strict=True):
         for number, (name, log) in enumerate(logs.items()):
-            _draw(axis, log, key, name, _COLOURS[number % len(_COLOURS)])
+            _draw(axis, log, key, name, COLOURS[number % len(COLOURS)])
         axis.set_title(title)
         axis.tick_params(labelbottom=True)
         axis.set_xlabel("tokens")
@@ -46,6 +46,12 @@ def plot_runs(runs: Sequence[Path], path: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    save_figure(figure, path)
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure in the format that the path's ending says, PNG without one; whole or not at
+    all."""
     beside = path.with_name(f".{path.name}.part")
     try:
         figure.savefig(beside, dpi=150, format=path.suffix.removeprefix(".") or "png")
