@@ -6,7 +6,9 @@ For one hidden row h and the head W, with soft cap c (off at 0):
 A tile is some of the vocabulary by some tokens. The forward pass finds each token's logsumexp and
 its target's logit; the backward pass computes the logits again and takes the gradients. Where the
 whole vocabulary fits one tile, nothing is computed twice: the gradients are taken at once, and the
-backward pass only multiplies them.
+backward pass only multiplies them. (Not where each token has an upstream gradient of its own and
+the head is trained: its gradient is then a sum whose parts are no longer there to be multiplied.)
+A frozen head gets no gradient, and none is made room for.
 """
 
 from __future__ import annotations
@@ -57,12 +59,51 @@ def chunked_cross_entropy(
     float32 or wider. Raises ValueError for shapes that do not fit and for targets outside the
     vocabulary.
     """
+    flat, wanted, _ = _counted(hidden, weight, targets, mask)
+    options = soft_cap, dtype or hidden.dtype, tile, vocab_block, in_place
+    nats = _nats(flat, weight, wanted, True, *options)
+    return nats, torch.tensor(wanted.numel())
+
+
+def token_nats(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    mask: Tensor | None = None,
+    soft_cap: float = 0.0,
+    dtype: torch.dtype | None = None,
+    tile: int = TILE,
+    vocab_block: int = VOCAB_BLOCK,
+    *,
+    in_place: bool = False,
+) -> Tensor:
+    """Return the negative log-likelihood of each target, in nats.
+
+    Arguments as for `chunked_cross_entropy`. Returns a float32 tensor (float64 for float64 input)
+    of targets' shape, 0 where the mask is False; gradients of each flow into hidden and weight.
+    Raises ValueError as `chunked_cross_entropy` does.
+    """
+    flat, wanted, kept = _counted(hidden, weight, targets, mask)
+    options = soft_cap, dtype or hidden.dtype, tile, vocab_block, in_place
+    nats = _nats(flat, weight, wanted, False, *options)
+    if kept is not None:
+        nats = nats.new_zeros(targets.numel()).index_copy(0, kept, nats)
+    return nats.reshape(targets.shape)
+
+
+def _counted(
+    hidden: Tensor, weight: Tensor, targets: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return hidden states (N, D) and targets (N) of the positions that count, and their places.
+
+    The places are None where all of them do.
+    """
     if hidden.shape[:-1] != targets.shape or hidden.shape[-1] != weight.shape[-1]:
         raise ValueError(
             f"hidden {tuple(hidden.shape)}, weight {tuple(weight.shape)} and targets"
             f" {tuple(targets.shape)} do not fit: they must be (..., D), (V, D) and (...)"
         )
-    flat, wanted = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
+    flat, wanted, kept = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1), None
     if mask is not None:
         if mask.shape != targets.shape:
             raise ValueError(
@@ -76,18 +117,13 @@ def chunked_cross_entropy(
             f"targets must lie in [0, {weight.shape[0]}), found {int(wanted.min())} to"
             f" {int(wanted.max())}"
         )
-    nats: Any = _CrossEntropy.apply(
-        flat,
-        weight,
-        wanted,
-        soft_cap,
-        dtype or hidden.dtype,
-        tile,
-        vocab_block,
-        torch.is_grad_enabled(),
-        in_place,
-    )
-    return nats, torch.tensor(wanted.numel())
+    return flat, wanted, kept
+
+
+def _nats(hidden: Tensor, weight: Tensor, targets: Tensor, summed: bool, *options: Any) -> Tensor:
+    training = torch.is_grad_enabled()
+    found: Any = _CrossEntropy.apply(hidden, weight, targets, summed, training, *options)
+    return found
 
 
 def row_nats(
@@ -115,7 +151,7 @@ def row_nats(
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Of flat hidden states (N, D), a head (V, D) and targets (N)."""
+    """Of flat hidden states (N, D), a head (V, D) and targets (N): nats (N), or their sum."""
 
     @staticmethod
     def forward(
@@ -123,11 +159,12 @@ class _CrossEntropy(torch.autograd.Function):
         hidden: Tensor,
         weight: Tensor,
         targets: Tensor,
+        summed: bool,
+        training: bool,
         soft_cap: float,
         dtype: torch.dtype,
         tile: int,
         vocab_block: int,
-        training: bool,
         in_place: bool,
     ) -> Tensor:
         columns = max(1, min(weight.shape[0], vocab_block, tile))
@@ -135,8 +172,9 @@ class _CrossEntropy(torch.autograd.Function):
         tiles = _Tiles(hidden, weight, targets, *ctx.options)
         total = torch.full(targets.shape, float("-inf"), dtype=tiles.wide, device=hidden.device)
         right = torch.zeros_like(total)
-        at_once = training and columns == weight.shape[0]
-        gradients = tiles.zeros(*ctx.needs_input_grad[:2]) if at_once else ()
+        needs = ctx.needs_input_grad
+        at_once = training and columns == weight.shape[0] and (summed or not needs[1])
+        gradients = tiles.zeros(*needs[:2]) if at_once else ()
         for place, part, block, head in tiles.each():
             logits, column = tiles.logits(block, head), targets[place] - part.start
             add_to_sums(logits, column, total[place], right[place])
@@ -144,8 +182,9 @@ class _CrossEntropy(torch.autograd.Function):
                 slope = to_slopes(logits, column, total[place], soft_cap, 1.0)
                 tiles.add(gradients, place, part, slope, block, head)
         ctx.save_for_backward(hidden, weight, targets, total, *gradients)
-        ctx.in_place = weight if in_place and ctx.needs_input_grad[1] else None
-        return (total - right).sum()
+        ctx.in_place = weight if in_place and needs[1] else None
+        nats = total - right
+        return nats.sum() if summed else nats
 
     @staticmethod
     @once_differentiable
@@ -153,8 +192,9 @@ class _CrossEntropy(torch.autograd.Function):
         ctx: Any, *grads: Tensor
     ) -> tuple[Tensor | None, ...]:
         hidden, weight, targets, total, *gradients = ctx.saved_tensors
+        each = grads[0].reshape(-1, 1)  # (1, 1) of a sum, (N, 1) of nats
         if gradients:
-            gradients = [None if part is None else part * grads[0] for part in gradients]
+            gradients = [None if part is None else part * each for part in gradients]
         else:
             tiles, into = _Tiles(hidden, weight, targets, *ctx.options), ctx.in_place
             needs = ctx.needs_input_grad
@@ -163,9 +203,12 @@ class _CrossEntropy(torch.autograd.Function):
                 if into.grad is None:
                     into.grad = torch.zeros_like(into)
                 gradients[1] = into.grad
+            factor = float(each) if grads[0].dim() == 0 else 1.0
             for place, part, block, head in tiles.each():
                 logits, column = tiles.logits(block, head), targets[place] - part.start
-                slope = to_slopes(logits, column, total[place], tiles.soft_cap, float(grads[0]))
+                slope = to_slopes(logits, column, total[place], tiles.soft_cap, factor)
+                if grads[0].dim():
+                    slope.mul_(each[place])
                 tiles.add(gradients, place, part, slope, block, head)
             if into is not None:
                 gradients[1] = None  # autograd has nothing to add
@@ -173,7 +216,7 @@ class _CrossEntropy(torch.autograd.Function):
             None if part is None else part.to(given.dtype)
             for part, given in zip(gradients, (hidden, weight), strict=True)
         )
-        return *inputs, None, None, None, None, None, None, None
+        return *inputs, *[None] * 8
 
 
 class _Tiles:

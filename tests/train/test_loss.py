@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from griffin.train.loss import chunked_cross_entropy
+from griffin.train.loss import chunked_cross_entropy, token_nats
 
 
 def _case(
@@ -56,6 +56,47 @@ def test_equals_plain_cross_entropy(
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("cap", [0.0, 4.0])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize(("tile", "vocab_block"), [(10**6, 10**6), (17, 10**6), (64, 10), (1, 1)])
+def test_nats_of_each_token(
+    cap: float, masked: bool, frozen: bool, in_place: bool, tile: int, vocab_block: int
+) -> None:
+    """Each with an upstream gradient of its own, one of them zero, one negative."""
+    hidden, weight, targets, mask = _case((3, 5), 37, torch.float64)
+    mask, upstream = mask if masked else None, torch.linspace(-1.0, 6.0, 15).double().view(3, 5)
+    weight.requires_grad_(not frozen)
+    options = {"tile": tile, "vocab_block": vocab_block, "in_place": in_place}
+    nats = token_nats(hidden, weight, targets, mask, cap, **options)
+    logits = hidden @ weight.T
+    logits = cap * torch.tanh(logits / cap) if cap else logits
+    plain = functional.cross_entropy(logits.movedim(-1, 1), targets, reduction="none")
+    plain = plain if mask is None else plain * mask
+    torch.testing.assert_close(nats, plain, rtol=1e-12, atol=1e-12)
+    given = [hidden] if frozen else [hidden, weight]
+    wanted = torch.autograd.grad((plain * upstream).sum(), given)
+    (nats * upstream).sum().backward()
+    for one, gradient in zip(given, wanted, strict=True):
+        torch.testing.assert_close(one.grad, gradient, rtol=1e-10, atol=1e-12)
+    assert frozen == (weight.grad is None)
+
+
+def test_nats_of_each_token_sum_to_the_loss() -> None:
+    hidden, weight, targets, mask = _case((4, 5), 300, torch.float32)
+    options = {"soft_cap": 7.0, "tile": 500, "vocab_block": 64}
+    each = token_nats(hidden, weight, targets, mask, **options)
+    nats, _ = chunked_cross_entropy(hidden, weight, targets, mask, **options)
+    assert torch.equal(each[mask].sum(), nats)
+    ours, theirs = (torch.autograd.grad(loss, (hidden, weight)) for loss in (each.sum(), nats))
+    assert all(map(torch.equal, ours, theirs))
+    with torch.no_grad():
+        assert torch.equal(token_nats(hidden, weight, targets, mask, **options), each)
+    nothing = token_nats(hidden, weight, targets, torch.zeros_like(mask))
+    assert torch.equal(nothing, torch.zeros(4, 5))
+
+
 @pytest.mark.parametrize(("tile", "vocab_block"), [(1000, 1000), (12, 4)])
 def test_gradcheck(tile: int, vocab_block: int) -> None:
     hidden, weight, targets, mask = _case((2, 3), 11, torch.float64)
@@ -101,14 +142,15 @@ def test_bfloat16_products_are_close() -> None:
 
 
 class _Largest(TorchDispatchMode):
-    """Remember the most entries any tensor made under it has."""
+    """Remember the most entries of a tensor that any operation under it made room for."""
 
     entries = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
+        given = {t.untyped_storage().data_ptr() for t in args if isinstance(t, Tensor)}
         for tensor in out if isinstance(out, (tuple, list)) else (out,):
-            if isinstance(tensor, Tensor):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in given:
                 self.entries = max(self.entries, tensor.numel())
         return out
 
@@ -122,6 +164,24 @@ def test_no_tensor_of_all_logits_exists(vocab_block: int) -> None:
         )
         nats.backward()
     assert largest.entries <= max(2000, weight.numel(), hidden.numel()) < 200 * 1000
+
+
+@pytest.mark.parametrize("loss", [chunked_cross_entropy, token_nats])
+@pytest.mark.parametrize("tile", [700, 10**6])
+def test_a_frozen_head_is_never_copied(loss: Any, tile: int) -> None:
+    """Neither for a gradient nor in another type; a slice of it may be."""
+    hidden, weight, targets, _ = _case((3,), 1000, torch.float32)
+    frozen = weight.detach().bfloat16()
+    options = {"tile": tile, "vocab_block": tile, "dtype": torch.bfloat16}
+    with _Largest() as largest:
+        found = loss(hidden, frozen, targets, **options)
+        (found if loss is token_nats else found[0]).sum().backward()
+    assert hidden.grad is not None and hidden.grad.any()
+    assert largest.entries <= min(tile, 3 * 1000) < weight.numel()
+    with _Largest() as largest:
+        options["dtype"] = torch.float32
+        loss(hidden, frozen, targets, **options)
+    assert largest.entries == min(tile * 6, weight.numel())  # a tile's columns, widened
 
 
 @pytest.mark.parametrize(
