@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from griffin.cli.shared.train_plan import device_bytes, matrix_limit
+from griffin.cli.shared.train_plan import device_bytes, matrix_limit, slow_bfloat16
 
 if TYPE_CHECKING:
     from griffin.train.recipe import Recipe
@@ -145,6 +145,8 @@ def command(
                 if ranks.is_writer:
                     _show(plan, folder, reporter, show_data, skip_bad, as_json)
                 return
+            if device == "cpu" and ranks.is_writer and (hint := slow_bfloat16(plan)):
+                reporter.say(hint)
             with Trainer(
                 plan, folder, reporter, device, extend=extend, ranks=ranks, skip_bad=skip_bad
             ) as trainer:

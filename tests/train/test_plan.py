@@ -121,8 +121,48 @@ def test_the_verb() -> None:
     assert 6 * facts["parameters"] < 1e12 / facts["limit_tokens_per_second"]
     more = ("--set", "train.rows=64", "--ram", "1G", "--no-measure")
     text = _plan("--train", "nano", *more).stdout
-    assert "nano: 3,533,760 weights in float32, products in bfloat16" in text
+    assert "nano: 3,533,760 weights in float32, products in float32" in text
     assert "which is too little" in text and "speed           not known" in text
+
+
+def _rates(narrow: float, wide: float) -> Any:
+    def rate(shapes: Any, rows: int, dtype: str, seconds: float) -> float:
+        return narrow if dtype == "bfloat16" else wide
+
+    return rate
+
+
+def test_slow_products_in_bfloat16_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor without them does them ten times slower: `plan` says so in a line."""
+    monkeypatch.setattr("griffin.bench.rates.matrix_rate", _rates(6.04e9, 75e9))
+    asked = ("--train", "nano", "--ram", "1G", "--set", "train.dtype=bfloat16")
+    line = (
+        "bfloat16 products run at 6.04 billion operations/s a thread here, float32 at 75:"
+        " train.dtype = 'float32' is faster"
+    )
+    assert _plan(*asked).stdout.splitlines()[-1] == line
+    assert json.loads(_plan(*asked, "--json").stdout)["hint"] == line
+    assert "with memory for it, train.weights = train.dtype = 'float32' is" in (
+        _plan(*asked, "--set", "train.weights=bfloat16").stdout
+    )
+    for quiet in (
+        ("--train", "nano", "--ram", "1G"),
+        (*asked, "--no-measure"),
+        (*asked, "--product-rate", 6e9),
+    ):
+        assert "is faster" not in _plan(*quiet).stdout
+    monkeypatch.setattr("griffin.bench.rates.matrix_rate", _rates(40e9, 75e9))
+    assert "is faster" not in _plan(*asked).stdout
+
+
+def test_training_says_so_before_anything_is_prepared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("griffin.bench.rates.matrix_rate", _rates(6e9, 75e9))
+    changes = ("--set", "train.dtype=bfloat16", "--set", "data.include=['nothing']")
+    result = CliRunner().invoke(command, ["nano", *changes, "--out", str(tmp_path / "run")])
+    assert "match" in str(result.exception)
+    assert result.stderr.startswith("bfloat16 products run at 6 billion operations/s a thread here")
 
 
 @pytest.mark.parametrize(

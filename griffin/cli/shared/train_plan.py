@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from griffin.train.recipe import Recipe
 
 _ROWS = 4096  # of the products whose rate is measured, at most
+_OPERATIONS, _FEWEST = 2e10, 256  # of all of them together; with large matrices fewer rows do
 _SECONDS = 0.4
+_TRIED = 64  # rows of the product that is tried in both types: where it is slow, it is soon known
 
 
 def device_bytes(device: str) -> int:
@@ -44,11 +46,44 @@ def matrix_limit(recipe: Recipe, rate: float | None = None) -> tuple[float, floa
 
     train = recipe.train
     if rate is None:
-        rows = min(train.rows * train.length, _ROWS)
-        rate = matrix_rate(matrix_shapes(recipe.model), rows, train.dtype, _SECONDS)
+        shapes = matrix_shapes(recipe.model)
+        enough = max(_FEWEST, int(_OPERATIONS / sum(2 * out * width for out, width, _ in shapes)))
+        rows = min(train.rows * train.length, _ROWS, enough)
+        rate = matrix_rate(shapes, rows, train.dtype, _SECONDS)
     with torch.device("meta"):
         weights = trained_weights(Griffin(recipe.model))
     return rate, rate / training_operations(recipe.model, weights, train.length)
+
+
+def slow_bfloat16(recipe: Recipe) -> str | None:
+    """Say that float32 would be faster than the bfloat16 that a recipe asks for, if it would be.
+
+    A processor without instructions for bfloat16 products has torch do them by others, ten times
+    slower. Measured on one thread of the CPU, by the model's widest product; None for other recipes.
+    """
+    import torch
+
+    from griffin.bench.rates import matrix_rate
+
+    train, model = recipe.train, recipe.model
+    if train.dtype != "bfloat16":
+        return None
+    shape = (model.mlp_width, model.width, 1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # where others work too, threads that wait for each other say nothing
+    try:
+        narrow, wide = (matrix_rate([shape], _TRIED, d, 0.1) for d in ("bfloat16", "float32"))
+    finally:
+        torch.set_num_threads(threads)
+    if narrow > wide / 2:
+        return None
+    faster = "train.dtype = 'float32' is faster"
+    if train.weights == "bfloat16":
+        faster = "with memory for it, train.weights = train.dtype = 'float32' is faster"
+    return (
+        f"bfloat16 products run at {narrow / 1e9:,.3g} billion operations/s a thread here, float32"
+        f" at {wide / 1e9:,.3g}: {faster}"
+    )
 
 
 def print_train_plan(
@@ -63,6 +98,7 @@ def print_train_plan(
     plan = plan_training(recipe)
     known = rate is not None or measure
     found, limit = matrix_limit(recipe, rate) if known else (None, None)
+    hint = slow_bfloat16(recipe) if measure and rate is None else None
     budget = plan.steps * plan.tokens_per_step
     facts: dict[str, Any] = {
         "recipe": name,
@@ -74,6 +110,7 @@ def print_train_plan(
         "operations_per_second": found,
         "limit_tokens_per_second": limit,
         "least_seconds": budget / limit if limit and budget else None,
+        "hint": hint,
     }
     if as_json:
         import json
@@ -109,3 +146,5 @@ def print_train_plan(
         f" operations/s{least};\n"
         "                `griffin bench train` measures a step's share of that"
     )
+    if hint is not None:
+        click.echo(f"\n{hint}")
