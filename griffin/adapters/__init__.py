@@ -1,17 +1,22 @@
-"""Small changes to a model that travel by themselves: LoRA, in the files that PEFT writes."""
+"""Small changes to a model that travel by themselves: LoRA, in the files that PEFT writes, and
+tuned states."""
 
 from griffin.adapters.adapter import Adapter
 from griffin.adapters.config import LoraConfig
 from griffin.adapters.layers import adapt, adapter_of, merge_into, unadapt
 from griffin.adapters.peft_file import open_adapter, save_adapter
+from griffin.adapters.tuned_file import is_tuned, open_tuned, save_tuned_state
 
 __all__ = [
     "Adapter",
     "LoraConfig",
     "adapt",
     "adapter_of",
+    "is_tuned",
     "merge_into",
     "open_adapter",
+    "open_tuned",
     "save_adapter",
+    "save_tuned_state",
     "unadapt",
 ]

@@ -9,6 +9,7 @@ from griffin.model.config import PRESETS, GriffinConfig
 from griffin.model.griffin import Griffin
 from griffin.model.left import Left
 from griffin.model.state import AttentionState, RecurrentState, State, StateShape
+from griffin.model.tuned_state import TunedState
 
 __all__ = [
     "PRESETS",
@@ -19,4 +20,5 @@ __all__ = [
     "RecurrentState",
     "State",
     "StateShape",
+    "TunedState",
 ]
