@@ -190,7 +190,7 @@ def load_checkpoint(
         wrong = str(error)
     if ranks.any(progress is None) or progress is None:
         raise ValueError(wrong)
-    for parameter in model.parameters():
+    for _, parameter in trained(model):
         optimizer.state[parameter] = empty_moments(parameter)
     read_tensors(path, {**_weights(model), **_moments(model, optimizer), **beside}, ranks)
     return progress
@@ -216,14 +216,19 @@ def empty_moments(parameter: Tensor) -> dict[str, Tensor]:
     return {"step": step, **dict(zip(("exp_avg", "exp_avg_sq"), moments, strict=True))}
 
 
+def trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Return the parameters that gradients are for, by name: what is optimised and kept."""
+    return [(name, each) for name, each in model.named_parameters() if each.requires_grad]
+
+
 def _weights(model: nn.Module) -> dict[str, Tensor]:
-    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+    return {name: parameter.detach() for name, parameter in trained(model)}
 
 
 def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {
         f"{name}.{key}": value.detach()
-        for name, parameter in model.named_parameters()
+        for name, parameter in trained(model)
         for key, value in optimizer.state[parameter].items()
     }
 

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import nn
 
+from griffin.train.checkpoint import trained
 from griffin.train.recipe import TrainRecipe
 from griffin.train.stochastic import StochasticAdamW
 
@@ -27,7 +28,7 @@ def make_optimizer(model: nn.Module, recipe: TrainRecipe) -> torch.optim.Optimiz
 
     It is torch's, fused; for bfloat16 weights the one that rounds by lot.
     """
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    named = trained(model)
     groups = [
         {"params": [each for each in named if decays(*each)], "weight_decay": recipe.weight_decay},
         {"params": [each for each in named if not decays(*each)], "weight_decay": 0.0},

@@ -16,6 +16,7 @@ from griffin.checkpoints import load_model
 from griffin.cli import main
 from griffin.train.checkpoint import read_progress
 from griffin.train.loop import Trainer
+from griffin.train.run import Validation
 
 Build = Callable[..., Trainer]
 _BITS = (3.0, 1.5, 2.0, 1.5, 2.5)  # of the validations after steps 1 to 5: the second is the best
@@ -28,11 +29,11 @@ def trained(trainer: Build, monkeypatch: pytest.MonkeyPatch) -> tuple[Trainer, l
     kept = list[torch.Tensor]()
     found: Iterator[float] = iter(_BITS)
 
-    def validate() -> float:
+    def validate() -> Validation:
         if ours.progress.step == 2:
             kept.extend(p.detach().clone() for p in ours.model.parameters())
         ours.save()
-        return next(found)
+        return Validation(next(found), {})
 
     monkeypatch.setattr(ours, "validate", validate)
     ours.run()

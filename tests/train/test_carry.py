@@ -17,13 +17,14 @@ from griffin import ops
 from griffin.model import Griffin, GriffinConfig, State
 from griffin.train.carry import state_tensors, whole_states
 from griffin.train.data.rows import TrainBatch
-from griffin.train.loop import DivergedError, Interrupted, Trainer
+from griffin.train.loop import DivergedError, Trainer
 from griffin.train.loss import row_nats
 from griffin.train.objective import Objective
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
 from griffin.train.scale.ranks import Ranks
 from griffin.train.scale.sharding import whole_weights
+from griffin.train.stopping import Interrupted
 from tests.support.ranks import on_ranks
 from tests.train.conftest import MODEL
 from tests.train.test_loop import _weights

@@ -23,7 +23,7 @@ def steps(ours: Trainer, count: int) -> dict[str, Any]:
     """Do some steps, and return what they have come to."""
     losses = [ours.step()["loss"] for _ in range(count)]
     weights = {name: w.clone() for name, w in whole_weights(ours.model, ours.ranks)}
-    return {"losses": losses, "weights": weights, "bits": ours.validate()}
+    return {"losses": losses, "weights": weights, "bits": ours.validate().worth}
 
 
 def work(ranks: Ranks, folder: Path, recipes: dict[str, Recipe]) -> None:

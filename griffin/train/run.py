@@ -1,0 +1,314 @@
+"""A training run, whatever it learns from: a folder, a budget, a log, checkpoints, a clean stop."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from griffin.train.checkpoint import (
+    RunProgress,
+    find_checkpoint,
+    latest_checkpoint,
+    prune,
+    resume,
+    save_best,
+    save_checkpoint,
+)
+from griffin.train.data.prepare import RunData, prepare_data
+from griffin.train.folder import RunFolder
+from griffin.train.optim import learning_rate, make_optimizer
+from griffin.train.recipe import Recipe, TrainRecipe
+from griffin.train.report import Reporter
+from griffin.train.scale.ranks import Ranks
+from griffin.train.stopping import Interrupted, StopRequest
+from griffin.train.watching import peak_bytes, spike
+
+_NOTHING: Mapping[str, Tensor] = MappingProxyType({})
+
+
+class DivergedError(RuntimeError):
+    """The loss or the gradient is no longer a number."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Say what a validation found. worth: the run's best is where it is least; entries: for the
+    log."""
+
+    worth: float
+    entries: Mapping[str, Any]
+
+
+class Run(ABC):
+    """Optimise one module by one recipe in one folder.
+
+    The folder holds recipe.json, the tokenizer, data/ (encoded documents), log.jsonl and
+    checkpoints/. A run of the same recipe that it holds is continued; one of another recipe is
+    refused with a ValueError, and so is a folder in which another process trains: it is this one's
+    until `close`, or the end of a `with` block. device: "cpu", "cuda", ...
+    extend: go on with a run whose budget was another (`RunFolder.claimed`). ranks: the
+    processes that train together, each with such a run; every one must call the same methods.
+    Making one prepares the data; SIGINT or SIGTERM then raises `Interrupted`.
+
+    What is learned from what is a subclass's: it reads the data (`_read_data`), builds what is
+    optimised (`_build`), and does a step and a validation.
+    """
+
+    plan: TrainRecipe  # the recipe's [train] with its budget in steps; set by `_read_data`
+    learner: nn.Module  # what is optimised and kept: its parameters that have gradients
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        out: Path,
+        reporter: Reporter | None = None,
+        device: str = "cpu",
+        *,
+        extend: bool = False,
+        ranks: Ranks | None = None,
+        skip_bad: bool = False,
+    ) -> None:
+        self.recipe, self.out, self.skip_bad = recipe, out, skip_bad
+        self.ranks = (ranks or Ranks()).reading_together(recipe.train.sequence_ranks)
+        writes = self.ranks.is_writer
+        self.reporter = (reporter or Reporter()) if writes else Reporter(quiet=True)
+        self.device = torch.device(device)
+        self.dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[recipe.train.dtype]
+        self.stop = StopRequest(self.reporter.say)
+        self.matrix_limit: float | None = None  # tokens/s, if matrix products were all of a step
+        self.folder = RunFolder(out, writes)
+        try:
+            with self.stop.heard():
+                self._open(extend)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, extend: bool) -> None:
+        recipe = self.recipe
+        with self.ranks.writer_first(), self.folder.claimed(recipe, extend) as known:
+            self.data: RunData = prepare_data(
+                recipe,
+                self.out,
+                self.reporter,
+                known,
+                self.stop.check,
+                workers=torch.get_num_threads(),
+                skip_bad=self.skip_bad,
+            )
+            self._read_data()
+        self._build(begun=latest_checkpoint(self.checkpoints) is not None)
+        self.optimizer = make_optimizer(self.learner, recipe.train)
+        found = resume(
+            self.checkpoints,
+            self.learner,
+            self.optimizer,
+            self.reporter.say,
+            self.ranks,
+            self._beside(),
+        )
+        if self.ranks.is_writer:
+            prune(self.checkpoints, recipe.train.keep)  # a killed run may have come to it no more
+        self._kept = found.step if found else None  # of which step the newest checkpoint is
+        self.progress = found or RunProgress(recipe="")
+        self.progress.recipe = recipe.digest()
+        self._check_stop()
+
+    @abstractmethod
+    def _read_data(self) -> None:
+        """Set `plan`, and whatever rows are read from; `data` is there, the folder is not yet the
+        recipe's."""
+
+    @abstractmethod
+    def _build(self, *, begun: bool) -> None:
+        """Set `learner`. begun: its weights are about to come from a checkpoint of the run."""
+
+    @abstractmethod
+    def step(self) -> dict[str, Any]:
+        """Do one optimiser step and return its log entry, with "step" and "loss".
+
+        Raises `Interrupted` between micro-batches if a stop is asked for: nothing has changed then.
+        """
+
+    @abstractmethod
+    def validate(self) -> Validation:
+        """Measure the model as it stands on what was held out."""
+
+    def _beside(self) -> Mapping[str, Tensor]:
+        """Return what a checkpoint keeps beside the learner and its moments; filled on resuming."""
+        return _NOTHING
+
+    def _samples(self) -> list[dict[str, str]]:
+        """Return what the recipe's prompts become now; all ranks must call this."""
+        return []
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder.checkpoints
+
+    def close(self) -> None:
+        """Let other processes train in the folder."""
+        self.folder.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self) -> RunProgress:
+        """Train until the budget is spent, and leave a checkpoint of the end.
+
+        SIGINT and SIGTERM finish the micro-batch at hand, write a checkpoint of the last whole step
+        and raise `Interrupted`; a second one stops at once. Raises DivergedError when loss or
+        gradient are no numbers, before the weights change.
+        """
+        plan = self.plan
+        begun = saved = time.monotonic()
+        before = self.progress.seconds
+        _, first = plan.course(0)
+        if first.warmup_steps >= first.total_steps:
+            self.reporter.say(
+                f"train.warmup_steps is {first.warmup_steps}, the budget {first.total_steps} steps:"
+                " the learning rate rises to the end"
+            )
+        with (
+            self.stop.heard(),
+            self.ranks.watched(),
+            self.folder.log(self.progress.step) as (log, bad),
+            self.reporter.training(plan, self.progress) as show,
+        ):
+            if bad:
+                self.reporter.say(
+                    f"log.jsonl had {bad} lines that cannot be read; they are dropped"
+                )
+            while self.progress.step < plan.total_steps:
+                started, tokens = time.monotonic(), self.progress.tokens
+                try:
+                    entry = self.step()
+                except Interrupted:
+                    raise Interrupted(self.save() if self.progress.step else None) from None
+                now = time.monotonic()
+                self.progress.seconds = before + now - begun
+                entry["tokens_per_second"] = (self.progress.tokens - tokens) / (now - started)
+                entry["seconds"] = self.progress.seconds
+                last = self.progress.step == plan.total_steps
+                measured = last or self.progress.step % plan.eval_every == 0
+                self._watch(entry, measured)
+                if measured:
+                    found = self.validate()
+                    entry |= found.entries
+                    self._keep_best(found.worth)
+                noted = measured or {"spike", "samples"} & entry.keys()
+                if noted or self.progress.step % plan.log_every == 0:
+                    log.write(json.dumps(entry) + "\n")
+                    log.flush()
+                show(entry)
+                due = time.monotonic() - saved > plan.checkpoint_minutes * 60
+                stop, due = (number > 0 for number in self.ranks.sum(self.stop.asked, due))
+                if stop or last or due:
+                    path, saved = self.save(), time.monotonic()
+                    if stop and not last:
+                        raise Interrupted(path)
+        return self.progress
+
+    def save(self) -> Path:
+        """Write a checkpoint of this moment and return its path.
+
+        One of this step that is there stays: it may be the only one, and a kill would find none
+        while it is replaced.
+        """
+        if self._kept == self.progress.step:
+            return find_checkpoint(self.checkpoints, self._kept)
+        path = save_checkpoint(
+            self.checkpoints,
+            self.learner,
+            self.optimizer,
+            self.progress,
+            self.recipe.train.keep,
+            self.ranks,
+            self._beside(),
+        )
+        self._kept = self.progress.step
+        return path
+
+    def _update(self, loss: float, rows: int, tokens: int) -> dict[str, Any]:
+        """Clip the gradient that is there, change the weights, count; return the log entry.
+
+        loss: of the step, for the log. rows, tokens: that it read. Raises DivergedError, with the
+        weights as they were, if loss or gradient are not finite.
+        """
+        norm = self._clip()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise self._diverged(loss, norm)
+        rate = learning_rate(self.progress.step, self.plan)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.progress.step += 1
+        self.progress.rows += rows
+        self.progress.tokens += tokens
+        return {
+            "step": self.progress.step,
+            **self.plan.stage_entry(self.progress.step - 1),
+            "tokens": self.progress.tokens,
+            "loss": loss,
+            "learning_rate": rate,
+            "gradient_norm": norm,
+        }
+
+    def _watch(self, entry: dict[str, Any], measured: bool) -> None:
+        """Put into a step's entry what is watched, and say what stands out."""
+        entry["peak_bytes"] = peak_bytes(self.device)
+        if self.matrix_limit is not None:
+            entry["matrix_share"] = entry["tokens_per_second"] / self.matrix_limit
+        if (found := spike(entry["loss"], self.progress)) is not None:
+            entry["spike"] = found
+            self.reporter.say(
+                f"step {entry['step']}: the loss is {entry['loss']:.3f}, {found:.0f} deviations"
+                f" above its running mean"
+            )
+        train = self.recipe.train
+        every = train.sample_every
+        if train.prompts and (entry["step"] % every == 0 if every else measured):
+            if samples := self._samples():
+                entry["samples"] = samples
+            for each in samples:
+                self.reporter.say(f"step {entry['step']}: {each['prompt']}|{each['text']}")
+
+    def _keep_best(self, worth: float) -> None:
+        """Keep the weights apart if no validation before has found better ones."""
+        if self.progress.best is None or worth < self.progress.best:
+            self.progress.best = worth
+            if self.recipe.train.keep_best:
+                save_best(self.checkpoints, self.learner, self.progress, self.ranks)
+
+    def _check_stop(self) -> None:
+        """Raise `Interrupted` if any rank was asked to stop; all must call this."""
+        if self.ranks.any(self.stop.asked):
+            raise Interrupted
+
+    def _clip(self) -> float:
+        """Clip the gradient in place and return its norm before that."""
+        limit = self.recipe.train.clip or math.inf
+        norm: Any = torch.nn.utils.clip_grad_norm_(self.learner.parameters(), limit)
+        return float(norm if self.ranks.mesh is None else norm.full_tensor())
+
+    def _diverged(self, loss: float, norm: float) -> RuntimeError:
+        """Return the error for a step that is to be thrown away."""
+        return DivergedError(
+            f"step {self.progress.step + 1}: the loss is {loss}, the gradient's norm {norm}."
+            f" Weights from before are in"
+            f" {latest_checkpoint(self.checkpoints) or 'no checkpoint yet'}. A lower"
+            " train.learning_rate or a longer train.warmup_steps may help"
+        )
