@@ -59,7 +59,7 @@ def slow_bfloat16(recipe: Recipe) -> str | None:
     """Say that float32 would be faster than the bfloat16 that a recipe asks for, if it would be.
 
     A processor without instructions for bfloat16 products has torch do them by others, ten times
-    slower. Measured on one thread of the CPU, by the model's widest product; None for other recipes.
+    slower. Measured on one thread of the CPU, by the model's widest product; None if it is not so.
     """
     import torch
 
