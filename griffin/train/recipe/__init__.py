@@ -4,5 +4,15 @@ from griffin.train.recipe.data import DataRecipe, TokenizerRecipe
 from griffin.train.recipe.recipe import Recipe, load_recipe
 from griffin.train.recipe.source import SourceRecipe
 from griffin.train.recipe.train import TrainRecipe
+from griffin.train.recipe.tune import ONLINE, TuneRecipe
 
-__all__ = ["DataRecipe", "Recipe", "SourceRecipe", "TokenizerRecipe", "TrainRecipe", "load_recipe"]
+__all__ = [
+    "ONLINE",
+    "DataRecipe",
+    "Recipe",
+    "SourceRecipe",
+    "TokenizerRecipe",
+    "TrainRecipe",
+    "TuneRecipe",
+    "load_recipe",
+]

@@ -16,6 +16,7 @@ from griffin.model.config import GriffinConfig, check_keys
 from griffin.train.recipe.data import DataRecipe, TokenizerRecipe
 from griffin.train.recipe.section import read_section
 from griffin.train.recipe.train import BUDGETS, TrainRecipe
+from griffin.train.recipe.tune import TuneRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,14 +24,16 @@ class Recipe:
     """Describe one training run. Build it with `load_recipe` or `Recipe.from_dict`.
 
     base is the checkpoint that weights and tokenizer come from, the recipe's `from`; empty where
-    a model begins with random weights. folder is where relative paths start; it is not part of the
-    recipe's digest.
+    a model begins with random weights. tune says how that checkpoint is tuned; None for training
+    on all that is read. folder is where relative paths start; it is not part of the recipe's
+    digest.
     """
 
     model: GriffinConfig
     data: DataRecipe = field(default_factory=DataRecipe)
     tokenizer: TokenizerRecipe = field(default_factory=TokenizerRecipe)
     train: TrainRecipe
+    tune: TuneRecipe | None = None
     base: str = ""
     folder: Path = Path()
 
@@ -42,6 +45,8 @@ class Recipe:
             weighed = self.train.stage and all(stage.weights for stage in self.train.stage)
             if not weighed:
                 raise ValueError("data.source: the weights are all 0: nothing would be read")
+        if self.tune is not None and not self.base:
+            raise ValueError("[tune] needs from = ..., the checkpoint that is tuned")
         if self.train.carry and self.data.packing != "cut":
             raise ValueError(
                 "train.carry goes on in the next row where a row cuts a document, so it takes"
@@ -52,7 +57,7 @@ class Recipe:
     def from_dict(cls, values: Mapping[str, Any], folder: Path = Path()) -> Recipe:
         """Build a recipe from plain values; anything unknown or impossible is a ValueError that
         names it."""
-        check_keys(values, {"from", "model", "data", "tokenizer", "train"}, "recipe")
+        check_keys(values, {"from", "model", "data", "tokenizer", "train", "tune"}, "recipe")
         values = dict(values)
         base = values.pop("from", "")
         for section, entries in values.items():
@@ -72,6 +77,7 @@ class Recipe:
             data=read_section(DataRecipe, values.get("data", {}), "data"),
             tokenizer=read_section(TokenizerRecipe, values.get("tokenizer", {}), "tokenizer"),
             train=read_section(TrainRecipe, values["train"], "train"),
+            tune=_tune(values["tune"]) if "tune" in values else None,
             base=base,
             folder=folder,
         )
@@ -86,6 +92,8 @@ class Recipe:
             name: dataclasses.asdict(getattr(self, name)) for name in ("data", "tokenizer", "train")
         }
         first = {"from": self.base} if self.base else {"model": self.model.to_dict()}
+        if self.tune is not None:
+            sections["tune"] = dataclasses.asdict(self.tune)
         return json.loads(json.dumps(first | sections))
 
     def deciding(self) -> dict[str, Any]:
@@ -177,6 +185,12 @@ def _found(base: str, folder: Path) -> str | Path:
     """Return a path in the recipe's folder where there is one, else the name as it is."""
     beside = folder / Path(base).expanduser()
     return beside if beside.exists() else base
+
+
+def _tune(values: Mapping[str, Any]) -> TuneRecipe:
+    if "method" not in values:
+        raise ValueError("the section [tune] lacks its method, such as method = 'lora'")
+    return read_section(TuneRecipe, values, "tune")
 
 
 def _model(values: Mapping[str, Any]) -> GriffinConfig:
