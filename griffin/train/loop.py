@@ -15,14 +15,14 @@ from griffin.train.data.mixture import Mixture
 from griffin.train.diverged import explain, keep_batch
 from griffin.train.evaluate import bits_in_rows, validation_documents
 from griffin.train.objective import Objective
-from griffin.train.run import DivergedError, Run, Validation
+from griffin.train.run import DivergedError, TrainingRun, Validation
 from griffin.train.scale.ranks import WriterFailedError
 from griffin.train.scale.sharding import release, shard, whole_weights
 from griffin.train.start import fill_model
 from griffin.train.watching import sample
 
 
-class Trainer(Run):
+class Trainer(TrainingRun):
     """Train one model by one recipe in one folder, on rows of its documents."""
 
     model: Griffin

@@ -49,7 +49,7 @@ class Validation:
     entries: Mapping[str, Any]
 
 
-class Run(ABC):
+class TrainingRun(ABC):
     """Optimise one module by one recipe in one folder.
 
     The folder holds recipe.json, the tokenizer, data/ (encoded documents), log.jsonl and
