@@ -53,6 +53,10 @@ ALLOWED: dict[str, set[str]] = {
     },
     "batch": {"llm", "server"},
     "train": {"foreign", "model", "checkpoints", "text", "ops"},
+    "tune": {
+        *("adapters", "checkpoints", "engine", "foreign", "llm", "loading", "model", "quant"),
+        *("sampling", "text", "train"),
+    },
     "hf": {"llm", "model", "checkpoints", "train"},
     "bench": {"loading", "model", "ops", "engine", "sampling", "sessions", "train"},
     "cli": {
@@ -72,7 +76,8 @@ ALLOWED: dict[str, set[str]] = {
             "model",
         ),
         *("ops", "quant"),
-        *("adapters", "conversation", "sessions", "server", "batch", "train", "bench"),
+        *("adapters", "conversation", "sessions", "server", "batch", "train", "tune"),
+        "bench",
     },
 }
 # What only tests and benchmarks/ use, and what is in no wheel itself.

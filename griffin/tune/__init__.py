@@ -1,0 +1,1 @@
+"""Make a model one's own by preferences and rewards, on the training room's loop."""

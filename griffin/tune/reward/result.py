@@ -1,0 +1,50 @@
+"""What a reward function gave for an answer, and how often it may give nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# Why there is no reward: the function raised; was not done in time; returned NaN, infinity or what
+# is no number; wanted more memory; or ended its process.
+REASONS = ("raised", "hung", "no number", "memory", "died")
+
+
+@dataclass(frozen=True)
+class Reward:
+    """A finite number, or the reason why there is none.
+
+    reason: "" beside a value, else one of REASONS. detail: a traceback or a sentence about it.
+    """
+
+    value: float | None
+    reason: str = ""
+    detail: str = ""
+
+
+class TooManyFailures(ValueError):
+    """A reward function failed on more of a step's answers than was allowed."""
+
+
+def failures(rewards: Sequence[Reward]) -> dict[str, int]:
+    """Count the rewards that are none, by reason; reasons that did not occur are left out."""
+    counts = {reason: sum(each.reason == reason for each in rewards) for reason in REASONS}
+    return {reason: count for reason, count in counts.items() if count}
+
+
+def check_failures(rewards: Sequence[Reward], share: float) -> None:
+    """Raise TooManyFailures, with the last traceback, if more than `share` of a step's rewards are
+    none.
+
+    share: 0 allows no failure, 1 any number of them.
+    """
+    counts = failures(rewards)
+    failed = sum(counts.values())
+    if failed <= share * len(rewards):
+        return
+    last = next(each for each in reversed(rewards) if each.reason)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
+    raise TooManyFailures(
+        f"the reward function failed on {failed} of a step's {len(rewards)} answers ({reasons});"
+        f" tune.reward_failures allows a share of {share:g}. The last one: {last.detail}"
+    )
