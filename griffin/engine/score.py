@@ -10,6 +10,7 @@ from torch import Tensor
 from griffin.engine.read import CHUNK
 from griffin.engine.request import check_ids
 from griffin.model import Griffin
+from griffin.sampling import log_mass
 
 SLAB = 256  # rows of logits that exist at a time
 
@@ -21,7 +22,8 @@ def score(model: Griffin, ids: Sequence[int], *, chunk: int = CHUNK, adapter: st
     chunk: tokens a call of the model reads; logits are made for at most 256 of them at a time, so
            memory does not grow with the length.
     adapter: name of the model's adapter that reads; "" is none.
-    Returns (T - 1,) float32 on the CPU: natural logarithms, from a softmax in float32.
+    Returns (T - 1,) float32 on the CPU: natural logarithms, from a softmax in float32; to the bit
+    what the engine reports for a token that it chose.
     Raises ValueError if there are no ids, or one is outside the vocabulary.
     """
     if chunk < 1:
@@ -39,5 +41,5 @@ def score(model: Griffin, ids: Sequence[int], *, chunk: int = CHUNK, adapter: st
                 high = min(low + SLAB, end - start)
                 logits = model.unembed(hidden[0, low:high]).float()
                 chosen = logits.gather(1, tokens[low + 1 : high + 1, None]).squeeze(1)
-                scores[start + low : start + high] = (chosen - logits.logsumexp(1)).cpu()
+                scores[start + low : start + high] = (chosen - log_mass(logits)).cpu()
     return scores

@@ -5,7 +5,7 @@ the draw. constraint: what an answer may say, token by token.
 """
 
 from griffin.sampling.constraint import Constraint, ConstraintError
-from griffin.sampling.filters import best_ids, support
+from griffin.sampling.filters import best_ids, log_mass, support
 from griffin.sampling.params import CHAT, SamplingParams
 from griffin.sampling.sampler import Sample, Sampler, mark_ids
 
@@ -17,6 +17,7 @@ __all__ = [
     "Sampler",
     "SamplingParams",
     "best_ids",
+    "log_mass",
     "mark_ids",
     "support",
 ]

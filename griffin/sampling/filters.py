@@ -10,7 +10,7 @@ from torch import Tensor
 from griffin.sampling.params import SamplingParams
 
 _FEW = 1024  # tokens that top_p sorts; where its last one is among more, they are halved first
-_BLOCK = 512  # tokens whose mass is summed first, when one is drawn
+_BLOCK = 512  # tokens whose mass is summed first
 
 
 def support(logits: Tensor, params: SamplingParams) -> Tensor | None:
@@ -66,6 +66,21 @@ def weights_of(logits: Tensor, best: Tensor, temperature: float) -> Tensor:
     # Taking the maximum away first keeps a tiny temperature from overflowing, this bound from
     # dividing by 0.
     return (logits - best).div_(max(temperature, 1e-30)).exp_()
+
+
+def log_mass(logits: Tensor) -> Tensor:
+    """Return the logarithm of the sum of exp(logits) over the last dimension: (..., V) -> (...).
+
+    A row has the same bits alone and among others, on any number of threads: sums are of blocks
+    first, none of them so long that torch would share it out among threads, as it does with a
+    single row of a large vocabulary.
+    """
+    best = logits.amax(-1, keepdim=True)
+    weights = (logits - best).exp_()
+    whole = weights.shape[-1] // _BLOCK
+    blocks = weights[..., : whole * _BLOCK].unflatten(-1, (whole, _BLOCK)).sum(-1)
+    rest = weights[..., whole * _BLOCK :].sum(-1, keepdim=True)
+    return torch.cat([blocks, rest], -1).sum(-1).log_().add_(best.squeeze(-1))
 
 
 def pick(weights: Tensor, u: float) -> int:

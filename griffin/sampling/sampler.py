@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from griffin.sampling.constraint import Constraint, ConstraintError
-from griffin.sampling.filters import best_ids, pick, support, weights_of
+from griffin.sampling.filters import best_ids, log_mass, pick, support, weights_of
 from griffin.sampling.params import SamplingParams
 
 
@@ -161,7 +161,7 @@ class Sampler:
         return place if ids is None else int(ids[place])
 
     def _report(self, token: int, logits: Tensor) -> Sample:
-        total = logits.logsumexp(0)
+        total = log_mass(logits)
         alternatives: tuple[tuple[int, float], ...] = ()
         if self.params.logprobs:
             ids = best_ids(logits, min(self.params.logprobs, self.vocab_size))

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from griffin.sampling import Sampler, SamplingParams, best_ids, support
+from griffin.sampling import Sampler, SamplingParams, best_ids, log_mass, support
 from griffin.sampling.filters import pick
 
 
@@ -198,3 +198,18 @@ def test_ids_beyond_the_vocabulary_are_refused():
         Sampler(SamplingParams(logit_bias={40: 1.0}), 40)
     with pytest.raises(ValueError, match="stop_ids names token 99"):
         Sampler(SamplingParams(stop_ids=[99]), 40)
+
+
+@pytest.mark.parametrize("size", [1, 89, 512, 1000, 40_001])
+def test_the_mass_of_a_row_has_the_same_bits_in_company(size):
+    """On one thread and on several, which torch's own sum of a large vocabulary has not."""
+    logits = 5 * torch.randn(7, size, generator=torch.Generator().manual_seed(size))
+    before, found = torch.get_num_threads(), list[torch.Tensor]()
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            found += [log_mass(logits), torch.stack([log_mass(row) for row in logits])]
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, found[0]) for one in found)
+    torch.testing.assert_close(found[0], logits.double().logsumexp(1).float())
