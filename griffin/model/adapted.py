@@ -83,7 +83,9 @@ class LowRank(nn.Module):
         x = input.to(self.lora_A.dtype)
         if self.dropout and self.training:
             x = functional.dropout(x, self.dropout)
-        added = ops.linear(ops.linear(x, self.lora_A), self.lora_B)
+        # In training with the bits of an answer, so that samples and gradients are of one model.
+        less = ops.linear(x, self.lora_A, as_without=True)
+        added = ops.linear(less, self.lora_B, as_without=True)
         return (added * self.scale).to(input.dtype)
 
     def extra_repr(self) -> str:
@@ -131,3 +133,8 @@ class AdaptedLinear(nn.Module):
                 place = torch.tensor(rows, device=y.device)
                 y = y.index_copy(0, place, y[place] + low_rank(input[place]))
         return y
+
+
+def base_of(layer: nn.Module) -> nn.Module:
+    """Return a linear layer without what adapters add."""
+    return layer.base if type(layer) is AdaptedLinear else layer

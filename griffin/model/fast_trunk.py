@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from griffin import ops
-from griffin.model.adapted import AdaptedLinear, Adapters
+from griffin.model.adapted import AdaptedLinear, Adapters, base_of
 from griffin.model.attention import LocalAttentionBlock
 from griffin.model.config import GriffinConfig
 from griffin.model.layers import MLP
@@ -227,7 +227,7 @@ def _weights(kind: str, sizes: Sizes, layers: dict[str, nn.Module], **plain: Ten
 
     None if a matrix is not packed, they differ in format, or a weight is of another shape.
     """
-    plainly = {name: _base(layer) for name, layer in layers.items()}
+    plainly = {name: base_of(layer) for name, layer in layers.items()}
     packed = {name: layer for name, layer in plainly.items() if type(layer) is PackedLinear}
     if len(packed) < len(layers) or len({layer.format for layer in packed.values()}) > 1:
         return None
@@ -238,10 +238,6 @@ def _weights(kind: str, sizes: Sizes, layers: dict[str, nn.Module], **plain: Ten
     matrices = {name: layer.matrix() for name, layer in packed.items()}
     addresses = {name: tensor.data_ptr() for name, tensor in plain.items()}
     return getattr(native.module(), kind)(**matrices, **addresses)
-
-
-def _base(layer: nn.Module) -> nn.Module:
-    return layer.base if type(layer) is AdaptedLinear else layer
 
 
 def _adapt(made: Any, block: Any, adapters: Adapters) -> None:

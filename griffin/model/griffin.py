@@ -17,6 +17,7 @@ from griffin.model.fast_trunk import FastTrunk, build
 from griffin.model.init import init_weights
 from griffin.model.layers import MLP, Embedding, Linear, RMSNorm
 from griffin.model.left import Left
+from griffin.model.packed import PackedWeight
 from griffin.model.recurrent import RecurrentBlock
 from griffin.model.state import AttentionState, LayerState, RecurrentState, State, StateShape
 from griffin.ops.positions import WHOLE, check_following
@@ -94,8 +95,18 @@ class Griffin(nn.Module):
 
     @property
     def head_weight(self) -> Tensor:
-        """The (V, D) matrix that turns hidden states into logits."""
-        return self.model.embed_tokens.weight if self.config.tie_embeddings else self.lm_head.weight
+        """The (V, D) matrix that turns hidden states into logits; a packed one unpacked anew."""
+        return self._head_layer.weight
+
+    @property
+    def head(self) -> Tensor | ops.Packed:
+        """The (V, D) matrix that turns hidden states into logits, as it lies."""
+        layer: nn.Module = self._head_layer
+        return layer.packed if isinstance(layer, PackedWeight) else self._head_layer.weight
+
+    @property
+    def _head_layer(self) -> Embedding | Linear:
+        return self.model.embed_tokens if self.config.tie_embeddings else self.lm_head
 
     @property
     def dtype(self) -> torch.dtype:

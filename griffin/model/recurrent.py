@@ -6,9 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from griffin import ops
+from griffin.model.adapted import base_of
 from griffin.model.config import GriffinConfig
 from griffin.model.layers import Linear, as_built, gated
 from griffin.model.left import Left
+from griffin.model.packed import PackedLinear
 from griffin.model.state import RecurrentState
 from griffin.ops.rg_lru import Gate
 
@@ -74,7 +76,13 @@ class RecurrentBlock(nn.Module):
             state = left.recurrent(u, segment_pos, state, self.carry)
         conv, lru = state or (None, None)
         if torch.is_grad_enabled() and self._as_built():
-            u, conv, lru = ops.recurrent_unit(u, *self._weights(), segment_pos, conv, lru)
+            # Beside packed weights training computes what answering does: a last bit that differs
+            # may round an activation to another step.
+            packed = isinstance(base_of(self.linear_x), PackedLinear)
+            weights = self._weights()
+            u, conv, lru = ops.recurrent_unit(
+                u, *weights, segment_pos, conv, lru, as_without=packed
+            )
         else:
             u, conv = self.conv_1d(u, segment_pos, conv)
             u, lru = self.rg_lru(u, segment_pos, lru)

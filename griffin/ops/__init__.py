@@ -11,7 +11,15 @@ from griffin.ops.gated_gelu import gated_gelu, gated_linear
 from griffin.ops.linear import linear
 from griffin.ops.linear_scan import linear_scan
 from griffin.ops.local_attention import Window, local_attention, plan_window
-from griffin.ops.packed_linear import Packed, look_up, pack, packed_linear, packed_matrix, unpack
+from griffin.ops.packed_linear import (
+    Packed,
+    input_gradient,
+    look_up,
+    pack,
+    packed_linear,
+    packed_matrix,
+    unpack,
+)
 from griffin.ops.packed_linear.memory import allocate, unmap, zeros_together
 from griffin.ops.recurrent_unit import recurrent_carry, recurrent_unit
 from griffin.ops.rg_lru import rg_lru
@@ -28,6 +36,7 @@ __all__ = [
     "describe",
     "gated_gelu",
     "gated_linear",
+    "input_gradient",
     "linear",
     "linear_scan",
     "local_attention",

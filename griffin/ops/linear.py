@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from griffin.ops import kernels
 from griffin.ops.dispatch import natively
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, as_without: bool = False
+) -> Tensor:
     """Return x weight^T + bias: x (..., I), weight (O, I), bias (O,) -> (..., O) in x.dtype.
 
     Without gradients, in float32 and bfloat16 on the CPU, a row has the same bits alone and among
     others: a sequence is answered alike whoever shares its batch. torch's product promises nothing
     of the kind: which code it takes depends on the number of rows and threads, and on the machine.
+    as_without: with gradients, too; they are torch's products, and autocast is another matter.
     """
     if _is_ours(x, weight, bias):
         y = x.new_empty(*x.shape[:-1], weight.shape[0])
@@ -25,7 +30,31 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             sizes = x.numel() // x.shape[-1], x.shape[-1], weight.shape[0]
             kernels.call("linear", x.dtype, sizes, (x, weight, bias, y))
         return y
+    eagerly = x.is_cpu and not torch.compiler.is_compiling()
+    if as_without and eagerly and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu"):
+        found: Any = _AsWithout.apply(x, weight, bias)
+        return found
     return through_torch(x, weight, bias)
+
+
+class _AsWithout(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return linear(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the decorator hides its names
+        ctx: Any, *grads: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        (x, weight), needs = ctx.saved_tensors, ctx.needs_input_grad
+        flat = grads[0].reshape(-1, weight.shape[0])
+        return (
+            grads[0] @ weight if needs[0] else None,
+            flat.T @ x.reshape(-1, weight.shape[1]) if needs[1] else None,
+            flat.sum(0) if needs[2] else None,
+        )
 
 
 def through_torch(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

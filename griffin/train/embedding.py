@@ -27,8 +27,10 @@ class InPlaceEmbedding(Embedding):
 
 
 def add_in_place(model: Griffin) -> None:
-    """Give a model such an embedding, over the same weights."""
+    """Give a model such an embedding, over the same weights; a packed one stays, it is frozen."""
     before = model.model.embed_tokens
+    if not isinstance(before, Embedding):
+        return
     with torch.device("meta"):
         after = InPlaceEmbedding(model.config)
     after.weight = before.weight

@@ -70,7 +70,7 @@ def bits_in_streams(
             mask = counted[None, at + 1 : at + 1 + length]
             tokens = document[None, at : at + targets.shape[1]]
             hidden, state = model.trunk(tokens, state, donate=state is not None)
-            nats += float(chunked_cross_entropy(hidden, model.head_weight, targets, mask, cap)[0])
+            nats += float(chunked_cross_entropy(hidden, model.head, targets, mask, cap)[0])
             if advance is not None:
                 advance(targets.shape[1])
     return nats / math.log(2)

@@ -4,16 +4,14 @@ For one hidden row h and the head W, with soft cap c (off at 0):
     l = W h,   z = c tanh(l / c),   loss = logsumexp(z) - z[target]
     dloss/dl = (softmax(z) - onehot(target)) * (1 - (z / c)^2)
 A tile is some of the vocabulary by some tokens. The forward pass finds each token's logsumexp and
-its target's logit; the backward pass computes the logits again and takes the gradients. Where the
-whole vocabulary fits one tile, nothing is computed twice: the gradients are taken at once, and the
-backward pass only multiplies them. (Not where each token has an upstream gradient of its own and
-the head is trained: its gradient is then a sum whose parts are no longer there to be multiplied.)
-A frozen head gets no gradient, and none is made room for.
+its target's logit; the backward pass computes the logits again and takes the gradients. Nothing is
+computed twice where the gradients can be taken at once and the backward pass only multiplies them:
+with a frozen head, which gets no gradient and no room for one, and for the sum of the nats where
+the whole vocabulary fits one tile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,8 +19,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from griffin.model import Griffin, Left, State
+from griffin.ops import Packed
 from griffin.ops.softmax import add_to_sums, to_slopes
 from griffin.train.data.rows import TrainBatch
+from griffin.train.tiles import Tiles, head_shape
 
 # Entries in a tile of logits: 8 MB in float32. Smaller tiles cost more passes over the head, larger
 # ones leave the cache; between half and four times this, speed is the same.
@@ -32,7 +32,7 @@ VOCAB_BLOCK = 8192
 
 def chunked_cross_entropy(
     hidden: Tensor,
-    weight: Tensor,
+    weight: Tensor | Packed,
     targets: Tensor,
     mask: Tensor | None = None,
     soft_cap: float = 0.0,
@@ -45,29 +45,30 @@ def chunked_cross_entropy(
     """Sum the negative log-likelihood of targets, in nats, without ever making a (..., V) tensor.
 
     hidden:      (..., D) after the final norm.
-    weight:      (V, D), the tied embedding or `lm_head.weight`.
+    weight:      (V, D), the tied embedding or `lm_head.weight`, or it packed (`Griffin.head`).
     targets:     (...) int64 in [0, V).
     mask:        (...) bool, False where a position does not count.
     soft_cap:    c in c tanh(l / c); 0 is off.
-    dtype:       of the matrix products; default hidden's.
+    dtype:       of the matrix products; default hidden's. With a packed head of those of the
+                 gradient alone: its logits are the engine's.
     tile:        the most entries of logits that exist at a time.
     vocab_block: the most columns of one tile.
-    in_place:    add the gradient of a head of several tiles to `weight.grad`, made if it is None,
-                 instead of handing autograd a second (V, D) tensor; `weight` is a leaf then.
+    in_place:    add the gradient of a trained head of several tiles to `weight.grad`, made if it is
+                 None, instead of handing autograd a second (V, D) tensor; `weight` is a leaf then.
     Returns (nats, count): a float32 scalar (float64 for float64 input) that gradients flow from
     into hidden and weight, and the int64 number of positions that count. All but the products is
     float32 or wider. Raises ValueError for shapes that do not fit and for targets outside the
     vocabulary.
     """
     flat, wanted, _ = _counted(hidden, weight, targets, mask)
-    options = soft_cap, dtype or hidden.dtype, tile, vocab_block, in_place
-    nats = _nats(flat, weight, wanted, True, *options)
+    options = soft_cap, dtype or hidden.dtype, tile, vocab_block
+    nats = _nats(flat, weight, wanted, True, in_place, *options)
     return nats, torch.tensor(wanted.numel())
 
 
 def token_nats(
     hidden: Tensor,
-    weight: Tensor,
+    weight: Tensor | Packed,
     targets: Tensor,
     mask: Tensor | None = None,
     soft_cap: float = 0.0,
@@ -84,23 +85,24 @@ def token_nats(
     Raises ValueError as `chunked_cross_entropy` does.
     """
     flat, wanted, kept = _counted(hidden, weight, targets, mask)
-    options = soft_cap, dtype or hidden.dtype, tile, vocab_block, in_place
-    nats = _nats(flat, weight, wanted, False, *options)
+    options = soft_cap, dtype or hidden.dtype, tile, vocab_block
+    nats = _nats(flat, weight, wanted, False, in_place, *options)
     if kept is not None:
         nats = nats.new_zeros(targets.numel()).index_copy(0, kept, nats)
     return nats.reshape(targets.shape)
 
 
 def _counted(
-    hidden: Tensor, weight: Tensor, targets: Tensor, mask: Tensor | None
+    hidden: Tensor, head: Tensor | Packed, targets: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return hidden states (N, D) and targets (N) of the positions that count, and their places.
 
     The places are None where all of them do.
     """
-    if hidden.shape[:-1] != targets.shape or hidden.shape[-1] != weight.shape[-1]:
+    vocab, width = head_shape(head)
+    if hidden.shape[:-1] != targets.shape or hidden.shape[-1] != width:
         raise ValueError(
-            f"hidden {tuple(hidden.shape)}, weight {tuple(weight.shape)} and targets"
+            f"hidden {tuple(hidden.shape)}, weight {(vocab, width)} and targets"
             f" {tuple(targets.shape)} do not fit: they must be (..., D), (V, D) and (...)"
         )
     flat, wanted, kept = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1), None
@@ -112,17 +114,23 @@ def _counted(
         if not mask.all():
             kept = mask.reshape(-1).nonzero().squeeze(1)
             flat, wanted = flat[kept], wanted[kept]
-    if wanted.numel() and (int(wanted.min()) < 0 or int(wanted.max()) >= weight.shape[0]):
+    if wanted.numel() and (int(wanted.min()) < 0 or int(wanted.max()) >= vocab):
         raise ValueError(
-            f"targets must lie in [0, {weight.shape[0]}), found {int(wanted.min())} to"
-            f" {int(wanted.max())}"
+            f"targets must lie in [0, {vocab}), found {int(wanted.min())} to {int(wanted.max())}"
         )
     return flat, wanted, kept
 
 
-def _nats(hidden: Tensor, weight: Tensor, targets: Tensor, summed: bool, *options: Any) -> Tensor:
+def _nats(
+    hidden: Tensor,
+    head: Tensor | Packed,
+    targets: Tensor,
+    summed: bool,
+    in_place: bool,
+    *options: Any,
+) -> Tensor:
     training = torch.is_grad_enabled()
-    found: Any = _CrossEntropy.apply(hidden, weight, targets, summed, training, *options)
+    found: Any = _CrossEntropy.apply(hidden, head, targets, summed, training, in_place, *options)
     return found
 
 
@@ -138,12 +146,16 @@ def row_nats(
     """Return the summed nats of a batch's targets, and the state after its rows.
 
     Gradients flow from the nats. dtype is that of the matrix products; bfloat16 runs the trunk
-    under autocast over float32 weights. in_place: as for `chunked_cross_entropy`. state: what was
-    read before the rows, where they go on; nothing if omitted. left: as for `Griffin.trunk`.
+    under autocast over float32 weights. A packed model computes what it does when it answers,
+    whatever dtype is: then it is that of the head's gradient alone. in_place: as for
+    `chunked_cross_entropy`. state: what was read before the rows, where they go on; nothing if
+    omitted. left: as for `Griffin.trunk`.
     """
-    with torch.autocast(model.device.type, dtype, enabled=dtype.itemsize < 4):
+    head = model.head
+    narrow = dtype.itemsize < 4 and not isinstance(head, Packed)
+    with torch.autocast(model.device.type, dtype, enabled=narrow):
         hidden, after = model.trunk(batch.tokens, state, batch.segment_pos, left=left)
-    cap, head = model.config.logits_soft_cap, model.head_weight
+    cap = model.config.logits_soft_cap
     nats, _ = chunked_cross_entropy(
         hidden, head, batch.targets, batch.mask, cap, dtype, in_place=in_place
     )
@@ -157,33 +169,32 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any,
         hidden: Tensor,
-        weight: Tensor,
+        head: Tensor | Packed,
         targets: Tensor,
         summed: bool,
         training: bool,
-        soft_cap: float,
-        dtype: torch.dtype,
-        tile: int,
-        vocab_block: int,
         in_place: bool,
+        *options: Any,
     ) -> Tensor:
-        columns = max(1, min(weight.shape[0], vocab_block, tile))
-        ctx.options = (soft_cap, dtype, max(1, tile // columns), columns)
-        tiles = _Tiles(hidden, weight, targets, *ctx.options)
-        total = torch.full(targets.shape, float("-inf"), dtype=tiles.wide, device=hidden.device)
-        right = torch.zeros_like(total)
-        needs = ctx.needs_input_grad
-        at_once = training and columns == weight.shape[0] and (summed or not needs[1])
-        gradients = tiles.zeros(*needs[:2]) if at_once else ()
-        for place, part, block, head in tiles.each():
-            logits, column = tiles.logits(block, head), targets[place] - part.start
-            add_to_sums(logits, column, total[place], right[place])
-            if at_once:
-                slope = to_slopes(logits, column, total[place], soft_cap, 1.0)
-                tiles.add(gradients, place, part, slope, block, head)
-        ctx.save_for_backward(hidden, weight, targets, total, *gradients)
-        ctx.in_place = weight if in_place and needs[1] else None
-        nats = total - right
+        tiles, needs = Tiles(hidden, head, *options), ctx.needs_input_grad
+        ctx.options, ctx.frozen = options, not needs[1]
+        if training and needs[0] and not needs[1]:
+            nats, gradient = _of_frozen(tiles, targets)
+            ctx.save_for_backward(hidden.new_empty(0), gradient)
+        else:
+            total, right = tiles.sums(targets)
+            at_once = training and summed and tiles.whole
+            gradients = tiles.zeros(*needs[:2]) if at_once else ()
+            for place, block, part in tiles.each():
+                logits, column = tiles.logits(block, part), targets[place] - part.columns.start
+                add_to_sums(logits, column, total[place], right[place])
+                if at_once:
+                    slope = to_slopes(logits, column, total[place], tiles.soft_cap, 1.0)
+                    tiles.add(gradients, place, slope, block, part)
+            nats = total - right
+            if training and needs[1]:
+                ctx.save_for_backward(hidden, head, targets, total, *gradients)
+                ctx.in_place = head if in_place else None
         return nats.sum() if summed else nats
 
     @staticmethod
@@ -191,25 +202,27 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the decorator hides its names
         ctx: Any, *grads: Tensor
     ) -> tuple[Tensor | None, ...]:
-        hidden, weight, targets, total, *gradients = ctx.saved_tensors
         each = grads[0].reshape(-1, 1)  # (1, 1) of a sum, (N, 1) of nats
+        if ctx.frozen:
+            like, gradient = ctx.saved_tensors
+            return (gradient * each).to(like.dtype), *[None] * 9
+        hidden, weight, targets, total, *gradients = ctx.saved_tensors
         if gradients:
             gradients = [None if part is None else part * each for part in gradients]
         else:
-            tiles, into = _Tiles(hidden, weight, targets, *ctx.options), ctx.in_place
-            needs = ctx.needs_input_grad
-            gradients = list(tiles.zeros(needs[0], needs[1] and into is None))
+            tiles, into = Tiles(hidden, weight, *ctx.options), ctx.in_place
+            gradients = list(tiles.zeros(ctx.needs_input_grad[0], into is None))
             if into is not None:
                 if into.grad is None:
                     into.grad = torch.zeros_like(into)
                 gradients[1] = into.grad
             factor = float(each) if grads[0].dim() == 0 else 1.0
-            for place, part, block, head in tiles.each():
-                logits, column = tiles.logits(block, head), targets[place] - part.start
+            for place, block, part in tiles.each():
+                logits, column = tiles.logits(block, part), targets[place] - part.columns.start
                 slope = to_slopes(logits, column, total[place], tiles.soft_cap, factor)
                 if grads[0].dim():
                     slope.mul_(each[place])
-                tiles.add(gradients, place, part, slope, block, head)
+                tiles.add(gradients, place, slope, block, part)
             if into is not None:
                 gradients[1] = None  # autograd has nothing to add
         inputs = (
@@ -219,64 +232,22 @@ class _CrossEntropy(torch.autograd.Function):
         return *inputs, *[None] * 8
 
 
-class _Tiles:
-    """The tiles of one cross-entropy: `rows` tokens by `columns` of the vocabulary."""
+def _of_frozen(tiles: Tiles, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the nats (N) of targets and their gradients in the hidden states (N, D), in one pass.
 
-    def __init__(
-        self,
-        hidden: Tensor,
-        weight: Tensor,
-        targets: Tensor,
-        soft_cap: float,
-        dtype: torch.dtype,
-        rows: int,
-        columns: int,
-    ) -> None:
-        self.hidden, self.weight = hidden.detach(), weight.detach()
-        self.soft_cap, self.dtype, self.rows, self.columns = soft_cap, dtype, rows, columns
-        self.wide = torch.promote_types(hidden.dtype, torch.float32)
-
-    def each(self) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-        """Yield which tokens and which of the vocabulary a tile is of, and both in `dtype`."""
-        hidden = self.hidden.to(self.dtype)
-        with torch.autocast(hidden.device.type, enabled=False):
-            for part in _blocks(self.weight.shape[0], self.columns):
-                head = self.weight[part].to(self.dtype)
-                for place in _blocks(hidden.shape[0], self.rows):
-                    yield place, part, hidden[place], head
-
-    def logits(self, block: Tensor, head: Tensor) -> Tensor:
-        """Return a tile's capped logits."""
-        logits = (block @ head.T).to(self.wide)
-        if self.soft_cap:
-            logits.div_(self.soft_cap).tanh_().mul_(self.soft_cap)
-        return logits
-
-    def zeros(self, hidden: bool, weight: bool) -> tuple[Tensor | None, Tensor | None]:
-        """Return zeros for the gradients that are wanted."""
-        return (
-            torch.zeros_like(self.hidden, dtype=self.wide) if hidden else None,
-            torch.zeros_like(self.weight, dtype=self.wide) if weight else None,
-        )
-
-    def add(
-        self,
-        gradients: Sequence[Tensor | None],
-        place: slice,
-        part: slice,
-        slope: Tensor,
-        block: Tensor,
-        head: Tensor,
-    ) -> None:
-        """Add what a tile gives to the gradients of hidden states and head."""
-        slope = slope.to(self.dtype)
-        products = ((place, slope, head), (part, slope.T, block))
-        for gradient, (rows, one, other) in zip(gradients, products, strict=True):
-            if gradient is not None and gradient.dtype == self.dtype:
-                gradient[rows].addmm_(one, other)
-            elif gradient is not None:
-                gradient[rows] += one @ other
-
-
-def _blocks(size: int, step: int) -> list[slice]:
-    return [slice(start, min(start + step, size)) for start in range(0, size, step)]
+    As attention takes its softmax: what the tiles before gave is brought to the sum that has grown,
+    each time. The targets' part comes last.
+    """
+    total, right = tiles.sums(targets)
+    (gradient, _), nowhere = tiles.zeros(True, False), torch.full_like(targets, -1)
+    assert gradient is not None
+    for place, block, part in tiles.each():
+        logits, before = tiles.logits(block, part), total[place].clone()
+        column = targets[place] - part.columns.start
+        add_to_sums(logits, column, total[place], right[place])
+        gradient[place].mul_((before - total[place]).exp_()[:, None])
+        slope = to_slopes(logits, nowhere[place], total[place], tiles.soft_cap, 1.0)
+        tiles.add((gradient, None), place, slope, block, part)
+    factor = right.new_ones(()) if not tiles.soft_cap else 1 - (right / tiles.soft_cap).square()
+    gradient.addcmul_(tiles.rows_of(targets), factor.reshape(-1, 1), value=-1)
+    return total - right, gradient

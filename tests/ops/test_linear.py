@@ -162,3 +162,26 @@ def test_gradients_are_torchs() -> None:
     dx, dw = torch.autograd.grad(y.sum(), (x, weight))
     torch.testing.assert_close(dx, weight.sum(0).expand(3, 8))
     torch.testing.assert_close(dw, x.sum(0).expand(5, 8))
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("biased", [False, True])
+def test_with_gradients_as_without(dtype: torch.dtype, biased: bool) -> None:
+    weight, x = draw(70, 96, dtype=dtype), draw(2, 20, 96, seed=1, dtype=dtype)
+    bias, dy = draw(70, seed=2, dtype=dtype), draw(2, 20, 70, seed=3, dtype=dtype)
+    given = (x, weight, bias) if biased else (x, weight)
+    wanted = ops.linear(*given)
+    leaves = [t.requires_grad_() for t in given]
+    found = ops.linear(*given, as_without=True)
+    assert found.requires_grad and torch.equal(found, wanted)
+    theirs = torch.autograd.grad(ops.linear(*given), leaves, dy)
+    for one, other in zip(torch.autograd.grad(found, leaves, dy), theirs, strict=True):
+        torch.testing.assert_close(one, other)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ops.linear(*given, as_without=True).dtype == torch.bfloat16
+
+
+def test_gradients_as_without_are_right() -> None:
+    given = [draw(*shape, seed=n).double() for n, shape in enumerate(((2, 3, 5), (4, 5), (4,)))]
+    leaves = [t.requires_grad_() for t in given]
+    assert torch.autograd.gradcheck(lambda *t: ops.linear(*t, as_without=True), leaves)

@@ -10,8 +10,17 @@ from torch.utils import deterministic
 
 from griffin import ops
 from griffin.ops import native
-from griffin.ops.packed_linear import LAYOUTS, get_layout, pack, pack_int4, pack_int8, unpack
+from griffin.ops.packed_linear import (
+    LAYOUTS,
+    get_layout,
+    gradient,
+    pack,
+    pack_int4,
+    pack_int8,
+    unpack,
+)
 from griffin.ops.packed_linear.int8 import LONGEST
+from tests.support.largest import Largest
 
 needs_native = pytest.mark.skipif(not native.built(), reason="the native kernels are not built")
 SHAPES = [(1, 1), (16, 64), (17, 33), (40, 128), (63, 500), (5, 1000)]
@@ -240,6 +249,35 @@ def test_gradients(format: str) -> None:
     dx, dbias = torch.autograd.grad(ops.packed_linear(x, packed, bias), (x, bias), dy)
     torch.testing.assert_close(dx, dy @ unpack(packed), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(dbias, dy.sum((0, 1)))
+
+
+@pytest.mark.parametrize("implementation", ["eager", *(["native"] if native.built() else [])])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("format", LAYOUTS)
+def test_gradients_never_unpack_the_whole_matrix(
+    format: str, dtype: torch.dtype, implementation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slices of 48 rows; what a call keeps and makes room for stays below the matrix."""
+    monkeypatch.setattr(gradient, "_WEIGHTS", 48 * 200)
+    packed, x = pack(draw(500, 200), format), draw(2, 200, seed=1, dtype=dtype).requires_grad_()
+    dy, kept = draw(2, 500, seed=2, dtype=dtype), list[int]()
+    with ops.use(implementation):
+        hooks = torch.autograd.graph.saved_tensors_hooks(
+            lambda t: kept.append(t.numel()) or t, lambda t: t
+        )
+        with hooks:
+            y = ops.packed_linear(x, packed)
+        with Largest() as largest:
+            (dx,) = torch.autograd.grad(y, x, dy)
+    assert not kept
+    # Unpacked int4 passes through 64-bit groups that are padded, and no more.
+    assert largest.entries <= 48 * 256 < 500 * 200
+    wanted = dy.double() @ unpack(packed).double()
+    close = 1e-6 if dtype == torch.float32 else 2**-8
+    assert (dx.double() - wanted).abs().max() <= close * wanted.abs().max()
+    with ops.use("reference"):
+        (theirs,) = torch.autograd.grad(ops.packed_linear(x, packed), x, dy)
+    assert (dx.double() - theirs.double()).abs().max() <= 2 * close * wanted.abs().max()
 
 
 @needs_native

@@ -277,3 +277,27 @@ def test_operators_are_well_formed() -> None:
     unit()  # loads the operators
     checks = ("test_schema", "test_faketensor", "test_autograd_registration")
     torch.library.opcheck(torch.ops.griffin.recurrent_unit.default, flat, test_utils=checks)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("state", [False, True])
+@pytest.mark.parametrize("steps", [1, 63, 200])
+def test_with_gradients_as_without(steps: int, state: bool, dtype: torch.dtype) -> None:
+    """The bits of a call without gradients, and the gradients of one with them."""
+    unit = Unit(3, steps, 3, 40, dtype=dtype, state=state)
+    given, leaves = unit.operands(), unit.leaves()
+    with torch.no_grad():
+        wanted = ops.recurrent_unit(*given, h0=unit.h0)
+    found = ops.recurrent_unit(*given, h0=unit.h0, as_without=True)
+    assert all(map(torch.equal, found, wanted))
+    usual = ops.recurrent_unit(*given, h0=unit.h0)
+    assert native.built() or all(map(torch.equal, found, usual))
+    upstream = [draw(*t.shape, dtype=t.dtype, seed=n).detach() for n, t in enumerate(found)]
+    ours, theirs = (torch.autograd.grad(results, leaves, upstream) for results in (found, usual))
+    for one, other in zip(ours, theirs, strict=True):
+        # The native ones are computed by the same passes from the same inputs.
+        assert torch.equal(one, other)
+    (only,) = torch.autograd.grad(
+        ops.recurrent_unit(*given, h0=unit.h0, as_without=True)[0], [unit.x], upstream[0]
+    )
+    assert only.any()

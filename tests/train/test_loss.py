@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from griffin.ops import pack, packed_linear, unpack
+from griffin.ops.packed_linear import LAYOUTS
+from griffin.train import tiles
 from griffin.train.loss import chunked_cross_entropy, token_nats
+from tests.support.largest import Largest
 
 
 def _case(
@@ -141,24 +144,10 @@ def test_bfloat16_products_are_close() -> None:
     assert near.item() != exact.item()
 
 
-class _Largest(TorchDispatchMode):
-    """Remember the most entries of a tensor that any operation under it made room for."""
-
-    entries = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        given = {t.untyped_storage().data_ptr() for t in args if isinstance(t, Tensor)}
-        for tensor in out if isinstance(out, (tuple, list)) else (out,):
-            if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in given:
-                self.entries = max(self.entries, tensor.numel())
-        return out
-
-
 @pytest.mark.parametrize("vocab_block", [64, 4096])
 def test_no_tensor_of_all_logits_exists(vocab_block: int) -> None:
     hidden, weight, targets, _ = _case((200,), 1000, torch.float32)
-    with _Largest() as largest:
+    with Largest() as largest:
         nats, _ = chunked_cross_entropy(
             hidden, weight, targets, None, 5.0, tile=2000, vocab_block=vocab_block
         )
@@ -173,15 +162,46 @@ def test_a_frozen_head_is_never_copied(loss: Any, tile: int) -> None:
     hidden, weight, targets, _ = _case((3,), 1000, torch.float32)
     frozen = weight.detach().bfloat16()
     options = {"tile": tile, "vocab_block": tile, "dtype": torch.bfloat16}
-    with _Largest() as largest:
+    with Largest() as largest:
         found = loss(hidden, frozen, targets, **options)
         (found if loss is token_nats else found[0]).sum().backward()
     assert hidden.grad is not None and hidden.grad.any()
     assert largest.entries <= min(tile, 3 * 1000) < weight.numel()
-    with _Largest() as largest:
+    with Largest() as largest:
         options["dtype"] = torch.float32
         loss(hidden, frozen, targets, **options)
     assert largest.entries == min(tile * 6, weight.numel())  # a tile's columns, widened
+
+
+@pytest.mark.parametrize("format", LAYOUTS)
+@pytest.mark.parametrize("cap", [0.0, 4.0])
+@pytest.mark.parametrize("tile", [40, 300, 10**6])
+def test_a_packed_head(format: str, cap: float, tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits are those of the engine, gradients those of the unpacked head; never whole."""
+    monkeypatch.setattr(tiles, "UNPACKED", 70 * 64)
+    generator = torch.Generator().manual_seed(0)
+    head = pack(torch.randn(500, 64, generator=generator), format)
+    hidden = torch.randn(3, 5, 64, generator=generator).requires_grad_()
+    targets = torch.randint(500, (3, 5), generator=generator)
+    mask, upstream = torch.rand(3, 5, generator=generator) < 0.7, torch.linspace(-1, 2, 15)
+    with Largest() as largest:
+        nats = token_nats(hidden, head, targets, mask, cap, tile=tile)
+        (nats * upstream.view(3, 5)).sum().backward()
+    assert largest.entries <= max(64 * 64, tile if tile < 10**6 else 15 * 64) < 500 * 64
+    with torch.no_grad():
+        logits = packed_linear(hidden, head)
+        logits = cap * torch.tanh(logits / cap) if cap else logits
+        exact = functional.cross_entropy(logits.movedim(-1, 1), targets, reduction="none") * mask
+    torch.testing.assert_close(nats, exact, rtol=1e-5, atol=2e-6)
+    total, _ = chunked_cross_entropy(hidden, head, targets, mask, cap, tile=tile)
+    torch.testing.assert_close(total, exact.sum())
+    wide = logits.double().requires_grad_()
+    again = functional.cross_entropy(wide.movedim(-1, 1), targets, reduction="none") * mask
+    (slope,) = torch.autograd.grad((again * upstream.view(3, 5)).sum(), wide)
+    slope = slope * (1 - (logits.double() / cap) ** 2) if cap else slope
+    assert hidden.grad is not None
+    wanted = (slope @ unpack(head).double()).float()
+    torch.testing.assert_close(hidden.grad, wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from griffin.ops.dispatch import implementation
 from griffin.ops.packed_linear.embedding import look_up
+from griffin.ops.packed_linear.gradient import input_gradient
 from griffin.ops.packed_linear.int4 import pack_int4, round_int4
 from griffin.ops.packed_linear.int8 import pack_int8, round_int8
 from griffin.ops.packed_linear.layouts import LAYOUTS, get_layout, pack, unpack
@@ -19,6 +20,7 @@ __all__ = [
     "Layout",
     "Packed",
     "get_layout",
+    "input_gradient",
     "look_up",
     "pack",
     "pack_int4",
@@ -43,7 +45,7 @@ def packed_linear(
     weights activations are taken as they are. With int8 the native kernels round them to 16 bits,
     in steps of the row's largest magnitude / 32512, and sum exactly. With int4 every implementation
     rounds them to 8 bits, in steps of the largest magnitude of 32 inputs / 127. The gradient
-    reaches x and bias, as if nothing were rounded.
+    reaches x and bias, as if nothing were rounded (`input_gradient`).
     Raises ValueError for shapes that do not match.
     """
     check_packed(packed)

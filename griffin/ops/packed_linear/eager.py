@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from griffin.ops.linear import padded_rows
 from griffin.ops.packed_linear.activations import round_activations
+from griffin.ops.packed_linear.gradient import straight_through
 from griffin.ops.packed_linear.layouts import unpack_rows
 from griffin.ops.packed_linear.packed import PANEL, Packed
 
@@ -15,6 +16,12 @@ _PANELS = 128  # unpacked at once: 2,048 rows
 
 
 def packed_linear(x: Tensor, packed: Packed, bias: Tensor | None, out_dtype: torch.dtype) -> Tensor:
+    if torch.compiler.is_compiling():
+        return _product(x, packed, bias, out_dtype)
+    return straight_through(_product, x, packed, bias, out_dtype)
+
+
+def _product(x: Tensor, packed: Packed, bias: Tensor | None, out_dtype: torch.dtype) -> Tensor:
     x = round_activations(x, packed.format)
     rows = x.numel() // x.shape[-1]
     flat = functional.pad(

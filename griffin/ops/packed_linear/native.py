@@ -8,19 +8,22 @@ import torch
 from torch import Tensor
 
 from griffin.ops import kernels, native
-from griffin.ops.packed_linear.layouts import unpack
+from griffin.ops.packed_linear.gradient import gradients, straight_through
 from griffin.ops.packed_linear.matrix import laid_out, packed_matrix
 from griffin.ops.packed_linear.packed import Packed
 
 
 def packed_linear(x: Tensor, packed: Packed, bias: Tensor | None, out_dtype: torch.dtype) -> Tensor:
+    # A custom op costs more than a small product.
+    if not torch.compiler.is_compiling():
+        return straight_through(_product, x, packed, bias, out_dtype)
+    data, scale, format, out, inputs = packed
+    return torch.ops.griffin.packed_linear(x, data, scale, bias, format, out, inputs, out_dtype)
+
+
+def _product(x: Tensor, packed: Packed, bias: Tensor | None, out_dtype: torch.dtype) -> Tensor:
     data, scale, format, out_features, in_features = packed
-    wanted = torch.is_grad_enabled() and (
-        x.requires_grad or (bias is not None and bias.requires_grad)
-    )
-    # A custom op costs more than a small product, so only those who need one go through it.
-    run = torch.ops.griffin.packed_linear if wanted or torch.compiler.is_compiling() else _run
-    return run(x, data, scale, bias, format, out_features, in_features, out_dtype)
+    return _run(x, data, scale, bias, format, out_features, in_features, out_dtype)
 
 
 def _run(
@@ -70,12 +73,9 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     data, scale = ctx.saved_tensors
     x_dtype, bias_dtype, *shape = ctx.like
-    dx = dbias = None
-    if ctx.needs_input_grad[0]:
-        weight = unpack(Packed(data, scale, *shape), x_dtype)
-        dx = dy.to(x_dtype) @ weight
-    if ctx.needs_input_grad[3]:
-        dbias = dy.reshape(-1, dy.shape[-1]).float().sum(0).to(bias_dtype)
+    needs = ctx.needs_input_grad
+    kinds = x_dtype if needs[0] else None, bias_dtype if needs[3] else None
+    dx, dbias = gradients(dy, Packed(data, scale, *shape), *kinds)
     return dx, None, None, dbias, None, None, None, None
 
 

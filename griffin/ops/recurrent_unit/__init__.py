@@ -22,11 +22,15 @@ def recurrent_unit(
     segment_pos: Tensor,
     cache: Tensor | None = None,
     h0: Tensor | None = None,
+    *,
+    as_without: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run `rg_lru` over `causal_conv` of x.
 
     x, conv_weight, conv_bias, cache:      as `causal_conv` takes them.
     gates, recurrent_param, segment_pos, h0: as `rg_lru` takes them.
+    as_without: also with gradients the results have the bits that they have without; it costs the
+                native one another pass.
     Returns h (B, T, E) in x.dtype, the next cache (B, W-1, E) in the cache's dtype (x.dtype if
     omitted) and the last h (B, E) in float32 or wider. Every input but segment_pos, and every
     result, has a gradient.
@@ -46,7 +50,7 @@ def recurrent_unit(
         segment_pos,
         cache,
         h0,
-        False,
+        as_without=as_without,
     )[:3]
 
 
@@ -77,7 +81,7 @@ def recurrent_carry(
         segment_pos,
         cache,
         None,
-        True,
+        product=True,
     )
     return decay, end
 
@@ -92,7 +96,9 @@ def _run(
     segment_pos: Tensor,
     cache: Tensor | None,
     h0: Tensor | None,
-    product: bool,
+    *,
+    product: bool = False,
+    as_without: bool = False,
 ) -> tuple[Any, ...]:
     """Return h, the next cache, the last h and, if it is asked for, the product of a."""
     segment_pos, cache = take_convolution(x, conv_weight, conv_bias, segment_pos, cache)
@@ -113,4 +119,5 @@ def _run(
         cache,
         h0,
         product,
+        as_without,
     )

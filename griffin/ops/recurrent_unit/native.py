@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from griffin.ops import kernels, native
 from griffin.ops.recurrent_unit import eager
@@ -25,6 +27,7 @@ def recurrent_unit(
     cache: Tensor,
     h0: Tensor,
     product: bool,
+    as_without: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     gates = input_gate, recurrence_gate
     weights = (conv_weight, conv_bias, *input_gate, *recurrence_gate, recurrent_param)
@@ -33,9 +36,21 @@ def recurrent_unit(
     large = large or conv_weight.shape[-1] > native.MOST_TAPS
     if not trains or large:
         return eager.recurrent_unit(
-            x, conv_weight, conv_bias, *gates, recurrent_param, segment_pos, cache, h0, product
+            x,
+            conv_weight,
+            conv_bias,
+            *gates,
+            recurrent_param,
+            segment_pos,
+            cache,
+            h0,
+            product,
+            as_without,
         )
     wide = torch.promote_types(x.dtype, torch.float32)
+    if as_without and not product and not torch.compiler.is_compiling():
+        found: Any = _AsWithout.apply(x, *weights, segment_pos, cache, h0)
+        return *found, None
     operands = *(t.to(wide) for t in weights), segment_pos, cache.to(x.dtype), h0.to(wide)
     h, left, last, decay, _ = torch.ops.griffin.recurrent_unit(x, *operands)
     return h, left.to(cache.dtype), last, decay if product else None
@@ -138,8 +153,16 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     *inputs, decay, kept = ctx.saved_tensors
     dh, dleft, dlast, ddecay, _ = grads
     ddecay = None if ddecay is None else ddecay * decay
+    return _gradients(inputs, kept, (dh, dleft, dlast, ddecay))
+
+
+def _gradients(
+    inputs: Sequence[Tensor], kept: Tensor, grads: tuple[Tensor | None, ...]
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of a unit's inputs from those of h, the cache, the last h and log of the
+    product of a."""
     run = torch.ops.griffin.recurrent_unit_backward
-    dx, dcache, dh0, sums = run(*inputs, kept, dh, dleft, dlast, ddecay)
+    dx, dcache, dh0, sums = run(*inputs, kept, *grads)
     weight, _, gate, bias = inputs[1:5]
     size, taps = bias.shape[1], weight.shape[2]
     parts = sums.split([size * size] * 2 + [size] * 3 + [size * taps, size], dim=1)
@@ -150,3 +173,38 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
 
 
 _op.register_autograd(_backward, setup_context=_keep)
+
+
+class _AsWithout(torch.autograd.Function):
+    """The unit one op after the other, as without gradients; in one pass when they are asked for.
+
+    Of x, the weights of convolution, gates and decay, segment_pos, cache and h0.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(*inputs)
+        ctx.set_materialize_grads(False)
+        x, conv_weight, conv_bias, wi, bi, wr, br, param, segment_pos, cache, h0 = inputs
+        gates = Gate(wi, bi), Gate(wr, br)
+        given = x, conv_weight, conv_bias, *gates, param, segment_pos, cache, h0
+        return eager.recurrent_unit(*given, False, True)[:3]
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the decorator hides its names
+        ctx: Any, *grads: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        x, *weights, segment_pos, cache, h0 = ctx.saved_tensors
+        wide = torch.promote_types(x.dtype, torch.float32)
+        state = cache.to(x.dtype), h0.to(wide)
+        inputs = x, *(t.to(wide) for t in weights), segment_pos, *state
+        *_, kept = torch.ops.griffin.recurrent_unit(*inputs)
+        dh, dleft, dlast = grads
+        dleft = None if dleft is None else dleft.to(x.dtype)
+        found = _gradients(inputs, kept, (dh, dleft, dlast, None))
+        like = x, *weights, segment_pos, cache, h0
+        return tuple(
+            None if gradient is None else gradient.to(given.dtype)
+            for gradient, given in zip(found, like, strict=True)
+        )

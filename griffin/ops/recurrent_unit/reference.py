@@ -22,6 +22,7 @@ def recurrent_unit(
     cache: Tensor,
     h0: Tensor,
     product: bool,
+    as_without: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     u, left = causal_conv(x, conv_weight, conv_bias, segment_pos, cache)
     h, last = rg_lru(u, input_gate, recurrence_gate, recurrent_param, segment_pos, h0)
