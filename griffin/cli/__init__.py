@@ -49,6 +49,10 @@ VERBS = {
     "quantize": ("griffin.cli.quantize:command", "Write a checkpoint in int8 or int4."),
     "merge": ("griffin.cli.merge:command", "Write a model and a LoRA as one checkpoint."),
     "train": ("griffin.cli.train:command", "Train a model as a recipe says."),
+    "finetune": (
+        "griffin.cli.finetune:command",
+        "Tune a model on your data: answers, preferences or rewards.",
+    ),
     "export": ("griffin.cli.export:command", "Write a training run's checkpoint as a model."),
     "config": ("griffin.cli.config:command", "Show or change the options' defaults."),
     "bench": (

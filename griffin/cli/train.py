@@ -6,15 +6,11 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from griffin.cli.shared.rows import show_rows
 from griffin.cli.shared.train_plan import device_bytes, matrix_limit, slow_bfloat16
-
-if TYPE_CHECKING:
-    from griffin.train.recipe import Recipe
-    from griffin.train.report import Reporter
 
 
 def _list(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
@@ -129,6 +125,8 @@ def command(
     reporter = Reporter()
     file = find_recipe(recipe)
     plan = load_recipe(file, changes)
+    if plan.tune is not None:
+        raise click.UsageError(f"{file} has a section [tune]: griffin finetune {recipe}")
     ranks = Ranks.join(device)
     if evaluate_only is not None:
         from griffin.train.export import measure
@@ -143,7 +141,7 @@ def command(
         try:
             if show_data:
                 if ranks.is_writer:
-                    _show(plan, folder, reporter, show_data, skip_bad, as_json)
+                    show_rows(plan, folder, show_data, skip_bad, as_json)
                 return
             if device == "cpu" and ranks.is_writer and (hint := slow_bfloat16(plan)):
                 reporter.say(hint)
@@ -177,31 +175,6 @@ def command(
     click.echo(f"{share:.1%} of their lines over 40 characters stand in training; bits per byte:")
     for name, bits in results["bits_per_byte"].items():
         click.echo(f"  {bits:.4f}  {name}")
-
-
-def _show(
-    plan: Recipe, folder: Path, reporter: Reporter, count: int, skip_bad: bool, as_json: bool
-) -> None:
-    import torch
-    from rich.console import Console
-
-    from griffin.train.data.show import as_text, documents_of_row, rows_of_run
-    from griffin.train.stopping import StopRequest
-
-    stop = StopRequest(reporter.say)
-    with stop.heard():
-        workers = torch.get_num_threads()
-        rows, tokenizer = rows_of_run(
-            plan, folder, reporter, stop.check, workers=workers, skip_bad=skip_bad
-        )
-    console = Console(highlight=False, soft_wrap=True)
-    for row in range(count):
-        documents = documents_of_row(rows, row, tokenizer)
-        if as_json:
-            said = [document.as_dict() for document in documents]
-            click.echo(json.dumps({"row": row, "documents": said}))
-        else:
-            console.print(as_text(row, documents, console.is_terminal))
 
 
 def _again(

@@ -18,6 +18,7 @@ from griffin.train.files import write_json
 from griffin.train.loop import Trainer
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
+from griffin.train.run import TrainingRun
 from griffin.train.scale.sharding import whole_weights
 
 
@@ -26,18 +27,9 @@ def export(trainer: Trainer) -> dict[str, Any] | None:
 
     The writer does, to which the other ranks give their parts of the weights; they return None.
     """
-    folder = trainer.out / "model"
-    with torch.device("meta"):
-        model = Griffin(trainer.recipe.model).to(torch.bfloat16)
-    if trainer.ranks.is_writer:
-        model.to_empty(device="cpu")
-    for name, weight in whole_weights(trainer.model, trainer.ranks):
-        if trainer.ranks.is_writer:
-            model.get_parameter(name).data.copy_(weight)
+    folder = write_model(trainer, trainer.model, trainer.out / "model")
     if not trainer.ranks.is_writer:
         return None
-    save_model(model, folder)
-    copy_companions(trainer.out, folder)
     trainer.reporter.say(f"the model is in {folder}; measuring it on all held-out documents")
     results = measure(trainer.recipe, folder, trainer.reporter, str(trainer.device), trainer.data)
     results["training"] = {
@@ -48,6 +40,24 @@ def export(trainer: Trainer) -> dict[str, Any] | None:
     }
     write_json(trainer.out / "results.json", results)
     return results
+
+
+def write_model(run: TrainingRun, model: Griffin, folder: Path) -> Path:
+    """Write a run's model with its tokenizer to a folder, in bfloat16; return the folder.
+
+    The writer does; all ranks must call this, and give their parts of the weights.
+    """
+    with torch.device("meta"):
+        whole = Griffin(run.recipe.model).to(torch.bfloat16)
+    if run.ranks.is_writer:
+        whole.to_empty(device="cpu")
+    for name, weight in whole_weights(model, run.ranks):
+        if run.ranks.is_writer:
+            whole.get_parameter(name).data.copy_(weight)
+    if run.ranks.is_writer:
+        save_model(whole, folder)
+        copy_companions(run.out, folder)
+    return folder
 
 
 def measure(

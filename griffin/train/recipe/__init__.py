@@ -1,7 +1,7 @@
 """Everything that decides what a training run does, section by section."""
 
 from griffin.train.recipe.data import DataRecipe, TokenizerRecipe
-from griffin.train.recipe.recipe import Recipe, load_recipe
+from griffin.train.recipe.recipe import Recipe, load_recipe, recipe_of
 from griffin.train.recipe.source import SourceRecipe
 from griffin.train.recipe.train import TrainRecipe
 from griffin.train.recipe.tune import ONLINE, TuneRecipe
@@ -15,4 +15,5 @@ __all__ = [
     "TrainRecipe",
     "TuneRecipe",
     "load_recipe",
+    "recipe_of",
 ]

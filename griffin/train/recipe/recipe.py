@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -133,12 +134,26 @@ def load_recipe(path: Path, changes: Iterable[str] = ()) -> Recipe:
         raise ValueError(f"no recipe at {path}") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{path} is not a readable TOML file: {error}") from error
-    for change in changes:
-        _apply(values, change)
     try:
-        return Recipe.from_dict(values, folder=path.parent)
+        return recipe_of(values, changes, path.parent)
+    except ChangeError:
+        raise
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+class ChangeError(ValueError):
+    """A change of a recipe's value cannot be read."""
+
+
+def recipe_of(
+    values: Mapping[str, Any], changes: Iterable[str] = (), folder: Path = Path()
+) -> Recipe:
+    """Return the recipe of plain values, with changes as for `load_recipe`; errors as there."""
+    changed = copy.deepcopy(dict(values))
+    for change in changes:
+        _apply(changed, change)
+    return Recipe.from_dict(changed, folder=folder)
 
 
 def _apply(values: dict[str, Any], change: str) -> None:
@@ -146,7 +161,7 @@ def _apply(values: dict[str, Any], change: str) -> None:
     section, dot, key = name.strip().partition(".")
     whole = equals and section == "from" and not dot
     if not (whole or (equals and dot and section and key)):
-        raise ValueError(f"--set takes section.key=value, such as train.steps=100, not {change!r}")
+        raise ChangeError(f"--set takes section.key=value, such as train.steps=100, not {change!r}")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -156,7 +171,7 @@ def _apply(values: dict[str, Any], change: str) -> None:
         return
     entries = values.setdefault(section, {})
     if not isinstance(entries, dict):
-        raise ValueError(f"--set {change!r}: {section} is no section of the recipe")
+        raise ChangeError(f"--set {change!r}: {section} is no section of the recipe")
     if section == "train" and key in BUDGETS:  # one budget replaces another
         for other in BUDGETS:
             entries.pop(other, None)

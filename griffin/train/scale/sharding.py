@@ -15,9 +15,10 @@ from griffin.train.scale.ranks import Ranks
 def shard(objective: Objective, ranks: Ranks) -> None:
     """Split every weight over the ranks by its first dimension; nothing for one process.
 
-    A block's weights are gathered while it runs. The embedding and the final norm, which the loss
-    needs again, stay from the forward pass to the end of the backward pass. Gradients are summed
-    over ranks, not averaged: a step's targets weigh the same wherever they are.
+    Frozen weights stay whole on every rank. A block's weights are gathered while it runs. The
+    embedding and the final norm, which the loss needs again, stay from the forward pass to the end
+    of the backward pass. Gradients are summed over ranks, not averaged: a step's targets weigh the
+    same wherever they are.
     """
     if ranks.mesh is None:
         return
@@ -25,9 +26,10 @@ def shard(objective: Objective, ranks: Ranks) -> None:
 
     # A block also returns its state, whose keys and values are views; nothing writes into them.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
+    frozen = {each for each in objective.parameters() if not each.requires_grad}
     for block in objective.griffin.model.layers:
-        fully_shard(block, mesh=ranks.mesh)
-    fully_shard(objective, mesh=ranks.mesh)
+        fully_shard(block, mesh=ranks.mesh, ignored_params=frozen)
+    fully_shard(objective, mesh=ranks.mesh, ignored_params=frozen)
     for module in objective.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)

@@ -1,0 +1,200 @@
+"""`griffin finetune MODEL`: make a model one's own, by answers, preferences or rewards."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from griffin.train.recipe import Recipe
+
+_METHODS = ("lora", "full", "state", "dpo", "jbond", "grpo", "rloo")
+
+
+@click.command("finetune")
+@click.argument("model", metavar="MODEL")
+@click.option(
+    "--data",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="JSONL, parquet or text to learn from, a file or a folder; may be given several times.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(_METHODS),
+    default="lora",
+    show_default=True,
+    help=(
+        "lora, full, state: answers as they are written; dpo: pairs of answers; jbond, grpo, rloo:"
+        " a reward for the model's own."
+    ),
+)
+@click.option(
+    "--reward",
+    default="",
+    metavar="FILE.py:FUNCTION",
+    help="What jbond, grpo and rloo call with prompt and answer.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The run's folder [default: runs/MODEL-METHOD]."
+)
+@click.option(
+    "--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a recipe's value."
+)
+@click.option("--print-recipe", is_flag=True, help="Print the recipe that this is, and exit.")
+@click.option("--plan", "plan_only", is_flag=True, help="Say what it takes, and exit.")
+@click.option(
+    "--product-rate",
+    type=click.FloatRange(0, min_open=True),
+    help="With --plan: operations a second in matrix products [default: measured].",
+)
+@click.option(
+    "--show-data",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Train nothing; prepare the data and print N rows, what is counted in green.",
+)
+@click.option("--extend", is_flag=True, help="Go on with a run whose budget was another.")
+@click.option("--skip-bad", is_flag=True, help="Pass over rows that cannot be read.")
+@click.option("--force", is_flag=True, help="Train also where memory is said not to suffice.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads [default: torch's choice].")
+@click.option("--device", default="cpu", show_default=True, help="Where to train: cpu, cuda, ...")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+def command(
+    model: str,
+    data: tuple[Path, ...],
+    method: str,
+    reward: str,
+    out: Path | None,
+    changes: tuple[str, ...],
+    print_recipe: bool,
+    plan_only: bool,
+    product_rate: float | None,
+    show_data: int | None,
+    extend: bool,
+    skip_bad: bool,
+    force: bool,
+    threads: int | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Tune MODEL on your data: a checkpoint as every verb takes it, or a recipe (FILE.toml) with a
+    section [tune], which then says all the rest.
+
+    \b
+    griffin finetune MODEL --data chats.jsonl                    a LoRA, on answers alone
+    griffin finetune MODEL --data pairs.jsonl --method dpo       from chosen and rejected
+    griffin finetune MODEL --data prompts.jsonl --method jbond --reward reward.py:reward
+
+    At the end the run's folder holds what was learned (adapter/, model/ or a state) and
+    results.json: held-out loss and five answers, before and after. Ctrl-C leaves a checkpoint, and
+    the same command goes on from there.
+    """
+    recipe = _recipe(model, data, method, reward, changes)
+    if print_recipe:
+        from griffin.tune.defaults import as_toml
+
+        click.echo(as_toml(recipe.to_dict()), nl=False)
+        return
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    from griffin.cli.shared.train_plan import device_bytes, print_train_plan
+    from griffin.loading import check_device
+    from griffin.train.plan import check_memory
+
+    check_device(device)
+    if plan_only:
+        there = device_bytes(device)
+        print_train_plan(model, recipe, there, product_rate, measure=True, as_json=as_json)
+        return
+    folder = out or Path("runs") / f"{Path(model).stem}-{recipe.tune.method}"  # pyright: ignore[reportOptionalMemberAccess]
+    if show_data:
+        from griffin.cli.shared.rows import show_rows
+
+        show_rows(recipe, folder, show_data, skip_bad, as_json)
+        return
+    from griffin.train.report import Reporter
+    from griffin.train.scale.ranks import Ranks, WriterFailedError
+    from griffin.train.stopping import Interrupted
+    from griffin.tune.export import export, measure_before
+    from griffin.tune.methods import run_of
+
+    ranks = Ranks.join(device)
+    if not force:
+        check_memory(recipe, device_bytes(device), ranks.world)
+    reporter = Reporter()
+    try:
+        with run_of(recipe)(
+            recipe, folder, reporter, device, extend=extend, ranks=ranks, skip_bad=skip_bad
+        ) as run:
+            measure_before(run)
+            run.run()
+            results = export(run)
+    except Interrupted as stop:
+        if ranks.is_writer:
+            reporter.say(f"{stop}\nthe same command goes on from there")
+        sys.exit(130)
+    except WriterFailedError:  # it says why
+        sys.exit(1)
+    ranks.close()
+    if results is None:
+        return
+    if as_json:
+        click.echo(json.dumps(results))
+        return
+    _print(results, model)
+
+
+def _recipe(
+    model: str, data: tuple[Path, ...], method: str, reward: str, changes: tuple[str, ...]
+) -> Recipe:
+    """Return the recipe that a command is."""
+    from griffin.train.recipe import load_recipe, recipe_of
+    from griffin.tune.defaults import default_recipe
+
+    if model.endswith(".toml"):
+        if data or reward:
+            raise click.UsageError(
+                f"{model} says what is read and rewarded; change it with --set, or give a model"
+            )
+        recipe = load_recipe(Path(model), changes)
+        if recipe.tune is None:
+            raise click.UsageError(f"{model} has no section [tune]: it is for griffin train")
+        return recipe
+    if not data:
+        raise click.UsageError("--data is missing: a file of rows to learn from, such as JSONL")
+    for path in data:
+        if not path.expanduser().exists():
+            raise click.UsageError(f"--data {path}: there is no such file or folder")
+    return recipe_of(default_recipe(model, method, data, reward), changes)
+
+
+def _print(results: dict[str, Any], model: str) -> None:
+    before, after = results["before"] or {}, results["after"]
+    kept = next(key for key in ("adapter", "full", "state") if key in results)
+    click.echo(
+        f"{results[kept]}: {results['trained_parameters']:,} trained parameters,"
+        f" {results['bytes'] / 1e6:,.2f} MB"
+    )
+    for key, value in after.items():
+        if isinstance(value, float):
+            was = f"{before[key]:.4f} -> " if isinstance(before.get(key), float) else ""
+            click.echo(f"{key.replace('_', ' ')}: {was}{value:.4f}")
+    old = {each["prompt"]: each["answer"] for each in before.get("answers", ())}
+    for each in after.get("answers", ()):
+        click.echo(f"\n{each['prompt']}")
+        if each["prompt"] in old:
+            click.echo(f"  before: {old[each['prompt']]!r}")
+        click.echo(f"  after:  {each['answer']!r}")
+    how = {"adapter": f"--model {model} --adapter", "full": "--model", "state": "--state"}[kept]
+    click.echo(f"\nto use it: griffin chat {how} {results[kept]}")
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,114 @@
+"""The end of a tuned run: what it learned as files, beside what it was worth before and after."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from griffin.adapters import Adapter, save_adapter
+from griffin.adapters.adapter import A, B, expected
+from griffin.model import Griffin
+from griffin.train.export import write_model
+from griffin.train.files import write_json
+from griffin.train.run import TrainingRun
+from griffin.train.scale.sharding import whole_weights
+from griffin.tune.answers import answers, held_out_prompts
+from griffin.tune.learner import ADAPTER, lora_config
+
+_BEFORE = "before.json"
+
+
+class TunedRun(TrainingRun):
+    """A run of a recipe with [tune]. model: what is tuned, its adapter in it."""
+
+    model: Griffin
+
+
+def measure_before(run: TunedRun) -> None:
+    """Keep, in a run that has done no step yet, what the model is worth and answers before it."""
+    path = run.out / _BEFORE
+    if run.progress.step or (path.exists() and run.ranks.world == 1):
+        return
+    run.reporter.say("measuring the model as it is")
+    found = _measured(run)
+    if run.ranks.is_writer:
+        write_json(path, found)
+
+
+def export(run: TunedRun) -> dict[str, Any] | None:
+    """Write what a run has learned into its folder, and results.json; return the results.
+
+    An adapter goes to adapter/, in PEFT's files; a model of which all weights were trained to
+    model/, in bfloat16. The writer does, and the other ranks, which give their parts, return None.
+    """
+    tune = run.recipe.tune
+    assert tune is not None
+    after = _measured(run)
+    place = write_learned(run)
+    if not run.ranks.is_writer:
+        return None
+    trained = [each for each in run.learner.parameters() if each.requires_grad]
+    results = {
+        "method": tune.method,
+        "base": run.recipe.base,
+        tune.trains if tune.trains != "lora" else "adapter": str(place),
+        "trained_parameters": sum(each.numel() for each in trained),
+        "bytes": sum(file.stat().st_size for file in _files(place)),
+        "before": _read(run.out / _BEFORE),
+        "after": after,
+        "training": {
+            "steps": run.progress.step,
+            "tokens": run.progress.tokens,
+            "seconds": round(run.progress.seconds, 1),
+            "recipe": run.recipe.to_dict(),
+        },
+    }
+    write_json(run.out / "results.json", results)
+    return results
+
+
+def write_learned(run: TunedRun) -> Path:
+    """Write what is trained into the run's folder; return where it is. All ranks must call this."""
+    tune = run.recipe.tune
+    assert tune is not None
+    if tune.trains == "full":
+        return write_model(run, run.model, run.out / "model")
+    return _write_adapter(run)
+
+
+def tuned_adapter(run: TunedRun) -> Adapter:
+    """Return the adapter of a run as it stands, with whole tensors; all ranks must call this."""
+    assert run.recipe.tune is not None
+    config = lora_config(run.recipe.tune)
+    own = dict(whole_weights(run.learner, run.ranks))
+    tensors = dict[str, Any]()
+    for key in expected(config, run.recipe.model):
+        layer, _, leaf = key.rpartition(".")
+        tensors[key] = own[f"{layer}.added.0.{leaf}" if key.endswith((A, B)) else key]
+    return Adapter(ADAPTER, config, tensors)
+
+
+def _write_adapter(run: TunedRun) -> Path:
+    adapter, folder = tuned_adapter(run), run.out / "adapter"
+    if run.ranks.is_writer:
+        save_adapter(adapter, folder, run.recipe.base)
+    return folder
+
+
+def _measured(run: TunedRun) -> dict[str, Any]:
+    found: dict[str, Any] = dict(run.validate().entries)
+    if run.ranks.mesh is None:
+        found["answers"] = answers(run.model, run.data, held_out_prompts(run.data))
+    return found
+
+
+def _files(place: Path) -> list[Path]:
+    return [place] if place.is_file() else [each for each in place.iterdir() if each.is_file()]
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,65 @@
+"""What a tuned run optimises: a checkpoint's model, with all its weights or an adapter alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from griffin.adapters import Adapter, LoraConfig, adapt
+from griffin.adapters.config import TARGETS
+from griffin.checkpoints import load_model
+from griffin.model import Griffin
+from griffin.quant import FORMATS
+from griffin.train.recipe import Recipe, TuneRecipe
+from griffin.train.start import fill_model
+
+ADAPTER = "tuned"  # what the adapter in training is called in its model
+
+
+def lora_config(tune: TuneRecipe) -> LoraConfig:
+    """Return the adapter that a recipe trains; ValueError for one that cannot be."""
+    return LoraConfig(
+        rank=tune.rank,
+        alpha=tune.alpha,
+        rslora=tune.rslora,
+        dropout=tune.dropout,
+        targets=tune.targets or TARGETS,
+        whole=tune.whole,
+    )
+
+
+def make_learner(recipe: Recipe, device: torch.device, *, drawn: bool = True) -> Griffin:
+    """Return the model of a recipe with [tune]; gradients are for what is trained, and no other.
+
+    An adapter is float32 and changes nothing yet; its A follows from the recipe's seed. The base
+    has the type that `tune.base` asks for, quantized while it is read where that is int8 or int4,
+    and stays as it is. drawn: False leaves memory as it is where all weights are trained, for
+    those that are about to come from a checkpoint of the run.
+    Raises ValueError for a base that is not finite, and where all weights are trained for one that
+    is quantized.
+    """
+    tune = recipe.tune
+    assert tune is not None
+    if tune.trains == "full":
+        with torch.device("meta"):
+            model = Griffin(recipe.model).to(getattr(torch, recipe.train.weights))
+        fill_model(model, recipe, device, drawn=drawn)
+    else:
+        model = load_base(recipe, device)
+        if tune.trains == "lora":
+            config = lora_config(tune)
+            random = torch.Generator().manual_seed(recipe.train.seed)
+            adapter = Adapter.new(ADAPTER, config, recipe.model, random)
+            adapt(model, adapter, torch.float32, train=True)
+    model.keep_every = recipe.train.keep_every
+    return model
+
+
+def load_base(recipe: Recipe, device: torch.device) -> Griffin:
+    """Load the frozen model under what is trained, in the type that the recipe asks for."""
+    assert recipe.tune is not None
+    base = recipe.tune.base
+    how: dict[str, Any] = {"quantize": base} if base in FORMATS else {"dtype": base or None}
+    model = load_model(recipe.open_base(), device=device, **how)
+    return model.requires_grad_(False)

@@ -1,0 +1,60 @@
+"""Tuning on answers as they are written, with all weights or with an adapter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from griffin.model import Griffin
+from griffin.train.loop import Trainer
+from griffin.train.run import TrainingRun, Validation
+from griffin.train.scale.sharding import shard
+from griffin.tune.export import TunedRun
+from griffin.tune.learner import make_learner
+
+
+class Tuner(Trainer, TunedRun):
+    """Train a checkpoint on rows of documents, conversations or completions.
+
+    The tokens that are counted are predicted, as in pre-training; what learns it is what the
+    recipe's [tune] says. With several ranks a frozen base lies whole on each of them.
+    """
+
+    def _make_model(self, *, begun: bool) -> None:
+        tune = self.recipe.tune
+        assert tune is not None
+        if tune.trains == "full":
+            super()._make_model(begun=begun)
+            return
+        if self.recipe.train.prompts and self.ranks.mesh is not None:
+            raise ValueError("train.prompts are continued by one process; take them out")
+        self.model = make_learner(self.recipe, self.device)
+        self.objective = self._objective()
+        shard(self.objective, self.ranks)
+        self.learner = self.model
+
+    def step(self) -> dict[str, Any]:
+        """Do one optimiser step, as `Trainer.step`; what dropout leaves out follows from seed, step
+        and rank."""
+        train = self.recipe.train
+        self.model.train()
+        torch.manual_seed(hash((train.seed, self.progress.step, self.ranks.reader)))
+        return super().step()
+
+    def validate(self) -> Validation:
+        """Measure as `Trainer.validate` does, without dropout."""
+        self.model.eval()
+        return super().validate()
+
+    def _diverged(self, loss: float, norm: float) -> RuntimeError:
+        if self.ranks.mesh is not None and not self._trains_all:
+            return TrainingRun._diverged(self, loss, norm)
+        return super()._diverged(loss, norm)
+
+    @property
+    def _trains_all(self) -> bool:
+        return all(each.requires_grad for each in self.model.parameters())
+
+    def _whole_model(self) -> Griffin:
+        return super()._whole_model() if self._trains_all else self.model
