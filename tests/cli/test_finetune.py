@@ -1,0 +1,95 @@
+"""`griffin finetune` by hand: right input, wrong input, the recipe that it prints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from griffin.cli import main
+from griffin.train.recipe import load_recipe
+
+
+def _finetune(*words: Any) -> Result:
+    return CliRunner().invoke(main, ["finetune", *map(str, words)])
+
+
+@pytest.fixture
+def chats(tmp_path: Path) -> Path:
+    path = tmp_path / "my chats.jsonl"
+    rows = [
+        [
+            {"role": "user", "content": f"{number}?"},
+            {"role": "assistant", "content": f"It is {number}."},
+        ]
+        for number in range(20)
+    ]
+    path.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
+    return path
+
+
+def test_a_command_says_which_recipe_it_is(chats: Path, tmp_path: Path) -> None:
+    given = ("nano", "--data", chats, "--set", "tune.rank=4", "--set", "train.steps=2")
+    printed = _finetune(*given, "--print-recipe")
+    assert printed.exit_code == 0, printed.output
+    file = tmp_path / "mine.toml"
+    file.write_text(printed.output)
+    recipe = load_recipe(file)
+    assert recipe.tune is not None and recipe.tune.rank == 4
+    assert (recipe.train.steps, recipe.train.epochs) == (2, 0.0)
+    assert [source.path for source in recipe.data.sources] == [str(chats)]
+    again = _finetune(file, "--print-recipe")
+    assert again.output == printed.output
+
+
+def test_a_lora_from_chats_to_answers(chats: Path, tmp_path: Path) -> None:
+    words = ("nano", "--data", chats, "--set", "train.steps=2", "--set", "train.length=64")
+    done = _finetune(*words, "--out", tmp_path / "run", "--json", "--threads", 1)
+    assert done.exit_code == 0, done.output
+    results = json.loads(done.stdout.splitlines()[-1])
+    assert Path(results["adapter"]).is_dir()
+    assert len(results["before"]["answers"]) == len(results["after"]["answers"]) > 0
+    said = CliRunner().invoke(
+        main,
+        ["generate", "--model", "nano", "--adapter", results["adapter"], "--max-tokens", "2", "1"],
+    )
+    assert said.exit_code == 0, said.output
+    other = _finetune(*words, "--out", tmp_path / "run", "--set", "tune.rank=2")
+    assert other.exit_code == 2 and "tune.rank: 16 there, 2 here" in other.output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("nano",), "--data is missing"),
+        (("nano", "--data", "nowhere.jsonl"), "nowhere.jsonl: there is no such file"),
+        (("nano", "--data", "{chats}", "--method", "sft"), "'sft' is not one of"),
+        (("nano", "--data", "{chats}", "--method", "grpo"), "needs tune.reward"),
+        (("nano", "--data", "{chats}", "--set", "tune.rnk=2"), "rnk"),
+        (("nano", "--data", "{chats}", "--set", "tune.rank=0"), "at least 1, not 0"),
+        (("nano", "--data", "{chats}", "--set", "tune.targets=['x']"), "must be among"),
+        (("no-such-model-here", "--data", "{chats}"), "no-such-model-here"),
+        (("nano", "--data", "{chats}", "--method", "full", "--set", "tune.base=int4"), "take it"),
+        (("{nothing}.toml",), "no recipe at"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    words: tuple[str, ...], said: str, chats: Path, tmp_path: Path
+) -> None:
+    made = [word.format(chats=chats, nothing=tmp_path / "nothing") for word in words]
+    done = _finetune(*made, "--out", tmp_path / "run")
+    assert done.exit_code == 2 and said in done.output, done.output
+    assert "Traceback" not in done.output
+
+
+def test_a_recipe_for_the_other_verb_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "plain.toml"
+    file.write_text('from = "nano"\n[train]\nsteps = 1\n')
+    done = _finetune(file)
+    assert done.exit_code == 2 and "it is for griffin train" in done.output
+    file.write_text('from = "nano"\n[train]\nsteps = 1\n[tune]\nmethod = "lora"\n')
+    done = CliRunner().invoke(main, ["train", str(file)])
+    assert done.exit_code == 2 and "griffin finetune" in done.output
