@@ -3,8 +3,8 @@
     text                           plain text, of which everything is learned
     messages                       a conversation, of which the assistant's answers are
     prompt, completion             text or messages, of which the completion is
-    prompt, chosen, rejected       two answers to compare: for tuning
-    prompt                         a question alone: for tuning
+    prompt, chosen, rejected       two answers to compare, by tune.method "dpo"
+    prompt                         a question alone, of whose answers a reward is asked
 
 A row says one of these. Columns beside them are passed over, except `finish_reason`, which may also
 stand in a message: of an answer that was cut by "length" the end is not learned.
@@ -136,8 +136,12 @@ def words_of(example: Example) -> str:
         parts = [example.prompt, example.chosen, example.rejected]
     else:
         parts = [example.prompt]
-    said = [[part] if isinstance(part, str) else [m["content"] for m in part] for part in parts]
-    return "\n".join(text for texts in said for text in texts)
+    return "\n".join(said_of(part) for part in parts)
+
+
+def said_of(words: Words) -> str:
+    """Return a prompt or an answer as text, messages on lines of their own."""
+    return words if isinstance(words, str) else "\n".join(m["content"] for m in words)
 
 
 def learned_words(example: Example) -> str:

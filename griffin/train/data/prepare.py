@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from griffin.train.data.bpe import open_bpe, save_bpe, train_bpe
 from griffin.train.data.encode import EncodeBlocks
 from griffin.train.data.example import words_of
 from griffin.train.data.journal import Journal
+from griffin.train.data.row_columns import ROWS, open_rows
 from griffin.train.data.source import DataSource, open_sources
 from griffin.train.data.split import Overlap
 from griffin.train.data.store import INDEX, StoreWriter, TokenStore, open_store, read_index
@@ -44,11 +45,16 @@ _SMALL = 4_000_000  # bytes that one process reads sooner than others start
 
 @dataclass(frozen=True)
 class SourceData:
-    """Hold the encoded documents of one source, on both sides of the split."""
+    """Hold the encoded documents of one source, on both sides of the split.
+
+    train_rows, held_out_rows: where prompts are read, the columns of the row of each; else empty.
+    """
 
     name: str
     train: TokenStore
     held_out: TokenStore
+    train_rows: Sequence[Mapping[str, Any]] = ()
+    held_out_rows: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -102,10 +108,14 @@ def prepare_data(
     index = read_index(folder)
     tokenizer = Tokenizer.open(out)
     _check_size(tokenizer, recipe)
-    sources = [
-        SourceData(name, *(open_store(folder / name / s, index["dtype"], sides[s]) for s in SIDES))
-        for name, sides in index["stores"].items()
-    ]
+    sources = list[SourceData]()
+    for name, sides in index["stores"].items():
+        train, held_out = (open_store(folder / name / s, index["dtype"], sides[s]) for s in SIDES)
+        source = SourceData(name, train, held_out)
+        if recipe.reads == "prompts":
+            rows = [open_rows(folder / name / s, sides[s]) for s in SIDES]
+            source = replace(source, train_rows=rows[0], held_out_rows=rows[1])
+        sources.append(source)
     data = RunData(tokenizer, tuple(sources), Overlap(**index["overlap"]))
     tokens = sum(source.train.num_pairs for source in sources)
     size = sum(source.train.num_bytes for source in sources)
@@ -144,6 +154,7 @@ class _Preparation:
                 data.held_out,
                 data.max_document_bytes,
                 folder / "survey",
+                self.recipe.reads,
                 workers=self.workers,
                 skip_bad=self.skip_bad,
                 check=self.check,
@@ -151,8 +162,9 @@ class _Preparation:
             )
         self._check_sources(seen)
         bytes_of = [int(seen.sizes[seen.held == side].sum()) for side in (False, True)]
+        what = "documents" if seen.reads == "answers" else seen.reads
         self.reporter.say(
-            f"{int((~seen.held).sum())} documents to train on ({bytes_of[0] / 1e6:.1f} MB), "
+            f"{int((~seen.held).sum())} {what} to train on ({bytes_of[0] / 1e6:.1f} MB), "
             f"{int(seen.held.sum())} held out ({bytes_of[1] / 1e6:.2f} MB), "
             f"{seen.left_out}; {seen.overlap} stand in training"
         )
@@ -205,7 +217,8 @@ class _Preparation:
         """Encode all documents into the stores; return the notes of each, and of rows left out."""
         identity = digest(
             "encode", [source.identity() for source in self.sources], tokenizer.digest,
-            tokenizer.chat_template, self.recipe.data.held_out, seen.most, self.skip_bad,
+            tokenizer.chat_template, self.recipe.data.held_out, seen.most, seen.reads,
+            self.skip_bad,
         )  # fmt: skip
         names = [source.recipe.name for source in self.sources]
         with Journal(self.out / "data", identity) as journal:
@@ -215,14 +228,16 @@ class _Preparation:
                 for key in (f"{name}/{side}" for name in names for side in SIDES)
             }
             todo = itertools.islice(seen.with_sides(self.sources), journal.blocks, None)
-            for done in in_order(EncodeBlocks(self.out, seen.most), todo, self.workers):
+            for done in in_order(EncodeBlocks(self.out, seen.most, seen.reads), todo, self.workers):
                 self.check()
                 if done.bad and not self.skip_bad:
                     raise ValueError(f"{done.bad[0][0]}: {done.bad[0][1]}{SKIP_HINT}")
                 parts = {_NOT_ENCODED: bad_lines(done.bad)} if done.bad else {}
-                for side, documents in zip(SIDES, done.documents, strict=True):
+                for side, documents, rows in zip(SIDES, done.documents, done.rows, strict=True):
                     writer = writers[f"{names[done.source]}/{side}"]
                     parts |= writer.add(documents)
+                    if rows:
+                        parts[f"{writer.folder}/{ROWS}"] = b"".join(rows)
                     notes[writer.folder] = dict(writer.notes)
                 notes["bad"] += len(done.bad)
                 journal.append(parts, notes)

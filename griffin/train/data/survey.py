@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from griffin.train.data.journal import Journal
 from griffin.train.data.source import DataSource, RecordBlock, blocks
 from griffin.train.data.split import Overlap, fate_of, line_hashes, split
 from griffin.train.data.workers import in_order
+
+if TYPE_CHECKING:  # what works on blocks needs no model, nor torch
+    from griffin.train.recipe import Reads
 
 BAD_LINES = "bad_lines.jsonl"
 SKIP_HINT = "; --skip-bad leaves such rows out, and lists them"
@@ -38,6 +41,7 @@ class Survey:
     overlap: what of the held-out ones stands in training.
     left, bad, cut: how many records were left out, by reason; passed over as bad; cut into several.
     most:    bytes of a document.
+    reads:   what rows had to say.
     """
 
     held: np.ndarray
@@ -48,6 +52,7 @@ class Survey:
     bad: int
     cut: int
     most: int
+    reads: Reads
 
     @property
     def left_out(self) -> str:
@@ -57,7 +62,7 @@ class Survey:
     def documents(self, sources: Sequence[DataSource], held: bool) -> Iterator[NamedExample]:
         """Read the documents of one side again."""
         for block, sides in self.with_sides(sources):
-            documents = understand(block, self.most).documents
+            documents = understand(block, self.most, self.reads).documents
             yield from (each for each, out in zip(documents, sides, strict=True) if out == held)
 
     def with_sides(self, sources: Sequence[DataSource]) -> Iterator[tuple[RecordBlock, np.ndarray]]:
@@ -73,11 +78,14 @@ class _Look:
     """Look at a block: what is kept of it, as columns in bytes, and what is told of it."""
 
     most: int
+    reads: Reads
 
     def __call__(self, block: RecordBlock) -> tuple[dict[str, bytes], dict[str, Any]]:
-        found = understand(block, self.most)
+        found = understand(block, self.most, self.reads)
         words = [words_of(document.example) for document in found.documents]
-        lines = [line_hashes(each) for each in words]
+        # Prompts often share how they begin; they are copies where they are known by the same.
+        alike = [d.known_by.hex() for d in found.documents] if self.reads != "answers" else words
+        lines = [line_hashes(each) for each in alike]
         columns = {
             "fates": np.asarray([fate_of(d.known_by) for d in found.documents], dtype=np.float64),
             "counts": np.asarray([len(each) for each in lines], dtype=np.int64),
@@ -100,6 +108,7 @@ def survey(
     held_out: float,
     most: int,
     folder: Path,
+    reads: Reads = "answers",
     *,
     workers: int = 1,
     skip_bad: bool = False,
@@ -109,11 +118,12 @@ def survey(
     """Look at all documents and split them, in the journal of a folder, where it goes on.
 
     held_out: share of documents held out (`split`). most: bytes of a document; longer texts become
-    several. One that is alone is cut in two. check: called between blocks; what it raises ends the
-    work. Raises ValueError for a bad record, naming it and why, unless skip_bad, which lists them
-    in the folder's `BAD_LINES`; for records that are for tuning; and if there is nothing to read.
+    several. One that is alone is cut in two. reads: what rows must say. check: called between
+    blocks; what it raises ends the work. Raises ValueError for a bad record, naming it and why,
+    unless skip_bad, which lists them in the folder's `BAD_LINES`; for records that say something
+    else; and if there is nothing to read.
     """
-    how = (workers, skip_bad, check, show)
+    how = (reads, workers, skip_bad, check, show)
     seen = _look(sources, most, folder, *how)
     fates = _column(folder, "fates", np.float64)
     if len(fates) == 1:  # the end of it is held out
@@ -137,6 +147,7 @@ def survey(
         sizes=_column(folder, "sizes", np.int64),
         overlap=overlap,
         most=most,
+        reads=reads,
         **_told(seen),
     )
 
@@ -150,18 +161,19 @@ def _look(
     sources: Sequence[DataSource],
     most: int,
     folder: Path,
+    reads: Reads,
     workers: int,
     skip_bad: bool,
     check: Callable[[], None],
     show: Show,
 ) -> dict[str, Any]:
     """Keep in a journal what is known of each document; return what is told of all."""
-    identity = digest("survey", [source.identity() for source in sources], most, skip_bad)
+    identity = digest("survey", [source.identity() for source in sources], most, reads, skip_bad)
     with Journal(folder, identity) as journal:
         told = Counter[str](journal.notes.get("told", {}))
         left = Counter[str](journal.notes.get("left", {}))
         done = itertools.islice(blocks(sources, most), journal.blocks, None)
-        for columns, seen in in_order(_Look(most), done, workers):
+        for columns, seen in in_order(_Look(most, reads), done, workers):
             check()
             wrong = seen["refused"] or (seen["bad"][0] if seen["bad"] and not skip_bad else None)
             if wrong:

@@ -17,7 +17,7 @@ from griffin.model.config import GriffinConfig, check_keys
 from griffin.train.recipe.data import DataRecipe, TokenizerRecipe
 from griffin.train.recipe.section import read_section
 from griffin.train.recipe.train import BUDGETS, TrainRecipe
-from griffin.train.recipe.tune import TuneRecipe
+from griffin.train.recipe.tune import Reads, TuneRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +82,11 @@ class Recipe:
             base=base,
             folder=folder,
         )
+
+    @property
+    def reads(self) -> Reads:
+        """What rows of data must say."""
+        return self.tune.reads if self.tune is not None else "answers"
 
     def open_base(self) -> checkpoints.Checkpoint:
         """Open the checkpoint that this recipe starts from; headers alone are read."""

@@ -8,6 +8,8 @@ from typing import Literal
 from griffin.train.recipe.section import check_types
 
 Method = Literal["full", "lora", "state", "dpo", "jbond", "grpo", "rloo"]
+# What a row of data must say: something to be learned as it stands, two answers, a prompt alone.
+Reads = Literal["answers", "pairs", "prompts"]
 # What learns from rewards for its own answers, and from what else than the next token.
 ONLINE = ("jbond", "grpo", "rloo")
 
@@ -108,6 +110,13 @@ class TuneRecipe:
             raise ValueError(
                 f"tune.method = {self.method!r} needs tune.reward, such as 'reward.py:reward'"
             )
+
+    @property
+    def reads(self) -> Reads:
+        """What rows of data must say."""
+        return (
+            "prompts" if self.method in ONLINE else "pairs" if self.method == "dpo" else "answers"
+        )
 
     @property
     def trains(self) -> Literal["full", "lora", "state"]:

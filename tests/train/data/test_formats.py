@@ -111,7 +111,7 @@ def test_what_is_left_out_and_what_is_for_tuning(tmp_path: Path) -> None:
     found = _lines(tmp_path, *(json.dumps(row).encode() + b"\n" for row in rows))
     assert found.left == {"empty": 1, "without an answer to learn": 1} and not found.bad
     assert found.refused is not None and found.refused[0] == "x.jsonl:3"
-    assert "chosen and rejected is for tuning" in found.refused[1]
+    assert "chosen and rejected is for tune.method 'dpo'" in found.refused[1]
     assert len(found.documents) == 1
     assert not _lines(tmp_path).documents
 

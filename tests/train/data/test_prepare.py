@@ -153,7 +153,7 @@ def test_bad_lines_stop_or_are_listed(sources: Path) -> None:
     assert [json.loads(line)["where"] for line in listed] == ["b.jsonl:1001", "b.jsonl:1002"]
     assert "needs a user message" in json.loads(listed[1])["reason"]
     (sources / "b.jsonl").write_text('{"prompt": "a"}\n')
-    with pytest.raises(ValueError, match=r"b\.jsonl:1: a prompt alone is for tuning"):
+    with pytest.raises(ValueError, match=r"b\.jsonl:1: a prompt alone is for tune.method"):
         _prepare(recipe, sources / "y", skip_bad=True)
 
 
@@ -260,8 +260,8 @@ def test_nothing_to_validate_on_is_told_before_training(
     held = {str(name) for source in whole.sources for name in source.held_out.paths}
     understand = encode.understand
 
-    def named(block: Any, most: int) -> Any:
-        found = understand(block, most)
+    def named(block: Any, most: int, reads: Any) -> Any:
+        found = understand(block, most, reads)
         wrong = TextRow("refused")
         found.documents = [
             each._replace(example=wrong) if each.name in held else each for each in found.documents
