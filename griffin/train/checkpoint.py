@@ -124,6 +124,11 @@ def find_checkpoint(folder: Path, step: int | None = None, *, best: bool = False
     raise ValueError(f"{folder} has no {wanted}; there is {' and '.join(there) or 'none at all'}")
 
 
+def holds_any(folder: Path) -> bool:
+    """Say whether a folder has a checkpoint of any kind: the best, a damaged one, or a copy too."""
+    return any(path.is_dir() and not path.name.startswith(".") for path in folder.glob("*"))
+
+
 def newest_step(folder: Path) -> int:
     """Return how many steps the newest checkpoint in a folder has behind it, 0 if there is none."""
     found = latest_checkpoint(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from griffin import checkpoints
 from griffin.checkpoints import copy_companions, load_model, save_model
 from griffin.model import Griffin
 from griffin.text import Tokenizer
+from griffin.train.data.encode import Encoded
 from griffin.train.data.held_out import held_out_of_recipe, held_out_of_run
 from griffin.train.data.prepare import RunData
 from griffin.train.evaluate import bits_in_rows, bits_in_streams, compressors
@@ -20,6 +22,8 @@ from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
 from griffin.train.run import TrainingRun
 from griffin.train.scale.sharding import whole_weights
+
+_COUNTS = ("documents", "bytes", "tokens")
 
 
 def export(trainer: Trainer) -> dict[str, Any] | None:
@@ -70,9 +74,9 @@ def measure(
     """Return the held-out bits per byte of a model folder, and of gzip and xz on the same files.
 
     The weights are read as stored and computed with in float32. Both ways of reading are given:
-    rows, as in training, and whole documents, with the state carried through. data: of the run, if
-    it is at hand; else the recipe's sources are read. Raises ValueError if the folder does not hold
-    a model with its tokenizer.
+    rows, as in training, and whole documents, with the state carried through; of several sources
+    together and, in "sources", of each. data: of the run, if it is at hand; else the recipe's
+    sources are read. Raises ValueError if the folder does not hold a model with its tokenizer.
     """
     source = checkpoints.open(folder)
     tokenizer = Tokenizer.open(folder)
@@ -83,32 +87,55 @@ def measure(
             f"the model's vocabulary {model.config.vocab_size}"
         )
     held = held_out_of_run(data) if data else held_out_of_recipe(recipe, tokenizer)
-    documents = held.documents
-    size = sum(document.size for document in documents)
-    tokens = sum(int(document.counted.sum()) for document in documents)
-    read = sum(len(document.ids) - 1 for document in documents)
-    length = recipe.train.length
+    read = sum(len(each.ids) - 1 for documents in held.documents.values() for each in documents)
+    sources = dict[str, dict[str, Any]]()
     with reporter.measuring(2 * read) as advance:
-        whole = bits_in_streams(model, documents, length, advance)
-        cut = bits_in_rows(model, documents, length)
-        advance(read)
-    return {
+        for name, documents in held.documents.items():
+            sources[name] = _of_source(model, documents, recipe.train.length, advance)
+    for name, texts in held.texts.items():
+        sources[name]["bits_per_byte"] |= _compressed(texts)
+    size = sum(of_source["bytes"] for of_source in sources.values())
+    if not size:
+        raise ValueError(f"the tokenizer of {folder} can encode none of the held-out documents")
+    whole = {
+        key: sum(s["bits_per_byte"].get(key, 0.0) * s["bytes"] for s in sources.values()) / size
+        for key in ("whole documents", f"rows of {recipe.train.length}")
+    }
+    texts = [text for of_source in held.texts.values() for text in of_source]
+    results = {
         "model": str(folder),
         "parameters": sum(p.numel() for p in model.parameters()),
         "held_out": {
-            "documents": len(documents),
-            "bytes": size,
-            "tokens": tokens,
+            **{key: sum(s[key] for s in sources.values()) for key in _COUNTS},
             "lines": held.overlap.lines,
             "lines_in_training": held.overlap.shared,
         },
-        "bits_per_byte": {
-            "whole documents": whole / size,
-            f"rows of {length}": cut / size,
-            **{
-                f"{name}, {how}": bits
-                for name, ways in compressors(held.texts).items()
-                for how, bits in ways.items()
-            },
-        },
+        "bits_per_byte": whole | _compressed(texts),
+    }
+    return results | ({"sources": sources} if len(sources) > 1 else {})
+
+
+def _of_source(
+    model: Griffin, documents: list[Encoded], length: int, advance: Callable[[int], None]
+) -> dict[str, Any]:
+    """Return counts of documents, and their bits per byte if there are any."""
+    size = sum(document.size for document in documents)
+    tokens = sum(int(document.counted.sum()) for document in documents)
+    counts = dict(zip(_COUNTS, (len(documents), size, tokens), strict=True))
+    if not documents:
+        return {**counts, "bits_per_byte": {}}
+    whole = bits_in_streams(model, documents, length, advance)
+    cut = bits_in_rows(model, documents, length)
+    advance(sum(len(document.ids) - 1 for document in documents))
+    bits = {"whole documents": whole / size, f"rows of {length}": cut / size}
+    return {**counts, "bits_per_byte": bits}
+
+
+def _compressed(texts: list[bytes]) -> dict[str, float]:
+    if not texts:
+        return {}
+    return {
+        f"{name}, {how}": bits
+        for name, ways in compressors(texts).items()
+        for how, bits in ways.items()
     }

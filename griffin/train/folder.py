@@ -7,12 +7,13 @@ import fcntl
 import itertools
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from griffin.checkpoints.staging import remove_partial
-from griffin.train.checkpoint import newest_step
+from griffin.train.checkpoint import holds_any, newest_step
 from griffin.train.files import put_in_place, write_json
 from griffin.train.optim import learning_rate
 from griffin.train.recipe import Recipe, TrainRecipe
@@ -21,14 +22,25 @@ from griffin.train.recipe.train import BUDGETS
 CHECKPOINTS, _LOG = "checkpoints", "log.jsonl"
 
 
+class Claim(NamedTuple):
+    """Say what a folder holds for a recipe: prepared data (known), a run that has checkpoints
+    (begun)."""
+
+    known: bool
+    begun: bool
+
+
 class RunFolder:
     """A folder that this process alone trains in, from `claimed` to `close`.
 
     writes: False for a process that helps the one that has the folder: it reads alone.
+    say: told what a person should know.
     """
 
-    def __init__(self, path: Path, writes: bool = True) -> None:
-        self.path, self.writes = path, writes
+    def __init__(
+        self, path: Path, writes: bool = True, say: Callable[[str], object] = lambda line: None
+    ) -> None:
+        self.path, self.writes, self._say = path, writes, say
         self.checkpoints = path / CHECKPOINTS
         # How many rows some epochs have, for budgets in epochs: known when the data is.
         self.rows_in: Callable[[float], int] | None = None
@@ -42,14 +54,13 @@ class RunFolder:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
+            holder = _holder(lock)
             os.close(lock)
             raise ValueError(
-                f"process {holder or '?'} is training in {path}; wait for it, stop it, or choose"
+                f"process {holder} is training in {path}; wait for it, stop it, or choose"
                 " another --out"
             ) from None
-        os.truncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        os.pwrite(lock, f"{os.getpid():<20}\n".encode(), 0)
         self._lock = lock
         remove_partial(path)
 
@@ -60,19 +71,20 @@ class RunFolder:
             self._lock = None
 
     @contextlib.contextmanager
-    def claimed(self, recipe: Recipe, extend: bool = False) -> Iterator[bool]:
-        """Take the folder for a recipe; yield whether it already holds a run of it.
+    def claimed(self, recipe: Recipe, extend: bool = False) -> Iterator[Claim]:
+        """Take the folder for a recipe; yield what it already holds.
 
         The folder becomes the recipe's (recipe.json) when the block ends without an exception, so a
-        recipe that turns out impossible can be corrected and tried again. extend: the recipe's
+        recipe that turns out impossible can be corrected and tried again. One that another recipe
+        had, and left without a checkpoint, is taken and that is said. extend: the recipe's
         budget may be another than the run's, if the steps done are those of a run planned so.
         Raises ValueError if another recipe's run is there, or another process trains here.
         """
         if not self.writes:
-            yield True
+            yield Claim(known=True, begun=True)
             return
         self._take()
-        path = self.path / "recipe.json"
+        path, begun = self.path / "recipe.json", holds_any(self.checkpoints)
         known, extended, before = path.exists(), list[dict[str, Any]](), None
         if known:
             try:
@@ -83,10 +95,16 @@ class RunFolder:
                 raise ValueError(f"{path} is not readable ({error}); choose another --out") from (
                     error
                 )
-            if theirs.digest() != recipe.digest():
+            if theirs.digest() != recipe.digest() and begun:
                 self._check_budget_alone(theirs, recipe, extend)
                 before = theirs.train
-        yield known
+            elif theirs.digest() != recipe.digest():
+                listed, extended = _listed(_differences(theirs.deciding(), recipe.deciding())), []
+                self._say(
+                    f"{self.path} was another recipe's ({listed}) and has no checkpoint: this one"
+                    " takes it"
+                )
+        yield Claim(known, begun)
         if before is not None:
             mixed = len(recipe.data.sources) > 1
             extended.append(self._extension(before, recipe.train, mixed))
@@ -99,9 +117,10 @@ class RunFolder:
         differences = _differences(theirs.deciding(), ours.deciding())
         budget = all(name in {f"train.{key}" for key in BUDGETS} for name in differences)
         if not (extend and budget):
-            listed = "; ".join(f"{name}: {words}" for name, words in differences.items())
             hint = "--extend goes on with another budget" if budget else "choose another --out"
-            raise ValueError(f"{self.path} holds a run of another recipe ({listed}); {hint}")
+            raise ValueError(
+                f"{self.path} holds a run of another recipe ({_listed(differences)}); {hint}"
+            )
 
     def _extension(self, theirs: TrainRecipe, ours: TrainRecipe, mixed: bool) -> dict[str, Any]:
         """Return what is recorded of an extension; ValueError if the steps done were others.
@@ -163,6 +182,15 @@ class RunFolder:
             yield log, bad
 
 
+def _holder(lock: int) -> str:
+    """Return the id of the process that has a lock, which it writes as soon as it has it."""
+    for _ in range(20):
+        time.sleep(0.05)
+        if holder := os.pread(lock, 20, 0).decode("ascii", "replace").strip():
+            return holder
+    return "?"
+
+
 def _borders(plan: TrainRecipe) -> list[int]:
     """Return after which steps another stage begins."""
     return list(itertools.accumulate(steps for _, steps in plan.stages[:-1]))
@@ -175,6 +203,10 @@ def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> dict[str, str]
         for name in here | there
         if there.get(name) != here.get(name)
     }
+
+
+def _listed(differences: dict[str, str]) -> str:
+    return "; ".join(f"{name}: {words}" for name, words in differences.items())
 
 
 def _flat(recipe: dict[str, Any]) -> dict[str, Any]:

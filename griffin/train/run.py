@@ -53,7 +53,7 @@ class TrainingRun(ABC):
     """Optimise one module by one recipe in one folder.
 
     The folder holds recipe.json, the tokenizer, data/ (encoded documents), log.jsonl and
-    checkpoints/. A run of the same recipe that it holds is continued; one of another recipe is
+    checkpoints/. A run of the same recipe that it holds is continued; checkpoints of another are
     refused with a ValueError, and so is a folder in which another process trains: it is this one's
     until `close`, or the end of a `with` block. device: "cpu", "cuda", ...
     extend: go on with a run whose budget was another (`RunFolder.claimed`). ranks: the
@@ -86,7 +86,7 @@ class TrainingRun(ABC):
         self.dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[recipe.train.dtype]
         self.stop = StopRequest(self.reporter.say)
         self.matrix_limit: float | None = None  # tokens/s, if matrix products were all of a step
-        self.folder = RunFolder(out, writes)
+        self.folder = RunFolder(out, writes, self.reporter.say)
         try:
             with self.stop.heard():
                 self._open(extend)
@@ -96,12 +96,12 @@ class TrainingRun(ABC):
 
     def _open(self, extend: bool) -> None:
         recipe = self.recipe
-        with self.ranks.writer_first(), self.folder.claimed(recipe, extend) as known:
+        with self.ranks.writer_first(), self.folder.claimed(recipe, extend) as claim:
             self.data: RunData = prepare_data(
                 recipe,
                 self.out,
                 self.reporter,
-                known,
+                claim,
                 self.stop.check,
                 workers=torch.get_num_threads(),
                 skip_bad=self.skip_bad,

@@ -225,7 +225,9 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_change(trainer: Build
 
 
 def test_another_recipe_is_refused_and_differences_are_named(trainer: Build) -> None:
-    trainer("run")
+    ours = trainer("run")
+    ours.step()
+    ours.save()
     with pytest.raises(
         ValueError, match=r"another recipe \(train\.learning_rate: 0\.001 there, 0\.5 here\)"
     ):

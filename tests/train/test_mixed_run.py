@@ -9,6 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from griffin.checkpoints import load_model
+from griffin.cli.train import table
+from griffin.train.evaluate import bits_in_rows
+from griffin.train.export import export, measure
 from griffin.train.loop import Trainer
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
@@ -70,6 +74,32 @@ def test_shares_stages_and_figures_of_each_source(
             ours.save()
             ends = ours.model.parameters()
     assert all(torch.equal(one, p.detach()) for one, p in zip(weights, ends, strict=True))
+
+
+def test_results_have_figures_of_each_source(build: Callable[..., Trainer]) -> None:
+    with build("run") as ours:
+        ours.step()
+        results = export(ours)
+    assert results is not None and list(results["sources"]) == ["web", "code"]
+    held, kinds = results["held_out"], list(results["bits_per_byte"])
+    for key in ("documents", "bytes", "tokens"):
+        assert held[key] == sum(found[key] for found in results["sources"].values())
+    model = load_model(ours.out / "model", dtype=torch.float32)
+    for source in ours.data.sources:
+        found, store = results["sources"][source.name], source.held_out
+        documents = [store.encoded(place) for place in range(len(store.paths))]
+        assert found["bytes"] == store.num_bytes and list(found["bits_per_byte"]) == kinds
+        alone = bits_in_rows(model, documents, 64) / store.num_bytes
+        assert found["bits_per_byte"]["rows of 64"] == pytest.approx(alone)
+    for kind in ("whole documents", "rows of 64", "gzip -9, each file"):
+        parts = [f["bits_per_byte"][kind] * f["bytes"] for f in results["sources"].values()]
+        assert results["bits_per_byte"][kind] == pytest.approx(sum(parts) / held["bytes"])
+    again = measure(ours.recipe, ours.out / "model", Reporter(quiet=True))
+    assert again["sources"] == results["sources"]
+    heads, *rows = table(results)[2:]
+    assert heads.split() == ["all", "web", "code"] and len(rows) == len(kinds)
+    code = results["sources"]["code"]["bits_per_byte"]["whole documents"]
+    assert rows[0].split()[2:] == [f"{code:.4f}", "whole", "documents"]
 
 
 def test_a_cap_frees_its_share_and_too_few_epochs_are_refused(

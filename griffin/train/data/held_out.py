@@ -19,21 +19,27 @@ from griffin.train.recipe import Recipe
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Hold held-out documents.
+    """Hold held-out documents, by source in the recipe's order.
 
     texts: what is counted in each, as it is written. overlap: how far they stand in training.
     """
 
-    documents: list[Encoded]
-    texts: list[bytes]
+    documents: dict[str, list[Encoded]]
+    texts: dict[str, list[bytes]]
     overlap: Overlap
 
 
 def held_out_of_run(data: RunData) -> HeldOut:
     """Return what a run has held out, as it was encoded for it."""
-    stores = [source.held_out for source in data.sources]
-    documents = [store.encoded(place) for store in stores for place in range(len(store.paths))]
-    texts = [data.tokenizer.decode(d.ids[d.counted].tolist()).encode() for d in documents]
+    stores = {source.name: source.held_out for source in data.sources}
+    documents = {
+        name: [store.encoded(place) for place in range(len(store.paths))]
+        for name, store in stores.items()
+    }
+    texts = {
+        name: [data.tokenizer.decode(d.ids[d.counted].tolist()).encode() for d in of_source]
+        for name, of_source in documents.items()
+    }
     return HeldOut(documents, texts, data.overlap)
 
 
@@ -43,12 +49,14 @@ def held_out_of_recipe(recipe: Recipe, tokenizer: Tokenizer) -> HeldOut:
     What cannot be read or encoded is passed over. Raises ValueError as `survey` does.
     """
     sources, data = open_sources(recipe.data, recipe.folder), recipe.data
-    encoder, documents, texts = Encoder(tokenizer), list[Encoded](), list[bytes]()
+    names = [source.recipe.name for source in sources]
+    documents: dict[str, list[Encoded]] = {name: [] for name in names}
+    texts: dict[str, list[bytes]] = {name: [] for name in names}
+    encoder, most = Encoder(tokenizer), data.max_document_bytes
     with tempfile.TemporaryDirectory() as folder:
-        most = data.max_document_bytes
         seen = survey(sources, data.held_out, most, Path(folder), skip_bad=True)
-        for document in seen.documents(sources, held=True):
+        for source, document in seen.documents(sources, held=True):
             with contextlib.suppress(ValueError):
-                documents.append(encoder.encode(document.example))
-                texts.append(learned_words(document.example).encode())
+                documents[names[source]].append(encoder.encode(document.example))
+                texts[names[source]].append(learned_words(document.example).encode())
     return HeldOut(documents, texts, seen.overlap)

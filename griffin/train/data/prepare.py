@@ -34,6 +34,7 @@ from griffin.train.data.survey import (
 )
 from griffin.train.data.workers import in_order
 from griffin.train.files import write_json
+from griffin.train.folder import Claim
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
 
@@ -85,7 +86,7 @@ def prepare_data(
     recipe: Recipe,
     out: Path,
     reporter: Reporter,
-    reuse: bool,
+    claim: Claim,
     check: Callable[[], None] = lambda: None,
     *,
     workers: int = 1,
@@ -93,18 +94,22 @@ def prepare_data(
 ) -> RunData:
     """Return a run's data, encoding the documents the first time.
 
-    reuse:    take what an earlier call left in `out`, whatever has become of the documents since: a
-              resumed run trains on what it began with. Without it, an earlier call that was ended
-              is gone on with if the documents are the same. Where its data was deleted, the
-              documents are encoded anew, by the tokenizer that it has.
+    claim:    on `out`. Of a run that has begun, what an earlier call left there is taken, whatever
+              has become of the documents since: a resumed run trains on what it began with. Where
+              its data was deleted, the documents are encoded anew, by the tokenizer that it has.
+              Data of a folder that is known is taken if the recipe's sections that decide it are
+              the same. An earlier call that was ended is gone on with if the documents are.
     check:    called between blocks of documents; an exception of its own ends the work.
     workers:  processes; the result is the same for any number.
     skip_bad: pass over rows that cannot be read, and list them in data/bad_lines.jsonl.
     Raises ValueError if tokenizer and model do not fit, and as `survey` does.
     """
     folder = out / "data"
-    if not (reuse and (folder / INDEX).exists()):
-        _Preparation(recipe, out, reporter, check, workers, skip_bad, reuse).run()
+    found = claim.known and (folder / INDEX).exists()
+    if found and not claim.begun:
+        found = read_index(folder)["recipe"] == recipe.data_digest()
+    if not found:
+        _Preparation(recipe, out, reporter, check, workers, skip_bad, claim.begun).run()
     index = read_index(folder)
     tokenizer = Tokenizer.open(out)
     _check_size(tokenizer, recipe)
@@ -121,7 +126,7 @@ def prepare_data(
     size = sum(source.train.num_bytes for source in sources)
     reporter.say(
         f"{tokens:,} training tokens, {size / max(tokens, 1):.2f} bytes each; "
-        f"tokenizer {tokenizer.digest[:12]}"
+        f"tokenizer {tokenizer.digest[:12]}{'; prepared before' if found else ''}"
     )
     return data
 
@@ -136,7 +141,7 @@ class _Preparation:
     check: Callable[[], None]
     workers: int
     skip_bad: bool
-    again: bool  # for a run that has a tokenizer
+    begun: bool  # for a run whose weights know a tokenizer
 
     @cached_property
     def sources(self) -> list[DataSource]:
@@ -146,8 +151,6 @@ class _Preparation:
         folder, data = self.out / "data", self.recipe.data
         if sum(source.size for source in self.sources) < _SMALL:
             self.workers = 1
-        for left in (INDEX, BAD_LINES):
-            (folder / left).unlink(missing_ok=True)
         with self._progress("reading") as show:
             seen = survey(
                 self.sources,
@@ -161,6 +164,8 @@ class _Preparation:
                 show=show,
             )
         self._check_sources(seen)
+        for left in (INDEX, BAD_LINES):  # of another recipe, which would have it still by now
+            (folder / left).unlink(missing_ok=True)
         bytes_of = [int(seen.sizes[seen.held == side].sum()) for side in (False, True)]
         what = "documents" if seen.reads == "answers" else seen.reads
         self.reporter.say(
@@ -183,7 +188,11 @@ class _Preparation:
                 f"none of the held-out documents could be encoded; {folder / _NOT_ENCODED} says why"
             )
         overlap = {"lines": seen.overlap.lines, "shared": seen.overlap.shared}
-        write_json(folder / INDEX, {"dtype": dtype, "stores": stores, "overlap": overlap})
+        for other in folder.iterdir():  # of other recipes
+            if other.is_dir() and other.name not in {*names, "survey"}:
+                shutil.rmtree(other)
+        index = {"dtype": dtype, "stores": stores, "overlap": overlap}
+        write_json(folder / INDEX, index | {"recipe": self.recipe.data_digest()})
         lists = {folder / "survey" / BAD_LINES: seen.bad, folder / _NOT_ENCODED: notes["bad"]}
         if listed := [path for path, bad in lists.items() if bad]:
             (folder / BAD_LINES).write_bytes(b"".join(path.read_bytes() for path in listed))
@@ -194,7 +203,7 @@ class _Preparation:
     def _make_tokenizer(self, seen: Survey) -> None:
         """Leave the run's tokenizer: the checkpoint's, one that is given, or a new one."""
         recipe, out = self.recipe, self.out
-        if self.again and any((out / name).exists() for name in _TOKENIZERS):
+        if self.begun and any((out / name).exists() for name in _TOKENIZERS):
             return
         for left in COMPANIONS:  # by another recipe, which was found impossible
             (out / left).unlink(missing_ok=True)
@@ -209,7 +218,7 @@ class _Preparation:
             save_bpe(train_bpe(texts, recipe.model.vocab_size, recipe.tokenizer.min_frequency), out)
 
     def _texts(self, seen: Survey) -> Iterator[str]:
-        for document in seen.documents(self.sources, held=False):
+        for _, document in seen.documents(self.sources, held=False):
             self.check()
             yield words_of(document.example)
 

@@ -53,11 +53,11 @@ def rows_of_run(
     skip_bad: bool = False,
 ) -> tuple[Mixture, Tokenizer]:
     """Prepare a run's data in its folder, where training finds it; return its rows."""
-    folder = RunFolder(out)
+    folder = RunFolder(out, say=reporter.say)
     try:
-        with folder.claimed(recipe) as known:
+        with folder.claimed(recipe) as claim:
             data = prepare_data(
-                recipe, out, reporter, known, check, workers=workers, skip_bad=skip_bad
+                recipe, out, reporter, claim, check, workers=workers, skip_bad=skip_bad
             )
             stores = {source.name: source.train for source in data.sources}
             return Mixture.of(recipe, stores)[0], data.tokenizer

@@ -59,11 +59,15 @@ class Survey:
         """What was left out or cut, in words."""
         return _left_out(self.left, self.bad, self.cut)
 
-    def documents(self, sources: Sequence[DataSource], held: bool) -> Iterator[NamedExample]:
-        """Read the documents of one side again."""
+    def documents(
+        self, sources: Sequence[DataSource], held: bool
+    ) -> Iterator[tuple[int, NamedExample]]:
+        """Read the documents of one side again, each with the number of its source."""
         for block, sides in self.with_sides(sources):
             documents = understand(block, self.most, self.reads).documents
-            yield from (each for each, out in zip(documents, sides, strict=True) if out == held)
+            for each, out in zip(documents, sides, strict=True):
+                if out == held:
+                    yield block.source, each
 
     def with_sides(self, sources: Sequence[DataSource]) -> Iterator[tuple[RecordBlock, np.ndarray]]:
         """Read the blocks again, each with which of its documents are held out."""

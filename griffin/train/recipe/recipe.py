@@ -123,7 +123,30 @@ class Recipe:
 
     def digest(self) -> str:
         """Return a hash of all that decides the weights."""
-        return hashlib.sha256(json.dumps(self.deciding(), sort_keys=True).encode()).hexdigest()
+        return _hash(self.deciding())
+
+    def data_digest(self) -> str:
+        """Return a hash of all that decides what documents become before they are rows.
+
+        Rows are made of them anew each time, so how that is done, and how sources are mixed, has no
+        part in it.
+        """
+        values = {key: value for key, value in self.to_dict().items() if key != "train"}
+        del values["data"]["packing"]
+        tables = [dataclasses.asdict(source) for source in self.data.sources]
+        for table in tables:
+            for key in ("weight", "epochs", "seed"):
+                del table[key]
+        values["data"]["source"] = tables
+        if not self.base:
+            values["model"] = {"vocab_size": self.model.vocab_size}
+        values["tune"] = self.reads
+        # Relative paths mean something else in the folder of another recipe.
+        return _hash(values | {"folder": str(self.folder.resolve())})
+
+
+def _hash(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def load_recipe(path: Path, changes: Iterable[str] = ()) -> Recipe:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from griffin.model.state import LayerState
 from griffin.train.objective import Objective
 from griffin.train.scale.ranks import Ranks
 
@@ -24,16 +25,27 @@ def shard(objective: Objective, ranks: Ranks) -> None:
         return
     from torch.distributed.fsdp import FSDPModule, fully_shard
 
-    # A block also returns its state, whose keys and values are views; nothing writes into them.
-    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     frozen = {each for each in objective.parameters() if not each.requires_grad}
     for block in objective.griffin.model.layers:
+        block.register_forward_hook(_without_gradient)  # before those of FSDP2, which look at it
         fully_shard(block, mesh=ranks.mesh, ignored_params=frozen)
     fully_shard(objective, mesh=ranks.mesh, ignored_params=frozen)
     for module in objective.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # gloo has no other
+
+
+def _without_gradient(
+    block: nn.Module, inputs: object, output: tuple[Tensor, LayerState]
+) -> tuple[Tensor, LayerState]:
+    """Detach the state that a block returns.
+
+    An objective sends no gradient through it; but FSDP2 would wait for one, and warns of the views
+    in it, whose place in the backward pass a write into them would lose.
+    """
+    x, after = output
+    return x, cast(LayerState, type(after)(*(part.detach() for part in after)))
 
 
 def release(objective: Objective) -> None:

@@ -21,11 +21,13 @@ from griffin.train.data.encode import Encoder
 from griffin.train.data.example import TextRow
 from griffin.train.data.prepare import RunData, prepare_data
 from griffin.train.data.workers import in_order
+from griffin.train.folder import Claim
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
 from tests.train.conftest import MODEL
 
 ROOT = Path(__file__).parents[3]
+BEGUN = Claim(known=True, begun=True)
 
 
 def _rows(count: int) -> list[dict[str, Any]]:
@@ -76,7 +78,7 @@ def _files(out: Path) -> dict[str, bytes]:
 
 
 def _prepare(recipe: Recipe, out: Path, **how: Any) -> RunData:
-    return prepare_data(recipe, out, Reporter(quiet=True), False, **how)
+    return prepare_data(recipe, out, Reporter(quiet=True), Claim(False, False), **how)
 
 
 def test_workers_change_nothing(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,12 +225,12 @@ def test_a_run_whose_data_was_deleted_has_it_again(sources: Path) -> None:
     before = _files(out)
     (out / "data" / "index.json").write_bytes(b"\0" * 9)  # as a loss of power may leave it
     with pytest.raises(ValueError, match="delete the run's data folder to encode anew"):
-        prepare_data(recipe, out, Reporter(quiet=True), True)
+        prepare_data(recipe, out, Reporter(quiet=True), BEGUN)
     shutil.rmtree(out / "data")
     with (sources / "b.jsonl").open("a") as file:
         file.write('{"text": "zzz zzz"}\n' * 50)
     tokenizer = (out / "tokenizer.json").read_bytes()
-    data = prepare_data(recipe, out, Reporter(quiet=True), True)
+    data = prepare_data(recipe, out, Reporter(quiet=True), BEGUN)
     assert sum(len(source.train.paths) for source in data.sources) > 3600
     assert (out / "tokenizer.json").read_bytes() == tokenizer, "the weights know no other"
     assert _files(out).keys() == before.keys()

@@ -25,7 +25,7 @@ def _survey(
 ) -> tuple[Survey, list[NamedExample], list[NamedExample]]:
     sources = open_sources(recipe, folder)
     seen = survey(sources, recipe.held_out, recipe.max_document_bytes, folder / ".survey")
-    sides = [list(seen.documents(sources, held)) for held in (False, True)]
+    sides = [[each for _, each in seen.documents(sources, held)] for held in (False, True)]
     assert len(seen.held) == len(sides[0]) + len(sides[1])
     return seen, sides[0], sides[1]
 

@@ -14,6 +14,7 @@ from griffin.text import Chat, Tokenizer, lesson
 from griffin.train.data.encode import Encoded, Encoder
 from griffin.train.data.example import PreferenceRow, PromptRow
 from griffin.train.data.prepare import RunData, prepare_data
+from griffin.train.folder import Claim
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
 from tests.support.toy_folder import write_toy
@@ -40,7 +41,7 @@ def _prepared(
         "tune": tune,
     }
     recipe = Recipe.from_dict(values, folder)
-    return prepare_data(recipe, folder / "run", Reporter(quiet=True), False, **how)
+    return prepare_data(recipe, folder / "run", Reporter(quiet=True), Claim(False, False), **how)
 
 
 def _pairs(count: int) -> list[dict[str, Any]]:
@@ -200,4 +201,4 @@ def test_rows_that_are_lost_are_said(base: Path, tmp_path: Path) -> None:
         tmp_path,
     )
     with pytest.raises(ValueError, match="its index says"):
-        prepare_data(recipe, tmp_path / "run", Reporter(quiet=True), True)
+        prepare_data(recipe, tmp_path / "run", Reporter(quiet=True), Claim(True, True))
