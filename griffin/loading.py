@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from griffin import checkpoints
-from griffin.adapters import adapt, open_adapter
+from griffin.adapters import adapt, check_together, open_adapter
 from griffin.checkpoints.model_names import resolve
 from griffin.defaults import read_defaults
 from griffin.llm import LLM
@@ -72,6 +72,8 @@ def load(
     adapters = [open_adapter(place, name or None) for name, place in given_adapters.items()]
     for each in adapters:
         each.check(source.config)
+    if adapters:
+        check_together(adapters)
     defaults = read_defaults(folder, source.config.vocab_size)
     for note in (*two_answers(text), *defaults.notes):
         warnings.warn(note, checkpoints.CheckpointWarning, stacklevel=2)

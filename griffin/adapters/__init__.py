@@ -3,7 +3,7 @@ tuned states."""
 
 from griffin.adapters.adapter import Adapter
 from griffin.adapters.config import LoraConfig
-from griffin.adapters.layers import adapt, adapter_of, merge_into, unadapt
+from griffin.adapters.layers import adapt, adapter_of, check_together, merge_into, unadapt
 from griffin.adapters.peft_file import open_adapter, save_adapter
 from griffin.adapters.tuned_file import is_tuned, open_tuned, save_tuned_state
 
@@ -12,6 +12,7 @@ __all__ = [
     "LoraConfig",
     "adapt",
     "adapter_of",
+    "check_together",
     "is_tuned",
     "merge_into",
     "open_adapter",

@@ -6,11 +6,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from griffin.adapters.config import LoraConfig
+from griffin.adapters.config import TARGETS, WHOLE, LoraConfig
 from griffin.model import Griffin, GriffinConfig
 
 A, B = ".lora_A", ".lora_B"
@@ -86,23 +87,31 @@ def expected(config: LoraConfig, shape: GriffinConfig) -> dict[str, tuple[int, .
 
     Raises ValueError for a target or whole module that no block of the model has.
     """
-    with torch.device("meta"):
-        model = Griffin(shape)
     found: dict[str, tuple[int, ...]] = {}
-    met = set[str]()
-    for name, module in model.named_modules():
+    for name, parameters in _modules(shape):
         leaf = name.rpartition(".")[2]
         if leaf in config.targets:
-            outputs, inputs = model.get_parameter(f"{name}.weight").shape
+            outputs, inputs = parameters["weight"]
             found[name + A], found[name + B] = (config.rank, inputs), (outputs, config.rank)
-            met.add(leaf)
         elif leaf in config.whole:
-            found |= {f"{name}.{key}": tuple(p.shape) for key, p in module.named_parameters()}
-            met.add(leaf)
-    if not met:
+            found |= {f"{name}.{key}": size for key, size in parameters.items()}
+    if not found:
         wanted = ", ".join((*config.targets, *config.whole))
         raise ValueError(f"no layer of this model is one of the adapter's: {wanted}")
     return found
+
+
+@lru_cache(maxsize=4)
+def _modules(shape: GriffinConfig) -> tuple[tuple[str, dict[str, tuple[int, ...]]], ...]:
+    """Return the names of a model's layers that an adapter can change, each with the shapes of its
+    parameters. Several adapters of one load ask, each more than once."""
+    with torch.device("meta"):
+        model = Griffin(shape)
+    return tuple(
+        (name, {key: tuple(parameter.shape) for key, parameter in module.named_parameters()})
+        for name, module in model.named_modules()
+        if name.rpartition(".")[2] in (*TARGETS, *WHOLE)
+    )
 
 
 def _some(keys: list[str]) -> str:

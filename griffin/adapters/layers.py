@@ -23,6 +23,20 @@ def merged(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
     return added.add_(weight.detach().to(wide)).to(weight.dtype)
 
 
+def check_together(adapters: Sequence[Adapter]) -> None:
+    """Raise ValueError unless these may stand in one model: each has a name, another than the
+    others, and one that changes the model for all has no others beside it."""
+    names = [adapter.name for adapter in adapters]
+    if not names or len(set(names)) < len(names) or not all(names):
+        raise ValueError(f"adapters need names, each another, not {', '.join(names) or 'none'}")
+    alone = [adapter.name for adapter in adapters if adapter.config.whole]
+    if alone and len(names) > 1:
+        raise ValueError(
+            f"adapter {alone[0]} keeps modules whole (rg_lru), which changes the model for all: it"
+            f" cannot stand beside others ({', '.join(names)}); merge it, or load it alone"
+        )
+
+
 def adapt(
     model: Griffin,
     adapters: Adapter | Sequence[Adapter],
@@ -43,21 +57,14 @@ def adapt(
     for a model that has some already.
     """
     given = [adapters] if isinstance(adapters, Adapter) else list(adapters)
-    names = [adapter.name for adapter in given]
     if model.adapters.names:
         raise ValueError("this model has an adapter already; take it out with unadapt(model)")
-    if not given or len(set(names)) < len(names) or not all(names):
-        raise ValueError(f"adapters need names, each another, not {', '.join(names) or 'none'}")
-    alone = any(adapter.config.whole for adapter in given)
-    if alone and (len(given) > 1):
-        raise ValueError(
-            "an adapter that keeps modules whole (rg_lru) changes the model for all: it cannot"
-            f" stand beside others ({', '.join(names)}); merge it, or load it alone"
-        )
+    check_together(given)
     filled = [_filled(model, adapter) for adapter in given]
     if train:
         model.requires_grad_(False)
-    shared = Adapters(names, [adapter.digest() for adapter in filled], alone)
+    names, digests = [one.name for one in filled], [one.digest() for one in filled]
+    shared = Adapters(names, digests, alone=any(one.config.whole for one in filled))
 
     def placed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
         return tensor.detach().to(model.device, dtype, copy=True)

@@ -71,7 +71,11 @@ def command(
 
     errors = errors or answers.with_name(f"{answers.name.removesuffix('.jsonl')}.errors.jsonl")
     service = make_service(
-        source.llm(), name=source.model, slots=slots, chunk=chunk, cache_bytes=cache_bytes
+        source.llm(several=True),
+        name=source.model,
+        slots=slots,
+        chunk=chunk,
+        cache_bytes=cache_bytes,
     )
     batch = BatchRun(service, requests, answers, errors, at_once=2 * slots)
     with _Bar() as bar:

@@ -231,6 +231,9 @@ def command(
         raise click.UsageError(f"{other} and --no-store contradict each other")
     own_name = Path(source.model).name if Path(source.model).exists() else source.model
     name, *aliases = names or (own_name,)
+    folders = source.adapters
+    roots = {name: own_name} | {each: Path(at).resolve().name for each, at in folders.items()}
+    called = ", ".join((name, *folders))
     settings = Settings(**_given(ctx, Settings))
     cache_bytes = 0 if no_cache else cache_bytes
     folder = None if no_store else store or default_store().parent / "server"
@@ -240,7 +243,7 @@ def command(
         if keys or insecure_no_auth:
             guarded = "with API keys" if keys else "WITHOUT API KEYS"
         room = f"{replicas} replicas of {slots} slots" if replicas > 1 else f"{slots} slots"
-        click.echo(f"griffin serves {name} at {where}{root_path}, {guarded}; {room}", err=True)
+        click.echo(f"griffin serves {called} at {where}{root_path}, {guarded}; {room}", err=True)
 
     # A taken address is told before the model is loaded.
     listeners = [] if own is not None else bound(host, port, uds)
@@ -268,11 +271,19 @@ def command(
     from griffin.server.build import build
     from griffin.server.run import Server
 
-    llm = source.llm(say=own is None or own.first)
+    llm = source.llm(say=own is None or own.first, several=True)
+    if llm.model.adapters.alone:
+        called = llm.adapter
+        if names:
+            raise click.UsageError(
+                f"--name names the model itself, which is not served: adapter {called} changes it"
+                " for all. Name the adapter: --adapter NAME=FOLDER"
+            )
     service = build(
         llm,
         name=name,
         aliases=aliases,
+        roots=roots,
         any_name=any_name,
         root_path=root_path,
         state_data=allow_state_data,

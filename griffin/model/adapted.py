@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -15,6 +16,9 @@ from torch.nn import functional
 from griffin import ops
 from griffin.model.layers import Linear
 from griffin.model.packed import PackedLinear
+
+# What the call reads with that this thread is in: others may be in the same model meanwhile.
+_call = threading.local()
 
 
 class Adapters:
@@ -28,7 +32,11 @@ class Adapters:
         self, names: Sequence[str] = (), digests: Sequence[str] = (), alone: bool = False
     ) -> None:
         self.names, self.digests, self.alone = tuple(names), tuple(digests), alone
-        self.chosen: tuple[int, ...] | None = None
+
+    @property
+    def chosen(self) -> tuple[int, ...] | None:
+        """What each row reads with in the call that this thread is in; None: all with the first."""
+        return getattr(_call, "chosen", None)
 
     def index(self, name: str) -> int:
         """Return which adapter has a name, -1 for "", which is none; ValueError for an unknown one,
@@ -61,11 +69,11 @@ class Adapters:
                 raise ValueError(
                     f"adapters must be {rows} numbers from {lowest} to {most - 1}, not {chosen}"
                 )
-        before, self.chosen = self.chosen, chosen
+        before, _call.chosen = self.chosen, chosen
         try:
             yield
         finally:
-            self.chosen = before
+            _call.chosen = before
 
 
 class LowRank(nn.Module):

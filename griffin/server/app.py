@@ -181,7 +181,8 @@ class App:
     def _note(self, exchange: Exchange, name: str, code: str, seconds: float) -> None:
         """Count and log a request: its kind and how it went, nothing that anybody wrote."""
         kind = "error" if code else "ok"
-        self.service.metrics.requests.labels(name, kind, code or "none").inc()
+        counts = self.service.metrics.requests
+        counts.labels(name, exchange.model, kind, code or "none").inc()
         tokens = ""
         if exchange.tokens is not None:
             tokens = " prompt={} cached={} generated={}".format(*exchange.tokens)

@@ -47,11 +47,15 @@ class _Read(NamedTuple):
 
 
 class Bridge:
-    """Carry pieces from the engine's thread to the loop, with one wake-up for each step."""
+    """Carry pieces from the engine's thread to the loop, with one wake-up for each step.
+
+    draining: no new work is to come over.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.runs: set[Run] = set()
+        self.draining = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._outbox: deque[tuple[Run, Piece | _Read | None]] = deque()
         self._scheduled = False

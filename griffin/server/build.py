@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from griffin import __version__
-from griffin.conversation import fingerprint_of
 from griffin.engine import Engine
 from griffin.engine.prefix_cache import PrefixCache
 from griffin.llm import LLM
 from griffin.server.http.hosts import Hosts
 from griffin.server.http.keys import Keys
 from griffin.server.limits import Limits
+from griffin.server.served import served_models
 from griffin.server.service import Service
 from griffin.server.settings import Settings
 from griffin.sessions import Store
@@ -23,6 +23,7 @@ def build(
     *,
     name: str,
     aliases: Sequence[str] = (),
+    roots: Mapping[str, str] | None = None,
     any_name: bool = False,
     root_path: str = "",
     state_data: bool = False,
@@ -38,10 +39,11 @@ def build(
     keys: Keys | None = None,
     hosts: Hosts | None = None,
 ) -> Service:
-    """Return the service of a loaded model.
+    """Return the service of a loaded model, and of each of its adapters as a model beside it.
 
-    name:        what clients call it; aliases: what else they may call it.
-    any_name:    any other name will do, too.
+    name:        what clients call it; aliases: what else they may call it. Adapters have names.
+    roots:       what each was loaded from, by its name, as clients are told; else the name.
+    any_name:    any other name will do, too, and means the first model.
     state_data:  states may come with requests, and go with answers.
     root_path:   what stands before every path, as `check_root` has it.
     slots:       answers at a time.
@@ -54,17 +56,17 @@ def build(
                  these are fewer.
     keys, hosts: who may ask; everybody on this machine unless they say otherwise.
     """
-    fingerprint = fingerprint_of(llm)
+    models = served_models(llm, __version__, name, aliases, roots)
     cache = None
     if cache_bytes:
         config, dtype = llm.model.config, llm.model.dtype
-        cache = PrefixCache(fingerprint.digest, config, dtype, max_bytes=cache_bytes)
+        cache = PrefixCache(models[0].fingerprint.digest, config, dtype, max_bytes=cache_bytes)
     bounds = Limits(
         **{"max_choices": min(Limits.max_choices, slots), **(limits or {})},
         vocab_size=llm.tokenizer.vocab_size,
     )
     return Service(
-        llm,
+        models,
         Engine(
             llm.model,
             slots,
@@ -73,12 +75,9 @@ def build(
             prefix_cache=cache,
             kept=slots,  # who has more than his share of slots may have to give all but one
         ),
-        name=name,
-        aliases=aliases,
         any_name=any_name,
         root_path=root_path,
         state_data=state_data,
-        fingerprint=fingerprint,
         version=__version__,
         limits=bounds,
         keys=keys,

@@ -18,22 +18,28 @@ _SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
 
 class Metrics:
-    """What a server counts, under names like other servers', so that dashboards fit."""
+    """What a server counts, under names like other servers', so that dashboards fit.
 
-    def __init__(self, engine: Engine, version: str, model: str) -> None:
+    model, others: the names of the first model and of those beside it.
+    """
+
+    def __init__(self, engine: Engine, version: str, model: str, *others: str) -> None:
         self.registry = CollectorRegistry()
         make = {"registry": self.registry, "namespace": "griffin"}
         self.requests = Counter(
             "requests",
-            "Requests by endpoint and outcome.",
-            ["endpoint", "finish_reason", "code"],
+            "Requests by endpoint, model and outcome.",
+            ["endpoint", "model", "finish_reason", "code"],
             **make,
         )
-        self.prompt_tokens = Counter("prompt_tokens", "Tokens of prompts.", **make)
+        self.prompt_tokens = Counter("prompt_tokens", "Tokens of prompts.", ["model"], **make)
         self.cached_tokens = Counter(
-            "cached_prompt_tokens", "Of which so many were not read again.", **make
+            "cached_prompt_tokens", "Of which so many were not read again.", ["model"], **make
         )
-        self.generated_tokens = Counter("generation_tokens", "Tokens generated.", **make)
+        self.generated_tokens = Counter("generation_tokens", "Tokens generated.", ["model"], **make)
+        for name in (model, *others):  # each begins at 0, and is there from the beginning
+            for tokens in (self.prompt_tokens, self.cached_tokens, self.generated_tokens):
+                tokens.labels(name)
         self.cancelled = Counter("cancelled", "Requests whose client went away.", **make)
         self.state_hits = Counter("state_hits", "What requests went on from.", ["source"], **make)
         self.restore = Histogram(

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from copy import copy
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
@@ -16,7 +17,6 @@ import torch
 from griffin.engine import Engine, Refused
 from griffin.engine.shares import Queue
 from griffin.engine.watchdog import Watchdog
-from griffin.llm import LLM
 from griffin.server import errors
 from griffin.server import protocol as p
 from griffin.server.bridge import Bridge, Job, Run
@@ -31,11 +31,12 @@ from griffin.server.http.keys import Keys
 from griffin.server.limits import Limits
 from griffin.server.metrics import Metrics
 from griffin.server.protocol.bounds import check_most
+from griffin.server.served import Served, called
 from griffin.server.settings import Settings
 from griffin.server.trim import find_trim
 from griffin.server.warm_up import warm_up
 from griffin.server.workers import Workers, asking
-from griffin.sessions import Fingerprint, Store
+from griffin.sessions import Store
 
 T = TypeVar("T")
 
@@ -45,27 +46,25 @@ _SMALL = 2048  # bytes of a body that is read on the loop; more costs others the
 
 
 class Service:
-    """Everything behind the routes.
+    """Everything behind the routes, as it answers with one of its models (`serving`).
 
-    llm, engine: the model, and its engine; `open` starts the engine's thread.
-    name:        what clients call the model; aliases: what else they may call it.
-    any_name:    any other name will do, too.
+    models:      what one engine serves, the first for those who name none; names: of them all.
+    served:      the one that answers here; name: what the request calls it.
+    engine:      of all models; `open` starts its thread.
+    any_name:    any other name will do for the first.
     state_data:  states may come with requests, and go with answers.
     root_path:   what stands before every path, if a proxy leaves it there.
-    fingerprint: of the model, for sessions. store: where those are kept; None keeps none.
+    store:       where sessions are kept; None keeps none.
     """
 
     def __init__(
         self,
-        llm: LLM,
+        models: Sequence[Served],
         engine: Engine,
         *,
-        name: str,
-        aliases: Sequence[str] = (),
         any_name: bool = False,
         root_path: str = "",
         state_data: bool = False,
-        fingerprint: Fingerprint,
         version: str,
         limits: Limits | None = None,
         keys: Keys | None = None,
@@ -73,29 +72,26 @@ class Service:
         settings: Settings | None = None,
         store: Store | None = None,
     ) -> None:
-        self.llm = llm
+        self.models = tuple(models)
+        self.names = tuple(name for model in models for name in model.names)
         self.engine = engine
-        self.name = name
-        self.names = tuple(dict.fromkeys((name, *aliases)))
         self.any_name = any_name
+        self._answer_with(self.models[0])
         self.root_path = root_path
         self.state_data = state_data
-        self.fingerprint = fingerprint
         self.version = version
-        self.limits = limits or Limits(vocab_size=llm.tokenizer.vocab_size)
-        llm.tokenizer.most_ids = self.limits.max_prompt_tokens
+        self.limits = limits or Limits(vocab_size=self.llm.tokenizer.vocab_size)
+        self.llm.tokenizer.most_ids = self.limits.max_prompt_tokens
         self.keys = keys or Keys()
         self.hosts = hosts or Hosts()
         self.settings = settings or Settings()
         self.store = store
-        self.system_fingerprint = p.fingerprint(fingerprint.digest, version)
-        self.metrics = Metrics(engine, version, name)
+        self.metrics = Metrics(engine, version, *(model.name for model in self.models))
         self.bridge = Bridge(engine)
         self.watchdog = Watchdog(engine.pulse, self.settings.hang_seconds)
         self.budget = Budget(self.settings.max_buffered_bytes)
         self.created = int(time.time())
         self.started = time.monotonic()
-        self.draining = False
         self.hung = False  # a step of the model did not end
         self.replica = ""  # the name of this process among several that serve the same
         self.peers: Peers | None = None  # those of them that it can ask
@@ -142,6 +138,15 @@ class Service:
             return self.llm.chat_format.native
         except ValueError:  # no chat model; that is said where it matters
             return True
+
+    @property
+    def draining(self) -> bool:
+        """Whether no new work is taken; of every model."""
+        return self.bridge.draining
+
+    @draining.setter
+    def draining(self, now: bool) -> None:
+        self.bridge.draining = now
 
     @property
     def broken(self) -> bool:
@@ -253,10 +258,35 @@ class Service:
             self._measured.leave(namespace)
             self._uncount(namespace)
 
-    def check_model(self, asked: str | None) -> str:
-        """Return what an answer calls the model: as the request did. ApiError (404) for a name that
-        is not served."""
-        return p.check_model(asked, self.names if asked is None or not self.any_name else [asked])
+    def serving(self, exchange: Exchange, asked: str | None) -> Service:
+        """Return this service as it answers a request with the model that it asks for.
+
+        asked: one of the models' names; the first model where that is None. `name` is then what an
+               answer calls the model: as the request did. ApiError (404) for a name that is not
+               served.
+        """
+        served = called(self.models, asked, self.any_name)
+        exchange.model = served.name
+        view = self.with_model(served)
+        view.name = asked or served.name
+        return view
+
+    def with_model(self, served: Served) -> Service:
+        """Return this service as it answers with one of its models; nothing else is another's."""
+        view = copy(self)
+        view._answer_with(served)
+        return view
+
+    def head(self, prefix: str) -> p.Head:
+        """Return how an answer begins. prefix: of its id."""
+        return p.Head.new(prefix, self.name, self.system_fingerprint)
+
+    def _answer_with(self, served: Served) -> None:
+        self.served = served
+        self.name = served.name
+        self.llm = served.llm
+        self.fingerprint = served.fingerprint
+        self.system_fingerprint = served.mark
 
     def check_prompt(self, ids: Sequence[int], param: str) -> None:
         """Raise ApiError for a prompt over the limit."""
@@ -352,10 +382,10 @@ class Service:
         cached = sum(ticket.cached_tokens or 0 for ticket in run.tickets)
         generated = sum(len(writer.events) for writer in run.writers)
         exchange.tokens = (prompt, cached, generated)
-        metrics = self.metrics
-        metrics.prompt_tokens.inc(prompt)
-        metrics.cached_tokens.inc(cached)
-        metrics.generated_tokens.inc(generated)
+        metrics, model = self.metrics, self.served.name
+        metrics.prompt_tokens.labels(model).inc(prompt)
+        metrics.cached_tokens.labels(model).inc(cached)
+        metrics.generated_tokens.labels(model).inc(generated)
         if source and generated:
             metrics.state_hits.labels(source).inc()
         for ticket in run.tickets:

@@ -10,7 +10,7 @@ from griffin.server import errors
 from griffin.server.errors import ApiError
 from griffin.server.http.exchange import Exchange
 from griffin.server.service import Service
-from griffin.sessions import Session, SessionError, SessionExists, Store, UnknownSession
+from griffin.sessions import Session, SessionError, Store
 
 T = TypeVar("T")
 CONVERSATION = "conv_"  # begins the name of what only POST /v1/conversations makes
@@ -27,23 +27,6 @@ def shelf(service: Service, namespace: str, kind: Shelf = "") -> Store:
     kinds: tuple[Shelf, ...] = ("", "states", "responses")
     names = {each: ".".join(part for part in (namespace, each) if part) for each in kinds}
     return service.store.within(names[kind], tuple(names.values()))
-
-
-def open_session(service: Service, store: Store, name: str) -> Session:
-    """Open a session, or make it if there is none of that name, which is no conversation's."""
-    try:
-        return store.open(name, service.fingerprint)
-    except UnknownSession:
-        if name.startswith(CONVERSATION):
-            raise UnknownSession(
-                f"there is no conversation {name!r}; POST /v1/conversations makes one"
-            ) from None
-        try:
-            return store.create(
-                name, fingerprint=service.fingerprint, config=service.llm.model.config
-            )
-        except SessionExists:  # another process was quicker
-            return store.open(name, service.fingerprint)
 
 
 @asynccontextmanager

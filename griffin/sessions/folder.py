@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from griffin.sessions.errors import StateTorn, StorageFull
+from griffin.sessions.fingerprint import Fingerprint
 from griffin.sessions.index import Index
 from griffin.sessions.lease import Lease
 from griffin.sessions.names import UNFINISHED
 from griffin.sessions.quota import HELD, LEFT, MOST_SESSIONS, OWN, check_quota
-from griffin.sessions.rows import remove_session
+from griffin.sessions.rows import remove_session, remove_turns
 from griffin.sessions.tensor_file import PackedFile, TensorFile
 
 log = logging.getLogger("griffin.sessions")
@@ -139,6 +140,17 @@ class Folder(ABC):
         for file in files:
             self.discard(file)
         self.discard_lock(key)
+        self.flush()
+        self.index.forget()
+
+    def begin_anew(self, session: int, fingerprint: Fingerprint) -> None:
+        """Take all turns from a session whose lock is held, and give it to another model."""
+        with self.index.transaction() as index:
+            files = remove_turns(index, session)
+            mark = json.dumps(fingerprint.to_dict())
+            index.execute("UPDATE session SET fingerprint = ? WHERE id = ?", (mark, session))
+        for file in files:
+            self.discard(file)
         self.flush()
         self.index.forget()
 

@@ -147,8 +147,9 @@ def copy_tree(index: sqlite3.Connection, session: int, target: int) -> None:
     )
 
 
-def remove_session(index: sqlite3.Connection, session: int) -> list[str]:
-    """Remove a session and turns that no other has; return the files nobody needs now.
+def remove_turns(index: sqlite3.Connection, session: int) -> list[str]:
+    """Take all turns from a session, and remove those that no other has; return the files nobody
+    needs now.
 
     A damaged row may name any file: those that can be none of ours are left alone.
     """
@@ -160,6 +161,14 @@ def remove_session(index: sqlite3.Connection, session: int) -> list[str]:
         "ORDER BY turn.id",
         {"session": session},
     ).fetchall()
-    index.execute("DELETE FROM session WHERE id = ?", (session,))
+    index.execute("DELETE FROM member WHERE session = ?", (session,))
+    move_head(index, session, None, None)
     index.executemany("DELETE FROM turn WHERE id = ?", [(turn,) for turn, _ in own])
     return [file for _, file in own if is_random_name(file)]
+
+
+def remove_session(index: sqlite3.Connection, session: int) -> list[str]:
+    """Remove a session and turns that no other has; return the files nobody needs now."""
+    files = remove_turns(index, session)
+    index.execute("DELETE FROM session WHERE id = ?", (session,))
+    return files

@@ -15,6 +15,7 @@ from griffin.model import State
 from griffin.sessions import history
 from griffin.sessions.draft import Draft, count_read, rows_of
 from griffin.sessions.errors import SessionBusy, UnknownSession, UnknownTurn
+from griffin.sessions.fingerprint import Fingerprint
 from griffin.sessions.folder import Folder
 from griffin.sessions.index import SESSION
 from griffin.sessions.items import Item, insert_items
@@ -33,7 +34,7 @@ from griffin.sessions.rows import (
 from griffin.sessions.stored import mark_and_config, plain
 from griffin.sessions.tokens import NOTHING, check_ids, pack_ids
 from griffin.sessions.transfer import copy_session, export_turn, packed_turn
-from griffin.sessions.tree import branches, youngest
+from griffin.sessions.tree import at_least_one, branches, youngest
 from griffin.sessions.turn import Blob, Branch, Turn
 from griffin.sessions.turn_file import check_state, first_kept, pack_turn, pieces
 
@@ -180,7 +181,7 @@ class Session:
 
         Raises UnknownTurn if there are not so many, or one cannot stand there.
         """
-        _at_least_one(turns, "undo")
+        at_least_one(turns, "undo")
         line = self.turns()
         if turns > len(line):
             raise UnknownTurn(
@@ -193,7 +194,7 @@ class Session:
 
         Raises UnknownTurn if there are not so many.
         """
-        _at_least_one(turns, "redo")
+        at_least_one(turns, "redo")
         way = history.line(self._folder.index, self._row, self._tip)
         keys = [turn.key for turn in way]
         here = self.head.key if self.head else None
@@ -278,14 +279,12 @@ class Session:
 
     def turns(self) -> list[Turn]:
         """Return the turns from the first to the head."""
-        key = self.head.key if self.head else None
-        return history.line(self._folder.index, self._row, key)
+        return history.line(self._folder.index, self._row, self.head and self.head.key)
 
     def ids(self) -> tuple[int, ...]:
         """Return all tokens up to the head, those pending included.
 
-        Of a session that began with an imported state those read before its first turn are not
-        known.
+        Of a session that began with an imported state those before its first turn are not known.
         """
         return tuple(i for turn in self.turns() for i in turn.ids)
 
@@ -320,6 +319,13 @@ class Session:
                 (new, title, kept, self._row),
             )
         self.name, self.title, self.settings = new, title, json.loads(kept)
+
+    def begin_anew(self, fingerprint: Fingerprint) -> None:
+        """Forget every turn and belong to another model of the same shape; its items stay."""
+        self._check_held()
+        assert fingerprint.config == self.fingerprint.config
+        self._folder.begin_anew(self._row, fingerprint)
+        self.fingerprint = mark_and_config(self._look())[0]
 
     def export(self, path: str | Path, *, at: int | None = None) -> int:
         """Write the head, or turn `at`, as a state file that can go anywhere; return its bytes.
@@ -392,8 +398,3 @@ class Session:
     def _check_held(self) -> None:
         if not self._lease.held:
             raise ValueError(f"the session {self.name!r} was closed; open it again")
-
-
-def _at_least_one(turns: int, what: str) -> None:
-    if not isinstance(turns, int) or isinstance(turns, bool) or turns < 1:
-        raise ValueError(f"{what} takes 1 or more turns, not {turns!r}")

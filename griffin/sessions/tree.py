@@ -50,3 +50,9 @@ def branches(tree: Sequence[Turn], head: Turn | None) -> list[Branch]:
         current = head is not None and head.number in way
         found.append(Branch(tip=tip, turns=len(way), shared=len(on_head & way), current=current))
     return found
+
+
+def at_least_one(turns: int, what: str) -> None:
+    """Raise ValueError for what is no number of turns to go."""
+    if not isinstance(turns, int) or isinstance(turns, bool) or turns < 1:
+        raise ValueError(f"{what} takes 1 or more turns, not {turns!r}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 
@@ -329,3 +331,16 @@ def test_what_is_computed_again_for_gradients_reads_with_the_same_adapters(dropo
         found.append([p.grad for p in model.parameters() if p.requires_grad])
     for again in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], again, strict=True))
+
+
+def test_what_one_thread_reads_with_is_nothing_to_another():
+    """An engine's thread and those that score are in one model at the same time."""
+    given = [make_adapter(name="a"), make_adapter(name="b", seed=1)]
+    model = adapt(make_model(GRIFFIN), given)
+    seen = []
+    with model.adapters.reading((1, -1), 2):
+        thread = threading.Thread(target=lambda: seen.append(model.adapters.chosen))
+        thread.start()
+        thread.join()
+        assert model.adapters.chosen == (1, -1)
+    assert seen == [None] and model.adapters.chosen is None

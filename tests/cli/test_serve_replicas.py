@@ -148,7 +148,7 @@ def test_replicas_share_sessions_and_one_is_killed(serve, llm, tmp_path):
     assert asked <= {1, 2}
     counts = re.findall(
         r'griffin_requests_total{code="none",endpoint="POST /v1/chat/completions",'
-        r'finish_reason="ok",replica="(.)"} (\d+)',
+        r'finish_reason="ok",model="toy",replica="(.)"} (\d+)',
         server.get("/metrics").text,
     )
     assert {replica for replica, _ in counts} == {"1", "2"}

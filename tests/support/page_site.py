@@ -177,7 +177,11 @@ class Site:
             caution="",
             sampling={"temperature": 0.7, "max_tokens": 4096},
         )
-        return _json(ModelList(data=[ModelObject(id="toy-2b-it", created=1, griffin=extras)]))
+        return _json(
+            ModelList(
+                data=[ModelObject(id="toy-2b-it", created=1, root="toy-2b-it", griffin=extras)]
+            )
+        )
 
     async def _about(self, request: Request) -> Response:
         return _json(

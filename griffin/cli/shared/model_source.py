@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
-    """What the model options say; the fields are their names, None where one was not given."""
+    """What the model options say; the fields are their names, None where one was not given.
+
+    adapter: folders of LoRAs, each as FOLDER or NAME=FOLDER.
+    """
 
     model: str
     tokenizer: str | None = None
@@ -26,17 +30,41 @@ class ModelSource:
     dtype: str | None = None
     quantize: str | None = None
     device: str | None = None
-    adapter: str | None = None
+    adapter: tuple[str, ...] = ()
     threads: int | None = None
 
-    def llm(self, say: bool = True) -> LLM:
+    @property
+    def adapters(self) -> dict[str, str]:
+        """The folders of the adapters by their names; UsageError for a name that two have."""
+        found: dict[str, str] = {}
+        for given in self.adapter:
+            name, equals, folder = given.partition("=")
+            if not equals or "/" in name or Path(given).is_dir():
+                name, folder = Path(given).expanduser().resolve().name, given
+            if not name or not folder:
+                raise click.UsageError(f"--adapter {given!r}: give FOLDER, or NAME=FOLDER")
+            if name in found:
+                raise click.UsageError(
+                    f"two adapters are called {name!r}: {found[name]} and {folder}; give one"
+                    " another name with --adapter NAME=FOLDER"
+                )
+            found[name] = folder
+        return found
+
+    def llm(self, say: bool = True, *, several: bool = False) -> LLM:
         """Load the model with its tokenizer, and give torch the CPU threads that were asked for.
 
         say: show that it is being read, and, where the kernels were not compiled, say so.
+        several: each request says which adapter it is for, so there may be more than one.
         """
         import griffin
         from griffin.cli.shared.progress import WorkBar
 
+        adapters = self.adapters
+        if len(adapters) > 1 and not several:
+            raise click.UsageError(
+                f"one --adapter answers here, not {len(adapters)}; `griffin serve` has several"
+            )
         if say:
             say_if_not_compiled()
         set_threads(self.threads)
@@ -48,7 +76,7 @@ class ModelSource:
                 dtype=self.dtype,
                 device=self.device,
                 quantize=self.quantize,
-                adapter=self.adapter,
+                adapter=adapters or None,
                 progress=advance,
             )
 
@@ -72,7 +100,12 @@ _OPTIONS = (
     click.option("--dtype", help="bfloat16, float32, ... [default: as stored]."),
     click.option("--quantize", help="Round the weights to int8 or int4 while loading."),
     click.option("--device", help="cpu, cuda, ... [default: a GPU if there is one]."),
-    click.option("--adapter", metavar="FOLDER", help="A LoRA that reads and answers."),
+    click.option(
+        "--adapter",
+        metavar="[NAME=]FOLDER",
+        multiple=True,
+        help="A LoRA that reads and answers; of serve and batch several, named as models.",
+    ),
     click.option(
         "--threads", type=click.IntRange(1), help="CPU threads [default: torch's choice]."
     ),

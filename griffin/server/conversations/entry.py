@@ -15,6 +15,7 @@ from griffin.server import protocol as p
 from griffin.server.conversations.asked import Asked, settings_of, words_of
 from griffin.server.conversations.carried import Carried, session_in_memory
 from griffin.server.conversations.items import check_no_conversation, with_items
+from griffin.server.conversations.opening import open_kept, open_session
 from griffin.server.conversations.plan import SessionPlan, blaming, marked, plan_in
 from griffin.server.conversations.thread import Held, Hinted, Thread
 from griffin.server.errors import ApiError
@@ -23,8 +24,15 @@ from griffin.server.logs import where
 from griffin.server.protocol import Identity, Message
 from griffin.server.protocol.messages import check_end
 from griffin.server.service import Service, log
-from griffin.server.shelves import open_session, refusals, shelf
-from griffin.sessions import Session, SessionError, Store, UnknownSession, unfinished_name
+from griffin.server.shelves import refusals, shelf
+from griffin.sessions import (
+    Session,
+    SessionError,
+    StateMismatch,
+    Store,
+    UnknownSession,
+    unfinished_name,
+)
 
 # What goes on from these brings instructions and tools of its own.
 OWN_WORDS = ("conversation", "response")
@@ -96,7 +104,7 @@ async def carry(
         else:
             with (
                 service.holding.moment((store.namespace, state)),
-                store.open(state, service.fingerprint) as kept,
+                open_kept(service, store, state) as kept,
             ):
                 session = session_in_memory(service, None, kept)
         plan = _planned(service, session, asked)
@@ -190,7 +198,7 @@ async def _response(
             try:
                 with (
                     service.holding.moment((store.namespace, before)),
-                    store.open(before, service.fingerprint) as earlier,
+                    open_kept(service, store, before) as earlier,
                 ):
                     earlier.fork(name, whole=True)
             except UnknownSession:
@@ -241,7 +249,7 @@ async def _after_state(
     def do() -> Thread:
         with (
             service.holding.moment((store.namespace, state)),
-            store.open(state, service.fingerprint) as kept,
+            open_kept(service, store, state) as kept,
         ):
             plan = _planned(service, kept, asked)
         return Thread(plan.context, plan.tools, begun=plan.place.rest.begun)
@@ -271,7 +279,7 @@ async def saved(service: Service, exchange: Exchange, state: str, penalty: bool)
     def do() -> Context:
         with (
             service.holding.moment((store.namespace, state)),
-            store.open(state, service.fingerprint) as kept,
+            open_kept(service, store, state) as kept,
         ):
             return marked(service, kept.resume(), penalty)
 
@@ -296,7 +304,7 @@ def _look(
                     session.goto(place.turn, keep=False)
                     context = session.resume().then(place.rest.all_ids)
                     return place, marked(service, context, penalty)
-    except UnknownSession:
+    except (UnknownSession, StateMismatch):  # or it is another model's
         pass
     except (SessionError, OSError) as error:
         log.warning("the session of a hint could not be read: %s", where(error))

@@ -12,13 +12,14 @@ from griffin.conversation import turns
 from griffin.conversation.turns import Transcript
 from griffin.engine import Context
 from griffin.server.bridge import Run
+from griffin.server.conversations.opening import open_session
 from griffin.server.conversations.plan import SessionPlan, commit
 from griffin.server.logs import where
 from griffin.server.protocol import Tool
 from griffin.server.protocol.items import PlainItem
 from griffin.server.service import Service, log
-from griffin.server.shelves import open_session, refusals
-from griffin.sessions import Item, Session, SessionError, Store, Turn
+from griffin.server.shelves import refusals
+from griffin.sessions import Item, Session, SessionError, StateMismatch, Store, Turn
 
 
 class Thread:
@@ -189,5 +190,7 @@ class Hinted(Thread):
                         place = turns.find(chat, session.tree(), self._line)
                         plan = replace(self._plan, place=place)
                         commit(self._service, session, plan, run, choice=choice, reuse=True)
+        except StateMismatch:  # it is another model's, whose turns mean nothing here
+            pass
         except (SessionError, OSError, ValueError) as error:
             log.warning("the session of a hint could not be kept: %s", where(error))

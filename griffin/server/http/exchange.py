@@ -39,6 +39,7 @@ class Exchange:
     namespace:  of who asks.
     id:         in x-request-id of the answer, and in the log.
     extra:      headers that every answer gets.
+    model:      the name of the model that answers, "" where none does.
     status:     of the answer, 0 before it began.
     streaming:  it began as a stream of events.
     tokens:     (prompt, cached, generated) for the log.
@@ -58,6 +59,7 @@ class Exchange:
         self.namespace = ""
         self.params: dict[str, str] = {}
         self.extra: dict[str, str] = {"x-request-id": self.id}
+        self.model = ""
         self.status = 0
         self.streaming = False
         self.tokens: tuple[int, int, int] | None = None

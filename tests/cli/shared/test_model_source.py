@@ -41,11 +41,15 @@ def test_the_options_become_one_value_beside_those_of_the_verb():
         "dtype": "float32",
         "quantize": "int8",
         "device": "cpu",
-        "adapter": "a",
+        "adapter": ("a", "b=c/d"),
         "threads": 2,
     }
     assert set(given) == {field.name for field in fields(ModelSource)}, "every option is tried"
-    arguments = [f"--{name}={value}" for name, value in given.items()]
+    arguments = [
+        f"--{name}={value}"
+        for name, values in given.items()
+        for value in (values if isinstance(values, tuple) else [values])
+    ]
     assert parsed("x", *arguments, "--last=3") == ("name", "x", ModelSource(**given), 3)
 
 
@@ -61,11 +65,11 @@ def test_every_option_reaches_the_loading(monkeypatch):
         quantize="q",
         device="c",
         threads=3,
-        adapter="a",
+        adapter=("a",),
     )
     source.llm()
     options = {"tokenizer": "t", "revision": "r", "dtype": "d", "quantize": "q", "device": "c"}
-    options["adapter"] = "a"
+    options["adapter"] = {"a": "a"}
     calls[1][1].pop("progress")  # a bar, where it takes long
     assert calls == [3, (("m",), options)]
     set_threads(None)
@@ -87,3 +91,26 @@ def test_only_who_may_speak_shows_a_bar(monkeypatch, say):
     monkeypatch.setattr(griffin, "load", lambda *_, **options: options["progress"])
     ModelSource(model="nano").llm(say)
     assert seen == [say]
+
+
+def test_adapters_have_names_each_another(tmp_path, monkeypatch):
+    (tmp_path / "a=b").mkdir()
+    monkeypatch.chdir(tmp_path)
+    given = ("one", "two=some/where", "x/y=z", "a=b")
+    named = {"one": "one", "two": "some/where", "y=z": "x/y=z", "a=b": "a=b"}
+    assert ModelSource(model="m", adapter=given).adapters == named
+    with pytest.raises(click.UsageError, match="two adapters are called 'one': a/one and b"):
+        _ = ModelSource(model="m", adapter=("a/one", "one=b")).adapters
+    for bad in ("=folder", "name="):
+        with pytest.raises(click.UsageError, match="give FOLDER, or NAME=FOLDER"):
+            _ = ModelSource(model="m", adapter=(bad,)).adapters
+
+
+def test_only_who_asks_each_request_takes_several(monkeypatch):
+    loaded = []
+    monkeypatch.setattr(griffin, "load", lambda *_, **options: loaded.append(options["adapter"]))
+    source = ModelSource(model="m", adapter=("one", "two"))
+    with pytest.raises(click.UsageError, match="one --adapter answers here, not 2"):
+        source.llm(say=False)
+    source.llm(say=False, several=True)
+    assert loaded == [{"one": "one", "two": "two"}]

@@ -121,6 +121,7 @@ def refused(live):
     """Return how many requests a server has sent away because its queue was full."""
     labels = {
         "endpoint": "POST /v1/chat/completions",
+        "model": NAME,
         "finish_reason": "error",
         "code": "queue_full",
     }

@@ -97,8 +97,8 @@ def test_what_is_no_question_gets_no_answer(folder):
 def counted(number: int) -> bytes:
     """Return what a replica counts that has had so many requests."""
     metrics = Metrics(Engine(make_model(TOYS["hawk"]), 2 + number), "1.0", 'a "toy"')
-    metrics.requests.labels("POST /x", "ok", "none").inc(number)
-    metrics.generated_tokens.inc(10 * number)
+    metrics.requests.labels("POST /x", "owl", "ok", "none").inc(number)
+    metrics.generated_tokens.labels("owl").inc(10 * number)
     metrics.whole.observe(number)
     return metrics.families()
 
@@ -116,9 +116,9 @@ def test_metrics_of_all():
         return found[name, frozenset({**labels, "replica": str(replica)}.items())]
 
     assert [value("griffin_replica_up", n) for n in (1, 2, 3)] == [1, 0, 1]
-    labels = {"endpoint": "POST /x", "finish_reason": "ok", "code": "none"}
+    labels = {"endpoint": "POST /x", "model": "owl", "finish_reason": "ok", "code": "none"}
     assert [value("griffin_requests_total", n, **labels) for n in (1, 3)] == [1, 3]
-    assert [value("griffin_generation_tokens_total", n) for n in (1, 3)] == [10, 30]
+    assert [value("griffin_generation_tokens_total", n, model="owl") for n in (1, 3)] == [10, 30]
     assert [value("griffin_slots", n, state="total") for n in (1, 3)] == [3, 5]
     assert [value("griffin_request_seconds_bucket", n, le="2.5") for n in (1, 3)] == [1, 0]
     assert [value("griffin_request_seconds_bucket", n, le="+Inf") for n in (1, 3)] == [1, 1]

@@ -36,9 +36,7 @@ async def chat(service: Service, exchange: Exchange) -> Reply | None:
         exchange,
         asked,
         size=len(body),
-        render=lambda model, form: _Chat(
-            p.Head.new("chatcmpl-", model, service.system_fingerprint), asked, form
-        ),
+        render=lambda service, form: _Chat(service.head("chatcmpl-"), asked, form),
     )
 
 
@@ -48,16 +46,17 @@ async def converse(
     asked: ChatRequest,
     *,
     size: int,
-    render: Callable[[str, Form], Renderer],
+    render: Callable[[Service, Form], Renderer],
     **params: str,
 ) -> Reply | None:
     """Answer a conversation that came in any dialect.
 
-    size:   bytes of the body. render: given the model's name and the answer's form, what writes.
+    size:   bytes of the body. render: given the service as it answers with the model that is
+            asked for, and the answer's form, what writes.
     params: where the request's fields stand, as Form has them, if not where a chat's do.
     """
     service.check_ready()
-    model = service.check_model(asked.model)
+    service = service.serving(exchange, asked.model)
     identity = asked.identity(exchange.headers)
     if asked.truncate is not None:
         identity = _unkept(asked, identity)
@@ -93,7 +92,7 @@ async def converse(
             grammar=grammar,
             telling=asked.telling,
         )
-        renderer = render(model, form.after(thread.begun))
+        renderer = render(service, form.after(thread.begun))
         renderer.prompt = await _prompt(service, exchange, asked.telling, thread)
         return await answer(
             service,

@@ -52,7 +52,7 @@ async def completions(service: Service, exchange: Exchange) -> Reply | None:
     body = await service.body(exchange)
     asked = await service.think(len(body), lambda: parse_completion(body, service.limits))
     service.check_ready()
-    model = service.check_model(asked.model)
+    service = service.serving(exchange, asked.model)
     identity = asked.identity(exchange.headers)
     if identity.named:
         raise ApiError(
@@ -61,7 +61,7 @@ async def completions(service: Service, exchange: Exchange) -> Reply | None:
             identity.source,
         )
     all_ids = await service.think(len(body), lambda: _ids(service, asked))
-    head = p.Head.new("cmpl-", model, service.system_fingerprint)
+    head = service.head("cmpl-")
     before = await _before(service, exchange, asked)
     contexts = [
         before.then(ids if before.state is None else without_bos(service, ids)) for ids in all_ids

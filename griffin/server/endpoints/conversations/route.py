@@ -16,6 +16,7 @@ from griffin.server.conversations.items import (
     item_page,
     look_up,
 )
+from griffin.server.conversations.opening import as_reader
 from griffin.server.endpoints.conversations.body import parse_change, parse_create, parse_items
 from griffin.server.endpoints.conversations.reply import ConversationObject
 from griffin.server.errors import NO_STATE, ApiError
@@ -64,7 +65,8 @@ async def change(service: Service, exchange: Exchange) -> Reply:
     asked = await service.think(len(body), lambda: parse_change(body, service.limits))
     store, name = _named(service, exchange)
     await service.disk(lambda: refusals(lambda: _found(store, name)))
-    open_ = partial(store.open, name, service.fingerprint)
+    own = await service.disk(lambda: refusals(lambda: as_reader(service, store, name)))
+    open_ = partial(store.open, name, own.fingerprint)
     async with opened(service, exchange, store, name, open_) as session:
         settings = {**session.settings, **conversation_settings(name, asked.metadata)}
         await service.disk(lambda: refusals(lambda: session.update(settings=settings)))

@@ -29,7 +29,7 @@ async def create(service: Service, exchange: Exchange) -> Reply:
         exchange,
         asked,
         size=len(body),
-        write=lambda written, tokens: embeddings(service.check_model(asked.model), written, tokens),
+        write=embeddings,
     )
 
 
@@ -39,15 +39,15 @@ async def measure(
     asked: EmbeddingsRequest,
     *,
     size: int,
-    write: Callable[[Iterable[bytes], int], msgspec.Struct],
+    write: Callable[[str, Iterable[bytes], int], msgspec.Struct],
 ) -> Reply:
     """Turn texts that came in any dialect into vectors.
 
-    size: bytes of the body. write: given the JSON of each vector, and the tokens of all texts,
-          makes the answer.
+    size: bytes of the body. write: given the model's name, the JSON of each vector, and the tokens
+          of all texts, makes the answer.
     """
     service.check_ready()
-    service.check_model(asked.model)
+    service = service.serving(exchange, asked.model)
     llm = service.llm
     width = llm.model.config.width
     if asked.dimensions is not None and asked.dimensions > width:
@@ -64,7 +64,7 @@ async def measure(
         turns = Turns(service.engine, stop)
         vectors = embed(llm.model, all_ids, asked.pooling, rest=turns.rest, adapter=llm.adapter)
         written = (_written(vector, asked) for vector in vectors)
-        return p.encode(write(written, tokens))
+        return p.encode(write(service.name, written, tokens))
 
     answer = await service.score(exchange, made)
     exchange.tokens = (tokens, 0, 0)

@@ -25,9 +25,8 @@ async def messages(service: Service, exchange: Exchange) -> Reply | None:
     """Answer a conversation."""
     asked, size = await _asked(service, exchange)
 
-    def render(model: str, form: Form) -> _Message:
-        head = p.Head.new("msg_", model, service.system_fingerprint)
-        return _Message(head, form, exchange.id)
+    def render(service: Service, form: Form) -> _Message:
+        return _Message(service.head("msg_"), form, exchange.id)
 
     return await converse(
         service,
@@ -43,7 +42,7 @@ async def messages(service: Service, exchange: Exchange) -> Reply | None:
 async def count_tokens(service: Service, exchange: Exchange) -> Reply:
     """Count what would be read of a conversation."""
     asked, size = await _asked(service, exchange)
-    service.check_model(asked.model)
+    service = service.serving(exchange, asked.model)
     line, _ = await rendered(service, Asked(messages=asked.messages, tools=asked.tools, size=size))
     counted = TokenCount(input_tokens=len(line.all_ids))
     return Reply(p.encode(counted), p.ignored_header(asked.ignored))

@@ -1,4 +1,4 @@
-"""/v1/models: the model that is served."""
+"""/v1/models: the models that are served."""
 
 from __future__ import annotations
 
@@ -25,10 +25,16 @@ class ModelExtras(msgspec.Struct, kw_only=True):
 
 
 class ModelObject(msgspec.Struct, kw_only=True):
-    """A model that is served. created: seconds since 1970."""
+    """A model that is served. created: seconds since 1970.
+
+    root: what it was loaded from, a repository or a folder's name. parent: of an adapter, the base;
+          null for the base itself.
+    """
 
     id: str
     created: int
+    root: str
+    parent: str | None = None
     owned_by: str = "griffin"
     object: Literal["model"] = "model"
     griffin: ModelExtras | UnsetType = UNSET

@@ -1,4 +1,4 @@
-"""GET /v1/models: the one model, by each of its names."""
+"""GET /v1/models: the base and its adapters, each by all of its names."""
 
 from __future__ import annotations
 
@@ -6,27 +6,31 @@ from griffin.sampling import CHAT
 from griffin.server import protocol as p
 from griffin.server.endpoints.models.reply import ModelExtras, ModelList, ModelObject
 from griffin.server.http.exchange import Exchange, Reply
+from griffin.server.served import Served
 from griffin.server.service import Handler, Service
 
 
 async def models(service: Service, exchange: Exchange) -> Reply:
-    """List the one model, once a name."""
-    return Reply(p.encode(ModelList(data=[_model(service, name) for name in service.names])))
+    """List the models, once a name."""
+    listed = [_model(service, served, name) for served in service.models for name in served.names]
+    return Reply(p.encode(ModelList(data=listed)))
 
 
 async def model(service: Service, exchange: Exchange) -> Reply:
-    """Show the model."""
-    name = service.check_model(exchange.params["model"])
-    return Reply(p.encode(_model(service, name)))
+    """Show a model."""
+    view = service.serving(exchange, exchange.params["model"])
+    return Reply(p.encode(_model(service, view.served, view.name)))
 
 
-def _model(service: Service, name: str) -> ModelObject:
-    llm = service.llm
+def _model(service: Service, served: Served, name: str) -> ModelObject:
+    llm = served.llm
     config = llm.model.config
     stats = service.engine.stats()
     return ModelObject(
         id=name,
         created=service.created,
+        root=served.root,
+        parent=served.parent,
         griffin=ModelExtras(
             parameters=service.parameters,
             weights=weights(service),

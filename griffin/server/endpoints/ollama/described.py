@@ -1,4 +1,4 @@
-"""The model, as Ollama's clients want it described."""
+"""The models, as Ollama's clients want them described."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from griffin.server.endpoints.ollama.reply import (
     RunningModel,
     moment,
 )
+from griffin.server.served import Served
 from griffin.server.service import Service
 
 LATEST = ":latest"
@@ -25,8 +26,8 @@ def served(service: Service, name: str | None) -> str | None:
     return name if name is None or name in service.names else name.removesuffix(LATEST)
 
 
-def described(service: Service, name: str) -> OllamaModel:
-    """Return the model by one of its names."""
+def described(service: Service, served: Served, name: str) -> OllamaModel:
+    """Return a model by one of its names."""
     model, held = service.llm.model, weights(service)
     tagged = name if ":" in name else name + LATEST
     return OllamaModel(
@@ -34,17 +35,18 @@ def described(service: Service, name: str) -> OllamaModel:
         model=tagged,
         modified_at=moment(service.created),
         size=sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers())),
-        digest=service.fingerprint.digest,
+        digest=served.fingerprint.digest,
         details=Details(
+            parent_model=served.parent or "",
             parameter_size=_short(service.parameters),
             quantization_level=_TYPES.get(held, held.upper()),
         ),
     )
 
 
-def running(service: Service) -> RunningModel:
-    """Return the model as one that is loaded, and stays."""
-    model = described(service, service.names[0])
+def running(service: Service, served: Served) -> RunningModel:
+    """Return a model as one that is loaded, and stays."""
+    model = described(service, served, served.name)
     return RunningModel(
         **msgspec.structs.asdict(model),
         expires_at=_NEVER,
@@ -54,8 +56,9 @@ def running(service: Service) -> RunningModel:
 
 
 def shown(service: Service) -> ModelDetails:
-    """Return what there is to know of the model."""
-    model, config = described(service, service.names[0]), service.llm.model.config
+    """Return what there is to know of the model that answers."""
+    served, config = service.served, service.llm.model.config
+    model = described(service, served, served.name)
     family = model.details.family
     return ModelDetails(
         details=model.details,

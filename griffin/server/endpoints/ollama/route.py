@@ -1,4 +1,4 @@
-"""/api: Ollama's interface to the one model."""
+"""/api: Ollama's interface to the models that are served."""
 
 from __future__ import annotations
 
@@ -57,21 +57,24 @@ async def version(service: Service, exchange: Exchange) -> Reply:
 
 
 async def tags(service: Service, exchange: Exchange) -> Reply:
-    """List the model, by each of its names."""
-    models = OllamaModels(models=[described(service, name) for name in service.names])
-    return Reply(p.encode(models))
+    """List the models, each by all of its names."""
+    models = [
+        described(service, served, name) for served in service.models for name in served.names
+    ]
+    return Reply(p.encode(OllamaModels(models=models)))
 
 
 async def ps(service: Service, exchange: Exchange) -> Reply:
-    """List the model as one that is loaded."""
-    return Reply(p.encode(RunningModels(models=[running(service)])))
+    """List the models as such that are loaded."""
+    models = [running(service, served) for served in service.models]
+    return Reply(p.encode(RunningModels(models=models)))
 
 
 async def show(service: Service, exchange: Exchange) -> Reply:
-    """Show the model."""
+    """Show a model."""
     body = await service.body(exchange)
     asked, ignored = await service.think(len(body), lambda: parse_show(body, service.limits))
-    service.check_model(served(service, asked.model or asked.name))
+    service = service.serving(exchange, served(service, asked.model or asked.name))
     return Reply(p.encode(shown(service)), p.ignored_header(ignored))
 
 
@@ -94,14 +97,14 @@ async def _answer(
     body = await service.body(exchange)
     asked = await service.think(len(body), lambda: parse(body, service.limits))
     said = replace(asked.chat, model=served(service, asked.chat.model))
-    named = asked.chat.model or service.check_model(None)
+    named = asked.chat.model or service.name
     if not said.messages:
-        service.check_model(said.model)
+        service.serving(exchange, said.model)
         line = p.encode(nothing(write, named, "unload" if asked.unload else "load"))
         ignored = p.ignored_header(said.ignored)
         return Reply(line + b"\n", ignored, media=MEDIA if said.stream else "application/json")
 
-    def render(model: str, form: Form) -> Lines:
+    def render(_service: Service, form: Form) -> Lines:
         return Lines(named, write, form, exchange.read_at)
 
     text = asked.text
@@ -117,11 +120,11 @@ async def _continue(
     exchange: Exchange,
     asked: ChatRequest,
     text: str,
-    render: Callable[[str, Form], Lines],
+    render: Callable[[Service, Form], Lines],
 ) -> Reply | None:
     """Go on with a text as it is."""
     service.check_ready()
-    model = service.check_model(asked.model)
+    service = service.serving(exchange, asked.model)
     ids = await service.think(len(text), lambda: service.text_ids(text))
     service.check_prompt(ids, "prompt")
     thread = Thread(Context().then(ids))
@@ -132,7 +135,7 @@ async def _continue(
         exchange,
         [job(service, thread.context, asked.sampling, grammar=grammar)],
         thread,
-        render(model, form),
+        render(service, form),
         streamed=asked.stream,
         headers=p.ignored_header((*asked.ignored, *passed)),
     )
@@ -142,7 +145,7 @@ async def embed(service: Service, exchange: Exchange) -> Reply:
     """Turn texts into vectors."""
     named, asked, size = await _texts(service, exchange, parse_embed)
 
-    def write(written: Iterable[bytes], tokens: int) -> OllamaVectors:
+    def write(_name: str, written: Iterable[bytes], tokens: int) -> OllamaVectors:
         vectors: list[Any] = [*map(msgspec.Raw, written)]
         spent = nanoseconds(time.perf_counter() - exchange.read_at)
         return OllamaVectors(
@@ -160,7 +163,7 @@ async def embed_prompt(service: Service, exchange: Exchange) -> Reply:
     """Turn a text into a vector."""
     _, asked, size = await _texts(service, exchange, parse_embed_prompt)
 
-    def write(written: Iterable[bytes], tokens: int) -> OllamaVector:
+    def write(_name: str, written: Iterable[bytes], tokens: int) -> OllamaVector:
         vector: Any = msgspec.Raw(*written)
         return OllamaVector(embedding=vector)
 
@@ -175,7 +178,7 @@ async def _texts(
     """Return what the request calls the model, what it asks, and the bytes it was read from."""
     body = await service.body(exchange)
     asked = await service.think(len(body), lambda: parse(body, service.limits))
-    named = asked.model or service.check_model(None)
+    named = asked.model or service.name
     return named, replace(asked, model=served(service, asked.model)), len(body)
 
 

@@ -41,10 +41,10 @@ async def create(service: Service, exchange: Exchange) -> Reply | None:
     body = await service.body(exchange)
     asked = await service.think(len(body), lambda: parse_response(body, service.limits))
     service.check_ready()
-    model = service.check_model(asked.model)
+    service = service.serving(exchange, asked.model)
     identity = asked.identity(exchange.headers)
     said = await _said(service, exchange, asked, len(body))
-    head = p.Head.new("resp_", model, service.system_fingerprint)
+    head = service.head("resp_")
     kept = asked.store and service.store is not None and asked.state is None
     thread = await take_up(
         service, exchange, identity, said, state=asked.state, response=head.id if kept else None
@@ -76,7 +76,7 @@ async def input_tokens(service: Service, exchange: Exchange) -> Reply:
     body = await service.body(exchange)
     asked = await service.think(len(body), lambda: parse_response(body, service.limits))
     service.check_ready()
-    service.check_model(asked.model)
+    service = service.serving(exchange, asked.model)
     identity = asked.identity(exchange.headers)
     said = await _said(service, exchange, asked, len(body))
     if identity.kind in ("session", "conversation"):

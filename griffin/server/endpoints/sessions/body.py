@@ -10,7 +10,7 @@ from griffin.server.errors import INVALID, ApiError
 from griffin.server.limits import Limits
 from griffin.server.protocol import policy
 from griffin.server.protocol.body import read_body
-from griffin.server.protocol.bounds import Count, Name, Title, TurnNumber
+from griffin.server.protocol.bounds import Count, ModelName, Name, Title, TurnNumber
 from griffin.server.protocol.reading import AppendBody, Reading, reading_of
 
 LONGEST_SEARCH = 200  # characters
@@ -18,11 +18,12 @@ LONGEST_SEARCH = 200  # characters
 
 class SessionCreate(msgspec.Struct, kw_only=True):
     """POST /v1/sessions. name: one is made up if there is none. state: a saved state to begin
-    from."""
+    from. model: that is to read and answer; the state's, or the first, if absent."""
 
     name: Name | None = None
     title: Title | None = None
     state: Name | None = None
+    model: ModelName | None = None
 
 
 class SessionChange(msgspec.Struct, kw_only=True):

@@ -13,7 +13,8 @@ from griffin.server.protocol.page import ends
 class SessionObject(msgspec.Struct, kw_only=True):
     """A session. Times are seconds since 1970; `head`: the turn it stands at; `busy`: in use.
 
-    system: the text before the first message, as far as the session knows.
+    system: the text before the first message, as far as the session knows. model: that reads and
+    answers in it; null if it is not served.
     """
 
     id: str
@@ -26,6 +27,7 @@ class SessionObject(msgspec.Struct, kw_only=True):
     head: int | None = None
     system: str | None = None
     parent: str | None = None
+    model: str | None = None
     busy: bool = False
     object: Literal["session"] = "session"
 

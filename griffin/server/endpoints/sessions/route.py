@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from griffin.server import protocol as p
 from griffin.server.conversations.items import check_no_conversation
+from griffin.server.conversations.opening import as_reader, check_reader
 from griffin.server.endpoints.sessions.body import (
     parse_append,
     parse_fork,
@@ -26,6 +27,7 @@ from griffin.server.endpoints.sessions.reply import (
 )
 from griffin.server.http.exchange import Exchange, Reply
 from griffin.server.kept import read_into
+from griffin.server.served import reader_of
 from griffin.server.service import Handler, Service
 from griffin.server.shelves import in_turn, opened, refusals, shelf
 from griffin.sessions import SessionInfo, Store, Turn
@@ -53,10 +55,13 @@ async def create(service: Service, exchange: Exchange) -> Reply:
     )
     store = shelf(service, exchange.namespace)
     states = shelf(service, exchange.namespace, "states")
+    if asked.model is not None or asked.state is None:
+        service = service.serving(exchange, asked.model)
 
     def do() -> str:
         if asked.state is not None:
-            return copied(service, states, asked.state, store, asked.name, asked.title)
+            own = service if asked.model is not None else as_reader(service, states, asked.state)
+            return copied(own, states, asked.state, store, asked.name, asked.title)
         config = service.llm.model.config
         made = store.create(
             asked.name, fingerprint=service.fingerprint, config=config, title=asked.title or ""
@@ -83,7 +88,7 @@ async def change(service: Service, exchange: Exchange) -> Reply:
 
     def do() -> str:
         if asked.title is not None:
-            with store.open(name, service.fingerprint) as session:
+            with store.open(name, as_reader(service, store, name).fingerprint) as session:
                 session.update(title=asked.title)
         if asked.name is not None and asked.name != name:
             store.rename(name, asked.name)
@@ -123,7 +128,7 @@ async def fork(service: Service, exchange: Exchange) -> Reply:
     store, name = _named(service, exchange)
 
     def do() -> str:
-        with store.open(name, service.fingerprint) as session:
+        with store.open(name, as_reader(service, store, name).fingerprint) as session:
             return session.fork(asked.name, at=asked.at, title=asked.title)
 
     made = await in_turn(service, exchange, store, name, do)
@@ -137,7 +142,7 @@ async def rewind(service: Service, exchange: Exchange) -> Reply:
     store, name = _named(service, exchange)
 
     def do() -> None:
-        with store.open(name, service.fingerprint) as session:
+        with store.open(name, as_reader(service, store, name).fingerprint) as session:
             check_no_conversation(session, "name")
             if asked.to is not None:
                 session.goto(asked.to)
@@ -154,6 +159,8 @@ async def append(service: Service, exchange: Exchange) -> Reply:
     reading, ignored = await service.think(len(body), lambda: parse_append(body, service.limits))
     service.check_ready()
     store, name = _named(service, exchange)
+    service = await service.disk(lambda: refusals(lambda: as_reader(service, store, name)))
+    exchange.model = service.name
     open_ = partial(store.open, name, service.fingerprint)
     async with opened(service, exchange, store, name, open_) as session:
         check_no_conversation(session, "name")
@@ -176,7 +183,7 @@ def copied(
 
     at: which turn, if not where it stands.
     """
-    source.show(name)
+    check_reader(service, source, name)
     with target.carrying() as path:
         source.export(name, path, at=at)
         return target.import_(path, new, fingerprint=service.fingerprint, title=title).name
@@ -195,8 +202,16 @@ def session_object(service: Service, store: Store, info: SessionInfo) -> Session
         head=info.head,
         system=info.settings.get("system"),
         parent=info.parent or None,
+        model=model_of(service, info),
         busy=store.busy(info.name),
     )
+
+
+def model_of(service: Service, info: SessionInfo) -> str | None:
+    """Return the name of the model that a session or a state belongs to; None if it is not
+    served."""
+    own = reader_of(service.models, info.fingerprint)
+    return None if own is None else own.name
 
 
 def _turn_object(turn: Turn, line: set[int]) -> TurnObject:

@@ -8,18 +8,19 @@ from griffin.server.errors import INVALID, ApiError
 from griffin.server.limits import Limits
 from griffin.server.protocol import policy
 from griffin.server.protocol.body import read_body
-from griffin.server.protocol.bounds import Name, Title, TurnNumber
+from griffin.server.protocol.bounds import ModelName, Name, Title, TurnNumber
 from griffin.server.protocol.reading import AppendBody, Reading, reading_of
 
 
 class StateBody(AppendBody, kw_only=True):
     """POST /v1/states: a state by reading text, tokens or messages, or of a session as it is (at a
-    turn)."""
+    turn). model: that reads; the session's, or the first, if absent."""
 
     name: Name
     title: Title | None = None
     session: Name | None = None
     at: TurnNumber | None = None
+    model: ModelName | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,7 @@ class StateCreate:
     title: str | None
     session: str | None
     at: int | None
+    model: str | None
     reading: Reading | None
 
 
@@ -44,6 +46,11 @@ def parse_state_create(body: bytes, limits: Limits) -> tuple[StateCreate, tuple[
     if read.at is not None and read.session is None:
         raise ApiError(INVALID, "at names a turn of a session, but session is missing", "at")
     made = StateCreate(
-        name=read.name, title=read.title, session=read.session, at=read.at, reading=reading
+        name=read.name,
+        title=read.title,
+        session=read.session,
+        at=read.at,
+        model=read.model,
+        reading=reading,
     )
     return made, ignored

@@ -11,7 +11,7 @@ from griffin.server.protocol.page import ends
 
 
 class StateObject(msgspec.Struct, kw_only=True):
-    """A saved state."""
+    """A saved state. model: that read it; null if it is not served."""
 
     id: str
     created: int
@@ -19,6 +19,7 @@ class StateObject(msgspec.Struct, kw_only=True):
     tokens: int
     bytes: int
     parent: str | None = None
+    model: str | None = None
     object: Literal["state"] = "state"
 
 

@@ -7,9 +7,10 @@ from contextlib import suppress
 from griffin.server import errors
 from griffin.server import protocol as p
 from griffin.server.conversations.carried import import_data
+from griffin.server.conversations.opening import as_reader
 from griffin.server.endpoints.sessions.body import parse_fork
 from griffin.server.endpoints.sessions.reply import SessionObject
-from griffin.server.endpoints.sessions.route import copied, session_object
+from griffin.server.endpoints.sessions.route import copied, model_of, session_object
 from griffin.server.endpoints.states.body import StateCreate, parse_state_create
 from griffin.server.endpoints.states.reply import StateList, StateObject, state_list
 from griffin.server.errors import ApiError
@@ -33,7 +34,7 @@ async def listed(service: Service, exchange: Exchange) -> Reply:
     store = shelf(service, exchange.namespace, "states")
 
     def do() -> StateList:
-        found = [_state_object(info) for info in store.list()]
+        found = [_state_object(service, info) for info in store.list()]
         return state_list(*p.page_of(found, page, lambda one: one.created))
 
     return Reply(p.encode(await service.disk(lambda: refusals(do))))
@@ -47,19 +48,24 @@ async def create(service: Service, exchange: Exchange) -> Reply:
     )
     service.check_ready()
     store = shelf(service, exchange.namespace, "states")
+    if asked.model is not None or asked.reading is not None:
+        service = service.serving(exchange, asked.model)
     if asked.reading is None:
         source = shelf(service, exchange.namespace)
         await service.disk(lambda: refusals(lambda: _of_session(service, source, store, asked)))
     else:
         await _by_reading(service, exchange, store, asked, asked.reading, len(body))
-    made = await service.disk(lambda: refusals(lambda: _state_object(store.show(asked.name))))
-    return Reply(p.encode(made), p.ignored_header(ignored))
+
+    def made() -> StateObject:
+        return _state_object(service, store.show(asked.name))
+
+    return Reply(p.encode(await service.disk(lambda: refusals(made))), p.ignored_header(ignored))
 
 
 async def show(service: Service, exchange: Exchange) -> Reply:
     """Show a saved state."""
     store, name = _named(service, exchange)
-    shown = await service.disk(lambda: refusals(lambda: _state_object(store.show(name))))
+    shown = await service.disk(lambda: refusals(lambda: _state_object(service, store.show(name))))
     return Reply(p.encode(shown))
 
 
@@ -92,7 +98,7 @@ async def put(service: Service, exchange: Exchange) -> Reply:
     store, name = _named(service, exchange)
 
     def do() -> StateObject:
-        return _state_object(import_data(service, store, body, "the body", name))
+        return _state_object(service, import_data(service, store, body, "the body", name))
 
     return Reply(p.encode(await service.disk(do)))
 
@@ -111,13 +117,14 @@ async def fork(service: Service, exchange: Exchange) -> Reply:
     store = shelf(service, exchange.namespace)
 
     def do() -> SessionObject:
-        made = copied(service, states, name, store, asked.name, asked.title)
+        own = as_reader(service, states, name)
+        made = copied(own, states, name, store, asked.name, asked.title)
         return session_object(service, store, store.show(made))
 
     return Reply(p.encode(await service.disk(lambda: refusals(do))), p.ignored_header(ignored))
 
 
-def _state_object(info: SessionInfo) -> StateObject:
+def _state_object(service: Service, info: SessionInfo) -> StateObject:
     """Return a saved state as clients see it."""
     return StateObject(
         id=info.name,
@@ -126,6 +133,7 @@ def _state_object(info: SessionInfo) -> StateObject:
         tokens=info.tokens,
         bytes=info.nbytes,
         parent=info.settings.get("parent"),
+        model=model_of(service, info),
     )
 
 
@@ -164,7 +172,8 @@ async def _by_reading(
 
 def _of_session(service: Service, source: Store, store: Store, asked: StateCreate) -> None:
     assert asked.session is not None
-    copied(service, source, asked.session, store, asked.name, asked.title, at=asked.at)
+    own = service if asked.model is not None else as_reader(service, source, asked.session)
+    copied(own, source, asked.session, store, asked.name, asked.title, at=asked.at)
 
 
 def _named(service: Service, exchange: Exchange) -> tuple[Store, str]:

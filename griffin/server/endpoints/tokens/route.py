@@ -24,7 +24,7 @@ async def tokenize(service: Service, exchange: Exchange) -> Reply:
 
     def do() -> Reply:
         asked = parse_tokenize(body, service.limits)
-        service.check_model(asked.model)
+        service.serving(exchange, asked.model)
         if asked.messages is not None:
             ids: Sequence[int] = _conversation(service, asked.messages, asked.add_generation_prompt)
         else:
@@ -50,7 +50,7 @@ async def detokenize(service: Service, exchange: Exchange) -> Reply:
 
     def do() -> Reply:
         asked = parse_detokenize(body, service.limits)
-        service.check_model(asked.model)
+        service.serving(exchange, asked.model)
         text = service.llm.tokenizer.decode(asked.tokens)
         return Reply(p.encode(Text(prompt=text, content=text)), p.ignored_header(asked.ignored))
 
@@ -63,7 +63,7 @@ async def apply_template(service: Service, exchange: Exchange) -> Reply:
 
     def do() -> Reply:
         asked = parse_template(body, service.limits)
-        service.check_model(asked.model)
+        service.serving(exchange, asked.model)
         ids = _conversation(service, asked.messages, asked.add_generation_prompt)
         text = service.llm.tokenizer.decode(ids, skip_control=False)
         return Reply(p.encode(Rendered(prompt=text)), p.ignored_header(asked.ignored))
