@@ -54,8 +54,8 @@ ALLOWED: dict[str, set[str]] = {
     "batch": {"llm", "server"},
     "train": {"foreign", "model", "checkpoints", "text", "ops"},
     "tune": {
-        *("adapters", "checkpoints", "engine", "foreign", "llm", "loading", "model", "quant"),
-        *("sampling", "text", "train"),
+        *("adapters", "capacity", "checkpoints", "engine", "foreign", "llm", "loading", "model"),
+        *("quant", "sampling", "text", "train"),
     },
     "hf": {"llm", "model", "checkpoints", "train"},
     "bench": {"loading", "model", "ops", "engine", "sampling", "sessions", "train"},

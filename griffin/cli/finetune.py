@@ -106,7 +106,6 @@ def command(
         torch.set_num_threads(threads)
     from griffin.cli.shared.train_plan import device_bytes, print_train_plan
     from griffin.loading import check_device
-    from griffin.train.plan import check_memory
 
     check_device(device)
     if plan_only:
@@ -124,10 +123,11 @@ def command(
     from griffin.train.stopping import Interrupted
     from griffin.tune.export import export, measure_before
     from griffin.tune.methods import run_of
+    from griffin.tune.plan import check_tuning_memory
 
     ranks = Ranks.join(device)
     if not force:
-        check_memory(recipe, device_bytes(device), ranks.world)
+        check_tuning_memory(recipe, device_bytes(device), ranks.world)
     reporter = Reporter()
     try:
         with run_of(recipe)(

@@ -35,6 +35,7 @@ class TrainingPlan:
     checkpointed_bytes: the same, if only each block's input (`checkpoint`) were kept.
     loss_bytes:      tiles of logits. runtime_bytes: the process without a model.
     tokens_per_step, steps: of the recipe; steps are 0 where its budget is in epochs.
+    frozen_bytes:    of weights that are not trained; trained: how many numbers are, where not all.
     """
 
     parameters: int
@@ -48,16 +49,18 @@ class TrainingPlan:
     runtime_bytes: int
     tokens_per_step: int
     steps: int
+    frozen_bytes: int = 0
+    trained: int = 0
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of weights, gradient and moments."""
+        """Bytes of what is trained, its gradient and moments."""
         return self.weight_bytes + self.gradient_bytes + self.moment_bytes
 
     @property
     def total_bytes(self) -> int:
         rest = self.copy_bytes + self.activation_bytes + self.loss_bytes + self.runtime_bytes
-        return self.state_bytes + rest
+        return self.frozen_bytes + self.state_bytes + rest
 
 
 def plan_training(recipe: Recipe, ranks: int = 1) -> TrainingPlan:

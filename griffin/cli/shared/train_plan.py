@@ -36,7 +36,8 @@ def matrix_limit(recipe: Recipe, rate: float | None = None) -> tuple[float, floa
     """Return operations a second of matrix products, and the tokens/s if a step were nothing else.
 
     rate: of the products; by default it is measured, at the model's shapes, in the type that the
-    recipe multiplies in, on the CPU with torch's threads.
+    recipe multiplies in, on the CPU with torch's threads. Where weights are frozen, no products are
+    spent on their gradients; there, what is computed twice is counted.
     """
     import torch
 
@@ -52,7 +53,10 @@ def matrix_limit(recipe: Recipe, rate: float | None = None) -> tuple[float, floa
         rate = matrix_rate(shapes, rows, train.dtype, _SECONDS)
     with torch.device("meta"):
         weights = trained_weights(Griffin(recipe.model))
-    return rate, rate / training_operations(recipe.model, weights, train.length)
+    operations = training_operations(recipe.model, weights, train.length)
+    if recipe.tune is not None and recipe.tune.trains != "full":
+        operations *= (3 if train.keep_every else 2) / 3  # forward and back, and forward once more
+    return rate, rate / operations
 
 
 def slow_bfloat16(recipe: Recipe) -> str | None:
@@ -93,9 +97,12 @@ def print_train_plan(
 
     there: the memory it may have. rate: as for `matrix_limit`, measured if omitted and `measure`.
     """
-    from griffin.train.plan import plan_training
+    if recipe.tune is not None:
+        from griffin.tune.plan import plan_tuning as planned
+    else:
+        from griffin.train.plan import plan_training as planned
 
-    plan = plan_training(recipe)
+    plan = planned(recipe)
     known = rate is not None or measure
     found, limit = matrix_limit(recipe, rate) if known else (None, None)
     hint = slow_bfloat16(recipe) if measure and rate is None else None
@@ -119,11 +126,12 @@ def print_train_plan(
         return
     train = recipe.train
     click.echo(
-        f"{name}: {plan.parameters:,} weights in {train.weights}, products in {train.dtype};"
+        f"{name}: {plan.parameters:,} weights{_how(recipe, plan.trained)};"
         f" {f'{plan.steps:,}' if plan.steps else '?'} steps of {plan.tokens_per_step:,} tokens\n"
     )
     kept = f"kept of {train.rows} rows of {train.length:,} for the backward pass (estimate)"
     for what, count, note in (
+        ("base", plan.frozen_bytes, "which stays as it is"),
         ("weights", plan.weight_bytes, ""),
         ("their copies", plan.copy_bytes, "in bfloat16, while a step runs"),
         ("gradient", plan.gradient_bytes, ""),
@@ -148,3 +156,11 @@ def print_train_plan(
     )
     if hint is not None:
         click.echo(f"\n{hint}")
+
+
+def _how(recipe: Recipe, trained: int) -> str:
+    train, tune = recipe.train, recipe.tune
+    if tune is not None and tune.trains != "full":
+        kind = {"lora": f"an adapter of rank {tune.rank}", "state": "a state"}[tune.trains]
+        return f", of which none is trained, but {kind} of {trained:,} numbers"
+    return f" in {train.weights}, products in {train.dtype}"
