@@ -162,6 +162,45 @@ def train(shape: str, as_json: bool, out: Path | None, threads: int | None, **gi
     deliver(report, as_json, out)
 
 
+@main.command("lora")
+@click.option("--model", "-m", default="nano", show_default=True, metavar="NAME")
+@click.option("--quantize", type=click.Choice(["int8", "int4"]), help="Round the weights first.")
+@number("--length", "Tokens of a row.", 2048)
+@number("--rows", "Of a step.", 1)
+@number("--rank", "Of the LoRA.", 16)
+@click.option("--checkpoint", type=click.Choice(["none", "blocks"]), default="blocks")
+@number("--threads", "CPU threads [default: one for each CPU].")
+@number("--rounds", "Steps that are taken.", 1)
+@click.option("--profile", is_flag=True, help="Say where the time of one more step goes.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a measurement.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE")
+def lora(
+    model: str,
+    quantize: str | None,
+    length: int,
+    rows: int,
+    checkpoint: str,
+    threads: int | None,
+    as_json: bool,
+    out: Path | None,
+    **given: Any,
+) -> None:
+    """Steps of a LoRA on a frozen base: memory and time, as `griffin finetune` takes them."""
+    from benchmarks.lora import load_base
+    from benchmarks.lora import lora as measure
+    from griffin.bench import machine
+    from griffin.bench.measurement import Report
+    from griffin.bench.training import Setting
+
+    report = Report(command=machine.command(), commit=machine.commit(), machine=machine.describe())
+    setting = Setting(rows=rows, length=length, threads=threads or machine.cores())
+    keep_every = 1 if checkpoint == "blocks" else 0
+    found = measure(report, load_base(model, quantize), setting, keep_every=keep_every, **given)
+    if as_json:
+        click.echo(json.dumps(found.to_dict()))
+    deliver(report, as_json, out)
+
+
 @main.command("attention")
 @numbers("--length", "lengths", "Tokens of a row", 512, 2048, 8192, 16_384)
 @number("--tokens", "Of a call, in as many rows as they fill.", 8192)

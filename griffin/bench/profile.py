@@ -16,7 +16,19 @@ _GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("loss", ("crossentropy",)),
     ("attention", ("attention", "scaleddotproduct")),
     ("recurrent unit", ("lru", "recurrent", "_unit", "linear_scan", "causal_conv", "convolution")),
-    ("products", ("::mm", "addmm", "::bmm", "baddbmm", "mkldnn_linear", "aten::linear")),
+    (
+        "products",
+        (
+            "straightthrough",
+            "_linear",
+            "::mm",
+            "addmm",
+            "::bmm",
+            "baddbmm",
+            "mkldnn_linear",
+            "aten::linear",
+        ),
+    ),
 )
 
 

@@ -32,12 +32,12 @@ def linear(
         return y
     eagerly = x.is_cpu and not torch.compiler.is_compiling()
     if as_without and eagerly and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu"):
-        found: Any = _AsWithout.apply(x, weight, bias)
+        found: Any = _Linear.apply(x, weight, bias)
         return found
     return through_torch(x, weight, bias)
 
 
-class _AsWithout(torch.autograd.Function):
+class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)

@@ -49,7 +49,7 @@ def recurrent_unit(
         )
     wide = torch.promote_types(x.dtype, torch.float32)
     if as_without and not product and not torch.compiler.is_compiling():
-        found: Any = _AsWithout.apply(x, *weights, segment_pos, cache, h0)
+        found: Any = _RecurrentUnit.apply(x, *weights, segment_pos, cache, h0)
         return *found, None
     operands = *(t.to(wide) for t in weights), segment_pos, cache.to(x.dtype), h0.to(wide)
     h, left, last, decay, _ = torch.ops.griffin.recurrent_unit(x, *operands)
@@ -175,7 +175,7 @@ def _gradients(
 _op.register_autograd(_backward, setup_context=_keep)
 
 
-class _AsWithout(torch.autograd.Function):
+class _RecurrentUnit(torch.autograd.Function):
     """The unit one op after the other, as without gradients; in one pass when they are asked for.
 
     Of x, the weights of convolution, gates and decay, segment_pos, cache and h0.
