@@ -91,7 +91,7 @@ class Learner:
             storage = t.untyped_storage()
             if storage.data_ptr() not in ours:
                 found[storage.data_ptr()] = storage.nbytes()
-            return t
+            return t.detach()  # a result that its own function keeps would never be freed
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
             nats = self.nats(batch)

@@ -203,8 +203,8 @@ def _kept(config: GriffinConfig, dtype: str, weights: str) -> float:
 
         def keep(tensor: Tensor, found: dict[int, Tensor] = found) -> Tensor:
             if tensor.untyped_storage().data_ptr() not in known:
-                found[tensor.untyped_storage().data_ptr()] = tensor
-            return tensor
+                found[tensor.untyped_storage().data_ptr()] = tensor.detach()
+            return tensor.detach()  # a result that its own function keeps would never be freed
 
         tokens = torch.zeros(1, length, dtype=torch.int64)
         positions = torch.arange(length)[None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 
 import pytest
@@ -13,6 +14,7 @@ from griffin.bench.profile import OTHER, Profile
 from griffin.bench.training import Learner, Setting, griffin_learner
 from griffin.cli.bench.train import shaped
 from griffin.model import Griffin
+from griffin.train.plan import kept_bytes
 from tests.bench.test_command import run
 
 SMALL = ("--preset", "nano", "--width", 64, "--depth", 3, "--window", 8, "--vocab", 96)
@@ -72,6 +74,24 @@ def test_what_is_kept_is_counted_once_and_without_weights():
     learner = Learner("one", "small", weight, nats, lambda length: 1.0)
     batch = Setting(rows=1, length=4).batch(8)
     assert learner.kept_bytes(batch) == (4 * 8 + 2 * 4 * 8) * 4  # x, and both exponentials
+
+
+def _tensor_bytes() -> int:
+    gc.collect()
+    storages = (t.untyped_storage() for t in gc.get_objects() if type(t) is torch.Tensor)
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+def test_what_was_counted_is_freed():
+    """A measurement at one length leaves nothing to the next; nor does what a plan counts."""
+    config = shaped("nano", 64, 3, 8, 96)
+    learner = griffin_learner(config, "float32")
+    learner.step(Setting(rows=1, length=8).batch(96))
+    before = _tensor_bytes()
+    for length in (64, 96, 128):
+        kept = learner.kept_bytes(Setting(rows=2, length=length).batch(96))
+        kept_bytes(config.replace(width=64 + length, lru_width=64), "float32", "float32")
+        assert kept > 50_000 and _tensor_bytes() - before < 50_000
 
 
 def test_steps_lower_the_loss_on_the_same_rows():
