@@ -15,6 +15,8 @@ from griffin.train.recipe import TrainRecipe
 
 _PLAIN_SECONDS = 20.0
 _WAIT = 2.0  # seconds
+# What a validation found, in words.
+_HELD_OUT = {"held_out_bits_per_byte": "bits per byte", "held_out_reward": "reward"}
 
 
 class Reporter:
@@ -31,7 +33,8 @@ class Reporter:
     def training(
         self, plan: TrainRecipe, progress: RunProgress
     ) -> Iterator[Callable[[dict[str, Any]], None]]:
-        """Yield a function that takes a step's log entry and shows loss, tokens/s and time left."""
+        """Yield a function that takes a step's log entry and shows loss or reward, tokens/s and
+        time left."""
         begun, first, speed, loss, told = time.monotonic(), progress.step, 0.0, 0.0, 0.0
         columns = (TextColumn("training"), BarColumn(None), TextColumn("{task.fields[line]}"))
         bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
@@ -42,14 +45,16 @@ class Reporter:
             # Running means over about twenty steps: a single step says little.
             weight = 0.05 if speed else 1.0
             speed += weight * (entry["tokens_per_second"] - speed)
-            loss += weight * (entry["loss"] - loss)
+            what = "loss" if entry.get("reward") is None else "reward"
+            loss += weight * (entry[what] - loss)
             done = entry["step"] - first
             left = (time.monotonic() - begun) / done * (plan.total_steps - entry["step"])
             place = f"{entry['step']}/{plan.total_steps}"
-            line = f"{place}  loss {loss:.3f}  {speed:,.0f} tokens/s  {_span(left)} left"
+            line = f"{place}  {what} {loss:.3f}  {speed:,.0f} tokens/s  {_span(left)} left"
             bar.update(task, completed=entry["step"], line=line)
-            if "held_out_bits_per_byte" in entry:
-                self.say(f"{line}  held out {entry['held_out_bits_per_byte']:.4f} bits per byte")
+            if held_out := [key for key in _HELD_OUT if entry.get(key) is not None]:
+                found = (f"  held out {entry[key]:.4f} {_HELD_OUT[key]}" for key in held_out)
+                self.say(line + "".join(found))
                 told = time.monotonic()
             elif bar.disable and time.monotonic() - told > _PLAIN_SECONDS:
                 self.say(line)

@@ -15,7 +15,11 @@ def run_of(recipe: Recipe) -> type[TunedRun]:
     method = recipe.tune.method
     if recipe.tune.trains == "lora":
         expected(lora_config(recipe.tune), recipe.model)
-    if method in ONLINE or method == "dpo":
+    if method in ONLINE:
+        from griffin.tune.online import OnlineTrainer
+
+        return OnlineTrainer
+    if method == "dpo":
         raise ValueError(f"tune.method = {method!r} is not there yet")
     from griffin.tune.supervised import Tuner
 

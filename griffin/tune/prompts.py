@@ -1,0 +1,69 @@
+"""The prompts of a run in the order in which they are answered: a function of its seed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from griffin.train.data.example import read_example, words_of
+from griffin.train.data.store import TokenStore
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt: its ids, its text (of messages what they say, line by line), its row's columns."""
+
+    ids: tuple[int, ...]
+    text: str
+    row: Mapping[str, Any]
+
+
+class Prompts:
+    """All prompts of some stores; each epoch has every one once, shuffled anew.
+
+    stores: each with the rows that its prompts stand in. seed: of the order. most: tokens of the
+    longest prompt; longer ones are left out, `left_out` of them.
+    Raises ValueError if none is left.
+    """
+
+    def __init__(
+        self,
+        stores: Sequence[tuple[TokenStore, Sequence[Mapping[str, Any]]]],
+        seed: int,
+        most: int,
+    ) -> None:
+        self._stores, self._seed = list(stores), seed
+        lengths = [np.diff(store.starts) for store, _ in stores]
+        self._places = [
+            (number, int(place))
+            for number, each in enumerate(lengths)
+            for place in np.flatnonzero(each <= most)
+        ]
+        self.left_out = sum(map(len, lengths)) - len(self._places)
+        self._order, self._epoch = np.arange(len(self._places)), -1
+        if not self._places:
+            raise ValueError(
+                f"there is no prompt of at most {most} tokens; train.length holds a prompt and its"
+                " answer, so raise it, or lower tune.answer_tokens"
+            )
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def at(self, number: int) -> Question:
+        """Return a prompt of the run, counted from its beginning over all epochs."""
+        epoch, place = divmod(number, len(self))
+        if epoch != self._epoch:
+            self._order = np.random.default_rng([self._seed, epoch]).permutation(len(self))
+            self._epoch = epoch
+        return self.listed(int(self._order[place]))
+
+    def listed(self, number: int) -> Question:
+        """Return a prompt in the order of the stores."""
+        source, place = self._places[number]
+        store, rows = self._stores[source]
+        text = words_of(read_example(rows[place], ("prompt",)))
+        return Question(tuple(store.document(place).tolist()), text, rows[place])
