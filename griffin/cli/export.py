@@ -19,16 +19,22 @@ def command(run: Path, out: Path, best: bool, step: int | None, dtype: str, as_j
     """Write a checkpoint of the training run in the folder RUN to the new folder OUT.
 
     It is the newest one, unless --best or --step names another. OUT gets weights, config and
-    tokenizer in Hugging Face's layout. The run may be going on meanwhile.
+    tokenizer in Hugging Face's layout; of a run that trains an adapter, the adapter. The run may be
+    going on meanwhile.
     """
     if best and step is not None:
         raise click.UsageError("give --best or --step, not both")
     from griffin.checkpoints import parse_dtype
     from griffin.train.export_run import export_run
+    from griffin.tune.export_run import export_adapter, read_tune
 
-    made = export_run(run, out, step, best=best, dtype=parse_dtype(dtype))
+    told = read_tune(run)
+    if told is not None and told[1].trains == "lora":
+        made, kind, dtype = export_adapter(run, out, step, best=best), "adapter", "float32"
+    else:
+        made, kind = export_run(run, out, step, best=best, dtype=parse_dtype(dtype)), "model"
     facts = {
-        "model": str(out),
+        kind: str(out),
         "checkpoint": str(made.checkpoint),
         "step": made.progress.step,
         "tokens": made.progress.tokens,

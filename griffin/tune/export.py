@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from griffin.adapters import Adapter, save_adapter
-from griffin.adapters.adapter import A, B, expected
+from griffin.adapters.adapter import expected
 from griffin.model import Griffin
 from griffin.train.export import write_model
 from griffin.train.files import write_json
 from griffin.train.run import TrainingRun
 from griffin.train.scale.sharding import whole_weights
 from griffin.tune.answers import answers, held_out_prompts
+from griffin.tune.export_run import kept_name
 from griffin.tune.learner import ADAPTER, lora_config
 
 _BEFORE = "before.json"
@@ -82,10 +83,7 @@ def tuned_adapter(run: TunedRun) -> Adapter:
     assert run.recipe.tune is not None
     config = lora_config(run.recipe.tune)
     own = dict(whole_weights(run.learner, run.ranks))
-    tensors = dict[str, Any]()
-    for key in expected(config, run.recipe.model):
-        layer, _, leaf = key.rpartition(".")
-        tensors[key] = own[f"{layer}.added.0.{leaf}" if key.endswith((A, B)) else key]
+    tensors = {key: own[kept_name(key)] for key in expected(config, run.recipe.model)}
     return Adapter(ADAPTER, config, tensors)
 
 

@@ -42,6 +42,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoints.quantize(toy, home / "2b-int4", "int4")
     checkpoints.convert(toy, home / "toy.pt", to="deepmind-torch")
     (home / "handbook.txt").write_text("Only Ada may sign a contract.\n" * 20)
+    (home / "examples").symlink_to(ROOT / "examples")
     (home / "access.log").write_text(json.dumps({"status": 500}) + "\n")
     return home
 

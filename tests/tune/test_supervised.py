@@ -10,17 +10,19 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 import griffin
 from griffin.adapters import open_adapter
 from griffin.checkpoints import load_model
+from griffin.cli import main
 from griffin.model.layers import Linear
 from griffin.train.loss import row_nats
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
 from griffin.train.scale.ranks import Ranks
 from griffin.train.scale.sharding import whole_weights
-from griffin.tune.export import export, measure_before
+from griffin.tune.export import export, measure_before, tuned_adapter
 from griffin.tune.supervised import Tuner
 from tests.support.ranks import on_ranks
 
@@ -217,3 +219,21 @@ def test_answers_before_are_those_of_the_first_step_whenever_it_stopped(run: Bui
     again = run(tune=LORA)
     measure_before(again)
     assert (ours.out / "before.json").read_bytes() == kept
+
+
+def test_a_checkpoint_is_exported_as_an_adapter(run: Build, tmp_path: Path) -> None:
+    ours = run(tune=LORA | {"whole": ["rg_lru"]}, keep=3)
+    ours.step()
+    ours.save()
+    first = {name: each.clone() for name, each in tuned_adapter(ours).tensors.items()}
+    ours.step()
+    ours.save()
+    words = ["export", str(ours.out), str(tmp_path / "first"), "--step", "1", "--json"]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["adapter"] == str(tmp_path / "first")
+    kept = open_adapter(tmp_path / "first").tensors
+    assert kept.keys() == first.keys()
+    assert all(torch.equal(kept[name], first[name]) for name in kept)
+    again = CliRunner().invoke(main, words)
+    assert again.exit_code == 2 and "exists already" in again.output

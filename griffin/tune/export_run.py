@@ -1,0 +1,62 @@
+"""A checkpoint of a tuned run as an adapter's folder, whatever the run is doing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from griffin.adapters import Adapter, save_adapter
+from griffin.adapters.adapter import A, B, expected
+from griffin.train.checkpoint import find_checkpoint, read_progress
+from griffin.train.export_run import Exported, read_config
+from griffin.train.folder import CHECKPOINTS
+from griffin.train.recipe import TuneRecipe
+from griffin.train.scale.ranks import Ranks
+from griffin.train.scale.sharded_files import read_tensors
+from griffin.tune.learner import ADAPTER, lora_config
+
+
+def read_tune(run: Path) -> tuple[str, TuneRecipe] | None:
+    """Return the base and [tune] of a run's folder, None for a run that does not tune."""
+    try:
+        recipe = json.loads((run / "recipe.json").read_text(encoding="utf-8"))["recipe"]
+        told = recipe.get("tune")
+        if told is None:
+            return None
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
+        return str(recipe["from"]), TuneRecipe(**given)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{run} is no run's folder: recipe.json cannot be read ({error})") from (
+            error
+        )
+
+
+def export_adapter(
+    run: Path, out: Path, step: int | None = None, *, best: bool = False
+) -> Exported:
+    """Write the adapter of a checkpoint of a tuned run to a new folder, in PEFT's files.
+
+    step, best: which one; the newest if neither is given. Raises ValueError if `run` trains no
+    adapter or holds no such checkpoint, and if `out` has something in it.
+    """
+    told = read_tune(run)
+    if told is None or told[1].trains != "lora":
+        raise ValueError(f"{run} trains no adapter")
+    base, tune = told
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} exists already; name a new folder, or an empty one")
+    found = find_checkpoint(run / CHECKPOINTS, step, best=best)
+    progress, config = read_progress(found), lora_config(tune)
+    tensors = {key: torch.empty(size) for key, size in expected(config, read_config(run)).items()}
+    read_tensors(found, {kept_name(key): tensor for key, tensor in tensors.items()}, Ranks())
+    save_adapter(Adapter(ADAPTER, config, tensors), out, base)
+    return Exported(found, progress, sum(tensor.numel() for tensor in tensors.values()))
+
+
+def kept_name(key: str) -> str:
+    """Return what a checkpoint of a run calls a tensor of the adapter that it trains."""
+    layer, _, leaf = key.rpartition(".")
+    return f"{layer}.added.0.{leaf}" if key.endswith((A, B)) else key
