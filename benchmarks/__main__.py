@@ -272,6 +272,35 @@ def unit(
     )
 
 
+@main.command("alignment")
+@click.option(
+    "--task",
+    "tasks",
+    multiple=True,
+    metavar="NAME",
+    help="sort, similarity; sort, exact; add, digits. Repeatable [default: all].",
+)
+@number("--seeds", "Runs of each method.", 3)
+@number("--steps", "Of each run.", 60)
+@number("--threads", "CPU threads.", 1)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
+def alignment(tasks: Sequence[str], seeds: int, steps: int, threads: int, out: Path) -> None:
+    """Reward against divergence: J-BOND, REINFORCE, GRPO and best-of-N, on tasks made by program.
+
+    Runs that are in the folder are not done again.
+    """
+    import torch
+
+    from benchmarks.alignment.runs import compare
+    from benchmarks.alignment.tasks import TASKS
+
+    for name in tasks:
+        if name not in TASKS:
+            raise click.UsageError(f"no task {name!r}; there are: {'; '.join(TASKS)}")
+    torch.set_num_threads(threads)
+    compare(out, tasks or list(TASKS), seeds, steps, click.echo)
+
+
 @main.command("gguf")
 @click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(

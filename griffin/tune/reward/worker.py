@@ -156,7 +156,8 @@ class _Bound:
         self.pipe = pipe
         self.flags = fcntl.fcntl(pipe, fcntl.F_GETFL)
         signal.signal(signal.SIGIO, signal.SIG_DFL)  # which ends a process
-        fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpgrp())
+        with suppress(OSError):  # where a pipe has no owner, what waits for the parent is left
+            fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpgrp())
 
     def __enter__(self) -> None:
         fcntl.fcntl(self.pipe, fcntl.F_SETFL, self.flags | os.O_ASYNC)

@@ -1,0 +1,1 @@
+"""Reward against divergence for J-BOND, REINFORCE, GRPO and best-of-N, on tasks made by program."""
