@@ -17,6 +17,8 @@ from griffin.adapters import open_adapter
 from griffin.checkpoints import load_model
 from griffin.cli import main
 from griffin.model.layers import Linear
+from griffin.model.packed import packed_format
+from griffin.ops import native
 from griffin.train.loss import row_nats
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
@@ -47,6 +49,24 @@ def test_an_adapter_learns_and_the_base_stays(run: Build, base: Path) -> None:
     for name, parameter in ours.model.named_parameters():
         if not parameter.requires_grad:
             assert torch.equal(parameter, own[name.replace(".base.", ".")]), name
+
+
+@pytest.mark.parametrize(
+    ("kind", "format"), [("bfloat16", "bf16"), ("int8", "int8"), ("int4", "int4")]
+)
+def test_a_base_lies_as_when_it_answers(run: Build, kind: str, format: str) -> None:
+    """And what is trained computes the bits of an answer."""
+    ours = run(tune=LORA | {"base": kind}, steps=20)
+    assert packed_format(ours.model) == format or (format == "bf16" and not native.built())
+    worth = ours.validate().worth
+    ours.run()
+    assert ours.validate().worth < worth - 0.3
+    tokens = ours.packer.batch(0, 1).tokens
+    found, _ = ours.model.trunk(tokens)
+    with torch.no_grad():
+        answered, _ = ours.model.trunk(tokens)
+    assert found.requires_grad
+    assert torch.equal(found, answered) or not native.built()
 
 
 def test_answers_alone_are_counted(run: Build) -> None:
