@@ -25,6 +25,9 @@ from griffin.train.loop import Trainer
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
 from griffin.train.scale.ranks import RankGoneError, Ranks, WriterFailedError
+from griffin.tune.export import TunedRun, measure_before
+from griffin.tune.export import export as export_tuned
+from griffin.tune.methods import run_of
 
 Kind = Literal["files", "calls"]
 GONE = 3  # how a rank ends when another one dies
@@ -65,11 +68,18 @@ def _work(
         ranks = Ranks.join()
         clock = _Clock(kind, end)
         recipe, found = Recipe.from_dict(values), newest_step(out / "checkpoints")
-        with Trainer(recipe, out, Reporter(quiet=True), ranks=ranks) as ours:
+        kind_of_run = Trainer if recipe.tune is None else run_of(recipe)
+        with kind_of_run(recipe, out, Reporter(quiet=True), ranks=ranks) as ours:
             # All that was saved before is still there.
             assert ours.progress.step == found, (ours.progress.step, found)
+            if isinstance(ours, TunedRun):
+                measure_before(ours)
             ours.run()
-            export(ours)
+            if isinstance(ours, TunedRun):
+                export_tuned(ours)
+            else:
+                assert isinstance(ours, Trainer)
+                export(ours)
         sys.setprofile(None)
         if ranks.is_writer:
             (out.parent / f"{out.name}.{kind}").write_text(str(clock.passed))

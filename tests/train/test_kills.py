@@ -36,7 +36,9 @@ def left(out: Path) -> dict[str, Any]:
         del entry["seconds"], entry["tokens_per_second"], entry["peak_bytes"]
         entry.pop("matrix_share", None)
     results = json.loads((out / "results.json").read_text())
-    del results["training"]["seconds"], results["model"]
+    del results["training"]["seconds"]
+    for place in ("model", "adapter", "full", "state"):
+        results.pop(place, None)
     files = {
         path.relative_to(out).as_posix(): content(path)
         for path in out.rglob("*")
