@@ -16,7 +16,12 @@ from griffin.train.recipe import TrainRecipe
 _PLAIN_SECONDS = 20.0
 _WAIT = 2.0  # seconds
 # What a validation found, in words.
-_HELD_OUT = {"held_out_bits_per_byte": "bits per byte", "held_out_reward": "reward"}
+_HELD_OUT = {
+    "held_out_bits_per_byte": "bits per byte",
+    "held_out_reward": "reward",
+    "held_out_loss": "loss",
+    "held_out_accuracy": "accuracy",
+}
 
 
 class Reporter:

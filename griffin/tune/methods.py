@@ -20,7 +20,9 @@ def run_of(recipe: Recipe) -> type[TunedRun]:
 
         return OnlineTrainer
     if method == "dpo":
-        raise ValueError(f"tune.method = {method!r} is not there yet")
+        from griffin.tune.preference import PreferenceTrainer
+
+        return PreferenceTrainer
     from griffin.tune.supervised import Tuner
 
     return Tuner
