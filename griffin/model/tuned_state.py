@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from griffin import ops
 from griffin.model.config import GriffinConfig
 from griffin.model.griffin import Griffin
 from griffin.model.state import AttentionState, LayerState, RecurrentState, State
@@ -40,47 +39,29 @@ class TunedState:
 
     @classmethod
     def begin(
-        cls,
-        model: Griffin,
-        ids: Sequence[int],
-        keys: int | None = None,
-        *,
-        weights: str,
-        adapter: str = "",
+        cls, model: Griffin, ids: Sequence[int], *, weights: str, adapter: str = ""
     ) -> TunedState:
-        """Return the state of which nothing was learnt yet: the one that these ids lead to.
+        """Return the state of which nothing was learnt yet: the one that these ids lead to, to the
+        bit, with a key for each. After BOS alone it equals no state at all.
 
-        ids:  BOS, and what else is to have been read at first, as by the model's first adapter.
-        keys: n, as many as there are ids if omitted: then the state is that after `ids`, to the
-              bit, and after BOS alone it is none at all. Those beyond stand in front, BOS's own
-              key and value at each position, so that attention sees BOS so many times more; h and
-              the convolutions' inputs are those after `ids` in any case.
-        Raises ValueError for no ids, fewer keys than ids, and more than the window has.
+        ids: BOS, and what else is to have been read at first, as by the model's first adapter.
+        Raises ValueError for no ids, and for more than the window holds.
         """
-        n = len(ids) if keys is None else keys
-        if not ids or n < len(ids):
-            raise ValueError(
-                f"a tuned state begins with BOS and has a key for each id; {len(ids)} ids and"
-                f" {n} keys were given"
-            )
-        config = model.config
+        config, n = model.config, len(ids)
         _check_keys(n, config)
-        tokens = torch.tensor([list(ids)], device=model.device)
         with torch.no_grad():
-            _, state = model.trunk(tokens)
-            rings = [r for r in state.layers if isinstance(r, AttentionState)]
-            spans = [_placed(ring, len(ids), n, config) for ring in rings]
-        recurrent = [r for r in state.layers if isinstance(r, RecurrentState)]
-        wide = torch.promote_types(model.dtype, torch.float32)
-        shapes = _shapes(config, n)
+            _, state = model.trunk(torch.tensor([list(ids)], device=model.device))
+        recurrent = [layer for layer in state.layers if isinstance(layer, RecurrentState)]
+        rings = [layer for layer in state.layers if isinstance(layer, AttentionState)]
         parts = {
-            "lru": [r.lru[0].to(wide) for r in recurrent],
-            "conv": [r.conv[0] for r in recurrent],
-            "k": [k for k, _ in spans],
-            "v": [v for _, v in spans],
+            "lru": [layer.lru[0] for layer in recurrent],
+            "conv": [layer.conv[0] for layer in recurrent],
+            "k": [ring.k[0, :n] for ring in rings],
+            "v": [ring.v[0, :n] for ring in rings],
         }
+        nothing = model.model.final_norm.weight.detach()
         tensors = {
-            name: torch.stack(part) if part else torch.zeros(shapes[name], dtype=model.dtype)
+            name: torch.stack(part) if part else nothing.new_zeros(_shapes(config, n)[name])
             for name, part in parts.items()
         }
         return cls(config=config, weights=weights, adapter=adapter, **tensors)
@@ -206,19 +187,6 @@ def _check_keys(n: int, config: GriffinConfig) -> None:
             f"a tuned state has n = {n} keys; this model's window holds"
             f" {config.attention_window_size}"
         )
-
-
-def _placed(ring: AttentionState, read: int, n: int, config: GriffinConfig) -> tuple[Tensor, ...]:
-    """Return keys and values (n, K, H) after `read` tokens, moved to the end of n positions, with
-    those of the first token at each position before."""
-    k, v = ring.k[:, :read], ring.v[:, :read]
-    if more := n - read:
-        positions = torch.arange(n, device=k.device)[None].clone()
-        positions[:, more:] = more  # what is rotated already is turned on
-        table = ops.rope_table(positions, config.rope_width, config.rope_theta, k.dtype)
-        k = ops.apply_rope(torch.cat([k[:, :1].expand(-1, more, -1, -1), k], 1), table)
-        v = torch.cat([v[:, :1].expand(-1, more, -1, -1), v], 1)
-    return k[0].clone(), v[0].clone()
 
 
 def _named(adapter: str) -> str:

@@ -17,7 +17,7 @@ from tests.support.toy_models import GRIFFIN, HAWK, make_model
 
 def learnt(config=GRIFFIN, keys: int = 3) -> TunedState:
     model = make_model(config)
-    tuned = TunedState.begin(model, [2], keys, weights="abc", adapter="lora")
+    tuned = TunedState.begin(model, [2] * keys, weights="abc", adapter="lora")
     moved = {name: t + torch.randn_like(t) for name, t in tuned.tensors().items()}
     return replace(tuned, **moved)
 

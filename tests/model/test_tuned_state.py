@@ -13,8 +13,8 @@ from tests.support.toy_models import GRIFFIN, HAWK, TOYS, make_model, make_token
 BOS = 2
 
 
-def begun(model: Griffin, ids=(BOS,), keys=None) -> TunedState:
-    return TunedState.begin(model, ids, keys, weights="w")
+def begun(model: Griffin, ids=(BOS,)) -> TunedState:
+    return TunedState.begin(model, ids, weights="w")
 
 
 def read(model: Griffin, ids: torch.Tensor, tuned: TunedState | None) -> torch.Tensor:
@@ -46,27 +46,6 @@ def test_begun_with_more_ids_it_is_what_they_lead_to():
     assert tuned.keys == 5 and torch.equal(found, whole)
 
 
-def test_further_keys_stand_in_front_as_the_first_tokens_own_at_each_position():
-    model = make_model(GRIFFIN)
-    for ids in ((BOS,), (BOS, 7, 9)):
-        tuned, alone = begun(model, ids, keys=6), begun(model, ids)
-        assert torch.equal(tuned.lru, alone.lru) and torch.equal(tuned.conv, alone.conv)
-        for at in range(6):
-            own = max(0, at - (6 - len(ids)))  # which id it is
-            assert torch.equal(tuned.v[:, at], alone.v[:, own])
-            turned = rotated(alone.k[:, own], at - own)
-            assert torch.allclose(tuned.k[:, at], turned, atol=1e-6)
-
-
-def rotated(k: torch.Tensor, by: int) -> torch.Tensor:
-    """Turn keys (..., H) on by so many positions, by complex numbers."""
-    half = GRIFFIN.rope_width // 2
-    angles = by * GRIFFIN.rope_theta ** (-2 * torch.arange(half, dtype=torch.float64) / (2 * half))
-    numbers = torch.complex(k[..., :half].double(), k[..., half : 2 * half].double())
-    numbers = numbers * torch.polar(torch.ones_like(angles), angles)
-    return torch.cat([numbers.real.float(), numbers.imag.float(), k[..., 2 * half :]], -1)
-
-
 @pytest.mark.parametrize("part", ["lru", "conv", "k", "v"])
 def test_every_part_changes_the_first_logits(part):
     model, ids = make_model(GRIFFIN), text(GRIFFIN)
@@ -79,7 +58,7 @@ def test_every_part_changes_the_first_logits(part):
 
 def test_rows_share_no_memory_and_the_value_stays():
     model, ids = make_model(GRIFFIN), text(GRIFFIN)
-    tuned = begun(model, keys=3)
+    tuned = begun(model, (BOS,) * 3)
     kept = {name: tensor.clone() for name, tensor in tuned.tensors().items()}
     state = tuned.as_state(2)
     with torch.no_grad():
@@ -94,7 +73,7 @@ def test_rows_share_no_memory_and_the_value_stays():
 def test_gradients_into_it_equal_finite_differences():
     model = make_model(GRIFFIN, dtype=torch.float64)
     ids = text(GRIFFIN, 2, 24)
-    tuned = begun(model, keys=4)
+    tuned = begun(model, (BOS,) * 4)
     parts = {name: t.clone().requires_grad_() for name, t in tuned.tensors().items()}
     weights = torch.randn(23, GRIFFIN.vocab_size, dtype=torch.float64)
 
@@ -129,7 +108,7 @@ def test_half_a_megabyte_at_2b():
 
 def test_what_fits_no_model_is_refused_by_name():
     model = make_model(GRIFFIN)
-    tuned = begun(model, keys=2)
+    tuned = begun(model, (BOS,) * 2)
     tuned.check(GRIFFIN, "w")
     with pytest.raises(ValueError, match=r"another shape \(width 48, 96 here"):
         tuned.check(GRIFFIN.replace(width=96), "w")
@@ -143,12 +122,11 @@ def test_what_fits_no_model_is_refused_by_name():
         replace(tuned, v=tuned.v[:, :1]).check(GRIFFIN, "w")
     with pytest.raises(ValueError, match=r"the tuned state's lru .* is not all finite"):
         replace(tuned, lru=tuned.lru * float("nan")).check(GRIFFIN, "w")
-    for ids, keys in (((), None), ((2, 3), 1)):
-        with pytest.raises(ValueError, match="begins with BOS and has a key for each id"):
-            begun(model, ids, keys)
+    with pytest.raises(ValueError, match="n = 0 keys"):
+        begun(model, ())
     with pytest.raises(ValueError, match="n = 17 keys; this model's window holds 16"):
-        begun(model, keys=17)
-    assert begun(make_model(HAWK), keys=17).keys == 17  # positions alone
+        begun(model, (BOS,) * 17)
+    assert begun(make_model(HAWK), (BOS,) * 17).keys == 17  # positions alone
 
 
 def test_in_another_type_it_keeps_h_wide():
