@@ -16,6 +16,7 @@ from griffin.answer import Piece, Result, Score, Stream, Writer
 from griffin.document import Document
 from griffin.engine import (
     CHUNK,
+    Beginning,
     Context,
     Pooling,
     Request,
@@ -27,7 +28,7 @@ from griffin.engine import (
     score,
 )
 from griffin.grammar import CompiledGrammar, Grammar, Grammars
-from griffin.model import Griffin
+from griffin.model import Griffin, TunedState
 from griffin.model.packed import rounded_format
 from griffin.prompt import Prompt, context_of, is_one, plain
 from griffin.sampling import SamplingParams
@@ -47,6 +48,7 @@ class LLM:
                adds.
     name:      what it was loaded from. adapter: the name of the model's adapter that reads and
                answers, its first if it has some; "" is none (`using` takes another).
+    tuned:     the tuned state that stands for BOS in every text that is read; None is none.
     weights:   gives a digest of the weights' files, for `weights_digest`; None where there are
                none.
     caution:   what to know before talking with it, where it is a toy or no chat model; else "".
@@ -63,6 +65,7 @@ class LLM:
         stop_ids: Iterable[int] = (),
         name: str = "",
         weights: Callable[[], str] | None = None,
+        tuned: TunedState | None = None,
     ) -> None:
         if tokenizer.vocab_size > model.config.vocab_size:
             raise ValueError(
@@ -77,6 +80,11 @@ class LLM:
         self.caution = ""
         self.adapter = next(iter(model.adapters.names), "")
         self._weights = weights
+        self.tuned = tuned
+        self.beginning: Beginning | None = None
+        if tuned is not None:
+            tuned.check(model.config, self.weights_digest, self.adapter_digest)
+            self.beginning = Beginning.of(tuned, tokenizer.bos_id, model.dtype, model.device)
         own = {tokenizer.eos_id, tokenizer.end_of_turn_id} - {None}
         self.stop_ids = frozenset(stop_ids) | cast(set[int], own)
 
@@ -90,11 +98,14 @@ class LLM:
     def using(self, adapter: str) -> LLM:
         """Return the same model as it reads and answers with another of its adapters, "" for none.
 
-        Nothing is loaded or copied. Raises ValueError for an adapter that it does not have.
+        Nothing is loaded or copied. Raises ValueError for an adapter that it does not have, and
+        for one that its tuned state was not learnt with.
         """
         self.model.adapters.index(adapter)
         other = copy(self)
         other.adapter = adapter
+        if self.tuned is not None:
+            self.tuned.check(self.model.config, self.weights_digest, other.adapter_digest)
         return other
 
     @property
@@ -256,6 +267,8 @@ class LLM:
         `generate`. What a penalty has to know of the tokens before is looked up now.
         """
         params, context = self.params(**sampling), context_of(prompt, self.tokenizer)
+        if self.beginning is not None:
+            context = self.beginning.before(context)
         if params.repetition_penalty != 1:
             context = replace(context, seen=Seen(context.seen.marks(self.model.config.vocab_size)))
         stop_ids = self.stop_ids | self.chat_format.stop_ids if chat else self.stop_ids
@@ -288,9 +301,15 @@ class LLM:
         seen = torch.zeros(vocab_size, dtype=torch.bool)
         held, total = list(before.pending), before.read
         source = iter(pieces)
-        while len(held) < 2 and (piece := next(source, None)) is not None:
+        begins = self.beginning is not None and before.state is None
+        while len(held) < 2 + begins and (piece := next(source, None)) is not None:
             held.extend(piece)
         check_ids(held, vocab_size)
+        if self.beginning is not None and begins:
+            if len(held) < 3:  # what stands for the first id is there when an answer is asked for
+                return Context().then(held)
+            before = self.beginning.before(Context().then(held))
+            held, total = list(before.pending), before.read
 
         def feed() -> Iterator[Sequence[int]]:
             nonlocal held, total
@@ -348,7 +367,8 @@ class LLM:
         texts = plain(texts)
         if is_one(texts):
             ids = context_of(cast(Prompt, texts), self.tokenizer).pending
-            scores = score(self.model, ids, adapter=self.adapter)
+            begins = self.beginning and self.beginning.for_ids(ids)
+            scores = score(self.model, ids, adapter=self.adapter, begins=begins)
             return Score(ids=ids[1:], logprobs=tuple(scores.tolist()))
         return [self.score(cast(str, text)) for text in texts]
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from griffin import checkpoints
-from griffin.adapters import adapt, check_together, open_adapter
+from griffin.adapters import adapt, check_together, open_adapter, open_tuned
 from griffin.checkpoints.model_names import resolve
 from griffin.defaults import read_defaults
 from griffin.llm import LLM
@@ -31,6 +31,7 @@ def load(
     revision: str | None = None,
     quantize: str | None = None,
     adapter: str | Path | Mapping[str, str | Path] | None = None,
+    state: str | Path | None = None,
     progress: Callable[[checkpoints.Progress], None] | None = None,
 ) -> LLM:
     """Load a model with its tokenizer.
@@ -49,6 +50,7 @@ def load(
                   where they lie.
     adapter:      folder of a LoRA that reads and answers, or several by name, of which the first
                   does until `LLM.using` takes another.
+    state:        file of a tuned state, which stands before every text that is read.
     progress:     called before each tensor is read, with the bytes done and in all.
     Raises ValueError for files that are missing, torn or do not fit together, and says which.
     """
@@ -74,6 +76,7 @@ def load(
         each.check(source.config)
     if adapters:
         check_together(adapters)
+    tuned = None if state is None else open_tuned(state)
     defaults = read_defaults(folder, source.config.vocab_size)
     for note in (*two_answers(text), *defaults.notes):
         warnings.warn(note, checkpoints.CheckpointWarning, stacklevel=2)
@@ -98,6 +101,7 @@ def load(
         stop_ids=defaults.stop_ids,
         name=str(path_or_repo),
         weights=weights,
+        tuned=tuned,
     )
     llm.caution = _caution(llm)
     return llm

@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -16,15 +17,14 @@ from griffin.foreign import parse_json
 from griffin.model import GriffinConfig, TunedState
 
 KIND, VERSION = "griffin tuned state", "1"
-_FIELDS = ("kind", "version", "config", "weights", "adapter", "model", "digest")
+_FIELDS = ("kind", "version", "config", "weights", "adapter", "name", "digest")
 _NAMES = ("lru", "conv", "k", "v")
 
 
-def save_tuned_state(tuned: TunedState, path: str | Path, model: str = "") -> int:
+def save_tuned_state(tuned: TunedState, path: str | Path) -> int:
     """Write a tuned state; the file appears whole or not at all. Return its bytes.
 
-    model: what the model is called, for people. Raises ValueError for a state that `open_tuned`
-    would refuse.
+    Raises ValueError for a state that `open_tuned` would refuse.
     """
     tuned.check_tensors()
     target = Path(path).expanduser()
@@ -34,7 +34,7 @@ def save_tuned_state(tuned: TunedState, path: str | Path, model: str = "") -> in
         "config": json.dumps(tuned.config.to_dict()),
         "weights": tuned.weights,
         "adapter": tuned.adapter,
-        "model": model,
+        "name": tuned.name,
         "digest": tuned.digest(),
     }
     tensors = {name: t.detach().cpu().contiguous() for name, t in tuned.tensors().items()}
@@ -93,8 +93,9 @@ def open_tuned(path: str | Path) -> TunedState:
     source.release()
     try:
         config = GriffinConfig.from_dict(parse_json(said["config"].encode(), "its config"))
-        weights, adapter = said["weights"], said["adapter"]
-        tuned = TunedState(config=config, weights=weights, adapter=adapter, **tensors)
+        words = {key: said[key] for key in ("weights", "adapter", "name")}
+        fields: dict[str, Any] = {"config": config, **words, **tensors}
+        tuned = TunedState(**fields)
         tuned.check_tensors()
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file}: {error}") from error

@@ -140,9 +140,14 @@ def ls(folder: Path | None, as_json: bool) -> None:
 @as_json
 def show(what: str, folder: Path | None, as_json: bool) -> None:
     """Show where a conversation or a state file stands, what it belongs to, and what was said."""
+    from griffin.adapters import is_tuned
+    from griffin.cli.shared.stores import about_tuned
     from griffin.sessions import read_state_info
 
     path = state_file(what)
+    if path is not None and is_tuned(path):
+        _show(about_tuned(path), (), None, as_json)
+        return
     if path is not None:
         info = read_state_info(path)
         about = {"file": str(path), "bytes": path.stat().st_size, **_about_file(info)}

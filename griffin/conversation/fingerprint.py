@@ -13,7 +13,7 @@ def fingerprint_of(llm: LLM) -> Fingerprint:
     Weights laid out for the native kernels with their values as they are count as not quantized.
     The digest of the weights is taken once for an LLM, about a second for gigabytes.
     """
-    template = llm.tokenizer.chat_template
+    begins, template = llm.beginning, llm.tokenizer.chat_template
     return Fingerprint(
         config=config_digest(llm.model.config),
         weights=llm.weights_digest,
@@ -22,4 +22,5 @@ def fingerprint_of(llm: LLM) -> Fingerprint:
         adapter=llm.adapter_digest or "none",
         tokenizer=llm.tokenizer.digest,
         template="none" if template is None else json_digest(template),
+        tuned="none" if begins is None else f"{begins.keys}-{begins.digest}",
     )

@@ -49,6 +49,8 @@ class Context:
     pending: the ids that come next. An answer needs at least one; a state cannot step back.
     seen:    which tokens `state` has read, for the repetition penalty.
     tokens:  how many tokens `state` and `pending` hold together.
+    origin:  digest of the tuned state that `state` is, where it has read nothing since: by that the
+             prefix cache knows what follows. "" for any other state.
     A context is a value: going on from it leaves it as it is, so several answers may fork from one.
     `Context()` is nothing at all, `Context().then(ids)` a prompt.
     """
@@ -57,6 +59,7 @@ class Context:
     pending: tuple[int, ...] = ()
     seen: Seen = field(default_factory=Seen)
     tokens: int = 0
+    origin: str = ""
 
     @property
     def read(self) -> int:

@@ -214,11 +214,11 @@ class Core:
         if row.kept is not None:
             state = row.kept.state
             self.room.drop(row, keep_place=row.reserved)
-        elif ticket.request.context.state is not None:
+        elif ticket.request.context.state is None or ticket.request.context.origin:
+            state = self._known(row) or ticket.request.context.state
+        else:
             state = ticket.request.context.state
             ticket.cached_tokens, ticket.cache_reason = 0, "the request brings a state of its own"
-        else:
-            state = self._known(row)
         self.batch.enter(row, state)
         row.entered = self._turn
         if row.sampler is not None:
@@ -233,10 +233,11 @@ class Core:
                 "there is no cache" if self.cache is None else "the cache was not to be used"
             )
             return None
-        hit = self.cache.find(ticket.ids, ticket.namespace, ticket.adapter_digest)
-        row.read = ticket.cached_tokens = hit.tokens
+        ids = ticket.known(len(ticket.ids))
+        hit = self.cache.find(ids, ticket.namespace, ticket.reader)
+        row.read = ticket.cached_tokens = max(0, hit.tokens - (len(ids) - len(ticket.ids)))
         ticket.cache_reason = hit.reason
-        self.tokens_reused += hit.tokens
+        self.tokens_reused += row.read
         return hit.state
 
     # Reading and choosing.
@@ -259,15 +260,16 @@ class Core:
         if ticket.request.progress is not None:
             ticket.request.progress(row.read)
         cache = self._cache_for(ticket)
-        if cache is not None and (row.left == 0 or row.read % cache.every == 0):
-            read, view = ticket.ids[: row.read], self.batch.slots.view(slot)
-            cache.put(read, view, ticket.namespace, ticket.adapter_digest)
+        place = ticket.offset + row.read  # in the document
+        if cache is not None and (row.left == 0 or place % cache.every == 0):
+            read, view = ticket.known(row.read), self.batch.slots.view(slot)
+            cache.put(read, view, ticket.namespace, ticket.reader)
         if row.left == 0:
             self._fork(row, self._model.unembed(hidden)[0])
 
     def _cache_for(self, ticket: Ticket) -> PrefixCache | None:
-        """Return the cache, None for a request with a state: what that has read is unknown."""
-        return self.cache if ticket.use_cache and ticket.request.context.state is None else None
+        """Return the cache, None for a request with a state of which is unknown what it read."""
+        return self.cache if ticket.caches else None
 
     def _fork(self, reader: Row, logits: Tensor) -> None:
         """Choose every choice's first token; those that go on run from the reader's state."""
@@ -329,10 +331,10 @@ class Core:
         ticket = row.ticket
         cache = self._cache_for(ticket)
         if cache is not None and row.phase == "running" and not lost and len(row.chosen) > 1:
-            ids = ticket.ids + array("i", row.chosen[:-1])
+            ids = ticket.known(len(ticket.ids)) + array("i", row.chosen[:-1])
             view = self.batch.slots.view(self.batch.slot(row))
             try:
-                cache.put(ids, view, ticket.namespace, ticket.adapter_digest)
+                cache.put(ids, view, ticket.namespace, ticket.reader)
             except Exception as error:
                 event = End(ticket.number, row.choice, "error", error)
         choices: Sequence[int] = [row.choice]

@@ -2,44 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from griffin.engine.read import CHUNK
 from griffin.engine.request import check_ids
-from griffin.model import Griffin
+from griffin.model import Griffin, State
 from griffin.sampling import log_mass
 
 SLAB = 256  # rows of logits that exist at a time
 
 
-def score(model: Griffin, ids: Sequence[int], *, chunk: int = CHUNK, adapter: str = "") -> Tensor:
+def score(
+    model: Griffin,
+    ids: Sequence[int],
+    *,
+    chunk: int = CHUNK,
+    adapter: str = "",
+    begins: State | None = None,
+) -> Tensor:
     """Return the log-probability of each id given those before it.
 
     ids:   T token ids; the first is only read (begin with BOS to score a whole text).
     chunk: tokens a call of the model reads; logits are made for at most 256 of them at a time, so
            memory does not grow with the length.
-    adapter: name of the model's adapter that reads; "" is none.
+    adapter, begins: as for `hidden_pieces`.
     Returns (T - 1,) float32 on the CPU: natural logarithms, from a softmax in float32; to the bit
     what the engine reports for a token that it chose.
     Raises ValueError if there are no ids, or one is outside the vocabulary.
     """
-    if chunk < 1:
-        raise ValueError(f"chunk must be at least 1 token, not {chunk}")
     check_ids(ids, model.config.vocab_size, "the text")
     scores = torch.empty(len(ids) - 1)
-    state, adapters = None, [model.adapters.index(adapter)]
     with torch.no_grad():
-        for start in range(0, len(ids) - 1, chunk):
-            end = min(start + chunk, len(ids) - 1)
-            tokens = torch.tensor(ids[start : end + 1], dtype=torch.int64, device=model.device)
-            donate = state is not None
-            hidden, state = model.trunk(tokens[None, :-1], state, donate=donate, adapters=adapters)
-            for low in range(0, end - start, SLAB):
-                high = min(low + SLAB, end - start)
-                logits = model.unembed(hidden[0, low:high]).float()
-                chosen = logits.gather(1, tokens[low + 1 : high + 1, None]).squeeze(1)
-                scores[start + low : start + high] = (chosen - log_mass(logits)).cpu()
+        for start, hidden in hidden_pieces(model, ids, chunk, adapter, begins):
+            for low in range(0, len(hidden), SLAB):
+                logits = model.unembed(hidden[low : low + SLAB]).float()
+                first = start + low + 1
+                wanted = torch.tensor(ids[first : first + len(logits)], device=model.device)
+                chosen = logits.gather(1, wanted[:, None]).squeeze(1)
+                scores[first - 1 : first - 1 + len(logits)] = (chosen - log_mass(logits)).cpu()
     return scores
+
+
+def hidden_pieces(
+    model: Griffin,
+    ids: Sequence[int],
+    chunk: int = CHUNK,
+    adapter: str = "",
+    begins: State | None = None,
+) -> Iterator[tuple[int, Tensor]]:
+    """Read a text but for its last id; yield pieces (t, D) of what the head looks at, each with the
+    place of its first id.
+
+    adapter: name of the model's adapter that reads; "" is none.
+    begins:  the tuned state that stands for the first id, one row; it is left as it is. What comes
+             after the first id is then as likely as without it: a state has no logits of its own.
+    """
+    if chunk < 1:
+        raise ValueError(f"chunk must be at least 1 token, not {chunk}")
+    state, start, adapters = None, 0, [model.adapters.index(adapter)]
+    while start < len(ids) - 1:
+        alone = begins is not None and start == 0
+        end = min(start + (1 if alone else chunk), len(ids) - 1)
+        tokens = torch.tensor([list(ids[start:end])], dtype=torch.int64, device=model.device)
+        donate = start > (begins is not None)
+        hidden, state = model.trunk(tokens, state, donate=donate, adapters=adapters)
+        state = begins if alone else state
+        yield start, hidden[0]
+        start = end

@@ -30,8 +30,9 @@ class Ticket:
                      keep_state. Its state has read everything but the last token chosen; if there
                      was none yet, everything but the rest of the prompt. None where a step broke.
     paused:          it was set aside.
-    adapter:         the place of the request's adapter among the model's, -1 for none; and
-                     adapter_digest.
+    adapter:         the place of the request's adapter among the model's, -1 for none.
+    reader:          what the model reads with besides its weights, for the prefix cache: digests of
+                     the adapter and of the tuned state that the prompt stands behind.
     sink_error:      what its sink raised; the request was cancelled then.
     """
 
@@ -54,7 +55,8 @@ class Ticket:
         self.request = request
         adapters = adapters or Adapters()
         self.adapter = adapters.index(request.adapter)
-        self.adapter_digest = adapters.digest(self.adapter)
+        origin = request.context.origin
+        self.reader = adapters.digest(self.adapter) + (origin and f" behind {origin}")
         self.n = n
         self.priority = priority
         self.submitted = submitted
@@ -88,6 +90,20 @@ class Ticket:
     @property
     def prompt_tokens(self) -> int:
         return len(self.ids)
+
+    @property
+    def caches(self) -> bool:
+        """Whether all that its states have read is known: ids, and perhaps a tuned state."""
+        context = self.request.context
+        return self.use_cache and (context.state is None or bool(context.origin))
+
+    def known(self, count: int) -> array[int]:
+        """Return how the prefix cache names a state that has read so many ids of the prompt.
+
+        A tuned state is as many ids as it has positions, of a number that no token has.
+        """
+        ahead = array("i", [-1]) * (self.offset if self.request.context.origin else 0)
+        return ahead + self.ids[:count]
 
     @property
     def context(self) -> Context | None:

@@ -27,11 +27,13 @@ class TunedState:
              at least 1 and, where there is attention, at most its window.
     config:  of the model that it was learnt on.
     weights: digest of that model's weights. adapter: of the adapter that read, "" for none.
+    name:    what that model was called, for people.
     """
 
     config: GriffinConfig
     weights: str
     adapter: str = ""
+    name: str = ""
     lru: Tensor
     conv: Tensor
     k: Tensor
@@ -39,7 +41,13 @@ class TunedState:
 
     @classmethod
     def begin(
-        cls, model: Griffin, ids: Sequence[int], *, weights: str, adapter: str = ""
+        cls,
+        model: Griffin,
+        ids: Sequence[int],
+        *,
+        weights: str,
+        adapter: str = "",
+        name: str = "",
     ) -> TunedState:
         """Return the state of which nothing was learnt yet: the one that these ids lead to, to the
         bit, with a key for each. After BOS alone it equals no state at all.
@@ -64,7 +72,7 @@ class TunedState:
             name: torch.stack(part) if part else nothing.new_zeros(_shapes(config, n)[name])
             for name, part in parts.items()
         }
-        return cls(config=config, weights=weights, adapter=adapter, **tensors)
+        return cls(config=config, weights=weights, adapter=adapter, name=name, **tensors)
 
     @property
     def keys(self) -> int:

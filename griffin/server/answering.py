@@ -198,7 +198,8 @@ def _progress(ticket: Ticket, read: int) -> PromptProgress:
 
 def source(run: Run) -> p.Source:
     """Return where a run's answers went on from."""
-    if any(ticket.request.context.read for ticket in run.tickets):
+    contexts = [ticket.request.context for ticket in run.tickets]
+    if any(context.read and not context.origin for context in contexts):
         return "session"
     return "prefix" if any(ticket.cached_tokens for ticket in run.tickets) else "none"
 

@@ -56,7 +56,9 @@ async def read_into(
     service.check_prompt(ids, "text")
     context = (await service.disk(lambda: refusals(session.resume))).then(ids)
     *unread, last = context.pending
-    state = context.state
+    state, pending = context.state, [last]
+    if state is None and len(unread) == 1 and service.llm.beginning is not None:
+        unread, pending = [], [*unread, last]  # a tuned state stands for BOS, and alone is no state
     if unread:
         # The engine always chooses a token. It is not read, and thrown away.
         before = replace(context, pending=tuple(unread), tokens=context.tokens - 1)
@@ -78,7 +80,7 @@ async def read_into(
         exchange.tokens = (len(ids), run.tickets[0].cached_tokens or 0, 0)
 
     def commit() -> None:
-        session.commit(role=role, ids=ids, state=state, pending=[last], text=_text(reading))
+        session.commit(role=role, ids=ids, state=state, pending=pending, text=_text(reading))
 
     await service.disk(lambda: refusals(commit))
     return len(ids)

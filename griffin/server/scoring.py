@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 
+from griffin.engine import hidden_pieces
 from griffin.llm import LLM
 from griffin.server.measuring import Cancelled
 
@@ -35,18 +36,15 @@ def score_prompt(
     tokenizer's ids, as the engine's are.
     """
     model, size = llm.model, llm.tokenizer.vocab_size
-    adapters = [model.adapters.index(llm.adapter)]
+    begins = llm.beginning and llm.beginning.for_ids(ids)
     yield [None]
-    state = None
     with torch.no_grad():
-        for start in range(0, len(ids) - 1, CHUNK):
+        for start, hidden in hidden_pieces(model, ids, CHUNK, llm.adapter, begins):
             if stop.is_set():
                 raise Cancelled
-            tokens = torch.tensor([ids[start : start + CHUNK + 1]], device=model.device)
-            donate = state is not None
-            hidden, state = model.trunk(tokens[:, :-1], state, donate=donate, adapters=adapters)
-            logprobs = model.unembed(hidden[0])[:, :size].float().log_softmax(1)
-            own = logprobs.gather(1, tokens[0, 1:, None])
+            wanted = ids[start + 1 : start + 1 + len(hidden)]
+            logprobs = model.unembed(hidden)[:, :size].float().log_softmax(1)
+            own = logprobs.gather(1, torch.tensor(wanted, device=model.device)[:, None])
             above = (logprobs > own).sum(1).tolist() if ranks else [-1] * len(own)
             chosen = own.squeeze(1).tolist()
             if alternatives:

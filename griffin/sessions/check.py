@@ -121,6 +121,9 @@ def _turn_problems(
     if turn["pos"] is None:
         return
     blob = blob_of(turn)
+    read = turn["tokens"] - len(unpack_ids(turn["pending"]))
+    if blob.pos != mark.position(0, read):
+        yield f"its state stands at {blob.pos}, after {read} tokens that it has read; {REMEDY}"
     # After a turn without a state of its own all positions of the window are in this one's file.
     start = first_kept(config, blob.pos, above["pos"] or 0 if above else 0)
     if blob.start != start:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,8 @@ class Fingerprint:
     tokenizer:    digest of the tokenizer's files.
     template:     digest of the chat template; "none".
     format:       version of what this room writes.
+    tuned:        the tuned state that stands for BOS: its positions, a hyphen and its digest;
+                  "none".
     Raises ValueError for an empty or overlong part and for a dtype no model computes in.
     """
 
@@ -43,9 +46,10 @@ class Fingerprint:
     tokenizer: str = "none"
     template: str = "none"
     format: str = FORMAT_VERSION
+    tuned: str = "none"
 
     def __post_init__(self) -> None:
-        for part, value in self.to_dict().items():
+        for part, value in dataclasses.asdict(self).items():
             if (
                 not isinstance(value, str)
                 or not 0 < len(value) <= _LONGEST
@@ -59,6 +63,11 @@ class Fingerprint:
             raise ValueError(
                 f"the fingerprint's dtype is {self.dtype!r}; allowed are {', '.join(_DTYPES)}"
             )
+        if self.tuned != "none" and not re.fullmatch(r"[1-9][0-9]{0,8}-[0-9a-f]+", self.tuned):
+            raise ValueError(
+                "the fingerprint's tuned must be positions, a hyphen and a digest, not"
+                f" {self.tuned!r:.100}"
+            )
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -70,9 +79,17 @@ class Fingerprint:
         """One string for all parts, for those who need a key."""
         return json_digest(self.to_dict())
 
+    def position(self, before: int, more: int) -> int:
+        """Return where a state stands that stood at position `before` and read `more` tokens.
+
+        Of a tuned state of n positions the last stands for the first token.
+        """
+        ahead = 0 if self.tuned == "none" else int(self.tuned.partition("-")[0]) - 1
+        return before + more + (ahead if more and not before else 0)
+
     def differences(self, other: Fingerprint) -> dict[str, tuple[str, str]]:
         """Return the parts that differ, {part: (this one's, the other's)}."""
-        mine, theirs = self.to_dict(), other.to_dict()
+        mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
         return {part: (mine[part], theirs[part]) for part in mine if mine[part] != theirs[part]}
 
     def require(self, given: Fingerprint, what: str) -> None:
@@ -88,14 +105,18 @@ class Fingerprint:
             )
 
     def to_dict(self) -> dict[str, str]:
-        """Return the parts as plain strings, the inverse of `from_dict`."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        """Return the parts as plain strings, the inverse of `from_dict`.
+
+        Without a tuned state it says nothing of one, as before there were any (January 2027).
+        """
+        parts = dataclasses.asdict(self)
+        return {name: part for name, part in parts.items() if (name, part) != ("tuned", "none")}
 
     @classmethod
     def from_dict(cls, parts: Mapping[str, str]) -> Fingerprint:
         """Build one from plain strings; an unknown or missing part is a named ValueError."""
         known = {field.name for field in dataclasses.fields(cls)}
-        if unlike := sorted(known ^ set(parts)):
+        if unlike := sorted(known ^ {*parts, "tuned"}):
             raise ValueError(
                 f"a fingerprint has the parts {sorted(known)}; {unlike} are missing or unknown"
             )

@@ -107,9 +107,23 @@ def context_at(
     _check_kept(pending, config)
     if turn is None or base is None:
         return Context(pending=pending, tokens=len(pending))
+    check_position(base, mark, str(folder))
     seen = Seen(lambda: _check_kept(read_ids(line(folder.index, session, base.key)), config))
     state = _state_after(folder, base, config, mark)
     return Context(state=state, pending=pending, seen=seen, tokens=turn.tokens)
+
+
+def check_position(turn: Turn, mark: Fingerprint, where: str) -> None:
+    """Raise StateTorn unless a turn's state stands where its tokens lead in a model.
+
+    turn: one that is kept. mark: the fingerprint. where: what the turn is of.
+    """
+    read = turn.tokens - len(turn.pending)
+    if turn.pos != mark.position(0, read):
+        raise StateTorn(
+            f"{where} is damaged: of the {turn.tokens} tokens up to the end of turn {turn.number}"
+            f" its state has read {turn.pos}, and {len(turn.pending)} are pending; {REMEDY}"
+        )
 
 
 def _check_kept(ids: Sequence[int], config: GriffinConfig) -> Sequence[int]:

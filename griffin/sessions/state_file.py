@@ -63,7 +63,7 @@ def pack_state(info: StateInfo, state: State | None) -> PackedFile:
         )
     tensors: dict[str, Tensor] = {}
     if state is not None:
-        if pos > read:
+        if pos > info.fingerprint.position(0, read):
             raise ValueError(f"the state is at position {pos}, after {read} tokens")
         check_state(state, config, dtype, pos)
         tensors = _layers(state, config, pos)
@@ -183,7 +183,7 @@ def _info(file: TensorFile, fingerprint: Fingerprint | None) -> tuple[StateInfo,
         if (
             not isinstance(rows, list)
             or not isinstance(pending, list)
-            or not 0 <= pos <= min(read, MOST_POSITIONS)
+            or not 0 <= pos <= min(own.position(0, read), MOST_POSITIONS)
         ):
             raise ValueError("turns, pending ids or positions are not what they should be")
         if (read == 0) != (pos == 0):

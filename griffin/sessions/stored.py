@@ -129,7 +129,8 @@ def _turn_at_odds(row: sqlite3.Row) -> str:
     if row["file"] is None and row["pos"]:
         return f"it has no file, and has read up to position {row['pos']}"
     pending = len(row["pending"]) // ID_BYTES
-    if "tokens" in columns and row["pos"] + pending != row["tokens"]:
+    # A tuned state has more positions than ids, how many says the fingerprint; `history` asks it.
+    if "tokens" in columns and row["pos"] + pending < row["tokens"]:
         return (
             f"of the {row['tokens']} tokens up to its end its state has read {row['pos']}, and"
             f" {pending} are pending"

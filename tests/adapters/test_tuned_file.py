@@ -17,7 +17,7 @@ from tests.support.toy_models import GRIFFIN, HAWK, make_model
 
 def learnt(config=GRIFFIN, keys: int = 3) -> TunedState:
     model = make_model(config)
-    tuned = TunedState.begin(model, [2] * keys, weights="abc", adapter="lora")
+    tuned = TunedState.begin(model, [2] * keys, weights="abc", adapter="lora", name="nano")
     moved = {name: t + torch.randn_like(t) for name, t in tuned.tensors().items()}
     return replace(tuned, **moved)
 
@@ -27,12 +27,13 @@ def learnt(config=GRIFFIN, keys: int = 3) -> TunedState:
 def test_written_and_read_again_it_is_the_same_to_the_bit(tmp_path, config, dtype):
     tuned = learnt(config).to(dtype)
     file = tmp_path / "chef.state"
-    size = save_tuned_state(tuned, file, "nano")
+    size = save_tuned_state(tuned, file)
     assert size == file.stat().st_size < tuned.nbytes + 4096
     assert file.stat().st_mode & 0o777 == 0o600 and is_tuned(file)
     again = open_tuned(file)
     assert again.digest() == tuned.digest() and again.keys == 3
     assert (again.config, again.weights, again.adapter) == (config, "abc", "lora")
+    assert again.name == "nano"
     for name, tensor in tuned.tensors().items():
         assert again.tensors()[name].dtype == tensor.dtype
         assert torch.equal(again.tensors()[name], tensor)

@@ -27,7 +27,9 @@ LONGEST = 1 << 17  # tokens of a message, unless the user says otherwise
 @click.option("--new", is_flag=True, help="Begin a new conversation instead of the last one.")
 @click.option("--session", "name", metavar="NAME", help="Continue this conversation, or begin it.")
 @click.option(
-    "--state", metavar="FILE|NAME", help="Begin from a state file, or from a copy of a session."
+    "--state",
+    metavar="FILE|NAME",
+    help="Begin from a state file, or from a copy of a session; with a tuned state, behind it.",
 )
 @click.option("--no-persist", is_flag=True, help="Keep nothing on the disk.")
 @store_option
@@ -47,7 +49,6 @@ def command(
     system: str | None,
     new: bool,
     name: str | None,
-    state: str | None,
     no_persist: bool,
     folder: Path | None,
     max_message_tokens: int,
@@ -82,6 +83,7 @@ def command(
         check_start,
         forget_if_empty,
         open_session,
+        parted,
         resumed,
         show_last,
     )
@@ -90,7 +92,8 @@ def command(
     from griffin.conversation import Conversation
 
     try:
-        check_start(None if no_persist else store, name, state)
+        check_start(None if no_persist else store, name, source.state)
+        source, state = parted(source)
         llm = source.llm()
         llm.params(**fields)
         _ = llm.chat_format  # ValueError now if the model knows no turns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -10,6 +11,7 @@ import click
 from griffin.cli.shared.stores import state_file
 
 if TYPE_CHECKING:
+    from griffin.cli.shared.model_source import ModelSource
     from griffin.conversation import Conversation
     from griffin.llm import LLM
     from griffin.sessions import Session, Store
@@ -54,6 +56,17 @@ def check_start(store: Callable[[], Store] | None, name: str | None, state: str 
                 " file"
             )
         store().show(state)
+
+
+def parted(source: ModelSource) -> tuple[ModelSource, str | None]:
+    """Return the model, behind its tuned state where `--state` is one, and what else `--state`
+    says to begin from; None for nothing."""
+    from griffin.adapters import is_tuned
+
+    path = None if source.state is None else state_file(source.state)
+    if path is not None and is_tuned(path):
+        return replace(source, state=str(path)), None
+    return replace(source, state=None), source.state
 
 
 def open_session(

@@ -1,4 +1,4 @@
-"""Which model a verb works with: eight options, one value."""
+"""Which model a verb works with: nine options, one value."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class ModelSource:
     quantize: str | None = None
     device: str | None = None
     adapter: tuple[str, ...] = ()
+    state: str | None = None
     threads: int | None = None
 
     @property
@@ -77,6 +78,7 @@ class ModelSource:
                 device=self.device,
                 quantize=self.quantize,
                 adapter=adapters or None,
+                state=self.state,
                 progress=advance,
             )
 
@@ -107,21 +109,31 @@ _OPTIONS = (
         help="A LoRA that reads and answers; of serve and batch several, named as models.",
     ),
     click.option(
+        "--state", metavar="FILE", help="A tuned state, which stands before all that is read."
+    ),
+    click.option(
         "--threads", type=click.IntRange(1), help="CPU threads [default: torch's choice]."
     ),
 )
 
 
 def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the model options to a command, which takes them as one argument, `source`."""
+    """Add the model options to a command, which takes them as one argument, `source`.
+
+    One that the command has already, with a help of its own, is not added.
+    """
 
     @functools.wraps(function)
     def command(*arguments: Any, **given: Any) -> Any:
         own = {field.name: given.pop(field.name) for field in fields(ModelSource)}
         return function(*arguments, source=ModelSource(**own), **given)
 
+    own: list[click.Parameter] = getattr(command, "__click_params__", [])
+    names = {name for parameter in own for name in parameter.opts}
     for option in reversed(_OPTIONS):
         command = option(command)
+        if names & set(own[-1].opts):
+            own.pop()
     return command
 
 

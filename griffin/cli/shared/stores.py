@@ -69,6 +69,23 @@ def state_file(what: str) -> Path | None:
     return None
 
 
+def about_tuned(path: Path) -> dict[str, Any]:
+    """Return what a tuned state's file says of itself, after checking all of it."""
+    from griffin.adapters import open_tuned
+
+    tuned = open_tuned(path)
+    belongs = {"weights": tuned.weights, "adapter": tuned.adapter or "none"}
+    return {
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "kind": "tuned state",
+        "model": tuned.name,
+        "keys": tuned.keys,
+        "digest": tuned.digest(),
+        "fingerprint": belongs,
+    }
+
+
 def model_of(info: SessionInfo) -> str:
     """Return the name of a conversation's model; where none was noted, of its weights' digest the
     beginning. Of a folder its last part is enough."""
