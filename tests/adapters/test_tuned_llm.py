@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from griffin.sessions import Store
 from tests.adapters.test_layers import make_adapter
 from tests.support.toy_folder import CONFIG, write_toy
 
-FIELDS = {"temperature": 0, "max_tokens": 9}
+FIELDS: dict[str, Any] = {"temperature": 0, "max_tokens": 9}
 
 
 @pytest.fixture(scope="module")
