@@ -42,6 +42,7 @@ def test_the_options_become_one_value_beside_those_of_the_verb():
         "quantize": "int8",
         "device": "cpu",
         "adapter": ("a", "b=c/d"),
+        "state": "s",
         "threads": 2,
     }
     assert set(given) == {field.name for field in fields(ModelSource)}, "every option is tried"
@@ -66,10 +67,11 @@ def test_every_option_reaches_the_loading(monkeypatch):
         device="c",
         threads=3,
         adapter=("a",),
+        state="s",
     )
     source.llm()
     options = {"tokenizer": "t", "revision": "r", "dtype": "d", "quantize": "q", "device": "c"}
-    options["adapter"] = {"a": "a"}
+    options |= {"adapter": {"a": "a"}, "state": "s"}
     calls[1][1].pop("progress")  # a bar, where it takes long
     assert calls == [3, (("m",), options)]
     set_threads(None)
