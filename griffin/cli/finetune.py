@@ -192,7 +192,11 @@ def _print(results: dict[str, Any], model: str) -> None:
         if each["prompt"] in old:
             click.echo(f"  before: {old[each['prompt']]!r}")
         click.echo(f"  after:  {each['answer']!r}")
-    how = {"adapter": f"--model {model} --adapter", "full": "--model", "state": "--state"}[kept]
+    how = {
+        "adapter": f"--model {model} --adapter",
+        "full": "--model",
+        "state": f"--model {model} --state",
+    }[kept]
     click.echo(f"\nto use it: griffin chat {how} {results[kept]}")
 
 

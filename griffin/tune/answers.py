@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from griffin.llm import LLM
-from griffin.model import Griffin
+from griffin.model import Griffin, TunedState
 from griffin.train.data.prepare import RunData
 from griffin.train.data.store import TokenStore
 
@@ -30,15 +30,25 @@ def held_out_prompts(data: RunData, count: int = ANSWERS) -> list[tuple[int, ...
 
 
 def answers(
-    model: Griffin, data: RunData, prompts: list[tuple[int, ...]], tokens: int = _TOKENS
+    model: Griffin,
+    data: RunData,
+    prompts: list[tuple[int, ...]],
+    tokens: int = _TOKENS,
+    tuned: TunedState | None = None,
 ) -> list[dict[str, str]]:
-    """Return each prompt and what the model answers, by the likeliest tokens."""
+    """Return each prompt and what the model answers, by the likeliest tokens.
+
+    tuned: the state that stands for BOS in each; then prompts of BOS alone are left out.
+    """
+    if tuned is not None:
+        prompts = [prompt for prompt in prompts if len(prompt) > 1]
     if not prompts:
         return []
     training = model.training
     model.eval()
     try:
-        llm = LLM(model, data.tokenizer)
+        weights = None if tuned is None else (lambda: tuned.weights)
+        llm = LLM(model, data.tokenizer, weights=weights, tuned=tuned)
         results = llm.generate([list(p) for p in prompts], temperature=0.0, max_tokens=tokens)
     finally:
         model.train(training)

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from griffin.adapters import Adapter, save_adapter
+from griffin.adapters import Adapter, save_adapter, save_tuned_state
 from griffin.adapters.adapter import expected
-from griffin.model import Griffin
+from griffin.model import Griffin, TunedState
 from griffin.train.export import write_model
 from griffin.train.files import write_json
 from griffin.train.run import TrainingRun
@@ -16,6 +16,7 @@ from griffin.train.scale.sharding import whole_weights
 from griffin.tune.answers import answers, held_out_prompts
 from griffin.tune.export_run import kept_name
 from griffin.tune.learner import ADAPTER, lora_config
+from griffin.tune.state import StateLearner
 
 _BEFORE = "before.json"
 
@@ -41,7 +42,8 @@ def export(run: TunedRun) -> dict[str, Any] | None:
     """Write what a run has learned into its folder, and results.json; return the results.
 
     An adapter goes to adapter/, in PEFT's files; a model of which all weights were trained to
-    model/, in bfloat16. The writer does, and the other ranks, which give their parts, return None.
+    model/, in bfloat16; a state to tuned.state. The writer does, and the other ranks, which give
+    their parts, return None.
     """
     tune = run.recipe.tune
     assert tune is not None
@@ -75,6 +77,11 @@ def write_learned(run: TunedRun) -> Path:
     assert tune is not None
     if tune.trains == "full":
         return write_model(run, run.model, run.out / "model")
+    if tune.trains == "state":
+        tuned, path = tuned_state(run), run.out / "tuned.state"
+        if tuned is not None and run.ranks.is_writer:
+            save_tuned_state(tuned, path)
+        return path
     return _write_adapter(run)
 
 
@@ -87,6 +94,15 @@ def tuned_adapter(run: TunedRun) -> Adapter:
     return Adapter(ADAPTER, config, tensors)
 
 
+def tuned_state(run: TunedRun) -> TunedState | None:
+    """Return the state that a run learns as it stands, in the model's type; None where it learns
+    something else. All ranks must call this."""
+    if not isinstance(run.learner, StateLearner):
+        return None
+    own = dict(whole_weights(run.learner, run.ranks))
+    return run.learner.tuned(own).to(run.model.dtype)
+
+
 def _write_adapter(run: TunedRun) -> Path:
     adapter, folder = tuned_adapter(run), run.out / "adapter"
     if run.ranks.is_writer:
@@ -97,7 +113,8 @@ def _write_adapter(run: TunedRun) -> Path:
 def _measured(run: TunedRun) -> dict[str, Any]:
     found: dict[str, Any] = dict(run.validate().entries)
     if run.ranks.mesh is None:
-        found["answers"] = answers(run.model, run.data, held_out_prompts(run.data))
+        prompts = held_out_prompts(run.data)
+        found["answers"] = answers(run.model, run.data, prompts, tuned=tuned_state(run))
     return found
 
 

@@ -7,10 +7,11 @@ import torch
 from griffin.adapters import Adapter, LoraConfig, adapt
 from griffin.adapters.config import TARGETS
 from griffin.checkpoints import load_model, parse_dtype
-from griffin.model import Griffin
+from griffin.model import Griffin, TunedState
 from griffin.quant import FORMATS, fastest_layout
 from griffin.train.recipe import Recipe, TuneRecipe
 from griffin.train.start import fill_model
+from griffin.tune.state import StateLearner
 
 ADAPTER = "tuned"  # what the adapter in training is called in its model
 
@@ -52,6 +53,14 @@ def make_learner(recipe: Recipe, device: torch.device, *, drawn: bool = True) ->
             adapt(model, adapter, torch.float32, train=True)
     model.keep_every = recipe.train.keep_every
     return model
+
+
+def begin_state(recipe: Recipe, model: Griffin, bos: int) -> StateLearner:
+    """Return the state that a recipe trains before it has learned: that after `tune.keys` times
+    BOS, which with one key is none at all."""
+    assert recipe.tune is not None
+    ids, weights = [bos] * recipe.tune.keys, recipe.open_base().digest()
+    return StateLearner(TunedState.begin(model, ids, weights=weights, name=recipe.base))
 
 
 def load_base(recipe: Recipe, device: torch.device) -> Griffin:

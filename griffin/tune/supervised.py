@@ -1,4 +1,4 @@
-"""Tuning on answers as they are written, with all weights or with an adapter."""
+"""Tuning on answers as they are written: all weights, an adapter, or the state before them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from griffin.train.loop import Trainer
 from griffin.train.run import TrainingRun, Validation
 from griffin.train.scale.sharding import shard
 from griffin.tune.export import TunedRun
-from griffin.tune.learner import make_learner
+from griffin.tune.learner import begin_state, make_learner
+from griffin.tune.state import StateObjective
 
 
 class Tuner(Trainer, TunedRun):
@@ -30,9 +31,19 @@ class Tuner(Trainer, TunedRun):
         if self.recipe.train.prompts and self.ranks.mesh is not None:
             raise ValueError("train.prompts are continued by one process; take them out")
         self.model = make_learner(self.recipe, self.device)
-        self.objective = self._objective()
-        shard(self.objective, self.ranks)
         self.learner = self.model
+        if tune.trains == "state":
+            if self.ranks.grid is not None or self.plan.carry:
+                raise ValueError(
+                    "a state is learnt on whole documents that begin behind it; take train.carry"
+                    " and train.sequence_ranks out"
+                )
+            bos = self.data.tokenizer.bos_id
+            self.learner = begin_state(self.recipe, self.model, bos)
+            self.objective = StateObjective(self.model, self.learner, bos, self.dtype)
+        else:
+            self.objective = self._objective()
+        shard(self.objective, self.ranks)
 
     def step(self) -> dict[str, Any]:
         """Do one optimiser step, as `Trainer.step`; what dropout leaves out follows from seed, step

@@ -1,0 +1,178 @@
+"""A learnt state: its gradients, and runs that learn one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+import griffin
+from griffin.adapters import open_tuned
+from griffin.checkpoints import load_model
+from griffin.cli import main
+from griffin.model import Griffin, TunedState
+from griffin.train.data.rows import TrainBatch
+from griffin.train.loss import row_nats
+from griffin.tune.export import export, measure_before
+from griffin.tune.state import StateLearner, StateObjective
+from tests.support.toy_models import GRIFFIN, TOYS, make_model, make_tokens
+
+Build = Callable[..., Any]
+BOS = 2
+STATE = {"method": "state", "keys": 3}
+
+
+def packed(config) -> TrainBatch:
+    """Two rows: documents of several lengths, a piece without its beginning, padding."""
+    tokens = make_tokens(config, 2, 41)
+    positions = torch.zeros(2, 40, dtype=torch.int64)
+    lengths = ((18, 4, 2, 16), (9, 25, 6))  # the last of row 1 is padding
+    for row, parts in enumerate(lengths):
+        at = 0
+        for number, length in enumerate(parts):
+            if (row, number) != (1, 0):  # that one is a piece
+                tokens[row, at] = BOS
+            positions[row, at : at + length] = torch.arange(length)
+            at += length
+    mask = torch.rand(2, 40, generator=torch.Generator().manual_seed(0)) < 0.6
+    mask[1, 34:] = False
+    mask[0, 0] = mask[0, 22] = True  # what follows BOS is counted, too
+    return TrainBatch(tokens[:, :-1], tokens[:, 1:], positions, mask)
+
+
+def objective(model: Griffin, keys: int = 1) -> StateObjective:
+    begun = TunedState.begin(model, [BOS] * keys, weights="w")
+    return StateObjective(model, StateLearner(begun), BOS, model.dtype)
+
+
+def fields(batch: TrainBatch):
+    return batch.tokens, batch.targets, batch.segment_pos, batch.mask
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_before_it_has_learned_the_loss_is_that_of_the_model(name):
+    model, batch = make_model(TOYS[name], dtype=torch.float64), packed(TOYS[name])
+    wanted = row_nats(model, batch, torch.float64)[0]
+    found = objective(model)(*fields(batch))[0]
+    assert torch.allclose(found, wanted, rtol=1e-12)
+
+
+def alone(model: Griffin, tensors: dict[str, torch.Tensor], batch: TrainBatch) -> torch.Tensor:
+    """Return the loss by logits of each document by itself, without packing or padding."""
+    total = torch.zeros((), dtype=torch.float64)
+    for row in range(2):
+        starts = (batch.segment_pos[row] == 0).nonzero()[:, 0].tolist()
+        for start, end in zip(starts, (*starts[1:], 40), strict=True):
+            part = slice(start, end)
+            tokens, counted = batch.tokens[row, part][None], batch.mask[row, part]
+            logits = model(tokens)[0][0]
+            if int(tokens[0, 0]) == BOS and end - start > 1:
+                begun = TunedState.begin(model, [BOS] * 4, weights="w")
+                tuned = StateLearner(begun).tuned(tensors)
+                behind = model(tokens[:, 1:], tuned.as_state())[0][0]
+                logits = torch.cat([logits[:1], behind])
+            nats = -logits.log_softmax(-1).gather(1, batch.targets[row, part][:, None])[:, 0]
+            total = total + nats[counted].sum()
+    return total
+
+
+def test_gradients_of_packed_rows_are_those_of_documents_alone_and_finite_differences():
+    model, batch = make_model(GRIFFIN, dtype=torch.float64), packed(GRIFFIN)
+    ours = objective(model, keys=4)
+    nats = ours(*fields(batch))[0]
+    nats.backward()
+    own = {name: p.detach().clone().requires_grad_() for name, p in ours.learner.named_parameters()}
+    wanted = alone(model, own, batch)
+    wanted.backward()
+    assert torch.allclose(nats, wanted, rtol=1e-12)
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in ours.learner.named_parameters():
+        assert parameter.grad is not None and own[name].grad is not None
+        assert torch.allclose(parameter.grad, own[name].grad, rtol=1e-9, atol=1e-12), name
+        direction = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        ends = list[float]()
+        for step in (1e-5, -1e-5):
+            moved = {**own, name: own[name].detach() + step * direction}
+            with torch.no_grad():
+                ends.append(float(alone(model, moved, batch)))
+        slope = (ends[0] - ends[1]) / 2e-5
+        found = float((parameter.grad * direction).sum())
+        assert found == pytest.approx(slope, rel=1e-6, abs=1e-7), name
+    assert all(each.grad is None for each in model.parameters())
+
+
+def test_rows_that_go_on_are_refused():
+    model, batch = make_model(GRIFFIN), packed(GRIFFIN)
+    with pytest.raises(ValueError, match=r"take train\.carry out"):
+        objective(model)(*fields(batch), griffin.State.zeros(GRIFFIN, 2))
+
+
+def test_a_run_learns_it_and_the_base_stays(run: Build, base: Path, tmp_path: Path) -> None:
+    ours = run(tune=STATE, steps=40, learning_rate=0.1)
+    measure_before(ours)
+    worth = ours.validate().worth
+    ours.run()
+    assert ours.validate().worth < worth - 0.3
+    results = export(ours)
+    assert results is not None and results["state"].endswith("tuned.state")
+    own = dict(load_model(base).named_parameters())
+    for name, parameter in ours.model.named_parameters():
+        assert torch.equal(parameter, own[name]), name
+    tuned = open_tuned(results["state"])
+    assert tuned.keys == 3 and tuned.name == str(base)
+    assert results["trained_parameters"] == sum(t.numel() for t in tuned.tensors().values())
+    # What it learned is what every reader gets: bits of a held-out conversation, by scoring.
+    llm = griffin.load(base, state=results["state"])
+    documents, _ = ours._validation["data"]
+    ids, counted = documents[0].ids.tolist(), documents[0].counted
+    scores = torch.tensor(llm.score(ids).logprobs)[torch.from_numpy(counted)[1:]]
+    batch = TrainBatch(
+        torch.tensor([ids[:-1]]),
+        torch.tensor([ids[1:]]),
+        torch.arange(len(ids) - 1)[None],
+        torch.from_numpy(counted)[None, 1:],
+    )
+    with torch.no_grad():
+        nats = ours.objective(*fields(batch))[0]
+    assert float(-scores.sum()) == pytest.approx(float(nats), rel=1e-4)
+    answers = {each["prompt"]: each["answer"] for each in results["after"]["answers"]}
+    assert answers and answers != {
+        each["prompt"]: each["answer"] for each in results["before"]["answers"]
+    }
+
+
+def test_with_one_key_it_begins_as_the_model(run: Build) -> None:
+    ours, plain = run(tune={"method": "state", "keys": 1}), run("plain", tune={"method": "lora"})
+    assert ours.validate().worth == pytest.approx(plain.validate().worth, rel=1e-6)
+
+
+def test_a_stopped_run_ends_with_the_same_bits(run: Build) -> None:
+    straight = run("straight", tune=STATE)
+    straight.run()
+    stopped = run("stopped", tune=STATE)
+    stopped.step()
+    stopped.step()
+    stopped.save()
+    again = run("stopped", tune=STATE)
+    assert again.progress.step == 2
+    again.run()
+    for name, parameter in straight.learner.named_parameters():
+        assert torch.equal(parameter, again.learner.get_parameter(name)), name
+
+
+def test_the_command_learns_one(base: Path, chats: Path, tmp_path: Path) -> None:
+    made = tmp_path / "run"
+    arguments = ["finetune", str(base), "--data", str(chats), "--method", "state"]
+    sets = ("train.epochs=1", "train.length=64", "tune.keys=2")
+    changes = [word for each in sets for word in ("--set", each)]
+    done = CliRunner().invoke(main, [*arguments, "--out", str(made), *changes])
+    assert done.exit_code == 0, done.output
+    assert f"to use it: griffin chat --model {base} --state {made / 'tuned.state'}" in done.stdout
+    said = ["generate", "--model", str(base), "--json", "--max-tokens", "4", "2 + 3?", "--chat"]
+    used = CliRunner().invoke(main, [*said, "--state", str(made / "tuned.state")])
+    assert used.exit_code == 0 and "text" in json.loads(used.stdout)
