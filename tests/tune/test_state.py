@@ -18,8 +18,13 @@ from griffin.cli import main
 from griffin.model import Griffin, TunedState
 from griffin.train.data.rows import TrainBatch
 from griffin.train.loss import row_nats
+from griffin.train.recipe import Recipe
+from griffin.train.report import Reporter
+from griffin.train.scale.ranks import Ranks
 from griffin.tune.export import export, measure_before
 from griffin.tune.state import StateLearner, StateObjective
+from griffin.tune.supervised import Tuner
+from tests.support.ranks import on_ranks
 from tests.support.toy_models import GRIFFIN, TOYS, make_model, make_tokens
 
 Build = Callable[..., Any]
@@ -163,6 +168,30 @@ def test_a_stopped_run_ends_with_the_same_bits(run: Build) -> None:
     again.run()
     for name, parameter in straight.learner.named_parameters():
         assert torch.equal(parameter, again.learner.get_parameter(name)), name
+
+
+def _work(ranks: Ranks, folder: Path, recipe: Recipe) -> None:
+    with Tuner(recipe, folder / "two", Reporter(quiet=True), ranks=ranks) as ours:
+        loss = [ours.step()["loss"] for _ in range(3)]
+        results = export(ours)
+        if ranks.is_writer:
+            assert results is not None
+            torch.save(loss, folder / "two.pt")
+
+
+@pytest.mark.thorough
+def test_two_ranks_learn_the_state_that_one_does(
+    run: Build, recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    ours = run("one", tune=STATE)
+    loss = [ours.step()["loss"] for _ in range(3)]
+    results = export(ours)
+    on_ranks(2, _work, tmp_path, recipe(tune=STATE))
+    assert torch.load(tmp_path / "two.pt") == pytest.approx(loss, rel=1e-6)
+    assert results is not None
+    one, two = open_tuned(results["state"]), open_tuned(tmp_path / "two" / "tuned.state")
+    for name, tensor in one.tensors().items():
+        torch.testing.assert_close(two.tensors()[name], tensor, rtol=0, atol=2e-6)
 
 
 def test_the_command_learns_one(base: Path, chats: Path, tmp_path: Path) -> None:
