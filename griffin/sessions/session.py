@@ -141,8 +141,7 @@ class Session:
         )
         held = check_ids(pending, vocab_size, "the pending ids")
         base, unread = history.unread(self._folder.index, self._row, head)
-        stood, more = base.pos or 0 if base else 0, count_read((*unread, *new), held)
-        pos = self.fingerprint.position(stood, more)
+        pos = self.fingerprint.position((base and base.pos) or 0, count_read((*unread, *new), held))
         # Where the turn before has no state of its own, this one's file holds its whole window.
         above = head.pos or 0 if head and not before else 0
         start = first_kept(self.config, pos, above)
