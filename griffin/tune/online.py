@@ -253,6 +253,11 @@ def _check(recipe: Recipe, ranks: int) -> None:
         )
     if train.tokens or train.stage:
         raise ValueError(f"tune.method = {tune.method!r} takes a budget in train.steps or epochs")
+    if any((source.weight, source.epochs) != (1, 0) for source in recipe.data.sources):
+        raise ValueError(
+            f"tune.method = {tune.method!r} answers the prompts of all sources once an epoch; take"
+            " weight and epochs out of [[data.source]]"
+        )
     if train.length <= tune.answer_tokens:
         raise ValueError(
             f"train.length is {train.length}, of a prompt and its answer together; it must be more"

@@ -328,6 +328,15 @@ def test_what_cannot_be(online: Build, case: str) -> None:
         online("rloo", tune=tune, **train)
 
 
+def test_sources_are_read_alike(online: Build, tmp_path: Path) -> None:
+    run = online("rloo")
+    [source] = run.recipe.data.sources
+    for own in ({"weight": 2.0}, {"epochs": 1.0}):
+        data = replace(run.recipe.data, source=(replace(source, **own),))
+        with pytest.raises(ValueError, match=r"take weight and epochs out of \[\[data\.source\]\]"):
+            OnlineTrainer(replace(run.recipe, data=data), tmp_path / "own", Reporter(quiet=True))
+
+
 def test_epochs_are_steps(online: Build) -> None:
     run = online("rloo", steps=0, epochs=0.5)
     assert run.plan.total_steps == len(run.prompts) // 8
