@@ -206,8 +206,8 @@ class OnlineTrainer(TunedRun):
             )
             apart = (policy.detach().view(shape)[:, -1] - drawn).abs()
             gap = max(gap, float(apart.max()))
-        # An adapter's products are float32; those of a base in bfloat16 are not.
-        narrow = torch.bfloat16 in (self.dtype, self.model.dtype)
+        # A packed model computes in training what it does when it answers.
+        narrow = torch.bfloat16 in (self.dtype, self.model.dtype) and self._is_plain
         most = LARGEST_GAP[torch.bfloat16 if narrow else torch.float32]
         if not gap <= most:
             raise DivergedError(
@@ -221,12 +221,16 @@ class OnlineTrainer(TunedRun):
     def _logprobs(self, rows: AnswerRows) -> Tensor:
         """Return the policy's log-probability of each token, (R, A), with gradients."""
         model, dtype = self.model, self.dtype
-        # A packed model computes what it does when it answers, whatever dtype is.
-        narrow = dtype.itemsize < 4 and isinstance(model.head, Tensor)
+        narrow = dtype.itemsize < 4 and self._is_plain
         with torch.autocast(self.device.type, dtype, enabled=narrow):
             hidden = rows.hidden(model)
         cap, targets = model.config.logits_soft_cap, rows.targets[rows.mask]
         return rows.spread(-token_nats(hidden, model.head, targets, None, cap, dtype))
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether the model's matrices are as a checkpoint holds them, and not packed."""
+        return isinstance(self.model.head, Tensor)
 
     def _samples(self) -> list[dict[str, str]]:
         train = self.recipe.train
