@@ -22,6 +22,7 @@ from griffin.bench.work import matrix_shapes, training_operations
 from griffin.model import Griffin
 from griffin.model.packed import packed_format
 from griffin.quant import fastest_layout
+from griffin.train.allocator import return_large_blocks
 from griffin.train.objective import Objective
 
 
@@ -74,6 +75,8 @@ def lora(
     before the first step in its notes.
     """
     torch.set_num_threads(setting.threads)
+    if keep_every:
+        return_large_blocks()  # as a run does
     format = packed_format(model) or str(model.dtype).removeprefix("torch.")
     learner = lora_learner(model, rank, keep_every)
     before, shapes = resident(), list(matrix_shapes(model.config))

@@ -15,6 +15,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from griffin.train.allocator import return_large_blocks
 from griffin.train.checkpoint import (
     RunProgress,
     find_checkpoint,
@@ -107,6 +108,8 @@ class TrainingRun(ABC):
                 skip_bad=self.skip_bad,
             )
             self._read_data()
+        if recipe.train.keep_every:  # who keeps little for the backward pass has little memory
+            return_large_blocks()
         self._build(begun=latest_checkpoint(self.checkpoints) is not None)
         self.optimizer = make_optimizer(self.learner, recipe.train)
         found = resume(
