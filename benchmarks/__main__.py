@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -299,6 +300,44 @@ def alignment(tasks: Sequence[str], seeds: int, steps: int, threads: int, out: P
             raise click.UsageError(f"no task {name!r}; there are: {'; '.join(TASKS)}")
     torch.set_num_threads(threads)
     compare(out, tasks or list(TASKS), seeds, steps, click.echo)
+
+
+@main.command("adapter")
+@click.option("--model", "-m", default="nano", show_default=True, metavar="DIR")
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(["bf16", "int8", "int4"]),
+    multiple=True,
+    default=("bf16", "int8", "int4"),
+    show_default=True,
+    help="Of the base. Repeatable.",
+)
+@number("--rank", "Of the adapter, in every linear layer.", 16)
+@number("--rows", "Sequences that are decoded together.", 1)
+@number("--prompt", "Tokens read before.", 64)
+@number("--pairs", "Of turns, with the adapter and without.", 25)
+@number("--threads", "CPU threads [default: one for each CPU].")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a format.")
+def adapter(
+    model: str, formats: tuple[str, ...], threads: int | None, as_json: bool, **given: int
+) -> None:
+    """Decode with an adapter and without, by turns: what it costs, beside its bytes."""
+    import torch
+
+    from benchmarks.adapter import adapter as measure
+    from griffin.bench import machine
+
+    torch.set_num_threads(threads or machine.cores())
+    for cost in measure(model, formats, **given):
+        if as_json:
+            click.echo(json.dumps(asdict(cost) | {"bytes_share": cost.bytes_share}))
+            continue
+        click.echo(
+            f"{cost.format}, {cost.rows} rows: {1000 * cost.without:.2f} ms a token, with the"
+            f" adapter {1000 * cost.with_:.2f} ms, {100 * cost.share:+.1f} %; its"
+            f" {cost.adapter_bytes / 1e6:,.1f} MB are {100 * cost.bytes_share:.1f} % of the model's"
+        )
 
 
 @main.command("gguf")

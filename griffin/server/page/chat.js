@@ -7,7 +7,8 @@ import { MessageLog } from "./log.js";
 import { closeMenu, leaveMenu } from "./menu.js";
 import { isSend } from "./messages.js";
 import { Meters } from "./meters.js";
-import { described, onSearch, showSessions } from "./sidebar.js";
+import { choose, letChoose, meet, model } from "./models.js";
+import { onSearch, showSessions } from "./sidebar.js";
 import { attempt, calm, complain, tell } from "./telling.js";
 import { messagesOf, open, pathOf } from "./threads.js";
 
@@ -20,7 +21,6 @@ const FORKED = "Forked. What you say now is said in the fork.";
 let store = null; // where conversations are
 let listed = []; // those in the sidebar
 let sought = ""; // what they have in common
-let model = ""; // what it is called
 let session = null; // the one that is open; null for one that nothing was said in yet
 let path = []; // its turns up to where it stands
 let undone = []; // turns that Undo left, for Redo
@@ -47,14 +47,10 @@ async function start() {
   let first;
   [store, first] = await open();
   showList(first, false);
-  const served = (await call("GET", "v1/models")).data[0];
-  const about = served.griffin ?? {};
-  model = served.id;
+  const about = await meet();
   meters.bytes = about.state_bytes ?? 0;
   meters.window = about.window ?? 0;
   field.suggest(about.sampling ?? {});
-  $("model").textContent = described(model, about);
-  $("greeting").textContent = about.caution || `Ask ${model} something.`;
   await go(asked());
   const server = await call("GET", "v1/server");
   const where = store.kept ? "" : " · conversations end with this page";
@@ -88,6 +84,7 @@ async function go(id) {
   undone = [];
   meters.clear();
   [session, path] = id === null ? [null, []] : await read(id);
+  choose(session?.model);
   field.showSystem(session === null ? null : session.system ?? "");
   log.show(messagesOf(path), true);
   showSession();
@@ -116,6 +113,7 @@ function showSession() {
   $("title").textContent = name;
   document.title = session === null ? "griffin" : `${name} · griffin`;
   for (const id of ["fork", "rename", "export", "delete"]) $(id).hidden = session === null;
+  letChoose(idle && session === null);
   $("undo").hidden = !path.length;
   $("redo").hidden = !undone.length;
   for (const id of ["new", "undo", "redo", "fork", "rename", "export", "delete"]) {
@@ -172,7 +170,8 @@ async function say(text, retry = () => sayAgain(text)) {
 async function begin(text) {
   if (session !== null) return;
   const line = text.split("\n", 1)[0];
-  session = await store.create(line.length > 60 ? `${line.slice(0, 59).trimEnd()}…` : line);
+  const title = line.length > 60 ? `${line.slice(0, 59).trimEnd()}…` : line;
+  session = await store.create(title, model());
   history.replaceState(null, "", hashOf(session.id));
   showSession();
 }
@@ -181,7 +180,7 @@ async function listen(text, growing, answer) {
   meters.begin();
   const streamed = { stream: true, stream_options: { include_usage: true } };
   const goesOn = store.request(session.id, path, text, answer.system);
-  const body = { ...goesOn, ...field.options(), ...streamed };
+  const body = { model: model(), ...goesOn, ...field.options(), ...streamed };
   for await (const chunk of events("v1/chat/completions", body, answering.signal)) {
     if (chunk.usage) Object.assign(answer, { usage: chunk.usage, extras: chunk.griffin ?? null });
     const choice = chunk.choices[0];
@@ -296,7 +295,7 @@ function edit(message, text) {
   $("message").focus();
   return act(async () => {
     const system = session.system ?? "";
-    await follow(await store.fork(session.id, message.before, titled("edited")));
+    await follow(await store.fork(session.id, message.before, titled("edited"), model()));
     field.showSystem(session.system ?? "", system); // a fork before the first message has none yet
     await say(text);
   });
@@ -336,7 +335,7 @@ async function rename() {
 }
 
 async function exportThis() {
-  if (await exportIt(session, path, () => store.turns(session.id), model)) tell("Exported.");
+  if (await exportIt(session, path, () => store.turns(session.id), model())) tell("Exported.");
 }
 
 async function remove() {

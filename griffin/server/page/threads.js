@@ -23,8 +23,8 @@ export class Sessions {
     return call("GET", at(id));
   }
 
-  create(title) {
-    return call("POST", "v1/sessions", { title });
+  create(title, model) {
+    return call("POST", "v1/sessions", { title, model });
   }
 
   /** Return all turns, those of other branches too. */
@@ -33,8 +33,8 @@ export class Sessions {
   }
 
   /** Begin another conversation with what was said up to a turn; null is before the first. */
-  fork(id, turn, title) {
-    if (turn === null) return this.create(title);
+  fork(id, turn, title, model) {
+    if (turn === null) return this.create(title, model);
     return call("POST", `${at(id)}/fork`, { at: turn, title });
   }
 
@@ -85,12 +85,12 @@ export class Here {
     return { ...this.#of(id).session };
   }
 
-  async create(title) {
+  async create(title, model = null) {
     const now = Date.now() / 1000;
     const id = `here-${crypto.getRandomValues(new Uint32Array(2)).join("-")}`;
     const session = {
       id, title, created: now, last_used: now,
-      turns: 0, tokens: 0, bytes: 0, head: null, busy: false, system: null,
+      turns: 0, tokens: 0, bytes: 0, head: null, busy: false, system: null, model,
     };
     this.#all.set(id, { session, turns: [] });
     return { ...session };
@@ -103,8 +103,8 @@ export class Here {
     return turns.map((turn) => ({ ...turn, current: current.has(turn.id) }));
   }
 
-  async fork(id, turn, title) {
-    const made = await this.create(title);
+  async fork(id, turn, title, model) {
+    const made = await this.create(title, model ?? this.#of(id).session.model);
     if (turn === null) return made;
     const [from, to] = [this.#of(id), this.#of(made.id)];
     for (let one = turn; one !== null; one = from.turns[one - 1].parent) {
