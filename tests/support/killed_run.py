@@ -20,6 +20,7 @@ from typing import Any, Literal
 import torch
 
 from griffin.train.checkpoint import newest_step
+from griffin.train.data import journal, source
 from griffin.train.export import export
 from griffin.train.loop import Trainer
 from griffin.train.recipe import Recipe
@@ -44,6 +45,10 @@ class _Clock:
         else:
             sys.setprofile(self._call)
 
+    def spare(self) -> None:
+        """End the process no more."""
+        self._end = None
+
     def _event(self, event: str, _: Any) -> None:
         if event.startswith(_FILES):
             self._tick()
@@ -59,7 +64,14 @@ class _Clock:
 
 
 def _work(
-    rank: int, world: int, port: int, values: dict[str, Any], out: Path, kind: Kind, end: int | None
+    rank: int,
+    world: int,
+    port: int,
+    values: dict[str, Any],
+    out: Path,
+    kind: Kind,
+    end: int | None,
+    preparing: bool,
 ) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world)}
@@ -69,7 +81,12 @@ def _work(
         clock = _Clock(kind, end)
         recipe, found = Recipe.from_dict(values), newest_step(out / "checkpoints")
         kind_of_run = Trainer if recipe.tune is None else run_of(recipe)
+        # Blocks are small, and each is one to go on from.
+        journal._EVERY, source._RECORDS = 0.0, 5
         with kind_of_run(recipe, out, Reporter(quiet=True), ranks=ranks) as ours:
+            prepared = clock.passed
+            if preparing:
+                clock.spare()
             # All that was saved before is still there.
             assert ours.progress.step == found, (ours.progress.step, found)
             if isinstance(ours, TunedRun):
@@ -82,16 +99,23 @@ def _work(
                 export(ours)
         sys.setprofile(None)
         if ranks.is_writer:
-            (out.parent / f"{out.name}.{kind}").write_text(str(clock.passed))
+            (out.parent / f"{out.name}.{kind}").write_text(f"{prepared} {clock.passed}")
         ranks.close()
     except (RankGoneError, WriterFailedError):
         os._exit(GONE)
 
 
 def run(
-    values: dict[str, Any], out: Path, kind: Kind, end: int | None, world: int = 1
+    values: dict[str, Any],
+    out: Path,
+    kind: Kind,
+    end: int | None,
+    world: int = 1,
+    *,
+    preparing: bool = False,
 ) -> list[int]:
-    """Run in `world` processes, of which the last is killed in moment `end`; their exit codes."""
+    """Run in `world` processes, of which the last is killed in moment `end`, with `preparing` only
+    if that comes before its first step; return their exit codes."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     with socket.socket() as free:
@@ -100,7 +124,7 @@ def run(
     processes: list[BaseProcess] = []
     for rank in range(world):
         last = end if rank == world - 1 else None
-        args = (rank, world, port, values, out, kind, last)
+        args = (rank, world, port, values, out, kind, last, preparing)
         processes.append(context.Process(target=_work, args=args))  # pyright: ignore
         processes[-1].start()
     for process in processes:
@@ -109,7 +133,9 @@ def run(
     return [process.exitcode or 0 for process in processes]
 
 
-def moments(values: dict[str, Any], out: Path, kind: Kind, world: int = 1) -> int:
-    """Run to the end, and return how many moments that has in the first process."""
+def moments(values: dict[str, Any], out: Path, kind: Kind, world: int = 1) -> tuple[int, int]:
+    """Run to the end, and return how many moments its preparation, and all of it, has in the first
+    process."""
     assert run(values, out, kind, None, world) == [0] * world
-    return int((out.parent / f"{out.name}.{kind}").read_text())
+    prepared, whole = (out.parent / f"{out.name}.{kind}").read_text().split()
+    return int(prepared), int(whole)

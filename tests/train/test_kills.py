@@ -47,10 +47,22 @@ def left(out: Path) -> dict[str, Any]:
     return {"log": log, "results": results, **files}
 
 
-def kill(values: dict[str, Any], folder: Path, times: int, seed: int, world: int = 1) -> None:
-    """Kill runs until it was done `times` times; each must end as one that was left alone."""
+def kill(
+    values: dict[str, Any],
+    folder: Path,
+    times: int,
+    seed: int,
+    world: int = 1,
+    preparing: bool = False,
+) -> None:
+    """Kill runs until it was done `times` times; each must end as one that was left alone.
+
+    preparing: before their first step alone. A run is killed again and again until it gets through,
+    so some of the kills hit one that goes on with what others left.
+    """
     kinds: tuple[Kind, Kind] = ("files", "calls")
-    total = {kind: moments(values, folder / f"whole-{kind}", kind, world) for kind in kinds}
+    known = {kind: moments(values, folder / f"whole-{kind}", kind, world) for kind in kinds}
+    total = {kind: found[0 if preparing else 1] for kind, found in known.items()}
     expected = left(folder / "whole-files")
     chance, killed, number = random.Random(seed), 0, 0
     while killed < times:
@@ -59,7 +71,7 @@ def kill(values: dict[str, Any], folder: Path, times: int, seed: int, world: int
         while killed < times or not (out / "results.json").exists():
             kind = chance.choice(kinds)
             end = chance.randint(1, total[kind]) if killed < times else None
-            codes = run(values, out, kind, end, world)
+            codes = run(values, out, kind, end, world, preparing=preparing)
             if codes == [0] * world:
                 break
             assert codes == [GONE] * (world - 1) + [-9], (codes, kind, end, out)
@@ -83,6 +95,11 @@ def test_six_kills(values: dict[str, Any], tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_hundred_kills(values: dict[str, Any], tmp_path: Path) -> None:
     kill(values, tmp_path, 100, seed=1)
+
+
+@pytest.mark.slow
+def test_a_hundred_kills_while_data_is_prepared(values: dict[str, Any], tmp_path: Path) -> None:
+    kill(values, tmp_path, 100, seed=3, preparing=True)
 
 
 @pytest.mark.slow

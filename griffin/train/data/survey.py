@@ -136,11 +136,11 @@ def survey(
         fates = _column(folder, "fates", np.float64) * 0.0
         fates[0] = 1.0
     if len(fates) < 2:
-        left = _left_out(**_told(seen))
+        left = _left_out(seen["left"], seen["told"]["bad"], cut=0)
         names = ", ".join(source.recipe.name for source in sources)
         raise ValueError(
             f"{len(fates)} documents in {names} ({left}); it takes one to train on and one to hold"
-            " out"
+            f" out{', and this one cannot be cut in two' if len(fates) else ''}"
         )
     starts = np.concatenate([[0], np.cumsum(_column(folder, "counts", np.int64))])
     lines = np.memmap(folder / "lines.bin", np.uint64, "r")

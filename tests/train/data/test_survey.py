@@ -97,6 +97,9 @@ def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty.py").touch()
     with pytest.raises(ValueError, match=r"0 documents in files \(left out: 1 empty\)"):
         _survey(_files(tmp_path), tmp_path)
+    (tmp_path / "empty.py").write_text("a,b\n")  # too short to be trained on and held out
+    with pytest.raises(ValueError, match=r"1 documents .*nothing left out\); .* cannot be cut"):
+        _survey(_files(tmp_path), tmp_path)
 
 
 def test_standard_library(tmp_path: Path) -> None:
