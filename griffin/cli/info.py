@@ -28,8 +28,18 @@ _LIBRARIES = ("torch", "numpy", "safetensors", "tokenizers", "huggingface-hub")
 )
 @click.option("--revision", help="Branch, tag or commit of a Hub repository.")
 @click.option("--tensors", is_flag=True, help="List every tensor.")
+@click.option(
+    "--adapter", metavar="[NAME=]FOLDER", multiple=True, help="A LoRA beside it. Repeatable."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(model: str, preset: bool, revision: str | None, tensors: bool, as_json: bool) -> None:
+def command(
+    model: str,
+    preset: bool,
+    revision: str | None,
+    tensors: bool,
+    adapter: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Show what MODEL is: its shape, parameters, bytes of weights and of state, kernels and
     versions.
 
@@ -37,11 +47,26 @@ def command(model: str, preset: bool, revision: str | None, tensors: bool, as_js
     read.
     """
     facts = _of_preset(model) if preset else _of_checkpoint(model, revision)
+    if adapter:
+        facts["adapters"] = _adapters(ModelSource(model=model, adapter=adapter), facts)
     facts |= {"kernels": _kernels(), "versions": _versions()}
     if as_json:
         click.echo(json.dumps(facts))
     else:
         _print(facts, tensors)
+
+
+def _adapters(source: ModelSource, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what adapters take in a model of the type that most of the weights have."""
+    import torch
+
+    from griffin.cli.shared.adapters import adapter_facts
+    from griffin.model import GriffinConfig
+
+    wide = max(facts["weights"]["dtypes"], key=facts["weights"]["dtypes"].get).startswith("float")
+    config = GriffinConfig.from_dict(facts["config"])
+    dtype = torch.float32 if wide else torch.bfloat16
+    return adapter_facts(source.adapters, config, dtype)
 
 
 def _of_preset(name: str) -> dict[str, Any]:
@@ -169,6 +194,9 @@ def _print(facts: dict[str, Any], tensors: bool) -> None:
         rows["to compile them"] = mends
     if "digest" in facts:
         rows["digest"] = facts["digest"]
+    for one in facts.get("adapters", ()):
+        targets = ", ".join((*one["targets"], *one["whole"]))
+        rows[f"adapter {one['name']}"] = f"{one['bytes']:,} bytes, rank {one['rank']}: {targets}"
     for number, note in enumerate(facts["notes"]):
         rows[f"note {number + 1}"] = note
     for key, value in rows.items():

@@ -24,7 +24,7 @@ _BUFFER = 512 << 20  # bytes that are read to find the rate of memory
 _SECONDS = 0.3  # of each of the two measurements, after their trials
 # What belongs to serving alone.
 _SERVING = (
-    *("disk", "revision", "dtype", "quantize", "slots", "kept", "prefix_cache"),
+    *("disk", "revision", "dtype", "quantize", "adapter", "slots", "kept", "prefix_cache"),
     *("no_prefix_cache", "read_rate"),
 )
 _CACHE = 1 << 30  # the prefix cache's bytes if not given, where an eighth of the memory is not less
@@ -51,6 +51,9 @@ _CACHE = 1 << 30  # the prefix cache's bytes if not given, where an eighth of th
 @click.option("--revision", help="Branch, tag or commit of a Hub repository.")
 @click.option("--dtype", help="bfloat16, float32, ... [default: as stored; bfloat16 for a shape].")
 @click.option("--quantize", help="Plan for int8 or int4.")
+@click.option(
+    "--adapter", metavar="[NAME=]FOLDER", multiple=True, help="A LoRA beside it. Repeatable."
+)
 @click.option(
     "--slots",
     type=click.IntRange(1),
@@ -96,6 +99,7 @@ def command(
     revision: str | None,
     dtype: str | None,
     quantize: str | None,
+    adapter: tuple[str, ...],
     slots: int | None,
     kept: int | None,
     prefix_cache: int | None,
@@ -143,7 +147,8 @@ def command(
     assert model is not None and ram is not None
     if changes:
         raise click.UsageError("--set changes a recipe: give --train RECIPE")
-    from griffin.capacity import plan
+    from griffin.capacity import model_bytes, plan
+    from griffin.cli.shared.adapters import adapter_facts
     from griffin.cli.shared.spec import spec_of
 
     if ram < 1 << 20:
@@ -154,7 +159,11 @@ def command(
         raise click.UsageError(
             "--product-rate goes with --read-rate; without both, both are measured"
         )
-    spec = spec_of(ModelSource(model=model, revision=revision, dtype=dtype, quantize=quantize))
+    source = ModelSource(
+        model=model, revision=revision, dtype=dtype, quantize=quantize, adapter=adapter
+    )
+    spec = spec_of(source)
+    added = sum(one["bytes"] for one in adapter_facts(source.adapters, spec.config, spec.dtype))
     if prefix_cache is None:
         prefix_cache = 0 if no_prefix_cache else min(_CACHE, ram // 8)
 
@@ -167,6 +176,7 @@ def command(
             slots=slots,
             kept=kept,
             prefix_cache_bytes=prefix_cache,
+            weight_bytes=model_bytes(spec.config, spec.dtype, format) + added,
         )
 
     try:
@@ -183,7 +193,10 @@ def command(
         set_threads(threads)
         rates = measured_rates(spec.config, spec.dtype, spec.format)
         expected = expected_speeds(made)
-    facts = as_dict(made, spec.name, disk, rates) | {"expected_tokens_per_second": expected}
+    facts = as_dict(made, spec.name, disk, rates) | {
+        "expected_tokens_per_second": expected,
+        "adapter_bytes": added,
+    }
     if as_json:
         click.echo(json.dumps(facts))
     else:
@@ -293,7 +306,8 @@ def _print(facts: Mapping[str, Any]) -> None:
     layout = "plain" if facts["format"] is None else facts["format"]
     click.echo(f"{facts['model']}: {layout} weights, values in {facts['dtype']}\n")
     click.echo(f"{'memory':<16}{'bytes':>20}")
-    row("weights", facts["weight_bytes"])
+    adapters = facts["adapter_bytes"]
+    row("weights", facts["weight_bytes"], f"{adapters:,} of them adapters" if adapters else "")
     row("process", facts["runtime_bytes"], "Python and torch (estimate)")
     row("inside a call", facts["working_bytes"], "values and logits (estimate)")
     row(

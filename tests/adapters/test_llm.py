@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 
 import griffin
-from griffin.adapters import Adapter, LoraConfig, save_adapter
+from griffin.adapters import Adapter, LoraConfig, open_adapter, save_adapter
 from griffin.cli import main
 from griffin.conversation.fingerprint import fingerprint_of
 from tests.adapters.test_layers import make_adapter
@@ -89,3 +89,27 @@ def test_one_that_does_not_fit_is_told_before_weights_are_read(folder, tmp_path,
     save_adapter(replace(bad, tensors=torn), tmp_path / "torn")
     with pytest.raises(ValueError, match="not all finite"):
         griffin.load(folder / "toy", adapter=tmp_path / "torn")
+
+
+def test_info_and_plan_say_what_adapters_take(folder):
+    both = [f"--adapter=a={folder / 'one'}", "--adapter", str(folder / "two")]
+    told = CliRunner().invoke(main, ["info", str(folder / "toy"), *both, "--json"])
+    assert told.exit_code == 0, told.output
+    found = json.loads(told.stdout)["adapters"]
+    tensors = open_adapter(folder / "one").tensors.values()
+    size = sum(tensor.nbytes for tensor in tensors)  # in float32, as the toy is
+    assert [(one["name"], one["rank"], one["bytes"]) for one in found] == [
+        ("a", 3, size),
+        ("two", 3, size),
+    ]
+    assert (
+        f"{size:,} bytes, rank 3: "
+        in CliRunner().invoke(main, ["info", str(folder / "toy"), *both]).stdout
+    )
+    asked = ["plan", "--model", str(folder / "toy"), "--ram", "4G", "--no-measure", "--json"]
+    plain, more = (
+        json.loads(CliRunner().invoke(main, [*asked, *each]).stdout) for each in ([], both)
+    )
+    assert more["weight_bytes"] - plain["weight_bytes"] == more["adapter_bytes"] == 2 * size
+    told = CliRunner().invoke(main, [*asked[:-1], *both]).stdout
+    assert f"{2 * size:,} of them adapters" in told

@@ -24,7 +24,8 @@ def check_memory(
     """
     import torch
 
-    from griffin.capacity import plan
+    from griffin.capacity import model_bytes, plan
+    from griffin.cli.shared.adapters import adapter_facts
     from griffin.cli.shared.spec import spec_of
 
     spec, device = spec_of(source), source.device
@@ -34,6 +35,8 @@ def check_memory(
         if on_gpu
         else memory_bytes()
     )
+    added = adapter_facts(source.adapters, spec.config, spec.dtype)
+    weights = model_bytes(spec.config, spec.dtype, spec.format) + sum(a["bytes"] for a in added)
     each = plan(
         spec.config,
         ram_bytes=1 << 62,
@@ -42,6 +45,7 @@ def check_memory(
         slots=slots,
         chunk=chunk,
         prefix_cache_bytes=cache_bytes,
+        weight_bytes=weights,
     )
     if replicas * each.total_bytes > there:
         fit = there // each.total_bytes
