@@ -9,8 +9,9 @@ import torch
 
 from griffin.adapters.adapter import expected
 from griffin.capacity import model_bytes
+from griffin.checkpoints import parse_dtype
 from griffin.engine.pieces import recurrent_bytes, span_bytes
-from griffin.quant import FORMATS
+from griffin.quant import FORMATS, fastest_layout
 from griffin.train.plan import TrainingPlan, plan_training
 from griffin.train.recipe import ONLINE, Recipe
 from griffin.tune.learner import lora_config
@@ -108,5 +109,5 @@ def _base_bytes(recipe: Recipe) -> int:
         return model_bytes(recipe.model, source.own_dtype, source.quantization.format)
     if tune.base in FORMATS:
         return model_bytes(recipe.model, source.own_dtype, tune.base)
-    dtype = getattr(torch, tune.base) if tune.base else source.own_dtype
-    return model_bytes(recipe.model, dtype)
+    dtype = parse_dtype(tune.base) if tune.base else source.own_dtype
+    return model_bytes(recipe.model, dtype, fastest_layout(dtype, "cpu"))

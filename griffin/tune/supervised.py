@@ -58,6 +58,10 @@ class Tuner(Trainer, TunedRun):
         self.model.eval()
         return super().validate()
 
+    def _samples(self) -> list[dict[str, str]]:
+        self.model.eval()
+        return super()._samples()
+
     def _diverged(self, loss: float, norm: float) -> RuntimeError:
         if self.ranks.mesh is not None and not self._trains_all:
             return TrainingRun._diverged(self, loss, norm)
