@@ -10,11 +10,15 @@ import socket
 import stat
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import httpx2
 import pytest
 
 from griffin.server.settings import Settings
+
+# A model without adapters, for what only hands it on.
+BARE = SimpleNamespace(model=SimpleNamespace(adapters=SimpleNamespace(alone=False)))
 
 
 def start(folder, tmp_path, *arguments, **environment):
@@ -118,7 +122,7 @@ def test_bounds_reach_the_server_and_the_others_keep_their_defaults(run, monkeyp
         built.update(options)
         raise ValueError("built")
 
-    monkeypatch.setattr("griffin.cli.serve.ModelSource.llm", lambda source, **_: None)
+    monkeypatch.setattr("griffin.cli.serve.ModelSource.llm", lambda source, **_: BARE)
     monkeypatch.setattr("griffin.server.build.build", build)
     done = run(
         "serve", "--port", "0", "--patience-seconds", "0.5", "--max-stop", "16", "--no-store"
@@ -135,7 +139,7 @@ def test_names_reach_the_server(run, monkeypatch):
         built.update(options)
         raise ValueError("built")
 
-    monkeypatch.setattr("griffin.cli.serve.ModelSource.llm", lambda source, **_: None)
+    monkeypatch.setattr("griffin.cli.serve.ModelSource.llm", lambda source, **_: BARE)
     monkeypatch.setattr("griffin.server.build.build", build)
     run("serve", "--port", "0", "--no-store", "--name", "owl", "--name", "gpt-4", "--any-name")
     assert (built["name"], built["aliases"], built["any_name"]) == ("owl", ["gpt-4"], True)
