@@ -19,7 +19,7 @@ _TRAIN: dict[str, Any] = {
     "epochs": 3.0,
     "rows": 1,
     "length": 1024,
-    "accumulation": 4,
+    "accumulation": 1,
     "warmup_steps": 10,
     "weight_decay": 0.0,
     "beta2": 0.99,
@@ -30,7 +30,7 @@ _TRAIN: dict[str, Any] = {
 _OF_METHOD: dict[str, dict[str, Any]] = {
     "full": {"learning_rate": 2e-5, "weight_decay": 0.01},
     "lora": {"learning_rate": 2e-4},
-    "state": {"learning_rate": 1e-1, "epochs": 5.0, "accumulation": 1, "warmup_steps": 5},
+    "state": {"learning_rate": 1e-1, "epochs": 5.0, "warmup_steps": 5},
     "dpo": {"learning_rate": 2e-5, "epochs": 1.0, "rows": 4, "accumulation": 2},
     "jbond": {"learning_rate": 1e-4, "warmup_steps": 100, "steps": 500, "schedule": "constant"},
     "grpo": {"learning_rate": 1e-4, "steps": 500, "schedule": "constant"},
@@ -59,7 +59,7 @@ def default_recipe(
     train = _TRAIN | _OF_METHOD.get(method, {})
     if "steps" in train:
         del train["epochs"]
-        train |= {"rows": 16, "accumulation": 1}
+        train["rows"] = 16
     if sum(each.numel() for each in shape.parameters()) > _LARGE:
         train["checkpoint"] = "blocks"
         if method == "full":
