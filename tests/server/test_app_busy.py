@@ -15,7 +15,7 @@ import pytest
 from griffin.conversation import split_exchange
 from griffin.server import conversations, shelves
 from griffin.server import protocol as p
-from griffin.server.conversations import entry
+from griffin.server.conversations import entry, opening
 from griffin.server.settings import Settings
 from griffin.sessions import SessionBusy, UnknownSession
 from tests.support.live_server import NAME, endless, serving
@@ -115,15 +115,15 @@ def test_two_that_begin_a_session_at_once(live, monkeypatch):
 
     def late(name, fingerprint):
         if not others:
-            others.append(shelves.open_session(service, service.store.within("twice"), name))
+            others.append(opening.open_session(service, service.store.within("twice"), name))
             raise UnknownSession("not yet")
         return open_(name, fingerprint)
 
     monkeypatch.setattr(store, "open", late)
     with pytest.raises(SessionBusy):
-        shelves.open_session(service, store, "new")
+        opening.open_session(service, store, "new")
     others[0].close()
-    shelves.open_session(service, store, "new").close()
+    opening.open_session(service, store, "new").close()
 
 
 def left(make, begun, end):
@@ -160,7 +160,7 @@ def test_a_session_that_nobody_waits_for_is_given_back(live, monkeypatch, way):
         namespace="", gone=False, on_gone=lambda call: None, read_at=time.perf_counter()
     )
     said = conversations.Asked(messages=[p.Message("user", "x")], tools=None)
-    slow = slowly(shelves.open_session, begun, end, made)
+    slow = slowly(opening.open_session, begun, end, made)
     store = service.store
 
     async def chat():
