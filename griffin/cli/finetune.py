@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,7 +149,7 @@ def command(
     if as_json:
         click.echo(json.dumps(results))
         return
-    _print(results, model)
+    _print(results, str(recipe.base_place))
 
 
 def _recipe(
@@ -192,12 +193,9 @@ def _print(results: dict[str, Any], model: str) -> None:
         if each["prompt"] in old:
             click.echo(f"  before: {old[each['prompt']]!r}")
         click.echo(f"  after:  {each['answer']!r}")
-    how = {
-        "adapter": f"--model {model} --adapter",
-        "full": "--model",
-        "state": f"--model {model} --state",
-    }[kept]
-    click.echo(f"\nto use it: griffin chat {how} {results[kept]}")
+    given = [] if kept == "full" else ["--model", model]
+    words = ["griffin", "chat", *given, f"--{'model' if kept == 'full' else kept}", results[kept]]
+    click.echo(f"\nto use it: {shlex.join(words)}")
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ class TunedState:
         }
         nothing = model.model.final_norm.weight.detach()
         tensors = {
-            name: torch.stack(part) if part else nothing.new_zeros(_shapes(config, n)[name])
+            name: torch.stack(part) if part else nothing.new_zeros(tuned_shapes(config, n)[name])
             for name, part in parts.items()
         }
         return cls(config=config, weights=weights, adapter=adapter, name=name, **tensors)
@@ -166,7 +166,7 @@ class TunedState:
     def check_tensors(self) -> None:
         """Raise ValueError unless the tensors are those of its config, all finite numbers."""
         _check_keys(self.k.shape[1] if self.k.dim() == 4 else 0, self.config)
-        for name, shape in _shapes(self.config, self.keys).items():
+        for name, shape in tuned_shapes(self.config, self.keys).items():
             tensor = self.tensors()[name]
             if tuple(tensor.shape) != shape:
                 raise ValueError(f"the tuned state's {name} is {tuple(tensor.shape)}, not {shape}")
@@ -176,8 +176,8 @@ class TunedState:
                 )
 
 
-def _shapes(config: GriffinConfig, n: int) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a tuned state's tensors with n keys."""
+def tuned_shapes(config: GriffinConfig, n: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a tuned state's tensors with n keys, by their names."""
     recurrent, attention = (config.block_types.count(kind) for kind in ("recurrent", "attention"))
     ring = (attention, n, config.num_kv_heads, config.head_dim)
     conv = (recurrent, config.conv_width - 1, config.lru_width)

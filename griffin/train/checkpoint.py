@@ -25,8 +25,8 @@ _NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 @dataclass(kw_only=True)
 class RunProgress:
     """Say how far the run of a recipe (its digest) has come: steps, rows and tokens done, seconds
-    spent, the least held-out bits per byte of any validation so far, and running mean and variance
-    of the loss."""
+    spent, the least `Validation.worth` so far (bits per byte where text is learned), and running
+    mean and variance of the loss."""
 
     recipe: str
     step: int = 0

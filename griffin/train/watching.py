@@ -48,17 +48,19 @@ def sample(
     prompts: Sequence[str],
     tokens: int,
     dtype: torch.dtype = torch.float32,
+    begins: State | None = None,
 ) -> list[dict[str, str]]:
     """Continue each prompt by its likeliest tokens, `tokens` at most, up to the end of the text.
 
-    dtype: of the products, as in training. Returns a prompt and its continuation each.
+    dtype: of the products, as in training. begins: a state of one row that stands for BOS; then an
+    empty prompt is left out. Returns a prompt and its continuation each.
     """
     found: list[dict[str, str]] = []
     for prompt in prompts:
-        ids, made = tokenizer.encode(prompt), list[int]()
-        state: State | None = None
-        while len(made) < tokens:
-            given = torch.tensor([ids if state is None else made[-1:]], device=model.device)
+        ids, made = tokenizer.encode(prompt)[begins is not None :], list[int]()
+        state = begins
+        while ids and len(made) < tokens:
+            given = torch.tensor([made[-1:] or ids], device=model.device)
             with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
                 hidden, state = model.trunk(given, state)
                 logits = model.unembed(hidden[0, -1])[: tokenizer.vocab_size]
@@ -66,5 +68,6 @@ def sample(
             if likeliest == tokenizer.eos_id:
                 break
             made.append(likeliest)
-        found.append({"prompt": prompt, "text": tokenizer.decode(made)})
+        if ids:
+            found.append({"prompt": prompt, "text": tokenizer.decode(made)})
     return found

@@ -30,7 +30,7 @@ class TunedRun(TrainingRun):
 def measure_before(run: TunedRun) -> None:
     """Keep, in a run that has done no step yet, what the model is worth and answers before it."""
     path = run.out / _BEFORE
-    if run.progress.step or (path.exists() and run.ranks.world == 1):
+    if run.progress.step:
         return
     run.reporter.say("measuring the model as it is")
     found = _measured(run)

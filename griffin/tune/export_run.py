@@ -1,4 +1,4 @@
-"""A checkpoint of a tuned run as an adapter's folder, whatever the run is doing."""
+"""A checkpoint of a tuned run as an adapter or a tuned state, whatever the run is doing."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from typing import Any
 
 import torch
 
-from griffin.adapters import Adapter, save_adapter
+from griffin import checkpoints
+from griffin.adapters import Adapter, save_adapter, save_tuned_state
 from griffin.adapters.adapter import A, B, expected
+from griffin.model import TunedState
+from griffin.model.tuned_state import tuned_shapes
 from griffin.train.checkpoint import find_checkpoint, read_progress
 from griffin.train.export_run import Exported, read_config
 from griffin.train.folder import CHECKPOINTS
 from griffin.train.recipe import TuneRecipe
 from griffin.train.scale.ranks import Ranks
 from griffin.train.scale.sharded_files import read_tensors
-from griffin.tune.learner import ADAPTER, lora_config
+from griffin.tune.learner import ADAPTER, base_dtype, lora_config
 
 
 def read_tune(run: Path) -> tuple[str, TuneRecipe] | None:
@@ -53,6 +56,31 @@ def export_adapter(
     tensors = {key: torch.empty(size) for key, size in expected(config, read_config(run)).items()}
     read_tensors(found, {kept_name(key): tensor for key, tensor in tensors.items()}, Ranks())
     save_adapter(Adapter(ADAPTER, config, tensors), out, base)
+    return Exported(found, progress, sum(tensor.numel() for tensor in tensors.values()))
+
+
+def export_state(run: Path, out: Path, step: int | None = None, *, best: bool = False) -> Exported:
+    """Write the state of a checkpoint of a tuned run to a new file, for the model it is learnt on.
+
+    step, best: as for `export_adapter`. That model is opened by the name that the recipe has for
+    it, from where we are. Raises ValueError if `run` learns no state or holds no such checkpoint,
+    if `out` is there already, and if the model is not.
+    """
+    told = read_tune(run)
+    if told is None or told[1].trains != "state":
+        raise ValueError(f"{run} learns no state")
+    base, tune = told
+    if out.exists():
+        raise ValueError(f"{out} exists already; name a new file")
+    found = find_checkpoint(run / CHECKPOINTS, step, best=best)
+    progress, config, source = read_progress(found), read_config(run), checkpoints.open(base)
+    dtype = base_dtype(tune, source)
+    wide = torch.promote_types(dtype, torch.float32)
+    shapes = tuned_shapes(config, tune.keys).items()
+    tensors: dict[str, Any] = {name: torch.empty(shape, dtype=wide) for name, shape in shapes}
+    read_tensors(found, {name: each for name, each in tensors.items() if each.numel()}, Ranks())
+    tuned = TunedState(config=config, weights=source.digest(), name=base, **tensors).to(dtype)
+    save_tuned_state(tuned, out)
     return Exported(found, progress, sum(tensor.numel() for tensor in tensors.values()))
 
 

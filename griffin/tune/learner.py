@@ -6,7 +6,7 @@ import torch
 
 from griffin.adapters import Adapter, LoraConfig, adapt
 from griffin.adapters.config import TARGETS
-from griffin.checkpoints import load_model, parse_dtype
+from griffin.checkpoints import Checkpoint, load_model, parse_dtype
 from griffin.model import Griffin, TunedState
 from griffin.quant import FORMATS, fastest_layout
 from griffin.train.recipe import Recipe, TuneRecipe
@@ -73,6 +73,11 @@ def load_base(recipe: Recipe, device: torch.device) -> Griffin:
     base, source = recipe.tune.base, recipe.open_base()
     if base in FORMATS:
         return load_model(source, device=device, quantize=base).requires_grad_(False)
-    dtype = parse_dtype(base) if base else source.own_dtype
+    dtype = base_dtype(recipe.tune, source)
     layout = None if source.quantization else fastest_layout(dtype, device)
     return load_model(source, dtype, device, quantize=layout).requires_grad_(False)
+
+
+def base_dtype(tune: TuneRecipe, source: Checkpoint) -> torch.dtype:
+    """Return the type in which the frozen model computes, packed or not."""
+    return source.own_dtype if tune.base in ("", *FORMATS) else parse_dtype(tune.base)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from griffin.model import Griffin
+from griffin.train.checkpoint import newest_step
 from griffin.train.loss import token_nats
 from griffin.train.recipe import Recipe, TrainRecipe
 from griffin.train.run import DivergedError, Validation
@@ -21,7 +21,7 @@ from griffin.tune.heard import Heard, measures, padded, values_of
 from griffin.tune.learner import make_learner
 from griffin.tune.lessons import Lesson, method_of
 from griffin.tune.prompts import Prompts, Question
-from griffin.tune.reward import Reward, Rewards, check_failures, failures
+from griffin.tune.reward import Reward, Rewards, check_failures, failures, note_reward
 from griffin.tune.sample import AnswerRows, Drawing, Drawn, draw, logprobs_of, seed_of
 from griffin.tune.twin import Twin
 
@@ -74,10 +74,13 @@ class OnlineTrainer(TunedRun):
                 f"{left} prompts are longer than {most} tokens (train.length less"
                 " tune.answer_tokens): left out"
             )
-        steps = max(1, int(train.epochs * len(self.prompts) / tune.prompts))
-        self.plan: TrainRecipe = (
-            dataclasses.replace(train, epochs=0.0, steps=steps) if train.epochs else train
-        )
+
+        def rows_in(epochs: float) -> int:  # a step's prompts are its own number
+            steps = int(epochs * len(self.prompts) / tune.prompts)
+            return steps * train.rows * train.accumulation
+
+        self.folder.rows_in = rows_in
+        self.plan: TrainRecipe = train.in_steps(rows_in(train.epochs))
         ends = {tokenizer.eos_id, tokenizer.end_of_turn_id} - {None}
         self.how = Drawing(
             max_tokens=tune.answer_tokens,
@@ -92,6 +95,11 @@ class OnlineTrainer(TunedRun):
         # With the values that a run begins with, also where it goes on: `start` keeps them.
         self.model = make_learner(self.recipe, self.device).eval()
         self.learner = self.model
+        if isinstance(self._rewards, Rewards):
+            known = self.out / "reward.json"
+            step = newest_step(self.checkpoints) if begun else 0
+            if said := note_reward(known, self.tune.reward, self._rewards.digest, step):
+                self.reporter.say(said)
         names, alone = self.model.adapters.names, self.model.adapters.alone
         # What an adapter that stands beside others was added to is still there, unchanged.
         self.start = None if names and not alone else Twin(self.model)
@@ -121,7 +129,8 @@ class OnlineTrainer(TunedRun):
     def validate(self) -> Validation:
         """Return the mean reward of answers to held-out prompts, drawn by the same seeds each time.
 
-        As many prompts are answered as `train.eval_tokens` has room for, each once.
+        As many prompts are answered as `train.eval_tokens` has room for, each once. It ends also
+        where a stop is asked for: what was learned before it is then kept.
         """
         room = self.recipe.train.eval_tokens
         questions = list[Question]()
@@ -131,19 +140,25 @@ class OnlineTrainer(TunedRun):
             if questions and room < 0:
                 break
             questions.append(question)
-        answers = self._draw(self.model, 0, _HELD_OUT, questions, 1)
+        answers = self._draw(self.model, 0, _HELD_OUT, questions, 1, check=None)
         found = measures(answers, values_of(self._reward(questions, answers)))
         reward = found["reward"]
         told = {f"held_out_{key}": value for key, value in found.items()}
         return Validation(math.inf if reward is None else -reward, told)
 
     def _draw(
-        self, model: Griffin, first: int, who: int, questions: Sequence[Question], n: int
+        self,
+        model: Griffin,
+        first: int,
+        who: int,
+        questions: Sequence[Question],
+        n: int,
+        check: Callable[[], object] | None,
     ) -> list[list[Drawn]]:
         """Return n answers of a model to each prompt; first: the number of the first one."""
         seeds = [seed_of(self.recipe.train.seed, who, first + at) for at in range(len(questions))]
         prompts = [question.ids for question in questions]
-        return draw(model, prompts, self.how, seeds, n, check=self._check_stop)
+        return draw(model, prompts, self.how, seeds, n, check=check)
 
     def _reward(
         self, questions: Sequence[Question], answers: Sequence[Sequence[Drawn]]
@@ -164,10 +179,11 @@ class OnlineTrainer(TunedRun):
     def _hear(self, first: int, questions: Sequence[Question]) -> tuple[Heard, dict[str, int]]:
         """Return answers to a step's prompts and what they are worth, and how rewards failed."""
         n, m, rows = self.method.answers, self.method.anchors, self.recipe.train.rows
-        answers = self._draw(self.model, first, _OF_POLICY, questions, n)
+        stop = self._check_stop
+        answers = self._draw(self.model, first, _OF_POLICY, questions, n, stop)
         both, anchors, anchor = answers, list[list[Drawn]](), list[tuple[float, ...]]()
         if self.anchor is not None:
-            anchors = self._draw(self.anchor.model, first, _OF_ANCHOR, questions, m)
+            anchors = self._draw(self.anchor.model, first, _OF_ANCHOR, questions, m, stop)
             both = [[*own, *theirs] for own, theirs in zip(answers, anchors, strict=True)]
         rewards = self._reward(questions, both)
         own = [answer for some in answers for answer in some]

@@ -10,9 +10,10 @@ from griffin.model import Griffin
 from griffin.train.loop import Trainer
 from griffin.train.run import TrainingRun, Validation
 from griffin.train.scale.sharding import shard
+from griffin.train.watching import sample
 from griffin.tune.export import TunedRun
 from griffin.tune.learner import begin_state, make_learner
-from griffin.tune.state import StateObjective
+from griffin.tune.state import StateLearner, StateObjective
 
 
 class Tuner(Trainer, TunedRun):
@@ -60,7 +61,13 @@ class Tuner(Trainer, TunedRun):
 
     def _samples(self) -> list[dict[str, str]]:
         self.model.eval()
-        return super()._samples()
+        if not isinstance(self.learner, StateLearner):
+            return super()._samples()
+        train = self.recipe.train
+        with torch.no_grad():
+            begins = self.learner(1, self.model.dtype)
+        words = self.data.tokenizer, train.prompts, train.sample_tokens
+        return sample(self.model, *words, self.dtype, begins)
 
     def _diverged(self, loss: float, norm: float) -> RuntimeError:
         if self.ranks.mesh is not None and not self._trains_all:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from griffin.train.run import DivergedError
 from griffin.train.stopping import Interrupted
 from griffin.tune.heard import Heard
 from griffin.tune.online import OnlineTrainer
+from griffin.tune.prompts import Question
 from griffin.tune.reward import TooManyFailures
 from griffin.tune.sample import AnswerRows, Drawn
 from tests.support.toy_folder import write_toy
@@ -288,6 +290,21 @@ def test_a_validation_is_the_same_whenever_it_is_asked_for(online: Build) -> Non
     assert run.validate() != found
 
 
+def test_a_stop_while_it_validates_keeps_what_was_learned(online: Build) -> None:
+    run = online("rloo")
+    listed = run.held_out.listed
+
+    def asking(number: int) -> Question:
+        run.stop.asked = run.progress.step == 2  # as a signal does
+        return listed(number)
+
+    run.held_out.listed = asking
+    with pytest.raises(Interrupted) as stopped:
+        run.run()
+    assert stopped.value.path == run.checkpoints / "step-0000002"
+    assert "held_out_reward" in _log(run)[-1]
+
+
 def test_answers_end_where_the_tokenizer_says(online: Build) -> None:
     """And hold no id that has no text, which the model's embedding has."""
     run = online("rloo", tune={"answer_tokens": 30, "prompts": 8}, length=80)
@@ -299,6 +316,38 @@ def test_answers_end_where_the_tokenizer_says(online: Build) -> None:
     heard, _ = run._hear(0, [run.prompts.at(n) for n in range(8)])
     assert any(answer.ended for answer in heard.own)
     assert all(id < tokenizer.vocab_size for answer in heard.own for id in answer.ids)
+
+
+def test_a_reward_that_was_edited_is_said(online: Build, tmp_path: Path) -> None:
+    file, said = tmp_path / "mine.py", list[str]()
+    given = online("rloo", "given")
+    recipe = replace(given.recipe, tune=replace(given.tune, reward=f"{file}:reward", prompts=2))
+    reporter = Reporter(quiet=True)
+    reporter.say = said.append  # pyright: ignore[reportAttributeAccessIssue]
+
+    def steps(worth: int, count: int) -> None:
+        said.clear()
+        file.write_text(f"def reward(prompt, answer):\n    return {worth}\n")
+        with OnlineTrainer(recipe, tmp_path / "own", reporter) as run:
+            for _ in range(count):
+                run.step()
+            run.save()
+
+    def edited() -> bool:
+        return any("is not what it was when step 1 was done" in line for line in said)
+
+    steps(1, 1)
+    steps(1, 0)
+    assert not edited()
+    steps(2, 0)
+    steps(2, 1)  # no step has learned from it before
+    assert edited()
+    steps(2, 1)
+    assert not edited()
+    kept = json.loads((tmp_path / "own" / "reward.json").read_text())
+    digests = [hashlib.sha256(file.read_bytes().replace(b"2", n)).hexdigest() for n in (b"1", b"2")]
+    assert [each["after_step"] for each in kept] == [0, 1]
+    assert [each["digest"] for each in kept] == digests
 
 
 def test_the_function_of_the_recipe_is_called_in_a_process(online: Build, tmp_path: Path) -> None:
@@ -340,6 +389,13 @@ def test_sources_are_read_alike(online: Build, tmp_path: Path) -> None:
 def test_epochs_are_steps(online: Build) -> None:
     run = online("rloo", steps=0, epochs=0.5)
     assert run.plan.total_steps == len(run.prompts) // 8
+    run.step()
+    run.save()
+    more = replace(run.recipe, train=replace(run.recipe.train, epochs=1.0))
+    run.close()
+    given = more, run.out, Reporter(quiet=True)
+    with OnlineTrainer(*given, extend=True, rewards=Called(share_of_e)) as again:
+        assert again.plan.total_steps == len(again.prompts) // 4
 
 
 @pytest.mark.parametrize("base", ["bfloat16", "int8", "int4"])

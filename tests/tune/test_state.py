@@ -15,13 +15,15 @@ import griffin
 from griffin.adapters import open_tuned
 from griffin.checkpoints import load_model
 from griffin.cli import main
+from griffin.llm import LLM
 from griffin.model import Griffin, TunedState
 from griffin.train.data.rows import TrainBatch
 from griffin.train.loss import row_nats
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
 from griffin.train.scale.ranks import Ranks
-from griffin.tune.export import export, measure_before
+from griffin.train.watching import sample
+from griffin.tune.export import export, measure_before, tuned_state, write_learned
 from griffin.tune.state import StateLearner, StateObjective
 from griffin.tune.supervised import Tuner
 from tests.support.ranks import on_ranks
@@ -205,3 +207,36 @@ def test_the_command_learns_one(base: Path, chats: Path, tmp_path: Path) -> None
     said = ["generate", "--model", str(base), "--json", "--max-tokens", "4", "2 + 3?", "--chat"]
     used = CliRunner().invoke(main, [*said, "--state", str(made / "tuned.state")])
     assert used.exit_code == 0 and "text" in json.loads(used.stdout)
+
+
+def test_a_checkpoint_is_exported_as_a_state(run: Build, tmp_path: Path) -> None:
+    ours = run(tune=STATE, keep=3)
+    ours.step()
+    ours.save()
+    first = open_tuned(write_learned(ours))
+    ours.step()
+    ours.save()
+    words = ["export", str(ours.out), str(tmp_path / "first.state"), "--step", "1", "--json"]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["state"] == str(tmp_path / "first.state")
+    found = open_tuned(tmp_path / "first.state")
+    assert found.digest() == first.digest() != open_tuned(write_learned(ours)).digest()
+    assert (found.weights, found.name, found.config) == (first.weights, first.name, first.config)
+    again = CliRunner().invoke(main, words)
+    assert again.exit_code == 2 and "exists already" in again.output
+
+
+def test_prompts_that_are_watched_are_continued_behind_the_state(run: Build) -> None:
+    ours = run(tune=STATE, prompts=["1 + 1", ""], sample_tokens=6)
+    model, tokenizer = ours.model, ours.data.tokenizer
+    with torch.no_grad():
+        for parameter in ours.learner.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    tuned = tuned_state(ours)
+    assert tuned is not None
+    llm = LLM(model, tokenizer, weights=lambda: tuned.weights, tuned=tuned)
+    ids = tokenizer.encode("1 + 1")
+    result = llm.generate(ids, temperature=0.0, max_tokens=6)
+    assert ours._samples() == [{"prompt": "1 + 1", "text": result.text}]
+    assert sample(model, tokenizer, ["1 + 1"], 6) != ours._samples()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -257,3 +258,33 @@ def test_a_checkpoint_is_exported_as_an_adapter(run: Build, tmp_path: Path) -> N
     assert all(torch.equal(kept[name], first[name]) for name in kept)
     again = CliRunner().invoke(main, words)
     assert again.exit_code == 2 and "exists already" in again.output
+
+
+def test_answers_before_are_those_of_the_recipe_that_has_the_folder(run: Build) -> None:
+    """Also where another began there, and stopped before its first checkpoint."""
+    other = run(tune=LORA | {"parameters": "lora"}, prompts=["a"])
+    (other.out / "before.json").write_text('{"held_out_bits_per_byte": 0.5}')
+    ours = run(tune=LORA | {"rank": 1})
+    measure_before(ours)
+    kept = json.loads((ours.out / "before.json").read_text())
+    assert kept["held_out_bits_per_byte"] == ours.validate().worth
+
+
+def test_how_to_use_it_is_said_so_that_it_works(base: Path, chats: Path, tmp_path: Path) -> None:
+    """From a recipe, too, which says where its model is; in a folder with a space."""
+    sets = [w for each in ("steps=1", "length=48") for w in ("--set", f"train.{each}")]
+    made = [str(base), "--data", str(chats)]
+    (tmp_path / "there").mkdir()
+    file = tmp_path / "there" / "mine.toml"
+    (tmp_path / "there" / "toy").symlink_to(base)
+    printed = CliRunner().invoke(main, ["finetune", *made, *sets, "--print-recipe"]).output
+    file.write_text(printed.replace(str(base), "toy"))
+    for method, given in (("lora", [str(file)]), ("state", [*made, "--method", "state", *sets])):
+        done = CliRunner().invoke(
+            main, ["finetune", *given, "--out", str(tmp_path / f"a {method}")]
+        )
+        assert done.exit_code == 0, done.output
+        said = done.stdout.rpartition("to use it: griffin ")[2]
+        words = [*shlex.split(said), "--max-tokens", "2", "--no-persist", "--plain"]
+        used = CliRunner().invoke(main, words, input="1 + 1?\n/quit\n")
+        assert used.exit_code == 0, (words, used.output)

@@ -90,7 +90,12 @@ class Recipe:
 
     def open_base(self) -> checkpoints.Checkpoint:
         """Open the checkpoint that this recipe starts from; headers alone are read."""
-        return checkpoints.open(_found(self.base, self.folder))
+        return checkpoints.open(self.base_place)
+
+    @property
+    def base_place(self) -> str | Path:
+        """Where that checkpoint is, seen from here: a path, or the name of one."""
+        return _found(self.base, self.folder)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, the inverse of `from_dict`; a model without base field by field."""
