@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -318,38 +317,6 @@ def test_answers_end_where_the_tokenizer_says(online: Build) -> None:
     assert all(id < tokenizer.vocab_size for answer in heard.own for id in answer.ids)
 
 
-def test_a_reward_that_was_edited_is_said(online: Build, tmp_path: Path) -> None:
-    file, said = tmp_path / "mine.py", list[str]()
-    given = online("rloo", "given")
-    recipe = replace(given.recipe, tune=replace(given.tune, reward=f"{file}:reward", prompts=2))
-    reporter = Reporter(quiet=True)
-    reporter.say = said.append  # pyright: ignore[reportAttributeAccessIssue]
-
-    def steps(worth: int, count: int) -> None:
-        said.clear()
-        file.write_text(f"def reward(prompt, answer):\n    return {worth}\n")
-        with OnlineTrainer(recipe, tmp_path / "own", reporter) as run:
-            for _ in range(count):
-                run.step()
-            run.save()
-
-    def edited() -> bool:
-        return any("is not what it was when step 1 was done" in line for line in said)
-
-    steps(1, 1)
-    steps(1, 0)
-    assert not edited()
-    steps(2, 0)
-    steps(2, 1)  # no step has learned from it before
-    assert edited()
-    steps(2, 1)
-    assert not edited()
-    kept = json.loads((tmp_path / "own" / "reward.json").read_text())
-    digests = [hashlib.sha256(file.read_bytes().replace(b"2", n)).hexdigest() for n in (b"1", b"2")]
-    assert [each["after_step"] for each in kept] == [0, 1]
-    assert [each["digest"] for each in kept] == digests
-
-
 def test_the_function_of_the_recipe_is_called_in_a_process(online: Build, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("def reward(prompt, answer, row):\n    return row['place'] / 100\n")
@@ -360,6 +327,12 @@ def test_the_function_of_the_recipe_is_called_in_a_process(online: Build, tmp_pa
         worth = [run.prompts.at(n).row["place"] / 100 for n in range(4)]
         assert entry["reward"] == pytest.approx(sum(worth) / 4)
         assert entry["ties"] == 1.0 and entry["failures"] == {}
+        run.save()
+    file.write_text(file.read_text() + "# edited\n")
+    reporter, said = Reporter(quiet=True), list[str]()
+    reporter.say = said.append  # pyright: ignore[reportAttributeAccessIssue]
+    OnlineTrainer(recipe, tmp_path / "own", reporter).close()
+    assert any("mine.py:reward is not what it was when step 1 was done" in line for line in said)
 
 
 WRONG = {
