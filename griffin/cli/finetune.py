@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from griffin.train.recipe import Recipe
@@ -149,7 +150,7 @@ def command(
     if as_json:
         click.echo(json.dumps(results))
         return
-    _print(results, str(recipe.base_place))
+    _print(results, str(recipe.base_place), recipe.tune.base)  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def _recipe(
@@ -160,9 +161,11 @@ def _recipe(
     from griffin.tune.defaults import default_recipe
 
     if model.endswith(".toml"):
-        if data or reward:
+        source = click.get_current_context().get_parameter_source("method")
+        if data or reward or source is ParameterSource.COMMANDLINE:
             raise click.UsageError(
-                f"{model} says what is read and rewarded; change it with --set, or give a model"
+                f"{model} says what is read and rewarded, and by which method it learns; change it"
+                " with --set, or give a model"
             )
         recipe = load_recipe(Path(model), changes)
         if recipe.tune is None:
@@ -176,7 +179,10 @@ def _recipe(
     return recipe_of(default_recipe(model, method, data, reward), changes)
 
 
-def _print(results: dict[str, Any], model: str) -> None:
+def _print(results: dict[str, Any], model: str, base: str) -> None:
+    """Print results. model: as chat takes it. base: the type that its weights had, "" as stored."""
+    from griffin.quant import FORMATS
+
     before, after = results["before"] or {}, results["after"]
     kept = next(key for key in ("adapter", "full", "state") if key in results)
     click.echo(
@@ -194,6 +200,8 @@ def _print(results: dict[str, Any], model: str) -> None:
             click.echo(f"  before: {old[each['prompt']]!r}")
         click.echo(f"  after:  {each['answer']!r}")
     given = [] if kept == "full" else ["--model", model]
+    if base:
+        given += ["--quantize" if base in FORMATS else "--dtype", base]
     words = ["griffin", "chat", *given, f"--{'model' if kept == 'full' else kept}", results[kept]]
     click.echo(f"\nto use it: {shlex.join(words)}")
 

@@ -65,8 +65,8 @@ def default_recipe(
         if method == "full":
             train |= {"dtype": "bfloat16", "weights": "bfloat16"}
     tune = {"method": method, **_TUNE.get(method, {})}
-    if reward:
-        tune["reward"] = reward
+    if reward:  # a file from where we are, as the data's, or the name of a function
+        tune["reward"] = str(Path(reward).expanduser().absolute()) if ":" in reward else reward
     return {
         "from": model,
         "data": {

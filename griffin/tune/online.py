@@ -21,7 +21,14 @@ from griffin.tune.heard import Heard, measures, padded, values_of
 from griffin.tune.learner import make_learner
 from griffin.tune.lessons import Lesson, method_of
 from griffin.tune.prompts import Prompts, Question
-from griffin.tune.reward import Reward, Rewards, check_failures, failures, note_reward
+from griffin.tune.reward import (
+    Reward,
+    Rewards,
+    TooManyFailures,
+    check_failures,
+    failures,
+    note_reward,
+)
 from griffin.tune.sample import AnswerRows, Drawing, Drawn, draw, logprobs_of, seed_of
 from griffin.tune.twin import Twin
 
@@ -89,7 +96,9 @@ class OnlineTrainer(TunedRun):
         )
         if self._rewards is None:
             limits = tune.reward_seconds, tune.reward_bytes, torch.get_num_threads()
-            self._rewards = Rewards(tune.reward, *limits)
+            spec = tune.reward  # a file, as all that a recipe names, or a name
+            spec = str(recipe.folder / Path(spec).expanduser()) if ":" in spec else spec
+            self._rewards = Rewards(spec, *limits)
 
     def _build(self, *, begun: bool) -> None:
         # With the values that a run begins with, also where it goes on: `start` keeps them.
@@ -112,8 +121,8 @@ class OnlineTrainer(TunedRun):
         """Draw, reward, learn: one optimiser step; return its log entry.
 
         Raises `Interrupted` where a stop is asked for, TooManyFailures for a reward function that
-        fails on more than its share, DivergedError where engine and trainer disagree: nothing has
-        changed then.
+        fails on more than its share (the steps before are in a checkpoint), DivergedError where
+        engine and trainer disagree: nothing has changed then.
         """
         first, count = self.progress.rows, self.tune.prompts
         heard, failed = self._hear(first, [self.prompts.at(first + n) for n in range(count)])
@@ -172,7 +181,12 @@ class OnlineTrainer(TunedRun):
             for answer in some
         ]
         scored = self._rewards.score(asked)
-        check_failures(scored, self.tune.reward_failures)
+        try:
+            check_failures(scored, self.tune.reward_failures)
+        except TooManyFailures:
+            if self.progress.step:
+                self.save()  # the steps before are as good as ever
+            raise
         found = iter(scored)
         return [[next(found) for _ in some] for some in answers]
 

@@ -43,6 +43,14 @@ def test_a_command_says_which_recipe_it_is(chats: Path, tmp_path: Path) -> None:
     assert [source.path for source in recipe.data.sources] == [str(chats)]
     again = _finetune(file, "--print-recipe")
     assert again.output == printed.output
+    other = _finetune(file, "--method", "dpo", "--print-recipe")
+    assert other.exit_code == 2 and "by which method it learns" in other.output
+
+
+def test_a_reward_s_file_is_named_from_everywhere(chats: Path) -> None:
+    words = "nano", "--data", chats, "--method", "rloo", "--print-recipe", "--reward"
+    assert f'reward = "{Path.cwd()}/mine.py:reward"' in _finetune(*words, "mine.py:reward").output
+    assert 'reward = "exact"' in _finetune(*words, "exact").output
 
 
 def test_a_lora_from_chats_to_answers(chats: Path, tmp_path: Path) -> None:

@@ -240,6 +240,16 @@ def test_rewards_that_fail_are_counted_up_to_their_share(online: Build) -> None:
     assert run.progress.step == 0 and all(map(torch.equal, before, _weights(run)))
 
 
+def test_too_many_failures_lose_no_step_and_can_be_allowed(online: Build) -> None:
+    run = online("grpo", tune={"reward_failures": 0.5})
+    run.step()
+    _rewards(run).function = lambda *_: None
+    with pytest.raises(TooManyFailures):
+        run.step()
+    again = online("grpo", tune={"reward_failures": 0.6})
+    assert again.progress.step == 1 and all(map(torch.equal, _weights(run), _weights(again)))
+
+
 def test_engine_and_trainer_that_disagree_stop_the_run(
     online: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -321,7 +331,8 @@ def test_the_function_of_the_recipe_is_called_in_a_process(online: Build, tmp_pa
     file = tmp_path / "mine.py"
     file.write_text("def reward(prompt, answer, row):\n    return row['place'] / 100\n")
     given = online("rloo", "given")
-    recipe = replace(given.recipe, tune=replace(given.tune, reward=f"{file}:reward"))
+    tune = replace(given.tune, reward="mine.py:reward")  # beside the recipe
+    recipe = replace(given.recipe, tune=tune, folder=tmp_path)
     with OnlineTrainer(recipe, tmp_path / "own", Reporter(quiet=True)) as run:
         entry = run.step()
         worth = [run.prompts.at(n).row["place"] / 100 for n in range(4)]

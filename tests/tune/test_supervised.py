@@ -273,13 +273,16 @@ def test_answers_before_are_those_of_the_recipe_that_has_the_folder(run: Build) 
 def test_how_to_use_it_is_said_so_that_it_works(base: Path, chats: Path, tmp_path: Path) -> None:
     """From a recipe, too, which says where its model is; in a folder with a space."""
     sets = [w for each in ("steps=1", "length=48") for w in ("--set", f"train.{each}")]
-    made = [str(base), "--data", str(chats)]
+    made, base8 = [str(base), "--data", str(chats)], ["--set", "tune.base=int8"]
     (tmp_path / "there").mkdir()
     file = tmp_path / "there" / "mine.toml"
     (tmp_path / "there" / "toy").symlink_to(base)
     printed = CliRunner().invoke(main, ["finetune", *made, *sets, "--print-recipe"]).output
     file.write_text(printed.replace(str(base), "toy"))
-    for method, given in (("lora", [str(file)]), ("state", [*made, "--method", "state", *sets])):
+    for method, given in (
+        ("lora", [str(file)]),
+        ("state", [*made, "--method", "state", *sets, *base8]),
+    ):
         done = CliRunner().invoke(
             main, ["finetune", *given, "--out", str(tmp_path / f"a {method}")]
         )
@@ -288,3 +291,4 @@ def test_how_to_use_it_is_said_so_that_it_works(base: Path, chats: Path, tmp_pat
         words = [*shlex.split(said), "--max-tokens", "2", "--no-persist", "--plain"]
         used = CliRunner().invoke(main, words, input="1 + 1?\n/quit\n")
         assert used.exit_code == 0, (words, used.output)
+        assert ("--quantize int8" in said) == (method == "state")

@@ -124,6 +124,7 @@ class Recipe:
             "sequence_ranks",  # as the number of ranks: who computes, not what
         ):
             del values["train"][name]
+        values.get("tune", {}).pop("reward_failures", None)  # more of them would have stopped it
         return values
 
     def digest(self) -> str:
