@@ -302,6 +302,19 @@ def alignment(tasks: Sequence[str], seeds: int, steps: int, threads: int, out: P
     compare(out, tasks or list(TASKS), seeds, steps, click.echo)
 
 
+@main.command("tuning")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Folder of the results."
+)
+@number("--steps", "Of every run.", 150)
+def tuning(out: Path, steps: int) -> None:
+    """A state, adapters of three ranks and all weights on one task; what is there is not run
+    again."""
+    from benchmarks.tuning import compare, table
+
+    click.echo(table(compare(out, lambda line: click.echo(line, err=True), steps)))
+
+
 @main.command("adapter")
 @click.option("--model", "-m", default="nano", show_default=True, metavar="DIR")
 @click.option(
