@@ -101,3 +101,12 @@ def test_a_recipe_for_the_other_verb_says_so(tmp_path: Path) -> None:
     file.write_text('from = "nano"\n[train]\nsteps = 1\n[tune]\nmethod = "lora"\n')
     done = CliRunner().invoke(main, ["train", str(file)])
     assert done.exit_code == 2 and "griffin finetune" in done.output
+
+
+def test_rows_that_were_shown_and_then_edited_are_read_anew(chats: Path, tmp_path: Path) -> None:
+    given = ("nano", "--data", chats, "--show-data", 1, "--out", tmp_path / "run")
+    assert "19 documents to train on" in _finetune(*given).output
+    assert "prepared before" in _finetune(*given).output
+    lines = chats.read_text().splitlines(keepends=True)
+    chats.write_text("".join(lines[:10]))
+    assert "prepared before" not in _finetune(*given).output

@@ -98,7 +98,8 @@ def prepare_data(
               has become of the documents since: a resumed run trains on what it began with. Where
               its data was deleted, the documents are encoded anew, by the tokenizer that it has.
               Data of a folder that is known is taken if the recipe's sections that decide it are
-              the same. An earlier call that was ended is gone on with if the documents are.
+              the same, and so are the files, or they are gone. An earlier call that was ended is
+              gone on with if the documents are.
     check:    called between blocks of documents; an exception of its own ends the work.
     workers:  processes; the result is the same for any number.
     skip_bad: pass over rows that cannot be read, and list them in data/bad_lines.jsonl.
@@ -107,7 +108,8 @@ def prepare_data(
     folder = out / "data"
     found = claim.known and (folder / INDEX).exists()
     if found and not claim.begun:
-        found = read_index(folder)["recipe"] == recipe.data_digest()
+        index = read_index(folder)
+        found = index["recipe"] == recipe.data_digest() and _is_as_read(recipe, index["files"])
     if not found:
         _Preparation(recipe, out, reporter, check, workers, skip_bad, claim.begun).run()
     index = read_index(folder)
@@ -129,6 +131,19 @@ def prepare_data(
         f"tokenizer {tokenizer.digest[:12]}{'; prepared before' if found else ''}"
     )
     return data
+
+
+def _files(sources: Sequence[DataSource]) -> str:
+    """Return what changes when a file of the sources does; rows of the Hub are not looked at."""
+    return digest([source.identity() for source in sources if not source.recipe.hub])
+
+
+def _is_as_read(recipe: Recipe, files: str) -> bool:
+    """Return whether a recipe's files are those that were read, or are gone."""
+    try:
+        return _files(open_sources(recipe.data, recipe.folder)) == files
+    except ValueError:
+        return True
 
 
 @dataclass
@@ -192,7 +207,8 @@ class _Preparation:
             if other.is_dir() and other.name not in {*names, "survey"}:
                 shutil.rmtree(other)
         index = {"dtype": dtype, "stores": stores, "overlap": overlap}
-        write_json(folder / INDEX, index | {"recipe": self.recipe.data_digest()})
+        index |= {"recipe": self.recipe.data_digest(), "files": _files(self.sources)}
+        write_json(folder / INDEX, index)
         lists = {folder / "survey" / BAD_LINES: seen.bad, folder / _NOT_ENCODED: notes["bad"]}
         if listed := [path for path, bad in lists.items() if bad]:
             (folder / BAD_LINES).write_bytes(b"".join(path.read_bytes() for path in listed))

@@ -164,13 +164,14 @@ def _open(path: Path, dtype: Any) -> np.ndarray:
 def read_index(folder: Path) -> dict[str, Any]:
     """Return what a folder of stores says of itself; ValueError where it is not finished.
 
-    "recipe" is the digest of what they were made by, "" where that was not written down.
+    "recipe" and "files" are digests of what they were made by and from, "" where that was not
+    written down.
     """
     path = folder / INDEX
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
         found = {key: index[key] for key in ("dtype", "stores", "overlap")}
-        return found | {"recipe": index.get("recipe", "")}
+        return found | {key: index.get(key, "") for key in ("recipe", "files")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path}: no readable token store ({error}); delete the run's data folder to encode"
