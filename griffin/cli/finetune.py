@@ -114,7 +114,7 @@ def command(
         there = device_bytes(device)
         print_train_plan(model, recipe, there, product_rate, measure=True, as_json=as_json)
         return
-    folder = out or Path("runs") / f"{Path(model).stem}-{recipe.tune.method}"  # pyright: ignore[reportOptionalMemberAccess]
+    folder = out or Path("runs") / f"{Path(model.removesuffix('.toml')).name}-{recipe.tune.method}"  # pyright: ignore[reportOptionalMemberAccess]
     if show_data:
         from griffin.cli.shared.rows import show_rows
 
