@@ -342,6 +342,8 @@ def test_a_resumed_run_does_not_read_the_documents_again(
     trainer: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = trainer("run")
+    ours.step()
+    ours.save()
     monkeypatch.setattr("griffin.train.data.prepare.open_sources", None)
     again = trainer("run")
     assert list(again.data.train.paths) == list(ours.data.train.paths)
