@@ -15,6 +15,7 @@ from griffin.train.data.encode import Encoded
 from griffin.train.data.rows import pad_documents
 from griffin.train.data.store import TokenStore
 from griffin.train.loss import token_nats
+from griffin.tune.order import Order
 
 
 @dataclass(frozen=True)
@@ -44,30 +45,21 @@ class Pairs:
     """
 
     def __init__(self, stores: Sequence[TokenStore], seed: int, length: int) -> None:
-        self._stores, self._seed, self._length = list(stores), seed, length
+        self._stores, self._length = list(stores), length
         longest = [np.diff(store.starts).reshape(-1, 2).max(1) - 1 for store in stores]
-        self._places = [
-            (number, int(place))
-            for number, each in enumerate(longest)
-            for place in np.flatnonzero(each <= length)
-        ]
-        self.left_out = sum(map(len, longest)) - len(self._places)
-        self._order, self._epoch = np.arange(len(self._places)), -1
+        self._order = Order(longest, length, seed)
+        self.left_out = self._order.left_out
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._order)
 
     def at(self, number: int) -> Pair:
         """Return a pair of the run, counted from its beginning over all epochs."""
-        epoch, place = divmod(number, len(self))
-        if epoch != self._epoch:
-            self._order = np.random.default_rng([self._seed, epoch]).permutation(len(self))
-            self._epoch = epoch
-        return self.listed(int(self._order[place]))
+        return self.listed(self._order.at(number))
 
     def listed(self, number: int) -> Pair:
         """Return a pair in the order of the stores."""
-        source, place = self._places[number]
+        source, place = self._order.place(number)
         store = self._stores[source]
         return Pair(number, store.encoded(2 * place), store.encoded(2 * place + 1))
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from griffin.train.data.example import read_example, words_of
 from griffin.train.data.store import TokenStore
+from griffin.tune.order import Order
 
 
 @dataclass(frozen=True)
@@ -35,35 +36,25 @@ class Prompts:
         seed: int,
         most: int,
     ) -> None:
-        self._stores, self._seed = list(stores), seed
-        lengths = [np.diff(store.starts) for store, _ in stores]
-        self._places = [
-            (number, int(place))
-            for number, each in enumerate(lengths)
-            for place in np.flatnonzero(each <= most)
-        ]
-        self.left_out = sum(map(len, lengths)) - len(self._places)
-        self._order, self._epoch = np.arange(len(self._places)), -1
-        if not self._places:
+        self._stores = list(stores)
+        self._order = Order([np.diff(store.starts) for store, _ in stores], most, seed)
+        self.left_out = self._order.left_out
+        if not len(self._order):
             raise ValueError(
                 f"there is no prompt of at most {most} tokens; train.length holds a prompt and its"
                 " answer, so raise it, or lower tune.answer_tokens"
             )
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._order)
 
     def at(self, number: int) -> Question:
         """Return a prompt of the run, counted from its beginning over all epochs."""
-        epoch, place = divmod(number, len(self))
-        if epoch != self._epoch:
-            self._order = np.random.default_rng([self._seed, epoch]).permutation(len(self))
-            self._epoch = epoch
-        return self.listed(int(self._order[place]))
+        return self.listed(self._order.at(number))
 
     def listed(self, number: int) -> Question:
         """Return a prompt in the order of the stores."""
-        source, place = self._places[number]
+        source, place = self._order.place(number)
         store, rows = self._stores[source]
         text = words_of(read_example(rows[place], ("prompt",)))
         return Question(tuple(store.document(place).tolist()), text, rows[place])
