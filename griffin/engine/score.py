@@ -37,13 +37,23 @@ def score(
     scores = torch.empty(len(ids) - 1)
     with torch.no_grad():
         for start, hidden in hidden_pieces(model, ids, chunk, adapter, begins):
-            for low in range(0, len(hidden), SLAB):
-                logits = model.unembed(hidden[low : low + SLAB]).float()
-                first = start + low + 1
-                wanted = torch.tensor(ids[first : first + len(logits)], device=model.device)
-                chosen = logits.gather(1, wanted[:, None]).squeeze(1)
-                scores[first - 1 : first - 1 + len(logits)] = (chosen - log_mass(logits)).cpu()
+            end = start + len(hidden)
+            wanted = torch.tensor(ids[start + 1 : end + 1], device=model.device)
+            scores[start:end] = target_logprobs(model, hidden, wanted)
     return scores
+
+
+def target_logprobs(model: Griffin, hidden: Tensor, targets: Tensor) -> Tensor:
+    """Return the log-probability of each target, (N,) float32 on the CPU, to the bit what the
+    engine reports for a token that it chose. hidden: (N, D) of what the head looks at; targets:
+    (N,) int64. Logits are made for at most `SLAB` of them at a time."""
+    found = torch.empty(len(targets))
+    for low in range(0, len(targets), SLAB):
+        part = slice(low, low + SLAB)
+        logits = model.unembed(hidden[part]).float()
+        chosen = logits.gather(1, targets[part, None]).squeeze(1)
+        found[part] = (chosen - log_mass(logits)).cpu()
+    return found
 
 
 def hidden_pieces(

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from griffin.engine import CHUNK, Context, End, Engine, Event, Request
+from griffin.engine import CHUNK, Context, End, Engine, Event, Request, target_logprobs
 from griffin.model import Griffin
-from griffin.sampling import SamplingParams, log_mass
+from griffin.sampling import SamplingParams
 
 MAX_ROWS = 32  # answers under way at a time
-SLAB = 256  # rows of logits that exist at a time
 
 
 @dataclass(frozen=True)
@@ -202,11 +201,7 @@ def logprobs_of(
             part = order[first : first + rows]
             laid = AnswerRows.of([answers[place] for place in part], model.device)
             hidden, targets = laid.hidden(model, adapter), laid.targets[laid.mask]
-            scores = list[float]()
-            for low in range(0, len(targets), SLAB):
-                logits = model.unembed(hidden[low : low + SLAB]).float()
-                chosen = logits.gather(1, targets[low : low + SLAB, None]).squeeze(1)
-                scores += (chosen - log_mass(logits)).tolist()
+            scores = target_logprobs(model, hidden, targets).tolist()
             at = 0
             for place in part:
                 count = len(answers[place].ids)
