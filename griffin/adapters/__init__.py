@@ -3,7 +3,14 @@ tuned states."""
 
 from griffin.adapters.adapter import Adapter
 from griffin.adapters.config import LoraConfig
-from griffin.adapters.layers import adapt, adapter_of, check_together, merge_into, unadapt
+from griffin.adapters.layers import (
+    adapt,
+    adapter_of,
+    check_together,
+    merge_into,
+    parameter_name,
+    unadapt,
+)
 from griffin.adapters.peft_file import open_adapter, save_adapter
 from griffin.adapters.tuned_file import is_tuned, open_tuned, save_tuned_state
 
@@ -17,6 +24,7 @@ __all__ = [
     "merge_into",
     "open_adapter",
     "open_tuned",
+    "parameter_name",
     "save_adapter",
     "save_tuned_state",
     "unadapt",

@@ -124,12 +124,17 @@ def merge_into(adapter: Adapter, shape: GriffinConfig) -> Callable[[str, Tensor]
 
 def adapter_of(model: Griffin, name: str, config: LoraConfig) -> Adapter:
     """Return the first adapter in a model as it now stands, its tensors the model's own."""
-    tensors: dict[str, Tensor] = {}
-    for key in expected(config, model.config):
-        layer, _, leaf = key.rpartition(".")
-        place = f"{layer}.added.0.{leaf}" if key.endswith((A, B)) else key
-        tensors[key] = model.get_parameter(place).detach()
+    tensors = {
+        key: model.get_parameter(parameter_name(key)).detach()
+        for key in expected(config, model.config)
+    }
     return Adapter(name, config, tensors)
+
+
+def parameter_name(key: str) -> str:
+    """Return what a model with one adapter calls the parameter that is this tensor of it."""
+    layer, _, leaf = key.rpartition(".")
+    return f"{layer}.added.0.{leaf}" if key.endswith((A, B)) else key
 
 
 def unadapt(model: Griffin) -> Griffin:

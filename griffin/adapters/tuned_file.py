@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from safetensors.torch import save_file
 
 from griffin.checkpoints.errors import disk_errors
 from griffin.checkpoints.safetensors_files import SafetensorsSource, read_header
+from griffin.checkpoints.staging import staged_file
 from griffin.foreign import parse_json
 from griffin.model import GriffinConfig, TunedState
 
@@ -38,17 +37,9 @@ def save_tuned_state(tuned: TunedState, path: str | Path) -> int:
         "digest": tuned.digest(),
     }
     tensors = {name: t.detach().cpu().contiguous() for name, t in tuned.tensors().items()}
-    with disk_errors(target):
-        handle, beside = tempfile.mkstemp(
-            dir=target.parent, prefix=f".{target.name}.", suffix=".part"
-        )
-        os.close(handle)
-        try:
-            save_file(tensors, beside, metadata)
-            Path(beside).chmod(0o600)
-            Path(beside).replace(target)
-        finally:
-            Path(beside).unlink(missing_ok=True)
+    with disk_errors(target), staged_file(target) as staged:
+        save_file(tensors, staged, metadata)
+        staged.chmod(0o600)
     return target.stat().st_size
 
 

@@ -36,12 +36,7 @@ def export(trainer: Trainer) -> dict[str, Any] | None:
         return None
     trainer.reporter.say(f"the model is in {folder}; measuring it on all held-out documents")
     results = measure(trainer.recipe, folder, trainer.reporter, str(trainer.device), trainer.data)
-    results["training"] = {
-        "steps": trainer.progress.step,
-        "tokens": trainer.progress.tokens,
-        "seconds": round(trainer.progress.seconds, 1),
-        "recipe": trainer.recipe.to_dict(),
-    }
+    results["training"] = trainer.account()
     write_json(trainer.out / "results.json", results)
     return results
 

@@ -245,6 +245,15 @@ class TrainingRun(ABC):
         self._kept = self.progress.step
         return path
 
+    def account(self) -> dict[str, Any]:
+        """Return, for results.json, how far the run is and by which recipe."""
+        return {
+            "steps": self.progress.step,
+            "tokens": self.progress.tokens,
+            "seconds": round(self.progress.seconds, 1),
+            "recipe": self.recipe.to_dict(),
+        }
+
     def _update(self, loss: float, rows: int, tokens: int) -> dict[str, Any]:
         """Clip the gradient that is there, change the weights, count; return the log entry.
 

@@ -20,12 +20,13 @@ def held_out_prompts(data: RunData, count: int = ANSWERS) -> list[tuple[int, ...
     stores = [source.held_out for source in data.sources]
     found, seen = list[tuple[int, ...]](), set[tuple[int, ...]]()
     for index in range(max((len(store.paths) for store in stores), default=0)):
-        for store in stores:
-            if index < len(store.paths) and len(found) < count:
-                prompt = _prompt(store, index)
-                if prompt not in seen:
-                    found.append(prompt)
-                    seen.add(prompt)
+        for store in (each for each in stores if index < len(each.paths)):
+            prompt = _prompt(store, index)
+            if prompt not in seen:
+                found.append(prompt)
+                seen.add(prompt)
+            if len(found) == count:
+                return found
     return found
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from griffin.adapters import Adapter, save_adapter, save_tuned_state
+from griffin.adapters import Adapter, parameter_name, save_adapter, save_tuned_state
 from griffin.adapters.adapter import expected
 from griffin.model import Griffin, TunedState
 from griffin.train.export import write_model
@@ -14,7 +14,6 @@ from griffin.train.files import write_json
 from griffin.train.run import TrainingRun
 from griffin.train.scale.sharding import whole_weights
 from griffin.tune.answers import answers, held_out_prompts
-from griffin.tune.export_run import kept_name
 from griffin.tune.learner import ADAPTER, lora_config
 from griffin.tune.state import StateLearner
 
@@ -60,12 +59,7 @@ def export(run: TunedRun) -> dict[str, Any] | None:
         "bytes": sum(file.stat().st_size for file in _files(place)),
         "before": _read(run.out / _BEFORE),
         "after": after,
-        "training": {
-            "steps": run.progress.step,
-            "tokens": run.progress.tokens,
-            "seconds": round(run.progress.seconds, 1),
-            "recipe": run.recipe.to_dict(),
-        },
+        "training": run.account(),
     }
     write_json(run.out / "results.json", results)
     return results
@@ -90,7 +84,7 @@ def tuned_adapter(run: TunedRun) -> Adapter:
     assert run.recipe.tune is not None
     config = lora_config(run.recipe.tune)
     own = dict(whole_weights(run.learner, run.ranks))
-    tensors = {key: own[kept_name(key)] for key in expected(config, run.recipe.model)}
+    tensors = {key: own[parameter_name(key)] for key in expected(config, run.recipe.model)}
     return Adapter(ADAPTER, config, tensors)
 
 

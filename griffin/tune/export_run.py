@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from griffin import checkpoints
-from griffin.adapters import Adapter, save_adapter, save_tuned_state
-from griffin.adapters.adapter import A, B, expected
+from griffin.adapters import Adapter, parameter_name, save_adapter, save_tuned_state
+from griffin.adapters.adapter import expected
 from griffin.model import TunedState
 from griffin.model.tuned_state import tuned_shapes
 from griffin.train.checkpoint import find_checkpoint, read_progress
@@ -54,7 +54,7 @@ def export_adapter(
     found = find_checkpoint(run / CHECKPOINTS, step, best=best)
     progress, config = read_progress(found), lora_config(tune)
     tensors = {key: torch.empty(size) for key, size in expected(config, read_config(run)).items()}
-    read_tensors(found, {kept_name(key): tensor for key, tensor in tensors.items()}, Ranks())
+    read_tensors(found, {parameter_name(key): tensor for key, tensor in tensors.items()}, Ranks())
     save_adapter(Adapter(ADAPTER, config, tensors), out, base)
     return Exported(found, progress, sum(tensor.numel() for tensor in tensors.values()))
 
@@ -82,9 +82,3 @@ def export_state(run: Path, out: Path, step: int | None = None, *, best: bool = 
     tuned = TunedState(config=config, weights=source.digest(), name=base, **tensors).to(dtype)
     save_tuned_state(tuned, out)
     return Exported(found, progress, sum(tensor.numel() for tensor in tensors.values()))
-
-
-def kept_name(key: str) -> str:
-    """Return what a checkpoint of a run calls a tensor of the adapter that it trains."""
-    layer, _, leaf = key.rpartition(".")
-    return f"{layer}.added.0.{leaf}" if key.endswith((A, B)) else key

@@ -70,14 +70,19 @@ def load_base(recipe: Recipe, device: torch.device) -> Griffin:
     bfloat16 take ten times as long where the machine has no instruction for them.
     """
     assert recipe.tune is not None
-    base, source = recipe.tune.base, recipe.open_base()
-    if base in FORMATS:
-        return load_model(source, device=device, quantize=base).requires_grad_(False)
-    dtype = base_dtype(recipe.tune, source)
-    layout = None if source.quantization else fastest_layout(dtype, device)
+    tune, source = recipe.tune, recipe.open_base()
+    dtype, layout = base_dtype(tune, source), base_layout(tune, source, device)
     return load_model(source, dtype, device, quantize=layout).requires_grad_(False)
 
 
 def base_dtype(tune: TuneRecipe, source: Checkpoint) -> torch.dtype:
     """Return the type in which the frozen model computes, packed or not."""
     return source.own_dtype if tune.base in ("", *FORMATS) else parse_dtype(tune.base)
+
+
+def base_layout(tune: TuneRecipe, source: Checkpoint, device: torch.device) -> str | None:
+    """Return the format that the frozen matrices are packed in while they are read; None leaves
+    them as they are stored."""
+    if tune.base in FORMATS:
+        return tune.base
+    return None if source.quantization else fastest_layout(base_dtype(tune, source), device)

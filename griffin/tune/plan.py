@@ -9,12 +9,10 @@ import torch
 
 from griffin.adapters.adapter import expected
 from griffin.capacity import model_bytes
-from griffin.checkpoints import parse_dtype
-from griffin.engine.pieces import recurrent_bytes, span_bytes
-from griffin.quant import FORMATS, fastest_layout
+from griffin.model.tuned_state import tuned_shapes
 from griffin.train.plan import TrainingPlan, plan_training
 from griffin.train.recipe import ONLINE, Recipe
-from griffin.tune.learner import lora_config
+from griffin.tune.learner import base_dtype, base_layout, lora_config
 
 _WIDE = 4  # bytes of a float32
 
@@ -96,18 +94,16 @@ def _trained(recipe: Recipe) -> int:
     tune, config = recipe.tune, recipe.model
     assert tune is not None
     if tune.trains == "lora":
-        shapes = expected(lora_config(tune), config).values()
-        return sum(torch.Size(shape).numel() for shape in shapes)
-    wide = torch.float32
-    return (recurrent_bytes(config, wide) + tune.keys * span_bytes(config, wide)) // _WIDE
+        shapes = expected(lora_config(tune), config)
+    else:
+        shapes = tuned_shapes(config, tune.keys)
+    return sum(torch.Size(shape).numel() for shape in shapes.values())
 
 
 def _base_bytes(recipe: Recipe) -> int:
     tune, source = recipe.tune, recipe.open_base()
     assert tune is not None
-    if source.quantization is not None:
-        return model_bytes(recipe.model, source.own_dtype, source.quantization.format)
-    if tune.base in FORMATS:
-        return model_bytes(recipe.model, source.own_dtype, tune.base)
-    dtype = parse_dtype(tune.base) if tune.base else source.own_dtype
-    return model_bytes(recipe.model, dtype, fastest_layout(dtype, "cpu"))
+    layout = base_layout(tune, source, torch.device("cpu"))
+    if source.quantization is not None and layout is None:
+        layout = source.quantization.format
+    return model_bytes(recipe.model, base_dtype(tune, source), layout)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from griffin.adapters import Adapter
+from griffin.adapters import Adapter, parameter_name
 from griffin.model import Griffin
 from griffin.train.embedding import add_in_place
 from griffin.train.recipe import Recipe, TrainRecipe
@@ -165,9 +165,7 @@ def _begin_as(model: Griffin, adapter: Adapter, recipe: Recipe) -> None:
         )
     with torch.no_grad():
         for key, tensor in adapter.tensors.items():
-            layer, _, leaf = key.rpartition(".")
-            lora = leaf in ("lora_A", "lora_B")
-            model.get_parameter(f"{layer}.added.0.{leaf}" if lora else key).copy_(tensor)
+            model.get_parameter(parameter_name(key)).copy_(tensor)
 
 
 def _plain(value: Any) -> Any:

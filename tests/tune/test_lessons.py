@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 
@@ -19,7 +21,7 @@ def answer(prompt: int, which: int, tokens: int = 2, ended: bool = True) -> Draw
     return Drawn((prompt,), ids, (-0.5 - which / 8,) * tokens, ended)
 
 
-def heard(rewards: list[list[float]], anchor_rewards: list[list[float]] = []) -> Heard:  # noqa: B006
+def heard(rewards: list[list[float]], anchor_rewards: Sequence[list[float]] = ()) -> Heard:
     """Return what a step heard that gave these rewards."""
     answers = [[answer(p, n) for n in range(len(some))] for p, some in enumerate(rewards)]
     anchors = [

@@ -158,20 +158,6 @@ def test_with_one_key_it_begins_as_the_model(run: Build) -> None:
     assert ours.validate().worth == pytest.approx(plain.validate().worth, rel=1e-6)
 
 
-def test_a_stopped_run_ends_with_the_same_bits(run: Build) -> None:
-    straight = run("straight", tune=STATE)
-    straight.run()
-    stopped = run("stopped", tune=STATE)
-    stopped.step()
-    stopped.step()
-    stopped.save()
-    again = run("stopped", tune=STATE)
-    assert again.progress.step == 2
-    again.run()
-    for name, parameter in straight.learner.named_parameters():
-        assert torch.equal(parameter, again.learner.get_parameter(name)), name
-
-
 def _work(ranks: Ranks, folder: Path, recipe: Recipe) -> None:
     with Tuner(recipe, folder / "two", Reporter(quiet=True), ranks=ranks) as ours:
         loss = [ours.step()["loss"] for _ in range(3)]

@@ -31,6 +31,7 @@ from tests.support.ranks import on_ranks
 
 Build = Callable[..., Any]
 LORA = {"method": "lora", "rank": 4}
+STATE = {"method": "state", "keys": 3}
 
 
 def _trained(run: Tuner) -> dict[str, torch.Tensor]:
@@ -80,7 +81,9 @@ def test_answers_alone_are_counted(run: Build) -> None:
 
 
 @pytest.mark.parametrize(
-    "tune", [LORA, LORA | {"dropout": 0.5}, {"method": "full"}], ids=["lora", "dropout", "full"]
+    "tune",
+    [LORA, LORA | {"dropout": 0.5}, {"method": "full"}, STATE],
+    ids=["lora", "dropout", "full", "state"],
 )
 def test_a_stopped_run_ends_with_the_same_bits(run: Build, tune: dict[str, Any]) -> None:
     straight = run("straight", tune=tune)
