@@ -8,7 +8,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = 100
-FOLDERS = ("benchmarks", "docs", "examples", "griffin", "native", "recipes", "tests", ".github")
+FOLDERS = (
+    "benchmarks",
+    "docs",
+    "examples",
+    "griffin",
+    "mini",
+    "native",
+    "recipes",
+    "tests",
+    ".github",
+)
 ENDINGS = {".py", ".cpp", ".h", ".js", ".css", ".html", ".md", ".toml", ".txt", ".yml", ".sh"}
 # Written by programs, or printed by them.
 GENERATED = re.compile(r"/requirements[^/]*\.txt$|/data/|/golden/")

@@ -1,0 +1,213 @@
+"""All texts of the model in the box, as files: what it reads first, questions, examinations."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from mini import dictionaries, manuals, python_texts, questions, small_talk, wordnet
+from mini.packages import PACKAGES, unpacked
+from mini.skills import SKILLS, Question
+from mini.split import held_out
+
+SEED = 1
+EXAMINED = 500  # questions of an examination
+# Questions that are drawn for each skill. Few keys have many wordings, so that some stand twice.
+DRAWN = 30_000
+_OWN = "Apache-2.0"  # what the programs here make
+
+Say = Callable[[str], None]
+
+
+def build(out: Path, archives: Path, say: Say, *, drawn: int = DRAWN) -> dict[str, Any]:
+    """Write the corpus into `out` and return its report, which lies there as report.json.
+
+    out:      a folder that is made anew: pretrain/, questions/, exams/, licences/, report.json.
+    archives: where packages are, or are fetched to.
+    Raises PackageError for a package that cannot be had or is another.
+    """
+    part = out.with_name(f".{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    for name in ("pretrain", "questions", "exams", "licences"):
+        (part / name).mkdir(parents=True)
+    folders = {}
+    for package in PACKAGES.values():
+        say(f"{package.name} {package.version}")
+        folders[package.name] = unpacked(package, archives)
+    broken: list[str] = []
+    written = _texts(part, folders, broken, say) | _questions(part, folders, broken, drawn, say)
+    _licences(part / "licences", folders)
+    report = {"files": written, "broken": sorted(set(broken))}
+    (part / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    if out.exists():
+        shutil.rmtree(out)
+    part.rename(out)
+    return report
+
+
+def _texts(
+    part: Path, folders: dict[str, Path], broken: list[str], say: Say
+) -> dict[str, dict[str, int]]:
+    net = wordnet.read(folders["wordnet-base"])
+    broken.extend(net.broken)
+    texts: dict[str, tuple[str, Iterable[str]]] = {
+        "python": ("PSF-2.0", (text for _, text in python_texts.library(broken))),
+        "python-docs": (
+            "PSF-2.0",
+            (text for _, text in python_texts.documentation(folders["python3.11-doc"], broken)),
+        ),
+        "wordnet": ("WordNet-3.0", _dictionary_of(net)),
+        "jargon": ("public domain", _entries(folders["dict-jargon"], "jargon", broken)),
+        "devil": ("public domain", _entries(folders["dict-devil"], "devil", broken)),
+        "toybox": ("0BSD", (each.text for each in manuals.commands(folders["toybox"], broken))),
+    }
+    counts = {}
+    for name, (licence, of) in texts.items():
+        lines = ({"text": text, "source": name, "licence": licence} for text in of)
+        counts[f"pretrain/{name}"] = _write(part / "pretrain" / f"{name}.jsonl", lines, say)
+    return counts
+
+
+def _entries(folder: Path, name: str, broken: list[str]) -> Iterator[str]:
+    """Yield a dictionary's entries, forty in a text."""
+    gathered: list[str] = []
+    for _, entry in dictionaries.entries(folder, name, broken):
+        gathered.append(entry)
+        if len(gathered) == 40:
+            yield "\n\n".join(gathered)
+            gathered = []
+    if gathered:
+        yield "\n\n".join(gathered)
+
+
+def _dictionary_of(net: wordnet.WordNet) -> Iterator[str]:
+    """Yield WordNet as a dictionary, thirty words in a text, in an order that is drawn.
+
+    Of a sense that is held out no kind is named.
+    """
+    words = sorted(net.words)
+    Random(SEED).shuffle(words)
+    for start in range(0, len(words), 30):
+        yield "\n".join(_entry(net, word) for word in words[start : start + 30])
+
+
+def _entry(net: wordnet.WordNet, word: str) -> str:
+    lines = []
+    for number, key in enumerate(net.words[word][:4], 1):
+        if (sense := net.senses.get(key)) is None:
+            continue
+        name = questions.written(word, sense)
+        line = f"{name} ({wordnet.PART_OF_SPEECH[sense.part]}, {number}): {sense.gloss}."
+        others = [each for each in sense.words if each != name]
+        if others:
+            line += f" Also: {', '.join(others)}."
+        above = [net.senses[key].words[0] for key in sense.hypernyms if key in net.senses]
+        if above and not held_out(f"kind {key}"):
+            line += f" A kind of {above[0]}."
+        if sense.examples:
+            line += f' "{sense.examples[0]}"'
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _questions(
+    part: Path, folders: dict[str, Path], broken: list[str], drawn: int, say: Say
+) -> dict[str, dict[str, int]]:
+    random = Random(SEED)
+    net = wordnet.read(folders["wordnet-base"])
+    words = [word for word, _ in net.common("n", 3) if word.isalpha() and 3 <= len(word) <= 9]
+    functions = {
+        each.name: each
+        for module, text in python_texts.library(broken)
+        for each in python_texts.functions(module, text, broken)
+    }
+    for _, text in python_texts.documentation(folders["python3.11-doc"], broken):
+        functions |= {each.name: each for each in python_texts.described(text)}
+    commands = list(manuals.commands(folders["toybox"], broken))
+    jargon = dictionaries.entries(folders["dict-jargon"], "jargon", broken)
+    devil = dictionaries.entries(folders["dict-devil"], "devil", broken)
+    talk = small_talk.pairs(folders["chatterbot-corpus"], broken)
+    asked: dict[str, tuple[str, Iterable[Question]]] = {
+        "meanings": ("WordNet-3.0", questions.meanings(net, random)),
+        "kinds": ("WordNet-3.0", questions.kinds(net, random)),
+        "yes-or-no": ("WordNet-3.0", questions.yes_or_no(net, random)),
+        "opposites": ("WordNet-3.0", questions.opposites(net, random)),
+        "synonyms": ("WordNet-3.0", questions.synonyms(net, random)),
+        "python": ("PSF-2.0", questions.of_python(functions.values(), random)),
+        "commands": ("0BSD", questions.of_commands(commands, random)),
+        "jargon": ("public domain", questions.of_entries(jargon, "hacker slang", random)),
+        "devil": ("public domain", questions.of_entries(devil, "the Devil's Dictionary", random)),
+        "small-talk": ("BSD-3-Clause", (Question(f"talk {a}", a, b) for a, b in talk)),
+        "itself": (_OWN, questions.about_itself()),
+        "unknown": (_OWN, questions.made_up(net, random, max(drawn // 10, 50))),
+    }
+    for name, skill in SKILLS.items():
+        asked[name] = _OWN, _each_once(skill(random, words) for _ in range(drawn))
+    counts = {}
+    for name, (licence, of) in asked.items():
+        learned, exam = questions.split(of)
+        if name in ("small-talk", "itself", "commands"):  # nothing is to be concluded there
+            learned, exam = learned + exam, []
+        random.shuffle(learned)
+        random.shuffle(exam)
+        file = part / "questions" / f"{name}.jsonl"
+        lines = (_line(turns, name, licence) for turns in _conversations(learned, random))
+        counts[f"questions/{name}"] = _write(file, lines, say)
+        lines = (_exam(each) for each in exam[:EXAMINED])
+        counts[f"exams/{name}"] = _write(part / "exams" / f"{name}.jsonl", lines, say)
+    return counts
+
+
+def _each_once(of: Iterable[Question]) -> Iterator[Question]:
+    return iter({question.asked: question for question in of}.values())
+
+
+def _conversations(learned: list[Question], random: Random) -> Iterator[list[Question]]:
+    """Yield conversations: half of the turns alone, a quarter in twos, a quarter in threes."""
+    at = 0
+    while at < len(learned):
+        turns = random.choices((1, 2, 3), (6, 1.5, 1))[0]
+        yield learned[at : at + turns]
+        at += turns
+
+
+def _line(turns: list[Question], source: str, licence: str) -> dict[str, Any]:
+    messages = [
+        message
+        for question in turns
+        for message in (
+            {"role": "user", "content": question.asked},
+            {"role": "assistant", "content": question.answer},
+        )
+    ]
+    return {"messages": messages, "source": source, "licence": licence}
+
+
+def _exam(question: Question) -> dict[str, Any]:
+    exact = question.exact or question.answer
+    return {"prompt": [{"role": "user", "content": question.asked}], "answer": exact}
+
+
+def _write(file: Path, lines: Iterable[dict[str, Any]], say: Say) -> dict[str, int]:
+    count = 0
+    with file.open("w", encoding="utf-8") as out:
+        for line in lines:
+            out.write(json.dumps(line, ensure_ascii=False) + "\n")
+            count += 1
+    if not count:
+        file.unlink()
+        return {"lines": 0, "bytes": 0}
+    size = file.stat().st_size
+    say(f"{file.parent.name}/{file.name}: {count:,} lines, {size / 1e6:.1f} MB")
+    return {"lines": count, "bytes": size}
+
+
+def _licences(folder: Path, folders: dict[str, Path]) -> None:
+    """Copy what each package says of its licence beside the texts."""
+    for name, place in folders.items():
+        files = [*place.rglob(f"doc/{name}/copyright"), *place.glob("*.dist-info/METADATA")]
+        shutil.copyfile(files[0], folder / f"{name}.txt")

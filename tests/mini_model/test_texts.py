@@ -1,0 +1,262 @@
+"""The texts of the model in the box: read from packages of a few lines, and held apart."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from pathlib import Path
+from random import Random
+
+import pytest
+from click.testing import CliRunner
+
+from mini import (
+    corpus,
+    dictionaries,
+    manuals,
+    packages,
+    python_texts,
+    questions,
+    small_talk,
+    wordnet,
+)
+from mini.__main__ import main
+from mini.packages import Package, PackageError, unpacked
+from mini.skills import SKILLS
+from mini.split import held_out
+
+NOUNS = [
+    ("00000001", "03 n 01 entity 0 000 |", "that which is"),
+    ("00000002", "03 n 01 animal 0 001 @ 00000001 n 0000 |", "a living thing that moves"),
+    ("00000003", "05 n 02 dog 0 domestic_dog 0 001 @ 00000002 n 0000 |", 'it barks; "a good dog"'),
+    ("00000004", "05 n 01 Rover 0 002 @i 00000003 n 0000 ! 00000002 n 0101 |", "one of them"),
+]
+TOYBOX = """#!/bin/sh
+cat <<'END'
+---toybox----------------------------------------------------
+
+usage: toybox [COMMAND]
+
+All of it.
+
+---ls---------------------------------------------------------
+
+usage: ls [-a] [FILE...]
+
+List files. Sorted.
+
+---clear------------------------------------------------------
+
+Clear the screen.
+
+END
+"""
+YAML = """categories:
+- greetings
+conversations:
+- - Hello
+  - 'It''s you'
+- - How are
+    you?
+  - "Fine"
+  - Good
+- - Alone
+- - Are you sentient?
+  - I am.
+"""
+PAGE = """.. module:: os
+
+.. function:: listdir(path='.')
+   :noindex:
+
+   Return a list of the names in *path*, as :func:`~os.scandir` has them.  More.
+
+"""
+
+
+def digits(number: int) -> str:
+    return "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"[number]
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory):
+    """Return packages as if they had been unpacked, of a few entries each."""
+    root = tmp_path_factory.mktemp("archives")
+
+    def write(name: str, content: str | bytes) -> Path:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    net = "wordnet-base/usr/share/wordnet/"
+    for part in ("noun", "verb", "adj", "adv"):
+        write(f"{net}data.{part}", "  1 a licence\n")
+        write(f"{net}index.{part}", "  1 a licence\n")
+    lines = "".join(f"{offset} {rest} {gloss}  \n" for offset, rest, gloss in NOUNS)
+    write(f"{net}data.noun", f"  1 a licence\n{lines}00000009 05 n zz torn\n")
+    index = ("entity", "animal", "dog", "rover")
+    rows = "".join(f"{word} n 1 1 @ 1 1 0000000{n}  \n" for n, word in enumerate(index, 1))
+    write(f"{net}index.noun", rows + "domestic_dog n 1 1 @ 1 0 00000003  \n")
+    counted = "".join(f"{word}%1:05:00:: 1 7\n" for word in index)
+    write(f"{net}cntlist.rev", counted + "cat%1:05:00:: 1 7\n")
+    for name, text in (
+        ("jargon", "foo\n n.\n\n    A word. More.\n"),
+        ("devil", "BAD, n.  Not so good as it was.\n"),
+    ):
+        place = f"dict-{name}/usr/share/dictd/{name}"
+        write(f"{place}.dict.dz", gzip.compress(text.encode()))
+        write(
+            f"{place}.index", f"{text[:3].lower()}\tA\t{digits(len(text))}\nbad line\n00x\tA\tB\n"
+        )
+    write("toybox/bin/toybox", TOYBOX).chmod(0o755)
+    for name in small_talk.FILES:
+        write(f"chatterbot-corpus/c/data/english/{name}.yml", YAML)
+    write("chatterbot-corpus/c.dist-info/METADATA", "License: BSD\n")
+    pages = "python3.11-doc/usr/share/doc/python3.11/html/_sources/library/"
+    write(f"{pages}os.rst.txt", PAGE)
+    for name in packages.PACKAGES:
+        if name != "chatterbot-corpus":
+            write(f"{name}/usr/share/doc/{name}/copyright", f"of {name}\n")
+    return root
+
+
+def test_wordnet_is_read_and_what_is_torn_is_listed(archives):
+    net = wordnet.read(archives / "wordnet-base")
+    assert net.broken == ["data.noun:6", "cntlist.rev:5"]
+    dog = net.senses["n00000003"]
+    assert dog.words == ("dog", "domestic dog") and dog.gloss == "it barks"
+    assert dog.examples == ("a good dog",)
+    assert list(net.above("n00000004")) == ["n00000003", "n00000002", "n00000001"]
+    assert net.senses["n00000004"].opposites == ((0, "n00000002", 0),)
+    assert [word for word, _ in net.common("n", 7)] == ["entity", "animal", "dog", "rover"]
+    assert questions.written("rover", net.senses["n00000004"]) == "Rover"
+
+
+def test_dictionaries_manuals_and_talk(archives):
+    broken: list[str] = []
+    assert list(dictionaries.entries(archives / "dict-devil", "devil", broken)) == [
+        ("BAD", "BAD, n.  Not so good as it was.")
+    ]
+    (command,) = manuals.commands(archives / "toybox", broken)
+    assert command[:3] == ("ls", "ls [-a] [FILE...]", "List files.")
+    pairs = list(small_talk.pairs(archives / "chatterbot-corpus", broken))
+    assert pairs[:2] == [("Hello", "It's you"), ("How are you?", "Fine")] and len(pairs) == 14
+    assert "devil.index:2" in broken and "toybox: Clear the screen." in broken
+    assert sum("has 1 turns" in line for line in broken) == 7
+
+
+def test_python_says_what_its_functions_do(archives):
+    broken: list[str] = []
+    (page,) = python_texts.documentation(archives / "python3.11-doc", broken)
+    (listed,) = python_texts.described(page[1])
+    assert listed == (
+        "os.listdir",
+        "listdir(path='.')",
+        "Return a list of the names in path, as os.scandir has them.",
+    )
+    source = 'class A:\n    def b(self, c=1):\n        """Do what is asked.\n\n        More."""\n'
+    (found,) = python_texts.functions("m", source, broken)
+    assert found == ("m.A.b", "b(self, c=1)", "Do what is asked.")
+    assert not list(python_texts.functions("torn", "def (", broken)) and broken == [
+        "torn: invalid syntax"
+    ]
+
+
+@pytest.mark.parametrize("name", SKILLS)
+def test_skills_answer_what_they_ask(name):
+    """One key has one answer, whatever the wording, and the examination's part stands in it."""
+    random, answers = Random(0), {}
+    for _ in range(600):
+        question = SKILLS[name](random, ["tree", "apple", "stone", "rain"])
+        assert answers.setdefault(question.key, question.answer) == question.answer
+        assert question.exact in question.answer and len(question.answer) < 120
+    assert len(answers) > 30 or name == "spelling"
+
+
+def test_sums_and_expressions_are_right():
+    random = Random(1)
+    for _ in range(300):
+        sums = SKILLS["sums"](random, [])
+        assert eval(sums.key) == int(sums.exact)
+        value = SKILLS["expressions"](random, ["tree", "apple"])
+        assert eval(value.key) == eval(value.exact)
+
+
+def test_nothing_of_a_held_out_key_is_learned(archives, tmp_path, monkeypatch):
+    """The corpus of the small packages: files, splits, licences, and the same twice."""
+    library = [("json", 'def load(file):\n    """Read a document from a file."""\n')]
+    monkeypatch.setattr(python_texts, "library", lambda broken: iter(library))
+    said: list[str] = []
+    report = corpus.build(tmp_path / "corpus", archives, said.append, drawn=200)
+    out = tmp_path / "corpus"
+    assert json.loads((out / "report.json").read_text()) == report
+    assert {path.name for path in (out / "licences").iterdir()} == {
+        f"{n}.txt" for n in packages.PACKAGES
+    }
+    texts = [json.loads(line) for file in (out / "pretrain").iterdir() for line in file.open()]
+    assert {text["source"] for text in texts} == {
+        "python",
+        "python-docs",
+        "wordnet",
+        "jargon",
+        "devil",
+        "toybox",
+    }
+    assert all(text["text"] and text["licence"] for text in texts)
+    learned, turns = set(), set()
+    for file in (out / "questions").iterdir():
+        for line in map(json.loads, file.open()):
+            assert line["source"] == file.stem and line["licence"]
+            asked = [each["content"] for each in line["messages"] if each["role"] == "user"]
+            learned |= set(asked)
+            turns.add(len(asked))
+    assert turns == {1, 2, 3}
+    exams = [json.loads(line) for file in (out / "exams").iterdir() for line in file.open()]
+    assert exams and not {each["prompt"][0]["content"] for each in exams} & learned
+    again = corpus.build(tmp_path / "corpus", archives, said.append, drawn=200)
+    assert again == report and not list(tmp_path.glob(".*"))
+
+
+def test_a_sense_that_is_held_out_is_called_no_kind(archives, monkeypatch):
+    net = wordnet.read(archives / "wordnet-base")
+    monkeypatch.setattr(corpus, "held_out", lambda key: key == "kind n00000003")
+    entries = [corpus._entry(net, word) for word in ("dog", "rover")]
+    assert "A kind of" not in entries[0] and "A kind of dog." in entries[1]
+
+
+def test_the_split_is_of_content():
+    share = sum(held_out(f"key {n}") for n in range(4000)) / 4000
+    assert 0.045 < share < 0.075 and held_out("A B") == held_out("a b")
+
+
+def test_a_package_that_is_another_is_refused(tmp_path):
+    package = Package(
+        name="six", version="1", kind="pypi", file="six.whl", sha256="0" * 64, licence="MIT"
+    )
+    (tmp_path / "six.whl").write_bytes(b"else")
+    with pytest.raises(PackageError, match=r"SHA-256 .* expected 000.* of six 1; remove it"):
+        unpacked(package, tmp_path)
+    assert not (tmp_path / "six").exists()
+
+
+def test_a_package_that_cannot_be_had_names_the_command(tmp_path, monkeypatch):
+    missing = Package(
+        name="no-such", version="1", kind="debian", file="x.deb", sha256="0" * 64, licence="MIT"
+    )
+    monkeypatch.setattr(
+        Package, "command", property(lambda self: ["false", f"{self.name}={self.version}"])
+    )
+    monkeypatch.setattr("mini.corpus.PACKAGES", {"no-such": missing})
+    said = CliRunner().invoke(
+        main, ["sources", "--out", str(tmp_path / "c"), "--archives", str(tmp_path)]
+    )
+    assert said.exit_code == 1 and "no-such 1 cannot be had" in said.output
+    assert "put x.deb into" in said.output and "false no-such=1" in said.output
+
+
+def test_pins_are_whole():
+    for package in packages.PACKAGES.values():
+        assert len(package.sha256) == len(hashlib.sha256().hexdigest()) and package.licence
+        assert package.version.split(":")[-1] in package.file
