@@ -22,6 +22,10 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "recurrent_unit": ("native", "eager", "reference"),
     "local_attention": ("native", "eager", "reference"),
     "packed_linear": ("native", "eager", "reference"),
+    "few_rows": ("reference",),
+    "look_up_rows": ("reference",),
+    "ring_attention": ("reference",),
+    "draw_tokens": ("reference",),
 }
 # What the native kernels are chosen for; they also run in float64, where being slower is no matter.
 _NATIVE_TYPES = (torch.float32, torch.bfloat16)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from decimal import Decimal, localcontext
 from typing import Any
 
 import torch
@@ -11,10 +13,33 @@ from griffin.ops import kernels
 from griffin.ops.dispatch import natively, on_one_device
 from griffin.ops.positions import WHOLE
 
+_PI = "3.14159265358979323846264338327950288419716939937510"
+
 
 def rope_frequencies(rope_width: int, theta: float) -> Tensor:
     """Return theta^(-2j / rope_width), (rope_width / 2,) float64."""
     return theta ** (-torch.arange(0, rope_width, 2, dtype=torch.float64) / max(rope_width, 1))
+
+
+def rope_turns(rope_width: int, theta: float) -> Tensor:
+    """Return by what part of a turn each pair rotates a position, in units of 2^-64: int64.
+
+    (rope_width / 2,): theta^(-2j / rope_width) / 2 pi, to 64 bits. A position times one of them,
+    taken modulo 2^64 as 64-bit numbers are, is the angle without its whole turns: exact angles at
+    any position without float64, and without a sine of a large number.
+    """
+    with localcontext() as context:
+        context.prec = 50
+        base, turn = Decimal(repr(float(theta))), 2 * Decimal(_PI)
+        parts = (base ** (Decimal(-j) / rope_width) / turn for j in range(0, rope_width, 2))
+        return torch.tensor([int(part * (1 << 64)) for part in parts], dtype=torch.int64)
+
+
+def table_of_turns(positions: Tensor, turns: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return what `rope_table` does, from `rope_turns`."""
+    # Wraps, as whole numbers of 64 bits do; the rest is at most half a turn.
+    angles = (positions[:, :, None, None] * turns).to(torch.float64) * (2 * math.pi / 2**64)
+    return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
 def rope_table(

@@ -60,16 +60,21 @@ def _pack(weight: Tensor) -> Packed:
     return pack_int4(*round_int4(weight))
 
 
-def _unpack(data: Tensor, scale: Tensor | None) -> Tensor:
+def steps_int4(data: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what `pack_int4` was given: values (rows, groups, 32) and scales (rows, groups)."""
     panels = data.shape[0]
     blocks = data.view(panels, -1, INT4.unit_bytes)
     both = blocks[..., :512].unflatten(2, (2, 4, PANEL, 4))
     # (panel, block, group, j, row, low or high half, input)
     nibbles = torch.stack([both & 15, both >> 4], dim=5)
-    values = nibbles.permute(0, 4, 1, 2, 3, 5, 6).reshape(panels, PANEL, -1, GROUP).float()
+    values = nibbles.permute(0, 4, 1, 2, 3, 5, 6).reshape(panels * PANEL, -1, GROUP)
     halves = blocks[..., 512:].contiguous().view(torch.float16).unflatten(2, (2, PANEL))
-    scales = halves.permute(0, 3, 1, 2).flatten(2)[..., None].float()  # (panel, row, group, 1)
-    return ((values - 8) * scales).flatten(2).flatten(0, 1)
+    return values, halves.permute(0, 3, 1, 2).reshape(panels * PANEL, -1)
+
+
+def _unpack(data: Tensor, scale: Tensor | None) -> Tensor:
+    values, scales = steps_int4(data)
+    return ((values.float() - 8) * scales.float()[..., None]).flatten(1)
 
 
 INT4 = Layout(

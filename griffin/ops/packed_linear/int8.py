@@ -50,10 +50,14 @@ def _pack(weight: Tensor) -> Packed:
     return pack_int8(*round_int8(weight))
 
 
+def bytes_int8(data: Tensor) -> Tensor:
+    """Return the values that `pack_int8` was given, each + 128: (rows, inputs) uint8."""
+    return separate(data).view(torch.uint8).flatten(0, 1)
+
+
 def _unpack(data: Tensor, scale: Tensor | None) -> Tensor:
     assert scale is not None
-    values = separate(data).view(torch.uint8).flatten(0, 1).float() - 128
-    return values * scale[:, None]
+    return (bytes_int8(data).float() - 128) * scale[:, None]
 
 
 INT8 = Layout(
