@@ -153,6 +153,17 @@ def timed(
     )
 
 
+def save_text(path: str | Path, text: str) -> None:
+    """Write a file; a reader sees the old one or the whole new one."""
+    target = Path(path)
+    beside = target.with_name(f".{target.name}.part")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
 @dataclass(kw_only=True)
 class Report:
     """A run: how it was asked for, where, and what it measured.
@@ -174,13 +185,7 @@ class Report:
 
     def save(self, path: str | Path) -> None:
         """Write the report; a reader sees the old file or the whole new one."""
-        target = Path(path)
-        beside = target.with_name(f".{target.name}.part")
-        try:
-            beside.write_text(self.to_json(), encoding="utf-8")
-            beside.replace(target)
-        finally:
-            beside.unlink(missing_ok=True)
+        save_text(path, self.to_json())
 
     @classmethod
     def open(cls, path: str | Path) -> Report:

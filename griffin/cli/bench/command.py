@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from griffin.bench.program import OURS
+from griffin.cli.bench.gpu import gpu
 from griffin.cli.bench.report import deliver, draw, print_report
 from griffin.cli.bench.train import train
 from griffin.cli.shared.kernels import say_if_not_compiled
@@ -174,6 +175,7 @@ _OURS: dict[str, tuple[str, tuple[Option, ...]]] = {
 for _where, (_help, _options) in _OURS.items():
     command.add_command(suite(f"griffin.bench.{_where}", _help, *_options, *MACHINE))
 command.add_command(train)
+command.add_command(gpu)
 
 
 @command.command("show")
