@@ -26,7 +26,7 @@ from griffin.bench.program import Options, Program
 LOWEST_ID = 10  # below are the ids that mean something to programs that look
 
 
-class Runner:
+class WorkerTasks:
     """Carry out requests on a program or the machine: each names a method and its arguments."""
 
     def __init__(self) -> None:
@@ -217,4 +217,4 @@ def answer_requests(runner: object) -> None:
 
 
 if __name__ == "__main__":
-    answer_requests(Runner())
+    answer_requests(WorkerTasks())

@@ -16,6 +16,7 @@ from griffin.engine.choosing import choose, sampler_of
 from griffin.engine.context import Context
 from griffin.engine.request import End, EndReason, Event
 from griffin.engine.row import Kept, Row
+from griffin.engine.runner import ModelRunner, Runner
 from griffin.engine.scheduler import Line, Room, next_reader
 from griffin.engine.shares import Debts, Queue, exchanges
 from griffin.engine.slots import Slots
@@ -51,9 +52,8 @@ class Core:
         self.cache = cache
         self.live: dict[int, tuple[Ticket, list[Row]]] = {}
         self.out: deque[tuple[Ticket, Event | End]] = deque()
-        self.admitted = self.tokens_read = self.tokens_reused = self.tokens_generated = (
-            self.steps
-        ) = 0
+        self.admitted = self.tokens_read = self.tokens_reused = self.tokens_generated = 0
+        self.runner: Runner = ModelRunner(model)
         self._model = model
         self._chunk = chunk
         self._pieces = self._turn = 0
@@ -121,20 +121,18 @@ class Core:
                 self._end(row, End(row.ticket.number, row.choice, "error", error))
 
     def decode(self) -> None:
-        """Let every running row read its last token and choose the next."""
+        """Let the running rows step: every one that the runner has chosen for gets a token."""
         begun, rows = time.perf_counter(), list(self.batch.running)
-        tokens = torch.tensor([[row.chosen[-1]] for row in rows], device=self._model.device)
         try:
-            logits = self._model.unembed(self._call(0, tokens, rows))
+            chosen = self.runner.step(self.batch)
         except Exception as error:
             # Which row it was, and how far the states were changed, nobody knows.
             for row in rows:
                 self._end(row, End(row.ticket.number, row.choice, "error", error), lost=True)
             return
-        self.steps += 1
         self.debts.pay(time.perf_counter() - begun)
-        events = [self._choose(row, line) for row, line in zip(rows, logits, strict=True)]
-        for row, event in zip(rows, events, strict=True):
+        for row, event in chosen:
+            self.tokens_generated += isinstance(event, Event)
             if event.finish_reason is None:
                 self.out.append((row.ticket, event))
             else:
@@ -198,7 +196,7 @@ class Core:
         """
         if row.read:
             try:
-                row.kept = Kept(self.batch.take(row))
+                row.kept = Kept(self._taken(row))
             except Exception as error:
                 self._end(row, End(row.ticket.number, row.choice, "error", error), lost=True)
                 return False
@@ -242,19 +240,11 @@ class Core:
 
     # Reading and choosing.
 
-    def _call(self, slot: int, tokens: Tensor, rows: Sequence[Row]) -> Tensor:
-        """Let the model read tokens (rows, T) in neighbouring slots; return hidden (rows, D)."""
-        slots, adapters = self.batch.slots, [row.ticket.adapter for row in rows]
-        state = slots.view(slot, len(tokens))
-        hidden, state = self._model.trunk(tokens, state, donate=True, adapters=adapters)
-        slots.store(slot, state)
-        return hidden[:, -1]
-
     def _read(self, row: Row) -> None:
         ticket, slot = row.ticket, self.batch.slot(row)
         ids = row.next_ids(self._chunk)
         tokens = torch.tensor([ids], dtype=torch.int64, device=self._model.device)
-        hidden = self._call(slot, tokens, [row])
+        hidden = self.runner.read(self.batch, row, tokens)
         row.read += len(ids)
         self.tokens_read += len(ids)
         if ticket.request.progress is not None:
@@ -265,7 +255,7 @@ class Core:
             read, view = ticket.known(row.read), self.batch.slots.view(slot)
             cache.put(read, view, ticket.namespace, ticket.reader)
         if row.left == 0:
-            self._fork(row, self._model.unembed(hidden)[0])
+            self._fork(row, self.runner.unembed(hidden)[0])
 
     def _cache_for(self, ticket: Ticket) -> PrefixCache | None:
         """Return the cache, None for a request with a state of which is unknown what it read."""
@@ -283,7 +273,8 @@ class Core:
         going: list[Row] = []
         ended: list[tuple[Row, Event | End]] = []
         for row in rows:
-            event = self._choose(row, logits)
+            event = choose(row, logits)
+            self.tokens_generated += isinstance(event, Event)
             if event.finish_reason is None:
                 going.append(row)
                 self.out.append((ticket, event))
@@ -319,11 +310,6 @@ class Core:
             self.line.add(row)
         self.room.unreserve(reader)
 
-    def _choose(self, row: Row, logits: Tensor) -> Event | End:
-        event = choose(row, logits)
-        self.tokens_generated += isinstance(event, Event)
-        return event
-
     # Leaving.
 
     def _end(self, row: Row, event: Event | End, lost: bool = False) -> None:
@@ -332,8 +318,9 @@ class Core:
         cache = self._cache_for(ticket)
         if cache is not None and row.phase == "running" and not lost and len(row.chosen) > 1:
             ids = ticket.known(len(ticket.ids)) + array("i", row.chosen[:-1])
-            view = self.batch.slots.view(self.batch.slot(row))
             try:
+                self.runner.settle(self.batch, row)
+                view = self.batch.slots.view(self.batch.slot(row))
                 cache.put(ids, view, ticket.namespace, ticket.reader)
             except Exception as error:
                 event = End(ticket.number, row.choice, "error", error)
@@ -353,6 +340,12 @@ class Core:
         for choice, context in zip(choices, contexts, strict=True):
             own = event if choice == event.choice else End(ticket.number, choice, *_reason(event))
             self._finish(ticket, own, context)
+
+    def _taken(self, row: Row) -> State:
+        """Return a copy of a row's state."""
+        if row.phase == "running":
+            self.runner.settle(self.batch, row)
+        return self.batch.take(row)
 
     def _end_unforked(self, row: Row, choice: int, reason: EndReason) -> None:
         """End one choice of a prompt that is still read; the row goes on for the others."""
@@ -388,7 +381,7 @@ class Core:
         """
         given, answer = row.ticket.request.context, choice or row
         if row.phase in ("reading", "running"):
-            state = self.batch.take(row)
+            state = self._taken(row)
         else:
             state = given.state if row.kept is None else row.kept.state.clone()
         return given.after(state, answer.pending, answer.chosen)

@@ -214,7 +214,7 @@ class Engine:
             tokens_read=core.tokens_read,
             tokens_reused=core.tokens_reused,
             tokens_generated=core.tokens_generated,
-            steps=core.steps,
+            steps=core.runner.steps,
             slot_bytes=batch.slots.nbytes,
             kept_bytes=self._room.used * self._row_bytes,
             cache_bytes=0 if self._cache is None else self._cache.nbytes,
@@ -332,7 +332,7 @@ class Engine:
             self._finish()
 
     def _progress(self) -> tuple[int, int, int]:
-        return self._core.tokens_read, self._core.steps, self._core.admitted
+        return self._core.tokens_read, self._core.runner.steps, self._core.admitted
 
     def _drains(self) -> bool:
         """Return whether a closed engine has work to bring to its end; cancel what is paused."""

@@ -206,21 +206,21 @@ def test_a_long_prompt_leaves_half_of_the_time_to_the_answers_of_others(model, m
     clock = [0.0]
     monkeypatch.setattr("griffin.engine.core.time.perf_counter", lambda: clock[0])
     engine = Engine(model, 2, chunk=CHUNK, stall_seconds=1000.0, kept=2)
-    core, call = engine._core, engine._core._call
+    core, runner, trunk = engine._core, engine._core.runner, model.trunk
 
-    def timed(slot, tokens, rows):
+    def timed(tokens, *rest, **more):
         clock[0] += 4.0 if tokens.shape[1] > 1 else 1.0  # a piece takes four steps' time
-        return call(slot, tokens, rows)
+        return trunk(tokens, *rest, **more)
 
-    monkeypatch.setattr(core, "_call", timed)
+    monkeypatch.setattr(model, "trunk", timed)
     running = engine.submit(ask(2, 1, max_tokens=100), namespace="b")
     stepped(engine, [], lambda: engine.stats().running == 1)
     engine.submit(ask(40 * CHUNK, 2), namespace="a")
-    before, steps = core.tokens_read, core.steps
+    before, steps = core.tokens_read, runner.steps
     for _ in range(60):
         engine.step()
     pieces = (core.tokens_read - before) / CHUNK
-    assert 0.7 * (core.steps - steps) <= 4 * pieces <= (core.steps - steps) + 4
+    assert 0.7 * (runner.steps - steps) <= 4 * pieces <= (runner.steps - steps) + 4
     engine.cancel(running)
     engine.step()  # nobody else runs: as fast as it can be read
     assert not core.batch.reading

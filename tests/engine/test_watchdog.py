@@ -59,13 +59,13 @@ def test_an_engine_shows_its_steps(model, monkeypatch):
     engine = Engine(model, 2, chunk=CHUNK)
     engine.submit(ask(30))
     seen = []
-    inner = engine._core._call
+    trunk = model.trunk
 
-    def call(slot, tokens, rows):
+    def watched(tokens, *rest, **more):
         seen.append(engine.pulse.at_work)
-        return inner(slot, tokens, rows)
+        return trunk(tokens, *rest, **more)
 
-    monkeypatch.setattr(engine._core, "_call", call)
+    monkeypatch.setattr(model, "trunk", watched)
     run(engine)
     assert all(seen) and not engine.pulse.at_work
     assert engine.pulse.count >= len(seen) and engine.pulse.longest > 0

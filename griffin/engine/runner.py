@@ -1,0 +1,83 @@
+"""Who moves the rows of a batch on: calls of the model on the slots, and the choice of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from griffin.engine.batch import Batch
+from griffin.engine.choosing import choose
+from griffin.engine.request import End, Event
+from griffin.engine.row import Row
+from griffin.model import Griffin
+
+Chosen = list[tuple[Row, Event | End]]
+
+
+class Runner(Protocol):
+    """What an engine asks to read prompts and to step; one caller at a time, no gradients.
+
+    steps: calls of the model that moved running rows on.
+    Between two of these calls the engine lets rows enter, leave and change their slots. A runner
+    may have read or chosen more than it has handed out; that is its own concern until `settle`.
+    """
+
+    steps: int
+
+    def read(self, batch: Batch, row: Row, tokens: Tensor) -> Tensor:
+        """Let a row's slot read a piece of its prompt (1, T); return the last hidden (1, D)."""
+        ...
+
+    def unembed(self, hidden: Tensor) -> Tensor:
+        """Turn hidden states (..., D) into logits (..., V)."""
+        ...
+
+    def step(self, batch: Batch) -> Chosen:
+        """Choose tokens for running rows, at most one a row, some row's at least.
+
+        What concerns a single row is an End of it. An error that is raised leaves unknown how far
+        each running row was changed, and the engine ends them all.
+        """
+        ...
+
+    def settle(self, batch: Batch, row: Row) -> None:
+        """Let the slot of a running row hold what has read all but the last token handed out.
+
+        Before its state is copied or kept. Nothing else that was read ahead for it is used.
+        """
+        ...
+
+
+class ModelRunner:
+    """A Runner that calls the model once for every token of the running rows."""
+
+    def __init__(self, model: Griffin) -> None:
+        self.steps = 0
+        self._model = model
+
+    def read(self, batch: Batch, row: Row, tokens: Tensor) -> Tensor:
+        return self._call(batch, batch.slot(row), tokens, [row])
+
+    def unembed(self, hidden: Tensor) -> Tensor:
+        return self._model.unembed(hidden)
+
+    def step(self, batch: Batch) -> Chosen:
+        rows = list(batch.running)
+        tokens = torch.tensor([[row.chosen[-1]] for row in rows], device=self._model.device)
+        logits = self.unembed(self._call(batch, 0, tokens, rows))
+        self.steps += 1
+        return [(row, choose(row, line)) for row, line in zip(rows, logits, strict=True)]
+
+    def settle(self, batch: Batch, row: Row) -> None:
+        """Nothing: no slot is ever ahead."""
+
+    def _call(self, batch: Batch, slot: int, tokens: Tensor, rows: Sequence[Row]) -> Tensor:
+        """Let the model read tokens (rows, T) in neighbouring slots; return hidden (rows, D)."""
+        slots, adapters = batch.slots, [row.ticket.adapter for row in rows]
+        state = slots.view(slot, len(tokens))
+        hidden, state = self._model.trunk(tokens, state, donate=True, adapters=adapters)
+        slots.store(slot, state)
+        return hidden[:, -1]
