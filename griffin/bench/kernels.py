@@ -16,7 +16,8 @@ from griffin.ops import native
 from griffin.ops.dispatch import IMPLEMENTATIONS
 from griffin.ops.rg_lru import Gate
 
-_SLOW = "reference"  # loops over time in Python; nothing to learn from its speed
+# Loops over time in Python, nothing to learn from their speed; and what runs on a GPU alone.
+_NOT_HERE = ("reference", "triton")
 # Run, bytes, tokens, what bounds it: "read" or "copy".
 Case = tuple[Callable[[], Any], float, int, str]
 
@@ -105,7 +106,9 @@ class Kernels:
             return
         for pass_, make in makers.items():
             for implementation in IMPLEMENTATIONS[op]:
-                if implementation == _SLOW or (implementation == "native" and not native.built()):
+                if implementation in _NOT_HERE or (
+                    implementation == "native" and not native.built()
+                ):
                     continue
 
                 def case(make: Any = make, implementation: str = implementation) -> Case:

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from griffin.ops import native
+from griffin.ops import launching, native
 
 # op -> the implementations it has, the fastest first; each is
 # `griffin.ops.<op>.<implementation>.<op>`.
 IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
-    "linear_scan": ("native", "eager", "reference"),
+    "linear_scan": ("native", "triton", "eager", "reference"),
     "causal_conv": ("native", "eager", "reference"),
     "rg_lru": ("native", "eager", "reference"),
     "recurrent_unit": ("native", "eager", "reference"),
@@ -29,6 +29,8 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
 }
 # What the native kernels are chosen for; they also run in float64, where being slower is no matter.
 _NATIVE_TYPES = (torch.float32, torch.bfloat16)
+# Whose modules need a package that not every machine has; loaded where they may be chosen.
+_LATE = ("triton",)
 
 _forced: ContextVar[str | None] = ContextVar("griffin_ops_forced", default=None)
 _loaded: dict[tuple[str, str], Callable[..., Any]] = {}
@@ -62,7 +64,8 @@ def implementation(op: str, x: Tensor, *others: Tensor | None) -> Callable[..., 
     if not x.is_floating_point():
         raise ValueError(f"{op} takes floating-point tensors, not {x.dtype}")
     on_one_device(x, *others)
-    return _loaded[_choice(op, x.device.type, x.dtype)]
+    choice = _choice(op, x.device.type, x.dtype)
+    return _loaded[choice]
 
 
 def natively(*inputs: Tensor, trains: bool = False) -> bool:
@@ -105,11 +108,11 @@ def on_one_device(first: Tensor, *others: Tensor | None) -> None:
 @torch.compiler.assume_constant_result
 def _choice(op: str, device: str, dtype: torch.dtype) -> tuple[str, str]:
     """Return (op, implementation), a key of the loaded functions."""
-    if not _loaded:  # all at once, because a compiler looks at the table only once
-        for op_name, names in IMPLEMENTATIONS.items():
-            for each in names:
-                loaded = import_module(f"griffin.ops.{op_name}.{each}")
-                _loaded[op_name, each] = getattr(loaded, op_name)
+    # All at once, because a compiler looks at the table only once.
+    if not _loaded:
+        _load(lambda name: name not in _LATE)
+    if (device == "cuda" or _forced.get() in _LATE) and not loaded(*_LATE):
+        _load(lambda name: name in _LATE and (launching.ready() or _forced.get() == name))
     name = _forced.get() or _choose(op, device, dtype)
     if name not in IMPLEMENTATIONS[op]:
         raise ValueError(
@@ -118,21 +121,38 @@ def _choice(op: str, device: str, dtype: torch.dtype) -> tuple[str, str]:
     return op, name
 
 
+def _load(wanted: Callable[[str], bool]) -> None:
+    for op, names in IMPLEMENTATIONS.items():
+        for name in filter(wanted, names):
+            _loaded[op, name] = getattr(import_module(f"griffin.ops.{op}.{name}"), op)
+
+
+def loaded(*names: str) -> bool:
+    """Return whether the modules of an implementation have been imported."""
+    return any(name in names for _, name in _loaded)
+
+
 def _choose(op: str, device: str, dtype: torch.dtype) -> str:
     for name in IMPLEMENTATIONS[op]:
         if name == "native" and not (native.built() and device == "cpu" and dtype in _NATIVE_TYPES):
+            continue
+        if name == "triton" and not (
+            device == "cuda" and dtype in launching.TYPES and launching.ready()
+        ):
             continue
         return name
     raise AssertionError(f"{op} has no implementation that runs everywhere")
 
 
 def describe() -> dict[str, str]:
-    """Return op -> what runs it now on the CPU, and a line about the native kernels.
+    """Return op -> what runs it now on the CPU, and a line about the kernels there and on a GPU.
 
     For `griffin info`.
     """
     ops = {op: _forced.get() or _choose(op, "cpu", torch.float32) for op in IMPLEMENTATIONS}
-    return ops | {"native kernels": _kernels()}
+    missing = launching.why_not()
+    gpu = f"torch's own operations: {missing}" if missing else "Triton's"
+    return ops | {"native kernels": _kernels(), "kernels on a GPU": gpu}
 
 
 def _kernels() -> str:

@@ -22,8 +22,9 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5, torch.bfloat16: 1.6e-2}
 
 
 def here(op: str) -> list[str]:
-    """Return the implementations of an op that this installation has."""
-    return [name for name in IMPLEMENTATIONS[op] if name != "native" or native.built()]
+    """Return the implementations of an op that this installation has on the CPU."""
+    missing = ("triton",) if native.built() else ("triton", "native")
+    return [name for name in IMPLEMENTATIONS[op] if name not in missing]
 
 
 def draw(*shape: int, dtype: torch.dtype, seed: int, strided: bool = False) -> Tensor:

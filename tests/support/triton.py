@@ -1,0 +1,102 @@
+"""Triton kernels without a GPU: run in the interpreter, compiled ahead in a process of its own.
+
+`python -m tests.support.triton MODULE:FUNCTION 90 ...` compiles what FUNCTION() says is launched
+(`griffin.ops.launching.Launch`) for these capabilities and prints what came of it as JSON.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from griffin.ops import interpreter
+from griffin.ops.ahead import Compiled, compile_ahead
+
+ROOT = Path(__file__).parents[2]
+MOST_REGISTERS = 168
+# Relative to the norm of the reference in float64.
+TOLERANCE = {torch.float32: 5e-6, torch.bfloat16: 1e-2}
+
+
+@pytest.fixture(scope="module")
+def interpreted() -> None:
+    """Run the Triton kernels of a module of tests in the interpreter (tests/conftest.py turned it
+    on, where there is no GPU)."""
+    if not torch.cuda.is_available():
+        interpreter.enable()
+
+
+def error(got: Tensor, want: Tensor) -> float:
+    """Return how far off a result is: the norm of the difference, of the reference's norm."""
+    assert got.shape == want.shape
+    assert not got.isnan().any(), "something was never written"
+    difference = (got.double() - want.double()).norm()
+    return float(difference / want.double().norm().clamp_min(1e-30)) if difference else 0.0
+
+
+@pytest.fixture
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fill all new memory for results with NaN, so that what a kernel leaves out is seen."""
+
+    def fill(make):
+        def made(*args, **kwargs):
+            t = make(*args, **kwargs)
+            return t.fill_(float("nan")) if t.is_floating_point() else t
+
+        return made
+
+    for owner, name in (
+        (torch, "empty_like"),
+        (torch, "empty"),
+        (Tensor, "new_empty"),
+    ):
+        monkeypatch.setattr(owner, name, fill(getattr(owner, name)))
+
+
+@cache
+def compiled(launches: str, *capabilities: int) -> list[Compiled]:
+    """Return what MODULE:FUNCTION's launches compile to; kernels that are launched twice, once."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "tests.support.triton", launches, *map(str, capabilities)]
+    ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    return [
+        Compiled(**{**each, "instructions": tuple(each["instructions"])})
+        for each in json.loads(ran.stdout)
+    ]
+
+
+def check_compiled(kernels: list[Compiled], *, products: set[str] = frozenset()) -> None:
+    """Assert that kernels for sm_90 spill nothing, read 16 bytes at once, and multiply on tensor
+    cores where they are among `products`."""
+    assert kernels and products <= {kernel.name for kernel in kernels}
+    for kernel in kernels:
+        assert not kernel.spills() and kernel.registers <= MOST_REGISTERS, kernel
+        wide = [each for each in kernel.instructions if each.startswith(("LDG", "LDGSTS", "UTMA"))]
+        assert any(".128" in each or each.startswith("UTMA") for each in wide), (kernel.name, wide)
+        if kernel.name in products:
+            assert kernel.has("HMMA") or kernel.has("HGMMA"), kernel.name
+
+
+def main(launches: str, *capabilities: str) -> None:
+    module, _, function = launches.partition(":")
+    seen, out = set(), []
+    for one in getattr(importlib.import_module(module), function)():
+        key = one.name, repr(one.args), repr(one.constants), repr(one.options)
+        if key not in seen:
+            seen.add(key)
+            out += [vars(compile_ahead(one, int(each))) for each in capabilities]
+    print(json.dumps(out))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
