@@ -1,9 +1,11 @@
 # make demo         create the environment, install what griffin runs on, compile the kernels of
 #                   this machine, and let the bundled model write
 # make kernels      compile the kernels of every instruction set, not of this machine's alone
-# make test         install the rest, then lint, types and every test that is not slow
+# make test         install the rest, then lint, types and every test that is not slow; of each
+#                   sweep (many cases of one claim) a quarter, drawn by SAMPLE=SEED, which it prints
 # make test-fast    the same tests without what takes seconds, and of each sweep a twelfth: under
-#                   two minutes; the twelfth is drawn by SAMPLE=SEED, which it prints
+#                   two minutes
+# make test-slow    what takes minutes, and every sweep whole
 # make wheel        a wheel with all kernels, in dist; make test-wheel tries it in a new environment
 # make test-arm     the NEON kernels beside the portable ones, bit for bit, on an emulated ARM
 #                   (Debian: apt-get install g++-aarch64-linux-gnu qemu-user)
@@ -43,13 +45,13 @@ kernels: $(RUNS)
 	$(call step,compiling the kernels of every instruction set,$(call install,all))
 
 test: $(READY) lint
-	$(BIN)/python -m pytest -m "not slow" -n 2
+	$(BIN)/python -m pytest -m "not slow" --sample $(SAMPLE) --share 4 -n 2
 
 test-fast: $(READY)
 	$(BIN)/python -m pytest -m "not slow and not thorough" --sample $(SAMPLE) -n 2
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow or sweep"
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -3,7 +3,8 @@
 `pytest --instruction-set avx2` (or portable, ...) runs the kernels of that instruction set, as on a
 machine that has no better one; what tests start as programs of their own keeps the best.
 
-`pytest --sample SEED` runs a twelfth of the cases of what is marked `sweep`, drawn by the seed.
+`pytest --sample SEED` runs a twelfth of the cases of what is marked `sweep`, drawn by the seed;
+`--share 4` with it a quarter.
 """
 
 from __future__ import annotations
@@ -32,14 +33,15 @@ settings.load_profile("griffin")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--instruction-set", help="the native kernels' instruction set: avx2, ...")
-    parser.addoption("--sample", type=int, metavar="SEED", help="run a twelfth of each sweep")
+    parser.addoption("--sample", type=int, metavar="SEED", help="run a share of each sweep")
+    parser.addoption("--share", type=int, default=12, help="one case of so many, with --sample")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if (seed := config.getoption("--sample")) is None:
         return
     sweeps = [item.nodeid for item in items if item.get_closest_marker("sweep")]
-    left = set(sweeps) - sampled(sweeps, seed)
+    left = set(sweeps) - sampled(sweeps, seed, config.getoption("--share"))
     config.hook.pytest_deselected(items=[item for item in items if item.nodeid in left])
     items[:] = [item for item in items if item.nodeid not in left]
 
@@ -48,7 +50,7 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     if (seed := config.getoption("--sample")) is not None:
-        terminalreporter.write_line(f"of each sweep a twelfth; the same again with --sample {seed}")
+        terminalreporter.write_line(f"of each sweep a share; the same again with --sample {seed}")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -105,7 +105,6 @@ def on_one_device(first: Tensor, *others: Tensor | None) -> None:
             )
 
 
-@torch.compiler.assume_constant_result
 def _choice(op: str, device: str, dtype: torch.dtype) -> tuple[str, str]:
     """Return (op, implementation), a key of the loaded functions."""
     # All at once, because a compiler looks at the table only once.
@@ -119,6 +118,11 @@ def _choice(op: str, device: str, dtype: torch.dtype) -> tuple[str, str]:
             f"{op} has no implementation {name!r}; it has {', '.join(IMPLEMENTATIONS[op])}"
         )
     return op, name
+
+
+# What torch.compiler.assume_constant_result sets; that would import the compiler, which takes as
+# long as the rest of torch, in every program.
+vars(_choice)["_dynamo_marked_constant"] = True
 
 
 def _load(wanted: Callable[[str], bool]) -> None:

@@ -29,6 +29,17 @@ def test_help_and_import_load_no_torch():
         assert f"\n  {verb} " in done.stdout
 
 
+@pytest.mark.thorough
+def test_an_answer_loads_no_compiler(folder):
+    """torch's own, which takes as long to import as the rest of torch."""
+    probe = (
+        "import sys, griffin\n"
+        "griffin.load(sys.argv[1], device='cpu').generate('x', max_tokens=2)\n"
+        "sys.exit(int('torch._dynamo' in sys.modules))"
+    )
+    subprocess.run([sys.executable, "-c", probe, str(folder)], check=True, timeout=600)
+
+
 def test_every_verb_exists_and_has_help(run):
     for verb in cli.VERBS:
         result = run(verb, "--help")

@@ -7,7 +7,6 @@ of an old checkpoint, the export; and the same number is the same moment again.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import socket
@@ -29,6 +28,7 @@ from griffin.train.scale.ranks import RankGoneError, Ranks, WriterFailedError
 from griffin.tune.export import TunedRun, measure_before
 from griffin.tune.export import export as export_tuned
 from griffin.tune.methods import run_of
+from tests.support.ranks import forking
 
 Kind = Literal["files", "calls"]
 GONE = 3  # how a rank ends when another one dies
@@ -116,8 +116,7 @@ def run(
 ) -> list[int]:
     """Run in `world` processes, of which the last is killed in moment `end`, with `preparing` only
     if that comes before its first step; return their exit codes."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context = forking()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 
 from griffin.bench.training import Setting, griffin_learner
 from griffin.model import Griffin, GriffinConfig
@@ -15,6 +14,8 @@ from griffin.model.config import GRIFFIN_PATTERN, block_pattern
 from griffin.ops import native
 from griffin.train.objective import Objective
 from griffin.train.recipe import TrainRecipe
+from griffin.train.scale.ranks import Ranks
+from griffin.train.scale.sharding import shard
 from tests.train.conftest import MODEL
 from tests.train.test_embedding import batch
 
@@ -100,6 +101,8 @@ def test_other_values_are_refused(value: object) -> None:
         TrainRecipe(steps=1, checkpoint=value)  # pyright: ignore[reportArgumentType]
 
 
+# A block's output that a write would cut off from the backward pass.
+@pytest.mark.filterwarnings("error:FSDP2-wrapped module")
 def test_under_fully_shard(tmp_path: Path) -> None:
     """Blocks whose weights are gathered when they run are gathered again for the backward pass."""
     config = GriffinConfig.from_dict(MODEL)
@@ -113,10 +116,7 @@ def test_under_fully_shard(tmp_path: Path) -> None:
             torch.manual_seed(0)
             ours = Objective(Griffin(config))
             ours.griffin.keep_every = keep_every
-            mesh = init_device_mesh("cpu", (1,))
-            for block in ours.griffin.model.layers:
-                fully_shard(block, mesh=mesh)
-            fully_shard(ours, mesh=mesh)
+            shard(ours, Ranks(mesh=init_device_mesh("cpu", (1,))))
             ours(rows.tokens, rows.targets, rows.segment_pos, rows.mask)[0].backward()
             found.append([p.grad.full_tensor() for p in ours.parameters()])  # pyright: ignore
     finally:

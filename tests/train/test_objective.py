@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import pytest
 import torch
-from torch import distributed
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.multiprocessing.spawn import spawn
 
 from griffin.model import Griffin, GriffinConfig
 from griffin.train.data.rows import TrainBatch
 from griffin.train.loss import row_nats
 from griffin.train.objective import Objective
+from griffin.train.scale.ranks import Ranks
+from griffin.train.scale.sharding import shard
+from tests.support.ranks import on_ranks
 from tests.train.conftest import MODEL
 from tests.train.test_embedding import batch
 
@@ -32,37 +30,23 @@ def model() -> Griffin:
     return Griffin(CONFIG)
 
 
-def work(rank: int, world: int, port: int, folder: str) -> None:
+def work(ranks: Ranks, folder: Path) -> None:
     """Run one rank: two steps' worth of gradients, each rank on rows of its own."""
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world
-    )
-    try:
-        mesh = init_device_mesh("cpu", (world,))
-        ours = Objective(model())
-        for block in ours.griffin.model.layers:
-            fully_shard(block, mesh=mesh)
-        fully_shard(ours, mesh=mesh)
-        for _ in range(2):
-            told(ours, batch(VOCAB, 2 + rank)).backward()
-        gradients = {
-            # The mean over the ranks, as torch makes it.
-            name: p.grad.full_tensor() * world  # pyright: ignore
-            for name, p in ours.griffin.named_parameters()
-        }
-        if rank == 0:
-            torch.save(gradients, Path(folder) / "gradients")
-    finally:
-        distributed.destroy_process_group()
+    ours = Objective(model())
+    shard(ours, ranks)
+    for _ in range(2):
+        told(ours, batch(VOCAB, 2 + ranks.rank)).backward()
+    gradients = {
+        name: p.grad.full_tensor()  # pyright: ignore
+        for name, p in ours.griffin.named_parameters()
+    }
+    if ranks.is_writer:
+        torch.save(gradients, folder / "gradients")
 
 
 @pytest.mark.thorough
 def test_split_over_two_ranks_the_gradients_are_those_of_one(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    spawn(work, (2, port, str(tmp_path)), nprocs=2)
+    on_ranks(2, work, tmp_path)
     found = torch.load(tmp_path / "gradients")
     alone = model()
     for _ in range(2):

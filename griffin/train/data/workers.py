@@ -15,7 +15,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -100,15 +100,19 @@ def _ask(process: subprocess.Popen[bytes], item: Any) -> Any:
     return value
 
 
+def _received(source: BinaryIO) -> Iterator[Any]:
+    """Yield what arrives until the parent has ended, perhaps within a word."""
+    with contextlib.suppress(EOFError, pickle.UnpicklingError):
+        while True:
+            yield pickle.load(source)
+
+
 def _serve() -> None:
     source, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print does not come between
-    task = pickle.load(source)
-    while True:
-        try:
-            item = pickle.load(source)
-        except (EOFError, pickle.UnpicklingError):  # the parent has ended, perhaps within a word
-            return
+    arriving = _received(source)
+    task = next(arriving, None)  # none where the parent ended before it had sent one
+    for item in arriving:
         try:
             answer = (True, task(item))
         except Exception as error:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import operator
 import os
+import pickle
 import random
 import shutil
 import signal
@@ -11,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,7 @@ from griffin.train.data import encode
 from griffin.train.data.encode import Encoder
 from griffin.train.data.example import TextRow
 from griffin.train.data.prepare import RunData, prepare_data
-from griffin.train.data.workers import in_order
+from griffin.train.data.workers import _received, in_order
 from griffin.train.folder import Claim
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
@@ -166,20 +170,25 @@ def test_a_source_of_nothing_is_told(sources: Path) -> None:
         _prepare(_recipe(sources), sources / "x")
 
 
-def _double(number: int) -> int:
-    if number == 13:
-        raise KeyError("thirteen")
-    return 2 * number
+_double = partial(operator.getitem, {n: 2 * n for n in range(13)})
 
 
-def test_workers_keep_the_order_and_tell_errors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT))
+def test_workers_keep_the_order_and_tell_errors() -> None:
     for workers in (1, 3):
         assert list(in_order(_double, range(12), workers)) == [2 * n for n in range(12)]
-        with pytest.raises(KeyError, match="thirteen"):
+        with pytest.raises(KeyError, match="13"):
             list(in_order(_double, range(20), workers))
     with pytest.raises(ValueError, match="ended by itself"):
         list(in_order(os._exit, [3], 2))
+
+
+def test_a_worker_ends_without_a_word_when_its_parent_does() -> None:
+    """Also one that was not sent its task yet, or not all of it."""
+    task, item = pickle.dumps(_double), pickle.dumps(4)
+    for cut in range(len(task + item)):
+        arrived = list(_received(io.BytesIO((task + item)[:cut])))
+        assert len(arrived) == (cut >= len(task))
+    assert len(list(_received(io.BytesIO(task + item)))) == 2
 
 
 @pytest.mark.thorough
