@@ -50,10 +50,24 @@ def staged_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def staged_file(target: Path) -> Iterator[Path]:
-    """Yield a path beside `target`, renamed to it if the block ends well, and else removed."""
+    """Yield a path beside `target`, renamed to it if the block ends well, and else removed.
+
+    After a loss of power, too, it is whole or not there.
+    """
     temporary = _beside(target)
     try:
         yield temporary
+        _flush(temporary)
         temporary.replace(target)
+        _flush(target.absolute().parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk before going on."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

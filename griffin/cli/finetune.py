@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,9 +119,14 @@ def command(
 
         show_rows(recipe, folder, show_data, skip_bad, as_json)
         return
+    from griffin.cli.shared.training import (
+        ending,
+        print_results,
+        say_what_is_slow,
+        watch_products,
+    )
     from griffin.train.report import Reporter
-    from griffin.train.scale.ranks import Ranks, WriterFailedError
-    from griffin.train.stopping import Interrupted
+    from griffin.train.scale.ranks import Ranks
     from griffin.tune.export import export, measure_before
     from griffin.tune.methods import run_of
     from griffin.tune.plan import check_tuning_memory
@@ -131,26 +135,17 @@ def command(
     if not force:
         check_tuning_memory(recipe, device_bytes(device), ranks.world)
     reporter = Reporter()
-    try:
+    with ending(ranks, reporter, "the same command goes on from there"):
+        say_what_is_slow(recipe, device, ranks, reporter)
         with run_of(recipe)(
             recipe, folder, reporter, device, extend=extend, ranks=ranks, skip_bad=skip_bad
         ) as run:
+            watch_products(run, recipe)
             measure_before(run)
             run.run()
             results = export(run)
-    except Interrupted as stop:
-        if ranks.is_writer:
-            reporter.say(f"{stop}\nthe same command goes on from there")
-        sys.exit(130)
-    except WriterFailedError:  # it says why
-        sys.exit(1)
-    ranks.close()
-    if results is None:
-        return
-    if as_json:
-        click.echo(json.dumps(results))
-        return
-    _print(results, str(recipe.base_place), recipe.tune.base)  # pyright: ignore[reportOptionalMemberAccess]
+    base = recipe.tune.base  # pyright: ignore[reportOptionalMemberAccess]
+    print_results(results, as_json, partial(_lines, model=str(recipe.base_place), base=base))
 
 
 def _recipe(
@@ -179,31 +174,32 @@ def _recipe(
     return recipe_of(default_recipe(model, method, data, reward), changes)
 
 
-def _print(results: dict[str, Any], model: str, base: str) -> None:
-    """Print results. model: as chat takes it. base: the type that its weights had, "" as stored."""
+def _lines(results: dict[str, Any], model: str, base: str) -> list[str]:
+    """Return results in lines. model: as chat takes it. base: the type that its weights had, "" as
+    stored."""
     from griffin.quant import FORMATS
 
     before, after = results["before"] or {}, results["after"]
     kept = next(key for key in ("adapter", "full", "state") if key in results)
-    click.echo(
+    lines = [
         f"{results[kept]}: {results['trained_parameters']:,} trained parameters,"
         f" {results['bytes'] / 1e6:,.2f} MB"
-    )
+    ]
     for key, value in after.items():
         if isinstance(value, float):
             was = f"{before[key]:.4f} -> " if isinstance(before.get(key), float) else ""
-            click.echo(f"{key.replace('_', ' ')}: {was}{value:.4f}")
+            lines.append(f"{key.replace('_', ' ')}: {was}{value:.4f}")
     old = {each["prompt"]: each["answer"] for each in before.get("answers", ())}
     for each in after.get("answers", ()):
-        click.echo(f"\n{each['prompt']}")
+        lines += ["", each["prompt"]]
         if each["prompt"] in old:
-            click.echo(f"  before: {old[each['prompt']]!r}")
-        click.echo(f"  after:  {each['answer']!r}")
+            lines.append(f"  before: {old[each['prompt']]!r}")
+        lines.append(f"  after:  {each['answer']!r}")
     given = [] if kept == "full" else ["--model", model]
     if base:
         given += ["--quantize" if base in FORMATS else "--dtype", base]
     words = ["griffin", "chat", *given, f"--{'model' if kept == 'full' else kept}", results[kept]]
-    click.echo(f"\nto use it: {shlex.join(words)}")
+    return [*lines, "", f"to use it: {shlex.join(words)}"]
 
 
 if __name__ == "__main__":

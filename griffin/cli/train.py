@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from griffin.cli.shared.rows import show_rows
-from griffin.cli.shared.train_plan import device_bytes, matrix_limit, slow_bfloat16
+from griffin.cli.shared.train_plan import device_bytes
+from griffin.cli.shared.training import (
+    ending,
+    print_results,
+    say_what_is_slow,
+    watch_products,
+)
 
 
 def _list(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
@@ -117,8 +121,7 @@ def command(
     from griffin.train.plan import check_memory
     from griffin.train.recipe import load_recipe
     from griffin.train.report import Reporter
-    from griffin.train.scale.ranks import Ranks, WriterFailedError
-    from griffin.train.stopping import Interrupted
+    from griffin.train.scale.ranks import Ranks
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -133,40 +136,28 @@ def command(
         from griffin.train.export import measure
 
         results = measure(plan, evaluate_only, reporter, device) if ranks.is_writer else None
-    else:
-        from griffin.train.export import export
+        ranks.close()
+        print_results(results, as_json, table)
+        return
+    from griffin.train.export import export
 
-        if not (force or show_data):
-            check_memory(plan, device_bytes(device), ranks.world)
-        folder = out or Path("runs") / file.stem
-        try:
-            if show_data:
-                if ranks.is_writer:
-                    show_rows(plan, folder, show_data, skip_bad, as_json)
-                return
-            if device == "cpu" and ranks.is_writer and (hint := slow_bfloat16(plan)):
-                reporter.say(hint)
-            with Trainer(
-                plan, folder, reporter, device, extend=extend, ranks=ranks, skip_bad=skip_bad
-            ) as trainer:
-                if device == "cpu":
-                    trainer.matrix_limit = ranks.world * matrix_limit(plan)[1]
-                trainer.run()
-                results = export(trainer)
-        except Interrupted as stop:
+    if not (force or show_data):
+        check_memory(plan, device_bytes(device), ranks.world)
+    folder = out or Path("runs") / file.stem
+    again = _again(recipe, out, changes, threads, device, ranks.world, skip_bad, force)
+    with ending(ranks, reporter, f"to go on: {again}"):
+        if show_data:
             if ranks.is_writer:
-                again = _again(recipe, out, changes, threads, device, ranks.world, skip_bad, force)
-                reporter.say(f"{stop}\nto go on: {again}")
-            sys.exit(130)
-        except WriterFailedError:  # it says why
-            sys.exit(1)
-    ranks.close()
-    if results is None:
-        return
-    if as_json:
-        click.echo(json.dumps(results))
-        return
-    click.echo("\n".join(table(results)))
+                show_rows(plan, folder, show_data, skip_bad, as_json)
+            return
+        say_what_is_slow(plan, device, ranks, reporter)
+        with Trainer(
+            plan, folder, reporter, device, extend=extend, ranks=ranks, skip_bad=skip_bad
+        ) as trainer:
+            watch_products(trainer, plan)
+            trainer.run()
+            results = export(trainer)
+    print_results(results, as_json, table)
 
 
 def table(results: dict[str, Any]) -> list[str]:

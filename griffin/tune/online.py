@@ -84,7 +84,7 @@ class OnlineTrainer(TunedRun):
 
         def rows_in(epochs: float) -> int:  # a step's prompts are its own number
             steps = int(epochs * len(self.prompts) / tune.prompts)
-            return steps * train.rows * train.accumulation
+            return steps * train.rows
 
         self.folder.rows_in = rows_in
         self.plan: TrainRecipe = train.in_steps(rows_in(train.epochs))
@@ -279,6 +279,12 @@ def _check(recipe: Recipe, ranks: int) -> None:
         raise ValueError(
             f"tune.method = {tune.method!r} is for one process, not {ranks}: it draws answers with"
             " the whole model"
+        )
+    if train.accumulation > 1:
+        raise ValueError(
+            f"train.accumulation is {train.accumulation}; a step of {tune.method!r} is tune.prompts"
+            f" = {tune.prompts} prompts with all their answers, read train.rows at a time: take it"
+            " out, and raise tune.prompts for a larger step"
         )
     if tune.dropout:
         raise ValueError(

@@ -177,7 +177,9 @@ def _check(recipe: Recipe, ranks: int) -> None:
     tune, train = recipe.tune, recipe.train
     assert tune is not None
     if ranks > 1:
-        raise ValueError(f"tune.method = 'dpo' is for one process, not {ranks}")
+        raise ValueError(
+            f"tune.method = 'dpo' is for one process, not {ranks}: pairs are not dealt to several"
+        )
     if train.tokens or train.stage:
         raise ValueError("tune.method = 'dpo' takes a budget in train.steps or train.epochs")
     alike = (1.0, 0.0, 0)

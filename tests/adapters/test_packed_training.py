@@ -13,8 +13,7 @@ from torch.nn import functional
 
 from griffin.adapters import LoraConfig, adapt
 from griffin.engine import score
-from griffin.model import Griffin
-from griffin.model.adapted import AdaptedLinear
+from griffin.model import Griffin, State
 from griffin.model.packed import PackedLinear, PackedWeight
 from griffin.ops import native, unpack
 from griffin.quant import FORMATS, quantize_model
@@ -47,6 +46,7 @@ def rows_of_documents(shape: Any, length: int = 40) -> TrainBatch:
     return TrainBatch(tokens, targets, places - begun, mask)
 
 
+@pytest.mark.sweep
 @needs_native
 @pytest.mark.parametrize("format", sorted(FORMATS))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -117,8 +117,11 @@ def watch(model: Griffin) -> dict[str, Tensor]:
     return found
 
 
-def in_float64(model: Griffin, config: LoraConfig, seen: dict[str, Tensor]) -> Griffin:
-    """Return the model in float64, with weights unpacked, and inputs rounded as they were."""
+def in_float64(model: Griffin, config: LoraConfig | None, seen: dict[str, Tensor]) -> Griffin:
+    """Return the model in float64, with weights unpacked, and inputs rounded as they were.
+
+    config: of the adapter that it has, None for none.
+    """
     other = make_model(model.config, dtype=torch.float64)
     layers = {name: m for name, m in model.named_modules() if isinstance(m, PackedWeight)}
     weights = {name: unpack(layer.packed).double() for name, layer in layers.items()}
@@ -127,24 +130,27 @@ def in_float64(model: Griffin, config: LoraConfig, seen: dict[str, Tensor]) -> G
         layer = name.removesuffix(".weight")
         packed = weights.get(f"{layer}.base", weights.get(layer))
         parameter.copy_(plain[name] if packed is None else packed)
-    adapt(other, make_adapter(config, model.config), dtype=torch.float64, train=True)
+    if config is not None:
+        adapt(other, make_adapter(config, model.config), dtype=torch.float64, train=True)
     for name, x in seen.items():
-        if name.endswith(".base"):
-            place = cast(AdaptedLinear, other.get_submodule(name.removesuffix(".base")))
+        if name in layers and name != "head":
             layer = cast(PackedLinear, layers[name])
-            added = rounding(x, layer.format)
-            place.base = cast(Any, Rounded(weights[name], layer.bias, added))
+            rounded = Rounded(weights[name], layer.bias, rounding(x, layer.format))
+            other.set_submodule(name, rounded)
     return other
 
 
-def wanted_nats(other: Griffin, batch: TrainBatch, added: Tensor) -> Tensor:
-    hidden, _ = other.trunk(batch.tokens, None, batch.segment_pos)
+def wanted_nats(
+    other: Griffin, batch: TrainBatch, added: Tensor, state: State | None = None
+) -> Tensor:
+    hidden, _ = other.trunk(batch.tokens, state, batch.segment_pos)
     cap = other.config.logits_soft_cap
     logits = cap * torch.tanh((hidden + added) @ other.head_weight.T / cap)
     nats = functional.cross_entropy(logits.movedim(-1, 1), batch.targets, reduction="none")
     return (nats * batch.mask).sum()
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("format", [None, *sorted(FORMATS)])
 @pytest.mark.parametrize("config", [LORA, WHOLE], ids=["lora", "whole"])
 @pytest.mark.parametrize("shape", [GRIFFIN, HAWK], ids=["griffin", "hawk"])

@@ -19,6 +19,7 @@ from griffin.batch.results import Results
 from griffin.llm import LLM
 from griffin.server.build import build
 from tests.support.terminal import become
+from tests.support.toy_adapters import write_adapter
 from tests.support.toy_folder import write_toy
 from tests.support.waiting import until
 
@@ -81,6 +82,28 @@ def test_answers_are_those_of_the_prompts_alone_in_their_order(llm: LLM, tmp_pat
         one["response"]["body"]["usage"]["completion_tokens"] for one in found
     )
     assert not (tmp_path / "out.errors").exists()
+
+
+def test_lines_name_adapters_and_each_gets_its_own_answers(folder: Path, tmp_path: Path) -> None:
+    """The base and two adapters in one batch: a line has what its model says alone."""
+    adapters = {name: write_adapter(tmp_path / name, seed=n) for n, name in enumerate("ab")}
+    body: dict[str, Any] = {"temperature": 0, "max_tokens": 8}
+    lines = [
+        {"custom_id": f"{model} {n}", "model": model, "prompt": f"{PREFIX}{n}", **body}
+        for n in range(3)
+        for model in ("toy", *adapters)
+    ]
+    unknown = {"custom_id": "unknown", "model": "c", "prompt": "x"}
+    source = write(tmp_path / "in", *lines, unknown)
+    count = run(griffin.load(folder, device="cpu", adapter=adapters), source, tmp_path / "out")
+    assert (count.answered, count.bad) == (9, 1)
+    said = texts(tmp_path / "out")
+    for model in ("toy", *adapters):
+        alone = griffin.load(folder, device="cpu", adapter=adapters.get(model))
+        for n in range(3):
+            assert said[f"{model} {n}"] == alone.generate(f"{PREFIX}{n}", **body).text
+    assert len({said[f"{model} 0"] for model in ("toy", *adapters)}) == 3
+    assert "'c'" in read(tmp_path / "out.errors")[0]["error"]["message"]
 
 
 def test_what_is_there_is_not_asked_again_and_a_torn_line_is(llm: LLM, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,8 @@ def test_a_lora_from_chats_to_answers(chats: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     results = json.loads(done.stdout.splitlines()[-1])
     assert Path(results["adapter"]).is_dir()
+    log = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert all(0 < json.loads(entry)["matrix_share"] < 2 for entry in log) and log
     assert len(results["before"]["answers"]) == len(results["after"]["answers"]) > 0
     said = CliRunner().invoke(
         main,
@@ -105,7 +108,11 @@ def test_a_recipe_for_the_other_verb_says_so(tmp_path: Path) -> None:
 
 def test_rows_that_were_shown_and_then_edited_are_read_anew(chats: Path, tmp_path: Path) -> None:
     given = ("nano", "--data", chats, "--show-data", 1, "--out", tmp_path / "run")
-    assert "19 documents to train on" in _finetune(*given).output
+    told = _finetune(*given).output
+    assert "19 documents to train on" in told
+    # Answers such as "It is 7." and an end of the turn, which has no bytes: not of all tokens.
+    found = re.search(r"training tokens, of which (\d+) are learned, (\d\.\d\d) bytes each", told)
+    assert found is not None and 0.8 < float(found[2]) < 4
     assert "prepared before" in _finetune(*given).output
     lines = chats.read_text().splitlines(keepends=True)
     chats.write_text("".join(lines[:10]))

@@ -21,6 +21,7 @@ import griffin
 from griffin.conversation import Conversation, begin
 from griffin.llm import LLM
 from griffin.sessions import Store
+from tests.support.toy_adapters import write_adapter
 from tests.support.waiting import lives, until
 
 SAID = [f"message {number}" for number in range(6)]
@@ -47,7 +48,7 @@ class Served:
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
             )
         until(lambda: "griffin serves" in self.log or self.process.poll() is not None)
-        found = re.search(r"griffin serves toy at (\S+),", self.log)
+        found = re.search(r"griffin serves toy(?:, \w+)* at (\S+),", self.log)
         assert found is not None, self.log
         self.url = found[1]
 
@@ -168,7 +169,27 @@ def test_replicas_share_sessions_and_one_is_killed(serve, llm, tmp_path):
         assert store.check() == () and not store.busy("s")
 
 
-def test_replicas_are_the_same_command_with_their_config(run, monkeypatch):
+@pytest.mark.slow
+def test_each_replica_serves_the_adapters(serve, folder, tmp_path):
+    place = write_adapter(tmp_path / "owl")
+    server = serve("--replicas", "2", "--adapter", f"owl={place}", "--no-store")
+    until(lambda: len(server.pids()) == 2)
+    body = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 8, "temperature": 0}
+    found: dict[str, str] = {}
+    for model, adapter in (("toy", None), ("owl", place)):
+        llm = griffin.load(folder, device="cpu", adapter=adapter)
+        found[model] = llm.chat("x", max_tokens=8, temperature=0).text
+        replicas: set[str] = set()
+        for _ in range(100):  # connections go to whoever is free
+            reply = server.post(body | {"model": model})
+            assert reply.json()["choices"][0]["message"]["content"] == found[model]
+            replicas.add(reply.headers["x-griffin-replica"])
+        assert replicas == {"1", "2"}
+    assert found["toy"] != found["owl"]
+    assert {one["id"] for one in server.get("/v1/models").json()["data"]} == {"toy", "owl"}
+
+
+def test_replicas_are_the_same_command_with_their_config(run, monkeypatch, tmp_path):
     from griffin.server.fleet import command as commands
     from griffin.server.fleet import supervisor
     from griffin.server.fleet.replica import ReplicaConfig
@@ -202,9 +223,11 @@ def test_replicas_are_the_same_command_with_their_config(run, monkeypatch):
         "5",
         "--drain-seconds",
         "9",
+        "--adapter",
+        f"owl={write_adapter(tmp_path / 'owl')}",
     ]
     done = run("serve", *given)
-    assert done.exit_code == 7 and "griffin serves nowhere at http://127.0.0.1:" in done.output
+    assert done.exit_code == 7 and "griffin serves nowhere, owl at http://127.0.0.1:" in done.output
     assert "for this machine only; 3 replicas of 5 slots" in done.output
     for threads, (config, command) in zip((3, 3, 2), started, strict=True):
         own = ["--threads", str(threads), "--replica-config", config.to_json()]

@@ -67,6 +67,7 @@ def test_it_ends_where_an_llm_ends(tmp_path):
     assert tuple(made[: len(answer.ids)]) == answer.ids
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("chunk", [None, 1, 7])
 @pytest.mark.parametrize("side", ["left", "right", "anywhere"])
 def test_padded_prompts_are_gone_on_from_as_alone(griffin, model, side, chunk):

@@ -67,6 +67,7 @@ def test_a_row_is_what_it_is_alone(model, side):
             same(found.logits[row, -1], alone.logits[0, -1])
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("whole", [False, True], ids=["mask of the piece", "mask so far"])
 @pytest.mark.parametrize("side", ["none", "left", "right", "anywhere"])
 @pytest.mark.parametrize("cuts", [(1, 2, 3, 17), (16, 33), (39,)], ids=str)

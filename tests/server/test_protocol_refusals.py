@@ -236,6 +236,27 @@ def test_other_than_text_is_refused(kind, fields, param):
     assert param is None or error.param == param
 
 
+NAMESPACE = {"type": "namespace", "name": "n", "tools": []}
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "param", "instead"),
+    [
+        ("completion", {"state_data": "AAAA"}, "state_data", "use /v1/chat/completions"),
+        ("completion", {"return_state": True}, "return_state", "use /v1/chat/completions"),
+        ("response", {"state_data": "AAAA"}, "state_data", "PUT it to /v1/states/NAME/data"),
+        ("response", {"return_state": True}, "return_state", "name it in state"),
+        ("response", {"background": True}, "background", "ask with stream"),
+        ("response", {"tools": [NAMESPACE]}, "tools[0].tools", "send the functions in it as tools"),
+        ("chat", {"chat_template_kwargs": {"x": 1}}, "chat_template_kwargs", "no arguments"),
+    ],
+)
+def test_what_this_server_lacks_is_refused_with_what_to_do(kind, fields, param, instead):
+    error = refused(kind, **fields)
+    assert error.code == "unsupported_parameter" and error.param == param
+    assert instead in error.message
+
+
 def nested(depth: int) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": "string"}
     for _ in range(depth - 1):

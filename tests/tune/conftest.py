@@ -62,7 +62,7 @@ def recipe(base: Path, chats: Path) -> Callable[..., Recipe]:
                     "held_out": 0.2,
                     "source": [{"name": "data", "path": str(data)}],
                 },
-                "train": values | {"log_every": 1, "eval_every": 2, **train},
+                "train": values | {"log_every": 1, "eval_every": 99, **train},
                 "tune": tune,
             }
         )

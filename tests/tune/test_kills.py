@@ -42,7 +42,12 @@ def values(recipe: Callable[..., Recipe], tmp_path: Path) -> Callable[[str], dic
             file.write_text("".join(json.dumps(row) + "\n" for row in rows))
             data = {"data": file}
         return recipe(
-            tune=tune, **data, steps=3, checkpoint_minutes=1e-9, eval_tokens=300
+            tune=tune,
+            **data,
+            steps=3,
+            checkpoint_minutes=1e-9,
+            eval_every=2,
+            eval_tokens=300,
         ).to_dict()
 
     return build

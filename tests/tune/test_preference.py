@@ -19,6 +19,7 @@ from griffin.adapters import Adapter, LoraConfig, adapt, open_adapter, save_adap
 from griffin.checkpoints import copy_companions, load_model, save_model
 from griffin.model import Griffin
 from griffin.train.recipe import Recipe
+from griffin.train.scale.ranks import Ranks
 from griffin.tune import preference
 from griffin.tune.export import export, measure_before
 from griffin.tune.pairs import Pair, Pairs, log_probabilities
@@ -67,6 +68,7 @@ def _random_adapter(model: Griffin) -> None:
         torch.nn.init.normal_(each, std=0.1, generator=torch.Generator().manual_seed(number))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("tune", [DPO, FULL], ids=["lora", "full"])
 def test_held_out_pairs_are_told_apart(
@@ -74,7 +76,7 @@ def test_held_out_pairs_are_told_apart(
 ) -> None:
     """By the wrong sign fewer would be than before."""
     rate = 1e-2 if tune is DPO else 1e-3
-    trainer = ours(tune=tune | {"loss": loss}, steps=25, rows=4, learning_rate=rate)
+    trainer = ours(tune=tune | {"loss": loss}, steps=25, rows=4, learning_rate=rate, eval_every=24)
     before = trainer.validate().entries
     trainer.run()
     after = trainer.validate().entries
@@ -85,7 +87,7 @@ def test_held_out_pairs_are_told_apart(
     assert after["held_out_chosen_reward"] > after["held_out_rejected_reward"]
     lines = (trainer.out / "log.jsonl").read_text().splitlines()
     entries = [json.loads(line) for line in lines]
-    assert len(entries) == 25 and entries[1].keys() >= after.keys()
+    assert len(entries) == 25 and entries[23].keys() >= after.keys()
     assert {"loss", "margin", "accuracy", "chosen_reward", "epoch"} <= entries[0].keys()
 
 
@@ -106,6 +108,7 @@ def _alone(model: Griffin, document: Any) -> Tensor:
     return said[torch.from_numpy(document.counted[1:])].sum()
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("tune", [DPO, FULL], ids=["lora", "full"])
 def test_gradients_equal_a_loop_in_float64(
@@ -336,6 +339,14 @@ def test_what_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         ours(**train)
+
+
+def test_several_ranks_are_refused_with_a_reason(
+    ours: Callable[..., PreferenceTrainer], tmp_path: Path
+) -> None:
+    recipe = ours().recipe
+    with pytest.raises(ValueError, match="is for one process, not 2: pairs are not dealt"):
+        PreferenceTrainer(recipe, tmp_path / "own", ranks=Ranks(0, 2))
 
 
 def test_ties_count_half(

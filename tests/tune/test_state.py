@@ -17,6 +17,8 @@ from griffin.checkpoints import load_model
 from griffin.cli import main
 from griffin.llm import LLM
 from griffin.model import Griffin, TunedState
+from griffin.ops import native
+from griffin.quant import FORMATS, quantize_model
 from griffin.train.data.rows import TrainBatch
 from griffin.train.loss import row_nats
 from griffin.train.recipe import Recipe
@@ -26,8 +28,9 @@ from griffin.train.watching import sample
 from griffin.tune.export import export, measure_before, tuned_state, write_learned
 from griffin.tune.state import StateLearner, StateObjective
 from griffin.tune.supervised import Tuner
+from tests.adapters.test_packed_training import in_float64, rounding, wanted_nats, watch
 from tests.support.ranks import on_ranks
-from tests.support.toy_models import GRIFFIN, TOYS, make_model, make_tokens
+from tests.support.toy_models import GRIFFIN, HAWK, TOYS, make_model, make_tokens
 
 Build = Callable[..., Any]
 BOS = 2
@@ -111,6 +114,38 @@ def test_gradients_of_packed_rows_are_those_of_documents_alone_and_finite_differ
         found = float((parameter.grad * direction).sum())
         assert found == pytest.approx(slope, rel=1e-6, abs=1e-7), name
     assert all(each.grad is None for each in model.parameters())
+
+
+@pytest.mark.parametrize("format", sorted(FORMATS))
+def test_on_a_packed_base_it_is_learned_with_the_bits_of_an_answer(format):
+    """And gradients pass straight through what is rounded: they are those in float64."""
+    model = make_model(HAWK)
+    quantize_model(model, format)
+    learner = StateLearner(TunedState.begin(model, [BOS] * 4, weights="w"))
+    tokens = make_tokens(HAWK, 2, 31)
+    with torch.no_grad():
+        answered, _ = model.trunk(tokens[:, :-1], learner(2, model.dtype))
+    found, _ = model.trunk(tokens[:, :-1], learner(2, model.dtype))
+    assert found.requires_grad and (torch.equal(found, answered) or not native.built())
+
+    positions = (4 + torch.arange(30)).expand(2, 30)
+    mask = torch.rand(2, 30, generator=torch.Generator().manual_seed(0)) < 0.6
+    batch = TrainBatch(tokens[:, :-1], tokens[:, 1:], positions, mask)
+    seen = watch(model)
+    nats, _ = row_nats(model, batch, state=learner(2, model.dtype))
+    nats.backward()
+    assert len(seen) > 10
+    other = in_float64(model, None, seen)
+    own = {name: p.detach().double().requires_grad_() for name, p in learner.named_parameters()}
+    state = learner.tuned(own).as_state(2, torch.float64)
+    wanted = wanted_nats(other, batch, rounding(seen["head"], format), state)
+    wanted.backward()
+    assert float(nats.detach()) == pytest.approx(float(wanted.detach()), rel=1e-6)
+    for name, parameter in learner.named_parameters():
+        gradient = own[name].grad
+        assert parameter.grad is not None and gradient is not None and gradient.any(), name
+        error = (parameter.grad - gradient).abs().max() / gradient.abs().max()
+        assert error < (1e-4 if format == "int8" else 2e-5), (name, float(error))
 
 
 def test_rows_that_go_on_are_refused():

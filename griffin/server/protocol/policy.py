@@ -66,6 +66,10 @@ VENDORS = {
     "moderation": Refusal("this server moderates nothing"),
 }
 
+# A state that travels with a request, where it cannot.
+_CARRIED = "use /v1/chat/completions; or PUT it to /v1/states/NAME/data, and name it in state"
+CARRIED = {"state_data": Refusal(_CARRIED), "return_state": Refusal(_CARRIED, (False,))}
+
 # Of the messages of a chat, wherever they are read.
 MESSAGES = {
     "messages[].audio": TEXT_ONLY,

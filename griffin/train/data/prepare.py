@@ -125,12 +125,21 @@ def prepare_data(
         sources.append(source)
     data = RunData(tokenizer, tuple(sources), Overlap(**index["overlap"]))
     tokens = sum(source.train.num_pairs for source in sources)
-    size = sum(source.train.num_bytes for source in sources)
     reporter.say(
-        f"{tokens:,} training tokens, {size / max(tokens, 1):.2f} bytes each; "
-        f"tokenizer {tokenizer.digest[:12]}{'; prepared before' if found else ''}"
+        f"{tokens:,} training tokens{_learned(recipe, sources, tokens)}; tokenizer"
+        f" {tokenizer.digest[:12]}{'; prepared before' if found else ''}"
     )
     return data
+
+
+def _learned(recipe: Recipe, sources: Sequence[SourceData], tokens: int) -> str:
+    """Say how many of the tokens are targets, and how long these are; nothing of mere prompts."""
+    learned = sum(source.train.num_counted for source in sources)
+    if recipe.reads == "prompts" or not learned:
+        return ""
+    size = sum(source.train.num_bytes for source in sources)
+    which = "" if learned == tokens else f", of which {learned:,} are learned"
+    return f"{which}, {size / learned:.2f} bytes each"
 
 
 def _files(sources: Sequence[DataSource]) -> str:

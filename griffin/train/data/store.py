@@ -65,6 +65,13 @@ class TokenStore:
     def num_bytes(self) -> int:
         return int(np.sum(self.sizes))
 
+    @property
+    def num_counted(self) -> int:
+        """How many tokens are targets of the loss; all but each document's first, where all are."""
+        if self.counted is None:
+            return self.num_pairs
+        return int(self.counted_before(np.array([len(self.ids)]))[0])
+
     def document(self, index: int) -> np.ndarray:
         """Return the ids of one document as int64."""
         return self.ids[self.starts[index] : self.starts[index + 1]].astype(np.int64)

@@ -111,7 +111,7 @@ def _serve() -> None:
     source, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print does not come between
     arriving = _received(source)
-    task = next(arriving, None)  # none where the parent ended before it had sent one
+    task: Any = next(arriving, None)  # none where the parent ended before it had sent one
     for item in arriving:
         try:
             answer = (True, task(item))

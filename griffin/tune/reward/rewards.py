@@ -83,6 +83,9 @@ class Rewards:
                 ready and not all(slot.worker.is_ready for slot in self._slots)
             ):
                 for slot in self._slots:
+                    if slot.worker.is_idle and slot.worker.has_ended:  # of itself: no answer's
+                        slot.worker.end()
+                        slot.worker = self._started()
                     if slot.item is None and waiting:
                         slot.item = waiting.popleft()
                     if slot.item is not None and slot.worker.is_idle:

@@ -58,6 +58,11 @@ class WorkerProcess:
         return self.deadline == math.inf
 
     @property
+    def has_ended(self) -> bool:
+        """Whether its process is no more."""
+        return self._process.poll() is not None
+
+    @property
     def is_sending(self) -> bool:
         """Whether `send` has something to send."""
         return len(self._unsent) > 0

@@ -162,6 +162,14 @@ def test_a_process_that_ends_while_idle_costs_no_sample():
         assert scored.score([("p", "fine")]) == [Reward(1.0)]
 
 
+def test_a_process_that_ends_before_it_was_asked_costs_no_sample():
+    with rewards("misbehaves") as scored:
+        process = scored._slots[0].worker._process
+        process.kill()
+        process.wait()
+        assert scored.score([("p", "fine")]) == [Reward(1.0)]
+
+
 def test_printing_and_reading_do_not_come_between(capfd):
     assert one("print") == Reward(1.0)
     assert "{}{}{}" in capfd.readouterr().err

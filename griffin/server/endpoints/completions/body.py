@@ -11,7 +11,14 @@ from griffin.server.protocol.body import read_body
 from griffin.server.protocol.bounds import Count, CountOrZero, ModelName, check_most
 from griffin.server.protocol.formats import FormatBody
 from griffin.server.protocol.identity import Identity, identify
-from griffin.server.protocol.policy import HARMLESS, STREAMING, VENDORS, Policy, Refusal
+from griffin.server.protocol.policy import (
+    CARRIED,
+    HARMLESS,
+    STREAMING,
+    VENDORS,
+    Policy,
+    Refusal,
+)
 from griffin.server.protocol.prompts import Prompt, Prompts, read_prompts
 from griffin.server.protocol.sampling import (
     MostOrZero,
@@ -27,6 +34,7 @@ POLICY = Policy(
     ignored=HARMLESS | STREAMING | {"metadata"},
     refused={
         **VENDORS,
+        **CARRIED,
         "best_of": Refusal("use n", (1,)),
         "suffix": Refusal("the model only continues text", ("",)),
         "messages": Refusal("use /v1/chat/completions"),

@@ -26,7 +26,14 @@ from griffin.server.protocol.items import (
     text_item,
 )
 from griffin.server.protocol.messages import Message
-from griffin.server.protocol.policy import HARMLESS, TEXT_ONLY, VENDORS, Policy, Refusal
+from griffin.server.protocol.policy import (
+    CARRIED,
+    HARMLESS,
+    TEXT_ONLY,
+    VENDORS,
+    Policy,
+    Refusal,
+)
 from griffin.server.protocol.sampling import GeneratingBody, Most, most_tokens, sampling_arguments
 from griffin.server.protocol.structured import AnswerFormat, read_form
 from griffin.server.protocol.tools import FlatToolBody, Tool, ToolChoice, ToolChoiceBody, read_tools
@@ -41,11 +48,13 @@ POLICY = Policy(
     }
     | ignored_in("input"),
     refused=VENDORS
+    | CARRIED
     | refused_in("input")
     | {
         "prompt_logprobs": Refusal("use /v1/chat/completions"),
         "truncate_prompt_tokens": Refusal("use /v1/chat/completions", (-1,)),
-        "background": Refusal("ask with stream instead of polling", (False,)),
+        "background": Refusal("answers are given while one waits; ask with stream", (False,)),
+        "tools[].tools": Refusal("there are no namespaces; send the functions in it as tools"),
         "prompt": Refusal("there are no stored prompts; send instructions and input"),
         "image": TEXT_ONLY,
         "n": Refusal("a response has one answer; use /v1/chat/completions", (1,)),
