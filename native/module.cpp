@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <new>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -331,15 +332,21 @@ void linear_rows(Type type, int64_t rows, int64_t in, int64_t outputs, Address x
   run(Linear{type, rows, in, outputs, x, w, bias, y, nullptr}, threads);
 }
 
+std::vector<void*> at(const std::vector<uint64_t>& addresses) {
+  std::vector<void*> tensors;
+  for (const uint64_t address : addresses) tensors.push_back(Address{address});
+  return tensors;
+}
+
 // Read tokens through a whole model; Ctrl-C is heard between two layers of a long reading.
-void run_trunk(const Trunk& trunk, Address tokens, int64_t rows, int64_t steps, Address before,
-               const std::vector<uint64_t>& state, Address hidden,
+void run_trunk(const Trunk& trunk, Address tokens, const std::vector<int64_t>& lengths,
+               Address before, const std::vector<uint64_t>& state,
+               const std::vector<uint64_t>& trail, Address hidden,
                const std::vector<int64_t>& chosen, int threads) {
   nb::gil_scoped_release release;
-  std::vector<void*> tensors;
-  for (const uint64_t address : state) tensors.push_back(Address{address});
-  trunk.run(tokens, rows, steps, before, tensors, hidden, chosen, threads, [&] {
-    if (rows * steps <= 16) return;
+  const int64_t count = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
+  trunk.run(tokens, lengths, before, at(state), at(trail), hidden, chosen, threads, [&] {
+    if (count <= 16) return;
     nb::gil_scoped_acquire hold;
     if (PyErr_CheckSignals() != 0) throw nb::python_error();
   });
@@ -421,7 +428,19 @@ void bind_trunk(nb::module_& m) {
              }
              trunk.adapt(number, low_ranks);
            })
-      .def("run", &run_trunk);
+      .def("run",
+           [](const Trunk& trunk, Address tokens, int64_t rows, int64_t steps, Address before,
+              const std::vector<uint64_t>& state, Address hidden,
+              const std::vector<int64_t>& chosen, int threads) {
+             const std::vector<int64_t> lengths(static_cast<size_t>(rows), steps);
+             run_trunk(trunk, tokens, lengths, before, state, {}, hidden, chosen, threads);
+           })
+      .def("run_ahead", &run_trunk)
+      .def("go_back", [](const Trunk& trunk, const std::vector<uint64_t>& state,
+                         const std::vector<uint64_t>& trail, int64_t before, int64_t length,
+                         int64_t read) {
+        trunk.go_back(at(state), at(trail), before, length, read);
+      });
 }
 
 }  // namespace

@@ -44,8 +44,10 @@ struct Unit {
   const void* h0;            // (B, E) wide
   void* h;                   // (B, T, E)
   void* last;                // (B, E) wide
-  // For training: gates before their sigmoid (B, T, E), wide, instead of weights; every h, wide.
+  // For training: gates before their sigmoid (B, T, E), wide, instead of weights.
   const void *gate_i, *gate_r;
+  // Every h, wide: in training (B, T, E). With weights those that `last` is not, (B, T-1, E); or
+  // null.
   void* every;
 };
 

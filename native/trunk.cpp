@@ -49,6 +49,14 @@ uint16_t narrow(float value) {
   return static_cast<uint16_t>((bits & 0x7FFFFFFF) > 0x7F800000 ? 0x7FC0 : rounded);
 }
 
+void* forward(void* at, int64_t bytes) { return static_cast<uint8_t*>(at) + bytes; }
+
+void copy(void* to, const void* from, int64_t bytes) {
+  std::memcpy(to, from, static_cast<size_t>(bytes));
+}
+
+int64_t wide_size(Type type) { return std::max<int64_t>(4, size_of(type)); }
+
 // y += scale * x, each rounded as torch rounds the two operations one by one.
 void add_scaled(Type type, const void* x, float scale, int64_t count, void* y) {
   if (type == Type::f32) {
@@ -106,18 +114,26 @@ void Trunk::adapt(int64_t number, const std::vector<LowRank>& added) {
   for (const LowRank& one : added) most_rank_ = std::max(most_rank_, one.rank);
 }
 
-// What one call works on. Buffers hold a vector for each of the B * T tokens.
+// Neighbouring rows with as many tokens, which go through a kernel together.
+struct Span {
+  int64_t row, rows, steps;
+  int64_t token;  // the first of them
+  int64_t kept, inputs;  // vectors of the trail before theirs: h or slots, and the convolution's
+};
+
+// What one call works on. Buffers hold a vector for each of the tokens.
 struct Trunk::Call {
   const Trunk& trunk;
-  int64_t rows, steps, tokens;
+  int64_t rows, tokens;
   int threads;
+  std::vector<Span> spans = {};
   int64_t* position = nullptr;
   void *cos = nullptr, *sin = nullptr;
   void *x = nullptr, *inner = nullptr, *out = nullptr;  // (tokens, D)
   void *a = nullptr, *b = nullptr, *c = nullptr;  // (tokens, the widest of what is between)
   void* left = nullptr;
   uint8_t* product = nullptr;
-  std::vector<std::vector<int64_t>> read_with = {};  // the rows of each adapter
+  std::vector<std::vector<int64_t>> read_with = {};  // the tokens of each adapter
   void *gathered = nullptr, *low = nullptr, *more = nullptr;
 
   void carve(Carver& carver) {
@@ -178,11 +194,7 @@ struct Trunk::Call {
       for (int64_t piece = first; piece < last; ++piece) {
         while (at + 1 < parts.size() && parts[at + 1].*begin <= piece) ++at;
         const Part& part = parts[at];
-        for (const int64_t row : read_with[part.which]) {
-          for (int64_t step = 0; step < steps; ++step) {
-            with(part, piece - part.*begin, row * steps + step);
-          }
-        }
+        for (const int64_t token : read_with[part.which]) with(part, piece - part.*begin, token);
       }
     };
     const auto lowered = [&](const Part& part, int64_t token) {
@@ -224,10 +236,10 @@ struct Trunk::Call {
       const LowRank& one = added[which];
       const std::vector<int64_t>& own = read_with[which];
       if (!one.rank || own.empty()) continue;
-      const int64_t count = static_cast<int64_t>(own.size()) * steps;
+      const int64_t count = static_cast<int64_t>(own.size());
       const void* x = from;
       if (count < tokens) {
-        const int64_t bytes = steps * in * size;
+        const int64_t bytes = in * size;
         for (size_t k = 0; k < own.size(); ++k) {
           std::memcpy(static_cast<uint8_t*>(gathered) + static_cast<int64_t>(k) * bytes,
                       static_cast<const uint8_t*>(from) + own[k] * bytes,
@@ -241,7 +253,7 @@ struct Trunk::Call {
       const int workers = count * out < 65536 ? 1 : threads;
       parallel(workers, count, 1, [&](int64_t first, int64_t last) {
         for (int64_t k = first; k < last; ++k) {
-          const int64_t token = own[static_cast<size_t>(k / steps)] * steps + k % steps;
+          const int64_t token = own[static_cast<size_t>(k)];
           add_scaled(type, static_cast<const uint8_t*>(more) + k * out * size, one.scale, out,
                      static_cast<uint8_t*>(to) + token * out * size);
         }
@@ -285,95 +297,135 @@ struct Trunk::Call {
   }
 };
 
-void Trunk::recur(const Layer& layer, Call& call, void* conv, void* lru) const {
+void Trunk::recur(const Layer& layer, Call& call, Two state, Two trail) const {
   const auto& w = std::get<RecurrentWeights>(layer.temporal);
   const int64_t width = shape_.lru_width, taps = shape_.conv_width;
+  const int64_t bytes = width * size_of(type_), wide = width * wide_size(type_);
+  void *conv = state[0], *lru = state[1];
   call.multiply({w.linear_x, w.linear_y}, {call.a, call.b}, call.inner, layer.added);
-  const Convolution v{type_, call.rows, call.steps, width, taps, call.a, w.conv_weight,
-                      w.conv_bias, call.position, conv, call.c, call.left};
-  griffin::run(v, call.threads);
-  const int64_t bytes = call.rows * (taps - 1) * width * size_of(type_);
-  std::memcpy(conv, call.left, static_cast<size_t>(bytes));
+  for (const Span& s : call.spans) {
+    void* x = forward(call.a, s.token * bytes);
+    void* cache = forward(conv, s.row * (taps - 1) * bytes);
+    const int64_t older = older_inputs();
+    for (int64_t row = 0; trail && s.steps > 1 && row < s.rows; ++row) {
+      void* to = forward(trail[0], (s.inputs + row * (s.steps - 1 + older)) * bytes);
+      copy(to, forward(cache, (row + 1) * (taps - 1) * bytes - older * bytes), older * bytes);
+      copy(forward(to, older * bytes), forward(x, row * s.steps * bytes), (s.steps - 1) * bytes);
+    }
+    const Convolution v{type_, s.rows, s.steps, width, taps, x, w.conv_weight, w.conv_bias,
+                        call.position + s.token, cache, forward(call.c, s.token * bytes),
+                        forward(call.left, s.row * (taps - 1) * bytes)};
+    griffin::run(v, call.threads);
+  }
+  copy(conv, call.left, call.rows * (taps - 1) * bytes);
 
-  Unit u{};
-  u.type = type_;
-  u.rows = call.rows;
-  u.steps = call.steps;
-  u.width = width;
-  u.blocks = shape_.gate_blocks;
-  u.x = call.c;
-  u.wi = w.input_gate_weight;
-  u.bi = w.input_gate_bias;
-  u.wr = w.recurrent_gate_weight;
-  u.br = w.recurrent_gate_bias;
-  u.param = w.recurrent_param;
-  u.position = call.position;
-  u.h0 = lru;
-  u.h = call.a;
-  u.last = lru;
-  griffin::run(u, call.threads);
+  for (const Span& s : call.spans) {
+    Unit u{};
+    u.type = type_;
+    u.rows = s.rows;
+    u.steps = s.steps;
+    u.width = width;
+    u.blocks = shape_.gate_blocks;
+    u.x = forward(call.c, s.token * bytes);
+    u.wi = w.input_gate_weight;
+    u.bi = w.input_gate_bias;
+    u.wr = w.recurrent_gate_weight;
+    u.br = w.recurrent_gate_bias;
+    u.param = w.recurrent_param;
+    u.position = call.position + s.token;
+    u.h0 = forward(lru, s.row * wide);
+    u.h = forward(call.a, s.token * bytes);
+    u.last = forward(lru, s.row * wide);
+    u.every = trail ? forward(trail[1], s.kept * wide) : nullptr;
+    griffin::run(u, call.threads);
+  }
   call.gated(call.b, call.a, width, call.c);
   call.multiply({w.linear_out}, {call.out}, call.c, layer.added + 2);
 }
 
-void Trunk::attend(const Layer& layer, Call& call, void* ring_k, void* ring_v) const {
+void Trunk::attend(const Layer& layer, Call& call, Two state, Two trail) const {
   const auto& w = std::get<AttentionWeights>(layer.temporal);
   const int64_t slots = shape_.slots;
+  const int64_t heads = shape_.heads * shape_.head_width * size_of(type_);
+  const int64_t bytes = shape_.kv_heads * shape_.head_width * size_of(type_);
   call.multiply({w.q_proj, w.k_proj, w.v_proj}, {call.a, call.b, call.c}, call.inner,
                 layer.added);
   call.rotate(call.a, shape_.heads);
   call.rotate(call.b, shape_.kv_heads);
-  Attention n{};
-  n.type = type_;
-  n.rows = call.rows;
-  n.steps = call.steps;
-  n.heads = shape_.heads;
-  n.kv_heads = shape_.kv_heads;
-  n.width = shape_.head_width;
-  n.slots = slots;
-  n.q = call.a;
-  n.k = call.b;
-  n.v = call.c;
-  n.ring_k = ring_k;
-  n.ring_v = ring_v;
-  n.y = call.inner;
-  griffin::attend(n, call.position, call.threads);
-  // Only now: the oldest key, whose slot the new one takes, was still seen.
-  const int64_t bytes = shape_.kv_heads * shape_.head_width * size_of(type_);
-  const auto keep = [&](void* ring, const void* from, int64_t slot, int64_t token) {
-    std::memcpy(static_cast<uint8_t*>(ring) + slot * bytes,
-                static_cast<const uint8_t*>(from) + token * bytes, static_cast<size_t>(bytes));
-  };
-  for (int64_t row = 0; row < call.rows; ++row) {
-    for (int64_t step = std::max<int64_t>(0, call.steps - slots); step < call.steps; ++step) {
-      const int64_t token = row * call.steps + step;
-      const int64_t slot = row * slots + call.position[token] % slots;
-      keep(ring_k, call.b, slot, token);
-      keep(ring_v, call.c, slot, token);
+  for (const Span& s : call.spans) {
+    Attention n{};
+    n.type = type_;
+    n.rows = s.rows;
+    n.steps = s.steps;
+    n.heads = shape_.heads;
+    n.kv_heads = shape_.kv_heads;
+    n.width = shape_.head_width;
+    n.slots = slots;
+    n.q = forward(call.a, s.token * heads);
+    n.k = forward(call.b, s.token * bytes);
+    n.v = forward(call.c, s.token * bytes);
+    n.ring_k = forward(state[0], s.row * slots * bytes);
+    n.ring_v = forward(state[1], s.row * slots * bytes);
+    n.y = forward(call.inner, s.token * heads);
+    griffin::attend(n, call.position + s.token, call.threads);
+    // Only now: the oldest key, whose slot the new one takes, was still seen.
+    void* const fresh[] = {call.b, call.c};
+    int64_t kept = s.kept;
+    for (int64_t row = 0; row < s.rows; ++row) {
+      for (int64_t step = std::max<int64_t>(0, s.steps - slots); step < s.steps; ++step) {
+        const int64_t token = s.token + row * s.steps + step;
+        const int64_t slot = (s.row + row) * slots + call.position[token] % slots;
+        for (int side = 0; side < 2; ++side) {
+          void* place = forward(state[side], slot * bytes);
+          if (trail && step) copy(forward(trail[side], kept * bytes), place, bytes);
+          copy(place, forward(fresh[side], token * bytes), bytes);
+        }
+        kept += step > 0;
+      }
     }
   }
   call.multiply({w.o_proj}, {call.out}, call.inner, layer.added + 3);
 }
 
-void Trunk::run(const int64_t* tokens, int64_t rows, int64_t steps, const int64_t* before,
-                const std::vector<void*>& state, void* hidden, const std::vector<int64_t>& chosen,
-                int threads, const std::function<void()>& between) const {
-  for (int64_t row = 0; row < rows; ++row) check_position(before[row], steps);
-  check_ids(embedding_, tokens, rows * steps);
-  if (state.size() != 2 * layers_.size()) {
-    throw std::invalid_argument("a state has two tensors a layer");
+int64_t Trunk::older_inputs() const { return std::max<int64_t>(0, shape_.conv_width - 2); }
+
+void Trunk::run(const int64_t* tokens, const std::vector<int64_t>& lengths, const int64_t* before,
+                const std::vector<void*>& state, const std::vector<void*>& trail, void* hidden,
+                const std::vector<int64_t>& chosen, int threads,
+                const std::function<void()>& between) const {
+  const int64_t rows = static_cast<int64_t>(lengths.size());
+  Call call{*this, rows, 0, threads};
+  int64_t kept = 0, inputs = 0;
+  for (int64_t row = 0; row < rows; ++row) {
+    const int64_t steps = lengths[static_cast<size_t>(row)];
+    if (steps < 1 || (!trail.empty() && steps > shape_.slots)) {
+      throw std::invalid_argument("a row has one token or more, and with a trail no more than a "
+                                  "ring has slots");
+    }
+    check_position(before[row], steps);
+    if (call.spans.empty() || call.spans.back().steps != steps) {
+      call.spans.push_back({row, 0, steps, call.tokens, kept, inputs});
+    }
+    ++call.spans.back().rows;
+    call.tokens += steps;
+    kept += steps - 1;
+    inputs += steps > 1 ? steps - 1 + older_inputs() : 0;
+  }
+  check_ids(embedding_, tokens, call.tokens);
+  if (state.size() != 2 * layers_.size() || (!trail.empty() && trail.size() != state.size())) {
+    throw std::invalid_argument("a state has two tensors a layer, and so has a trail");
   }
   if (static_cast<int64_t>(chosen.size()) != (adapters_ ? rows : 0)) {
     throw std::invalid_argument("a row is read with one adapter, or none");
   }
-  Call call{*this, rows, steps, rows * steps, threads};
   call.read_with.resize(static_cast<size_t>(adapters_));
-  for (size_t row = 0; row < chosen.size(); ++row) {
+  for (size_t row = 0, token = 0; row < chosen.size(); ++row) {
     if (chosen[row] < -1 || chosen[row] >= adapters_) {
       throw std::invalid_argument("no adapter has this number");
     }
-    if (chosen[row] >= 0) {
-      call.read_with[static_cast<size_t>(chosen[row])].push_back(static_cast<int64_t>(row));
+    for (int64_t step = 0; step < lengths[row]; ++step, ++token) {
+      if (chosen[row] < 0) continue;
+      call.read_with[static_cast<size_t>(chosen[row])].push_back(static_cast<int64_t>(token));
     }
   }
   Carver counter;
@@ -381,10 +433,10 @@ void Trunk::run(const int64_t* tokens, int64_t rows, int64_t steps, const int64_
   Carver carver{scratch().get(counter.used), 0};
   call.carve(carver);
 
+  int64_t* position = call.position;
   for (int64_t row = 0; row < rows; ++row) {
-    for (int64_t step = 0; step < steps; ++step) {
-      call.position[row * steps + step] = before[row] + step;
-    }
+    const int64_t steps = lengths[static_cast<size_t>(row)];
+    for (int64_t step = 0; step < steps; ++step) *position++ = before[row] + step;
   }
   rope_table(type_, call.position, call.tokens, frequencies_.data(),
              static_cast<int64_t>(frequencies_.size()), call.cos, call.sin);
@@ -396,14 +448,14 @@ void Trunk::run(const int64_t* tokens, int64_t rows, int64_t steps, const int64_
   for (size_t k = 0; k < layers_.size(); ++k) {
     between();
     const Layer& layer = layers_[k];
-    void *first = state[2 * k], *second = state[2 * k + 1];
+    const Two own = state.data() + 2 * k, kept_of = trail.empty() ? nullptr : trail.data() + 2 * k;
     if (const auto* recurrent = std::get_if<RecurrentWeights>(&layer.temporal)) {
       call.norm(recurrent->norm, add, call.inner);
-      recur(layer, call, first, second);
+      recur(layer, call, own, kept_of);
     } else {
       const auto& attention = std::get<AttentionWeights>(layer.temporal);
       call.norm(attention.norm, add, call.inner);
-      attend(layer, call, first, second);
+      attend(layer, call, own, kept_of);
     }
     const MlpWeights& mlp = layer.mlp;
     call.norm(mlp.norm, true, call.inner);
@@ -414,6 +466,33 @@ void Trunk::run(const int64_t* tokens, int64_t rows, int64_t steps, const int64_
     add = true;
   }
   call.norm(final_norm_, add, hidden);
+}
+
+void Trunk::go_back(const std::vector<void*>& state, const std::vector<void*>& trail,
+                    int64_t before, int64_t length, int64_t read) const {
+  if (state.size() != 2 * layers_.size() || trail.size() != state.size() || read < 1 ||
+      read > length || length > shape_.slots) {
+    throw std::invalid_argument("a row goes back to one of a call's tokens");
+  }
+  if (read == length) return;
+  const int64_t width = shape_.lru_width * size_of(type_);
+  const int64_t wide = shape_.lru_width * wide_size(type_), taps = shape_.conv_width;
+  const int64_t bytes = shape_.kv_heads * shape_.head_width * size_of(type_);
+  for (size_t k = 0; k < layers_.size(); ++k) {
+    const Two own = state.data() + 2 * k, kept = trail.data() + 2 * k;
+    if (layers_[k].temporal.index() == 0) {
+      // The last W-1 inputs; where the convolution has no more taps than two, none are older.
+      copy(own[0], forward(kept[0], (read - 1) * width), (taps - 1) * width);
+      copy(own[1], forward(kept[1], (read - 1) * wide), wide);
+      continue;
+    }
+    for (int64_t step = read; step < length; ++step) {
+      const int64_t slot = (before + step) % shape_.slots;
+      for (int side = 0; side < 2; ++side) {
+        copy(forward(own[side], slot * bytes), forward(kept[side], (step - 1) * bytes), bytes);
+      }
+    }
+  }
 }
 
 }  // namespace griffin

@@ -62,15 +62,29 @@ class Trunk {
   // order of the structs above, then the MLP's.
   void adapt(int64_t number, const std::vector<LowRank>& added);
 
-  // Read (B, T) tokens that go on where a state ends, and change the state in place.
+  // Read tokens that go on where a state ends, and change the state in place.
+  // tokens:  those of the first row, then those of the next one: n together.
+  // lengths: (B,) tokens of each row, at least one.
   // before:  (B,) tokens read before.
   // state:   two tensors a layer, (conv, lru) or (k, v).
-  // hidden:  (B, T, D).
+  // trail:   empty, or two tensors a layer for what going back needs (go_back); then no row has
+  //          more tokens than a ring has slots. With k = length - 1 tokens of a row behind its
+  //          first: inputs of the convolution (k + W-2, E), nothing where k is 0, and h after all
+  //          tokens but the last (k, E), wide; or what lay in the slots of those k tokens,
+  //          (k, K, H) of keys and of values. Rows follow each other.
+  // hidden:  (n, D).
   // chosen:  of each row the adapter that it is read with, -1 for none.
   // between: called before each layer; what it throws ends the call, with the state half changed.
-  void run(const int64_t* tokens, int64_t rows, int64_t steps, const int64_t* before,
-           const std::vector<void*>& state, void* hidden, const std::vector<int64_t>& chosen,
-           int threads, const std::function<void()>& between) const;
+  void run(const int64_t* tokens, const std::vector<int64_t>& lengths, const int64_t* before,
+           const std::vector<void*>& state, const std::vector<void*>& trail, void* hidden,
+           const std::vector<int64_t>& chosen, int threads,
+           const std::function<void()>& between) const;
+
+  // Give one row's state the content that it had after so many tokens of a call, 1 <= read <=
+  // length: the ring's slots are put back, and the rest is taken from the row's part of the trail.
+  // before: tokens read before that call.
+  void go_back(const std::vector<void*>& state, const std::vector<void*>& trail, int64_t before,
+               int64_t length, int64_t read) const;
 
  private:
   struct Layer {
@@ -80,8 +94,10 @@ class Trunk {
   };
   struct Call;
 
-  void recur(const Layer& layer, Call& call, void* conv, void* lru) const;
-  void attend(const Layer& layer, Call& call, void* ring_k, void* ring_v) const;
+  int64_t older_inputs() const;  // of the convolution, in a trail before a row's own
+  using Two = void* const*;  // tensors of a layer
+  void recur(const Layer& layer, Call& call, Two state, Two trail) const;
+  void attend(const Layer& layer, Call& call, Two state, Two trail) const;
 
   Type type_;
   Shape shape_;

@@ -9,6 +9,7 @@ from griffin.model.config import PRESETS, GriffinConfig
 from griffin.model.griffin import Griffin
 from griffin.model.left import Left
 from griffin.model.state import AttentionState, RecurrentState, State, StateShape
+from griffin.model.trail import Trail
 from griffin.model.tuned_state import TunedState
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "RecurrentState",
     "State",
     "StateShape",
+    "Trail",
     "TunedState",
 ]

@@ -17,6 +17,7 @@ from griffin.model.layers import MLP
 from griffin.model.packed import PackedEmbedding, PackedLinear
 from griffin.model.recurrent import RecurrentBlock
 from griffin.model.state import State
+from griffin.model.trail import Trail
 from griffin.ops import kernels, native
 
 
@@ -88,14 +89,33 @@ class FastTrunk:
         KeyboardInterrupt in the middle leaves the state useless.
         """
         hidden = torch.empty(*tokens.shape, self._width, dtype=self._dtype)
-        layers = [t.data_ptr() for layer in state.layers for t in layer]
         tokens, pos = kernels.laid(tokens.long(), state.pos)
-        chosen: Sequence[int] = ()
-        if self._adapters.names:
-            chosen = self._adapters.chosen or [0] * len(tokens)
-        where = layers, hidden.data_ptr(), chosen, torch.get_num_threads()
-        self._trunk.run(tokens.data_ptr(), *tokens.shape, pos.data_ptr(), *where)
+        where = _addresses(state), hidden.data_ptr(), self._chosen(len(tokens))
+        at = tokens.data_ptr(), *tokens.shape, pos.data_ptr()
+        self._trunk.run(*at, *where, torch.get_num_threads())
         return hidden
+
+    def with_trail(self, tokens: Tensor, pos: Tensor, state: State, trail: Trail) -> Tensor:
+        """Read each row's tokens, and write the trail; otherwise as `__call__`.
+
+        tokens: (n,), row after row, `trail.lengths` of each.
+        pos:    (B,), where they begin. Returns hidden (n, D).
+        """
+        hidden = torch.empty(len(tokens), self._width, dtype=self._dtype)
+        tokens, pos = kernels.laid(tokens, pos)
+        trail.native = self._trunk.go_back
+        ways = _addresses(state), trail.addresses() if trail.kept[-1] else []
+        at = tokens.data_ptr(), trail.lengths, pos.data_ptr(), *ways, hidden.data_ptr()
+        self._trunk.run_ahead(*at, self._chosen(len(trail.lengths)), torch.get_num_threads())
+        return hidden
+
+    def _chosen(self, rows: int) -> Sequence[int]:
+        """Return the adapter that each row is read with; nothing where there are none."""
+        return (self._adapters.chosen or [0] * rows) if self._adapters.names else ()
+
+
+def _addresses(state: State) -> list[int]:
+    return [t.data_ptr() for layer in state.layers for t in layer]
 
 
 def build(model: Any) -> FastTrunk | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from griffin.model.left import Left
 from griffin.model.packed import PackedWeight
 from griffin.model.recurrent import RecurrentBlock
 from griffin.model.state import AttentionState, LayerState, RecurrentState, State, StateShape
+from griffin.model.trail import Step, Trail, steps_of
 from griffin.ops.positions import WHOLE, check_following
 
 
@@ -55,6 +57,15 @@ class ResidualBlock(nn.Module):
             y, after = self.temporal_block(inner, window, rope, before, left)
         inner, x = self.channel_pre_norm.after(x, y)
         return x + self.mlp_block(inner), after
+
+    def follow(
+        self, x: Tensor, steps: Sequence[Step], state: LayerState, trail: Trail, number: int
+    ) -> Tensor:
+        """Read a call's tokens x (n, 1, D) step by step, as the temporal block does."""
+        inner, x = self.temporal_pre_norm.after(x)
+        y = cast(Any, self.temporal_block).follow(inner, steps, state, trail, number)
+        inner, x = self.channel_pre_norm.after(x, y)
+        return x + self.mlp_block(inner)
 
 
 class Trunk(nn.Module):
@@ -116,6 +127,11 @@ class Griffin(nn.Module):
     def device(self) -> torch.device:
         return self.model.final_norm.weight.device
 
+    @property
+    def alike(self) -> bool:
+        """Whether tokens read together have the bits of tokens read alone, and cost less."""
+        return self._fast_trunk() is not None
+
     def forward(
         self,
         tokens: Tensor,
@@ -163,6 +179,51 @@ class Griffin(nn.Module):
         tokens = self._check(tokens, state)
         with self.adapters.reading(adapters, len(tokens)):
             return self._read(tokens, state, segment_pos, donate, left)
+
+    def trunk_with_trail(
+        self,
+        tokens: Tensor,
+        lengths: Sequence[int],
+        state: State,
+        adapters: Sequence[int] | None = None,
+    ) -> tuple[Tensor, State, Trail]:
+        """Read several tokens of each row, and keep what it takes to go back to any of them.
+
+        tokens:   (n,), the first row's, then the second's, and so on, each going on where `state`
+                  ends.
+        lengths:  of each row, 1 up to as many as a ring has slots; n together. No product is spent
+                  on what rows lack.
+        state:    given up, and changed in place where it lies.
+        adapters: as in `trunk`.
+        Returns hidden (n, D) after the final norm, the state after all tokens, and the trail. Each
+        token has the bits it has when it is read alone. Without gradients. Raises ValueError as
+        `trunk` does, and for lengths that do not fit.
+        """
+        most = self.config.attention_window_size
+        whole = tokens.dim() == 1 and sum(lengths) == len(tokens)
+        if not (whole and all(1 <= length <= most for length in lengths)):
+            raise ValueError(
+                f"lengths must be 1 to {most} and {tuple(tokens.shape)} together, not"
+                f" {list(lengths)}"
+            )
+        tokens = self._check(tokens[None], None)[0]
+        state.check(StateShape.of(self.config, self.dtype), batch=len(lengths))
+        trail = Trail(self.config, lengths, state.pos.tolist(), self.dtype, self.device)
+        fast = self._fast_trunk()
+        pos, layers = state.consume()
+        state = State(pos + torch.tensor(lengths, device=pos.device), layers)
+        if fast is not None and fast.takes(state):
+            with self.adapters.reading(adapters, len(lengths)):
+                return fast.with_trail(tokens, pos, state, trail), state, trail
+        steps = list(steps_of(trail, self.dtype, self.device))
+        chosen = adapters and [a for a, n in zip(adapters, lengths, strict=True) for _ in range(n)]
+        count = Counter[type[LayerState]]()
+        with self.adapters.reading(chosen, len(tokens)):
+            x = self.model.embed_tokens(tokens[:, None])
+            for block, layer in zip(self.model.layers, layers, strict=True):
+                x = cast(Any, block).follow(x, steps, layer, trail, count[type(layer)])
+                count[type(layer)] += 1
+        return self.model.final_norm(x)[:, 0], state, trail
 
     def _read(
         self,

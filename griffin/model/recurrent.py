@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,7 @@ from griffin.model.layers import Linear, as_built, gated
 from griffin.model.left import Left
 from griffin.model.packed import PackedLinear
 from griffin.model.state import RecurrentState
+from griffin.model.trail import Step, Trail
 from griffin.ops.rg_lru import Gate
 
 
@@ -87,6 +90,33 @@ class RecurrentBlock(nn.Module):
             u, conv = self.conv_1d(u, segment_pos, conv)
             u, lru = self.rg_lru(u, segment_pos, lru)
         return gated(self.linear_y(x), u, self.linear_out), RecurrentState(conv, lru)
+
+    def follow(
+        self, x: Tensor, steps: Sequence[Step], state: RecurrentState, trail: Trail, number: int
+    ) -> Tensor:
+        """Read a call's tokens x (n, 1, D) step by step; change the state and write the trail.
+
+        number: of this layer among the recurrent ones.
+        """
+        u = self.linear_x(x)
+        y = torch.empty_like(u)
+        kept, begin = trail.inputs[number], 0
+        for row, length in enumerate(trail.lengths):
+            seen = trail.seen[row]
+            if length > 1:
+                at = seen + trail.older
+                kept[seen:at] = state.conv[row, state.conv.shape[1] - trail.older :]
+                kept[at : at + length - 1] = u[begin : begin + length - 1, 0]
+            begin += length
+        for step in steps:
+            conv, lru = state.conv[step.rows], state.lru[step.rows]
+            if step.kept is not None:
+                trail.h[number].index_copy_(0, step.kept, lru)
+            v, conv = self.conv_1d(u[step.tokens], step.position, conv)
+            y[step.tokens], lru = self.rg_lru(v, step.position, lru)
+            state.conv.index_copy_(0, step.rows, conv)
+            state.lru.index_copy_(0, step.rows, lru)
+        return gated(self.linear_y(x), y, self.linear_out)
 
     def carry(self, u: Tensor, segment_pos: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
         """Return decay and end of a piece of a row: its last h is decay * h0 + end, all (B, E).

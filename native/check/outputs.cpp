@@ -271,7 +271,7 @@ void trunks(Outputs& out, Format format, Type type) {
     std::vector<int64_t> ids;
     for (int64_t t = 0; t < rows * steps; ++t) ids.push_back(numbers.bits() % 256);
     Tensor hidden(type, rows * steps * D);
-    trunk.run(ids.data(), rows, steps, before, tensors, hidden, {}, kThreads, [] {});
+    trunk.run(ids.data(), {steps, steps}, before, tensors, {}, hidden, {}, kThreads, [] {});
     for (int64_t& at : before) at += steps;
     out.push_back({"trunk" + of + " at " + std::to_string(before[0]), hidden,
                    type == Type::f32 ? 1e-3 : 0.1});

@@ -40,6 +40,9 @@ inline Vec<Wide<X>> unit_step(const Unit& u, int64_t step, int64_t channel, int6
                        gate_r + load(static_cast<const X*>(u.br) + channel, count), rate);
   h = advance<T>(h, load(x, count), decay, u.position[step]);
   store(static_cast<X*>(u.h) + step * u.width + channel, h, count);
+  if (u.every && (step + 1) % u.steps) {
+    store(static_cast<T*>(u.every) + (step - step / u.steps) * u.width + channel, h, count);
+  }
   return h;
 }
 
