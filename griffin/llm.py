@@ -199,7 +199,12 @@ class LLM:
         return Stream(generation, writer, request.context.tokens)
 
     def stream_all(
-        self, prompts: Sequence[Prompt], *, grammar: Grammar | None = None, **sampling: Any
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        chat: bool = False,
+        grammar: Grammar | None = None,
+        **sampling: Any,
     ) -> Iterator[tuple[int, Piece, Result | None]]:
         """Continue several prompts together; give the pieces of all answers as they come.
 
@@ -207,7 +212,8 @@ class LLM:
         last piece. Each prompt gets the answer that it gets alone. Arguments and errors as for
         `generate`.
         """
-        requests = [self.request(prompt, grammar=grammar, **sampling) for prompt in prompts]
+        how: dict[str, Any] = {"chat": chat, "grammar": grammar, **sampling}
+        requests = [self.request(prompt, **how) for prompt in prompts]
         generation = generate(self.model, requests)
         writers = [Writer(self.tokenizer, request) for request in requests]
         for event in generation:

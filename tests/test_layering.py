@@ -57,6 +57,7 @@ ALLOWED: dict[str, set[str]] = {
         *("adapters", "capacity", "checkpoints", "engine", "foreign", "llm", "loading", "model"),
         *("quant", "sampling", "text", "train"),
     },
+    "evaluate": {"engine", "llm", "loading", "model"},
     "hf": {"llm", "model", "checkpoints", "train"},
     "bench": {"loading", "model", "ops", "engine", "sampling", "sessions", "train"},
     "cli": {
@@ -77,7 +78,7 @@ ALLOWED: dict[str, set[str]] = {
         ),
         *("ops", "quant"),
         *("adapters", "conversation", "sessions", "server", "batch", "train", "tune"),
-        "bench",
+        *("bench", "evaluate"),
     },
 }
 # What only tests and benchmarks/ use, and what is in no wheel itself.

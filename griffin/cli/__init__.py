@@ -54,6 +54,10 @@ VERBS = {
         "Tune a model on your data: answers, preferences or rewards.",
     ),
     "export": ("griffin.cli.export:command", "Write a training run's checkpoint as a model."),
+    "evaluate": (
+        "griffin.cli.evaluate.command:command",
+        "Measure a model by tasks of lm-eval.",
+    ),
     "config": ("griffin.cli.config:command", "Show or change the options' defaults."),
     "bench": (
         "griffin.cli.bench.command:command",

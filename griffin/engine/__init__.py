@@ -8,7 +8,7 @@ from griffin.engine.generate import Generation, generate
 from griffin.engine.prefix_cache import PrefixCache
 from griffin.engine.read import CHUNK, read
 from griffin.engine.request import End, EndReason, Event, FinishReason, Refused, Request, check_ids
-from griffin.engine.score import hidden_pieces, score, target_logprobs
+from griffin.engine.score import hidden_pieces, score, scored_targets, target_logprobs
 from griffin.engine.slots import Slots
 from griffin.engine.stats import Stats
 from griffin.engine.ticket import Ticket
@@ -37,5 +37,6 @@ __all__ = [
     "hidden_pieces",
     "read",
     "score",
+    "scored_targets",
     "target_logprobs",
 ]

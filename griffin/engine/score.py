@@ -56,6 +56,26 @@ def target_logprobs(model: Griffin, hidden: Tensor, targets: Tensor) -> Tensor:
     return found
 
 
+def scored_targets(
+    model: Griffin, hidden: Tensor, targets: Tensor, rows: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the log-probability of each target, as `target_logprobs` does, and whether it is the
+    most probable id there.
+
+    hidden: (N, D) of what the head looks at. targets: (M,) int64. rows: (M,) int64, after which of
+    the N each stands; several may stand after one, whose logits are made once.
+    Returns (M,) float32 and (M,) bool on the CPU.
+    """
+    found, best = torch.empty(len(targets)), torch.empty(len(targets), dtype=torch.bool)
+    for low in range(0, len(hidden), SLAB):
+        logits = model.unembed(hidden[low : low + SLAB]).float()
+        here = ((rows >= low) & (rows < low + SLAB)).nonzero().squeeze(1)
+        wanted, at = targets[here], rows[here] - low
+        found[here.cpu()] = (logits[at, wanted] - log_mass(logits)[at]).cpu()
+        best[here.cpu()] = (logits.argmax(1)[at] == wanted).cpu()
+    return found, best
+
+
 def hidden_pieces(
     model: Griffin,
     ids: Sequence[int],

@@ -88,6 +88,14 @@ class Chat:
         segments = self.segments(checked, add_generation_prompt)
         return [self.tokenizer.bos_id, *self.segment_ids(segments), *begun]
 
+    def text(self, messages: Sequence[Message]) -> str:
+        """Write what `ids` reads as one text, without BOS, control tokens by their names: for
+        programs that know texts alone. Raises ValueError as `ids` does."""
+        checked, answer = checked_messages(messages), ""
+        if checked[-1][0] == "assistant":
+            *checked, (_, answer) = checked
+        return "".join(self.segments(checked, True)) + answer
+
     def begun(self, messages: Sequence[Message]) -> list[int]:
         """Return the ids of the answer that a conversation ends with, to be gone on with; none if
         it does not. They are the last of `ids(messages)`."""

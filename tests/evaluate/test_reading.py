@@ -1,0 +1,75 @@
+"""Texts read as a tree: to the bit what each gives alone, and far fewer tokens."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from griffin.engine import score
+from griffin.evaluate import reading
+from griffin.evaluate.reading import TextReader
+from tests.support.toy_folder import CONFIG
+from tests.support.toy_models import make_model
+
+
+def alone(model, ids, begins):
+    """Return what one request at a time gives: the sum of log-probabilities, and greediness."""
+    found = score(model, ids.tolist())[begins - 1 :].tolist()
+    with torch.no_grad():
+        best = model(torch.from_numpy(ids[None, :-1].astype(np.int64)))[0].argmax(-1)[0]
+    greedy = (best[begins - 1 :].numpy() == ids[begins:]).all()
+    return sum(found), bool(greedy)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model(CONFIG)
+
+
+def test_to_the_bit_what_each_gives_alone(model, monkeypatch):
+    """Forks and leaves of all lengths, padded on either side, beyond the window and a call."""
+    monkeypatch.setattr(reading, "CHUNK", 96)
+    monkeypatch.setattr(reading, "ROWS", 5)
+    draw = random.Random(1)
+    texts, begins = [], []
+    for subject in range(3):
+        shared = [2] + [draw.randrange(512) for _ in range(50 + 60 * subject)]
+        for _ in range(6):
+            asked = shared + [draw.randrange(512) for _ in range(draw.randrange(9, 130))]
+            for count in (1, 1, 3, draw.randrange(4, 120)):
+                texts.append(np.array(asked + [draw.randrange(512) for _ in range(count)], "u4"))
+                begins.append(len(asked))
+        texts.append(np.array(shared, np.uint32))  # a text that is the beginning of others
+        begins.append(1)
+    with torch.no_grad():  # some that greedy decoding would write
+        for at in (0, 30):
+            ids = texts[at][: begins[at]].tolist()
+            for _ in range(3):
+                ids.append(int(model(torch.tensor([ids]))[0][0, -1].argmax()))
+            texts.append(np.array(ids, np.uint32))
+            begins.append(begins[at])
+    found = dict(TextReader(model, texts, begins))
+    assert found.keys() == set(range(len(texts)))
+    for number, (ids, begin) in enumerate(zip(texts, begins, strict=True)):
+        assert (found[number].logprob, found[number].greedy) == alone(model, ids, begin), number
+    assert {found[number].greedy for number in found} == {True, False}
+
+
+def test_five_examples_are_read_once_for_a_subject(model):
+    """A made-up MMLU: 4 subjects, 5 fixed examples of 80 tokens, 4 choices of one token."""
+    draw = random.Random(2)
+    texts, begins = [], []
+    for _ in range(4):
+        shared = [2] + [draw.randrange(512) for _ in range(400)]
+        for _ in range(12):
+            asked = shared + [draw.randrange(512) for _ in range(80)]
+            texts += [np.array([*asked, choice], np.uint32) for choice in range(4)]
+            begins += [len(asked)] * 4
+    reader = TextReader(model, texts, begins)
+    assert reader.asked == 4 * 12 * 4 * 481
+    assert reader.root.tokens == 4 * 401 + 4 * 12 * 80
+    assert reader.root.tokens <= 0.06 * reader.asked
+    assert len(dict(reader)) == len(texts)
