@@ -168,6 +168,7 @@ def test_every_instruction_set_gives_the_reference(dtype: torch.dtype, chosen: s
         check("recurrent_unit", lambda: collect(unit(), unit.leaves()), dtype)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", here("recurrent_unit"))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("border", [1, 127, 128, 129, 200])

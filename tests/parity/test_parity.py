@@ -71,6 +71,7 @@ def test_official_torch_packed(name: str, tmp_path: Path) -> None:
     assert_near(actual, expected)
 
 
+@pytest.mark.sweep
 @pytest.mark.thorough
 @pytest.mark.parametrize("length", [5, 3 * W + 1])
 def test_official_flax(length: int, tmp_path: Path) -> None:
@@ -79,6 +80,7 @@ def test_official_flax(length: int, tmp_path: Path) -> None:
     assert_near(model(tokens)[0], official_flax_logits(model, tmp_path, tokens))
 
 
+@pytest.mark.sweep
 @pytest.mark.thorough
 @pytest.mark.parametrize("length", [2, W - 1])
 def test_transformers(length: int, tmp_path: Path) -> None:

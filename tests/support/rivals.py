@@ -53,6 +53,7 @@ def official_steps(theirs: Any, prompt: Tensor, rest: Tensor) -> Iterator[Tensor
 
 def official_flax_logits(model: Griffin, folder: Path, tokens: Tensor) -> Tensor:
     """Return recurrentgemma's Flax logits of whole rows, through a DeepMind Orbax archive."""
+    import jax
     import jax.numpy as jnp
     import orbax.checkpoint
     import recurrentgemma.jax as official
@@ -65,7 +66,8 @@ def official_flax_logits(model: Griffin, folder: Path, tokens: Tensor) -> Tensor
     params = orbax.checkpoint.PyTreeCheckpointer().restore(archive)
     theirs = official.Griffin(official_config(model.config), dtype=jnp.float32)
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-    logits, _ = theirs.apply({"params": params}, jnp.asarray(tokens.numpy()), positions)
+    # Compiled as one, in a third of the time that its operations take one by one.
+    logits, _ = jax.jit(theirs.apply)({"params": params}, jnp.asarray(tokens.numpy()), positions)
     return torch.tensor(jnp.asarray(logits, jnp.float32).tolist())
 
 

@@ -9,18 +9,16 @@ import os
 import pickle
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from griffin.train.data import encode
+from griffin.train.data import encode, journal, prepare, source
 from griffin.train.data.encode import Encoder
 from griffin.train.data.example import TextRow
 from griffin.train.data.prepare import RunData, prepare_data
@@ -28,6 +26,7 @@ from griffin.train.data.workers import _received, in_order
 from griffin.train.folder import Claim
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
+from tests.support.ranks import forking
 from tests.train.conftest import MODEL
 
 ROOT = Path(__file__).parents[3]
@@ -51,9 +50,9 @@ def _rows(count: int) -> list[dict[str, Any]]:
 @pytest.fixture
 def sources(tmp_path: Path) -> Path:
     """Two files of rows, and a folder of texts."""
-    rows = [json.dumps(row) + "\n" for row in _rows(4000)]
-    (tmp_path / "a.jsonl").write_text("".join(rows[:3000]))
-    (tmp_path / "b.jsonl").write_text("".join(rows[3000:]))
+    rows = [json.dumps(row) + "\n" for row in _rows(2000)]
+    (tmp_path / "a.jsonl").write_text("".join(rows[:1500]))
+    (tmp_path / "b.jsonl").write_text("".join(rows[1500:]))
     (tmp_path / "texts").mkdir()
     for number in range(20):
         (tmp_path / "texts" / f"{number}.txt").write_text(f"text {number}\n" * 5)
@@ -90,8 +89,8 @@ def test_workers_change_nothing(sources: Path, monkeypatch: pytest.MonkeyPatch) 
     data = _prepare(recipe, sources / "one")
     assert [source.name for source in data.sources] == ["rows", "texts"]
     rows, texts = data.sources
-    assert len(rows.train.paths) + len(rows.held_out.paths) == 4000
-    assert 300 < len(rows.held_out.paths) < 500 and len(texts.train.paths) < 20
+    assert len(rows.train.paths) + len(rows.held_out.paths) == 2000
+    assert 150 < len(rows.held_out.paths) < 250 and len(texts.train.paths) < 20
     assert rows.train.counted is not None and texts.train.counted is None
     assert rows.train.paths[0].startswith("a.jsonl:")
     monkeypatch.setattr("griffin.train.data.prepare._SMALL", 0)
@@ -102,34 +101,34 @@ def test_workers_change_nothing(sources: Path, monkeypatch: pytest.MonkeyPatch) 
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("stop_at", [3, 9, 17])
-def test_a_stopped_preparation_goes_on(
-    sources: Path, stop_at: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("griffin.train.data.source._RECORDS", 500)
-    recipe, calls = _recipe(sources), 0
-
-    def check() -> None:
-        nonlocal calls
-        calls += 1
-        if calls == stop_at:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        _prepare(recipe, sources / "stopped", check=check)
-    looked: list[object] = []
+def test_a_stopped_preparation_goes_on(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from griffin.train.data import survey
 
+    monkeypatch.setattr("griffin.train.data.source._RECORDS", 250)
+    looked: list[object] = []
     for module in (survey, encode):
         understand = module.understand
         monkeypatch.setattr(
             module, "understand", lambda *a, u=understand: (looked.append(a), u(*a))[1]
         )
-    _prepare(recipe, sources / "stopped")
-    again = len(looked)
-    _prepare(recipe, sources / "straight")
-    assert _files(sources / "stopped") == _files(sources / "straight")
-    assert again < len(looked) - again, "what was done is not done again"
+    recipe, straight = _recipe(sources), sources / "straight"
+    _prepare(recipe, straight)
+    whole = len(looked)
+    for stop_at in (3, 9, 17):
+        calls, out = 0, sources / f"stopped-{stop_at}"
+
+        def check(stop_at: int = stop_at) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == stop_at:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            _prepare(recipe, out, check=check)
+        looked.clear()
+        _prepare(recipe, out)
+        assert _files(out) == _files(straight)
+        assert len(looked) < whole, "what was done is not done again"
 
 
 def test_other_documents_begin_anew(sources: Path) -> None:
@@ -152,11 +151,11 @@ def test_bad_lines_stop_or_are_listed(sources: Path) -> None:
     with (sources / "b.jsonl").open("a") as file:
         file.write('{"txt": "a"}\n{"messages": []}\n')
     recipe = _recipe(sources)
-    with pytest.raises(ValueError, match=r"b\.jsonl:1001: columns are .*; --skip-bad leaves"):
+    with pytest.raises(ValueError, match=r"b\.jsonl:501: columns are .*; --skip-bad leaves"):
         _prepare(recipe, sources / "x")
     assert sum(len(s.train.paths) for s in _prepare(recipe, sources / "x", skip_bad=True).sources)
     listed = (sources / "x" / "data" / "bad_lines.jsonl").read_text().splitlines()
-    assert [json.loads(line)["where"] for line in listed] == ["b.jsonl:1001", "b.jsonl:1002"]
+    assert [json.loads(line)["where"] for line in listed] == ["b.jsonl:501", "b.jsonl:502"]
     assert "needs a user message" in json.loads(listed[1])["reason"]
     (sources / "b.jsonl").write_text('{"prompt": "a"}\n')
     with pytest.raises(ValueError, match=r"b\.jsonl:1: a prompt alone is for tune.method"):
@@ -191,23 +190,26 @@ def test_a_worker_ends_without_a_word_when_its_parent_does() -> None:
     assert len(list(_received(io.BytesIO(task + item)))) == 2
 
 
+def _prepare_in_small_blocks(sources: Path, name: str, workers: int, said: Path) -> None:
+    """Prepare in a process of its own, whose errors and its workers' go into a file."""
+    os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+    journal._EVERY, source._RECORDS, prepare._SMALL = 0, 100, 0
+    _prepare(_recipe(sources), sources / name, workers=workers)
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("workers", [1, 2])
-def test_killed_at_any_moment_it_goes_on(
-    sources: Path, workers: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_at_any_moment_it_goes_on(sources: Path, workers: int) -> None:
     """Killed with -9 at random moments, again and again, it ends with the same files."""
-    program = (
-        "import sys, pathlib\n"
-        "from griffin.train.data import journal, prepare, source\n"
-        "from tests.train.data.test_prepare import _prepare, _recipe\n"
-        "journal._EVERY = 0; source._RECORDS = 100; prepare._SMALL = 0\n"
-        "folder = pathlib.Path(sys.argv[1])\n"
-        f"_prepare(_recipe(folder), folder / 'killed', workers={workers})\n"
-    )
-    monkeypatch.setattr("griffin.train.data.source._RECORDS", 100)
-    monkeypatch.setattr("griffin.train.data.prepare._SMALL", 0)
-    _prepare(_recipe(sources), sources / "straight")
+    said = sources / "said"
+
+    def begun(name: str) -> BaseProcess:
+        given = sources, name, workers, said
+        process: Any = forking().Process(target=_prepare_in_small_blocks, args=given)
+        process.start()
+        return process
+
+    straight = begun("straight")
     chance, log = random.Random(workers), sources / "killed" / "data" / "journal.jsonl"
     moments: list[Callable[[], bool]] = [
         lambda: (sources / "killed" / "data" / "survey" / "journal.jsonl").exists(),
@@ -215,17 +217,18 @@ def test_killed_at_any_moment_it_goes_on(
         lambda: log.exists() and log.stat().st_size > 3000,
     ]
     for moment in moments:
-        process = subprocess.Popen(
-            [sys.executable, "-c", program, str(sources)], cwd=ROOT, stderr=subprocess.PIPE
-        )
-        while not moment() and process.poll() is None:
+        process = begun("killed")
+        while not moment() and process.is_alive():
             time.sleep(0.001)
         time.sleep(chance.random() * 0.1)
-        process.send_signal(signal.SIGKILL)
-        _, said = process.communicate()  # until the workers have ended, too
-        assert b"Traceback" not in said
-    subprocess.run([sys.executable, "-c", program, str(sources)], cwd=ROOT, check=True)
+        process.kill()
+        process.join()
+    last = begun("killed")
+    for process in (last, straight):
+        process.join()
+        assert process.exitcode == 0
     assert _files(sources / "killed") == _files(sources / "straight")
+    assert "Traceback" not in said.read_text()
 
 
 def test_a_run_whose_data_was_deleted_has_it_again(sources: Path) -> None:
@@ -240,7 +243,7 @@ def test_a_run_whose_data_was_deleted_has_it_again(sources: Path) -> None:
         file.write('{"text": "zzz zzz"}\n' * 50)
     tokenizer = (out / "tokenizer.json").read_bytes()
     data = prepare_data(recipe, out, Reporter(quiet=True), BEGUN)
-    assert sum(len(source.train.paths) for source in data.sources) > 3600
+    assert sum(len(source.train.paths) for source in data.sources) > 1800
     assert (out / "tokenizer.json").read_bytes() == tokenizer, "the weights know no other"
     assert _files(out).keys() == before.keys()
 
