@@ -11,7 +11,7 @@ import torch
 
 from griffin.bench import run
 from griffin.bench.process import Stopped
-from griffin.bench.worker import Runner
+from griffin.bench.worker import WorkerTasks
 from tests.support.toy_folder import write_toy
 
 
@@ -32,7 +32,7 @@ class Here:
 
     def __init__(self, name: str, root: Path | None = None) -> None:
         self.name, self.root = name, root
-        self._runner = Runner()
+        self._runner = WorkerTasks()
 
     def __enter__(self) -> Here:
         return self

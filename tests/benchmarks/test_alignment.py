@@ -108,6 +108,7 @@ def test_a_run_is_a_function_of_its_setting(small, method):
     assert all(torch.equal(value, before[name]) for name, value in base.state_dict().items())
 
 
+@pytest.mark.sweep
 @pytest.mark.thorough
 @pytest.mark.parametrize("method", methods.METHODS)
 def test_each_method_raises_the_reward(method):

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.rivals import RIVALS
 from griffin.bench.program import OURS
-from griffin.bench.worker import Runner
+from griffin.bench.worker import WorkerTasks
 from griffin.loading import load_model
 from griffin.model import Griffin
 from tests.bench.test_programs import STEPS, continued, greedy, ids, options
@@ -82,7 +82,7 @@ def test_a_rival_that_is_not_installed_is_named(monkeypatch, tmp_path):
     with pytest.raises(
         ModuleNotFoundError, match=r"llama\.cpp cannot run here.*pip install llama-cpp-python"
     ):
-        Runner().start(rival.name, rival.where, list(rival.packages), **options)
+        WorkerTasks().start(rival.name, rival.where, list(rival.packages), **options)
 
 
 def test_the_table_of_rivals_names_files_that_exist():

@@ -126,6 +126,7 @@ def test_another_document_before_it_changes_not_a_bit(dtype: torch.dtype) -> Non
     assert all(map(torch.equal, *seen))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.thorough)])
 def test_stopped_at_every_step_it_is_the_same_run(trainer: Build, dtype: str) -> None:
     """Across the epoch's border; a signal within a step throws away what the step carried."""
