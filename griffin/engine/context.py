@@ -25,6 +25,14 @@ class Seen:
         """Return these tokens and some more."""
         return Seen(*self._parts, ids) if len(ids) else self
 
+    def ids(self) -> list[int]:
+        """Return the tokens whose order is known; those that are only marked are left out."""
+        found: list[int] = []
+        for part in self._parts:
+            if not isinstance(part, Tensor):
+                found += part() if callable(part) else part
+        return found
+
     def check(self, vocab_size: int) -> None:
         """Raise ValueError for a mask that is not of so many ids."""
         for part in self._parts:

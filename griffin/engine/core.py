@@ -14,9 +14,10 @@ from torch import Tensor
 from griffin.engine.batch import Batch
 from griffin.engine.choosing import choose, sampler_of
 from griffin.engine.context import Context
+from griffin.engine.draft_runner import DraftRunner
 from griffin.engine.request import End, EndReason, Event
 from griffin.engine.row import Kept, Row
-from griffin.engine.runner import ModelRunner, Runner
+from griffin.engine.runner import Runner
 from griffin.engine.scheduler import Line, Room, next_reader
 from griffin.engine.shares import Debts, Queue, exchanges
 from griffin.engine.slots import Slots
@@ -53,7 +54,7 @@ class Core:
         self.live: dict[int, tuple[Ticket, list[Row]]] = {}
         self.out: deque[tuple[Ticket, Event | End]] = deque()
         self.admitted = self.tokens_read = self.tokens_reused = self.tokens_generated = 0
-        self.runner: Runner = ModelRunner(model)
+        self.runner: Runner = DraftRunner(model)
         self._model = model
         self._chunk = chunk
         self._pieces = self._turn = 0

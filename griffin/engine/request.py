@@ -52,6 +52,7 @@ class Request:
     progress:   called on the engine's thread after each piece of the prompt with how many of its
                 ids are read. It must not block; if it raises, the request ends with that.
     adapter:    name of the model's adapter that reads and answers; "" is none.
+    prediction: ids that the answer will probably say, a source of drafts; any numbers.
     """
 
     context: Context
@@ -61,6 +62,7 @@ class Request:
     constraint: Callable[[], Constraint] | None = None
     progress: Callable[[int], object] | None = None
     adapter: str = ""
+    prediction: tuple[int, ...] = ()
 
     @cached_property
     def end_ids(self) -> frozenset[int]:

@@ -25,6 +25,7 @@ class Ticket:
     cache_reason:    why not more of them, in words.
     queue_seconds:   from submit to the slot; None until then.
     prefill_seconds: from the slot to the first token, others' turns included; None until then.
+    drafted:         tokens that were read as drafts. accepted: of these, those that were chosen.
     finish_reasons:  of each choice, None while it goes on.
     contexts:        where each choice led, once it has ended, if the request was submitted with
                      keep_state. Its state has read everything but the last token chosen; if there
@@ -75,6 +76,7 @@ class Ticket:
         self.cache_reason = ""
         self.queue_seconds: float | None = None
         self.prefill_seconds: float | None = None
+        self.drafted = self.accepted = 0
         self.finish_reasons: list[FinishReason | EndReason | None] = [None] * n
         self.contexts: list[Context | None] = [None] * n
         self.sink_error: Exception | None = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -24,4 +25,16 @@ class Constraint(Protocol):
 
     def accept(self, id: int) -> bool:
         """Take the id that was chosen, one of those allowed; return whether it ends the answer."""
+        ...
+
+
+@runtime_checkable
+class Forcing(Protocol):
+    """A Constraint that knows where it leaves no choice."""
+
+    def forced(self) -> Sequence[int]:
+        """Return ids that come next, one after the other, whatever the model says; perhaps none.
+
+        A hint: it changes nothing, and each of them is still chosen by `allowed`.
+        """
         ...

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 MAX_ALTERNATIVES = 100
+MOST_DRAFTS = 15
 _IDS = ("stop_ids", "suppress_ids", "begin_suppress_ids", "allowed_ids")
 # Of `griffin chat` and the chat page, where neither the model's files nor the user say otherwise:
 # what keeps a 2B model on its way, and answers that are not cut.
@@ -45,6 +46,10 @@ class SamplingParams:
     logprobs            how many alternatives to report beside each token's log-probability; None:
                         none.
     max_tokens          the most tokens to generate, at least 1.
+    draft               tokens that are guessed and read in one call, which never changes an answer:
+                        0 none, N up to N of 1 to 15 whenever the text suggests so many, None as
+                        many as save time, and none where tokens read together would round otherwise
+                        than alone (docs/drafting.md).
     """
 
     temperature: float = 1.0
@@ -65,6 +70,7 @@ class SamplingParams:
     ignore_eos: bool = False
     logprobs: int | None = None
     max_tokens: int = 256
+    draft: int | None = None
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
@@ -91,6 +97,8 @@ class SamplingParams:
             raise ValueError(f"ignore_eos must be True or False, not {self.ignore_eos!r}")
         if self.seed is not None:
             put("seed", _whole("seed", self.seed, 0, 2**63 - 1))
+        if self.draft is not None:
+            put("draft", _whole("draft", self.draft, 0, MOST_DRAFTS, hint="0 is none"))
         if self.logprobs is not None:
             put("logprobs", _whole("logprobs", self.logprobs, 0, MAX_ALTERNATIVES))
 

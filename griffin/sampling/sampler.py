@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from griffin.sampling.constraint import Constraint, ConstraintError
+from griffin.sampling.constraint import Constraint, ConstraintError, Forcing
 from griffin.sampling.filters import best_ids, log_mass, pick, support, weights_of
 from griffin.sampling.params import SamplingParams
 
@@ -102,6 +102,11 @@ class Sampler:
         if self._constraint is not None:
             self.finished = self._constraint.accept(token)
         return self._report(token, logits)
+
+    def forced(self) -> list[int]:
+        """Return the ids that the constraint leaves no choice for, as far as it says so."""
+        constraint = self._constraint
+        return list(constraint.forced()) if isinstance(constraint, Forcing) else []
 
     def _shape(self, logits: Tensor) -> Tensor:
         """Return the logits after penalties and bias, minus infinity for what is suppressed."""

@@ -1,0 +1,128 @@
+"""How many drafts are worth their time: what calls cost, and how often drafts are right."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Sequence
+
+import torch
+
+from griffin.engine.drafter import GIVEN, LONGEST
+from griffin.model import Griffin, State
+
+FORCED = LONGEST + 1  # the match of what a constraint leaves no choice for
+SIZES = (1, 8, 16, 4, 2)  # tokens of the calls that are measured, the most telling first
+SECONDS = 0.3
+# What is thought of a match before anything is known, as so many tries.
+_BEFORE = 4.0
+_FADES = 0.97  # an old try counts so much less with each new one
+
+_known: weakref.WeakKeyDictionary[Griffin, Costs] = weakref.WeakKeyDictionary()
+
+
+class Costs:
+    """The time of a call of several tokens beside one of one token.
+
+    seconds: measured, by the tokens of one row that were read together.
+    """
+
+    def __init__(self, seconds: dict[int, float]) -> None:
+        if 1 not in seconds or len(seconds) < 2:
+            raise ValueError(f"costs need the times of 1 and of more tokens, not {seconds}")
+        self.seconds = dict(sorted(seconds.items()))
+
+    def of(self, tokens: int) -> float:
+        """Return c(tokens): 1 for 1, between and beyond what was measured along straight lines."""
+        sizes = list(self.seconds)
+        high = next((n for n, size in enumerate(sizes) if size >= tokens), len(sizes) - 1)
+        low = max(0, high - 1) if high else 0
+        high = max(high, 1)
+        one, other = sizes[low], sizes[high]
+        first, last = self.seconds[one], self.seconds[other]
+        # More tokens never take less time; what says so was disturbed.
+        rise = max(0.0, last - first) / (other - one)
+        return max(1.0, (first + rise * (tokens - one)) / self.seconds[1])
+
+
+@torch.no_grad()
+def measure(model: Griffin, seconds: float = SECONDS) -> Costs:
+    """Return what calls of a model cost: of 1 and 8 tokens, of others while the time lasts."""
+    begun = time.perf_counter()
+    window = model.config.attention_window_size
+    found: dict[int, float] = {}
+    for size in SIZES:
+        size = min(size, window)
+        if size in found or (len(found) > 1 and time.perf_counter() - begun > seconds):
+            continue
+        state = State.zeros(model.config, 1, dtype=model.dtype, device=model.device)
+        tokens = torch.zeros(size, dtype=torch.int64, device=model.device)
+        least = float("inf")
+        for _ in range(5):
+            since = time.perf_counter()
+            hidden, state, _ = model.trunk_with_trail(tokens, [size], state)
+            model.unembed(hidden)[:, :1].tolist()  # which waits for a device
+            least = min(least, time.perf_counter() - since)
+            if time.perf_counter() - begun > seconds * (len(found) + 1) / len(SIZES):
+                break
+        found[size] = least
+    return Costs(found if len(found) > 1 else {**found, 2: 2 * found[1]})
+
+
+def costs_of(model: Griffin) -> Costs:
+    """Return what calls of a model cost, measured once in a process."""
+    if model not in _known:
+        _known[model] = measure(model)
+    return _known[model]
+
+
+class Odds:
+    """How often drafts are right, by how many tokens before them were the same."""
+
+    def __init__(self) -> None:
+        prior = {GIVEN: 0.8, 2: 0.3, 3: 0.45, 4: 0.6, 5: 0.7, 6: 0.75, 7: 0.8, 8: 0.85, FORCED: 1.0}
+        self._right = {match: _BEFORE * share for match, share in prior.items()}
+        self._tries = dict.fromkeys(prior, _BEFORE)
+
+    def note(self, match: int, right: bool) -> None:
+        """Learn whether a token was what a match said, drafted or not."""
+        self._right[match] = self._right[match] * _FADES + right
+        self._tries[match] = self._tries[match] * _FADES + 1
+
+    def of(self, match: int) -> float:
+        """Return the share of right ones."""
+        return self._right[match] / self._tries[match]
+
+
+def deeper(match: int) -> int:
+    """Return what a match is once its first token was right."""
+    return match if match in (GIVEN, FORCED) else min(LONGEST, match + 1)
+
+
+def lengths(drafts: Sequence[tuple[int, int, Odds]], costs: Costs) -> list[int]:
+    """Return how many drafts of each row are worth most tokens for the time of one call.
+
+    drafts: of each row how many there are, the match that they are from, and its odds.
+    The likeliest are taken first, over all rows; as many as give the best share of expected tokens
+    to time, none included.
+    """
+    steps: list[tuple[float, int]] = []
+    for row, (count, match, odds) in enumerate(drafts):
+        chance = 1.0
+        for _ in range(count):
+            chance *= odds.of(match)
+            match = deeper(match)
+            steps.append((chance, row))
+    # Within a row chances only fall, so a row's drafts stay in order.
+    steps.sort(key=lambda step: -step[0])
+    expected = float(len(drafts))
+    best, count = expected / costs.of(len(drafts)), 0
+    for n, (chance, _) in enumerate(steps, 1):
+        expected += chance
+        share = expected / costs.of(len(drafts) + n)
+        if share > best:
+            best, count = share, n
+    taken = [0] * len(drafts)
+    for _, row in steps[:count]:
+        taken[row] += 1
+    return taken
