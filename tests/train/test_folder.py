@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import multiprocessing
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from griffin.train.data.show import rows_of_run
 from griffin.train.loop import Trainer
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
+from tests.support.ranks import forking
 
 Build = Callable[..., Recipe]
 
@@ -173,7 +173,7 @@ def test_of_two_starters_with_other_recipes_one_takes_the_folder(
 ) -> None:
     out = tmp_path / "run"
     _open(recipe(), out)
-    data, context = _data(out), multiprocessing.get_context("spawn")
+    data, context = _data(out), forking()
     barrier, told = context.Barrier(2), context.Queue()
     hold, leave = context.Event(), context.Event()
     starters = [
