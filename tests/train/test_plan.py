@@ -26,6 +26,7 @@ def _recipe(preset: str = "recurrentgemma-2b", **train: Any) -> Recipe:
     return Recipe.from_dict({"model": {"preset": preset}, "train": plan})
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("preset", "gigabytes"), [("recurrentgemma-2b", 42.9), ("recurrentgemma-9b", 137.3)]
 )

@@ -49,6 +49,7 @@ def values(base: Path, corpus_folder: Path) -> dict[str, Any]:
     }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("layout", ["huggingface", "deepmind-torch", "deepmind-flax"])
 def test_weights_and_tokenizer_come_from_a_checkpoint_of_any_layout(
     layout: Any, base: Path, values: dict[str, Any], tmp_path: Path
