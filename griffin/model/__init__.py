@@ -8,6 +8,7 @@ W convolution width, S ring slots (the attention window).
 from griffin.model.config import PRESETS, GriffinConfig
 from griffin.model.griffin import Griffin
 from griffin.model.left import Left
+from griffin.model.marks import Marks
 from griffin.model.state import AttentionState, RecurrentState, State, StateShape
 from griffin.model.trail import Trail
 from griffin.model.tuned_state import TunedState
@@ -18,6 +19,7 @@ __all__ = [
     "Griffin",
     "GriffinConfig",
     "Left",
+    "Marks",
     "RecurrentState",
     "State",
     "StateShape",

@@ -50,6 +50,13 @@ class Adapters:
             raise ValueError(f"this model is read with adapter {known}, which changes it for all")
         return -1
 
+    def places(self, index: int, device: torch.device) -> Tensor:
+        """Return which rows read with an adapter, on a device: carried there once in a call."""
+        if (index, device) not in _call.places:
+            rows = [row for row, each in enumerate(self.chosen or ()) if each == index]
+            _call.places[index, device] = ops.upload(rows, device)
+        return _call.places[index, device]
+
     def digest(self, index: int) -> str:
         """Return what tells an adapter's answers from those of others; "" for -1, no adapter."""
         return self.digests[index] if index >= 0 else ""
@@ -69,11 +76,12 @@ class Adapters:
                 raise ValueError(
                     f"adapters must be {rows} numbers from {lowest} to {most - 1}, not {chosen}"
                 )
-        before, _call.chosen = self.chosen, chosen
+        before = self.chosen, getattr(_call, "places", {})
+        _call.chosen, _call.places = chosen, {}
         try:
             yield
         finally:
-            _call.chosen = before
+            _call.chosen, _call.places = before
 
 
 class LowRank(nn.Module):
@@ -134,11 +142,11 @@ class AdaptedLinear(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         y, chosen = self.base(input), self.adapters.chosen
         for index, low_rank in self.low_ranks().items():
-            rows = [row for row, each in enumerate(chosen or ()) if each == index]
-            if len(rows) == len(input) if chosen else index == 0:
+            rows = (chosen or ()).count(index)
+            if rows == len(input) if chosen else index == 0:
                 y = y + low_rank(input)
             elif rows:
-                place = torch.tensor(rows, device=y.device)
+                place = self.adapters.places(index, y.device)
                 y = y.index_copy(0, place, y[place] + low_rank(input[place]))
         return y
 

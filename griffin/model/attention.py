@@ -12,6 +12,7 @@ from griffin import ops
 from griffin.model.config import GriffinConfig
 from griffin.model.layers import Linear
 from griffin.model.left import Left
+from griffin.model.marks import Marks
 from griffin.model.state import AttentionState
 from griffin.model.trail import Step, Trail
 
@@ -35,12 +36,15 @@ class LocalAttentionBlock(nn.Module):
         rope: tuple[Tensor, Tensor],
         state: AttentionState | None,
         left: Left | None = None,
+        marks: Marks | None = None,
     ) -> tuple[Tensor, AttentionState]:
         q, k, v = self._projected(x)
         q, k = ops.apply_rope(q, rope), ops.apply_rope(k, rope)
         if left is not None:
             assert state is not None
             state = left.attention(k, v, window, state)
+        if marks is not None:
+            marks.written.append(AttentionState(k, v))
         y, ring = ops.local_attention(q, k, v, window, state)
         return self.o_proj(y.flatten(-2)), AttentionState(*ring)
 

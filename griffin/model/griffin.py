@@ -18,11 +18,12 @@ from griffin.model.fast_trunk import FastTrunk, build
 from griffin.model.init import init_weights
 from griffin.model.layers import MLP, Embedding, Linear, RMSNorm
 from griffin.model.left import Left
+from griffin.model.marks import Marks
 from griffin.model.packed import PackedWeight
 from griffin.model.recurrent import RecurrentBlock
 from griffin.model.state import AttentionState, LayerState, RecurrentState, State, StateShape
 from griffin.model.trail import Step, Trail, steps_of
-from griffin.ops.positions import WHOLE, check_following
+from griffin.ops.positions import WHOLE, check_following, out_of_order
 
 
 class ResidualBlock(nn.Module):
@@ -45,16 +46,17 @@ class ResidualBlock(nn.Module):
         rope: tuple[Tensor, Tensor] | None,
         state: LayerState | None,
         left: Left | None = None,
+        marks: Marks | None = None,
     ) -> tuple[Tensor, LayerState]:
         inner, x = self.temporal_pre_norm.after(x)
         after: LayerState
         if isinstance(self.temporal_block, RecurrentBlock):
             before = cast(RecurrentState | None, state)
-            y, after = self.temporal_block(inner, segment_pos, before, left)
+            y, after = self.temporal_block(inner, segment_pos, before, left, marks)
         else:
             assert window is not None and rope is not None
             before = cast(AttentionState | None, state)
-            y, after = self.temporal_block(inner, window, rope, before, left)
+            y, after = self.temporal_block(inner, window, rope, before, left, marks)
         inner, x = self.channel_pre_norm.after(x, y)
         return x + self.mlp_block(inner), after
 
@@ -152,6 +154,7 @@ class Griffin(nn.Module):
         *,
         donate: bool = False,
         left: Left | None = None,
+        marks: Marks | None = None,
         adapters: Sequence[int] | None = None,
     ) -> tuple[Tensor, State]:
         """Read tokens and return what the head looks at.
@@ -167,18 +170,26 @@ class Griffin(nn.Module):
         left:        the tokens are a piece of longer rows, and the blocks ask `left` for their
                      states before it; then `state` is that before the rows, but for its pos, which
                      is the piece's first positions.
+        marks:       without gradients, and for one row that goes on: filled with the states after
+                     some of its tokens. The row is then read by the ops, packed weights too.
         adapters:    of each row the adapter that it is read with, by its place in
                      `self.adapters.names`, -1 for none; the first for all if omitted.
         Returns hidden (B, T, D) after the final norm, and the state after the last token. `state`
         itself is never changed. Raises ValueError, before anything is read or written, for a state
         of another model, type, batch or device, tokens that are no whole numbers, and, where the
         tensors are on the CPU, ids out of range, positions that do not follow, and any beyond 2^53.
+        Nobody waits for another device to look: there the hidden values of such a token's row are
+        NaN, from that token on at the latest; other rows do not notice.
         """
         if left is not None and (state is None or segment_pos is None):
             raise ValueError("a piece of a row is read with its positions and a state")
         tokens = self._check(tokens, state)
+        if marks is not None:
+            marks.check(*tokens.shape)
+            if segment_pos is not None or torch.is_grad_enabled():
+                raise ValueError("marks are for a row that goes on, read without gradients")
         with self.adapters.reading(adapters, len(tokens)):
-            return self._read(tokens, state, segment_pos, donate, left)
+            return self._read(tokens, state, segment_pos, donate, left, marks)
 
     def trunk_with_trail(
         self,
@@ -232,9 +243,11 @@ class Griffin(nn.Module):
         segment_pos: Tensor | None,
         donate: bool,
         left: Left | None,
+        marks: Marks | None,
     ) -> tuple[Tensor, State]:
         runs_on = segment_pos is None
-        if runs_on and (fast := self._fast_trunk()) is not None and fast.takes(state):
+        plain = runs_on and marks is None
+        if plain and (fast := self._fast_trunk()) is not None and fast.takes(state):
             state = self._own(state, tokens.shape[0], donate)
             return fast(tokens, state), State(state.pos + tokens.shape[1], state.layers)
         pos = None if state is None else state.pos
@@ -243,19 +256,35 @@ class Griffin(nn.Module):
             segment_pos = steps.expand_as(tokens) if pos is None else pos[:, None] + steps
         else:
             _check_positions(tokens, segment_pos, pos)
+        marred = None
+        if not _looks_first(tokens.device):
+            tokens, marred = self._readable(tokens, None if runs_on else segment_pos, pos)
         layers = None if state is None else state.consume()[1] if donate else state.layers
         window = rope = None
         if "attention" in self.config.block_types:
-            window = ops.plan_window(segment_pos, self.config.attention_window_size, pos, runs_on)
+            size = self.config.attention_window_size
+            window = ops.plan_window(segment_pos, size, pos, runs_on, in_place=donate)
             rope = ops.rope_table(
                 segment_pos.clamp_min(0), self.config.rope_width, self.config.rope_theta, self.dtype
             )
-        x, after = self._blocks(
-            self.model.embed_tokens(tokens), segment_pos, window, rope, layers, left
-        )
+        x = self.model.embed_tokens(tokens)
+        if marred is not None:
+            x = x.masked_fill(marred[:, :, None], torch.nan)
+        x, after = self._blocks(x, segment_pos, window, rope, layers, left, marks)
         last = segment_pos[:, -1]
         pos = torch.where(last < 0, 0 if pos is None else pos, last + 1)
         return self.model.final_norm(x), State(pos, after)
+
+    def _readable(
+        self, tokens: Tensor, segment_pos: Tensor | None, pos: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return tokens that are all in the vocabulary, and which of them were not to be read,
+        (B, T) bool, without waiting for the device that they lie on."""
+        held = tokens.clamp(0, self.config.vocab_size - 1)
+        marred = held != tokens
+        if segment_pos is not None:
+            marred = marred | out_of_order(segment_pos, pos)
+        return held, marred
 
     def _blocks(
         self,
@@ -265,12 +294,13 @@ class Griffin(nn.Module):
         rope: tuple[Tensor, Tensor] | None,
         layers: Sequence[LayerState] | None,
         left: Left | None,
+        marks: Marks | None,
     ) -> tuple[Tensor, list[LayerState]]:
         """Run the blocks; with gradients, `keep_every` of them at a time are run twice."""
         states = list(layers or ())
         size = self.keep_every if torch.is_grad_enabled() else 0
         if not size:
-            return _run(self.model.layers, x, segment_pos, window, rope, states, left)
+            return _run(self.model.layers, x, segment_pos, window, rope, states, left, marks)
         chosen = self.adapters.chosen
 
         def run(*given: Any) -> tuple[Tensor, list[LayerState]]:
@@ -340,7 +370,7 @@ class Griffin(nn.Module):
                 " moves them"
             )
         tokens = tokens.long()
-        if device.type == "cpu":
+        if _looks_first(device):
             self._check_ids(tokens)
         if state is not None:
             (rows, steps), dtype = tokens.shape, self.dtype
@@ -358,6 +388,8 @@ class Griffin(nn.Module):
     def _check_ids(self, tokens: Tensor) -> None:
         size = self.config.vocab_size
         # A step's one token is looked at in less time.
+        if tokens.is_meta:
+            return
         one = tokens.numel() == 1 and not torch.compiler.is_compiling()
         if one and 0 <= tokens.item() < size:
             return
@@ -378,12 +410,19 @@ def _run(
     rope: tuple[Tensor, Tensor] | None,
     states: Sequence[LayerState],
     left: Left | None,
+    marks: Marks | None = None,
 ) -> tuple[Tensor, list[LayerState]]:
     after: list[LayerState] = []
     for number, block in enumerate(blocks):
-        x, layer = block(x, segment_pos, window, rope, states[number] if states else None, left)
+        state = states[number] if states else None
+        x, layer = block(x, segment_pos, window, rope, state, left, marks)
         after.append(layer)
     return x, after
+
+
+def _looks_first(device: torch.device) -> bool:
+    """Return whether tokens are looked at before they are read: where nobody has to wait."""
+    return device.type in ("cpu", "meta")
 
 
 def _check_positions(tokens: Tensor, segment_pos: Tensor, pos: Tensor | None) -> None:

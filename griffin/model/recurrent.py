@@ -12,6 +12,7 @@ from griffin.model.adapted import base_of
 from griffin.model.config import GriffinConfig
 from griffin.model.layers import Linear, as_built, gated
 from griffin.model.left import Left
+from griffin.model.marks import Marks
 from griffin.model.packed import PackedLinear
 from griffin.model.state import RecurrentState
 from griffin.model.trail import Step, Trail
@@ -72,13 +73,20 @@ class RecurrentBlock(nn.Module):
         segment_pos: Tensor,
         state: RecurrentState | None,
         left: Left | None = None,
+        marks: Marks | None = None,
     ) -> tuple[Tensor, RecurrentState]:
         u = self.linear_x(x)
         if left is not None:
             assert state is not None
             state = left.recurrent(u, segment_pos, state, self.carry)
         conv, lru = state or (None, None)
-        if torch.is_grad_enabled() and self._as_built():
+        if marks is not None:
+            inputs = marks.inputs(u, conv, self.conv_1d.weight.shape[-1])
+            u, conv = self.conv_1d(u, segment_pos, conv)
+            unit = (*self.rg_lru.gates(), self.rg_lru.recurrent_param, segment_pos, lru)
+            u, lru, held = ops.rg_lru_at(u, *unit, marks.at)
+            marks.recurrent.append(RecurrentState(inputs, held[0]))
+        elif torch.is_grad_enabled() and self._as_built():
             # Beside packed weights training computes what answering does: a last bit that differs
             # may round an activation to another step.
             packed = isinstance(base_of(self.linear_x), PackedLinear)

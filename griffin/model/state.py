@@ -117,17 +117,21 @@ class State:
     def select(self, rows: Tensor | Sequence[int]) -> State:
         """Return a copy of the given rows, in that order and as often as named.
 
+        rows: of the host; a tensor that lies elsewhere is waited for, to look at it.
         Raises ValueError for a row there is not, and for a state whose tensors do not fit together.
         """
         self.check()
-        index = torch.as_tensor(rows, device=self.pos.device)
+        index = torch.as_tensor(rows)
         if not index.numel():
             index = index.long()
         if index.dim() != 1 or index.dtype not in WHOLE:
             raise ValueError(f"rows must be whole numbers, not {index.dtype} {tuple(index.shape)}")
         index = index.long()
-        if not index.is_meta and any(not 0 <= row < self.batch for row in index.tolist()):
+        named = () if index.is_meta else index.tolist() if isinstance(rows, Tensor) else rows
+        if any(not 0 <= row < self.batch for row in named):
             raise ValueError(f"the state has rows 0 to {self.batch - 1}; asked for {rows}")
+        if index.device != self.pos.device:
+            index = ops.pinned(index, self.pos.device).to(self.pos.device, non_blocking=True)
         return self.map(lambda t: t.index_select(0, index))
 
     def clone(self) -> State:

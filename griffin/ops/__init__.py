@@ -6,6 +6,7 @@ equation as a loop that is never optimised, `eager` a path in torch without a Py
 """
 
 from griffin.ops.causal_conv import causal_conv
+from griffin.ops.devices import pinned, upload
 from griffin.ops.dispatch import describe, unforced, use
 from griffin.ops.draw_tokens import Draw, DrawnTokens, draw_tokens
 from griffin.ops.few_rows import Laid, few_rows, lay, many_rows, unlay
@@ -25,7 +26,7 @@ from griffin.ops.packed_linear import (
 )
 from griffin.ops.packed_linear.memory import allocate, unmap, zeros_together
 from griffin.ops.recurrent_unit import recurrent_carry, recurrent_unit
-from griffin.ops.rg_lru import rg_lru
+from griffin.ops.rg_lru import rg_lru, rg_lru_at
 from griffin.ops.ring_attention import ring_attention
 from griffin.ops.rms_norm import residual_norm, rms_norm
 from griffin.ops.rope import apply_rope, rope_frequencies, rope_table, rope_turns
@@ -56,11 +57,13 @@ __all__ = [
     "pack",
     "packed_linear",
     "packed_matrix",
+    "pinned",
     "plan_window",
     "recurrent_carry",
     "recurrent_unit",
     "residual_norm",
     "rg_lru",
+    "rg_lru_at",
     "ring_attention",
     "rms_norm",
     "rope_frequencies",
@@ -71,6 +74,7 @@ __all__ = [
     "unlay",
     "unmap",
     "unpack",
+    "upload",
     "use",
     "zeros_together",
 ]

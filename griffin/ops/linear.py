@@ -58,9 +58,9 @@ class _Linear(torch.autograd.Function):
 
 
 def through_torch(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return x weight^T + bias by torch's product; few rows are given some more (`padded_rows`)."""
+    """Return x weight^T + bias by torch's product; on the CPU few rows get more (`padded_rows`)."""
     rows = math.prod(x.shape[:-1])
-    short = padded_rows(rows, x.dtype) - rows
+    short = padded_rows(rows, x.dtype) - rows if x.is_cpu else 0
     if not short or x.shape[-1] != weight.shape[-1]:
         return functional.linear(x, weight, bias)
     flat = functional.pad(x.reshape(rows, x.shape[-1]), (0, 0, 0, short))
@@ -102,10 +102,25 @@ def block_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     wide = torch.promote_types(x.dtype, torch.float32)
     blocks, size, out = weight.shape
     rows = x.numel() // x.shape[-1]
+    if _sums_wide(x, weight, bias):
+        y = _wide_product(x.reshape(rows, blocks, size).transpose(0, 1), weight, wide)
+        return y.add_(bias[:, None]).transpose(0, 1).reshape(*x.shape[:-1], blocks * out)
     flat = x.reshape(rows, blocks, size).to(wide)
-    if short := padded_rows(rows, wide) - rows:
+    if x.is_cpu and (short := padded_rows(rows, wide) - rows):
         flat = functional.pad(flat, (0, 0, 0, 0, 0, short))
     kind = "cpu" if x.is_meta else x.device.type  # meta has no autocast
     with torch.autocast(kind, enabled=False):  # which would round them to bfloat16
         y = torch.baddbmm(bias.to(wide)[:, None], flat.transpose(0, 1), weight.to(wide))
     return y[:, :rows].transpose(0, 1).reshape(*x.shape[:-1], blocks * out)
+
+
+def _sums_wide(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
+    """Return whether the device multiplies 16-bit values into float32 sums, and no gradient is
+    wanted: the same products, without a float32 copy of the weights."""
+    half = x.dtype in (torch.bfloat16, torch.float16) and weight.dtype is x.dtype
+    grads = torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, bias))
+    return half and not grads and x.device.type not in ("cpu", "meta", "mps")
+
+
+def _wide_product(x: Tensor, weight: Tensor, wide: torch.dtype) -> Tensor:
+    return torch.bmm(x, weight, out_dtype=wide)

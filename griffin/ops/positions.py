@@ -47,12 +47,7 @@ def check_following(segment_pos: Tensor, before: Tensor | None) -> None:
     """
     if not _can_look(segment_pos) or not _can_look(before):
         return
-    begin = segment_pos.new_zeros(segment_pos.shape[0], 1) if before is None else before[:, None]
-    expected = torch.where(segment_pos < 0, begin, segment_pos + 1)
-    expected = torch.cat([begin, expected[:, :-1]], dim=1)
-    wrong = (segment_pos > 0) & (segment_pos != expected)
-    pads = segment_pos < 0
-    wrong[:, 1:] |= pads[:, 1:] & ~pads[:, :-1]
+    expected, wrong = _following(segment_pos, before)
     if wrong.any():
         row, at = (int(i) for i in wrong.nonzero()[0])
         raise ValueError(
@@ -60,6 +55,23 @@ def check_following(segment_pos: Tensor, before: Tensor | None) -> None:
             f" 0 or {int(expected[row, at])} can stand there (negative values only before a row's"
             " first token)"
         )
+
+
+def out_of_order(segment_pos: Tensor, before: Tensor | None) -> Tensor:
+    """Return which positions do not follow from those before, (B, T) bool: on any device, without
+    waiting for it. The arguments are those of `check_following`."""
+    return _following(segment_pos, before)[1]
+
+
+def _following(segment_pos: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the position that could stand at each place but 0, and whether another does."""
+    begin = segment_pos.new_zeros(segment_pos.shape[0], 1) if before is None else before[:, None]
+    expected = torch.where(segment_pos < 0, begin, segment_pos + 1)
+    expected = torch.cat([begin, expected[:, :-1]], dim=1)
+    wrong = (segment_pos > 0) & (segment_pos != expected)
+    pads = segment_pos < 0
+    wrong[:, 1:] |= pads[:, 1:] & ~pads[:, :-1]
+    return expected, wrong
 
 
 def check_reach(pos: Tensor, steps: int, what: str) -> None:

@@ -16,9 +16,10 @@ from griffin.ops.positions import WHOLE
 _PI = "3.14159265358979323846264338327950288419716939937510"
 
 
-def rope_frequencies(rope_width: int, theta: float) -> Tensor:
-    """Return theta^(-2j / rope_width), (rope_width / 2,) float64."""
-    return theta ** (-torch.arange(0, rope_width, 2, dtype=torch.float64) / max(rope_width, 1))
+def rope_frequencies(rope_width: int, theta: float, device: torch.device | str = "cpu") -> Tensor:
+    """Return theta^(-2j / rope_width), (rope_width / 2,) float64, made on a device."""
+    places = torch.arange(0, rope_width, 2, dtype=torch.float64, device=device)
+    return theta ** (-places / max(rope_width, 1))
 
 
 def rope_turns(rope_width: int, theta: float) -> Tensor:
@@ -58,7 +59,7 @@ def rope_table(
             f" {positions.dtype}, and rope_width at least 0, not {rope_width}"
         )
     wide = torch.promote_types(dtype, torch.float32)
-    frequencies = rope_frequencies(rope_width, theta)
+    frequencies = rope_frequencies(rope_width, theta, positions.device)
     like = torch.empty(*positions.shape, 1, len(frequencies), dtype=wide, device=positions.device)
     if natively(like):
         cos, sin = like, torch.empty_like(like)
@@ -66,7 +67,7 @@ def rope_table(
         tensors = positions.long(), frequencies, cos, sin
         kernels.call("rope_table", wide, sizes, tensors)
         return cos, sin
-    angles = positions[:, :, None, None].to(torch.float64) * frequencies.to(positions.device)
+    angles = positions[:, :, None, None].to(torch.float64) * frequencies
     return angles.cos().to(wide), angles.sin().to(wide)
 
 

@@ -22,10 +22,15 @@ class Window(NamedTuple):
     source: Tensor  # (B, S) int64  where each slot of the next ring is in [ring, new]; -1: nowhere
     fresh: bool  # the ring holds nothing and need not be read
     runs_on: bool  # every row goes on with the ring's document, without pads
+    in_place: bool = False  # the ring was given up: what follows it may be written over it
 
 
 def plan_window(
-    segment_pos: Tensor, size: int, before: Tensor | None, runs_on: bool = False
+    segment_pos: Tensor,
+    size: int,
+    before: Tensor | None,
+    runs_on: bool = False,
+    in_place: bool = False,
 ) -> Window:
     """Lay out the window of a call.
 
@@ -36,6 +41,7 @@ def plan_window(
                  yet.
     runs_on:     the caller knows that no document starts and no row is padded, which makes decoding
                  cheaper.
+    in_place:    the ring is given up; where rows run on it is written over, and returned.
     Raises ValueError for positions that do not follow (looked for on the CPU, unless `runs_on`).
     """
     fresh = before is None
@@ -68,7 +74,8 @@ def plan_window(
     from_new = size + (steps - 1) - (after[:, None] - 1 - kept)
     source = torch.where(kept >= first_new, from_new, slots.expand(rows, -1))
     source = torch.where(kept >= 0, source, -1)
-    return Window(size, segment, pad, segment_pos, slot_position, source, fresh, runs_on)
+    parts = segment, pad, segment_pos, slot_position, source
+    return Window(size, *parts, fresh, runs_on, in_place and not torch.is_grad_enabled())
 
 
 def local_attention(
@@ -116,12 +123,13 @@ def local_attention(
 
 def next_ring(window: Window, k: Tensor, ring: Tensor | None) -> Tensor:
     """Return the ring (B, S, K, H) after the new keys (or values) k (B, T, K, H)."""
-    rows = k.shape[0]
+    rows, steps = k.shape[:2]
     if ring is None:
         both, source = k, window.source - window.size
-    elif window.runs_on and k.shape[1] <= window.size:
-        slots = (window.position % window.size)[:, :, None, None].expand_as(k)
-        return ring.scatter(1, slots, k.to(ring.dtype))
+    elif window.runs_on and (steps <= window.size or window.in_place):
+        k = k[:, -window.size :].to(ring.dtype)
+        slots = (window.position[:, -window.size :] % window.size)[:, :, None, None].expand_as(k)
+        return ring.scatter_(1, slots, k) if window.in_place else ring.scatter(1, slots, k)
     else:
         both, source = torch.cat([ring, k.to(ring.dtype)], dim=1), window.source
     # Whole tokens are copied; entry by entry it took three times as long.

@@ -1,7 +1,8 @@
 """Local attention through torch's fused attention, long sequences in blocks of one window.
 
 A block of S queries needs only its own keys and those of the block before it, so the work is 2 S
-keys a query whatever the length; the ring stands in for the block before the first.
+keys a query whatever the length; the ring stands in for the block before the first. Where rows are
+padded, tokens stand further from the ring than they are, and every block looks at it as well.
 """
 
 from __future__ import annotations
@@ -17,9 +18,8 @@ def local_attention(
     q: Tensor, k: Tensor, v: Tensor, window: Window, ring: tuple[Tensor, Tensor] | None
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     steps, size = q.shape[1], window.size
-    # Pads push a resumed row's first tokens away from its ring, past the block that would see it.
-    dense = steps <= 2 * size or (ring is not None and bool(window.pad.any()))
-    y = _dense(q, k, v, window, ring) if dense else _blocks(q, k, v, window, ring)
+    run = _dense if steps <= 2 * size else _blocks
+    y = run(q, k, v, window, ring)
     old_k, old_v = ring or (None, None)
     return y, (next_ring(window, k, old_k), next_ring(window, v, old_v))
 
@@ -71,6 +71,7 @@ def _blocks(
 ) -> Tensor:
     rows, steps = q.shape[:2]
     size = window.size
+    far = ring is not None and _may_be_padded(window)
     count = -(-steps // size)
     short = count * size - steps
 
@@ -83,7 +84,7 @@ def _blocks(
         return torch.cat([torch.cat([old[:, None], new[:, :-1]], dim=1), new], dim=2)
 
     nothing = torch.zeros_like(k[:, :1]).expand(-1, size, -1, -1)
-    old_k, old_v = ring or (nothing, nothing)
+    old_k, old_v = (nothing, nothing) if ring is None or far else ring
     keys = paired(cut(k), old_k.to(k.dtype))
     values = paired(cut(v), old_v.to(v.dtype))
 
@@ -95,10 +96,21 @@ def _blocks(
     back = size + index[:, None] - torch.arange(2 * size, device=q.device)
     mask = (query_segment[..., None] == key_segment[:, :, None]) & (back >= 0) & (back <= size)
     mask = mask | (back == 0)
-    if ring is not None:
+    if ring is not None and not far:
         mask[:, 0, :, :size] = _ring_mask(window, slice(0, size))
+    elif ring is not None:
+        mask = torch.cat([cut(_ring_mask(window, slice(None))), mask], dim=3)
+        every = (t[:, None].expand(-1, count, -1, -1, -1).to(k.dtype) for t in ring)
+        keys, values = (
+            torch.cat(parts, dim=2) for parts in zip(every, (keys, values), strict=True)
+        )
     y = _attend(cut(q).flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1), mask.flatten(0, 1))
     return y.unflatten(0, (rows, count)).flatten(1, 2)[:, :steps]
+
+
+def _may_be_padded(window: Window) -> bool:
+    """Return whether rows may be padded: on the CPU whether one is, elsewhere without looking."""
+    return not window.runs_on and (not window.pad.is_cpu or bool(window.pad.any()))
 
 
 def _ring_mask(window: Window, queries: slice) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -48,6 +50,40 @@ def rg_lru(
         "rg_lru", x, *input_gate, *recurrence_gate, recurrent_param, segment_pos, h0
     )
     return run(x, input_gate, recurrence_gate, recurrent_param, segment_pos, h0)
+
+
+def rg_lru_at(
+    x: Tensor,
+    input_gate: Gate,
+    recurrence_gate: Gate,
+    recurrent_param: Tensor,
+    segment_pos: Tensor,
+    h0: Tensor | None,
+    at: Sequence[int],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run the RG-LRU and return what `rg_lru` does, and h after some of the tokens.
+
+    at: after how many, ascending, 1 up to T.
+    Returns h, the last h, and those (B, len(at), E) in float32. An implementation that holds every
+    h in float32 at some time has an `rg_lru_at` of its own; the others run from mark to mark, and
+    have the bits that they have when calls end there. Without gradients.
+    """
+    check_gates(x, input_gate, recurrence_gate, recurrent_param, h0)
+    segment_pos = take_positions(segment_pos, x)
+    weights = (input_gate, recurrence_gate, recurrent_param)
+    run = implementation(
+        "rg_lru", x, *input_gate, *recurrence_gate, recurrent_param, segment_pos, h0
+    )
+    whole = getattr(sys.modules[run.__module__], "rg_lru_at", None)
+    if whole is not None:
+        return whole(x, *weights, segment_pos, h0, at)
+    sizes = [b - a for a, b in zip((0, *at), (*at, x.shape[1]), strict=True) if b > a]
+    pieces, held = [], []
+    for piece, where in zip(x.split(sizes, 1), segment_pos.split(sizes, 1), strict=True):
+        y, h0 = run(piece, *weights, where, h0)
+        pieces.append(y)
+        held.append(h0)
+    return torch.cat(pieces, 1), held[-1], torch.stack(held[: len(at)], 1)
 
 
 def check_gates(

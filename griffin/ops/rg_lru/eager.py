@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,13 +22,38 @@ def rg_lru(
     segment_pos: Tensor,
     h0: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
+    h, last = _wide(x, input_gate, recurrence_gate, recurrent_param, segment_pos, h0)
+    return h.to(x.dtype), last
+
+
+def rg_lru_at(
+    x: Tensor,
+    input_gate: Gate,
+    recurrence_gate: Gate,
+    recurrent_param: Tensor,
+    segment_pos: Tensor,
+    h0: Tensor | None,
+    at: Sequence[int],
+) -> tuple[Tensor, Tensor, Tensor]:
+    h, last = _wide(x, input_gate, recurrence_gate, recurrent_param, segment_pos, h0)
+    return h.to(x.dtype), last, torch.stack([h[:, each - 1] for each in at], 1)
+
+
+def _wide(
+    x: Tensor,
+    input_gate: Gate,
+    recurrence_gate: Gate,
+    recurrent_param: Tensor,
+    segment_pos: Tensor,
+    h0: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Return every h in float32 or wider, and the last one."""
     wide = torch.promote_types(x.dtype, torch.float32)
     gate_i = block_linear(x, *input_gate)
     gate_r = block_linear(x, *recurrence_gate)
     rate = functional.softplus(recurrent_param.to(wide))
     a, inputs = _Decay.apply(x.to(wide), gate_i, gate_r, rate, segment_pos)  # pyright: ignore
-    h, last = linear_scan(inputs, a, h0)
-    return h.to(x.dtype), last
+    return linear_scan(inputs, a, h0)
 
 
 class _Decay(torch.autograd.Function):
