@@ -8,13 +8,14 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from griffin.engine.batch import Batch
 from griffin.engine.choosing import choose, sampler_of
 from griffin.engine.context import Context
+from griffin.engine.devices import finish, marks_within
 from griffin.engine.draft_runner import DraftRunner
+from griffin.engine.passage import Passage
 from griffin.engine.request import End, EndReason, Event
 from griffin.engine.row import Kept, Row
 from griffin.engine.runner import Runner
@@ -156,6 +157,7 @@ class Core:
             self._read(row)
         except Exception as error:
             self._end(row, End(row.ticket.number, row.choice, "error", error), lost=True)
+        finish(self._model.device)
         self.debts.read(namespace, time.perf_counter() - begun)
         if not self.batch.others_run(namespace):
             self.debts.level(readers)
@@ -244,17 +246,23 @@ class Core:
     def _read(self, row: Row) -> None:
         ticket, slot = row.ticket, self.batch.slot(row)
         ids = row.next_ids(self._chunk)
-        tokens = torch.tensor([ids], dtype=torch.int64, device=self._model.device)
-        hidden = self.runner.read(self.batch, row, tokens)
+        cache = self._cache_for(ticket)
+        marks = cache.marks(ticket.offset + row.read, ids, row.left) if cache is not None else []
+        passage = None
+        if len(marks) > 1 and marks_within(self._model.device):
+            view = self.batch.slots.view(slot)
+            passage = Passage(view, ticket.offset + row.read, marks)
+        asked = None if passage is None else passage.marks
+        hidden = self.runner.read(self.batch, row, self._model.tokens([ids]), asked)
         row.read += len(ids)
         self.tokens_read += len(ids)
         if ticket.request.progress is not None:
             ticket.request.progress(row.read)
-        cache = self._cache_for(ticket)
-        place = ticket.offset + row.read  # in the document
-        if cache is not None and (row.left == 0 or place % cache.every == 0):
-            read, view = ticket.known(row.read), self.batch.slots.view(slot)
-            cache.put(read, view, ticket.namespace, ticket.reader)
+        for mark in marks if passage is not None else marks[-1:]:
+            assert cache is not None
+            read = ticket.known(row.read - len(ids) + mark)
+            state = self.batch.slots.view(slot) if passage is None else passage.at(mark)
+            cache.put(read, state, ticket.namespace, ticket.reader)
         if row.left == 0:
             self._fork(row, self.runner.unembed(hidden)[0])
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from griffin.engine.core import Core
+from griffin.engine.devices import default_chunk
 from griffin.engine.request import End, Event, Refused, Request, check_length, check_request
 from griffin.engine.scheduler import Pace, Room, check_knobs
 from griffin.engine.shares import Queue
@@ -29,9 +30,8 @@ class Engine:
     """Continuous batching over slots whose bytes are known beforehand; docs/engine.md tells all.
 
     model:             the Griffin; nobody trains it meanwhile.
-    slots:             sequences under way at a time, each in its row of one State that is made
-                       here.
-    chunk:             tokens of a prompt that a call reads, counted from the document's beginning.
+    slots:             sequences under way at a time, each a row of one State that is made here.
+    chunk:             prompt tokens a call, from the document's start on; None: 64, on a GPU 4,096.
     max_waiting:       requests that may wait for a slot; one more is refused.
     max_prompt_tokens: longer prompts are refused; any length if None.
     stall_seconds:     what a running row may wait for its next token while prompts are read.
@@ -39,8 +39,7 @@ class Engine:
                        `every` has to be a multiple of the other.
     kept:              states that may lie outside the slots, of paused requests and of choices that
                        wait for a slot; a quarter of the slots if None.
-    max_bytes:         of slots and kept states together. More is a ValueError before anything is
-                       allocated.
+    max_bytes:         of slots and kept states together; more is a ValueError before there is any.
 
     Every request gets the tokens and log-probabilities that it gets alone, whatever else goes on.
     `submit`, `cancel`, `pause`, `resume` and `stats` may be called from any thread.
@@ -51,7 +50,7 @@ class Engine:
         model: Griffin,
         slots: int = 8,
         *,
-        chunk: int = 64,
+        chunk: int | None = None,
         max_waiting: int = 64,
         max_prompt_tokens: int | None = None,
         stall_seconds: float = 0.25,
@@ -60,6 +59,7 @@ class Engine:
         max_bytes: int | None = None,
     ) -> None:
         kept = -(-slots // 4) if kept is None else kept
+        chunk = default_chunk(model.device) if chunk is None else chunk
         check_knobs(slots=slots, chunk=chunk, kept=kept)
         check_knobs(max_waiting=max_waiting, stall_seconds=stall_seconds)
         if max_prompt_tokens is not None:

@@ -90,14 +90,17 @@ def cut_recurrent(state: State) -> RecurrentPart:
 
 
 @torch.no_grad()
-def cut_span(state: State, start: int, stop: int) -> Span:
+def cut_span(state: State, start: int, stop: int, pos: int | None = None) -> Span:
     """Copy keys and values of the positions [start, stop) out of a state of one row.
 
+    pos: how many tokens it has read, where the caller knows; else the state is asked, and a device
+         that it lies on waited for.
     Raises ValueError for more rows, and for positions that the state has not read or no longer
     holds. A model without attention layers has spans without bytes, of any positions up to the
     last.
     """
-    pos = _only_row(state)
+    _only_row(state)
+    pos = int(state.pos[0]) if pos is None else pos
     layers = [layer for layer in state.layers if isinstance(layer, AttentionState)]
     size = layers[0].k.shape[1] if layers else pos
     if not max(0, pos - size) <= start <= stop <= pos:
@@ -171,12 +174,11 @@ def unwritten(
     return state
 
 
-def _only_row(state: State) -> int:
+def _only_row(state: State) -> None:
     if state.batch != 1:
         raise ValueError(
             f"pieces are cut from a state of one row, not {state.batch}; use state.select([row])"
         )
-    return int(state.pos[0])
 
 
 def _write(state: State, span: Span, start: int, stop: int) -> None:

@@ -15,7 +15,16 @@ from typing import NamedTuple
 
 import torch
 
-from griffin.engine.pieces import cut_recurrent, cut_span, join, recurrent_bytes, span_bytes, window
+from griffin.engine.passage import Waypoint
+from griffin.engine.pieces import (
+    Span,
+    cut_recurrent,
+    cut_span,
+    join,
+    recurrent_bytes,
+    span_bytes,
+    window,
+)
 from griffin.engine.prefix_tree import (
     BLOCK,
     CHECKPOINT,
@@ -150,9 +159,24 @@ class PrefixCache:
         spans = [block.span for block in found.blocks]
         return Hit(tokens, join(self.config, tokens, found.recurrent, spans, self.dtype), reason)
 
-    def put(self, ids: Sequence[int], state: State, namespace: str = "", adapter: str = "") -> None:
+    def marks(self, begin: int, ids: Sequence[int], left: int) -> list[int]:
+        """Return after how many of these ids, read from position `begin` on, callers put a state.
+
+        At the ends of blocks, and at the prompt's end, if no more than these are left of it.
+        """
+        found = list(range(self.every - begin % self.every, len(ids) + 1, self.every))
+        return [*found, left] if left == len(ids) and found[-1:] != [left] else found
+
+    def put(
+        self,
+        ids: Sequence[int],
+        state: State | Waypoint,
+        namespace: str = "",
+        adapter: str = "",
+    ) -> None:
         """Keep the state, one row, that has read exactly `ids` as one document, with an adapter.
 
+        state: as it lies; or on the way of a call, whose model is the cache's.
         Copies what is new: the recurrent part, and keys and values that no kept checkpoint of the
         same beginning has. What is known already is only marked as used. What is larger than the
         bound, or has read nothing, is not kept. Raises ValueError for a state of another model, or
@@ -196,8 +220,9 @@ class PrefixCache:
         try:
             if self._make_room(more):
                 self._time += more
-                spans = {stop: cut_span(state, start, stop) for start, stop in missing}
-                recurrent = cut_recurrent(state)
+                spans = {stop: _span(state, start, stop, len(ids)) for start, stop in missing}
+                at = isinstance(state, Waypoint)
+                recurrent = state.recurrent() if at else cut_recurrent(state)
                 checkpoint = PrefixCheckpoint(tree.extend(data, keys), recurrent, self._time)
                 tree.keep(checkpoint, known, spans)
                 self._rank(checkpoint)
@@ -212,7 +237,10 @@ class PrefixCache:
     def _bytes(self, cuts: Sequence[tuple[int, int]]) -> int:
         return sum(BLOCK + self._token * (stop - start) for start, stop in cuts)
 
-    def _check(self, ids: Sequence[int], state: State) -> None:
+    def _check(self, ids: Sequence[int], state: State | Waypoint) -> None:
+        if isinstance(state, Waypoint):
+            assert state.pos == len(ids), "a state on the way of a call has read other ids"
+            return
         if state.pos.dim() and state.batch != 1:
             raise ValueError(
                 f"only a state of one row is kept, not of {state.batch}; use state.select([row])"
@@ -224,7 +252,8 @@ class PrefixCache:
                 f" {self._state_bytes} bytes"
             )
         state.check(self._state_shape, batch=1)
-        if (pos := int(state.pos[0])) != len(ids):
+        # Elsewhere nobody waits to look: who puts a state there has counted its tokens.
+        if state.pos.is_cpu and (pos := int(state.pos[0])) != len(ids):
             raise ValueError(
                 f"the state has read {pos} tokens of its document, and {len(ids)} ids were given;"
                 " it is kept with all ids it has read, and no document may start among them"
@@ -338,6 +367,12 @@ class PrefixCache:
                     return entry[2]
                 self._rank(entry[2])
         return None
+
+
+def _span(state: State | Waypoint, start: int, stop: int, pos: int) -> Span:
+    if isinstance(state, Waypoint):
+        return state.span(start, stop)
+    return cut_span(state, start, stop, pos)
 
 
 def _stands(entry: tuple[float, int, PrefixCheckpoint]) -> bool:

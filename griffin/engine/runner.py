@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from griffin.engine.batch import Batch
 from griffin.engine.choosing import choose
 from griffin.engine.request import End, Event
 from griffin.engine.row import Row
-from griffin.model import Griffin
+from griffin.model import Griffin, Marks
 
 Chosen = list[tuple[Row, Event | End]]
 
@@ -27,8 +26,11 @@ class Runner(Protocol):
 
     steps: int
 
-    def read(self, batch: Batch, row: Row, tokens: Tensor) -> Tensor:
-        """Let a row's slot read a piece of its prompt (1, T); return the last hidden (1, D)."""
+    def read(self, batch: Batch, row: Row, tokens: Tensor, marks: Marks | None = None) -> Tensor:
+        """Let a row's slot read a piece of its prompt (1, T); return the last hidden (1, D).
+
+        marks: filled with the states on the way, as `Griffin.trunk` does.
+        """
         ...
 
     def unembed(self, hidden: Tensor) -> Tensor:
@@ -58,15 +60,15 @@ class ModelRunner:
         self.steps = 0
         self._model = model
 
-    def read(self, batch: Batch, row: Row, tokens: Tensor) -> Tensor:
-        return self._call(batch, batch.slot(row), tokens, [row])
+    def read(self, batch: Batch, row: Row, tokens: Tensor, marks: Marks | None = None) -> Tensor:
+        return self._call(batch, batch.slot(row), tokens, [row], marks)
 
     def unembed(self, hidden: Tensor) -> Tensor:
         return self._model.unembed(hidden)
 
     def step(self, batch: Batch) -> Chosen:
         rows = list(batch.running)
-        tokens = torch.tensor([[row.chosen[-1]] for row in rows], device=self._model.device)
+        tokens = self._model.tokens([[row.chosen[-1]] for row in rows])
         logits = self.unembed(self._call(batch, 0, tokens, rows))
         self.steps += 1
         return [(row, choose(row, line)) for row, line in zip(rows, logits, strict=True)]
@@ -74,10 +76,19 @@ class ModelRunner:
     def settle(self, batch: Batch, row: Row) -> None:
         """Nothing: no slot is ever ahead."""
 
-    def _call(self, batch: Batch, slot: int, tokens: Tensor, rows: Sequence[Row]) -> Tensor:
+    def _call(
+        self,
+        batch: Batch,
+        slot: int,
+        tokens: Tensor,
+        rows: Sequence[Row],
+        marks: Marks | None = None,
+    ) -> Tensor:
         """Let the model read tokens (rows, T) in neighbouring slots; return hidden (rows, D)."""
         slots, adapters = batch.slots, [row.ticket.adapter for row in rows]
         state = slots.view(slot, len(tokens))
-        hidden, state = self._model.trunk(tokens, state, donate=True, adapters=adapters)
+        hidden, state = self._model.trunk(
+            tokens, state, donate=True, adapters=adapters, marks=marks
+        )
         slots.store(slot, state)
         return hidden[:, -1]

@@ -275,6 +275,10 @@ class Griffin(nn.Module):
         pos = torch.where(last < 0, 0 if pos is None else pos, last + 1)
         return self.model.final_norm(x), State(pos, after)
 
+    def tokens(self, ids: Sequence[Sequence[int]]) -> Tensor:
+        """Return rows of ids as calls take them, (B, T) int64 on the model's device."""
+        return ops.upload(ids, self.device, torch.int64)
+
     def _readable(
         self, tokens: Tensor, segment_pos: Tensor | None, pos: Tensor | None
     ) -> tuple[Tensor, Tensor]:
