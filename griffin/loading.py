@@ -146,4 +146,10 @@ def check_device(device: torch.device | str | None) -> torch.device | str:
             f"device is {str(device)!r}, but torch {torch.__version__} finds no GPU here: install a"
             " CUDA build of torch and its driver, or leave the device out"
         )
+    if place.type == "cuda" and (place.index or 0) >= (count := torch.cuda.device_count()):
+        raise ValueError(
+            f"device is {str(device)!r}; of the GPUs that this process sees"
+            f" {'there is cuda:0 alone' if count == 1 else f'the last is cuda:{count - 1}'}"
+            " (CUDA_VISIBLE_DEVICES chooses them)"
+        )
     return device

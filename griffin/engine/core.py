@@ -250,10 +250,9 @@ class Core:
         marks = cache.marks(ticket.offset + row.read, ids, row.left) if cache is not None else []
         passage = None
         if len(marks) > 1 and marks_within(self._model.device):
-            view = self.batch.slots.view(slot)
-            passage = Passage(view, ticket.offset + row.read, marks)
-        asked = None if passage is None else passage.marks
-        hidden = self.runner.read(self.batch, row, self._model.tokens([ids]), asked)
+            passage = Passage(self.batch.slots.view(slot), ticket.offset + row.read, marks)
+        tokens = self._model.tokens([ids])
+        hidden = self.runner.read(self.batch, row, tokens, passage and passage.marks)
         row.read += len(ids)
         self.tokens_read += len(ids)
         if ticket.request.progress is not None:
@@ -273,14 +272,13 @@ class Core:
     def _fork(self, reader: Row, logits: Tensor) -> None:
         """Choose every choice's first token; those that go on run from the reader's state."""
         ticket = reader.ticket
-        ticket.prefill_seconds = (
-            time.perf_counter() - ticket.submitted - (ticket.queue_seconds or 0.0)
-        )
+        begun = ticket.submitted + (ticket.queue_seconds or 0.0)
+        ticket.prefill_seconds = time.perf_counter() - begun
         alive = [n for n, reason in enumerate(ticket.finish_reasons) if reason is None]
         config = self._model.config
         rows = [Row(ticket, choice, sampler_of(ticket, choice, config)) for choice in alive]
         going: list[Row] = []
-        ended: list[tuple[Row, Event | End]] = []
+        ended: list[tuple[Row, Event | End, Context | None]] = []
         for row in rows:
             event = choose(row, logits)
             self.tokens_generated += isinstance(event, Event)
@@ -288,13 +286,14 @@ class Core:
                 going.append(row)
                 self.out.append((ticket, event))
             else:
-                ended.append((row, event))
+                context = self._context_of(reader, row) if ticket.keep_state else None
+                ended.append((row, event, context))
+        # Before anything is changed: there may be no memory for it.
+        kept = Kept(self.batch.take(reader)) if len(going) - 1 > self.batch.free else None
         self.live[ticket.number][1][:] = going
-        for row, event in ended:
+        for row, event, context in ended:
             row.phase = "ended"
-            self._finish(
-                ticket, event, self._context_of(reader, row) if ticket.keep_state else None
-            )
+            self._finish(ticket, event, context)
         if not going:
             self.batch.leave(reader)
             self.room.unreserve(reader)
@@ -304,16 +303,13 @@ class Core:
         first.entered = reader.entered
         self.batch.replace(reader, first)
         self.batch.start(first)
-        kept: Kept | None = None
+        if kept is not None:  # the place is its own now
+            reader.reserved, kept.users = False, 0
         for row in others:
-            if self.batch.free:
+            if kept is None or self.batch.free:
                 self.batch.fork(first, row)
                 row.entered = self._turn
                 continue
-            if kept is None:
-                # The place is its own now.
-                kept, reader.reserved = Kept(self.batch.take(first)), False
-                kept.users = 0
             kept.users += 1
             row.kept = kept
             self.line.add(row)
@@ -336,8 +332,12 @@ class Core:
         choices: Sequence[int] = [row.choice]
         if row.sampler is None:  # it reads for all of them
             choices = [n for n, reason in enumerate(ticket.finish_reasons) if reason is None]
-        kept = ticket.keep_state and not lost
-        contexts = [self._context_of(row) if kept else None for _ in choices]
+        contexts: list[Context | None] = [None] * len(choices)
+        try:
+            if ticket.keep_state and not lost:
+                contexts = [self._context_of(row) for _ in choices]
+        except Exception as error:  # no memory for it
+            event = End(ticket.number, row.choice, "error", error)
         if row.phase in ("reading", "running"):
             self.batch.leave(row)
         elif row.phase == "waiting" and row in self.line:

@@ -33,3 +33,8 @@ def finish(device: torch.device) -> None:
 
 def _module(device: torch.device) -> torch.cuda:  # pyright: ignore[reportGeneralTypeIssues]
     return torch.get_device_module(device)
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Return whether an error says that the host or a device had no memory left."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from griffin.answer import Piece, Writer
 from griffin.engine import FinishReason
+from griffin.engine.devices import out_of_memory
 from griffin.sampling import ConstraintError
 from griffin.server import errors
 from griffin.server.bridge import Job, Run
@@ -237,6 +238,10 @@ def check(exchange: Exchange, run: Run, piece: Piece) -> None:
         raise ApiError(errors.NOT_READY, run.why, retry_after=2.0)
     if isinstance(error, ConstraintError):
         raise ApiError(errors.IMPOSSIBLE, f"an answer could not be held to its form: {error}")
+    if out_of_memory(error):
+        log.error("%s found no memory: %s", exchange.id, error)
+        why = "there was no memory for this request; ask again later, or for less"
+        raise ApiError(errors.NOT_READY, why, retry_after=2.0)
     broke = error or next((t.sink_error for t in run.tickets if t.sink_error is not None), None)
     log.error(
         "%s failed in the engine: %s", exchange.id, "cancelled" if broke is None else where(broke)
