@@ -20,7 +20,12 @@ _PATIENCE = 30 * 86_400.0  # seconds: nobody waits for one answer
 
 
 def make_service(
-    llm: LLM, *, name: str, slots: int = 16, chunk: int = 64, cache_bytes: int = 256 << 20
+    llm: LLM,
+    *,
+    name: str,
+    slots: int = 16,
+    chunk: int | None = None,
+    cache_bytes: int = 256 << 20,
 ) -> Service:
     """Return a service for requests that one caller sends, up to twice `slots` at a time.
 

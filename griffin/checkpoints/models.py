@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from griffin.checkpoints.carrier import Carrier
 from griffin.checkpoints.checkpoint import Checkpoint
 from griffin.checkpoints.config_json import to_config_json
 from griffin.checkpoints.errors import CheckpointError, CheckpointWarning, disk_errors
@@ -53,7 +54,7 @@ def load_model(
     progress: called before each tensor is read, with the bytes read so far.
     The dtype of a quantized checkpoint is that of its other weights and of what goes from layer to
     layer.
-    Weights occupy memory once. Raises CheckpointError (a ValueError) for files that do not fit
+    Weights occupy memory once: what another device gets goes there tensor by tensor. Raises CheckpointError (a ValueError) for files that do not fit
     together.
     """
     checkpoint = (
@@ -69,7 +70,7 @@ def load_model(
     matrices = matrix_names(checkpoint.config) if format is not None else []
     with torch.device("meta"):
         model = Griffin(checkpoint.config)
-    done, total = 0, checkpoint.nbytes
+    carrier, done, total = Carrier(place), 0, checkpoint.nbytes
 
     def tell(name: str) -> None:
         nonlocal done
@@ -85,7 +86,8 @@ def load_model(
         if checkpoint.quantization and place.type == "cpu":
             matrix = matrix.unmapped()
             checkpoint.release()
-        matrix = matrix.to(place)
+        parts = [t if t is None else carrier.bring(t, t.dtype) for t in matrix[:2]]
+        matrix = matrix._replace(data=parts[0], scale=parts[1])
         install(model, name.removesuffix(".weight"), matrix, wanted)
         packed |= {name + part: tensor for part, tensor in split(matrix).items()}
     tensors = dict(packed)
@@ -98,7 +100,7 @@ def load_model(
         tensor = checkpoint.read(name) if stays else checkpoint.read_apart(name)
         if check:
             checkpoint.check_finite(name, tensor)
-        tensor = tensor if stays else tensor.to(place, wanted)
+        tensor = tensor if stays else carrier.bring(tensor, wanted)
         tensors[name] = tensor if format is None else unmap(tensor)
     checkpoint.release()
     # Parameters are replaced, not filled: a mapped tensor stays mapped.

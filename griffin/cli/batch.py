@@ -32,9 +32,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--chunk",
     type=click.IntRange(1),
-    default=64,
-    show_default=True,
-    help="Prompt tokens that a call reads.",
+    help="Prompt tokens that a call reads [default: 64, on a GPU 4096].",
 )
 @click.option(
     "--cache-bytes",
@@ -50,7 +48,7 @@ def command(
     source: ModelSource,
     errors: Path | None,
     slots: int,
-    chunk: int,
+    chunk: int | None,
     cache_bytes: int,
     as_json: bool,
 ) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from griffin.cli.shared.memory import memory_of
 from griffin.cli.shared.model_source import ModelSource
 
 if TYPE_CHECKING:
@@ -49,11 +50,20 @@ def command(
     facts = _of_preset(model) if preset else _of_checkpoint(model, revision)
     if adapter:
         facts["adapters"] = _adapters(ModelSource(model=model, adapter=adapter), facts)
-    facts |= {"kernels": _kernels(), "versions": _versions()}
+    facts |= {"kernels": _kernels(), "memory": _memory(), "versions": _versions()}
     if as_json:
         click.echo(json.dumps(facts))
     else:
         _print(facts, tensors)
+
+
+def _memory() -> dict[str, int]:
+    """Return the bytes that models may lie in: of this machine, and free on each of its GPUs."""
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    places = ["cpu", *(f"cuda:{index}" for index in range(gpus))]
+    return {memory.name: memory.nbytes for memory in map(memory_of, places)}
 
 
 def _adapters(source: ModelSource, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -187,6 +197,7 @@ def _print(facts: dict[str, Any], tensors: bool) -> None:
             if state["window"]
             else f"{state['fixed']:,} bytes"
         ),
+        "memory": ", ".join(f"{name}: {size:,} bytes" for name, size in facts["memory"].items()),
         "kernels": ", ".join(f"{op}: {name}" for op, name in facts["kernels"].items()),
         "versions": ", ".join(f"{name} {version}" for name, version in facts["versions"].items()),
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from griffin.cli.shared.memory import memory_bytes
+from griffin.cli.shared.memory import memory_bytes, memory_of, place_of
 from griffin.cli.shared.model_source import ModelSource, set_threads
 from griffin.cli.shared.sizes import Size, binary
 from griffin.cli.shared.train_plan import print_train_plan
@@ -24,8 +24,8 @@ _BUFFER = 512 << 20  # bytes that are read to find the rate of memory
 _SECONDS = 0.3  # of each of the two measurements, after their trials
 # What belongs to serving alone.
 _SERVING = (
-    *("disk", "revision", "dtype", "quantize", "adapter", "slots", "kept", "prefix_cache"),
-    *("no_prefix_cache", "read_rate"),
+    *("device", "disk", "revision", "dtype", "quantize", "adapter", "slots", "kept"),
+    *("prefix_cache", "no_prefix_cache", "read_rate"),
 )
 _CACHE = 1 << 30  # the prefix cache's bytes if not given, where an eighth of the memory is not less
 
@@ -46,6 +46,12 @@ _CACHE = 1 << 30  # the prefix cache's bytes if not given, where an eighth of th
     "--ram",
     type=Size(),
     help="Memory for everything, such as 16G [with --train by default: this machine's].",
+)
+@click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    help="Whose memory: cpu, cuda, cuda:1, ...; with --ram a GPU that is not here.",
 )
 @click.option("--disk", type=Size(), help="Disk for saved conversations, such as 100G.")
 @click.option("--revision", help="Branch, tag or commit of a Hub repository.")
@@ -95,6 +101,7 @@ def command(
     recipe: str | None,
     changes: tuple[str, ...],
     ram: int | None,
+    device: str,
     disk: int | None,
     revision: str | None,
     dtype: str | None,
@@ -141,15 +148,23 @@ def command(
         there = memory_bytes() if ram is None else ram
         print_train_plan(recipe, loaded, there, product_rate, measure, as_json)
         return
+    place = device if ram is not None else place_of(device)
+    on_gpu = place != "cpu"
+    memory = f"{place}, which is not looked at" if on_gpu else "this machine"
+    if on_gpu and ram is None:
+        memory, ram = memory_of(place).name, memory_of(place).nbytes
     for missing, value in (("--model", model), ("--ram", ram)):
         if value is None:
             raise click.UsageError(f"Missing option '{missing}'; or plan a run with --train RECIPE")
     assert model is not None and ram is not None
     if changes:
         raise click.UsageError("--set changes a recipe: give --train RECIPE")
+    import torch
+
     from griffin.capacity import model_bytes, plan
     from griffin.cli.shared.adapters import adapter_facts
     from griffin.cli.shared.spec import spec_of
+    from griffin.engine.devices import default_chunk
 
     if ram < 1 << 20:
         raise click.UsageError(f"--ram {ram} is {ram} bytes; did you mean {ram}G?")
@@ -162,7 +177,7 @@ def command(
     source = ModelSource(
         model=model, revision=revision, dtype=dtype, quantize=quantize, adapter=adapter
     )
-    spec = spec_of(source)
+    spec = spec_of(source, place)
     added = sum(one["bytes"] for one in adapter_facts(source.adapters, spec.config, spec.dtype))
     if prefix_cache is None:
         prefix_cache = 0 if no_prefix_cache else min(_CACHE, ram // 8)
@@ -175,7 +190,9 @@ def command(
             format=format,
             slots=slots,
             kept=kept,
-            prefix_cache_bytes=prefix_cache,
+            chunk=default_chunk(torch.device(place)),
+            # Beside a GPU it lies in the machine's memory.
+            prefix_cache_bytes=0 if on_gpu else prefix_cache,
             weight_bytes=model_bytes(spec.config, spec.dtype, format) + added,
         )
 
@@ -189,14 +206,19 @@ def command(
         rates = {"read": float(read_rate)} | (
             {} if product_rate is None else {"product": product_rate}
         )
-    elif measure:
+    elif measure and not on_gpu:
         set_threads(threads)
         rates = measured_rates(spec.config, spec.dtype, spec.format)
         expected = expected_speeds(made)
     facts = as_dict(made, spec.name, disk, rates) | {
         "expected_tokens_per_second": expected,
         "adapter_bytes": added,
+        "memory": memory,
+        "prefix_cache_memory": "this machine",
     }
+    if on_gpu:
+        held = prefix_cache_tokens(spec.config, spec.dtype, prefix_cache)
+        facts |= {"prefix_cache_bytes": prefix_cache, "prefix_cache_tokens": held}
     if as_json:
         click.echo(json.dumps(facts))
     else:
@@ -256,9 +278,8 @@ def as_dict(
 ) -> dict[str, Any]:
     """Return a plan as plain values for JSON; speeds are None without rates."""
     from griffin.capacity import parts
-    from griffin.engine.prefix_cache import EVERY
 
-    fixed, token = parts(made.config, made.dtype)
+    _, token = parts(made.config, made.dtype)
     turn_fixed, turn_token = made.turn_bytes
     window = made.config.attention_window_size if token else 0
     speeds: dict[str, float] | None = None
@@ -280,7 +301,9 @@ def as_dict(
         "runtime_bytes": made.runtime_bytes,
         "working_bytes": made.working_bytes,
         "prefix_cache_bytes": made.prefix_cache_bytes,
-        "prefix_cache_tokens": made.prefix_cache_bytes * EVERY // (fixed + token * EVERY),
+        "prefix_cache_tokens": prefix_cache_tokens(
+            made.config, made.dtype, made.prefix_cache_bytes
+        ),
         "slot_bytes": made.slot_bytes,
         "slots": made.slots,
         "kept": made.kept,
@@ -298,6 +321,15 @@ def as_dict(
     }
 
 
+def prefix_cache_tokens(config: GriffinConfig, dtype: torch.dtype, nbytes: int) -> int:
+    """Return about how many tokens of different beginnings a prefix cache holds."""
+    from griffin.capacity import parts
+    from griffin.engine.prefix_cache import EVERY
+
+    fixed, token = parts(config, dtype)
+    return nbytes * EVERY // (fixed + token * EVERY)
+
+
 def _print(facts: Mapping[str, Any]) -> None:
     def row(what: str, count: int, note: str = "") -> None:
         click.echo(f"{what:<16}{count:>20,}  {binary(count):>12}  {note}".rstrip())
@@ -305,7 +337,9 @@ def _print(facts: Mapping[str, Any]) -> None:
     slots, kept, each = facts["slots"], facts["kept"], facts["slot_bytes"]
     layout = "plain" if facts["format"] is None else facts["format"]
     click.echo(f"{facts['model']}: {layout} weights, values in {facts['dtype']}\n")
-    click.echo(f"{'memory':<16}{'bytes':>20}")
+    on_gpu = facts["memory"] != facts["prefix_cache_memory"]
+    whose = f"  of {facts['memory']}" if on_gpu else ""
+    click.echo(f"{'memory':<16}{'bytes':>20}{whose}")
     adapters = facts["adapter_bytes"]
     row("weights", facts["weight_bytes"], f"{adapters:,} of them adapters" if adapters else "")
     row("process", facts["runtime_bytes"], "Python and torch (estimate)")
@@ -313,7 +347,8 @@ def _print(facts: Mapping[str, Any]) -> None:
     row(
         "prefix cache",
         facts["prefix_cache_bytes"],
-        f"about {facts['prefix_cache_tokens']:,} tokens",
+        f"about {facts['prefix_cache_tokens']:,} tokens"
+        + ("; in this machine's memory, not counted here" if on_gpu else ""),
     )
     row("a slot", each, "a live conversation, its window full")
     row(f"{slots:,} slots", slots * each, "answered at the same time")

@@ -81,7 +81,8 @@ class _Serve(click.Command):
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Processes that serve, each with a model and slots of its own. --threads is for each.",
+    help="Processes that serve, each with a model and slots of its own; GPUs in turn. --threads is"
+    " for each.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option(
@@ -154,7 +155,7 @@ class _Serve(click.Command):
     "--max-waiting", type=click.IntRange(1), default=64, show_default=True, help="That may wait."
 )
 @click.option(
-    "--chunk", type=click.IntRange(1), default=64, show_default=True, help="Prompt tokens a call."
+    "--chunk", type=click.IntRange(1), help="Prompt tokens a call [default: 64, on a GPU 4096]."
 )
 @click.option(
     "--cache-bytes",
@@ -202,7 +203,7 @@ def command(
     forwarded_allow_ips: tuple[str, ...],
     slots: int,
     max_waiting: int,
-    chunk: int,
+    chunk: int | None,
     cache_bytes: int,
     no_cache: bool,
     store: Path | None,
@@ -263,10 +264,15 @@ def command(
             announce=lambda: announce(url_of(listeners[0], tls is not None)),
         )
         ctx.exit(supervisor.run())
-    if own is not None and own.first:
-        from griffin.cli.shared.memory import check_memory
+    from griffin.cli.shared.memory import check_memory, place_of, place_of_replica
 
-        check_memory(own.of, source, slots=slots, chunk=chunk, cache_bytes=cache_bytes)
+    # Who is alone is looked at on a GPU, where too much is an error; the system makes room itself.
+    if own.first if own is not None else place_of(source.device).startswith("cuda"):
+        of = 1 if own is None else own.of
+        check_memory(of, source, slots=slots, chunk=chunk, cache_bytes=cache_bytes)
+    if own is not None:
+        place = place_of_replica(source.device, own.number)
+        source = dataclasses.replace(source, device=place)
     # What is not installed is told before the model is loaded.
     from griffin.server.build import build
     from griffin.server.run import Server

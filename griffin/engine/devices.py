@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 _CPU_CHUNK, _DEVICE_CHUNK = 64, 4096
 
@@ -20,6 +21,14 @@ def marks_within(device: torch.device) -> bool:
     """Return whether states for the prefix cache are taken from inside of a call that is longer
     than its blocks."""
     return device.type != "cpu"
+
+
+def to_host(tensor: Tensor) -> Tensor:
+    """Return values where the prefix cache keeps them: in the host's memory, itself if it is there.
+
+    It keeps far more than a GPU has room for, and what it finds goes back in a few milliseconds.
+    """
+    return tensor if tensor.is_cpu else tensor.cpu()
 
 
 def finish(device: torch.device) -> None:

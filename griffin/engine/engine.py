@@ -37,8 +37,7 @@ class Engine:
     stall_seconds:     what a running row may wait for its next token while prompts are read.
     prefix_cache:      spares prompts whose beginning was read before. One of `chunk` and its
                        `every` has to be a multiple of the other.
-    kept:              states that may lie outside the slots, of paused requests and of choices that
-                       wait for a slot; a quarter of the slots if None.
+    kept:              states outside the slots: paused requests, waiting choices; None: slots / 4.
     max_bytes:         of slots and kept states together; more is a ValueError before there is any.
 
     Every request gets the tokens and log-probabilities that it gets alone, whatever else goes on.
@@ -217,6 +216,7 @@ class Engine:
             steps=core.runner.steps,
             slot_bytes=batch.slots.nbytes,
             kept_bytes=self._room.used * self._row_bytes,
+            device=str(self.model.device),
             cache_bytes=0 if self._cache is None else self._cache.nbytes,
         )
 

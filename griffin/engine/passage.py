@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from griffin.engine.devices import to_host
 from griffin.engine.pieces import RecurrentPart, Span, cut_span
 from griffin.model import Marks, State
 from griffin.model.state import AttentionState
@@ -13,6 +14,8 @@ from griffin.model.state import AttentionState
 
 class Passage:
     """What a call reads in one row that runs on, to be cut wherever it has a mark.
+
+    What is cut lies in the host's memory, where all of a call goes in one copy.
 
     state: the row before the call; what its window holds is copied, for the call writes over it.
     begin: tokens that the row has read by then.
@@ -26,6 +29,7 @@ class Passage:
         size = rings[0].k.shape[1] if rings else 0
         self._before = cut_span(state, max(0, begin - size) if rings else begin, begin, begin)
         self._whole: Span | None = None
+        self._recurrent: RecurrentPart | None = None
 
     def at(self, mark: int) -> Waypoint:
         """Return the state after so many tokens of the call, which is over."""
@@ -36,10 +40,10 @@ class Passage:
         layers = self.marks.recurrent
         if not layers:
             return RecurrentPart(torch.empty(0, 0, 0), torch.empty(0, 0))
-        return RecurrentPart(
-            torch.stack([layer.conv[index] for layer in layers]),
-            torch.stack([layer.lru[index] for layer in layers]),
-        )
+        if self._recurrent is None:
+            parts = (torch.stack(column, 1) for column in zip(*layers, strict=True))
+            self._recurrent = RecurrentPart(*map(to_host, parts))
+        return RecurrentPart(*(part[index].clone() for part in self._recurrent))
 
     def span(self, start: int, stop: int) -> Span:
         """Return keys and values of positions that the row held before or that the call read."""
@@ -49,7 +53,7 @@ class Passage:
         if self._whole is None:
             before, layers = self._before, self.marks.written
             k, v = (
-                torch.cat([old, torch.stack([layer[which][0] for layer in layers])], dim=1)
+                to_host(torch.cat([old, torch.stack([layer[which][0] for layer in layers])], dim=1))
                 for which, old in ((0, before.k), (1, before.v))
             )
             self._whole = Span(before.start, before.start + k.shape[1], k, v)

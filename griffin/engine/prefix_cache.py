@@ -15,8 +15,10 @@ from typing import NamedTuple
 
 import torch
 
+from griffin.engine.devices import to_host
 from griffin.engine.passage import Waypoint
 from griffin.engine.pieces import (
+    RecurrentPart,
     Span,
     cut_recurrent,
     cut_span,
@@ -47,7 +49,7 @@ class Hit(NamedTuple):
     """What is known of a prompt.
 
     tokens: how many of its first tokens need not be read.
-    state:  the state after them, one row that shares nothing; None if there are none.
+    state:  the state after them on the CPU, one row that shares nothing; None if there are none.
     reason: why there are not more, in a few words.
     """
 
@@ -72,8 +74,8 @@ class PrefixCache:
 
     model_fingerprint: names the weights; a part of every address.
     config, dtype:     the model's.
-    max_bytes:         what tensors and bookkeeping may take together; never exceeded. 0 keeps
-                       nothing.
+    max_bytes:         what tensors and bookkeeping may take together, of the host's memory wherever
+                       the model lies; never exceeded. 0 keeps nothing.
     every:             tokens of a block. Callers put a checkpoint at every multiple of it, and
                        wherever else a later prompt may go on: at the end of a prompt and of an
                        answer.
@@ -221,8 +223,7 @@ class PrefixCache:
             if self._make_room(more):
                 self._time += more
                 spans = {stop: _span(state, start, stop, len(ids)) for start, stop in missing}
-                at = isinstance(state, Waypoint)
-                recurrent = state.recurrent() if at else cut_recurrent(state)
+                recurrent = _recurrent(state)
                 checkpoint = PrefixCheckpoint(tree.extend(data, keys), recurrent, self._time)
                 tree.keep(checkpoint, known, spans)
                 self._rank(checkpoint)
@@ -372,7 +373,14 @@ class PrefixCache:
 def _span(state: State | Waypoint, start: int, stop: int, pos: int) -> Span:
     if isinstance(state, Waypoint):
         return state.span(start, stop)
-    return cut_span(state, start, stop, pos)
+    span = cut_span(state, start, stop, pos)
+    return span._replace(k=to_host(span.k), v=to_host(span.v))
+
+
+def _recurrent(state: State | Waypoint) -> RecurrentPart:
+    if isinstance(state, Waypoint):
+        return state.recurrent()
+    return RecurrentPart(*map(to_host, cut_recurrent(state)))
 
 
 def _stands(entry: tuple[float, int, PrefixCheckpoint]) -> bool:

@@ -21,7 +21,8 @@ class Stats:
     steps:            steps of all running rows.
     slot_bytes:       of the slots.
     kept_bytes:       of the places that are in use.
-    cache_bytes:      of the prefix cache.
+    device:           in whose memory slots and kept states lie.
+    cache_bytes:      of the prefix cache, in the host's memory.
     """
 
     slots: int
@@ -38,4 +39,5 @@ class Stats:
     steps: int
     slot_bytes: int
     kept_bytes: int
+    device: str
     cache_bytes: int

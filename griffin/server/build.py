@@ -29,7 +29,7 @@ def build(
     state_data: bool = False,
     slots: int = 8,
     max_waiting: int = 64,
-    chunk: int = 64,
+    chunk: int | None = None,
     cache_bytes: int = 256 << 20,
     store: Path | None = None,
     store_bytes: int | None = None,
@@ -48,7 +48,7 @@ def build(
     root_path:   what stands before every path, as `check_root` has it.
     slots:       answers at a time.
     max_waiting: requests that may wait for a slot.
-    chunk:       tokens of a prompt in a call of the model.
+    chunk:       tokens of a prompt in a call of the model; 64, on a GPU 4,096, if None.
     cache_bytes: of the prefix cache; 0 reads every prompt from its beginning.
     store:       folder of sessions, of `store_bytes` at most; None keeps none.
     store_network: several machines share the folder.

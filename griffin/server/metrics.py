@@ -133,9 +133,11 @@ class _EngineGauges(Collector):
         slots.add_metric(["total"], stats.slots)
         slots.add_metric(["busy"], stats.busy)
         yield slots
-        size = GaugeMetricFamily("griffin_state_bytes", "Bytes of states.", labels=["tier"])
-        size.add_metric(["device"], stats.slot_bytes + stats.kept_bytes)
-        size.add_metric(["cache"], stats.cache_bytes)
+        size = GaugeMetricFamily(
+            "griffin_state_bytes", "Bytes of states, and whose memory.", labels=["tier", "memory"]
+        )
+        size.add_metric(["device", stats.device], stats.slot_bytes + stats.kept_bytes)
+        size.add_metric(["cache", "cpu"], stats.cache_bytes)
         yield size
         info = GaugeMetricFamily("griffin_build_info", "What runs.", labels=["version", "model"])
         info.add_metric([self._version, self._model], 1)

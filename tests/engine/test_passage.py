@@ -11,6 +11,8 @@ from griffin.engine.passage import Passage
 from griffin.engine.prefix_cache import PrefixCache
 from griffin.model import Griffin, Marks, State
 from tests.support.closeness import assert_states_equal
+from tests.support.prefix_audit import checkpoints
+from tests.support.stand_in_device import DEVICE, stand_in
 from tests.support.toy_engine import CHUNK, CONFIG, ask, make_model, plain, run
 from tests.support.toy_models import HAWK
 from tests.support.toy_models import make_model as make_toy
@@ -110,3 +112,17 @@ def test_a_piece_is_waited_for_before_it_is_timed(monkeypatch: pytest.MonkeyPatc
     engine.submit(ask(length=3 * CHUNK))
     run(engine)
     assert waited == [model.device] * 3
+
+
+def test_what_is_kept_of_another_device_lies_in_the_hosts_memory() -> None:
+    """Nothing waits to look at the state, and each part goes home in one copy."""
+    with stand_in() as watch:
+        cache = PrefixCache("toy", CONFIG, torch.float32, max_bytes=1 << 24, every=4)
+        state = State.zeros(CONFIG, 1, device=DEVICE)
+        with watch.crossing():
+            cache.put(range(9), state)
+        spans = [(1, 4), (4, 8), (8, 9)]
+        assert watch.crossed.total() == 2 + 2 * len(spans)
+        (kept,) = checkpoints(cache)
+        parts = [*kept.recurrent, *(t for b in kept.blocks for t in (b.span.k, b.span.v))]
+        assert len(parts) == 8 and all(t.is_cpu for t in parts)

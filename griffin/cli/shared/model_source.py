@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from griffin.cli.shared.kernels import say_if_not_compiled
+from griffin.cli.shared.memory import check_model
 
 if TYPE_CHECKING:
     from griffin.checkpoints import Checkpoint
@@ -66,6 +67,7 @@ class ModelSource:
             raise click.UsageError(
                 f"one --adapter answers here, not {len(adapters)}; `griffin serve` has several"
             )
+        check_model(self)
         if say:
             say_if_not_compiled()
         set_threads(self.threads)
@@ -101,7 +103,7 @@ _OPTIONS = (
     click.option("--revision", help="Branch, tag or commit of a Hub repository."),
     click.option("--dtype", help="bfloat16, float32, ... [default: as stored]."),
     click.option("--quantize", help="Round the weights to int8 or int4 while loading."),
-    click.option("--device", help="cpu, cuda, ... [default: a GPU if there is one]."),
+    click.option("--device", help="cpu, cuda, cuda:1, ... [default: a GPU if there is one]."),
     click.option(
         "--adapter",
         metavar="[NAME=]FOLDER",

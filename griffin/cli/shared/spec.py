@@ -21,15 +21,19 @@ class ModelSpec(NamedTuple):
     format: str | None
 
 
-def spec_of(source: ModelSource) -> ModelSpec:
-    """Find out what `griffin.load` would make of a model; of a released one the shape is enough."""
+def spec_of(source: ModelSource, place: str | None = None) -> ModelSpec:
+    """Find out what `griffin.load` would make of a model; of a released one the shape is enough.
+
+    place: the device that it is for, which need not be here; the source's if None, which must.
+    """
     from griffin import checkpoints
     from griffin.checkpoints.model_names import resolve
+    from griffin.cli.shared.memory import place_of
     from griffin.model import GriffinConfig
     from griffin.model.config import PRESETS
     from griffin.quant import fastest_layout, get_format
 
-    name, quantize = source.model, source.quantize
+    name, quantize, place = source.model, source.quantize, place or place_of(source.device)
     if quantize is not None:
         get_format(quantize)  # ValueError for a name that is none
     here = isinstance(found := resolve(name), Path) or Path(found).expanduser().exists()
@@ -40,7 +44,7 @@ def spec_of(source: ModelSource) -> ModelSpec:
         except ValueError as error:
             raise ValueError(f"{name} is neither here nor a released shape: {error}") from None
         dtype = checkpoints.parse_dtype(source.dtype or "bfloat16")
-        format = quantize or fastest_layout(dtype, "cpu")
+        format = quantize or fastest_layout(dtype, place)
         return ModelSpec(f"the shape {shape}", config, dtype, format)
     checkpoint = source.checkpoint()
     dtype = checkpoints.parse_dtype(source.dtype or checkpoint.own_dtype)
@@ -50,4 +54,4 @@ def spec_of(source: ModelSource) -> ModelSpec:
                 f"{name} is {checkpoint.quantization.format} already; leave --quantize out"
             )
         return ModelSpec(name, checkpoint.config, dtype, checkpoint.quantization.format)
-    return ModelSpec(name, checkpoint.config, dtype, quantize or fastest_layout(dtype, "cpu"))
+    return ModelSpec(name, checkpoint.config, dtype, quantize or fastest_layout(dtype, place))
