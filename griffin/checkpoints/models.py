@@ -54,8 +54,8 @@ def load_model(
     progress: called before each tensor is read, with the bytes read so far.
     The dtype of a quantized checkpoint is that of its other weights and of what goes from layer to
     layer.
-    Weights occupy memory once: what another device gets goes there tensor by tensor. Raises CheckpointError (a ValueError) for files that do not fit
-    together.
+    Weights occupy memory once: what another device gets goes there tensor by tensor. Raises
+    CheckpointError (a ValueError) for files that do not fit together.
     """
     checkpoint = (
         path_or_repo

@@ -20,10 +20,11 @@ from griffin.model.layers import MLP, Embedding, Linear, RMSNorm
 from griffin.model.left import Left
 from griffin.model.marks import Marks
 from griffin.model.packed import PackedWeight
+from griffin.model.readable import check_ids, check_positions, looks_first, readable
 from griffin.model.recurrent import RecurrentBlock
 from griffin.model.state import AttentionState, LayerState, RecurrentState, State, StateShape
 from griffin.model.trail import Step, Trail, steps_of
-from griffin.ops.positions import WHOLE, check_following, out_of_order
+from griffin.ops.positions import WHOLE
 
 
 class ResidualBlock(nn.Module):
@@ -246,8 +247,13 @@ class Griffin(nn.Module):
         marks: Marks | None,
     ) -> tuple[Tensor, State]:
         runs_on = segment_pos is None
-        plain = runs_on and marks is None
-        if plain and (fast := self._fast_trunk()) is not None and fast.takes(state):
+        vocab_size = self.config.vocab_size
+        if (
+            runs_on
+            and marks is None
+            and (fast := self._fast_trunk()) is not None
+            and fast.takes(state)
+        ):
             state = self._own(state, tokens.shape[0], donate)
             return fast(tokens, state), State(state.pos + tokens.shape[1], state.layers)
         pos = None if state is None else state.pos
@@ -255,10 +261,10 @@ class Griffin(nn.Module):
             steps = torch.arange(tokens.shape[1], device=tokens.device)
             segment_pos = steps.expand_as(tokens) if pos is None else pos[:, None] + steps
         else:
-            _check_positions(tokens, segment_pos, pos)
+            check_positions(tokens, segment_pos, pos)
         marred = None
-        if not _looks_first(tokens.device):
-            tokens, marred = self._readable(tokens, None if runs_on else segment_pos, pos)
+        if not looks_first(tokens.device):
+            tokens, marred = readable(tokens, vocab_size, None if runs_on else segment_pos, pos)
         layers = None if state is None else state.consume()[1] if donate else state.layers
         window = rope = None
         if "attention" in self.config.block_types:
@@ -278,17 +284,6 @@ class Griffin(nn.Module):
     def tokens(self, ids: Sequence[Sequence[int]]) -> Tensor:
         """Return rows of ids as calls take them, (B, T) int64 on the model's device."""
         return ops.upload(ids, self.device, torch.int64)
-
-    def _readable(
-        self, tokens: Tensor, segment_pos: Tensor | None, pos: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return tokens that are all in the vocabulary, and which of them were not to be read,
-        (B, T) bool, without waiting for the device that they lie on."""
-        held = tokens.clamp(0, self.config.vocab_size - 1)
-        marred = held != tokens
-        if segment_pos is not None:
-            marred = marred | out_of_order(segment_pos, pos)
-        return held, marred
 
     def _blocks(
         self,
@@ -374,8 +369,8 @@ class Griffin(nn.Module):
                 " moves them"
             )
         tokens = tokens.long()
-        if _looks_first(device):
-            self._check_ids(tokens)
+        if looks_first(device):
+            check_ids(tokens, self.config.vocab_size)
         if state is not None:
             (rows, steps), dtype = tokens.shape, self.dtype
             if device.type != "meta" and torch.is_autocast_enabled(device.type) and state.layers:
@@ -388,22 +383,6 @@ class Griffin(nn.Module):
                 self._states = held = (self.config, dtype, shape)
             held[2].check(state.pos, state.layers, batch=rows, device=device, steps=steps)
         return tokens
-
-    def _check_ids(self, tokens: Tensor) -> None:
-        size = self.config.vocab_size
-        # A step's one token is looked at in less time.
-        if tokens.is_meta:
-            return
-        one = tokens.numel() == 1 and not torch.compiler.is_compiling()
-        if one and 0 <= tokens.item() < size:
-            return
-        bad = (tokens < 0) | (tokens >= size)
-        if bad.any():
-            row, at = (int(i) for i in bad.nonzero()[0])
-            raise ValueError(
-                f"token {int(tokens[row, at])} at row {row}, place {at} is outside the"
-                f" vocabulary of {size}"
-            )
 
 
 def _run(
@@ -422,22 +401,3 @@ def _run(
         x, layer = block(x, segment_pos, window, rope, state, left, marks)
         after.append(layer)
     return x, after
-
-
-def _looks_first(device: torch.device) -> bool:
-    """Return whether tokens are looked at before they are read: where nobody has to wait."""
-    return device.type in ("cpu", "meta")
-
-
-def _check_positions(tokens: Tensor, segment_pos: Tensor, pos: Tensor | None) -> None:
-    if segment_pos.shape != tokens.shape or segment_pos.dtype != torch.int64:
-        raise ValueError(
-            f"segment_pos must be int64 {tuple(tokens.shape)}, not {segment_pos.dtype} "
-            f"{tuple(segment_pos.shape)}"
-        )
-    if segment_pos.device != tokens.device:
-        raise ValueError(
-            f"segment_pos lies on {segment_pos.device}, the tokens on {tokens.device}; they must be"
-            " on one device"
-        )
-    check_following(segment_pos, pos)

@@ -152,7 +152,7 @@ def test_what_cannot_be_read_mars_its_own_row(
 
 
 def _look_as_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("griffin.model.griffin._looks_first", lambda device: False)
+    monkeypatch.setattr("griffin.model.griffin.looks_first", lambda device: False)
     monkeypatch.setattr("griffin.ops.positions._can_look", lambda t: False)
 
 

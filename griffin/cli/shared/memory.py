@@ -94,7 +94,8 @@ def check_memory(
         )
         raise ValueError(
             f"{source.model} does not fit on {there.name}: {taken}: {parts}, ...;"
-            f" {binary(there.nbytes)} are free there.{_fitting(planned, spec.format, there.nbytes // count)}"
+            f" {binary(there.nbytes)} are free there."
+            + _fitting(planned, spec.format, there.nbytes // count)
         )
     if on_gpu and replicas * cache_bytes > memory_bytes():
         raise ValueError(
