@@ -186,9 +186,7 @@ class Griffin(nn.Module):
             raise ValueError("a piece of a row is read with its positions and a state")
         tokens = self._check(tokens, state)
         if marks is not None:
-            marks.check(*tokens.shape)
-            if segment_pos is not None or torch.is_grad_enabled():
-                raise ValueError("marks are for a row that goes on, read without gradients")
+            marks.check(tokens, segment_pos)
         with self.adapters.reading(adapters, len(tokens)):
             return self._read(tokens, state, segment_pos, donate, left, marks)
 
@@ -246,14 +244,9 @@ class Griffin(nn.Module):
         left: Left | None,
         marks: Marks | None,
     ) -> tuple[Tensor, State]:
-        runs_on = segment_pos is None
-        vocab_size = self.config.vocab_size
-        if (
-            runs_on
-            and marks is None
-            and (fast := self._fast_trunk()) is not None
-            and fast.takes(state)
-        ):
+        given, runs_on = segment_pos, segment_pos is None
+        fast = self._fast_trunk() if runs_on and marks is None else None
+        if fast is not None and fast.takes(state):
             state = self._own(state, tokens.shape[0], donate)
             return fast(tokens, state), State(state.pos + tokens.shape[1], state.layers)
         pos = None if state is None else state.pos
@@ -264,7 +257,7 @@ class Griffin(nn.Module):
             check_positions(tokens, segment_pos, pos)
         marred = None
         if not looks_first(tokens.device):
-            tokens, marred = readable(tokens, vocab_size, None if runs_on else segment_pos, pos)
+            tokens, marred = readable(tokens, given, pos, self.config.vocab_size)
         layers = None if state is None else state.consume()[1] if donate else state.layers
         window = rope = None
         if "attention" in self.config.block_types:

@@ -23,8 +23,12 @@ class Marks:
         self.recurrent: list[RecurrentState] = []
         self.written: list[AttentionState] = []
 
-    def check(self, rows: int, steps: int) -> None:
-        """Raise ValueError unless they are marks of a call on so many rows and tokens."""
+    def check(self, tokens: Tensor, segment_pos: Tensor | None) -> None:
+        """Raise ValueError unless they are marks of a call on tokens (B, T), one row that goes
+        on."""
+        rows, steps = tokens.shape
+        if segment_pos is not None or torch.is_grad_enabled():
+            raise ValueError("marks are for a row that goes on, read without gradients")
         rising = all(a < b for a, b in zip((0, *self.at), (*self.at, steps + 1), strict=True))
         if rows != 1 or not rising:
             raise ValueError(

@@ -46,7 +46,7 @@ def check_positions(tokens: Tensor, segment_pos: Tensor, pos: Tensor | None) -> 
 
 
 def readable(
-    tokens: Tensor, vocab_size: int, segment_pos: Tensor | None, pos: Tensor | None
+    tokens: Tensor, segment_pos: Tensor | None, pos: Tensor | None, vocab_size: int
 ) -> tuple[Tensor, Tensor]:
     """Return tokens that are all in the vocabulary, and which of them were not to be read, (B, T).
 
