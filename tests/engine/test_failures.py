@@ -159,3 +159,20 @@ def test_no_memory_for_a_copy_ends_the_request_and_not_the_engine(model, monkeyp
     for ticket in (good, third):
         assert plain(of(events, ticket.number)) == alone(model, ticket.request)
     assert zero_slots(engine) and not engine.closed
+
+
+def test_a_device_that_breaks_ends_everybody_with_the_reason(model, monkeypatch):
+    """After an error of the device itself nothing can be cleared, copied or read any more."""
+    engine = Engine(model, 2, chunk=CHUNK)
+    tickets = [engine.submit(ask(5, seed=n, max_tokens=50)) for n in range(3)]
+    engine.step()
+    why = "CUDA error: device-side assert triggered"
+
+    def broken(*_):
+        raise RuntimeError(why)
+
+    monkeypatch.setattr(engine._core.batch.slots, "clear", broken)
+    monkeypatch.setattr(engine._core.runner, "step", broken)
+    with pytest.raises(RuntimeError, match=why):
+        run(engine)
+    assert [ticket.finish_reasons for ticket in tickets] == [["error"]] * 3

@@ -48,7 +48,7 @@ def test_a_step_copies_no_ring_and_widens_no_gate() -> None:
     with stand_in() as watch:
         model = model_on(SMALL["griffin"])
         state = State.zeros(SMALL["griffin"], 2, dtype=model.dtype, device=DEVICE)
-        rings = [layer.k for layer in state.layers if hasattr(layer, "k")]
+        rings = [layer.k for layer in _attention(state)]
         watch.launches.clear()
         _, state = model.trunk(tokens(2, 1), state, donate=True)
         assert all(layer.k is ring for layer, ring in zip(_attention(state), rings, strict=True))
