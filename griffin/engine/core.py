@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from array import array
 from collections import deque
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -329,9 +328,8 @@ class Core:
                 cache.put(ids, view, ticket.namespace, ticket.reader)
             except Exception as error:
                 event = End(ticket.number, row.choice, "error", error)
-        choices: Sequence[int] = [row.choice]
-        if row.sampler is None:  # it reads for all of them
-            choices = [n for n, reason in enumerate(ticket.finish_reasons) if reason is None]
+        every = [n for n, reason in enumerate(ticket.finish_reasons) if reason is None]
+        choices = every if row.sampler is None else [row.choice]  # who reads does so for all
         contexts: list[Context | None] = [None] * len(choices)
         try:
             if ticket.keep_state and not lost:
