@@ -11,6 +11,7 @@ import torch
 
 from griffin import checkpoints
 from griffin.adapters import adapt, check_together, open_adapter, open_tuned
+from griffin.capacity import model_bytes
 from griffin.checkpoints.model_names import resolve
 from griffin.defaults import read_defaults
 from griffin.llm import LLM
@@ -82,6 +83,7 @@ def load(
         warnings.warn(note, checkpoints.CheckpointWarning, stacklevel=2)
     if quantize is None and source.quantization is None:
         quantize = fastest_layout(wanted or source.own_dtype, place)
+    _check_room(source, wanted, quantize, place)
     model = checkpoints.load_model(
         source, dtype=dtype, device=place, quantize=quantize, progress=progress
     )
@@ -117,10 +119,12 @@ def load_model(
     quantize: str | None = None,
 ) -> Griffin:
     """Load the model alone; no tokenizer is needed. Arguments as for `load`."""
+    place = check_device(device)
     source = checkpoints.open(path_or_repo, config=config, revision=revision)
-    return checkpoints.load_model(
-        source, dtype=dtype, device=check_device(device), quantize=quantize
-    ).eval()
+    wanted = None if dtype is None else checkpoints.parse_dtype(dtype)
+    _check_room(source, wanted, quantize, place)
+    model = checkpoints.load_model(source, dtype=dtype, device=place, quantize=quantize)
+    return model.eval()
 
 
 def _caution(llm: LLM) -> str:
@@ -131,6 +135,31 @@ def _caution(llm: LLM) -> str:
     if not llm.talks:
         return f"{name} brings no chat template: a base model continues, it does not answer; {real}"
     return ""
+
+
+def _check_room(
+    source: checkpoints.Checkpoint,
+    dtype: torch.dtype | None,
+    quantize: str | None,
+    device: torch.device | str,
+) -> None:
+    """Raise ValueError for a GPU that has no room for the weights, before one is read."""
+    place = torch.device(device)
+    if place.type != "cuda":
+        return
+    own = None if source.quantization is None else source.quantization.format
+    shape = source.config, dtype or source.own_dtype
+    needed = model_bytes(*shape, quantize or own)
+    free, _ = torch.cuda.mem_get_info(place.index or 0)
+    if needed <= free:
+        return
+    smaller = [f for f in ("int8", "int4") if own is None and model_bytes(*shape, f) <= free]
+    would = f"; quantize={' or '.join(smaller)} would fit" if smaller else ""
+    name = torch.cuda.get_device_name(place.index or 0)
+    raise ValueError(
+        f"the weights take {needed:,} bytes, and {free:,} are free on cuda:{place.index or 0}"
+        f" ({name}){would}"
+    )
 
 
 def check_device(device: torch.device | str | None) -> torch.device | str:

@@ -36,7 +36,10 @@ ALLOWED: dict[str, set[str]] = {
     "document": {"answer", "engine", "grammar", "text"},
     "prompt": {"engine", "text"},
     "llm": {"answer", "prompt", "document", "engine", "grammar", "sampling", "model", "text"},
-    "loading": {"adapters", "defaults", "llm", "checkpoints", "quant", "model", "sampling", "text"},
+    "loading": {
+        *("adapters", "capacity", "defaults", "llm", "checkpoints", "quant", "model", "sampling"),
+        "text",
+    },
     "defaults": {"checkpoints", "foreign", "sampling"},
     "sessions": {"model", "engine"},
     "conversation": {"llm", "answer", "sessions", "engine", "text", "model", "sampling"},

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from griffin.cli.shared.memory import memory_of
+from griffin.cli.shared.devices import memory_of
 from griffin.cli.shared.model_source import ModelSource
 
 if TYPE_CHECKING:

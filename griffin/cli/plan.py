@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from griffin.cli.shared.memory import memory_bytes, memory_of, place_of
+from griffin.cli.shared.devices import memory_bytes, memory_of, place_of
 from griffin.cli.shared.model_source import ModelSource, set_threads
 from griffin.cli.shared.sizes import Size, binary
 from griffin.cli.shared.train_plan import print_train_plan

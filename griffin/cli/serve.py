@@ -264,7 +264,8 @@ def command(
             announce=lambda: announce(url_of(listeners[0], tls is not None)),
         )
         ctx.exit(supervisor.run())
-    from griffin.cli.shared.memory import check_memory, place_of, place_of_replica
+    from griffin.cli.shared.devices import place_of, place_of_replica
+    from griffin.cli.shared.memory import check_memory
 
     # Who is alone is looked at on a GPU, where too much is an error; the system makes room itself.
     if own.first if own is not None else place_of(source.device).startswith("cuda"):

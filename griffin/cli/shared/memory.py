@@ -2,58 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from griffin.cli.shared.devices import memory_bytes, memory_of, place_of, place_of_replica
 from griffin.cli.shared.sizes import binary
 from griffin.cli.shared.spec import ModelSpec, spec_of
 
 if TYPE_CHECKING:
     from griffin.capacity import Capacity
     from griffin.cli.shared.model_source import ModelSource
-
-_GROUPS = Path("/sys/fs/cgroup")
-_OWN_GROUP = Path("/proc/self/cgroup")
-
-
-@dataclass(frozen=True)
-class Memory:
-    """A memory that models lie in: what people call it, and how much of it is free."""
-
-    name: str
-    nbytes: int
-
-
-def place_of(device: str | None) -> str:
-    """Return the device that a model is loaded to; ValueError for one that is not here."""
-    from griffin.loading import check_device
-
-    return str(check_device(device))
-
-
-def place_of_replica(device: str | None, number: int) -> str | None:
-    """Return where a replica's model lies, counted from 1: GPUs in turn, unless one is named."""
-    import torch
-
-    if not place_of(device).startswith("cuda") or torch.device(device or "cuda").index is not None:
-        return device
-    return f"cuda:{(number - 1) % torch.cuda.device_count()}"
-
-
-def memory_of(place: str) -> Memory:
-    """Return the memory of a device: of a GPU what no process has taken."""
-    import torch
-
-    if not place.startswith("cuda"):
-        return Memory("this machine", memory_bytes())
-    index = torch.device(place).index or 0
-    free, _ = torch.cuda.mem_get_info(index)
-    return Memory(f"cuda:{index} ({torch.cuda.get_device_name(index)})", free)
 
 
 def check_memory(
@@ -104,15 +64,6 @@ def check_memory(
         )
 
 
-def check_model(source: ModelSource) -> None:
-    """Raise ValueError for a device that is not here, and a GPU too small for a model with a state.
-
-    Before weights are read. On the CPU the system makes room as it can.
-    """
-    if place_of(source.device).startswith("cuda"):
-        check_memory(1, source, slots=1, chunk=None, cache_bytes=0)
-
-
 def _planned(
     source: ModelSource,
     spec: ModelSpec,
@@ -155,29 +106,3 @@ def _fitting(
     return (
         f" What fits: {'; '.join(dict.fromkeys(fits))}" if fits else " Nothing smaller fits either"
     )
-
-
-def memory_bytes() -> int:
-    """Return the memory this process may have: the machine's, or its control group's if less."""
-    found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min([found, *_limits()])
-
-
-def _limits() -> list[int]:
-    """Return the limits of this process's control groups (version 2); none elsewhere."""
-    if not _OWN_GROUP.is_file():
-        return []
-    own = [
-        line
-        for line in _OWN_GROUP.read_text(encoding="utf-8").splitlines()
-        if line.startswith("0::")
-    ]
-    group = _GROUPS / (own[0].removeprefix("0::").strip("/") if own else "")
-    limits = []
-    for folder in (group, *group.parents):
-        limit = folder / "memory.max"
-        if limit.is_file() and (text := limit.read_text(encoding="utf-8").strip()) != "max":
-            limits.append(int(text))
-        if folder == _GROUPS:
-            break
-    return limits

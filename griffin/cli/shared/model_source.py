@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from griffin.cli.shared.kernels import say_if_not_compiled
-from griffin.cli.shared.memory import check_model
 
 if TYPE_CHECKING:
     from griffin.checkpoints import Checkpoint
@@ -67,7 +66,6 @@ class ModelSource:
             raise click.UsageError(
                 f"one --adapter answers here, not {len(adapters)}; `griffin serve` has several"
             )
-        check_model(self)
         if say:
             say_if_not_compiled()
         set_threads(self.threads)

@@ -28,7 +28,7 @@ def spec_of(source: ModelSource, place: str | None = None) -> ModelSpec:
     """
     from griffin import checkpoints
     from griffin.checkpoints.model_names import resolve
-    from griffin.cli.shared.memory import place_of
+    from griffin.cli.shared.devices import place_of
     from griffin.model import GriffinConfig
     from griffin.model.config import PRESETS
     from griffin.quant import fastest_layout, get_format

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from griffin.cli.shared.memory import memory_bytes
+from griffin.cli.shared.devices import memory_bytes
 from griffin.cli.shared.sizes import binary
 
 if TYPE_CHECKING:

@@ -8,11 +8,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from griffin.cli.shared.memory import check_memory, check_model, memory_of, place_of_replica
+from griffin.cli.shared.devices import memory_of, place_of_replica
+from griffin.cli.shared.memory import check_memory
 from griffin.cli.shared.model_source import ModelSource
 from griffin.loading import check_device
 
 GIB = 1 << 30
+ONE = {"slots": 1, "chunk": None, "cache_bytes": 0}
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def test_without_gpus_replicas_lie_where_they_lay(monkeypatch) -> None:
 
 
 def test_what_fits_is_let_in(gpus) -> None:
-    check_model(model())
+    check_memory(1, model(), **ONE)
     how = {"slots": 64, "chunk": None, "cache_bytes": GIB}
     check_memory(6, model(quantize="int8"), **how)
     # In the memory of the machine, whose GPUs are too small for the caches anyway.
@@ -65,14 +67,14 @@ def test_what_fits_is_let_in(gpus) -> None:
 
 def test_a_gpu_too_small_for_the_model_says_what_would_fit(gpus) -> None:
     gpus.free[1] = 6 * GIB
-    check_model(model(device="cuda:0"))
+    check_memory(1, model(device="cuda:0"), **ONE)
     with pytest.raises(ValueError, match=r"does not fit on cuda:1 \(GPU 1\): it takes .* weights"):
-        check_model(model(device="cuda:1"))
+        check_memory(1, model(device="cuda:1"), **ONE)
     with pytest.raises(ValueError, match=r"fits: --quantize int8 with --slots \d+ or fewer;"):
-        check_model(model(device="cuda:1"))
+        check_memory(1, model(device="cuda:1"), **ONE)
     gpus.free[1] = GIB
     with pytest.raises(ValueError, match=r"1\.00 GiB are free there\. Nothing smaller fits"):
-        check_model(model(device="cuda:1"))
+        check_memory(1, model(device="cuda:1"), **ONE)
 
 
 def test_a_gpu_too_small_for_its_replicas(gpus) -> None:
@@ -87,18 +89,25 @@ def test_a_gpu_too_small_for_its_replicas(gpus) -> None:
     ("arguments", "told"),
     [
         (("--device", "cuda:9"), "the last is cuda:1"),
-        (("--device", "cuda:1"), "does not fit on cuda:1 (GPU 1)"),
+        (("--device", "cuda:1"), "1,048,576 are free on cuda:1 (GPU 1)"),
     ],
 )
 def test_a_verb_is_misused_by_a_gpu_that_will_not_do(run, gpus, monkeypatch, arguments, told):
     """One line, a hint and exit code 2; no weight is read."""
     gpus.free[1] = 1 << 20
     monkeypatch.setattr("griffin.checkpoints.load_model", None)
-    for verb in (("generate", "hello"), ("serve", "--port", "0", "--no-store")):
-        result = run(*verb, *arguments)
-        assert result.exit_code == 2, result.stderr
-        assert told in result.stderr
-        assert len(result.stderr.strip().splitlines()) == 2
+    result = run("generate", "hello", *arguments)
+    assert result.exit_code == 2, result.stderr
+    assert told in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 2
+
+
+def test_a_server_counts_its_slots_before_weights_are_read(run, gpus, monkeypatch):
+    gpus.free[1] = 1 << 20
+    monkeypatch.setattr("griffin.checkpoints.load_model", None)
+    result = run("serve", "--port", "0", "--no-store", "--device", "cuda:1", "--slots", "9")
+    assert result.exit_code == 2, result.stderr
+    assert "nano does not fit on cuda:1 (GPU 1): it takes" in result.stderr
 
 
 def test_a_plan_for_a_gpu_names_whose_memory(run, gpus) -> None:

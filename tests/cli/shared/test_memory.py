@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from griffin.capacity import plan
-from griffin.cli.shared import memory
-from griffin.cli.shared.memory import check_memory, memory_bytes
+from griffin.cli.shared import devices
+from griffin.cli.shared.devices import memory_bytes
+from griffin.cli.shared.memory import check_memory
 from griffin.cli.shared.model_source import ModelSource
 from griffin.model import GriffinConfig
 
@@ -28,7 +29,7 @@ def one_replica() -> int:
 
 @pytest.mark.parametrize("fit", [1, 3])
 def test_as_many_as_fit(monkeypatch, fit):
-    monkeypatch.setattr(memory, "memory_bytes", lambda: fit * one_replica())
+    monkeypatch.setattr(devices, "memory_bytes", lambda: fit * one_replica())
     check_memory(fit, SOURCE, **ASKED)
     with pytest.raises(
         ValueError, match=f"{fit + 1} replicas take up to .*enough for {fit}\\. Ask for fewer"
@@ -42,8 +43,8 @@ def test_the_limit_of_a_control_group_counts(tmp_path, monkeypatch):
     own, groups = tmp_path / "own", tmp_path / "groups"
     inner = groups / "a" / "b"
     inner.mkdir(parents=True)
-    monkeypatch.setattr(memory, "_OWN_GROUP", own)
-    monkeypatch.setattr(memory, "_GROUPS", groups)
+    monkeypatch.setattr(devices, "_OWN_GROUP", own)
+    monkeypatch.setattr(devices, "_GROUPS", groups)
     everything = memory_bytes()
     own.write_text("0::/a/b\n")
     (inner / "memory.max").write_text("max\n")
