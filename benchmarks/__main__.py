@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from benchmarks.proofs.command import induction
 from benchmarks.rivals import RIVALS, llama_cpp
 from griffin.cli import Verbs
 from griffin.cli import main as verbs
@@ -313,6 +314,9 @@ def tuning(out: Path, steps: int) -> None:
     from benchmarks.tuning import compare, table
 
     click.echo(table(compare(out, lambda line: click.echo(line, err=True), steps)))
+
+
+main.add_command(induction)
 
 
 @main.command("adapter")

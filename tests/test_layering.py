@@ -60,7 +60,7 @@ ALLOWED: dict[str, set[str]] = {
         *("adapters", "capacity", "checkpoints", "engine", "foreign", "llm", "loading", "model"),
         *("quant", "sampling", "text", "train"),
     },
-    "evaluate": {"engine", "llm", "loading", "model"},
+    "evaluate": {"engine", "llm", "loading", "model", "train"},
     "hf": {"llm", "model", "checkpoints", "train"},
     "bench": {"loading", "model", "ops", "engine", "sampling", "sessions", "train"},
     "cli": {

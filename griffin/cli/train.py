@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
 
 import click
 
+from griffin.cli.shared.held_out import held_out_table
 from griffin.cli.shared.rows import show_rows
 from griffin.cli.shared.train_plan import device_bytes
 from griffin.cli.shared.training import (
@@ -70,12 +70,6 @@ def _list(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
 @click.option("--threads", type=click.IntRange(1), help="CPU threads [default: torch's choice].")
 @click.option("--device", default="cpu", show_default=True, help="Where to train: cpu, cuda, ...")
 @click.option(
-    "--evaluate-only",
-    type=click.Path(path_type=Path),
-    metavar="MODEL",
-    help="Train nothing; measure MODEL.",
-)
-@click.option(
     "--json", "as_json", is_flag=True, help="Print the results as JSON on standard output."
 )
 def command(
@@ -89,17 +83,16 @@ def command(
     show_data: int | None,
     threads: int | None,
     device: str,
-    evaluate_only: Path | None,
     as_json: bool,
 ) -> None:
     """Train a model as RECIPE says: a TOML file, or the name of a bundled one (nano; --list).
 
     Ctrl-C finishes the rows at hand and writes a checkpoint; the same command goes on from there.
     At the end the run's folder holds model/ (weights, config, tokenizer), log.jsonl and
-    results.json: bits per byte on the held-out documents, beside those of gzip and xz.
-    --evaluate-only MODEL takes the same measures of the model in a folder. --show-data N prints
-    rows as the model will see them, and leaves the data for the training to come. --plot RUN
-    [RUN...] draws loss, held-out bits per byte, learning rate and tokens/s of runs' folders.
+    results.json: bits per byte on the held-out documents, beside those of gzip and xz; `griffin
+    evaluate --held-out RECIPE` takes the same measures of any model. --show-data N prints rows as
+    the model will see them, and leaves the data for the training to come. --plot RUN [RUN...] draws
+    loss, held-out bits per byte, learning rate and tokens/s of runs' folders.
     """
     if plot:
         from griffin.train.plot import plot_runs
@@ -132,13 +125,6 @@ def command(
     if plan.tune is not None:
         raise click.UsageError(f"{file} has a section [tune]: griffin finetune {recipe}")
     ranks = Ranks.join(device)
-    if evaluate_only is not None:
-        from griffin.train.export import measure
-
-        results = measure(plan, evaluate_only, reporter, device) if ranks.is_writer else None
-        ranks.close()
-        print_results(results, as_json, table)
-        return
     from griffin.train.export import export
 
     if not (force or show_data):
@@ -157,27 +143,7 @@ def command(
             watch_products(trainer, plan)
             trainer.run()
             results = export(trainer)
-    print_results(results, as_json, table)
-
-
-def table(results: dict[str, Any]) -> list[str]:
-    """Return results in lines: what was held out, and bits per byte, of each source if several."""
-    held_out, sources = results["held_out"], results.get("sources", {})
-    share = held_out["lines_in_training"] / max(held_out["lines"], 1)
-    lines = [
-        f"{results['parameters']:,} parameters; held out: {held_out['documents']} documents,"
-        f" {held_out['bytes']:,} bytes, {held_out['tokens']:,} tokens",
-        f"{share:.1%} of their lines over 40 characters stand in training; bits per byte:",
-    ]
-    columns = {"all": results["bits_per_byte"]}
-    columns |= {name: found["bits_per_byte"] for name, found in sources.items()}
-    width = {name: max(len(name), 6) for name in columns}
-    if sources:
-        lines.append("".join(f"  {name:>{width[name]}}" for name in columns))
-    for what in results["bits_per_byte"]:
-        cells = {name: f"{of[what]:.4f}" if what in of else "" for name, of in columns.items()}
-        lines.append("".join(f"  {cells[n]:>{width[n]}}" for n in columns) + f"  {what}")
-    return lines
+    print_results(results, as_json, held_out_table)
 
 
 def _again(

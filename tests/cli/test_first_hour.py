@@ -49,7 +49,7 @@ SLIPS = {
         "learning_rate",
     ),
     "a model to measure that is not there": (
-        ("train", "recipes/nano.toml", "--evaluate-only", "nope"),
+        ("evaluate", "--held-out", "recipes/nano.toml", "--model", "nope"),
         "nope",
     ),
     "a session that is not there": (("state", "show", "nope"), "griffin state ls"),

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from tokenizers import Tokenizer
 
 from griffin.checkpoints import load_model
+from griffin.cli.evaluate.command import command as evaluate
 from griffin.cli.train import command
 from griffin.train.checkpoint import latest_checkpoint
 from griffin.train.loop import Trainer
@@ -65,9 +66,10 @@ def test_train_leaves_a_model_that_loads(recipe_file: Path, tmp_path: Path) -> N
     ids = Tokenizer.from_file(str(out / "model" / "tokenizer.json")).encode("def f(x):").ids
     assert ids[0] == 2 and max(ids) < model.config.vocab_size
 
-    again = CliRunner().invoke(command, [*arguments, "--evaluate-only", str(out / "model")])
+    asked = ["--held-out", str(recipe_file), "--model", str(out / "model"), "--threads", "1"]
+    again = CliRunner().invoke(evaluate, [*asked, "--json"])
     assert json.loads(again.stdout)["bits_per_byte"] == printed["bits_per_byte"]
-    text = CliRunner().invoke(command, [str(recipe_file), "--evaluate-only", str(out / "model")])
+    text = CliRunner().invoke(evaluate, asked)
     assert re.search(r"  \d\.\d{4}  whole documents\n", text.stdout)
     assert re.search(r"\d% of their lines over 40 characters stand in training", text.stdout)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from griffin.cli.evaluate.command import command as evaluate
 from griffin.cli.train import command
 from tests.train.conftest import MODEL
 from tests.train.data.test_prepare import ROOT, _rows
@@ -49,7 +50,8 @@ def test_answers_are_trained_on_and_measured(recipe_file: Path, tmp_path: Path) 
     )
     # The model measured by itself, on what the recipe's sources say, has the same figures.
     model = str(tmp_path / "run" / "model")
-    again = CliRunner().invoke(command, [*arguments, "--evaluate-only", model])
+    asked = ["--held-out", str(recipe_file), "--model", model, "--threads", "1", "--json"]
+    again = CliRunner().invoke(evaluate, asked)
     measured = json.loads(again.stdout)
     assert measured["held_out"] == held_out
     assert measured["bits_per_byte"] == pytest.approx(results["bits_per_byte"])
