@@ -265,12 +265,13 @@ class LLM:
         *,
         chat: bool = False,
         grammar: Grammar | CompiledGrammar | None = None,
+        prediction: str = "",
         **sampling: Any,
     ) -> Request:
         """Return what an engine is asked, for programs that run one of their own.
 
-        chat: the answer is a turn of a conversation, and ends with it. Arguments and errors as for
-        `generate`. What a penalty has to know of the tokens before is looked up now.
+        chat: the answer is a turn, and ends with it. prediction: what it will probably say. All
+        else as for `generate`. What a penalty has to know of the tokens before is looked up now.
         """
         params, context = self.params(**sampling), context_of(prompt, self.tokenizer)
         if self.beginning is not None:
@@ -278,15 +279,15 @@ class LLM:
         if params.repetition_penalty != 1:
             context = replace(context, seen=Seen(context.seen.marks(self.model.config.vocab_size)))
         stop_ids = self.stop_ids | self.chat_format.stop_ids if chat else self.stop_ids
-        if isinstance(grammar, Grammar):
-            grammar = self.grammars.compile(grammar)
+        compiled = self.grammars.compile(grammar) if isinstance(grammar, Grammar) else grammar
         return Request(
             context=context,
             params=params,
             stop_ids=stop_ids,
             vocab_size=self.tokenizer.vocab_size,
-            constraint=None if grammar is None else partial(grammar.constraint, stop_ids),
+            constraint=None if compiled is None else partial(compiled.constraint, stop_ids),
             adapter=self.adapter,
+            prediction=tuple(self.tokenizer.encode(prediction, bos=False)),
         )
 
     def read(

@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from griffin.cli.shared.model_source import ModelSource, model_options
+from griffin.cli.shared.sampling import Drafts
 from griffin.cli.shared.sizes import Size
 from griffin.cli.shared.stores import default_store
 from griffin.server.limits import Limits
@@ -179,6 +180,13 @@ class _Serve(click.Command):
     help="Take states with requests and give them with answers: a server that keeps nothing.",
 )
 @click.option("--no-store", is_flag=True, help="Keep no sessions.")
+@click.option(
+    "--draft",
+    type=Drafts(),
+    default="auto",
+    show_default=True,
+    help="Tokens guessed and read in one call, where a request does not say; no answer changes.",
+)
 @click.option("--replica-config", hidden=True, help="Given by the process that starts replicas.")
 @_bounds
 @click.pass_context
@@ -211,6 +219,7 @@ def command(
     store_network: bool,
     allow_state_data: bool,
     no_store: bool,
+    draft: str | int,
     replica_config: str | None,
     **_: Any,  # the bounds, which `_given` finds
 ) -> None:
@@ -279,6 +288,9 @@ def command(
     from griffin.server.run import Server
 
     llm = source.llm(say=own is None or own.first, several=True)
+    if draft != "auto":
+        llm.defaults = llm.defaults.replace(draft=draft)
+        llm.chat_defaults = llm.chat_defaults.replace(draft=draft)
     if llm.model.adapters.alone:
         called = llm.adapter
         if names:

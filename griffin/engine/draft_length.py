@@ -30,7 +30,10 @@ class Costs:
     def __init__(self, seconds: dict[int, float]) -> None:
         if 1 not in seconds or len(seconds) < 2:
             raise ValueError(f"costs need the times of 1 and of more tokens, not {seconds}")
-        self.seconds = dict(sorted(seconds.items()))
+        # More tokens never take less time; what says so was disturbed.
+        least, self.seconds = 0.0, {}
+        for size, time_ in sorted(seconds.items()):
+            self.seconds[size] = least = max(least, time_)
 
     def of(self, tokens: int) -> float:
         """Return c(tokens): 1 for 1, between and beyond what was measured along straight lines."""
@@ -40,8 +43,7 @@ class Costs:
         high = max(high, 1)
         one, other = sizes[low], sizes[high]
         first, last = self.seconds[one], self.seconds[other]
-        # More tokens never take less time; what says so was disturbed.
-        rise = max(0.0, last - first) / (other - one)
+        rise = (last - first) / (other - one)
         return max(1.0, (first + rise * (tokens - one)) / self.seconds[1])
 
 

@@ -214,7 +214,10 @@ def state_header(run: Run) -> dict[str, str]:
 def used(run: Run) -> p.Usage:
     """Return a run's cost: tokens of its prompts, of these not read again, and of its answers."""
     prompt = sum(ticket.request.context.tokens for ticket in run.tickets)
-    return p.usage(prompt, sum(len(writer.events) for writer in run.writers), _spared(run))
+    accepted = sum(ticket.accepted for ticket in run.tickets)
+    drafts = accepted, sum(ticket.drafted for ticket in run.tickets) - accepted
+    said = sum(len(writer.events) for writer in run.writers)
+    return p.usage(prompt, said, _spared(run), drafts=drafts)
 
 
 def _spared(run: Run) -> int:

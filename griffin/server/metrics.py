@@ -37,8 +37,17 @@ class Metrics:
             "cached_prompt_tokens", "Of which so many were not read again.", ["model"], **make
         )
         self.generated_tokens = Counter("generation_tokens", "Tokens generated.", ["model"], **make)
+        self.drafted_tokens = Counter("draft_tokens", "Tokens read ahead.", ["model"], **make)
+        self.accepted_tokens = Counter(
+            "accepted_draft_tokens", "Of which so many were chosen.", ["model"], **make
+        )
+        # In the order in which `count` takes them.
+        self.tokens = (
+            *(self.prompt_tokens, self.cached_tokens, self.generated_tokens),
+            *(self.drafted_tokens, self.accepted_tokens),
+        )
         for name in (model, *others):  # each begins at 0, and is there from the beginning
-            for tokens in (self.prompt_tokens, self.cached_tokens, self.generated_tokens):
+            for tokens in self.tokens:
                 tokens.labels(name)
         self.cancelled = Counter("cancelled", "Requests whose client went away.", **make)
         self.state_hits = Counter("state_hits", "What requests went on from.", ["source"], **make)
@@ -62,6 +71,11 @@ class Metrics:
             "request_seconds", "From the request to its end.", buckets=_LONG, **make
         )
         self.registry.register(_EngineGauges(engine, version, model))
+
+    def count(self, model: str, *tokens: int) -> None:
+        """Count a run's tokens: of prompts, cached ones, generated, drafted, accepted drafts."""
+        for counter, count in zip(self.tokens, tokens, strict=True):
+            counter.labels(model).inc(count)
 
     def text(self) -> bytes:
         """Return everything as Prometheus reads it."""

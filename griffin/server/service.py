@@ -383,9 +383,9 @@ class Service:
         generated = sum(len(writer.events) for writer in run.writers)
         exchange.tokens = (prompt, cached, generated)
         metrics, model = self.metrics, self.served.name
-        metrics.prompt_tokens.labels(model).inc(prompt)
-        metrics.cached_tokens.labels(model).inc(cached)
-        metrics.generated_tokens.labels(model).inc(generated)
+        drafted = sum(ticket.drafted for ticket in run.tickets)
+        accepted = sum(ticket.accepted for ticket in run.tickets)
+        metrics.count(model, prompt, cached, generated, drafted, accepted)
         if source and generated:
             metrics.state_hits.labels(source).inc()
         for ticket in run.tickets:

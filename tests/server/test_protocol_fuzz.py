@@ -38,6 +38,7 @@ SHARED = {
     "stop_token_ids": [1],
     "min_tokens": 0,
     "ignore_eos": True,
+    "draft": 3,
     "allowed_token_ids": [5],
     "session_id": "s",
     "state": "t",

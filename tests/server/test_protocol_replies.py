@@ -94,12 +94,16 @@ def test_what_is_not_there_is_left_out_and_what_is_null_is_null():
 
 
 def test_usage_adds_up():
-    used = plain(p.usage(10, 5, cached=8, written=2))
+    used = plain(p.usage(10, 5, cached=8, written=2, drafts=(3, 1)))
     assert used == {
         "prompt_tokens": 10,
         "completion_tokens": 5,
         "total_tokens": 15,
         "prompt_tokens_details": {"cached_tokens": 8, "cache_write_tokens": 2},
+        "completion_tokens_details": {
+            "accepted_prediction_tokens": 3,
+            "rejected_prediction_tokens": 1,
+        },
     }
 
 

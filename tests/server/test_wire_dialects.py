@@ -33,7 +33,7 @@ def test_no_field_is_dropped_without_a_word(kind, dialect, field):
     else:
         used = field in body.__struct_encode_fields__
         harmless = field in tables.ignored  # a token never depends on it
-        assert (field in asked.ignored) is not (used or harmless) or field == "prediction"
+        assert (field in asked.ignored) is not (used or harmless)
 
 
 @pytest.mark.parametrize("kind", ENDPOINTS)
@@ -100,10 +100,24 @@ def test_options_of_streams():
     assert asked.ignored == () and asked.include_usage and asked.telling.usage_so_far
 
 
-def test_a_prediction_is_passed_over_and_named():
-    for prediction in ({"type": "content", "content": "x"}, {}, "x"):
-        assert parse("chat", prediction=prediction).ignored == ("prediction",)
-    assert parse("chat", prediction=None).ignored == ()
+def test_a_prediction_is_a_source_of_drafts():
+    parts = [{"type": "text", "text": "x"}, {"type": "text", "text": "y"}]
+    for content, said in (("x", "x"), (parts, "xy")):
+        asked = parse("chat", prediction={"type": "content", "content": content})
+        assert asked.ignored == () and asked.sampling["prediction"] == said
+    assert "prediction" not in parse("chat", prediction=None).sampling
+    for wrong in ({}, "x", {"type": "content"}, {"type": "other", "content": "x"}):
+        with pytest.raises(ApiError) as refused:
+            parse("chat", prediction=wrong)
+        assert refused.value.status == 400 and (refused.value.param or "").startswith("prediction")
+
+
+def test_drafts_may_be_asked_for_or_refused():
+    for draft in (0, 15):
+        assert parse("chat", draft=draft).sampling["draft"] == draft
+    assert "draft" not in parse("chat", draft=None).sampling
+    with pytest.raises(ApiError):
+        parse("chat", draft=16)
 
 
 # Whole numbers with a point.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from griffin.bench.program import OURS
+from griffin.cli.bench.draft import draft
 from griffin.cli.bench.gpu import gpu
 from griffin.cli.bench.report import deliver, draw, print_report
 from griffin.cli.bench.train import train
@@ -176,6 +177,7 @@ for _where, (_help, _options) in _OURS.items():
     command.add_command(suite(f"griffin.bench.{_where}", _help, *_options, *MACHINE))
 command.add_command(train)
 command.add_command(gpu)
+command.add_command(draft)
 
 
 @command.command("show")

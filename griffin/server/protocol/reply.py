@@ -61,6 +61,13 @@ class PromptDetails(msgspec.Struct, kw_only=True):
     cache_write_tokens: int = 0
 
 
+class CompletionDetails(msgspec.Struct, kw_only=True):
+    """Tokens that were guessed and read ahead: those that were chosen, and the others."""
+
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
+
+
 class Usage(msgspec.Struct, kw_only=True):
     """What an answer cost, in tokens. Make one with `usage`."""
 
@@ -68,6 +75,7 @@ class Usage(msgspec.Struct, kw_only=True):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptDetails
+    completion_tokens_details: CompletionDetails = msgspec.field(default_factory=CompletionDetails)
 
     def after(self, completion: int) -> Usage:
         """Return the same for so many tokens of answers."""
@@ -75,15 +83,25 @@ class Usage(msgspec.Struct, kw_only=True):
         return structs.replace(self, completion_tokens=completion, total_tokens=total)
 
 
-def usage(prompt: int, completion: int, cached: int = 0, written: int = 0) -> Usage:
+def usage(
+    prompt: int,
+    completion: int,
+    cached: int = 0,
+    written: int = 0,
+    drafts: tuple[int, int] = (0, 0),
+) -> Usage:
     """Count an answer's tokens. prompt: of all prompts, cached ones included. completion: of all
-    choices."""
+    choices. drafts: those that were chosen, and those that were not."""
     details = PromptDetails(cached_tokens=cached, cache_write_tokens=written)
+    accepted, rejected = drafts
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=completion,
         total_tokens=prompt + completion,
         prompt_tokens_details=details,
+        completion_tokens_details=CompletionDetails(
+            accepted_prediction_tokens=accepted, rejected_prediction_tokens=rejected
+        ),
     )
 
 

@@ -35,6 +35,7 @@ class GeneratingBody(StructuredFields, kw_only=True):
     session_id: a session, made if there is none of that name. state: a saved state that the prompt
                 follows.
     prompt_cache_key: passed over; the prefix cache finds what was read before by its ids.
+    draft: tokens that are guessed and read in one call, as SamplingParams has it.
     n_predict, max_new_tokens: llama.cpp's and TGI's words for the most tokens to generate.
     """
 
@@ -52,6 +53,7 @@ class GeneratingBody(StructuredFields, kw_only=True):
     min_tokens: CountOrZero | None = None
     ignore_eos: bool | None = None
     allowed_token_ids: Annotated[list[TokenId], Meta(min_length=1)] | None = None
+    draft: Annotated[int, Meta(ge=0, le=15)] | None = None
     session_id: Name | None = None
     state: Name | None = None
     prompt_cache_key: CacheKey | None = None
@@ -79,7 +81,7 @@ def sampling_arguments(body: GeneratingBody, limits: Limits) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
     for name in (
         *("temperature", "min_p", "repetition_penalty"),
-        *("presence_penalty", "frequency_penalty", "min_tokens", "ignore_eos"),
+        *("presence_penalty", "frequency_penalty", "min_tokens", "ignore_eos", "draft"),
     ):
         if (value := getattr(body, name)) is not None:
             arguments[name] = value

@@ -5,9 +5,9 @@ from __future__ import annotations
 from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from griffin.server.errors import INVALID, UNSUPPORTED, ApiError
 from griffin.server.limits import Limits
@@ -73,13 +73,27 @@ POLICY = Policy(
 )
 
 
+class PredictedText(Struct, kw_only=True):
+    """A part of a prediction."""
+
+    text: str
+    type: Literal["text"] = "text"
+
+
+class PredictionBody(Struct, kw_only=True):
+    """What an answer will probably say: a file that is written again with an edit, say."""
+
+    content: str | list[PredictedText]
+    type: Literal["content"] = "content"
+
+
 class ChatBody(TellingBody, kw_only=True):
     """The body of POST /v1/chat/completions. An assistant's last message is how the answer begins.
 
     continue_final_message, add_generation_prompt: vLLM's words for that.
     state_data: a state that the messages follow, a state file in base64. return_state: give the
                 state after the answer.
-    prediction: what the answer may be like; passed over, and named.
+    prediction: what the answer will probably say, a source of drafts.
     """
 
     messages: Annotated[list[MessageBody], Meta(min_length=1)]
@@ -96,7 +110,7 @@ class ChatBody(TellingBody, kw_only=True):
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
-    prediction: Any = None
+    prediction: PredictionBody | None = None
     state_data: str | None = None
     return_state: bool | None = None
 
@@ -175,7 +189,10 @@ def parse_chat(body: bytes, limits: Limits, *, states: bool = False) -> ChatRequ
     messages = read_messages(read.messages, limits)
     check_end(messages, read.continue_final_message, read.add_generation_prompt)
     form, beside = read_form(read, read.response_format, limits, "response_format")
-    predicted = () if read.prediction is None else ("prediction",)
+    if read.prediction is not None:
+        given = read.prediction.content
+        parts = [given] if isinstance(given, str) else [part.text for part in given]
+        sampling["prediction"] = "".join(parts)
     return ChatRequest(
         model=read.model,
         messages=messages,
@@ -191,7 +208,7 @@ def parse_chat(body: bytes, limits: Limits, *, states: bool = False) -> ChatRequ
         parallel_tool_calls=read.parallel_tool_calls is not False,
         session_id=read.session_id,
         state=read.state,
-        ignored=(*ignored, *clamped, *beside, *predicted),
+        ignored=(*ignored, *clamped, *beside),
         state_data=data,
         return_state=bool(read.return_state),
     )

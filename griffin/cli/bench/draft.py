@@ -1,0 +1,82 @@
+"""`griffin bench draft`: what reading guesses ahead saves, text by text."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+_TEXT = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command("draft")
+@click.option("--model", default="nano", show_default=True, help="As griffin generate takes it.")
+@click.option("--quantize", metavar="FORMAT", help="Round the weights: int8 or int4.")
+@click.option(
+    "--text",
+    "texts",
+    type=_TEXT,
+    multiple=True,
+    metavar="FILE",
+    help="A text to replay; repeatable. [default: a file of our own, and random tokens]",
+)
+@click.option(
+    "--prompt", type=click.IntRange(1), default=64, show_default=True, help="Its first tokens."
+)
+@click.option(
+    "--tokens", type=click.IntRange(4), default=1024, show_default=True, help="Of each at most."
+)
+@click.option("--rows", type=click.IntRange(1), default=1, show_default=True, help="At once.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def draft(
+    model: str,
+    quantize: str | None,
+    texts: tuple[Path, ...],
+    prompt: int,
+    tokens: int,
+    rows: int,
+    as_json: bool,
+) -> None:
+    """Measure calls of several tokens, and replay texts with and without drafts.
+
+    A text is read as if the model had chosen it, so that acceptance is the text's own and the
+    weights do not matter. "again" is a text whose prediction is itself: a file written anew.
+    """
+    import torch
+
+    import griffin
+    from griffin.bench.draft import replay
+    from griffin.engine.draft_length import measure
+
+    more: dict[str, Any] = {} if quantize is None else {"quantize": quantize}
+    llm = griffin.load(model, **more)
+    own = Path(griffin.__file__).parent / "model" / "griffin.py"
+    read = {path.name: path.read_text("utf-8") for path in texts or (own,)}
+    costs = measure(llm.model)
+    replays = []
+    for name, text in read.items():
+        ids = llm.tokenizer.encode(text)[:tokens]
+        click.echo(f"replaying {name}", err=True)
+        replays.append(replay(llm.model, name, ids, prompt, rows=rows))
+        replays.append(
+            replay(llm.model, f"{name} again", ids, prompt, rows=rows, prediction=ids[prompt:])
+        )
+    if not texts:
+        drawn = torch.Generator().manual_seed(0)
+        ids = torch.randint(llm.tokenizer.vocab_size, (tokens,), generator=drawn).tolist()
+        replays.append(replay(llm.model, "random tokens", ids, prompt, rows=rows))
+    cost = {size: costs.of(size) for size in costs.seconds}
+    if as_json:
+        told = [asdict(each) | {"faster": each.faster} for each in replays]
+        click.echo(json.dumps({"model": model, "cost": cost, "texts": told}))
+        return
+    click.echo("tokens of a call, and its time beside one token's:")
+    click.echo("  ".join(f"{size}: {times:.2f}" for size, times in cost.items()))
+    for each in replays:
+        click.echo(
+            f"{each.name}: {each.faster:.2f} times as fast; {each.tokens * rows} tokens in"
+            f" {each.calls} calls, {each.accepted} of {each.proposed} drafts were right"
+        )

@@ -1,0 +1,45 @@
+"""Texts replayed with and without drafts."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from griffin.bench.draft import replay
+from griffin.cli import main
+from griffin.ops import native
+from tests.engine.test_drafts import packed
+from tests.support.toy_engine import ids
+
+needs_native = pytest.mark.skipif(not native.built(), reason="the native kernels are not built")
+
+
+@needs_native
+def test_a_text_is_replayed_to_its_end_whatever_the_model_would_say() -> None:
+    model, text = packed("int8"), ids(80, 3)
+    for rows in (1, 3):
+        told = replay(model, "again", text, 8, rows=rows, prediction=text[8:])
+        assert (told.tokens, told.rows) == (72, rows)
+        assert told.calls <= 71 and told.accepted <= told.proposed
+        assert told.calls * rows >= 71 * rows - told.accepted
+        assert told.faster == told.plain / told.drafted > 0
+    with pytest.raises(ValueError, match="leaves no answer"):
+        replay(model, "short", text[:9], 8)
+
+
+@needs_native
+def test_the_verb_reports_costs_and_texts(tmp_path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("one two three four five six seven " * 8)
+    done = CliRunner().invoke(
+        main, ["bench", "draft", "--text", str(file), "--prompt", "4", "--tokens", "40", "--json"]
+    )
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["cost"]["1"] == 1 and [each["name"] for each in told["texts"]] == [
+        "a.txt",
+        "a.txt again",
+    ]
+    assert all(each["tokens"] == 36 for each in told["texts"])

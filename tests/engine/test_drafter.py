@@ -1,0 +1,92 @@
+"""What is proposed, and how much of it is worth a call."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from griffin.engine import drafter as module
+from griffin.engine.draft_length import FORCED, Costs, Odds, costs_of, lengths, measure
+from griffin.engine.drafter import GIVEN, LONGEST, Drafter
+from tests.support.toy_engine import make_model
+
+
+def slowly(ids: list[int], most: int) -> tuple[list[int], int]:
+    """Say the same by looking through the whole text."""
+    for n in range(min(LONGEST, len(ids) - 1), 1, -1):
+        for end in range(len(ids) - 1, n - 1, -1):
+            if ids[end - n : end] == ids[-n:]:
+                told = [*ids[end:]]
+                while len(told) < most:
+                    told.append(told[len(told) - (len(ids) - end)])
+                return told[:most], n
+    return [], GIVEN
+
+
+@pytest.mark.parametrize("letters", [2, 5, 40])
+def test_it_finds_what_stood_behind_the_longest_and_newest_match(letters: int) -> None:
+    draw = random.Random(letters)
+    text = [draw.randrange(letters) for _ in range(150)]
+    for begin in (0, 1, 60):  # learnt at once, and token by token
+        drafter = Drafter(text[:begin])
+        for n in range(begin, len(text)):
+            drafter.add(text[n])
+            found = drafter.propose(12)
+            assert (found.ids, found.match) == slowly(text[: n + 1], 12)
+            assert drafter.propose(3).ids == found.ids[:3]
+
+
+def test_a_prediction_is_told_from_its_beginning_and_again_behind_an_edit() -> None:
+    told = list(range(100, 140))
+    drafter = Drafter([1, 2, 3], told)
+    assert drafter.propose(4) == (told[:4], GIVEN)
+    for id in told[:10]:
+        drafter.add(id)
+    assert drafter.propose(4).ids == told[10:14]
+    drafter.add(7)
+    assert drafter.propose(4).ids == []
+    drafter.add(told[12])
+    drafter.add(told[13])
+    assert drafter.propose(4) == (told[14:18], 2)
+    for id in told[14:]:
+        drafter.add(id)
+    assert drafter.propose(4).ids == []  # what stands behind it is another text
+
+
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_TOKENS", 50)
+    drafter = Drafter(list(range(200)))
+    for n in range(500):
+        drafter.add(n % 37)
+        assert len(drafter._ids) <= 101
+        if n > 80:
+            assert drafter.propose(3).ids == [(n + k) % 37 for k in (1, 2, 3)]
+
+
+def test_the_drafts_of_most_tokens_for_the_time_are_taken() -> None:
+    sure, unsure = Odds(), Odds()
+    for _ in range(200):
+        sure.note(LONGEST, True)
+        unsure.note(LONGEST, False)
+    assert sure.of(LONGEST) > 0.99 and unsure.of(LONGEST) < 0.01
+    cheap = Costs({1: 1.0, 8: 1.25, 16: 1.6})
+    dear = Costs({1: 1.0, 8: 8.0})
+    assert cheap.of(1) == 1 and cheap.of(8) == 1.25 and cheap.of(12) == pytest.approx(1.425)
+    assert lengths([(15, LONGEST, sure)], cheap) == [15]
+    assert lengths([(15, LONGEST, unsure)], cheap) == [0]
+    assert lengths([(15, LONGEST, sure)], dear) == [0]
+    assert lengths([(3, FORCED, Odds()), (3, LONGEST, unsure)], cheap) == [3, 0]
+    # Where a call of many rows is no longer cheap, drafting stops by itself.
+    steep = Costs({1: 1.0, 8: 1.1, 16: 20.0})
+    assert sum(lengths([(4, 2, Odds())] * 8, steep)) == 0 < sum(lengths([(4, 2, Odds())], steep))
+
+
+def test_costs_are_measured_once_for_a_model() -> None:
+    model = make_model()
+    costs = costs_of(model)
+    assert costs is costs_of(model) and costs.of(1) == 1 and {1, 8} <= set(costs.seconds)
+    assert all(costs.of(n) <= costs.of(n + 1) + 1e-9 for n in range(1, 40))
+    assert measure(model, 0).of(8) >= 1
+    with pytest.raises(ValueError, match="1 and of more"):
+        Costs({1: 1.0})
