@@ -134,7 +134,8 @@ def test_they_are_listed_as_vllm_lists_them(http, client):
     assert shown["details"]["parent_model"] == NAME
     owl = {**CHAT, "model": "owl"}
     by_tag = http.post("/v1/chat/completions", json=owl).json()["choices"]
-    ollama = http.post("/api/chat", json={**owl, "model": "owl:latest", "stream": False}).json()
+    brief = {"model": "owl:latest", "stream": False, "options": {"num_predict": 4}}
+    ollama = http.post("/api/chat", json=owl | brief).json()
     assert ollama["model"] == "owl:latest" and by_tag
 
 

@@ -77,9 +77,9 @@ def send(http, kind, body):
 
 
 @pytest.mark.thorough
-@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(drawn=bodies())
-def test_a_thousand_bodies(live, drawn):
+def test_three_hundred_bodies(live, drawn):
     check(*live, *drawn)
 
 
