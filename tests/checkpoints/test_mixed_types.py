@@ -54,6 +54,7 @@ def quiet(folder: Path, **how: Any) -> Griffin:
         return checkpoints.load_model(folder, **how)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("stated", [None, "bfloat16", "float32", "float16"])
 def test_it_computes_in_one_type(tmp_path: Path, part: str, stated: str | None) -> None:

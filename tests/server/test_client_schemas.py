@@ -80,6 +80,7 @@ def test_models_of_pydantic(client):
     assert caught.value.param == "response_format" and "properties.path.format" in str(caught.value)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("part", BAD_PARTS)
 def test_one_tool_does_not_end_a_request_with_others(client, part, stream):

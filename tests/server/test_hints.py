@@ -158,6 +158,7 @@ def sweep(live: Live, alone: Live, seed: int, requests: int) -> None:
     assert live.idle() and not live.service.holding._held
 
 
+@pytest.mark.sweep
 @pytest.mark.thorough
 @pytest.mark.parametrize("seed", [1, 2])
 def test_random_hints_change_nothing(live: Live, alone: Live, seed: int) -> None:
