@@ -14,6 +14,7 @@ import lm_eval
 import numpy
 from datasets.exceptions import DatasetsError
 from lm_eval import evaluator
+from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 
 from griffin.evaluate.lm_eval import GriffinLM
@@ -98,13 +99,13 @@ class Harness:
                 raise NotHere(UNSAFE) from None
             raise
 
-    def _asked(self, task: str, more: Sequence[str]) -> Any:
-        """Return what the harness is asked for: a name, or that with more metrics."""
+    def _asked(self, task: str, more: Sequence[str]) -> str | ConfigurableTask:
+        """Return what the harness is asked for: a name, or that task with more metrics."""
         if not more:
             return task
-        own = self.manager.load([task])["tasks"][task].config.metric_list or []
+        config = self.manager.load([task])["tasks"][task].config.to_dict(keep_callable=True)
         added = [{"metric": name.partition(",")[0]} for name in more]
-        return {"task": task, "metric_list": [*own, *added]}
+        return ConfigurableTask(config={**config, "metric_list": [*config["metric_list"], *added]})
 
 
 @contextmanager
@@ -113,9 +114,10 @@ def mended(run_code: bool) -> Iterator[None]:
 
     A data set that cannot be had is a NotHere that names it. "code_eval" is ours
     (`written_code.CodeEval`), or not allowed. numpy has NaN under the name it had before 2.0, for
-    tasks of BBQ. No `git` is asked which commit this is.
+    tasks of BBQ. Nothing is asked of `git`, `pip` and the like about this machine.
     """
-    load, metric, commit = datasets.load_dataset, metrics.load, evaluator.get_git_commit_hash
+    load, metric = datasets.load_dataset, metrics.load
+    commit, machine = evaluator.get_git_commit_hash, evaluator.add_env_info
 
     def load_dataset(path: str, name: str | None = None, *rest: Any, **more: Any) -> Any:
         try:
@@ -133,14 +135,14 @@ def mended(run_code: bool) -> Iterator[None]:
 
     lacks_nan = not hasattr(numpy, _NAN)
     datasets.load_dataset, metrics.load = load_dataset, load_metric
-    evaluator.get_git_commit_hash = lambda: ""
+    evaluator.get_git_commit_hash, evaluator.add_env_info = lambda: "", lambda _: None
     if lacks_nan:
         setattr(numpy, _NAN, numpy.nan)
     try:
         yield
     finally:
         datasets.load_dataset, metrics.load = load, metric
-        evaluator.get_git_commit_hash = commit
+        evaluator.get_git_commit_hash, evaluator.add_env_info = commit, machine
         if lacks_nan:
             delattr(numpy, _NAN)
 
