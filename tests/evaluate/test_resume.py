@@ -59,14 +59,14 @@ def killed(arguments, place):
     if not pid:
         add, count = AnswerLog.add, 0
 
-        def dying(log, key, answer):
+        def dying(self, key, answer):
             nonlocal count
             count += 1
             if count == place:
-                log._stream.write(b'["torn')
-                log._stream.flush()
+                self._stream.write(b'["torn')
+                self._stream.flush()
                 os.kill(os.getpid(), signal.SIGKILL)
-            add(log, key, answer)
+            add(self, key, answer)
 
         AnswerLog.add = dying
         try:
