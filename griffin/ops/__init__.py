@@ -25,6 +25,7 @@ from griffin.ops.packed_linear import (
     unpack,
 )
 from griffin.ops.packed_linear.memory import allocate, unmap, zeros_together
+from griffin.ops.recurrent_step import recurrent_step
 from griffin.ops.recurrent_unit import recurrent_carry, recurrent_unit
 from griffin.ops.rg_lru import rg_lru, rg_lru_at
 from griffin.ops.ring_attention import ring_attention
@@ -60,6 +61,7 @@ __all__ = [
     "pinned",
     "plan_window",
     "recurrent_carry",
+    "recurrent_step",
     "recurrent_unit",
     "residual_norm",
     "rg_lru",

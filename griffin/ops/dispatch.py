@@ -17,9 +17,10 @@ from griffin.ops import launching, native
 # `griffin.ops.<op>.<implementation>.<op>`.
 IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "linear_scan": ("native", "triton", "eager", "reference"),
-    "causal_conv": ("native", "eager", "reference"),
-    "rg_lru": ("native", "eager", "reference"),
-    "recurrent_unit": ("native", "eager", "reference"),
+    "causal_conv": ("native", "triton", "eager", "reference"),
+    "rg_lru": ("native", "triton", "eager", "reference"),
+    "recurrent_step": ("triton", "eager", "reference"),
+    "recurrent_unit": ("native", "triton", "eager", "reference"),
     "local_attention": ("native", "eager", "reference"),
     "packed_linear": ("native", "eager", "reference"),
     "few_rows": ("reference",),

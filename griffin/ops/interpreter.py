@@ -7,11 +7,12 @@ from typing import Any
 
 
 def enable() -> None:
-    """Let Triton's interpreter run scans a slice at a time, where it is on.
+    """Mend Triton's interpreter, where it is on: scans a slice at a time, products of bfloat16.
 
-    By itself it takes them value by value, a second for a tile. Triton asks for TRITON_INTERPRET
-    when it is imported, which torch's compiler does before anything here runs, so the variable has
-    to be set from outside. Raises RuntimeError where it was not.
+    By itself it scans value by value, a second for a tile, and multiplies the bits of bfloat16
+    numbers as if they were whole numbers. Triton asks for TRITON_INTERPRET when it is imported,
+    which torch's compiler does before anything here runs, so the variable has to be set from
+    outside. Raises RuntimeError where it was not.
     """
     from triton.language import standard
     from triton.runtime import JITFunction, interpreter
@@ -19,6 +20,7 @@ def enable() -> None:
     if isinstance(standard.sum, JITFunction):
         raise RuntimeError("to run Triton kernels on a CPU start Python with TRITON_INTERPRET=1")
     setattr(interpreter.ScanOps, "generic_scan", _scan)  # noqa: B010  # it has another type
+    setattr(interpreter.InterpreterBuilder, "create_dot", _dot)  # noqa: B010
 
 
 def _scan(self: Any, inputs: Sequence[Any]) -> list[Any]:
@@ -39,3 +41,20 @@ def _scan(self: Any, inputs: Sequence[Any]) -> list[Any]:
         self.to_tensor(np.ascontiguousarray(np.moveaxis(each, 0, self.axis)), dtype)
         for each, dtype in zip(results, types, strict=True)
     ]
+
+
+def _dot(self: Any, a: Any, b: Any, total: Any, precision: Any, imprecise: Any) -> Any:
+    """Add the product of two tiles to a third; bfloat16 ones are widened, which rounds nothing."""
+    import numpy as np
+
+    product = np.matmul(_wide(a), _wide(b), dtype=total.data.dtype)
+    return type(total)(product + total.data, total.dtype.scalar)
+
+
+def _wide(tile: Any) -> Any:
+    import numpy as np
+    import triton.language as tl
+
+    if tile.dtype.scalar != tl.bfloat16:
+        return tile.data
+    return (tile.data.astype(np.uint32) << 16).view(np.float32)

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from griffin import ops
 from griffin.ops.launching import Launch, record
+from griffin.ops.rg_lru import Gate
 
-WIDTH, TOKENS = 2560, 4096
+WIDTH, BLOCKS, TOKENS = 2560, 10, 4096
 TYPES = (torch.bfloat16, torch.float32)
 
 
@@ -27,4 +28,48 @@ def linear_scan() -> list[Launch]:
         for dtype in TYPES:
             x, a = (empty(1, TOKENS, WIDTH, dtype=dtype) for _ in "xa")
             backward(*ops.linear_scan(x, a, empty(1, WIDTH)))
+    return launches
+
+
+def gates(dtype: torch.dtype) -> tuple[Gate, Gate]:
+    size = WIDTH // BLOCKS
+    one, other = (
+        Gate(empty(BLOCKS, size, size, dtype=dtype), empty(BLOCKS, size, dtype=dtype)) for _ in "ir"
+    )
+    return one, other
+
+
+def rg_lru() -> list[Launch]:
+    with record() as launches, ops.use("triton"):
+        for dtype in TYPES:
+            x, param = empty(1, TOKENS, WIDTH, dtype=dtype), empty(WIDTH, dtype=dtype)
+            at = torch.empty(1, TOKENS, dtype=torch.int64, device="meta")
+            backward(*ops.rg_lru(x, *gates(dtype), param, at, empty(1, WIDTH)))
+    return launches
+
+
+@torch.no_grad()
+def recurrent_step() -> list[Launch]:
+    rows, taps = 8, 4
+    with record() as launches, ops.use("triton"):
+        for dtype in TYPES:
+            x, gate = (empty(rows, WIDTH, dtype=dtype) for _ in "xy")
+            weight, bias = empty(WIDTH, 1, taps, dtype=dtype), empty(WIDTH, dtype=dtype)
+            param, at = empty(WIDTH, dtype=dtype), torch.empty(rows, dtype=torch.int64).to("meta")
+            conv, lru = empty(rows, taps - 1, WIDTH, dtype=dtype), empty(rows, WIDTH)
+            live = torch.empty(1, dtype=torch.int32, device="meta")
+            ops.recurrent_step(
+                x, gate, weight, bias, *gates(dtype), param, at, conv.detach(), lru.detach(), live
+            )
+    return launches
+
+
+@torch.no_grad()
+def causal_conv() -> list[Launch]:
+    with record() as launches, ops.use("triton"):
+        for dtype in TYPES:
+            x, cache = empty(1, TOKENS, WIDTH, dtype=dtype), empty(1, 3, WIDTH, dtype=dtype)
+            at = torch.empty(1, TOKENS, dtype=torch.int64, device="meta")
+            weight, bias = empty(WIDTH, 1, 4, dtype=dtype), empty(WIDTH, dtype=dtype)
+            ops.causal_conv(x, weight, bias, at, cache)
     return launches
