@@ -20,6 +20,7 @@ def plain(model, text, pooling):
     return (pooled / pooled.norm()).float()
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("pooling", ["mean", "last"])
 @pytest.mark.parametrize("chunk", [1, 7, 64, 512])
 def test_they_are_the_formula_alone_and_in_company(model, pooling, chunk):
