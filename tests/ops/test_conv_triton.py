@@ -8,7 +8,7 @@ import torch
 from griffin import ops
 from griffin.ops.launching import record
 from tests.ops.test_twins import draw, positions
-from tests.support.triton import TOLERANCE, check_compiled, compiled, error, interpreted, poisoned
+from tests.support.triton import TOLERANCE, error, interpreted, poisoned
 
 __all__ = ["interpreted", "poisoned"]
 pytestmark = pytest.mark.usefixtures("interpreted", "poisoned")
@@ -59,14 +59,3 @@ def test_gradients_are_those_of_torch():
             y, left = ops.causal_conv(inputs[0], inputs[1], bias, torch.arange(3)[None])
         found.append(torch.autograd.grad(y.sum() + left.sum(), [*inputs, bias]))
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
-
-
-def test_what_the_compiler_makes_of_it():
-    check_compiled(compiled("tests.ops.launches:causal_conv", 90))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("capability", [80, 100, 120])
-def test_it_compiles_for_every_gpu(capability):
-    kernels = compiled("tests.ops.launches:causal_conv", capability)
-    assert kernels and not any(kernel.spills() for kernel in kernels)

@@ -10,7 +10,7 @@ from griffin import ops
 from griffin.ops.linear_scan.chunks import CHUNK
 from griffin.ops.rg_lru import Gate
 from tests.ops.test_twins import draw, positions
-from tests.support.triton import TOLERANCE, check_compiled, compiled, error, interpreted, poisoned
+from tests.support.triton import TOLERANCE, error, interpreted, poisoned
 
 __all__ = ["interpreted", "poisoned"]
 pytestmark = pytest.mark.usefixtures("interpreted")
@@ -123,17 +123,3 @@ def test_weights_of_a_wider_type_are_not_rounded():
     for mine, other in zip(unit.values("triton"), unit.values("eager"), strict=True):
         assert error(mine, other) <= 1e-2
         assert mine.dtype == other.dtype
-
-
-def test_what_the_compiler_makes_of_it():
-    kernels = compiled("tests.ops.launches:rg_lru", 90)
-    check_compiled(kernels)
-    multiply = {kernel.name for kernel in kernels if kernel.has("HGMMA") or kernel.has("HMMA")}
-    assert multiply == {"_unit_ends", "_unit_out", "_unit_gradient_ends", "_unit_gradient"}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("capability", [80, 100, 120])
-def test_it_compiles_for_every_gpu(capability):
-    kernels = compiled("tests.ops.launches:rg_lru", capability)
-    assert kernels and not any(kernel.spills() for kernel in kernels)

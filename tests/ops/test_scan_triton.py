@@ -9,7 +9,7 @@ from torch import Tensor
 from griffin import ops
 from griffin.ops.linear_scan.chunks import CHUNK
 from tests.ops.test_twins import draw
-from tests.support.triton import TOLERANCE, check_compiled, compiled, error, interpreted, poisoned
+from tests.support.triton import TOLERANCE, error, interpreted, poisoned
 
 __all__ = ["interpreted", "poisoned"]
 pytestmark = pytest.mark.usefixtures("interpreted")
@@ -67,15 +67,3 @@ def test_cuts_and_company_change_no_bit():
         first, carry = ops.linear_scan(x[1:2, :CHUNK], a[1:2, :CHUNK], h0[1:2])
         second, end = ops.linear_scan(x[1:2, CHUNK:], a[1:2, CHUNK:], carry)
     assert torch.equal(torch.cat([first, second], 1), h[1:2]) and torch.equal(end, last[1:2])
-
-
-def test_what_the_compiler_makes_of_it():
-    check_compiled(compiled("tests.ops.launches:linear_scan", 90))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("capability", [80, 100, 120])
-def test_it_compiles_for_every_gpu(capability):
-    assert all(
-        not kernel.spills() for kernel in compiled("tests.ops.launches:linear_scan", capability)
-    )

@@ -10,7 +10,7 @@ from griffin import ops
 from griffin.ops.launching import record
 from griffin.ops.rg_lru import Gate
 from tests.ops.test_twins import draw
-from tests.support.triton import TOLERANCE, check_compiled, compiled, error, interpreted, poisoned
+from tests.support.triton import TOLERANCE, error, interpreted, poisoned
 
 __all__ = ["interpreted", "poisoned"]
 pytestmark = pytest.mark.usefixtures("interpreted", "poisoned")
@@ -88,19 +88,6 @@ def test_it_is_one_launch_whatever_the_rows():
         Step(1, 1, 5, torch.float32)("triton")
         Step(70, 1, 5, torch.float32)("triton", live=1)
     assert [each.name for each in launches] == ["_step", "_step"]
-
-
-def test_what_the_compiler_makes_of_it():
-    kernels = compiled("tests.ops.launches:recurrent_step", 90)
-    check_compiled(kernels)
-    assert kernels[0].has("HMMA")  # of bfloat16; float32 is multiplied as it is
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("capability", [80, 100, 120])
-def test_it_compiles_for_every_gpu(capability):
-    kernels = compiled("tests.ops.launches:recurrent_step", capability)
-    assert kernels and not any(kernel.spills() for kernel in kernels)
 
 
 def test_what_does_not_fit_is_refused():
