@@ -77,6 +77,12 @@ class Batch:
         self.reading.append(new)
         self.start(new)
 
+    def exchange(self, one: int, other: int) -> None:
+        """Let two running rows change their slots."""
+        self.slots.swap(one, other)
+        rows = self.running
+        rows[one], rows[other] = rows[other], rows[one]
+
     def replace(self, row: Row, new: Row) -> None:
         """Let `new` have the slot of a row that reads."""
         self.reading[self.reading.index(row)] = new

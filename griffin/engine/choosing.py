@@ -8,7 +8,7 @@ from griffin.engine.request import End, Event, FinishReason
 from griffin.engine.row import Row
 from griffin.engine.ticket import Ticket
 from griffin.model import GriffinConfig
-from griffin.sampling import Sampler
+from griffin.sampling import Sample, Sampler
 
 
 def sampler_of(ticket: Ticket, choice: int, config: GriffinConfig) -> Sampler:
@@ -35,6 +35,13 @@ def choose(row: Row, logits: Tensor) -> Event | End:
         sample = sampler.sample(logits[: sampler.vocab_size])
     except Exception as error:
         return End(ticket.number, row.choice, "error", error)
+    return told(row, sample)
+
+
+def told(row: Row, sample: Sample) -> Event:
+    """Add a token that was chosen for a row to its answer, and return what is told of it."""
+    ticket, sampler = row.ticket, row.sampler
+    assert sampler is not None
     row.chosen.append(sample.id)
     params = ticket.request.params
     reason: FinishReason | None = None

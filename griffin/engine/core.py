@@ -176,6 +176,7 @@ class Core:
         """Give the memory of the slots back."""
         model = self._model
         self.batch = Batch(Slots(model.config, 0, dtype=model.dtype, device=model.device))
+        self.runner = DraftRunner(model)
 
     # Entering.
 

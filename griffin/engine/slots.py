@@ -6,12 +6,14 @@ import torch
 from torch import Tensor
 
 from griffin.model import GriffinConfig, State
+from griffin.model.decode_step import Stacked, stacked
 
 
 class Slots:
     """A State of `count` rows at a fixed place in memory. A slot that is free holds zeros.
 
     Calls of the model work on `view`, a window on neighbouring slots that copies nothing.
+    stack: layers of a kind lie in one tensor, `stacked`, as a GPU's steps have them.
     """
 
     def __init__(
@@ -21,9 +23,13 @@ class Slots:
         *,
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
+        stack: bool = False,
     ) -> None:
         self.count = count
         state = State.zeros(config, count, dtype=dtype, device=device)
+        self.stacked: Stacked | None = None
+        if stack:
+            state, self.stacked = stacked(state)
         self._kinds = [type(layer) for layer in state.layers]
         self._tensors = tensors(state)
         self._places: dict[tuple[int, int], list[Tensor]] = {}

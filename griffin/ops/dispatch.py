@@ -26,6 +26,7 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "few_rows": ("reference",),
     "look_up_rows": ("reference",),
     "ring_attention": ("reference",),
+    "keep_before": ("reference",),
     "draw_tokens": ("reference",),
 }
 # What the native kernels are chosen for; they also run in float64, where being slower is no matter.

@@ -61,6 +61,7 @@ class Sampler:
         self.finished = False
         self._constraint = constraint
         self._generator = torch.Generator().manual_seed(self.seed)
+        self._returned: list[float] = []
         self._counts: Tensor | None = None
         self._prompt: Tensor | None = None
         if params.repetition_penalty != 1 or params.presence_penalty or params.frequency_penalty:
@@ -161,9 +162,41 @@ class Sampler:
         weights = weights_of(
             logits if ids is None else logits[ids], logits.max(), self.params.temperature
         )
-        u = torch.rand((), dtype=torch.float64, generator=self._generator).item()
-        place = pick(weights, u)
+        place = pick(weights, self.uniform())
         return place if ids is None else int(ids[place])
+
+    # For whoever draws on a device: a token costs the same number there.
+
+    def uniform(self) -> float:
+        """Draw the next token's random number; 0 where none is needed."""
+        if self.params.temperature == 0:
+            return 0.0
+        if self._returned:
+            return self._returned.pop()
+        return torch.rand((), dtype=torch.float64, generator=self._generator).item()
+
+    def take_back(self, u: float) -> None:
+        """Take a random number back that no token was drawn with: it is the next one."""
+        if self.params.temperature:
+            self._returned.append(u)
+
+    def took(self, token: int) -> None:
+        """Remember a token that was drawn elsewhere, of a row without a constraint."""
+        self._chosen += 1
+        if self._counts is not None:
+            self._counts[token] += 1
+
+    def counts(self) -> Tensor | None:
+        """Return twice how often each token was chosen, plus 1 if the prompt has it: (V,) int32;
+        None if no penalty looks at that."""
+        if self._counts is None:
+            return None
+        return 2 * self._counts + (0 if self._prompt is None else self._prompt.int())
+
+    @property
+    def ends(self) -> Tensor:
+        """The ids that `min_tokens` keeps back."""
+        return self._ends
 
     def _report(self, token: int, logits: Tensor) -> Sample:
         total = log_mass(logits)

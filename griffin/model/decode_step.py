@@ -1,0 +1,204 @@
+"""One token of every running row as few launches: the model's blocks as a GPU's kernels take them.
+
+Everything lies at a fixed place, so a step can be captured once and replayed: states are the slots'
+own memory and are changed in place, and how many rows run is a number on the device.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from griffin import ops
+from griffin.model.adapted import base_of
+from griffin.model.layers import Embedding, Linear
+from griffin.model.packed import PackedWeight
+from griffin.model.recurrent import RGLRU, CausalConv, RecurrentBlock
+from griffin.model.state import AttentionState, LayerState, RecurrentState, State
+from griffin.ops import Draw, DrawnTokens, Laid, Stacked
+from griffin.ops.live import write_live
+
+
+class _Block(NamedTuple):
+    """A residual block's weights. conv, unit: of a recurrent one."""
+
+    norm: Tensor
+    into: Laid  # x and y of a recurrent block, or queries, keys and values
+    conv: CausalConv | None
+    unit: RGLRU | None
+    out: Laid
+    mlp_norm: Tensor
+    gate_up: Laid
+    down: Laid
+
+
+class DecodeStep:
+    """The decode step of a model over some slots.
+
+    model: its weights are laid for the kernels here; plain ones then share their memory with it.
+    state: the slots, all rows, changed in place by every step. Its layers must be those that
+           `stacked` made.
+    rows:  the most that run.
+    Raises ValueError for a model with adapters, which a step does not add.
+    """
+
+    def __init__(self, model: Any, state: State, stacked: Stacked, rows: int) -> None:
+        if model.adapters.names:
+            raise ValueError("a model with adapters is not read by steps of a graph")
+        config, trunk = model.config, model.model
+        self.config, self.rows = config, rows
+        self._state, self._stacked = state, stacked
+        self._dtype, self._eps = model.dtype, config.rms_norm_eps
+        self._embedding, self._scale = _lay([trunk.embed_tokens]), trunk.embed_tokens.scale
+        tied = config.tie_embeddings
+        self._head = self._embedding if tied else _lay([model.lm_head])
+        self._norm = trunk.final_norm.weight.detach()
+        self._blocks = [_block(block) for block in trunk.layers]
+        device = state.pos.device
+        self._turns = ops.rope_turns(config.rope_width, config.rope_theta).to(device)
+        self._kept = Stacked(
+            *(t.new_empty(len(t), rows, *t.shape[2:]) for t in stacked[:2]),
+            *(t.new_empty(len(t), rows, *t.shape[3:]) for t in stacked[2:]),
+        )
+        self._before = torch.zeros(rows, dtype=torch.int64, device=device)
+        self._rows_kept = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is kept to go back by a token."""
+        return sum(t.nbytes for t in self._kept) + self._before.nbytes
+
+    def logits(self, tokens: Tensor, live: Tensor) -> Tensor:
+        """Let rows read one token each; return the logits (R, V) float32 after it, soft-capped.
+
+        tokens: (R,) int64, of the first R slots. live: (1,) int32; rows from there on neither
+                change nor have logits.
+        """
+        count = len(tokens)
+        kept, before = self._part(count), self._before[:count]
+        ops.keep_before(self._stacked, self._state.pos, kept, before, live)
+        x = ops.look_up_rows(tokens, self._embedding, self._scale, self._dtype, live)
+        for block, layer in zip(self._blocks, self._state.layers, strict=True):
+            inner = ops.few_rows(x, block.into, norm=block.norm, eps=self._eps, live=live)
+            if isinstance(layer, RecurrentState):
+                y = self._unit(inner, block, layer, before, live)
+            else:
+                qkv = inner[:, None]
+                y = ops.ring_attention(qkv, *layer, before, self._turns, live)[:, 0]
+            x = ops.few_rows(y, block.out, residual=x, live=live, out=x)
+            inner = ops.few_rows(
+                x, block.gate_up, norm=block.mlp_norm, eps=self._eps, gated=True, live=live
+            )
+            x = ops.few_rows(inner, block.down, residual=x, live=live, out=x)
+        return ops.few_rows(
+            x,
+            self._head,
+            norm=self._norm,
+            eps=self._eps,
+            cap=self.config.logits_soft_cap or 0.0,
+            live=live,
+            out_dtype=torch.float32,
+        )
+
+    def draw(self, logits: Tensor, draw: Draw, live: Tensor) -> DrawnTokens:
+        """Choose a token for each row: `griffin.ops.draw_tokens`."""
+        return ops.draw_tokens(logits, draw, live)
+
+    def go_back(self, slot: int, row: int, rows: int) -> None:
+        """Take the last step back for one row: its state is what it was before.
+
+        slot: where the row lies now. row: the place it had in that step, of `rows` in all.
+        """
+        kept, pos = self._part(rows), self._state.pos
+        pos[slot : slot + 1] = self._before[row : row + 1]
+        for name, full, part in zip(self._stacked._fields, self._stacked, kept, strict=True):
+            if name in ("conv", "h"):
+                full[:, slot] = part[:, row]
+            elif len(full):
+                at = pos[slot : slot + 1] % full.shape[2]
+                full[:, slot].index_copy_(1, at, part[:, row, None])
+
+    def _part(self, rows: int) -> Stacked:
+        """Return what is kept as tensors of so many rows, on the same memory."""
+        return Stacked(
+            *(
+                t.flatten()[: t[:, :rows].numel()].view(len(t), rows, *t.shape[2:])
+                for t in self._kept
+            )
+        )
+
+    def _unit(
+        self, xy: Tensor, block: _Block, layer: RecurrentState, before: Tensor, live: Tensor
+    ) -> Tensor:
+        """Return gelu(y) * rg_lru(conv(x)), the layer's state moved on."""
+        assert block.conv is not None and block.unit is not None
+        x, y = xy.chunk(2, 1)
+        weights = block.conv.weight, block.conv.bias, *block.unit.gates()
+        rows = len(x)
+        u, conv = ops.causal_conv(x[:, None], *weights[:2], before[:, None], layer.conv[:rows])
+        u, lru = ops.rg_lru(
+            u, *weights[2:], block.unit.recurrent_param, before[:, None], layer.lru[:rows]
+        )
+        write_live(conv, live, layer.conv[:rows])
+        write_live(lru, live, layer.lru[:rows])
+        return ops.gated_gelu(y.contiguous(), u[:, 0])
+
+
+def stacked(state: State) -> tuple[State, Stacked]:
+    """Return a state of the same values whose layers of a kind lie in one tensor, and those
+    tensors."""
+    layers = state.layers
+    recurrent = [layer for layer in layers if isinstance(layer, RecurrentState)]
+    attention = [layer for layer in layers if isinstance(layer, AttentionState)]
+    conv, h = (torch.stack(each) for each in zip(*recurrent, strict=True))
+    if attention:
+        keys, values = (torch.stack(each) for each in zip(*attention, strict=True))
+    else:
+        keys = values = conv.new_empty(0, len(state.pos), 1, 1, 1)
+    made: list[LayerState] = []
+    for layer in layers:
+        if isinstance(layer, RecurrentState):
+            at = sum(isinstance(each, RecurrentState) for each in made)
+            made.append(RecurrentState(conv[at], h[at]))
+        else:
+            at = sum(isinstance(each, AttentionState) for each in made)
+            made.append(AttentionState(keys[at], values[at]))
+    return State(state.pos, made), Stacked(conv, h, keys, values)
+
+
+def _block(block: Any) -> _Block:
+    temporal, mlp = block.temporal_block, block.mlp_block
+    if isinstance(temporal, RecurrentBlock):
+        into, out = [temporal.linear_x, temporal.linear_y], temporal.linear_out
+        conv, unit = temporal.conv_1d, temporal.rg_lru
+    else:
+        into, out = [temporal.q_proj, temporal.k_proj, temporal.v_proj], temporal.o_proj
+        conv = unit = None
+    return _Block(
+        block.temporal_pre_norm.weight.detach(),
+        _lay(into),
+        conv,
+        unit,
+        _lay([out]),
+        block.channel_pre_norm.weight.detach(),
+        _lay([mlp.gate_proj, mlp.up_proj]),
+        _lay([mlp.down_proj]),
+    )
+
+
+def _lay(layers: list[Any]) -> Laid:
+    """Lay the matrices of some layers as one; plain ones then are views of it."""
+    layers = [base_of(layer) for layer in layers]
+    biases = [getattr(layer, "bias", None) for layer in layers]
+    packed = [layer for layer in layers if isinstance(layer, PackedWeight)]
+    if packed:
+        return ops.lay([layer.packed for layer in packed], biases)
+    plain = [layer for layer in layers if isinstance(layer, (Linear, Embedding))]
+    laid = ops.lay([layer.weight.detach() for layer in plain], biases)
+    if len(plain) > 1:
+        parts = laid.data.split([len(layer.weight) for layer in plain])
+        for layer, part in zip(plain, parts, strict=True):
+            layer.weight = nn.Parameter(part, requires_grad=layer.weight.requires_grad)
+    return laid
