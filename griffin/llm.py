@@ -15,7 +15,6 @@ import torch
 from griffin.answer import Piece, Result, Score, Stream, Writer
 from griffin.document import Document
 from griffin.engine import (
-    CHUNK,
     Beginning,
     Context,
     Pooling,
@@ -296,7 +295,7 @@ class LLM:
         context: Context | None = None,
         *,
         progress: Callable[[int], object] | None = None,
-        chunk: int = CHUNK,
+        chunk: int | None = None,
     ) -> Context:
         """Read ids that come in pieces, in constant memory; return where they led.
 

@@ -8,13 +8,13 @@ from torch import Tensor
 _CPU_CHUNK, _DEVICE_CHUNK = 64, 4096
 
 
-def default_chunk(device: torch.device) -> int:
+def default_chunk(device: torch.device, on_cpu: int = _CPU_CHUNK) -> int:
     """Return the tokens of a prompt that a call reads.
 
     Few on the CPU, so that others wait no longer than they must. A GPU reads all weights for 64
     tokens in the time it takes to compute with a thousand.
     """
-    return _CPU_CHUNK if device.type == "cpu" else _DEVICE_CHUNK
+    return on_cpu if device.type == "cpu" else _DEVICE_CHUNK
 
 
 def marks_within(device: torch.device) -> bool:

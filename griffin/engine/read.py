@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from griffin.engine.devices import default_chunk
 from griffin.engine.request import check_ids
 from griffin.model import Griffin, State
 
-# Tokens a call reads: large enough for matrix products, small enough to stay in the cache.
+# Tokens a call reads on the CPU: large enough for matrix products, small enough for its caches.
 CHUNK = 512
 
 
@@ -19,7 +20,7 @@ def read(
     pieces: Iterable[Sequence[int]],
     state: State | None = None,
     *,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     progress: Callable[[int], object] | None = None,
     adapter: str = "",
 ) -> tuple[State, Tensor]:
@@ -27,11 +28,13 @@ def read(
 
     pieces:   lists of ids of any lengths; they are taken one after another and never held together.
     state:    what was read before, one row; it is left as it is.
-    chunk:    tokens a call of the model reads. Memory depends on it and on nothing else.
+    chunk:    tokens a call of the model reads; 512, on a GPU 4,096, if None. Memory depends on it
+              and on nothing else.
     progress: called with the number of tokens read so far after each chunk.
     adapter:  name of the model's adapter that reads; "" is none.
     Raises ValueError if there are no ids at all, or one is outside the vocabulary.
     """
+    chunk = default_chunk(model.device, CHUNK) if chunk is None else chunk
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1 token, not {chunk}")
     if state is not None and state.batch != 1:
@@ -43,7 +46,7 @@ def read(
     with torch.no_grad():
         for ids in _chunks(pieces, chunk):
             check_ids(ids, model.config.vocab_size)
-            tokens = torch.tensor([ids], dtype=torch.int64, device=model.device)
+            tokens = model.tokens([ids])
             # The first state belongs to the caller, every later one to this loop.
             out, state = model.trunk(tokens, state, donate=done > 0, adapters=adapters)
             hidden = out[:, -1].clone()
