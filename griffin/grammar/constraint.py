@@ -60,10 +60,6 @@ class GrammarConstraint:
             raise ConstraintError(f"token {id} is not what the grammar allows here")
         return self._matcher.is_stopped()
 
-    def forced(self) -> list[int]:
-        """Return the ids that must come next, one after the other."""
-        return self._matcher.compute_ff_tokens()
-
     def _check(self) -> None:
         if self._matcher.is_error():
             raise ConstraintError(f"the grammar cannot go on: {brief(self._matcher.get_error())}")
