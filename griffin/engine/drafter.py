@@ -91,7 +91,7 @@ class Drafter:
         """Note the place of all last tokens that something stands behind; later ones count."""
         values = (ids.astype(np.int64) + 2).astype(np.uint64)
         sums = np.zeros(len(ids), np.uint64)
-        for n in range(1, LONGEST + 1):
+        for n in range(1, min(LONGEST, len(ids)) + 1):
             # sums[t] is of the n tokens up to t.
             back = values[: len(ids) - n + 1]
             sums[n - 1 :] += back * np.uint64(_POWERS[n - 1])

@@ -54,6 +54,14 @@ def test_a_prediction_is_told_from_its_beginning_and_again_behind_an_edit() -> N
     assert drafter.propose(4).ids == []  # what stands behind it is another text
 
 
+def test_a_short_text_is_one_too() -> None:
+    for length in range(12):
+        drafter = Drafter([5] * length)
+        told = drafter.propose(3)
+        assert told.ids == ([5] * 3 if length > 2 else [])
+        assert told.match == (min(LONGEST, length - 1) if length > 2 else GIVEN)
+
+
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_TOKENS", 50)
     drafter = Drafter(list(range(200)))
