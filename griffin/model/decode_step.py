@@ -18,7 +18,6 @@ from griffin.model.packed import PackedWeight
 from griffin.model.recurrent import RGLRU, CausalConv, RecurrentBlock
 from griffin.model.state import AttentionState, LayerState, RecurrentState, State
 from griffin.ops import Draw, DrawnTokens, Laid, Stacked
-from griffin.ops.live import write_live
 
 
 class _Block(NamedTuple):
@@ -135,15 +134,9 @@ class DecodeStep:
         """Return gelu(y) * rg_lru(conv(x)), the layer's state moved on."""
         assert block.conv is not None and block.unit is not None
         x, y = xy.chunk(2, 1)
-        weights = block.conv.weight, block.conv.bias, *block.unit.gates()
-        rows = len(x)
-        u, conv = ops.causal_conv(x[:, None], *weights[:2], before[:, None], layer.conv[:rows])
-        u, lru = ops.rg_lru(
-            u, *weights[2:], block.unit.recurrent_param, before[:, None], layer.lru[:rows]
-        )
-        write_live(conv, live, layer.conv[:rows])
-        write_live(lru, live, layer.lru[:rows])
-        return ops.gated_gelu(y.contiguous(), u[:, 0])
+        conv, unit = block.conv, block.unit
+        weights = conv.weight, conv.bias, *unit.gates(), unit.recurrent_param
+        return ops.recurrent_step(x, y, *weights, before, *layer, live)
 
 
 def stacked(state: State) -> tuple[State, Stacked]:
