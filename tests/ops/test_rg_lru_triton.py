@@ -9,6 +9,7 @@ from torch import Tensor
 from griffin import ops
 from griffin.ops.linear_scan.chunks import CHUNK
 from griffin.ops.rg_lru import Gate
+from griffin.ops.rg_lru.triton import with_carries
 from tests.ops.test_twins import draw, positions
 from tests.support.triton import TOLERANCE, error, interpreted, poisoned
 
@@ -88,11 +89,14 @@ def test_cuts_and_company_change_no_bit():
     x, *weights, h0 = unit.inputs
     unit.position = torch.arange(5, 5 + x.shape[1]).repeat(2, 1)
     h, last = unit.values("triton")
+    wi, bi, wr, br, param = weights
+    found = with_carries(x, Gate(wi, bi), Gate(wr, br), param, unit.position, h0)
     unit.position = unit.position[1:]
     first, carry = unit.values("triton", [x[1:, :CHUNK], *weights, h0[1:]])
     unit.position = unit.position[:, CHUNK:]
     second, end = unit.values("triton", [x[1:, CHUNK:], *weights, carry])
     assert torch.equal(torch.cat([first, second], 1), h[1:]) and torch.equal(end, last[1:])
+    assert torch.equal(found[2][:, 0], h0) and torch.equal(found[2][1:, 1], carry)
 
 
 def test_the_gradient_of_the_root_is_clipped():
