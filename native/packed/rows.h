@@ -61,15 +61,15 @@ inline void quantise_row(const Product& p, int64_t row) {
   int16_t* whole = reinterpret_cast<int16_t*>(to);
   float inverse;
   p.row_scale[row] = step_of(x, p.in, kLargest, inverse);
-  int64_t total = 0;
-  for (int64_t at = 0; at < p.in_padded; at += 32) {
-    int32_t q[32] = {};
-    const int64_t stored = p.in_padded - at < 32 ? p.in_padded - at : 32;
-    const int64_t given = p.in - at < 32 ? p.in - at : 32;
-    if (inverse != 0) {
-      for (int64_t k = 0; k < given; ++k) q[k] = round_to_int(number(x[at + k]) * inverse);
+  int64_t total = 0, at = 0;
+  // Inlined with numbers where a block is whole, which is what makes a loop of vectors of it.
+  const auto block = [&](int64_t given, int64_t stored) __attribute__((always_inline)) {
+    int32_t q[32], sum = 0;
+    for (int64_t k = 0; k < given; ++k) {
+      const int32_t rounded = round_to_int(number(x[at + k]) * inverse);
+      q[k] = inverse != 0 ? rounded : 0;
     }
-    int32_t sum = 0;
+    for (int64_t k = given; k < 32; ++k) q[k] = 0;
     for (int k = 0; k < 32; ++k) sum += q[k];
     for (int64_t k = 0; k < stored; ++k) {
       if constexpr (Digits) {
@@ -81,7 +81,9 @@ inline void quantise_row(const Product& p, int64_t row) {
       }
     }
     total += sum;
-  }
+  };
+  for (; at + 32 <= p.in; at += 32) block(32, 32);
+  if (at < p.in_padded) block(p.in - at, p.in_padded - at);
   p.row_sum[row] = total;
 }
 
@@ -91,22 +93,25 @@ template <class X>
 inline void quantise_groups(const Product& p, int64_t row) {
   const X* x = static_cast<const X*>(p.x) + row * p.in;
   int8_t* to = reinterpret_cast<int8_t*>(p.prepared + row * p.row_bytes);
-  int64_t group = row * (p.in_padded / kGroup4);
-  for (int64_t at = 0; at < p.in_padded; at += kGroup4, ++group) {
-    const int64_t left = p.in - at, given = left < 0 ? 0 : left < kGroup4 ? left : kGroup4;
-    int32_t q[kGroup4] = {}, sum = 0;
+  int64_t group = row * (p.in_padded / kGroup4), at = 0;
+  const auto block = [&](int64_t given) __attribute__((always_inline)) {
+    int32_t q[kGroup4], sum = 0;
     float inverse;
     const float step = step_of(x + at, given, kLargest4, inverse);
-    if (inverse != 0) {
-      for (int64_t k = 0; k < given; ++k) q[k] = round_to_int(number(x[at + k]) * inverse);
+    for (int64_t k = 0; k < given; ++k) {
+      const int32_t rounded = round_to_int(number(x[at + k]) * inverse);
+      q[k] = inverse != 0 ? rounded : 0;
     }
+    for (int64_t k = given; k < kGroup4; ++k) q[k] = 0;
     for (int k = 0; k < kGroup4; ++k) {
       to[at + k] = static_cast<int8_t>(q[k]);
       sum += q[k];
     }
     p.group_scale[group] = step;
     p.group_offset[group] = -8 * sum;
-  }
+  };
+  for (; at + kGroup4 <= p.in; at += kGroup4, ++group) block(kGroup4);
+  for (; at < p.in_padded; at += kGroup4, ++group) block(p.in > at ? p.in - at : 0);
 }
 
 template <class X>

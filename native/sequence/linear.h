@@ -57,6 +57,31 @@ inline void along(const X* x, int64_t in, const X* const (&w)[kColumns], int64_t
   }
 }
 
+// values[o] = the sum of the lanes of output o, of which kColumns lie together and the next ones
+// kRows further on.
+template <class T>
+inline void sum_lanes(Vec<T> (*sums)[kColumns], int64_t outputs, T* values) {
+  for (int64_t o = 0; o < outputs; ++o) {
+    values[o] = sum_of<T>(sums[o / kColumns * kRows][o % kColumns]);
+  }
+}
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// Lane by lane it would be most of the work of few inputs, as an adapter's rank is.
+template <>
+inline void sum_lanes<float>(Vec<float> (*sums)[kColumns], int64_t outputs, float* values) {
+  static_assert(kColumns == 4);
+  for (int64_t o = 0; o < outputs; o += kColumns) {
+    const Vec<float>* v = sums[o / kColumns * kRows];
+    const auto both = [&](int c) {
+      return _mm256_hadd_ps(reinterpret_cast<__m256>(v[c]), reinterpret_cast<__m256>(v[c + 1]));
+    };
+    const __m256 halves = _mm256_hadd_ps(both(0), both(2));
+    _mm_storeu_ps(values + o,
+                  _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1)));
+  }
+}
+#endif
+
 template <class X>
 inline void linear(const Linear& n, int64_t first, int64_t last) {
   using T = Wide<X>;
@@ -83,9 +108,7 @@ inline void linear(const Linear& n, int64_t first, int64_t last) {
       });
       for (int r = 0; r < rows; ++r) {
         T values[kOutputs];
-        for (int64_t o = 0; o < outputs; ++o) {
-          values[o] = sum_of<T>(sums[o / kColumns * kRows + r][o % kColumns]);
-        }
+        sum_lanes<T>(sums + r, outputs, values);
         for (int64_t o = 0; o < outputs; o += kWidth<T>) {
           Vec<T> value = load(values + o, outputs - o);
           if (n.bias) value += load(static_cast<const X*>(n.bias) + output + o, outputs - o);
