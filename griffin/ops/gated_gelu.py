@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from griffin.ops import kernels
+from griffin.ops import kernels, native
 from griffin.ops.dispatch import natively
 from griffin.ops.linear import linear, through_torch
 
@@ -94,17 +94,21 @@ class _GatedLinear(torch.autograd.Function):
         dgate, dx = kernels.fresh(gate), kernels.fresh(x)
         wide = torch.promote_types(weight.dtype, torch.float32)
         dweight = weight.new_zeros(weight.shape, dtype=wide) if needs[2] else None
-        back = weight.to(dout.dtype)
+        # Where torch's products of bfloat16 numbers are slow, as `linear` does.
+        slow = dout.dtype is torch.bfloat16 and not native.multiplies_bfloat16()
+        kind = wide if slow else dout.dtype
+        back = weight.to(kind)
         flat = [t.reshape(-1, inputs).split(_TOGETHER) for t in (gate, x, dgate, dx)]
         for one, part in zip(zip(*flat, strict=True), dout.split(_TOGETHER), strict=True):
-            dy = part @ back
+            some = part.to(kind)
+            dy = (some @ back).to(dout.dtype)
             y = None if dweight is None else kernels.fresh(dy)
             tensors = one[0], one[1], dy, one[2], one[3], y
             kernels.call("gated_gradient", dy.dtype, (dy.numel(),), tensors)
             if dweight is not None and y is not None:
-                if y.dtype is wide:
-                    dweight.addmm_(part.T, y)
+                if kind is wide:
+                    dweight.addmm_(some.T, y.to(kind))
                 else:
-                    dweight += part.T @ y
+                    dweight += some.T @ y
         dbias = dout.sum(0).to(ctx.bias_type) if ctx.bias_type is not None and needs[3] else None
         return dgate, dx, None if dweight is None else dweight.to(weight.dtype), dbias

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,8 +11,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from griffin.ops import kernels
+from griffin.ops import kernels, native
 from griffin.ops.dispatch import natively
+
+_WEIGHTS = 4_194_304  # widened at once: 16 MB in float32, however large the matrix is
 
 
 def linear(
@@ -49,6 +52,8 @@ class _Linear(torch.autograd.Function):
         ctx: Any, *grads: Tensor
     ) -> tuple[Tensor | None, ...]:
         (x, weight), needs = ctx.saved_tensors, ctx.needs_input_grad
+        if _widens(x, weight, None):
+            return _wide_gradients(x, weight, grads[0], needs)
         flat = grads[0].reshape(-1, weight.shape[0])
         return (
             grads[0] @ weight if needs[0] else None,
@@ -58,13 +63,81 @@ class _Linear(torch.autograd.Function):
 
 
 def through_torch(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return x weight^T + bias by torch's product; on the CPU few rows get more (`padded_rows`)."""
+    """Return x weight^T + bias by torch's product; on the CPU few rows get more (`padded_rows`).
+
+    bfloat16 on a CPU without instructions for it goes through float32, a slice of the weights at a
+    time: torch's own product takes ten times as long there.
+    """
+    if _widens(x, weight, bias):
+        found: Any = _Widened.apply(x, weight, bias)
+        return found
     rows = math.prod(x.shape[:-1])
     short = padded_rows(rows, x.dtype) - rows if x.is_cpu else 0
     if not short or x.shape[-1] != weight.shape[-1]:
         return functional.linear(x, weight, bias)
     flat = functional.pad(x.reshape(rows, x.shape[-1]), (0, 0, 0, short))
     return functional.linear(flat, weight, bias)[:rows].reshape(*x.shape[:-1], weight.shape[0])
+
+
+def _widens(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    return (
+        all(t.dtype is torch.bfloat16 for t in (x, weight, bias) if t is not None)
+        and x.is_cpu
+        and weight.is_cpu
+        and x.shape[-1] == weight.shape[-1]
+        and native.built()
+        and not native.multiplies_bfloat16()
+        and not torch.compiler.is_compiling()
+    )
+
+
+class _Widened(torch.autograd.Function):
+    """Products of bfloat16 numbers in float32, rounded once; keeps nothing in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        y = x.new_empty(*x.shape[:-1], weight.shape[0])
+        with torch.autocast("cpu", enabled=False):
+            wide = x.float()
+            for part in _slices(weight):
+                some = None if bias is None else bias[part].float()
+                y[..., part] = through_torch(wide, weight[part].float(), some)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the decorator hides its names
+        ctx: Any, *grads: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        return _wide_gradients(x, weight, grads[0], ctx.needs_input_grad)
+
+
+def _wide_gradients(
+    x: Tensor, weight: Tensor, dy: Tensor, needs: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Return the gradients of x, weight and bias that are needed, multiplied in float32."""
+    dy = dy.reshape(-1, weight.shape[0])
+    flat = x.reshape(-1, weight.shape[1]).float() if needs[1] else None
+    dx = x.new_zeros(dy.shape[0], weight.shape[1], dtype=torch.float32) if needs[0] else None
+    dweight = torch.empty_like(weight) if needs[1] else None
+    with torch.autocast("cpu", enabled=False):
+        for part in _slices(weight):
+            some = dy[:, part].float()
+            if dx is not None:
+                dx.addmm_(some, weight[part].float())
+            if dweight is not None and flat is not None:
+                dweight[part] = some.T @ flat
+    dbias = dy.sum(0, dtype=torch.float32).to(dy.dtype) if needs[2] else None
+    return None if dx is None else dx.to(x.dtype).reshape(x.shape), dweight, dbias
+
+
+def _slices(weight: Tensor) -> Iterator[slice]:
+    """Yield which outputs, some at a time, so that no second copy of a large matrix is made."""
+    step = max(1, _WEIGHTS // weight.shape[1])
+    for first in range(0, weight.shape[0], step):
+        yield slice(first, min(first + step, weight.shape[0]))
 
 
 def _is_ours(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:

@@ -7,10 +7,12 @@ import ctypes
 import mmap
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from griffin import ops
 from griffin.ops import native
@@ -185,3 +187,40 @@ def test_gradients_as_without_are_right() -> None:
     given = [draw(*shape, seed=n).double() for n, shape in enumerate(((2, 3, 5), (4, 5), (4,)))]
     leaves = [t.requires_grad_() for t in given]
     assert torch.autograd.gradcheck(lambda *t: ops.linear(*t, as_without=True), leaves)
+
+
+@needs_native
+@pytest.mark.parametrize("as_without", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+def test_bfloat16_with_gradients_goes_around_a_slow_product(
+    monkeypatch: pytest.MonkeyPatch, biased: bool, as_without: bool
+) -> None:
+    """Where torch takes ten times as long for bfloat16, products are of float32, rounded once."""
+    monkeypatch.setattr(native, "multiplies_bfloat16", lambda: False)
+    # Slices of 7 of the 24 outputs; the module has the function's name.
+    monkeypatch.setattr(sys.modules["griffin.ops.linear"], "_WEIGHTS", 7 * 40)
+    given = draw(2, 9, 40), draw(24, 40, seed=1), draw(24, seed=2)
+    x, weight, bias = (t.bfloat16().requires_grad_() for t in given)
+    exact = [t.detach().double().requires_grad_() for t in (x, weight, bias)]
+    dy = draw(2, 9, 24, seed=3).bfloat16()
+    seen: set[torch.dtype] = set()
+
+    class Types(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm):
+                seen.update(t.dtype for t in args if isinstance(t, Tensor))
+            return func(*args, **(kwargs or {}))
+
+    with Types():
+        y = ops.linear(x, weight, bias if biased else None, as_without=as_without)
+        y.backward(dy)
+    assert seen == {torch.float32}
+    want = exact[0] @ exact[1].T + (exact[2] if biased else 0)
+    want.backward(dy.double())
+    close = {"rtol": 2**-8, "atol": 1e-5}
+    torch.testing.assert_close(y.double(), want, **close)
+    for got, true in zip((x, weight, bias)[: 2 + biased], exact, strict=False):
+        assert got.grad is not None and got.grad.dtype == torch.bfloat16
+        torch.testing.assert_close(got.grad.double(), true.grad, **close)

@@ -103,5 +103,4 @@ def _multiplies(dy: Tensor) -> bool:
     """Return whether products in dy's own type are at least as fast as in float32."""
     if not dy.is_cpu or dy.element_size() > 2:
         return True
-    # Elsewhere torch takes ten times as long for products of bfloat16 numbers.
-    return dy.dtype is torch.bfloat16 and "avx512_bf16" in native.instruction_sets()
+    return dy.dtype is torch.bfloat16 and native.multiplies_bfloat16()
