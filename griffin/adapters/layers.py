@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from griffin import ops
 from griffin.adapters.adapter import A, Adapter, B, expected
 from griffin.adapters.config import LoraConfig
 from griffin.model import Griffin, GriffinConfig
@@ -67,7 +68,7 @@ def adapt(
     shared = Adapters(names, digests, alone=any(one.config.whole for one in filled))
 
     def placed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-        return tensor.detach().to(model.device, dtype, copy=True)
+        return ops.unmap(tensor.detach().to(model.device, dtype, copy=True))  # into large pages
 
     added: dict[str, dict[int, LowRank]] = {}
     for index, adapter in enumerate(filled):
