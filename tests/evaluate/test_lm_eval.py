@@ -26,7 +26,11 @@ PAIRS = [
     ("def f(x):\n    return ", "x"),  # white space at the end belongs to what is measured
     ("", "import re"),
 ]
-PROMPTS = ["def f(", "class Decoder:", f"{SHOTS}Question: is 5 odd?\nAnswer:"]
+PROMPTS = [
+    "import json\ndef loads(s, *, cls=None",
+    "class Decoder:",
+    f"{SHOTS}Question: is 5 odd?\nAnswer:",
+]
 UNTIL = {"until": ["\n\n", "e"], "do_sample": False, "max_gen_toks": 12}
 
 
@@ -43,9 +47,10 @@ def wide(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lm_eval") / "toy-it"
     folder.mkdir()
     text = Path(json.__file__).read_text(encoding="utf-8")
-    save_bpe(train_bpe([text], 480), folder)
+    bpe = train_bpe([text], 480)
+    save_bpe(bpe, folder)
     torch.manual_seed(0)
-    model = Griffin(CONFIG.replace(attention_window_size=512))
+    model = Griffin(CONFIG.replace(vocab_size=bpe.get_vocab_size(), attention_window_size=512))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(2).add_(0.05 * torch.randn_like(parameter))
@@ -67,7 +72,16 @@ def theirs(wide):
     model = AutoModelForCausalLM.from_pretrained(wide, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(wide)
     made: Any = huggingface.HFLM  # a decorator hides its names
-    return made(pretrained=model, tokenizer=tokenizer, batch_size=1, add_bos_token=True)
+    lm = made(pretrained=model, tokenizer=tokenizer, batch_size=1, add_bos_token=True)
+    own = griffin.load(wide).tokenizer
+
+    def tok_decode(tokens, skip_special_tokens=True):
+        """Write ids as ours does: of bytes that form no character each library makes its own."""
+        ids = [tokens] if isinstance(tokens, int) else tokens
+        return own.decode(ids, skip_control=skip_special_tokens)
+
+    lm.tok_decode = tok_decode
+    return lm
 
 
 @pytest.mark.thorough
@@ -95,6 +109,19 @@ def test_answers_are_as_theirs(ours, theirs):
     mine = ours.generate_until(requests)
     assert mine == theirs.generate_until(requests)
     assert any(mine) and not any("e" in text for text in mine)
+
+
+@pytest.mark.thorough
+def test_short_prompts_are_as_theirs_without_their_cache(ours, theirs):
+    """With it they go astray where a prompt is shorter than the convolution."""
+    ids = ours.tok_encode("def f(")
+    count = len(ids)
+    for _ in range(6):
+        with torch.no_grad():
+            logits = theirs.model(torch.tensor([ids]), use_cache=False).logits
+        ids.append(int(logits[0, -1].argmax()))
+    (found,) = ours.generate_until(asked("generate_until", ("def f(", {"max_gen_toks": 6})))
+    assert found == ours.llm.tokenizer.decode(ids[count:])
 
 
 @pytest.mark.thorough
