@@ -23,11 +23,10 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "recurrent_unit": ("native", "triton", "eager", "reference"),
     "local_attention": ("native", "eager", "reference"),
     "packed_linear": ("native", "eager", "reference"),
-    "few_rows": ("reference",),
-    "look_up_rows": ("reference",),
-    "ring_attention": ("reference",),
+    "few_rows": ("triton", "reference"),
+    "look_up_rows": ("triton", "reference"),
+    "ring_attention": ("triton", "reference"),
     "keep_before": ("reference",),
-    "draw_tokens": ("reference",),
 }
 # What the native kernels are chosen for; they also run in float64, where being slower is no matter.
 _NATIVE_TYPES = (torch.float32, torch.bfloat16)

@@ -67,6 +67,7 @@ def launch(
     moved: int | None = None,
     num_warps: int = 4,
     num_stages: int = 2,
+    maxnreg: int | None = None,
     **constants: Any,
 ) -> None:
     """Launch a Triton kernel on the device of its tensors, or only record it if they have no
@@ -74,11 +75,14 @@ def launch(
 
     args:      in the kernel's order: tensors, whole numbers, None.
     constants: what the kernel is compiled for.
+    maxnreg:   the most registers of a thread, where the compiler would take more than it needs.
     moved:     bytes it reads and writes; each tensor once if omitted.
     Raises ValueError for tensors on the CPU, where kernels run only in the interpreter.
     """
     tensors = [t for t in args if isinstance(t, Tensor)]
     options = {"num_warps": num_warps, "num_stages": num_stages}
+    if maxnreg is not None:
+        options["maxnreg"] = maxnreg
     if records := _records.get():
         kinds = tuple(t.dtype if isinstance(t, Tensor) else t for t in args)
         count = sum(t.numel() * t.itemsize for t in tensors) if moved is None else moved

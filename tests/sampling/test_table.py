@@ -113,7 +113,7 @@ def draw_of(rows: list[Row]) -> tuple[ops.Draw, list[Row]]:
     return draw, counted
 
 
-def compare(implementation: str, seed: int, count: int, sizes: tuple[int, ...]) -> None:
+def compare(seed: int, count: int, sizes: tuple[int, ...]) -> None:
     """Hold draws of `count` (logits, parameters, uniform) to their samplers, and their counts."""
     dice = random.Random(seed)
     faults = 0
@@ -124,8 +124,7 @@ def compare(implementation: str, seed: int, count: int, sizes: tuple[int, ...]) 
             logits = torch.stack([some_logits(dice, size) for _ in rows])
             draw, counted = draw_of(rows)
             before = logits.clone()
-            with ops.use(implementation):
-                drawn = ops.draw_tokens(logits, draw)
+            drawn = ops.draw_tokens(logits, draw)
             assert torch.equal(logits.nan_to_num(7), before.nan_to_num(7))
             for row, counts in zip(counted, draw.counts, strict=True):
                 row.counts = counts.clone()
@@ -160,5 +159,5 @@ def compare(implementation: str, seed: int, count: int, sizes: tuple[int, ...]) 
     assert faults > count // 100
 
 
-def test_the_reference_chooses_what_samplers_do():
-    compare("reference", 1, 2000, (7, 33, 200, 1100))
+def test_a_draw_chooses_what_samplers_do():
+    compare(1, 2000, (7, 33, 200, 1100))

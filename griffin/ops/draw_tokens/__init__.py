@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from griffin.ops.dispatch import implementation
+from griffin.ops.dispatch import on_one_device
 from griffin.ops.live import check_live
 
 # What `fault` says: fine; the logits hold NaN or nothing finite; nothing may be chosen.
@@ -62,7 +62,10 @@ def draw_tokens(logits: Tensor, draw: Draw, live: Tensor | None = None) -> Drawn
         if t.shape != shape or t.dtype != dtype or not t.is_contiguous():
             raise ValueError(f"{name} must be {shape} {dtype}, not {tuple(t.shape)} {t.dtype}")
     check_live(live)
-    return implementation("draw_tokens", logits, *draw, live)(logits, draw, live)
+    on_one_device(logits, *draw, live)
+    from griffin.ops.draw_tokens import reference  # which knows the classes above
+
+    return reference.draw_tokens(logits, draw, live)
 
 
 _TYPES = {"uniform": torch.float64, "top_p": torch.float64, "min_p": torch.float64}
