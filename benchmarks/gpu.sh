@@ -1,12 +1,12 @@
 #!/bin/sh
-# Measure everything that docs/gpu.md says about a GPU. From the checkout's root, on a machine with
+# Measure what `griffin bench gpu` has rows for. From the checkout's root, on a machine with
 # one: nothing has to be built or downloaded, and the tree is all that is needed.
 #
 #   sh benchmarks/gpu.sh OUT              # OUT: a folder for the reports
 #   sh benchmarks/gpu.sh OUT --dry-run    # the same commands on the CPU, at toy shapes
 #
-# Needs torch 2.11 or later with CUDA, Triton 3.6 or later, click, rich, numpy, safetensors; for the
-# rival transformers. Takes about nine minutes: the rows of worth first, within 420 seconds.
+# Needs torch 2.11 or later with CUDA, Triton 3.6 or later, click, rich, numpy and safetensors.
+# Takes 420 seconds at most, the rows of worth first. Rivals are not among them.
 set -eu
 out=$1
 shift

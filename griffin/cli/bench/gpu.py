@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     help="Write the report there, after each row.",
 )
 def gpu(budget: float, only: str | None, dry_run: bool, as_json: bool, out: Path | None) -> None:
-    """Measure decode, prefill, engine and kernels on a GPU, each beside its limit.
+    """Measure ceilings, prefill, engine and scan on a GPU, each beside its limit.
 
     Rows come in order of worth, and the report is written after each. Weights are random and made
     on the GPU; a checkout is enough: PYTHONPATH=. python3 -m griffin.cli bench gpu
