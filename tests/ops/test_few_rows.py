@@ -118,9 +118,9 @@ def test_laid_weights_are_the_packed_ones(format):
     rows = torch.cat([unpacked, unpacked])[ids.clamp(max=73)] * 3.5
     with ops.use("reference"):
         assert torch.equal(ops.look_up_rows(ids, two, 3.5, torch.bfloat16), rows)
-    with ops.use("triton"):  # the interpreter cuts digits off where a GPU rounds
+    with ops.use("triton"):  # the interpreter cuts digits off where a GPU rounds, twice
         got = ops.look_up_rows(ids, two, 3.5, torch.bfloat16)
-    assert torch.allclose(got.float(), rows.float(), rtol=2**-7, atol=0)
+    assert torch.allclose(got.float(), rows.float(), rtol=2**-6, atol=0)
 
 
 def test_what_does_not_fit_is_refused():
