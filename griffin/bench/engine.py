@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from griffin.bench.measurement import Measurement
-from griffin.bench.run import Bench, Plan, RunningProgram, product_of
+from griffin.bench.run import Bench, Plan, RunningProgram
 
 WARM_TOKENS = 2
 
@@ -42,8 +42,7 @@ def engine(plan: Plan, requests: int, context: int) -> Iterator[Measurement]:
                 _take(runner, way, WARM_TOKENS)
         for _ in range(plan.rounds):
             if requests > 1:
-                for dtype in sorted({product_of(t.runner.facts["format"]) for t in programs}):
-                    bench.matrix_rate(plan.chunk, dtype)
+                bench.products(plan.chunk)
             for turns in programs:
                 for way in ways:
                     before = bench.read_rate()

@@ -15,6 +15,12 @@ import torch
 from griffin import ops
 from griffin.ops import native
 
+# The types in which weights of a type are still what they are: the fastest product bounds them.
+SERVING = {
+    "float32": ("float32",),
+    "bfloat16": ("bfloat16", "float32"),
+    "int8": ("int8", "bfloat16", "float32"),
+}
 SECONDS = 0.4  # a probe takes about as long as the work it stands beside, and meets the same noise
 
 

@@ -12,9 +12,11 @@ from griffin.bench.machine import buffer_bytes
 from griffin.bench.measurement import Measurement, Report, measured
 from griffin.bench.process import Stopped, Worker
 from griffin.bench.program import OURS, Contender
+from griffin.bench.rates import SERVING
 
-# The matrix product that bounds a format; that of 8-bit integers for the smaller ones.
-_PRODUCTS = {"float32": "float32", "bf16": "bfloat16", "bf16-packed": "bfloat16"}
+# The type of a format's weights; the smaller ones are 8-bit integers.
+_TYPES = {"float32": "float32", "bf16": "bfloat16", "bf16-packed": "bfloat16"}
+_TRIED = 64  # rows of the products by which the fastest is found: a slow one takes its time
 
 
 @dataclass(kw_only=True)
@@ -69,6 +71,7 @@ class Bench:
         self._stack = ExitStack()
         self._machine: Worker | None = None
         self._rates: dict[str, list[float]] = {}
+        self._tried: dict[str, float] = {}
         self._buffer = plan.buffer or buffer_bytes()
 
     def __enter__(self) -> Bench:
@@ -151,6 +154,22 @@ class Bench:
         self._rates.setdefault(f"{dtype} product, {rows} rows", []).append(rate)
         return rate
 
+    def products(self, rows: int, also: Sequence[str] = ()) -> None:
+        """Measure the matrix products that bound the programs.
+
+        also: types that are tried as well, for the report.
+        """
+        formats = {runner.facts["format"] for runner in self.runners}
+        types = {dtype for format in formats for dtype in products_of(format)} | set(also)
+        for dtype in sorted(types - set(self._tried)):
+            self._tried[dtype] = self.matrix_rate(min(rows, _TRIED), dtype)
+        for dtype in sorted({self.fastest(format) for format in formats}):
+            self.matrix_rate(rows, dtype)
+
+    def fastest(self, format: str) -> str:
+        """Return the type in which this machine multiplies a format's weights fastest."""
+        return max(products_of(format), key=self._tried.__getitem__)
+
     def rate(self, name: str) -> float | None:
         """Return the median of what was measured so far under a name, None if nothing was."""
         found = self._rates.get(name)
@@ -185,7 +204,7 @@ class Bench:
             read = statistics.median(runner.reads)
         product = None
         if rows is not None:
-            dtype = product_of(runner.facts["format"])
+            dtype = self.fastest(runner.facts["format"])
             product = self.rate(f"{dtype} product, {rows} rows")
         samples, runner.samples, runner.reads = runner.samples, [], []
         memory = runner.ask("memory", forget=True)
@@ -195,6 +214,6 @@ class Bench:
         return found
 
 
-def product_of(format: str) -> str:
-    """Return the matrix product whose rate bounds a format: 8-bit integers for the small ones."""
-    return _PRODUCTS.get(format, "int8")
+def products_of(format: str) -> tuple[str, ...]:
+    """Return the types of the matrix products that serve a format's weights, its own first."""
+    return SERVING[_TYPES.get(format, "int8")]

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from griffin.bench.measurement import Measurement, limit, measured, timed
-from griffin.bench.run import Bench, Plan, RunningProgram, product_of
+from griffin.bench.run import Bench, Plan, RunningProgram
 
 _WARM_TOKENS = 2
 
@@ -38,10 +38,9 @@ def _decoding(bench: Bench, what: str, count: int, context: int) -> Iterator[Mea
         if bench.attempt(runner, "read", length=context, batch=count, capacity=whole) is not None:
             runner.ask("memory", forget=True)
             bench.attempt(runner, "decode", count=_WARM_TOKENS)
-    dtypes = {product_of(r.facts["format"]) for r in bench.runners} if count > 1 else set()
     for _ in range(plan.rounds):
-        for dtype in sorted(dtypes):
-            bench.matrix_rate(plan.chunk, dtype)
+        if count > 1:
+            bench.products(plan.chunk)
         for runner in list(bench.runners):
             before = bench.read_rate()
             if (took := bench.attempt(runner, "decode", count=plan.tokens)) is not None:
@@ -59,16 +58,11 @@ def prefill(plan: Plan, lengths: Sequence[int]) -> Iterator[Measurement]:
             bench.attempt(runner, "read", length=min(lengths[0], plan.chunk))
         for length in lengths:
             rows = min(plan.chunk, length)
-            dtypes = {product_of(r.facts["format"]) for r in bench.runners} | {
-                "float32",
-                "bfloat16",
-            }
             for runner in bench.runners:
                 runner.ask("memory", forget=True)
             for number in range(plan.rounds):
                 bench.read_rate()
-                for dtype in sorted(dtypes):
-                    bench.matrix_rate(rows, dtype)
+                bench.products(rows, also=("float32", "bfloat16"))
                 for runner in list(bench.runners):
                     took = bench.attempt(
                         runner, "read", length=length, capacity=length, seed=number
@@ -94,8 +88,7 @@ def context(plan: Plan, contexts: Sequence[int]) -> Iterator[Measurement]:
         seen = {id(runner): 0 for runner in bench.runners}
         for stop in contexts:
             bench.read_rate()
-            for dtype in sorted({product_of(r.facts["format"]) for r in bench.runners}):
-                bench.matrix_rate(min(plan.chunk, stop), dtype)
+            bench.products(min(plan.chunk, stop))
             for runner in list(bench.runners):
                 yield from _stop(bench, runner, seen[id(runner)], stop)
                 seen[id(runner)] = _reach(plan, stop)

@@ -10,7 +10,7 @@ import pytest
 from griffin.bench import suites
 from griffin.bench.measurement import Report
 from griffin.bench.program import OURS, Contender
-from griffin.bench.run import Bench, Plan, product_of
+from griffin.bench.run import Bench, Plan, products_of
 
 
 def plan(folder, **changes) -> Plan:
@@ -86,12 +86,30 @@ def test_load_goes_on_from_a_saved_state(folder, here):
     assert list(found.values()) == run.report.measurements
 
 
-def test_which_product_bounds_a_format():
+def test_which_products_serve_a_format():
     names = ("float32", "bf16", "bf16-packed", "int8", "int4")
-    assert [product_of(name) for name in names] == [
-        "float32",
-        "bfloat16",
-        "bfloat16",
-        "int8",
-        "int8",
+    assert [products_of(name) for name in names] == [
+        ("float32",),
+        ("bfloat16", "float32"),
+        ("bfloat16", "float32"),
+        ("int8", "bfloat16", "float32"),
+        ("int8", "bfloat16", "float32"),
     ]
+
+
+@pytest.mark.parametrize("fast", ["bfloat16", "float32"])
+def test_the_fastest_product_that_serves_bounds_a_format(folder, here, monkeypatch, fast):
+    """A machine without instructions for bfloat16 is not held to its slow product."""
+    asked: list[tuple[int, str]] = []
+
+    def matrix_rate(self: Bench, rows: int, dtype: str) -> float:
+        asked.append((rows, dtype))
+        rate = 4e12 if dtype == fast else 1e10
+        self._rates.setdefault(f"{dtype} product, {rows} rows", []).append(rate)
+        return rate
+
+    monkeypatch.setattr(Bench, "matrix_rate", matrix_rate)
+    run = dataclasses.replace(plan(folder, formats=["bf16"]), chunk=80)
+    (found,) = suites.prefill(run, [100])
+    assert found.operations_per_second == 4e12
+    assert asked == [(64, "bfloat16"), (64, "float32"), (80, fast), (80, fast)]
