@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from griffin.checkpoints import load_model
-from griffin.cli.train import table
+from griffin.cli.shared.held_out import held_out_table
 from griffin.train.evaluate import bits_in_rows
 from griffin.train.export import export, measure
 from griffin.train.loop import Trainer
@@ -96,7 +96,7 @@ def test_results_have_figures_of_each_source(build: Callable[..., Trainer]) -> N
         assert results["bits_per_byte"][kind] == pytest.approx(sum(parts) / held["bytes"])
     again = measure(ours.recipe, ours.out / "model", Reporter(quiet=True))
     assert again["sources"] == results["sources"]
-    heads, *rows = table(results)[2:]
+    heads, *rows = held_out_table(results)[2:]
     assert heads.split() == ["all", "web", "code"] and len(rows) == len(kinds)
     code = results["sources"]["code"]["bits_per_byte"]["whole documents"]
     assert rows[0].split()[2:] == [f"{code:.4f}", "whole", "documents"]
