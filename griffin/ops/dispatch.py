@@ -152,9 +152,10 @@ def _choose(op: str, device: str, dtype: torch.dtype) -> str:
 def describe() -> dict[str, str]:
     """Return op -> what runs it now on the CPU, and a line about the kernels there and on a GPU.
 
-    For `griffin info`.
+    For `griffin info`. Ops that only a GPU's decode step asks for are left out.
     """
-    ops = {op: _forced.get() or _choose(op, "cpu", torch.float32) for op in IMPLEMENTATIONS}
+    here = [op for op, names in IMPLEMENTATIONS.items() if "eager" in names]
+    ops = {op: _forced.get() or _choose(op, "cpu", torch.float32) for op in here}
     missing = launching.why_not()
     gpu = f"torch's own operations: {missing}" if missing else "Triton's"
     return ops | {"native kernels": _kernels(), "kernels on a GPU": gpu}

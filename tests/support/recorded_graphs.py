@@ -34,7 +34,11 @@ class _Recorder(TorchDispatchMode):
 
 
 class RecordedGraphs:
-    """Records calls; `replays` counts by how many operations each graph had been replayed."""
+    """Records calls.
+
+    captured: of each graph, the operations that are more than another look at a tensor.
+    replays:  how often any of them was replayed.
+    """
 
     def __init__(self) -> None:
         self.captured: list[int] = []
@@ -45,7 +49,7 @@ class RecordedGraphs:
         with mock.patch.object(native, "built", lambda: False), _Recorder() as recorder:
             call()
         calls = recorder.calls
-        self.captured.append(len(calls))
+        self.captured.append(sum(not func.is_view for func, *_ in calls))
 
         def replay() -> None:
             self.replays += 1

@@ -92,8 +92,12 @@ def stand_in() -> Iterator[Watch]:
     Tensors made inside have no values and are of no use outside, those of the CPU too.
     """
     _register()
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), Watch() as watch:
-        yield watch
+    _Module.present = True
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), Watch() as watch:
+            yield watch
+    finally:
+        _Module.present = False
 
 
 def model_on(config: GriffinConfig, dtype: torch.dtype = torch.bfloat16) -> Griffin:
@@ -123,7 +127,16 @@ def _register() -> None:
 
 
 class _Module(backend_registration._DummyBackendModule):
-    """What torch asks of a device's module: `torch.privateuseone`."""
+    """What torch asks of a device's module: `torch.privateuseone`.
+
+    present: whether a `stand_in` runs. A process never forgets a device, and others' tests in it
+    would have their checkpoints written from one that cannot be written from.
+    """
+
+    present = False
+
+    def is_available(self) -> bool:
+        return self.present
 
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.bfloat16, torch.float16]
