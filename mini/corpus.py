@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -38,10 +38,10 @@ def build(out: Path, archives: Path, say: Say, *, drawn: int = DRAWN) -> dict[st
     for package in PACKAGES.values():
         say(f"{package.name} {package.version}")
         folders[package.name] = unpacked(package, archives)
-    broken: list[str] = []
-    written = _texts(part, folders, broken, say) | _questions(part, folders, broken, drawn, say)
+    read = _Read(folders)
+    written = _texts(part, read, say) | _questions(part, read, drawn, say)
     _licences(part / "licences", folders)
-    report = {"files": written, "broken": sorted(set(broken))}
+    report = {"files": written, "broken": sorted(set(read.broken))}
     (part / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     if out.exists():
         shutil.rmtree(out)
@@ -49,21 +49,32 @@ def build(out: Path, archives: Path, say: Say, *, drawn: int = DRAWN) -> dict[st
     return report
 
 
-def _texts(
-    part: Path, folders: dict[str, Path], broken: list[str], say: Say
-) -> dict[str, dict[str, int]]:
-    net = wordnet.read(folders["wordnet-base"])
-    broken.extend(net.broken)
+class _Read:
+    """The sources, each read once: for the texts, and for the questions about them.
+
+    broken: what could not be read of them.
+    """
+
+    def __init__(self, folders: dict[str, Path]) -> None:
+        self.broken: list[str] = []
+        self.net = wordnet.read(folders["wordnet-base"])
+        self.broken.extend(self.net.broken)
+        self.library = list(python_texts.library(self.broken))
+        self.pages = list(python_texts.documentation(folders["python3.11-doc"], self.broken))
+        self.jargon = list(dictionaries.entries(folders["dict-jargon"], "jargon", self.broken))
+        self.devil = list(dictionaries.entries(folders["dict-devil"], "devil", self.broken))
+        self.commands = list(manuals.commands(folders["toybox"], self.broken))
+        self.talk = list(small_talk.pairs(folders["chatterbot-corpus"], self.broken))
+
+
+def _texts(part: Path, read: _Read, say: Say) -> dict[str, dict[str, int]]:
     texts: dict[str, tuple[str, Iterable[str]]] = {
-        "python": ("PSF-2.0", (text for _, text in python_texts.library(broken))),
-        "python-docs": (
-            "PSF-2.0",
-            (text for _, text in python_texts.documentation(folders["python3.11-doc"], broken)),
-        ),
-        "wordnet": ("WordNet-3.0", _dictionary_of(net)),
-        "jargon": ("public domain", _entries(folders["dict-jargon"], "jargon", broken)),
-        "devil": ("public domain", _entries(folders["dict-devil"], "devil", broken)),
-        "toybox": ("0BSD", (each.text for each in manuals.commands(folders["toybox"], broken))),
+        "python": ("PSF-2.0", (text for _, text in read.library)),
+        "python-docs": ("PSF-2.0", (text for _, text in read.pages)),
+        "wordnet": ("WordNet-3.0", _dictionary_of(read.net)),
+        "jargon": ("public domain", _gathered(read.jargon)),
+        "devil": ("public domain", _gathered(read.devil)),
+        "toybox": ("0BSD", (each.text for each in read.commands)),
     }
     counts = {}
     for name, (licence, of) in texts.items():
@@ -72,16 +83,10 @@ def _texts(
     return counts
 
 
-def _entries(folder: Path, name: str, broken: list[str]) -> Iterator[str]:
+def _gathered(entries: Sequence[tuple[str, str]]) -> Iterator[str]:
     """Yield a dictionary's entries, forty in a text."""
-    gathered: list[str] = []
-    for _, entry in dictionaries.entries(folder, name, broken):
-        gathered.append(entry)
-        if len(gathered) == 40:
-            yield "\n\n".join(gathered)
-            gathered = []
-    if gathered:
-        yield "\n\n".join(gathered)
+    for start in range(0, len(entries), 40):
+        yield "\n\n".join(entry for _, entry in entries[start : start + 40])
 
 
 def _dictionary_of(net: wordnet.WordNet) -> Iterator[str]:
@@ -114,23 +119,16 @@ def _entry(net: wordnet.WordNet, word: str) -> str:
     return "\n".join(lines)
 
 
-def _questions(
-    part: Path, folders: dict[str, Path], broken: list[str], drawn: int, say: Say
-) -> dict[str, dict[str, int]]:
-    random = Random(SEED)
-    net = wordnet.read(folders["wordnet-base"])
+def _questions(part: Path, read: _Read, drawn: int, say: Say) -> dict[str, dict[str, int]]:
+    random, net = Random(SEED), read.net
     words = [word for word, _ in net.common("n", 3) if word.isalpha() and 3 <= len(word) <= 9]
     functions = {
         each.name: each
-        for module, text in python_texts.library(broken)
-        for each in python_texts.functions(module, text, broken)
+        for module, text in read.library
+        for each in python_texts.functions(module, text, read.broken)
     }
-    for _, text in python_texts.documentation(folders["python3.11-doc"], broken):
+    for _, text in read.pages:
         functions |= {each.name: each for each in python_texts.described(text)}
-    commands = list(manuals.commands(folders["toybox"], broken))
-    jargon = dictionaries.entries(folders["dict-jargon"], "jargon", broken)
-    devil = dictionaries.entries(folders["dict-devil"], "devil", broken)
-    talk = small_talk.pairs(folders["chatterbot-corpus"], broken)
     asked: dict[str, tuple[str, Iterable[Question]]] = {
         "meanings": ("WordNet-3.0", questions.meanings(net, random)),
         "kinds": ("WordNet-3.0", questions.kinds(net, random)),
@@ -138,10 +136,13 @@ def _questions(
         "opposites": ("WordNet-3.0", questions.opposites(net, random)),
         "synonyms": ("WordNet-3.0", questions.synonyms(net, random)),
         "python": ("PSF-2.0", questions.of_python(functions.values(), random)),
-        "commands": ("0BSD", questions.of_commands(commands, random)),
-        "jargon": ("public domain", questions.of_entries(jargon, "hacker slang", random)),
-        "devil": ("public domain", questions.of_entries(devil, "the Devil's Dictionary", random)),
-        "small-talk": ("BSD-3-Clause", (Question(f"talk {a}", a, b) for a, b in talk)),
+        "commands": ("0BSD", questions.of_commands(read.commands, random)),
+        "jargon": ("public domain", questions.of_entries(read.jargon, "hacker slang", random)),
+        "devil": (
+            "public domain",
+            questions.of_entries(read.devil, "the Devil's Dictionary", random),
+        ),
+        "small-talk": ("BSD-3-Clause", (Question(f"talk {a}", a, b) for a, b in read.talk)),
         "itself": (_OWN, questions.about_itself()),
         "unknown": (_OWN, questions.made_up(net, random, max(drawn // 10, 50))),
     }

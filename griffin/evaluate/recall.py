@@ -6,7 +6,7 @@ No data set is needed: a question is a function of its task, its length and a se
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -126,8 +126,7 @@ def sized(
     The same arguments give the same question, in every process.
     Raises ValueError for an unknown task, and where not even one unit fits.
     """
-    if task not in TASKS:
-        raise ValueError(f"no task {task!r}; there are {', '.join(TASKS)}")
+    check_task(task)
     sentences = list(prose) or made_up_prose(seed)
 
     def made(units: int) -> tuple[RecallQuestion, int]:
@@ -178,12 +177,10 @@ def sentences_of(text: str) -> list[str]:
     return [*found, " ".join(sentence)] if sentence else found
 
 
-def by_task(names: Mapping[str, object] | Sequence[str]) -> list[str]:
-    """Return names of tasks as they were given; ValueError for one that there is not."""
-    for name in names:
-        if name not in TASKS:
-            raise ValueError(f"no task {name!r}; there are {', '.join(TASKS)}")
-    return list(names)
+def check_task(name: str) -> None:
+    """Raise ValueError, naming all tasks, for one that there is not."""
+    if name not in TASKS:
+        raise ValueError(f"no task {name!r}; there are {', '.join(TASKS)}")
 
 
 def _word(random: Random) -> str:

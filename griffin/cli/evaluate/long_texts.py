@@ -47,11 +47,13 @@ def evaluate_recall(
     as_json: bool,
 ) -> None:
     """Ask about texts of each length, and print the share of right answers."""
-    from griffin.evaluate.recall import by_task, sentences_of
+    from griffin.evaluate.recall import check_task, sentences_of
     from griffin.evaluate.recalled import measure_recall
 
+    names = [name.strip() for name in tasks.split(",")]
     try:
-        names = by_task([name.strip() for name in tasks.split(",")])
+        for name in names:
+            check_task(name)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     sentences = [] if prose is None else sentences_of(prose.read_text(encoding="utf-8"))
