@@ -71,15 +71,17 @@ def evaluate_recall(
             )
         )
     window = llm.model.config.attention_window_size
+    if as_json:
+        results = [asdict(each) for each in found]
+        click.echo(json.dumps({"model": source.model, "window": window, "results": results}))
+    else:
+        head = ("right answers of", *(f"{length:,}" for length in lengths))
+        cells = {
+            (each.task, each.tokens): f"{each.exact:.0%} ± {each.stderr:.0%}" for each in found
+        }
+        print_table(head, [(name, *(cells[name, length] for length in lengths)) for name in names])
+        click.echo(f"of {questions} questions each; attention sees {window:,} tokens back")
     if plot is not None:
         from griffin.evaluate.drawing import draw_recall
 
         draw_recall({source.model: found}, {source.model: window}, plot)
-    if as_json:
-        results = [asdict(each) for each in found]
-        click.echo(json.dumps({"model": source.model, "window": window, "results": results}))
-        return
-    head = ("right answers of", *(f"{length:,}" for length in lengths))
-    cells = {(each.task, each.tokens): f"{each.exact:.0%} ± {each.stderr:.0%}" for each in found}
-    print_table(head, [(name, *(cells[name, length] for length in lengths)) for name in names])
-    click.echo(f"of {questions} questions each; attention sees {window:,} tokens back")

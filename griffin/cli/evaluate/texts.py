@@ -46,18 +46,24 @@ def evaluate_texts(
             ]
             names = list(ids)
     window = llm.model.config.attention_window_size
+    if as_json:
+        rows = [{"of": name, **_values(span)} for name, span in zip(names, spans, strict=True)]
+        click.echo(json.dumps({"model": source.model, "window": window, "spans": rows}))
+    else:
+        head = (
+            "positions" if by_position else "text",
+            "tokens",
+            "bytes",
+            "nats/token",
+            "bits/byte",
+        )
+        print_table(head, [(name, *_cells(span)) for name, span in zip(names, spans, strict=True)])
+        if by_position:
+            click.echo(f"{len(ids)} texts; attention sees {window:,} tokens back")
     if plot is not None:
         from griffin.evaluate.drawing import draw_positions
 
         draw_positions({source.model: spans}, {source.model: window}, plot)
-    if as_json:
-        rows = [{"of": name, **_values(span)} for name, span in zip(names, spans, strict=True)]
-        click.echo(json.dumps({"model": source.model, "window": window, "spans": rows}))
-        return
-    head = ("positions" if by_position else "text", "tokens", "bytes", "nats/token", "bits/byte")
-    print_table(head, [(name, *_cells(span)) for name, span in zip(names, spans, strict=True)])
-    if by_position:
-        click.echo(f"{len(ids)} texts; attention sees {window:,} tokens back")
 
 
 def _values(span: PositionSpan) -> dict[str, float]:
