@@ -19,6 +19,7 @@ from griffin.cli.bench.command import number, numbers, suite
 from griffin.cli.bench.report import deliver
 
 _SHAPE = "The shape of its Gemma: gemma-2b or toy."
+_WEIGHTS = "27 thousand weights, or 2.7 million in nano's blocks."
 _AGAINST = (
     click.Option(
         ["--against"],
@@ -284,9 +285,12 @@ def unit(
 )
 @number("--seeds", "Runs of each method.", 3)
 @number("--steps", "Of each run.", 60)
+@click.option("--shape", type=click.Choice(["small", "nano"]), default="small", help=_WEIGHTS)
 @number("--threads", "CPU threads.", 1)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
-def alignment(tasks: Sequence[str], seeds: int, steps: int, threads: int, out: Path) -> None:
+def alignment(
+    tasks: Sequence[str], seeds: int, steps: int, shape: str, threads: int, out: Path
+) -> None:
     """Reward against divergence: J-BOND, REINFORCE, GRPO and best-of-N, on tasks made by program.
 
     Runs that are in the folder are not done again.
@@ -300,7 +304,7 @@ def alignment(tasks: Sequence[str], seeds: int, steps: int, threads: int, out: P
         if name not in TASKS:
             raise click.UsageError(f"no task {name!r}; there are: {'; '.join(TASKS)}")
     torch.set_num_threads(threads)
-    compare(out, tasks or list(TASKS), seeds, steps, click.echo)
+    compare(out, tasks or list(TASKS), seeds, steps, click.echo, shape)
 
 
 @main.command("tuning")

@@ -1,7 +1,8 @@
-"""A model of some ten thousand weights: what it answers, how probable that is, how it is taught."""
+"""A small model: what it answers, how probable that is, how it is taught."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,24 +12,28 @@ from torch.nn import functional
 
 from benchmarks.alignment.tasks import ALPHABET, BOS, END, Item, Task, decode, encode
 from griffin.model import Griffin, GriffinConfig
+from griffin.model.config import PRESETS
 from griffin.model.init import init_weights
 
-SHAPE = GriffinConfig(
-    vocab_size=len(ALPHABET),
-    width=32,
-    mlp_width=96,
-    lru_width=32,
-    num_heads=2,
-    num_gate_blocks=2,
-    block_types=("recurrent", "attention"),
-    attention_window_size=32,
-)
+SHAPES = {
+    "small": GriffinConfig(
+        vocab_size=len(ALPHABET),
+        width=32,
+        mlp_width=96,
+        lru_width=32,
+        num_heads=2,
+        num_gate_blocks=2,
+        block_types=("recurrent", "attention"),
+        attention_window_size=32,
+    ),
+    "nano": dataclasses.replace(PRESETS["nano"], vocab_size=len(ALPHABET)),
+}
 
 
-def new_model(seed: int) -> Griffin:
+def new_model(seed: int, shape: str = "small") -> Griffin:
     """Return a model of random weights, in float32."""
-    model = Griffin(SHAPE)
-    init_weights(model, SHAPE, torch.Generator().manual_seed(seed))
+    model = Griffin(SHAPES[shape])
+    init_weights(model, SHAPES[shape], torch.Generator().manual_seed(seed))
     return model
 
 

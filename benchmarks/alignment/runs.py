@@ -21,24 +21,32 @@ from griffin.model import Griffin
 
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)  # of REINFORCE's penalty, the paper's range
 ETAS = (0.02, 0.1)  # of J-BOND: the paper's 7B, and the most that its 2B was run at
+# By shape and method, so that each method's best lies between others.
 RATES = {
-    "jbond": (1e-3, 3e-3, 1e-2, 3e-2),  # so that each method's best lies between others
-    "rloo": (1e-3, 3e-3, 1e-2),
-    "grpo": (1e-3, 3e-3, 1e-2),
+    "small": {"jbond": (1e-3, 3e-3, 1e-2, 3e-2)}
+    | dict.fromkeys(("rloo", "grpo"), (1e-3, 3e-3, 1e-2)),
+    "nano": dict.fromkeys(("jbond", "rloo", "grpo"), (1e-4, 3e-4, 1e-3, 3e-3)),
 }
 SWEPT = 100  # the seed at which rates are chosen; no run that is shown has it
-TAUGHT = {"sort": 55, "add": 300}  # steps on right answers that make the base
+# Steps on right answers that make the base, by shape and what is asked.
+TAUGHT = {"small": {"sort": 55, "add": 300}, "nano": {"sort": 13, "add": 60}}
 _MOST_BINARY = 0.15  # share of the base's answers that a reward of 0 or 1 may pay
 
 
 def compare(
-    out: Path, tasks: Sequence[str], seeds: int, steps: int, say: Callable[[str], object]
+    out: Path,
+    tasks: Sequence[str],
+    seeds: int,
+    steps: int,
+    say: Callable[[str], object],
+    shape: str = "small",
 ) -> dict[str, Any]:
     """Do what of the comparison is not done in a folder, and write results.json and results.png.
 
-    The rate of each method is the one of RATES that ends highest at a seed of its own; it is found
-    for the first of the tasks of a kind. Raises RuntimeError if the base is paid too often by a
-    binary reward, or if REINFORCE does not raise the reward by three standard errors.
+    shape: of the model, one of SHAPES. The rate of each method is the one of RATES that ends
+    highest at a seed of its own; it is found for the first of the tasks of a kind. Raises
+    RuntimeError if the base is paid too often by a binary reward, or if REINFORCE does not raise
+    the reward by three standard errors.
     """
     (out / "runs").mkdir(parents=True, exist_ok=True)
     found, swept = list[dict[str, Any]](), list[dict[str, Any]]()
@@ -46,7 +54,7 @@ def compare(
     best, bases, rates = dict[str, Any](), dict[str, Any](), dict[str, dict[str, float]]()
     for name in tasks:
         task = TASKS[name]
-        base = _base(out, task)
+        base = _base(out, task, shape)
         bases[name] = _first(base, task)
         say(f"{name}: the base has {bases[name]['reward']:.3f}")
         if "exact" in name and bases[name]["reward"] > _MOST_BINARY:
@@ -54,7 +62,7 @@ def compare(
         file = f"{name.replace(', ', '-')}-best"
         best[name] = _kept(out, file, partial(best_of, task, base, 0))
         if task.kind not in rates:
-            tried = [_run(out, setting, task, base, say) for setting in _swept(name, steps)]
+            tried = [_run(out, setting, task, base, say) for setting in _swept(name, steps, shape)]
             rates[task.kind] = _best_rates(tried)
             swept += tried
         for setting in _shown(name, rates[task.kind], seeds, steps):
@@ -63,6 +71,7 @@ def compare(
             "command": machine.command(),
             "commit": machine.commit(),
             "machine": machine.describe(),
+            "shape": shape,
             "held_out": HELD_OUT,
             "each": EACH,
             "bases": bases,
@@ -82,11 +91,11 @@ def compare(
     return results
 
 
-def _swept(task: str, steps: int) -> Iterator[Setting]:
+def _swept(task: str, steps: int, shape: str) -> Iterator[Setting]:
     """Yield what is tried to find the rates."""
     for method, others in (("jbond", {"eta": max(ETAS)}), ("rloo", {"kl": 0.01}), ("grpo", {})):
         common = {"task": task, "method": method, "seed": SWEPT, "steps": steps, **others}
-        for rate in RATES[method]:
+        for rate in RATES[shape][method]:
             yield Setting(rate=rate, **common)
 
 
@@ -108,13 +117,13 @@ def _shown(task: str, rates: dict[str, float], seeds: int, steps: int) -> Iterat
         yield Setting(method="grpo", rate=rates["grpo"], **common)
 
 
-def _base(out: Path, task: Task) -> Griffin:
+def _base(out: Path, task: Task, shape: str) -> Griffin:
     """Return the base of a task's kind, taught or as it was kept."""
-    base, path = new_model(0), out / "runs" / f"{task.kind}.safetensors"
+    base, path = new_model(0, shape), out / "runs" / f"{task.kind}.safetensors"
     if path.exists():
         load_model(base, path)
         return base
-    teach(base, task, TAUGHT[task.kind])
+    teach(base, task, TAUGHT[shape][task.kind])
     beside = path.with_suffix(".part")
     save_model(base, str(beside))
     beside.replace(path)

@@ -174,7 +174,7 @@ def test_what_is_told_of_runs():
 
 @pytest.mark.thorough
 def test_what_is_done_is_not_done_again(small, monkeypatch, tmp_path):
-    monkeypatch.setattr(runs, "TAUGHT", {"add": 2})
+    monkeypatch.setattr(runs, "TAUGHT", {"small": {"add": 2}})
     monkeypatch.setattr(runs, "lift", lambda group: 3.0)
     command = ["alignment", "--task", "add, digits", "--seeds", "1", "--steps", "2"]
     command += ["--out", str(tmp_path)]
@@ -183,7 +183,7 @@ def test_what_is_done_is_not_done_again(small, monkeypatch, tmp_path):
     results = json.loads((tmp_path / "results.json").read_text())
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
     assert len(results["runs"]) == len(runs.ETAS) + len(runs.STRENGTHS) + 1
-    assert len(results["swept"]) == sum(map(len, runs.RATES.values()))
+    assert len(results["swept"]) == sum(map(len, runs.RATES["small"].values()))
 
     def refuse(*given):
         raise AssertionError("it was done before")
