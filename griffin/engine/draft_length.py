@@ -17,6 +17,7 @@ SECONDS = 0.3
 # What is thought of a match before anything is known, as so many tries.
 _BEFORE = 4.0
 _FADES = 0.97  # an old try counts so much less with each new one
+_NEW = 0.2  # what a call that was made counts, beside those of its size before it
 
 _known: weakref.WeakKeyDictionary[Griffin, Costs] = weakref.WeakKeyDictionary()
 
@@ -24,7 +25,10 @@ _known: weakref.WeakKeyDictionary[Griffin, Costs] = weakref.WeakKeyDictionary()
 class Costs:
     """The time of a call of several tokens beside one of one token.
 
-    seconds: measured, by the tokens of one row that were read together.
+    seconds: measured, by the tokens that were read together: of one row to begin with, and of
+             whatever rows the engine reads from then on. Many rows with long drafts are far beyond
+             what can be measured while somebody waits: there a call costs its arithmetic, not the
+             reading of weights, and the line of the first few tokens promises too much.
     """
 
     def __init__(self, seconds: dict[int, float]) -> None:
@@ -35,16 +39,28 @@ class Costs:
         for size, time_ in sorted(seconds.items()):
             self.seconds[size] = least = max(least, time_)
 
+    def note(self, tokens: int, seconds: float) -> None:
+        """Learn from a call that was made. A single one that was disturbed moves little."""
+        size = 1 << (tokens - 1).bit_length()  # so that neighbours learn from each other
+        if size != tokens:
+            seconds *= self._of(size) / self._of(tokens)
+        if size in self.seconds:
+            before = self.seconds[size]
+            self.seconds[size] += _NEW * (min(seconds, 2 * before) - before)
+        else:
+            self.seconds[size] = seconds
+
     def of(self, tokens: int) -> float:
         """Return c(tokens): 1 for 1, between and beyond what was measured along straight lines."""
-        sizes = list(self.seconds)
+        return max(1.0, self._of(tokens) / self.seconds[1])
+
+    def _of(self, tokens: int) -> float:
+        sizes = sorted(self.seconds)
         high = next((n for n, size in enumerate(sizes) if size >= tokens), len(sizes) - 1)
-        low = max(0, high - 1) if high else 0
-        high = max(high, 1)
+        low, high = max(0, high - 1), max(high, 1)
         one, other = sizes[low], sizes[high]
         first, last = self.seconds[one], self.seconds[other]
-        rise = (last - first) / (other - one)
-        return max(1.0, (first + rise * (tokens - one)) / self.seconds[1])
+        return max(0.0, first + max(0.0, (last - first) / (other - one)) * (tokens - one))
 
 
 @torch.no_grad()
@@ -76,6 +92,12 @@ def costs_of(model: Griffin) -> Costs:
     if model not in _known:
         _known[model] = measure(model)
     return _known[model]
+
+
+def note(model: Griffin, tokens: int, seconds: float) -> None:
+    """Learn what a call of a model took, if its costs are known."""
+    if (costs := _known.get(model)) is not None:
+        costs.note(tokens, seconds)
 
 
 class Odds:

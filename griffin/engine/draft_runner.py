@@ -3,6 +3,7 @@ where it was wrong. docs/drafting.md tells how."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from griffin.engine.batch import Batch
 from griffin.engine.choosing import choose
-from griffin.engine.draft_length import FORCED, Odds, costs_of, deeper, lengths
+from griffin.engine.draft_length import FORCED, Odds, costs_of, deeper, lengths, note
 from griffin.engine.drafter import Drafter, Guess
 from griffin.engine.request import End, Event
 from griffin.engine.row import Row
@@ -84,16 +85,28 @@ class DraftRunner(ModelRunner):
         """Let the model read each row's last token and its drafts."""
         ids = [[row.chosen[-1], *draft.ids] for row, draft in zip(rows, drafts, strict=True)]
         tokens = torch.tensor([id for mine in ids for id in mine], device=self._model.device)
-        counts = [len(mine) for mine in ids]
+        counts, since = [len(mine) for mine in ids], time.perf_counter()
         hidden, state, trail = self._model.trunk_with_trail(
             tokens, counts, batch.slots.view(0, len(rows)), [row.ticket.adapter for row in rows]
         )
         batch.slots.store(0, state)
         lines = self.unembed(hidden).split(counts)
+        self._timed(len(tokens), since)
         self.steps += 1
         for number, (row, draft) in enumerate(zip(rows, drafts, strict=True)):
             self._ahead[row] = _Ahead(trail, number, lines[number], draft)
             row.ticket.drafted += len(draft.ids)
+
+    def _logits(self, batch: Batch, rows: Sequence[Row]) -> Tensor:
+        since = time.perf_counter()
+        logits = super()._logits(batch, rows)
+        self._timed(len(rows), since)
+        return logits
+
+    def _timed(self, tokens: int, since: float) -> None:
+        """Learn what a call took; of other devices the clock knows only when it was asked for."""
+        if self._model.device.type == "cpu":
+            note(self._model, tokens, time.perf_counter() - since)
 
     def _fits(self, row: Row) -> bool:
         """Return whether the logits after a row's last token are there: it was a draft."""

@@ -68,13 +68,17 @@ class ModelRunner:
 
     def step(self, batch: Batch) -> Chosen:
         rows = list(batch.running)
-        tokens = self._model.tokens([[row.chosen[-1]] for row in rows])
-        logits = self.unembed(self._call(batch, 0, tokens, rows))
+        logits = self._logits(batch, rows)
         self.steps += 1
         return [(row, choose(row, line)) for row, line in zip(rows, logits, strict=True)]
 
     def settle(self, batch: Batch, row: Row) -> None:
         """Nothing: no slot is ever ahead."""
+
+    def _logits(self, batch: Batch, rows: Sequence[Row]) -> Tensor:
+        """Let the model read the last token of each running row; return logits (rows, V)."""
+        tokens = self._model.tokens([[row.chosen[-1]] for row in rows])
+        return self.unembed(self._call(batch, 0, tokens, rows))
 
     def _call(
         self,

@@ -90,6 +90,26 @@ def test_the_drafts_of_most_tokens_for_the_time_are_taken() -> None:
     assert sum(lengths([(4, 2, Odds())] * 8, steep)) == 0 < sum(lengths([(4, 2, Odds())], steep))
 
 
+def test_a_call_that_was_made_corrects_what_was_measured() -> None:
+    sure = Odds()
+    for _ in range(200):
+        sure.note(LONGEST, True)
+    # A call of 256 tokens is reckoned at 51 times one of one, and took 80.
+    costs, rows = Costs({1: 1.0, 8: 2.0, 16: 3.0}), [(15, LONGEST, sure)] * 16
+    assert sum(lengths(rows, costs)) == 240
+    costs.note(256, 80.0)
+    costs.note(16, 3.0)
+    assert costs.of(256) == 80 and costs.of(250) == pytest.approx(78, rel=0.05)
+    assert sum(lengths(rows, costs)) < 48
+    assert lengths(rows[:1], costs) == [15], "what one row is worth stays"
+    # A neighbour of a size is told of it; one call that was disturbed moves it by a fifth at most.
+    costs.note(15, 100.0)
+    assert costs.of(16) == pytest.approx(3.0 * 1.2)
+    for _ in range(40):
+        costs.note(16, 3.0)
+    assert costs.of(16) == pytest.approx(3.0, rel=0.01)
+
+
 def test_costs_are_measured_once_for_a_model() -> None:
     model = make_model()
     costs = costs_of(model)

@@ -224,3 +224,20 @@ def test_drafts_save_calls_where_a_text_repeats_itself() -> None:
     engine.submit(Request(context=Context().then(ids(9)), params=params, prediction=told))
     assert [e.id for e in run(engine) if isinstance(e, Event)] == list(told)
     assert engine.stats().steps < 40
+
+
+@needs_native
+def test_every_call_tells_what_it_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    noted = list[int]()
+    monkeypatch.setattr(
+        "griffin.engine.draft_runner.note", lambda model, tokens, seconds: noted.append(tokens)
+    )
+    for draft in (0, 3):
+        engine = Engine(packed("int8"), 2, chunk=CHUNK)
+        params = SamplingParams(temperature=0.0, max_tokens=60, draft=draft)
+        for _ in range(2):
+            engine.submit(Request(context=Context().then(ids(9)), params=params))
+        run(engine)
+        assert len(noted) == engine.stats().steps and min(noted) >= 1
+        assert (max(noted) <= 2) == (draft == 0)
+        noted.clear()
