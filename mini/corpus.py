@@ -16,6 +16,7 @@ from mini.split import held_out
 
 SEED = 1
 EXAMINED = 500  # questions of an examination
+REWARDED = 2_000  # questions of a skill whose answers are paid
 # Questions that are drawn for each skill. Few keys have many wordings, so that some stand twice.
 DRAWN = 30_000
 _OWN = "Apache-2.0"  # what the programs here make
@@ -26,13 +27,14 @@ Say = Callable[[str], None]
 def build(out: Path, archives: Path, say: Say, *, drawn: int = DRAWN) -> dict[str, Any]:
     """Write the corpus into `out` and return its report, which lies there as report.json.
 
-    out:      a folder that is made anew: pretrain/, questions/, exams/, licences/, report.json.
+    out:      a folder that is made anew: pretrain/, questions/, exams/, rewarded/ (questions of
+              the skills that are learned from, with what is right), licences/, report.json.
     archives: where packages are, or are fetched to.
     Raises PackageError for a package that cannot be had or is another.
     """
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    for name in ("pretrain", "questions", "exams", "licences"):
+    for name in ("pretrain", "questions", "exams", "rewarded", "licences"):
         (part / name).mkdir(parents=True)
     folders = {}
     for package in PACKAGES.values():
@@ -160,6 +162,9 @@ def _questions(part: Path, read: _Read, drawn: int, say: Say) -> dict[str, dict[
         counts[f"questions/{name}"] = _write(file, lines, say)
         lines = (_exam(each) for each in exam[:EXAMINED])
         counts[f"exams/{name}"] = _write(part / "exams" / f"{name}.jsonl", lines, say)
+        if name in SKILLS:
+            lines = (_exam(each) for each in learned[:REWARDED])
+            counts[f"rewarded/{name}"] = _write(part / "rewarded" / f"{name}.jsonl", lines, say)
     return counts
 
 

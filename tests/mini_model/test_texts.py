@@ -215,6 +215,8 @@ def test_nothing_of_a_held_out_key_is_learned(archives, tmp_path, monkeypatch):
     assert turns == {1, 2, 3}
     exams = [json.loads(line) for file in (out / "exams").iterdir() for line in file.open()]
     assert exams and not {each["prompt"][0]["content"] for each in exams} & learned
+    paid = [json.loads(line) for file in (out / "rewarded").iterdir() for line in file.open()]
+    assert {each["prompt"][0]["content"] for each in paid} <= learned and paid[0]["answer"]
     again = corpus.build(tmp_path / "corpus", archives, said.append, drawn=200)
     assert again == report and not list(tmp_path.glob(".*"))
 
