@@ -6,12 +6,13 @@ server's own application, asked without a socket. run: all of it together.
 
 from griffin.batch.lines import BatchLine, parse_line, result_line
 from griffin.batch.local import make_service, opened, post
-from griffin.batch.run import BatchRun, Count
+from griffin.batch.run import BatchRun, Count, check_files
 
 __all__ = [
     "BatchLine",
     "BatchRun",
     "Count",
+    "check_files",
     "make_service",
     "opened",
     "parse_line",

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+_BEGINS = b'{"id": "batch_req_'  # a line of `result_line`
+
 
 class Results:
     """A file of JSON lines that only grows, and of which nobody else writes meanwhile.
@@ -56,9 +58,12 @@ class Results:
     def _take_up(self, path: Path) -> None:
         whole = 0
         for number, line in enumerate(self._stream, 1):
-            if not line.endswith(b"\n"):
+            ours = line.startswith(_BEGINS) or _BEGINS.startswith(line)
+            if ours and not line.endswith(b"\n"):
                 break
             try:
+                if not ours:
+                    raise ValueError("somebody's text, or requests, which have custom_ids too")
                 self.done.add(json.loads(line)["custom_id"])
             except (ValueError, LookupError, TypeError, RecursionError):
                 raise ValueError(

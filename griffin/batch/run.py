@@ -35,6 +35,17 @@ class Count:
         return self.before + self.answered + self.bad
 
 
+def check_files(source: Path, target: Path, errors: Path) -> None:
+    """Raise ValueError for files that no batch can be read from or written to."""
+    if not source.is_file():
+        raise ValueError(f"there is no file {source} to read")
+    if len({path.resolve() for path in (source, target, errors)}) < 3:
+        raise ValueError("requests, answers and errors are three different files")
+    for path in (target, errors):
+        if not path.absolute().parent.is_dir():
+            raise ValueError(f"{path} cannot be written: there is no folder {path.parent}")
+
+
 class BatchRun:
     """Answer the lines of a file.
 
@@ -50,10 +61,7 @@ class BatchRun:
     def __init__(
         self, service: Service, source: Path, target: Path, errors: Path, *, at_once: int
     ) -> None:
-        if not source.is_file():
-            raise ValueError(f"there is no file {source} to read")
-        if len({path.absolute() for path in (source, target, errors)}) < 3:
-            raise ValueError("requests, answers and errors are three different files")
+        check_files(source, target, errors)
         self.service = service
         self.count = Count()
         self._source, self._target, self._errors = source, target, errors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class CachedModel:
 def cached_models() -> list[CachedModel]:
     """Return the Griffin models in the Hub's cache, those read last first."""
     found = []
-    for repo in (one for one in _scan().repos if one.repo_type == "model"):
+    for repo in (one for one in _repos() if one.repo_type == "model"):
         for revision in repo.revisions:
             folder = Path(revision.snapshot_path)
             config = _config(folder)
@@ -62,6 +63,8 @@ def remove_cached(repo: str, revision: str | None = None) -> int:
     revision: a branch, tag or commit, or the beginning of one. Raises CheckpointError if it is not
               there.
     """
+    from huggingface_hub import constants, scan_cache_dir
+
     there = cached_models()
     commits = [
         one.revision
@@ -75,17 +78,17 @@ def remove_cached(repo: str, revision: str | None = None) -> int:
         raise CheckpointError(
             f"{what} is not in the cache; there are {', '.join(here) or 'no models'}"
         )
-    strategy = _scan().delete_revisions(*commits)
+    strategy = scan_cache_dir(constants.HF_HUB_CACHE).delete_revisions(*commits)
     strategy.execute()
     return int(strategy.expected_freed_size)
 
 
-def _scan() -> Any:
-    """Return what the Hub's client says of its cache."""
+def _repos() -> Iterable[Any]:
+    """Return what the Hub's client says is in its cache, nothing where none was made so far."""
     from huggingface_hub import constants, scan_cache_dir
 
-    Path(constants.HF_HUB_CACHE).mkdir(parents=True, exist_ok=True)
-    return scan_cache_dir(constants.HF_HUB_CACHE)
+    there = Path(constants.HF_HUB_CACHE).is_dir()
+    return scan_cache_dir(constants.HF_HUB_CACHE).repos if there else ()
 
 
 def _config(folder: Path) -> dict[str, Any] | None:

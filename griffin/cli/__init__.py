@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
@@ -65,6 +68,9 @@ VERBS = {
     ),
 }
 
+# Words for them in other programs.
+_ELSEWHERE = {"run": "chat", "list": "models", "ls": "models", "download": "pull", "show": "info"}
+
 MISUSE, FAILURE, INTERRUPTED = 2, 1, 130
 # A bug is none of these and keeps its traceback.
 _TROUBLE = (OSError, RuntimeError, ArithmeticError, ImportError, MemoryError)
@@ -72,6 +78,10 @@ _TROUBLE = (OSError, RuntimeError, ArithmeticError, ImportError, MemoryError)
 
 class Verbs(click.Group):
     """The group of verbs: loads each when it is called; an error is one line and an exit code."""
+
+    def main(self, *arguments: Any, **more: Any) -> Any:
+        _prepare_streams()
+        return super().main(*arguments, **more)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -90,8 +100,8 @@ class Verbs(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[Any, ...]:
         verbs = self.list_commands(ctx)
         if args and not args[0].startswith("-") and args[0] not in verbs:
-            near = get_close_matches(args[0], verbs, n=1)
-            meant = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(verbs)}"
+            near = _ELSEWHERE.get(args[0]) or next(iter(get_close_matches(args[0], verbs, n=1)), "")
+            meant = f"; did you mean {near}?" if near else f"; there are {', '.join(verbs)}"
             ctx.fail(f"No such command {args[0]!r}{meant}")
         return super().resolve_command(ctx, args)
 
@@ -105,6 +115,12 @@ class Verbs(click.Group):
             with warnings.catch_warnings():
                 warnings.showwarning = partial(_note, warnings.showwarning)
                 return super().invoke(ctx)
+        except click.UsageError as error:
+            # `griffin chat nano`, as others have it.
+            takes = error.ctx.command.params if error.ctx is not None else ()
+            if "extra argument" in error.message and any("--model" in p.opts for p in takes):
+                error.message += "; a model is named with --model"
+            raise
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise  # click's own; some of them are RuntimeErrors
         except KeyboardInterrupt:
@@ -122,6 +138,22 @@ class Verbs(click.Group):
             command = None if verb is None else self.get_command(ctx, verb)
             _complain(error, verb, set() if command is None else _parameters(command))
             ctx.exit(MISUSE if isinstance(error, ValueError) else FAILURE)
+
+
+def _prepare_streams() -> None:
+    """Put an empty stream in the place of each of the three that was closed (`<&-`, some daemons),
+    and have them take what their encoding has no letter for.
+
+    Without that Python has None there, and the next file that is opened becomes what is printed to;
+    and a chat ends at the first such letter that is typed or answered.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, io.TextIOWrapper):
+            with suppress(io.UnsupportedOperation):  # somebody has read from it before
+                stream.reconfigure(errors="replace")
 
 
 def _note(
@@ -144,11 +176,8 @@ def _complain(error: BaseException, verb: str | None, options: set[str]) -> None
     click.secho("griffin: ", fg="red", nl=False, err=True)
     click.echo(text, err=True)
     if isinstance(error, ValueError):
-        click.secho(
-            f"  see `griffin {verb} --help`; --debug shows where this was found",
-            dim=True,
-            err=True,
-        )
+        help = "griffin --help" if verb is None else f"griffin {verb} --help"
+        click.secho(f"  see `{help}`; --debug shows where this was found", dim=True, err=True)
     else:
         click.secho("  --debug shows where this happened", dim=True, err=True)
 
@@ -203,7 +232,10 @@ def _debug_option() -> click.Option:
 
 def _show_config(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
     if value:
-        show_config(as_json=False)
+        try:
+            show_config(as_json=False)
+        except (ValueError, OSError) as error:
+            raise click.UsageError(str(error)) from None
         ctx.exit()
 
 

@@ -14,6 +14,7 @@ from griffin.cli.shared.model_source import ModelSource, model_options
 from griffin.cli.shared.reading import TextOnly, notice, opened
 from griffin.cli.shared.results import answer_dict
 from griffin.cli.shared.sampling import sampling_from, sampling_options
+from griffin.cli.shared.seen import seen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -136,7 +137,7 @@ class Printer:
 
     def _write(self, text: str) -> None:
         if text and not self._as_json:
-            sys.stdout.write(text)
+            sys.stdout.write(seen(text))
             sys.stdout.flush()
 
     def _foot(self, result: Result) -> None:

@@ -63,11 +63,10 @@ def command(
     Lines that cannot be answered are in the errors file with the reason, and are tried again by the
     next run.
     """
-    if not requests.is_file():
-        raise click.UsageError(f"there is no file {requests} to read")
-    from griffin.batch import BatchRun, make_service
+    from griffin.batch import BatchRun, check_files, make_service
 
     errors = errors or answers.with_name(f"{answers.name.removesuffix('.jsonl')}.errors.jsonl")
+    check_files(requests, answers, errors)
     service = make_service(
         source.llm(several=True),
         name=source.model,

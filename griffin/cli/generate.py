@@ -13,6 +13,7 @@ from griffin.cli.shared.model_source import ModelSource, model_options
 from griffin.cli.shared.reading import notice, opened, read_text
 from griffin.cli.shared.results import result_dict, statistics
 from griffin.cli.shared.sampling import sampling_from, sampling_options
+from griffin.cli.shared.seen import seen
 
 if TYPE_CHECKING:
     from griffin.answer import Stream
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 @click.option(
     "--file",
     "path",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Read the prompt from a file of any size, in constant memory.",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+    help="Read the prompt from a file of any size, in constant memory; - is standard input.",
 )
 @model_options
 @sampling_options
@@ -135,7 +136,7 @@ def command(
         for piece in stream:
             bar.end()
             if not as_json and piece.text:
-                sys.stdout.write(piece.text)
+                sys.stdout.write(seen(piece.text))
                 sys.stdout.flush()
     if as_json:
         click.echo(json.dumps(result_dict(stream.result, llm), ensure_ascii=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import click
@@ -34,7 +35,8 @@ def command(as_json: bool) -> None:
         name = one["model"] + (f" at {one['revision'][:8]}" if one["revision"] else "")
         state = f"lacks {len(one['missing'])} files" if one["missing"] else one["source"]
         table.add_row(name, one["format"], binary(one["bytes"]), state)
-    Console(highlight=False).print(table)
+    # A table is not cut to the width of a pipe that has none.
+    Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table)
     here = {one["model"].rpartition("/")[2] for one in found}
     if more := [name for name in RELEASED if name not in here]:
         click.echo(f"to fetch with `griffin pull NAME`: {', '.join(more)}")

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from griffin.cli.shared.model_source import ModelSource, model_options
 from griffin.cli.shared.sampling import Drafts
 from griffin.cli.shared.sizes import Size
-from griffin.cli.shared.stores import default_store
+from griffin.cli.shared.stores import default_store, open_store
 from griffin.server.limits import Limits
 from griffin.server.settings import Settings
 
@@ -283,10 +283,12 @@ def command(
     if own is not None:
         place = place_of_replica(source.device, own.number)
         source = dataclasses.replace(source, device=place)
-    # What is not installed is told before the model is loaded.
+    # What is not installed or cannot be written is told before the model is loaded.
     from griffin.server.build import build
     from griffin.server.run import Server
 
+    if folder is not None:
+        open_store(folder, network=store_network).close()
     llm = source.llm(say=own is None or own.first, several=True)
     if draft != "auto":
         llm.defaults = llm.defaults.replace(draft=draft)

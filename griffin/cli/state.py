@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from griffin.cli.shared.model_source import ModelSource, model_options
+from griffin.cli.shared.seen import harmless, seen
 from griffin.cli.shared.stores import (
     excerpt,
     gist,
@@ -127,7 +128,7 @@ def ls(folder: Path | None, as_json: bool) -> None:
                 f"{info.nbytes:,}",
                 model_of(info),
                 when(info.used),
-                info.title or _beginning(store, info.name),
+                harmless(info.title) or _beginning(store, info.name),
             )
             for info in infos
         ]
@@ -328,13 +329,14 @@ def _show(
         elif name in ("created", "used"):
             click.echo(f"{name + ':':12} {when(value)}")
         elif value not in ("", None, {}):
-            click.echo(f"{name + ':':12} {f'{value:,}' if isinstance(value, int) else value}")
+            shown = f"{value:,}" if isinstance(value, int) else seen(str(value))
+            click.echo(f"{name + ':':12} {shown}")
     if kept is not None:
         click.echo(f"holds:       {kept}")
     for number, turn in enumerate(turns, 1):
         click.echo(f"\n{number}. {turn.role}, up to {turn.tokens:,} tokens, {when(turn.created)}")
         if turn.text is not None:
-            click.echo(turn.text)
+            click.echo(seen(turn.text))
 
 
 def _about_session(info: SessionInfo) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from griffin.cli.shared.model_source import ModelSource, model_options
 from griffin.cli.shared.reading import TextOnly, notice
 from griffin.cli.shared.results import answer_dict
 from griffin.cli.shared.sampling import sampling_from, sampling_options
+from griffin.cli.shared.seen import seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -177,7 +178,7 @@ class Asking:
             click.secho(f"line {watch.lines:,}: ", bold=True, nl=False)
         for piece in stream:
             if not self._as_json and piece.text:
-                sys.stdout.write(piece.text)
+                sys.stdout.write(seen(piece.text))
                 sys.stdout.flush()
         self.count += 1  # before it is told: who has read it whole finds it counted
         if self._as_json:

@@ -139,14 +139,17 @@ def test_bad_lines_are_told_and_tried_again(llm: LLM, tmp_path: Path) -> None:
 
 def test_files_that_are_no_results_or_anothers_stay_as_they_are(llm: LLM, tmp_path: Path) -> None:
     source, target = write(tmp_path / "in", "x"), tmp_path / "out"
-    target.write_text('{"something": 1}\n')
-    with pytest.raises(ValueError, match="line 1 is no result of a batch"):
-        run(llm, source, target)
-    assert target.read_text() == '{"something": 1}\n'
+    requests = '{"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": {}}\n'
+    for text in ('{"something": 1}\n', "a note without an end", requests, requests[:-1]):
+        target.write_text(text)
+        with pytest.raises(ValueError, match="line 1 is no result of a batch"):
+            run(llm, source, target)
+        assert target.read_text() == text
     target.unlink()
     with Results(target), pytest.raises(ValueError, match="written by another process"):
         Results(target)
-    for one in (source, tmp_path / "none" / "out"):
+    (tmp_path / "link").symlink_to(source)
+    for one in (source, tmp_path / "link", tmp_path / "none" / "out"):
         with pytest.raises(ValueError, match=r"three different|cannot be written"):
             run(llm, source, one)
 

@@ -44,6 +44,8 @@ def test_the_store_and_the_threads(run, folder, tmp_path):
         (("set", "threads", "many"), "at least 1"),
         (("set", "threads", "0"), "at least 1"),
         (("set", "model", ""), "must be a text"),
+        (("set", "model", "a\nb"), "cannot be written"),
+        (("set", "store", b"a\xff".decode(errors="surrogateescape")), "cannot be written"),
     ],
 )
 def test_what_is_no_setting(run, command, hint):
@@ -57,4 +59,13 @@ def test_a_file_that_is_wrong_is_named(run, text):
     config_path().write_text(text)
     told = run("generate", "x")
     assert told.exit_code == 2 and str(config_path()) in told.stderr.replace("\n", "")
+    assert "`griffin --help`" in told.stderr
+    shown = run("--show-config")
+    assert shown.exit_code == 2 and str(config_path()) in shown.stderr.replace("\n", "")
     assert run("info", "nano").exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["küche", "\N{OWL} owls", 'a "b" \\c'])
+def test_any_name_is_read_as_it_was_set(run, name):
+    assert run("config", "set", "store", name).exit_code == 0
+    assert json.loads(run("config", "--json").stdout)["store"] == name

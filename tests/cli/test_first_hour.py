@@ -26,7 +26,9 @@ from tests.support.toy_folder import CONFIG
 
 SLIPS = {
     "a verb with a letter too many": (("chatt",), "did you mean chat?"),
-    "a verb that is none": (("download",), "there are generate, chat"),
+    "a verb that is none": (("improve",), "there are generate, chat"),
+    "a verb of another program": (("run", "nano"), "did you mean chat?"),
+    "a model where no place is for it": (("chat", "nano"), "named with --model"),
     "convert with one name": (("convert", "X"), "griffin convert SRC DST"),
     "--random with two names": (
         ("convert", "--random", "recurrentgemma-2b", "X", "Y"),
@@ -51,6 +53,11 @@ SLIPS = {
     "a model to measure that is not there": (
         ("evaluate", "--held-out", "recipes/nano.toml", "--model", "nope"),
         "nope",
+    ),
+    "a picture of no kind": (("bench", "decode", "--plot", "x.xyz"), ".png, .svg, .pdf"),
+    "a picture where no folder is": (
+        ("evaluate", "--text", __file__, "--plot", "none/x.png"),
+        "there is no folder none",
     ),
     "a session that is not there": (("state", "show", "nope"), "griffin state ls"),
 }

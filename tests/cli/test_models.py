@@ -40,6 +40,11 @@ def hub(cache, monkeypatch):
     return asked
 
 
+def test_a_cache_that_was_never_made_is_empty(run, cache):
+    told = run("models")
+    assert told.exit_code == 0 and "nano" in told.stdout and not cache.exists()
+
+
 def test_fetched_listed_used_and_removed(run, hub):
     assert "recurrentgemma-2b-it" in run("models").stdout.splitlines()[-1]
     fetched = run("pull", "recurrentgemma-2b-it")

@@ -1,8 +1,10 @@
-// OpenAI's client and the AI SDK before a live server: node node_contract.mjs URL; prints versions.
+// Clients for Node before a live server: node node_contract.mjs URL; prints their versions.
 // Lies beside node_modules when it runs.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
+import Anthropic from "@anthropic-ai/sdk";
+import { Ollama } from "ollama";
 import OpenAI from "openai";
 import { createOpenAI } from "@ai-sdk/openai";
 import { generateText, streamText, tool, stepCountIs } from "ai";
@@ -100,9 +102,31 @@ async function aiSdk() {
   assert.notEqual(chat.text, "");
 }
 
+/** Anthropic's and Ollama's: whole, in a stream, and counted, one answer. */
+async function others() {
+  const asked = { model: "toy", messages: [{ role: "user", content: "one" }] };
+  const anthropic = new Anthropic({ baseURL: process.argv[2], apiKey: "none", maxRetries: 0 });
+  const more = { ...asked, max_tokens: 6, temperature: 0 };
+  const whole = await anthropic.messages.create(more);
+  const streamed = await anthropic.messages.stream(more).finalMessage();
+  assert.deepEqual(streamed.content, whole.content);
+  const counted = await anthropic.messages.countTokens(asked);
+  assert.equal(counted.input_tokens, whole.usage.input_tokens);
+  const ollama = new Ollama({ host: process.argv[2] });
+  const options = { num_predict: 6, temperature: 0 };
+  const chat = await ollama.chat({ ...asked, options });
+  assert.equal(chat.message.content, whole.content[0].text);
+  let text = "";
+  for await (const part of await ollama.chat({ ...asked, options, stream: true })) {
+    text += part.message.content;
+  }
+  assert.equal(text, chat.message.content);
+}
+
 await openai();
 await aiSdk();
-for (const name of ["openai", "ai", "@ai-sdk/openai"]) {
+await others();
+for (const name of ["openai", "ai", "@ai-sdk/openai", "@anthropic-ai/sdk", "ollama"]) {
   const about = JSON.parse(readFileSync(`node_modules/${name}/package.json`, "utf-8"));
   console.log(name, about.version);
 }

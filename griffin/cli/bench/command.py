@@ -17,6 +17,7 @@ from griffin.cli.bench.gpu import gpu
 from griffin.cli.bench.report import deliver, draw, print_report
 from griffin.cli.bench.train import train
 from griffin.cli.shared.kernels import say_if_not_compiled
+from griffin.cli.shared.pictures import Picture
 
 if TYPE_CHECKING:
     from griffin.bench.measurement import Measurement
@@ -49,7 +50,7 @@ def numbers(flag: str, name: str, help: str, *default: int, least: int = 1) -> O
 OUTPUT = (
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object a measurement."),
     click.option(
-        "--plot", type=_FILE, metavar="FILE", help="Draw the result (.png, .svg or .pdf)."
+        "--plot", type=Picture(), metavar="FILE", help="Draw the result (.png, .svg or .pdf)."
     ),
 )
 RUN = (
@@ -207,11 +208,8 @@ def show(files: tuple[Path, ...], as_json: bool, plot: Path | None) -> None:
 def _run(measure: Callable[..., Iterator[Measurement]], given: dict[str, Any]) -> None:
     """Make the plan, carry it out, and report in the ways that were asked for."""
     as_json, out, plot = (given.pop(name) for name in ("as_json", "out", "plot"))
-    for path in (out, plot):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise ValueError(
-                f"{path} cannot be written: there is no folder {path.absolute().parent}"
-            )
+    if out is not None and not out.absolute().parent.is_dir():
+        raise ValueError(f"{out} cannot be written: there is no folder {out.absolute().parent}")
     say_if_not_compiled()
     plan = _plan(given)
     report = plan.report

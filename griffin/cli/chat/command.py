@@ -93,6 +93,8 @@ def command(
 
     try:
         check_start(None if no_persist else store, name, source.state)
+        if not no_persist:
+            store()  # a folder that cannot be written is told before a model is loaded
         source, state = parted(source)
         llm = source.llm()
         llm.params(**fields)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from griffin.cli.shared.seen import harmless
 from griffin.cli.shared.stores import state_file
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def resumed(talk: Conversation) -> str:
 def show_last(talk: Conversation) -> None:
     """Show on standard error what was said last, and the system text."""
     if talk.system:
-        click.secho(f"system text: {talk.system}", dim=True, err=True)
+        click.secho(harmless(f"system text: {talk.system}"), dim=True, err=True)
     from griffin.conversation.turns import EXCHANGE
 
     turns = talk.session.turns()
@@ -35,7 +36,8 @@ def show_last(talk: Conversation) -> None:
     if not said:
         return
     # An answer that was cut, and what went on with it, is one.
-    click.secho("".join(turn.text or "" for turn in turns[said[-1] :]), dim=True, err=True)
+    last = "".join(turn.text or "" for turn in turns[said[-1] :])
+    click.secho(harmless(last), dim=True, err=True)
     if turns[-1].stats.get("finish_reason") in ("length", "cancelled"):
         click.secho("[cut; /continue goes on]", fg="yellow", err=True)
 

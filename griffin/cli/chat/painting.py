@@ -14,6 +14,8 @@ import re
 import sys
 from typing import NamedTuple
 
+from griffin.cli.shared.seen import picture
+
 _LONGEST = 120  # characters that wait for the end of a span
 # What turns a style on and what turns it off; none turns off another's.
 _ITALIC, _UNDERLINE, _COLOR, _BOLD = ("3", "23"), ("4", "24"), ("36", "39"), ("1", "22")
@@ -127,7 +129,7 @@ class Painter:
             self._begins = True
             return _Taken(f"{self._off()}\n", at + 1)
         if not char.isprintable():
-            return _Taken(_picture(char), at + 1)
+            return _Taken(picture(char), at + 1)
         if self._line and self._line[0] in (_COLOR, _FAINT):  # code is not read
             return _Taken(char, at + 1)
         if char == "\\":
@@ -205,10 +207,5 @@ def _off(style: tuple[str, str]) -> str:
     return f"\x1b[{style[1]}m"
 
 
-def _picture(char: str) -> str:
-    code = ord(char)
-    return chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else "\ufffd"
-
-
 def _safe(text: str) -> str:
-    return "".join(char if char.isprintable() or char == "\t" else _picture(char) for char in text)
+    return "".join(char if char.isprintable() or char == "\t" else picture(char) for char in text)

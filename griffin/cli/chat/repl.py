@@ -13,6 +13,7 @@ import click
 
 from griffin.cli.chat import painting
 from griffin.cli.shared.results import statistics
+from griffin.cli.shared.seen import seen
 
 if TYPE_CHECKING:
     from griffin.answer import Result
@@ -75,7 +76,7 @@ def answer(
                 for text in pieces:
                     bar.end()
                     stop.gently = True
-                    sys.stdout.write(text if plain else painter.push(text))
+                    sys.stdout.write(seen(text) if plain else painter.push(text))
                     sys.stdout.flush()
                     if stop.asked:
                         break
@@ -164,16 +165,22 @@ class _Stop:
 def _editing(history: Path | None) -> Iterator[None]:
     """Give input() editing and a history, with the lines of earlier times, where there is a
     terminal."""
-    if not sys.stdin.isatty():
+    try:
+        import readline
+    except ImportError:  # some Pythons are built without it
+        readline = None
+    if readline is None or not sys.stdin.isatty():
         yield
         return
-    import readline
-
     readline.set_history_length(_LINES)
     # Pasted lines are one message: Python turns off what readline does by itself.
     readline.parse_and_bind("set enable-bracketed-paste on")
     if history is not None and history.is_file():
-        readline.read_history_file(history)
+        try:
+            readline.read_history_file(history)
+        except OSError as error:
+            click.echo(f"the history of what was typed cannot be read: {error}", err=True)
+            history = None
     try:
         yield
     finally:

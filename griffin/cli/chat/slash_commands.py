@@ -11,6 +11,7 @@ import click
 
 from griffin.cli.chat.opening import begin_from, forget_if_empty, resumed
 from griffin.cli.shared.results import statistics
+from griffin.cli.shared.seen import harmless, seen
 from griffin.cli.shared.stores import excerpt, gist, state_file
 
 if TYPE_CHECKING:
@@ -125,13 +126,11 @@ class Commands:
             turn = next((turn for turn in session.tree() if turn.number == number), None)
             if turn is None:
                 raise ValueError(f"there is no turn {number}; /branches shows which there are")
-            click.echo(
-                turn.text if turn.text is not None else f"({turn.role}, its text is not kept)"
-            )
+            click.echo(_text(turn))
             return
         click.echo(f"conversation: {talk.name or 'in memory'}")
         click.echo(f"model:        {talk.llm.name}")
-        click.echo(f"system text:  {talk.system or 'none'}")
+        click.echo(seen(f"system text:  {talk.system or 'none'}"))
         click.echo(
             f"turns:        {len(session.turns())} here, {len(session.tree())} on all branches"
         )
@@ -166,7 +165,7 @@ class Commands:
         said = self.talk.session.turns()
         for turn in said[-_count(rest) :] if rest else said:
             click.echo(f"[{turn.number}]")
-            click.echo(turn.text if turn.text is not None else f"({turn.role}, not kept as text)")
+            click.echo(_text(turn))
         if not said:
             click.echo("nothing has been said yet")
 
@@ -174,7 +173,7 @@ class Commands:
         found = self._store().list()
         for info in found:
             mark = "*" if info.name == self.talk.name else " "
-            title = f": {info.title}" if info.title else ""
+            title = f": {harmless(info.title)}" if info.title else ""
             click.echo(f"{mark} {info.name}, {info.turns} turns, {info.tokens:,} tokens{title}")
         if not found:
             click.echo("no conversation is kept yet; /save NAME keeps this one")
@@ -246,6 +245,10 @@ class Commands:
             click.echo(f"kept as {session.name}{took}")
         else:
             click.echo("kept in memory only" + (f": {talk.trouble}" if talk.trouble else ""))
+
+
+def _text(turn: Turn) -> str:
+    return f"({turn.role}, its text is not kept)" if turn.text is None else seen(turn.text)
 
 
 def parse(text: str) -> Any:

@@ -9,6 +9,7 @@ import click
 
 from griffin.cli.evaluate.long_texts import Lengths
 from griffin.cli.shared.model_source import ModelSource, model_options
+from griffin.cli.shared.pictures import Picture
 
 # What is measured: exactly one of these options is given, and no option of another.
 MODES: dict[str, set[str]] = {
@@ -82,7 +83,7 @@ _NAMES = {"texts": "--text", "changes": "--set"}
     help="What a recipe of `griffin train` holds out: bits a byte, beside gzip and xz.",
 )
 @click.option("--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="In the recipe.")
-@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the results.")
+@click.option("--plot", type=Picture(), metavar="FILE", help="Draw the results (.png, .svg, .pdf).")
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @click.pass_context

@@ -49,6 +49,8 @@ def check_entry(key: str, value: Any, where: str) -> None:
     if not isinstance(value, kind) or isinstance(value, bool) or value in ("", 0):
         wanted = "a number of at least 1" if kind is int else "a text"
         raise ValueError(f"{where}: {key} must be {wanted}, not {value!r}")
+    if isinstance(value, str) and not value.isprintable():
+        raise ValueError(f"{where}: {key} has characters that cannot be written: {value!r}")
 
 
 def write_config(values: dict[str, Any]) -> Path:
@@ -59,7 +61,8 @@ def write_config(values: dict[str, Any]) -> Path:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".part")
-    beside.write_text("".join(f"{key} = {json.dumps(values[key])}\n" for key in values))
+    lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
+    beside.write_text("".join(lines), encoding="utf-8")
     beside.replace(path)
     return path
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from griffin.cli.shared.seen import harmless
+
 if TYPE_CHECKING:
     from griffin.model import GriffinConfig
     from griffin.sessions import SessionInfo, Store, Turn
@@ -35,11 +37,22 @@ def store_option(function: F) -> F:
     )(function)
 
 
-def open_store(folder: Path | None) -> Store:
-    """Open the store in a folder, the user's own if None is given."""
+def open_store(folder: Path | None, *, network: bool = False) -> Store:
+    """Open the store in a folder, the user's own if None is given.
+
+    OSError, with the options that help, where the folder cannot be made or written.
+    """
     from griffin.sessions import Store
 
-    return Store(default_store() if folder is None else folder)
+    place = default_store() if folder is None else folder
+    try:
+        return Store(place, network=network)
+    except OSError as error:
+        raise OSError(
+            f"no conversation can be kept in {place}: {error.strerror or error}; name another"
+            " folder with --store, or keep none: `griffin chat --no-persist`,"
+            " `griffin serve --no-store`"
+        ) from None
 
 
 def when(seconds: float) -> str:
@@ -97,5 +110,5 @@ def excerpt(turn: Turn, width: int = 60) -> str:
     """Return the beginning of what was said in a turn, on one line."""
     if turn.text is None:
         return f"({turn.role})"
-    line = " ".join(turn.text.split())
+    line = harmless(" ".join(turn.text.split()))
     return line if len(line) <= width else line[: width - 3] + "..."

@@ -4,11 +4,15 @@ says."""
 from __future__ import annotations
 
 import json
+import re
+import textwrap
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.server.contract.test_pages import PAGES
 from tests.support.live_server import NAME
 
 lm_eval = pytest.importorskip(
@@ -143,6 +147,40 @@ def test_a_task_of_ones_own(model, llm, tmp_path, monkeypatch):
     assert done["results"]["owls"]["acc,none"] == pytest.approx(1 / 3)  # each answer is right once
     sample = next(s for s in done["samples"]["owls"] if s["doc"]["answer"] == best)
     assert sample["acc"] == 1.0
+
+
+def test_the_page_as_printed(live, llm, tmp_path, monkeypatch):
+    """The arguments of its command, and the task of one's own, word by word."""
+    from lm_eval.models.openai_completions import LocalCompletionsAPI
+    from lm_eval.tasks import TaskManager
+
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    page = (PAGES / "lm_eval.md").read_text(encoding="utf-8")
+    (question,) = re.findall(r'^ +(\{"question".*\})$', page, re.M)
+    Path("owls.jsonl").write_text(f"{question}\n")
+    Path("owls.yaml").write_text(
+        textwrap.dedent(page.split("`owls.yaml`:\n\n")[1].split("\n\n")[0])
+    )
+    (printed,) = re.findall(r"--model_args (model=\S+)", page)
+    there = {
+        "http://127.0.0.1:8000": live.url,
+        "tokenizer=google/recurrentgemma-2b": f"tokenizer={llm.name}",
+    }
+    for old, new in (there | {"google/recurrentgemma-2b": NAME}).items():
+        printed = printed.replace(old, new)
+    api: Any = LocalCompletionsAPI
+    done = lm_eval.simple_evaluate(
+        model=api.create_from_arg_string(printed, {"batch_size": 8}),
+        tasks=["owls"],
+        task_manager=TaskManager(include_path=str(tmp_path), include_defaults=False),
+        bootstrap_iters=0,
+    )
+    asked = json.loads(question)
+    base = len(llm.tokenizer.encode(asked["question"]))
+    whole = [llm.tokenizer.encode(asked["question"] + choice) for choice in asked["choices"]]
+    day, night = (measured(llm, ids, len(ids) - base)[0] for ids in whole)
+    assert done["results"]["owls"]["acc,none"] == float(day > night)
 
 
 def test_its_remote_tokenizer_is_the_models(live, llm):

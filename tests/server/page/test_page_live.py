@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.live_server import serving
+import griffin
+from tests.support.live_server import NAME, serving
+from tests.support.toy_adapters import write_adapter
+from tests.support.toy_folder import write_toy
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 from playwright.sync_api import expect
@@ -120,6 +123,43 @@ def test_a_real_server_that_keeps_nothing(visit, llm):
         say(page, "two")
         assert len(texts(page)) == 4
         page.faults.clear()  # the browser notes the 400 for /v1/sessions
+
+
+@pytest.mark.slow
+def test_where_several_models_are_served_one_is_chosen(visit, tmp_path):
+    owl = write_adapter(tmp_path / "owl")
+    llm = griffin.load(write_toy(tmp_path / "toy"), device="cpu", adapter={"owl": owl})
+    asked = {"messages": [{"role": "user", "content": "one"}], "temperature": 0, "max_tokens": 6}
+    with serving(llm, tmp_path / "store") as live, live.http() as http:
+
+        def answer(name):
+            body = asked | {"model": name}
+            said = http.post("/v1/chat/completions", json=body).json()["choices"][0]
+            return said["message"]["content"].strip()
+
+        page = visit(live)
+        chooser = page.locator("#choose")
+        expect(chooser).to_have_value(NAME)
+        most(page, 6)
+        page.get_by_label("Temperature").fill("0")
+        assert answer("owl") != answer(NAME)
+        chooser.select_option("owl")
+        expect(page.locator("#model")).to_contain_text("owl")
+        say(page, "one")
+        expect(chooser).to_be_disabled()  # what it has read, only it goes on with
+        assert texts(page)[1] == answer("owl")
+        page.get_by_role("button", name="New chat").click()
+        expect(chooser).to_be_enabled()
+        chooser.select_option(NAME)
+        say(page, "one")
+        assert texts(page)[1] == answer(NAME)
+        listed = http.get("/v1/sessions").json()["data"]
+        assert [one["model"] for one in listed] == [NAME, "owl"]
+        page.locator("#session-list button").nth(1).click()
+        expect(chooser).to_have_value("owl")
+        page.reload()
+        expect(chooser).to_have_value("owl")
+        page.evaluate("localStorage.clear()")
 
 
 def turns(live):
