@@ -119,7 +119,8 @@ class Verbs(click.Group):
             # `griffin chat nano`, as others have it.
             takes = error.ctx.command.params if error.ctx is not None else ()
             if "extra argument" in error.message and any("--model" in p.opts for p in takes):
-                error.message += "; a model is named with --model"
+                told = f"{error.message}; a model is named with --model"
+                raise click.UsageError(told, error.ctx) from None
             raise
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise  # click's own; some of them are RuntimeErrors
