@@ -192,19 +192,30 @@ def parts(config: GriffinConfig, dtype: torch.dtype) -> tuple[int, int]:
     return recurrent_bytes(config, dtype) + torch.int64.itemsize, span_bytes(config, dtype)
 
 
-def model_bytes(config: GriffinConfig, dtype: torch.dtype, format: str | None = None) -> int:
-    """Return the bytes of a model's weights, matrices packed in a format or plain in `dtype`."""
-    if format is not None and format not in LAYOUTS:
-        raise ValueError(
-            f"no format {format!r}; there are {', '.join(LAYOUTS)}, and None for plain weights"
-        )
+def model_bytes(
+    config: GriffinConfig,
+    dtype: torch.dtype,
+    format: str | None = None,
+    head: str | None = None,
+) -> int:
+    """Return the bytes of a model's weights, matrices packed in a format or plain in `dtype`.
+
+    head: the format of the head, which is the embedding where the two are tied, if it is another.
+    """
+    for name in (format, head):
+        if name is not None and name not in LAYOUTS:
+            raise ValueError(
+                f"no format {name!r}; there are {', '.join(LAYOUTS)}, and None for plain weights"
+            )
     with torch.device("meta"):
         model = Griffin(config)
-    matrices = {f"{name}.weight" for name in packable(model)}
+    formats = {f"{name}.weight": format for name in packable(model)}
+    if head is not None:
+        formats["model.embed_tokens.weight" if config.tie_embeddings else "lm_head.weight"] = head
     total = 0
     for name, parameter in model.named_parameters():
-        if name in matrices:
-            total += _matrix_bytes(parameter.shape[0], parameter.shape[1], dtype, format)
+        if name in formats:
+            total += _matrix_bytes(parameter.shape[0], parameter.shape[1], dtype, formats[name])
         else:
             total += parameter.numel() * dtype.itemsize
     return total

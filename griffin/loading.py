@@ -19,7 +19,7 @@ from griffin.model import Griffin, GriffinConfig
 from griffin.quant import fastest_layout, get_format
 from griffin.text import Tokenizer, find_tokenizer, two_answers
 
-__all__ = ["find_tokenizer", "load", "load_model"]
+__all__ = ["find_tokenizer", "load", "load_model", "load_tokenizer"]
 
 
 def load(
@@ -127,6 +127,18 @@ def load_model(
     return model.eval()
 
 
+def load_tokenizer(path_or_repo: str | Path, *, revision: str | None = None) -> Tokenizer:
+    """Open a tokenizer alone: a file, a folder, or what stands beside the weights of a model that
+    `load` takes. Raises ValueError where there is none."""
+    place = Path(resolve(str(path_or_repo))).expanduser()
+    if place.name in ("tokenizer.json", "tokenizer.model"):
+        return Tokenizer.open(place)
+    if place.is_dir():
+        return Tokenizer.open(find_tokenizer(place))
+    source = checkpoints.open(path_or_repo, revision=revision)
+    return Tokenizer.open(find_tokenizer(source.folder))
+
+
 def _caution(llm: LLM) -> str:
     """Return what a user should know of a model that answers nothing."""
     name, real = llm.name, "one that answers: recurrentgemma-2b-it"
@@ -147,9 +159,10 @@ def _check_room(
     place = torch.device(device)
     if place.type != "cuda":
         return
-    own = None if source.quantization is None else source.quantization.format
+    packed = source.quantization
+    own, head = (None, None) if packed is None else (packed.format, packed.head)
     shape = source.config, dtype or source.own_dtype
-    needed = model_bytes(*shape, quantize or own)
+    needed = model_bytes(*shape, quantize or own, head)
     free, _ = torch.cuda.mem_get_info(place.index or 0)
     if needed <= free:
         return

@@ -23,7 +23,7 @@ from griffin.checkpoints.quantization_config import KEY, Quantization
 from griffin.checkpoints.safetensors_files import INDEX, Planned, write_safetensors
 from griffin.checkpoints.staging import staged_folder
 from griffin.model import Griffin, GriffinConfig
-from griffin.model.packed import install, packed_format
+from griffin.model.packed import head_format, install, packed_format
 from griffin.quant import get_format
 from griffin.quant.storage import Packed, split, unmap, unpack
 
@@ -167,7 +167,7 @@ def save_model(
         write_safetensors(staged, plan, state.__getitem__, parse_size(max_shard_size))
         fields = to_config_json(model.config, model.dtype)
         if format:
-            fields[KEY] = Quantization(format, calibrated).to_json()
+            fields[KEY] = Quantization(format, calibrated, head_format(model)).to_json()
         (staged / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
         written = {entry.name for entry in staged.iterdir()}
     # A reader prefers an index: one left from a save of another size would send it to old shards.

@@ -50,6 +50,11 @@ def tensor_shapes(config: GriffinConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def head_name(config: GriffinConfig) -> str:
+    """Return the name of the matrix that gives the logits."""
+    return EMBEDDING if config.tie_embeddings else HEAD
+
+
 def matrix_names(config: GriffinConfig) -> list[str]:
     """Return the names of what quantization packs: weights of linear layers, embedding and head."""
     return [

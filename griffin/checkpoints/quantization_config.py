@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from griffin.checkpoints.errors import CheckpointError
+from griffin.checkpoints.names import head_name, matrix_names
 from griffin.foreign import shown
+from griffin.model import GriffinConfig
 from griffin.model.config import check_keys
 from griffin.quant import FORMATS
 
@@ -17,10 +19,20 @@ METHOD, VERSION = "griffin", 1
 
 @dataclass(frozen=True)
 class Quantization:
-    """What `quantization_config` says. calibrated: sample text decided the rounding."""
+    """What `quantization_config` says.
+
+    format: of all matrices. calibrated: sample text decided the rounding. head: the format of the
+    head, which is the embedding where the two are tied, if that is another.
+    """
 
     format: str
     calibrated: bool = False
+    head: str | None = None
+
+    def formats(self, config: GriffinConfig) -> dict[str, str]:
+        """Return the format of every matrix by its name."""
+        formats = dict.fromkeys(matrix_names(config), self.format)
+        return formats | {head_name(config): self.head or self.format}
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields of `quantization_config`."""
@@ -29,7 +41,7 @@ class Quantization:
             "version": VERSION,
             "format": self.format,
             "calibrated": self.calibrated,
-        }
+        } | ({"head": self.head} if self.head else {})
 
 
 def parse_quantization(fields: Mapping[str, Any], where: str) -> Quantization | None:
@@ -51,14 +63,16 @@ def parse_quantization(fields: Mapping[str, Any], where: str) -> Quantization | 
     if (version := found.get("version")) != VERSION:
         raise CheckpointError(f"{where} has version {shown(version)}; this griffin reads {VERSION}")
     try:
-        check_keys(found, {"quant_method", "version", "format", "calibrated"}, KEY)
+        check_keys(found, {"quant_method", "version", "format", "calibrated", "head"}, KEY)
     except ValueError as error:
         raise CheckpointError(f"{where}: {error}") from None
     format = found.get("format")
-    if not isinstance(format, str) or format not in FORMATS:
-        raise CheckpointError(
-            f"{where} has format {shown(format)}; expected one of {', '.join(FORMATS)}"
-        )
+    head = found.get("head", format)
+    for name, value in (("format", format), ("head", head)):
+        if not isinstance(value, str) or value not in FORMATS:
+            raise CheckpointError(
+                f"{where} has {name} {shown(value)}; expected one of {', '.join(FORMATS)}"
+            )
     if not isinstance(calibrated := found.get("calibrated", False), bool):
         raise CheckpointError(f"{where}: calibrated must be true or false, not {shown(calibrated)}")
-    return Quantization(format, calibrated)
+    return Quantization(format, calibrated, None if head == format else head)

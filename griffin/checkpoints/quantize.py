@@ -14,7 +14,6 @@ from griffin.checkpoints.config_json import to_config_json
 from griffin.checkpoints.convert import Converted, check_room, copy_companions
 from griffin.checkpoints.errors import CheckpointError, disk_errors
 from griffin.checkpoints.models import load_model, parse_size, read_packed
-from griffin.checkpoints.names import matrix_names
 from griffin.checkpoints.opening import open_checkpoint
 from griffin.checkpoints.progress import Progress
 from griffin.checkpoints.quantization_config import KEY, Quantization
@@ -33,6 +32,7 @@ def quantize(
     sample: Tensor | None = None,
     progress: Callable[[Progress], None] | None = None,
     *,
+    head: str | None = None,
     config: GriffinConfig | Mapping[str, Any] | None = None,
     revision: str | None = None,
     max_shard_size: int | str = "5GB",
@@ -45,11 +45,14 @@ def quantize(
     sample: (R, T) token ids of R texts to calibrate with (GPTQ): the source is mapped and the
             result held. Without them each weight goes to the nearest value, and memory stays at a
             few tensors.
+    head:   another format for the head, which is the embedding too where the two are tied.
     Embedding and head are matrices too; RG-LRU parameters, norms, convolution and biases stay as
     they are. NaN and infinite values are refused. The result appears whole or not at all. Raises
     CheckpointError or ValueError for what cannot be done, OSError where the disk is full.
     """
-    get_format(format)
+    for name in (format, head or format):
+        get_format(name)
+    quantization = Quantization(format, sample is not None, None if head == format else head)
     shard_size = parse_size(max_shard_size)
     target = Path(dst).expanduser()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -64,13 +67,14 @@ def quantize(
             f"{source.folder} is {source.quantization.format} already; quantize the original"
             " weights"
         )
-    plan = _plan(source, format)
+    formats = quantization.formats(source.config)
+    plan = _plan(source, formats)
     total = sum(planned.size for planned in plan.values())
     check_room(target, total)
     read = (
-        _streamed(source, format)
+        _streamed(source, formats)
         if sample is None
-        else _calibrated(source, format, sample, progress)
+        else _calibrated(source, quantization, sample, progress)
     )
     done = 0
 
@@ -85,7 +89,7 @@ def quantize(
     with disk_errors(target), staged_folder(target) as staged:
         write_safetensors(staged, plan, reading, shard_size)
         fields = to_config_json(source.config, source.own_dtype)
-        fields[KEY] = Quantization(format, sample is not None).to_json()
+        fields[KEY] = quantization.to_json()
         (staged / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
         if source.layout != "random":
             copied = copy_companions(source.folder, staged)
@@ -98,25 +102,25 @@ def quantize(
     return Converted(target, "huggingface", source.config, len(plan), total, notes, copied)
 
 
-def _plan(source: Checkpoint, format: str) -> dict[str, Planned]:
-    matrices = set(matrix_names(source.config))
+def _plan(source: Checkpoint, formats: Mapping[str, str]) -> dict[str, Planned]:
     plan: dict[str, Planned] = {}
     for name in source.names():
         shape = source.shape(name)
-        if name in matrices:
-            plan |= {name + part: planned for part, planned in packed_plan(shape, format).items()}
+        if name in formats:
+            parts = packed_plan(shape, formats[name])
+            plan |= {name + part: planned for part, planned in parts.items()}
         else:
             plan[name] = Planned(shape, source.dtype(name))
     return plan
 
 
-def _streamed(source: Checkpoint, format: str) -> Callable[[str], Tensor]:
+def _streamed(source: Checkpoint, formats: Mapping[str, str]) -> Callable[[str], Tensor]:
     """Return what reads a planned tensor: a matrix is rounded once, what is not asked for yet is
     kept."""
     kept: dict[str, Tensor] = {}
     matrix_of = {
         name + part: name
-        for name in matrix_names(source.config)
+        for name, format in formats.items()
         for part in packed_plan(source.shape(name), format)
     }
 
@@ -128,7 +132,7 @@ def _streamed(source: Checkpoint, format: str) -> Callable[[str], Tensor]:
             source.check_finite(name, tensor)
             return tensor
         matrix = matrix_of[name]
-        for part, tensor in split(read_packed(source, matrix, format, check=True)).items():
+        for part, tensor in split(read_packed(source, matrix, formats[matrix], check=True)).items():
             kept[matrix + part] = tensor
         return kept.pop(name)
 
@@ -136,7 +140,10 @@ def _streamed(source: Checkpoint, format: str) -> Callable[[str], Tensor]:
 
 
 def _calibrated(
-    source: Checkpoint, format: str, sample: Tensor, progress: Callable[[Progress], None] | None
+    source: Checkpoint,
+    how: Quantization,
+    sample: Tensor,
+    progress: Callable[[Progress], None] | None,
 ) -> Callable[[str], Tensor]:
     model: Griffin = load_model(source, check=True)
 
@@ -144,5 +151,5 @@ def _calibrated(
         if progress is not None:
             progress(Progress(done, layers, f"layer {done} of {layers}"))
 
-    calibrate(model, sample, format, advance)
+    calibrate(model, sample, how.format, advance, head=how.head)
     return model.state_dict().__getitem__

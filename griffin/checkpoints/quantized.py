@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from griffin.checkpoints.errors import CheckpointError, listed
-from griffin.checkpoints.names import matrix_names, tensor_shapes
+from griffin.checkpoints.names import tensor_shapes
 from griffin.checkpoints.quantization_config import Quantization
 from griffin.checkpoints.safetensors_files import Planned, SafetensorsSource
 from griffin.model import GriffinConfig
@@ -40,9 +40,10 @@ class QuantizedSource:
         self.quantization = quantization
         self._source = source
         shapes = tensor_shapes(config)
-        self._shapes = {name: shapes[name] for name in matrix_names(config)}
+        self._formats = quantization.formats(config)
+        self._shapes = {name: shapes[name] for name in self._formats}
         self._parts = {
-            name: packed_plan(shape, quantization.format) for name, shape in self._shapes.items()
+            name: packed_plan(shapes[name], format) for name, format in self._formats.items()
         }
         self._check()
         self._dtype = source.dtype("model.final_norm.weight")
@@ -79,7 +80,7 @@ class QuantizedSource:
     def packed(self, name: str) -> Packed:
         """Return a matrix as it lies in the file, mapped."""
         parts = {part: self._source.read(name + part) for part in self._parts[name]}
-        return join(parts, self._shapes[name], self.quantization.format)
+        return join(parts, self._shapes[name], self._formats[name])
 
     def release(self) -> None:
         self._source.release()
@@ -87,12 +88,11 @@ class QuantizedSource:
     def _check(self) -> None:
         stored = set(self._source.names())
         where = self.files[0] if len(self.files) == 1 else self.files[0].parent
-        format = self.quantization.format
         missing = [name + part for name, parts in self._parts.items() for part in parts]
         if absent := [name for name in missing if name not in stored]:
             raise CheckpointError(
                 f"{where} lacks {listed(absent)}, expected because its config.json says it is"
-                f" {format}"
+                f" {self.quantization.format}"
             )
         if "model.final_norm.weight" not in stored:
             raise CheckpointError(f"{where} lacks model.final_norm.weight")
@@ -102,6 +102,6 @@ class QuantizedSource:
                 if found != (planned.shape, planned.dtype):
                     raise CheckpointError(
                         f"{self._source.where(name + part)}: {name + part} is {list(found[0])}"
-                        f" {found[1]}, expected {list(planned.shape)} {planned.dtype} for {format}"
-                        f" weights of {list(self._shapes[name])}"
+                        f" {found[1]}, expected {list(planned.shape)} {planned.dtype} for"
+                        f" {self._formats[name]} weights of {list(self._shapes[name])}"
                     )

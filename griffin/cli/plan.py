@@ -161,7 +161,7 @@ def command(
         raise click.UsageError("--set changes a recipe: give --train RECIPE")
     import torch
 
-    from griffin.capacity import model_bytes, plan
+    from griffin.capacity import plan
     from griffin.cli.shared.adapters import adapter_facts
     from griffin.cli.shared.spec import spec_of
     from griffin.engine.devices import default_chunk
@@ -193,7 +193,7 @@ def command(
             chunk=default_chunk(torch.device(place)),
             # Beside a GPU it lies in the machine's memory.
             prefix_cache_bytes=0 if on_gpu else prefix_cache,
-            weight_bytes=model_bytes(spec.config, spec.dtype, format) + added,
+            weight_bytes=spec.weight_bytes(format) + added,
         )
 
     try:

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     ),
 )
 @click.option(
+    "--head",
+    type=click.Choice(["int8", "int4", "bf16"]),
+    help="Of the head, and of the embedding where the two are one [as --format].",
+)
+@click.option(
     "--calibrate",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="TEXT",
@@ -56,6 +61,7 @@ def command(
     src: str,
     dst: Path,
     kind: str,
+    head: str | None,
     calibrate: Path | None,
     calibrate_tokens: int,
     tokenizer: str | None,
@@ -74,14 +80,15 @@ def command(
     from griffin.cli.shared.progress import WorkBar
     from griffin.quant import get_format
 
-    if calibrate is not None and get_format(kind).grid is None:
-        raise click.UsageError(f"{kind} has nothing to calibrate; drop --calibrate")
+    for name in (kind, head or kind):
+        if calibrate is not None and get_format(name).grid is None:
+            raise click.UsageError(f"{name} has nothing to calibrate; drop --calibrate")
     set_threads(threads)
     source = ModelSource(model=src, revision=revision).checkpoint()
     sample = None if calibrate is None else _sample(source, tokenizer, calibrate, calibrate_tokens)
     with WorkBar("quantizing", in_bytes=sample is None) as advance:
         made = checkpoints.quantize(
-            source, dst, kind, sample, advance, max_shard_size=max_shard_size
+            source, dst, kind, sample, advance, head=head, max_shard_size=max_shard_size
         )
     for note in made.notes:
         click.echo(f"note: {note}", err=True)
@@ -90,6 +97,7 @@ def command(
         fields: dict[str, Any] = {
             "path": str(made.path),
             "format": kind,
+            "head": head or kind,
             "calibrated_on": 0 if sample is None else sample.numel(),
             "tensors": made.tensors,
             "bytes": made.nbytes,
@@ -99,10 +107,11 @@ def command(
         }
         click.echo(json.dumps(fields))
         return
+    what = f"{kind}, head {head}" if head else kind
     how = "" if sample is None else f", calibrated on {sample.numel():,} tokens"
     share = made.nbytes / before
     click.echo(
-        f"{made.path}: {kind}{how}, {made.nbytes / 1e9:.3f} GB, {share:.0%} of"
+        f"{made.path}: {what}{how}, {made.nbytes / 1e9:.3f} GB, {share:.0%} of"
         f" {before / 1e9:.3f} GB"
     )
 

@@ -11,6 +11,8 @@ from griffin import ops
 from griffin.model.layers import Embedding, Linear
 from griffin.ops.packed_linear import get_layout
 
+_ENDS = ("lm_head", "embed_tokens")  # where logits come from: the first of them that is packed
+
 
 class PackedWeight(nn.Module):
     """Packed weights as buffers: `weight_packed` and, where the format has them, `weight_scale`.
@@ -137,20 +139,46 @@ def packable(model: nn.Module) -> list[str]:
 def packed_format(model: nn.Module) -> str | None:
     """Return the format of a model's packed layers, None if it has none.
 
-    Raises ValueError for a model of several formats, which no file of ours holds.
+    The head, an embedding where it is tied to one, may have another (`head_format`). Raises
+    ValueError for a model of several formats otherwise, which no file of ours holds.
     """
-    formats = {layer.format for layer in model.modules() if isinstance(layer, PackedWeight)}
-    if len(formats) > 1:
+    head, others = _packed_formats(model)
+    if len(others) > 1:
         raise ValueError(
-            f"the model's layers are packed as {', '.join(sorted(formats))}; expected one format"
+            f"the model's layers are packed as {', '.join(sorted(others))}; expected one format"
         )
-    return formats.pop() if formats else None
+    return others.pop() if others else head
+
+
+def head_format(model: nn.Module) -> str | None:
+    """Return the format of a model's head where it is another than that of all other layers."""
+    head, _ = _packed_formats(model)
+    return None if head == packed_format(model) else head
+
+
+def _packed_formats(model: nn.Module) -> tuple[str | None, set[str]]:
+    """Return the format of the layer that gives the logits, None if it is not packed, and those of
+    all other layers."""
+    ends, others = dict[str, str](), set[str]()
+    for name, layer in model.named_modules():
+        if isinstance(layer, PackedWeight):
+            end = next((part for part in name.split(".") if part in _ENDS), "")
+            if end:
+                ends[end] = layer.format
+            else:
+                others.add(layer.format)
+    head = next((ends[end] for end in _ENDS if end in ends), None)
+    return head, others | (set(ends.values()) - {head})
 
 
 def rounded_format(model: nn.Module) -> str | None:
     """Return the format that a model's weights were rounded to, None if they were not.
 
-    A format may change the order of the weights alone. Raises ValueError as `packed_format` does.
+    "int4, head int8" where the head has its own. A format may change the order of the weights
+    alone. Raises ValueError as `packed_format` does.
     """
-    format = packed_format(model)
-    return format if format is not None and get_layout(format).whole_numbers else None
+    format, head = packed_format(model), head_format(model)
+    found = [each for each in (format, head) if each is not None]
+    if not any(get_layout(each).whole_numbers for each in found):
+        return None
+    return ", head ".join(found)

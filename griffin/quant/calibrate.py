@@ -30,18 +30,21 @@ def calibrate(
     tokens: Tensor,
     format: str,
     progress: Callable[[int, int], object] | None = None,
+    *,
+    head: str | None = None,
 ) -> Griffin:
     """Do as `quantize_model`, choosing each value for the least change on a sample (GPTQ).
 
     tokens:   (R, T) ids of R texts, such as 32 of 1,024 tokens. More is better until a few times
               the widest layer's inputs.
     progress: called with the number of layers done and of all.
+    head:     another format for the head, as in `quantize_model`.
     Reads the sample twice, however many layers there are. Memory beside the model: its hidden
     states and the largest (F, F) matrix a few times over. Returns the model. Raises ValueError for
     a format that does not exist or has nothing to calibrate, a model that is quantized already, and
     ids it does not have.
     """
-    chosen = get_format(format)
+    chosen, last = get_format(format), get_format(head or format)
     refuse_packed(model)
     if tokens.dim() != 2 or not tokens.numel() or tokens.is_floating_point():
         raise ValueError(
@@ -51,8 +54,9 @@ def calibrate(
         raise ValueError(
             f"the sample holds ids outside the vocabulary of {model.config.vocab_size}"
         )
-    if chosen.grid is None:
-        raise ValueError(f"{format} has nothing to calibrate; leave the sample out")
+    if chosen.grid is None or last.grid is None:
+        nothing = format if chosen.grid is None else head
+        raise ValueError(f"{nothing} has nothing to calibrate; leave the sample out")
     config, dtype = model.config, model.dtype
     parts = tokens.to(model.device).split(max(1, _TOKENS // tokens.shape[1]))
     total = config.num_layers + 1
@@ -76,12 +80,12 @@ def calibrate(
         grams.add("head", model.model.final_norm(stream))
     embedding = model.model.embed_tokens.weight.detach()
     if config.tie_embeddings:
-        packed = gptq(embedding, grams.mean("head"), chosen, _HEAD_DAMPING)
+        packed = gptq(embedding, grams.mean("head"), last, _HEAD_DAMPING)
         install(model, "model.embed_tokens", packed, dtype)
     else:
         install(model, "model.embed_tokens", chosen.quantize(embedding), dtype)
-        head = model.lm_head.weight.detach()
-        install(model, "lm_head", gptq(head, grams.mean("head"), chosen), dtype)
+        weight = model.lm_head.weight.detach()
+        install(model, "lm_head", gptq(weight, grams.mean("head"), last), dtype)
     if progress is not None:
         progress(total, total)
     return model

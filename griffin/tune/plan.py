@@ -104,6 +104,7 @@ def _base_bytes(recipe: Recipe) -> int:
     tune, source = recipe.tune, recipe.open_base()
     assert tune is not None
     layout = base_layout(tune, source, torch.device("cpu"))
+    head = None
     if source.quantization is not None and layout is None:
-        layout = source.quantization.format
-    return model_bytes(recipe.model, base_dtype(tune, source), layout)
+        layout, head = source.quantization.format, source.quantization.head
+    return model_bytes(recipe.model, base_dtype(tune, source), layout, head)

@@ -220,6 +220,10 @@ def test_spoiled_scales_are_found_on_demand(int8: Path) -> None:
             {"quant_method": "griffin", "version": 1, "format": "int8", "calibrated": 1},
             "true or false",
         ),
+        (
+            {"quant_method": "griffin", "version": 1, "format": "int8", "head": "int5"},
+            "head 'int5'; expected one of int8",
+        ),
         ([1], "must be an object"),
         (None, "holds model.embed_tokens.weight_"),
     ],

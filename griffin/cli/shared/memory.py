@@ -76,7 +76,7 @@ def _planned(
 ) -> Capacity:
     import torch
 
-    from griffin.capacity import model_bytes, plan
+    from griffin.capacity import plan
     from griffin.cli.shared.adapters import adapter_facts
     from griffin.engine.devices import default_chunk
 
@@ -89,7 +89,7 @@ def _planned(
         slots=slots,
         chunk=default_chunk(torch.device(place)) if chunk is None else chunk,
         prefix_cache_bytes=cache_bytes,
-        weight_bytes=model_bytes(spec.config, spec.dtype, format) + sum(a["bytes"] for a in added),
+        weight_bytes=spec.weight_bytes(format) + sum(a["bytes"] for a in added),
     )
 
 

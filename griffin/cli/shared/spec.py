@@ -13,12 +13,21 @@ if TYPE_CHECKING:
 
 
 class ModelSpec(NamedTuple):
-    """A name for people, the shape, the type, and the packed format of the matrices."""
+    """A name for people, the shape, the type, the packed format of the matrices, and that of the
+    head where it has its own."""
 
     name: str
     config: GriffinConfig
     dtype: torch.dtype
     format: str | None
+    head: str | None = None
+
+    def weight_bytes(self, format: str | None) -> int:
+        """Return the bytes of the weights in a format, the head in its own where it has one."""
+        from griffin.capacity import model_bytes
+
+        head = self.head if format == self.format else None
+        return model_bytes(self.config, self.dtype, format, head)
 
 
 def spec_of(source: ModelSource, place: str | None = None) -> ModelSpec:
@@ -53,5 +62,6 @@ def spec_of(source: ModelSource, place: str | None = None) -> ModelSpec:
             raise ValueError(
                 f"{name} is {checkpoint.quantization.format} already; leave --quantize out"
             )
-        return ModelSpec(name, checkpoint.config, dtype, checkpoint.quantization.format)
+        packed = checkpoint.quantization
+        return ModelSpec(name, checkpoint.config, dtype, packed.format, packed.head)
     return ModelSpec(name, checkpoint.config, dtype, quantize or fastest_layout(dtype, place))
