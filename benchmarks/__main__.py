@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from benchmarks.proofs.command import induction
+from benchmarks.proofs.command import bits, extrapolation, induction
 from benchmarks.rivals import RIVALS, llama_cpp
 from griffin.cli import Verbs
 from griffin.cli import main as verbs
@@ -320,7 +320,8 @@ def tuning(out: Path, steps: int) -> None:
     click.echo(table(compare(out, lambda line: click.echo(line, err=True), steps)))
 
 
-main.add_command(induction)
+for _proof in (induction, extrapolation, bits):
+    main.add_command(_proof)
 
 
 @main.command("adapter")

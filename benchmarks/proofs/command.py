@@ -2,18 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+_TRANSFORMER = "As `griffin train nano-transformer` makes it; without it the Griffin reads alone."
+
+
+def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what the proofs on a Griffin and a transformer of its size are given."""
+    for option in reversed((
+        click.option("--griffin", default="nano", show_default=True, metavar="DIR"),
+        click.option("--transformer", metavar="DIR", help=_TRANSFORMER),
+        click.option("--out", type=_FOLDER, required=True, help="Folder of the results."),
+        click.option("--recipe", default="nano", show_default=True, help="Whose held-out files."),
+        click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True),
+    )):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def _tell(line: str) -> None:
+    click.echo(line, err=True)
+
 
 @click.command("induction")
-@click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help="Folder of the results."
-)
+@click.option("--out", type=_FOLDER, required=True, help="Folder of the results.")
 def induction(out: Path) -> None:
     """The paper's induction heads: Griffin, Hawk and a transformer far beyond the length they were
     trained at; what is there is not run again."""
     from benchmarks.proofs.induction import compare, table
 
-    click.echo(table(compare(out, lambda line: click.echo(line, err=True))))
+    click.echo(table(compare(out, _tell)))
+
+
+@click.command("extrapolation")
+@_options
+@click.option(
+    "--orders",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="In which files are joined.",
+)
+def extrapolation(out: Path, orders: int, threads: int, **models: Any) -> None:
+    """Bits per byte by position, to 32,768 tokens, of models trained on 1,024: a Griffin, and a
+    transformer with its window as trained and opened; what is there is not run again."""
+    import torch
+
+    from benchmarks.proofs.extrapolation import compare, table
+
+    torch.set_num_threads(threads)
+    click.echo(table(compare(out, say=_tell, orders=orders, **models)))
+
+
+@click.command("bits")
+@_options
+def bits(out: Path, threads: int, **models: Any) -> None:
+    """Bits per byte of held-out files with weights in int8 and int4, calibrated or not, of a
+    Griffin and of a transformer; what is there is not run again."""
+    import torch
+
+    from benchmarks.proofs.bits import compare, table
+
+    torch.set_num_threads(threads)
+    click.echo(table(compare(out, say=_tell, **models)))

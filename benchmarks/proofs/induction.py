@@ -1,6 +1,6 @@
 """Induction heads: what followed a mark once, somewhere in a text, is asked for at its end.
 
-The task and its sizes are the Griffin paper's (arXiv:2402.19427, section 6.1 and appendix): five
+The task and its sizes are the Griffin paper's (arXiv:2402.19427, section 6.2 and appendix H): five
 blocks of width 64, a vocabulary of 16, texts of 256 in training, longer ones afterwards. Griffin
 has one block of local attention, the third; Hawk has none; the transformer's blocks all attend to
 the whole text, however long. Every model takes the same steps on the same rows; its learning rate
@@ -9,15 +9,15 @@ is the best of three for the first seed, by how well it answers at the length of
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from griffin.bench import machine
+from benchmarks.proofs.runs import Runs
 from griffin.model import Griffin, GriffinConfig
 from griffin.model.config import BlockType
 from griffin.model.init import init_weights
@@ -91,7 +91,7 @@ def train(
         optimizer.step()
         optimizer.zero_grad()
         if step % 250 == 249:
-            say(f"{name}, rate {rate:g}, seed {seed}: step {step + 1}, loss {float(loss):.4f}")
+            say(f"step {step + 1:,} of {steps:,}, loss {float(loss):.4f}")
     return model
 
 
@@ -126,26 +126,13 @@ def compare(
 ) -> dict[str, Any]:
     """Run what `out`/results.json does not hold yet, and return all of it. Kept after every run."""
     torch.set_num_threads(1)
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "results.json"
-    found: dict[str, Any] = {
-        "command": machine.command(),
-        "commit": machine.commit(),
-        "machine": machine.describe(),
-        "steps": steps,
-        "runs": [],
-    }
-    if path.exists():
-        found |= json.loads(path.read_text())
-    runs: list[dict[str, Any]] = found["runs"]
+    runs = Runs(out, steps=steps, lengths=lengths)
+    total = len(MODELS) * (len(rates) + len(seeds) - 1)
 
-    def run(name: str, rate: float, seed: int) -> dict[str, Any]:
-        for one in runs:
-            if (one["model"], one["rate"], one["seed"]) == (name, rate, seed):
-                return one
-        model = train(name, rate, seed, steps, say)
-        one = {"model": name, "rate": rate, "seed": seed, "right": {}}
-        one["parameters"] = sum(p.numel() for p in model.parameters())
+    def answer(name: str, rate: float, seed: int) -> dict[str, Any]:
+        told = f"run {len(runs.found['runs']) + 1} of {total}: {name}, rate {rate:g}, seed {seed}"
+        model = train(name, rate, seed, steps, lambda line: say(f"{told}: {line}"))
+        found = dict[str, float]()
         for length in lengths:
             if name == "MQA":  # its window holds the text that is asked about
                 if length > MOST_OF_ALL:
@@ -153,18 +140,20 @@ def compare(
                 opened = new_model(name, seed, max(length, LENGTH))
                 opened.load_state_dict(model.state_dict())
                 model = opened
-            one["right"][str(length)] = right(model, length, texts(length))
-        say(f"{name}, rate {rate:g}, seed {seed}: {one['right']}")
-        runs.append(one)
-        path.write_text(json.dumps(found, indent=1) + "\n")
-        return one
+            found[str(length)] = right(model, length, texts(length))
+            say(f"{told}: {found[str(length)]:.0%} of texts of {length:,}")
+        return {"right": found, "parameters": sum(p.numel() for p in model.parameters())}
+
+    def run(name: str, rate: float, seed: int) -> dict[str, Any]:
+        key = {"model": name, "rate": rate, "seed": seed}
+        return runs.get(key, partial(answer, name, rate, seed))
 
     for name in MODELS:
         at = str(LENGTH)
         best = max(rates, key=lambda rate: run(name, rate, seeds[0])["right"][at])
         for seed in seeds[1:]:
             run(name, best, seed)
-    return found
+    return runs.found
 
 
 def table(found: dict[str, Any]) -> str:

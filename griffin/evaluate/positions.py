@@ -17,7 +17,7 @@ class PositionSpan:
     """What was predicted at the positions from `begin` to before `end`.
 
     Positions count the tokens before: the first of a text, after BOS, stands at 1.
-    nats: the sum of -log p; bytes: of the tokens' own texts.
+    nats: the sum of -log p; bytes: of the tokens' own texts, of which control tokens have none.
     """
 
     begin: int
@@ -56,13 +56,13 @@ def measure_positions(
         raise ValueError(f"edges are positive and increase, unlike {list(edges)}")
     ends = [*edges[1:], 0]
     spans = [PositionSpan(begin=begin, end=end) for begin, end in zip(edges, ends, strict=True)]
-    longest = 0
+    longest, text_of, control = 0, llm.tokenizer.token_bytes, llm.tokenizer.vocabulary.control_ids
     for text in texts:
         ids = llm.tokenizer.encode(text) if isinstance(text, str) else list(text)
         if len(ids) < 2:
             continue
         nats = -score(llm.model, ids, adapter=llm.adapter).double()
-        sizes = torch.tensor([len(llm.tokenizer.token_bytes(id)) for id in ids[1:]])
+        sizes = torch.tensor([0 if id in control else len(text_of(id)) for id in ids[1:]])
         longest = max(longest, len(ids))
         for span in spans:
             part = slice(span.begin - 1, span.end - 1 if span.end else None)

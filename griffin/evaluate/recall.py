@@ -62,7 +62,7 @@ COPIED = 16
 
 
 def selective_copy(random: Random, units: int, prose: Sequence[str]) -> RecallQuestion:
-    """Sixteen words among stops, which follow again without these (Griffin, section 6.1)."""
+    """Sixteen words among stops, which follow again without these (Griffin, section 6.2)."""
     units = max(units, COPIED)
     places = sorted(random.sample(range(units), COPIED))
     words = [_word(random) for _ in places]

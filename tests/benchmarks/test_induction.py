@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
 from benchmarks.proofs.induction import MARK, compare, rows, table
+
+FEW: dict[str, Any] = {
+    "lengths": (256, 300),
+    "rates": (1e-3,),
+    "seeds": (0, 1),
+    "steps": 1,
+    "texts": lambda _: 2,
+}
+
+
+def results(folder: Path) -> list[dict[str, Any]]:
+    """Return the runs that a folder keeps, without their times."""
+    runs = json.loads((folder / "results.json").read_text())["runs"]
+    return [{name: run[name] for name in run if name != "seconds"} for run in runs]
 
 
 def test_a_text_has_two_marks_and_the_answer_after_the_first():
@@ -19,12 +36,31 @@ def test_a_text_has_two_marks_and_the_answer_after_the_first():
 
 def test_what_is_there_is_not_run_again(tmp_path):
     said: list[str] = []
-    few = {"lengths": (256, 300), "rates": (1e-3,), "seeds": (0, 1), "steps": 1}
-    found = compare(tmp_path, said.append, texts=lambda _: 2, **few)
-    kept = json.loads((tmp_path / "results.json").read_text())
-    assert kept == found and len(found["runs"]) == 6
+    found = compare(tmp_path, said.append, **FEW)
+    assert json.loads((tmp_path / "results.json").read_text()) == found
+    assert len(found["runs"]) == 6 and found["hours"] >= 0
     assert {one["model"] for one in found["runs"]} == {"Griffin", "Hawk", "MQA"}
     assert all(set(one["right"]) == {"256", "300"} for one in found["runs"])
+    assert sum("run 6 of 6: MQA, rate 0.001, seed 1: " in line for line in said) == 2
     lines = len(said)
-    assert compare(tmp_path, said.append, texts=lambda _: 2, **few) == found and len(said) == lines
+    assert compare(tmp_path, said.append, **FEW) == found and len(said) == lines
     assert "| MQA | " in table(found) and "| 256 | 300 |" in table(found)
+    with pytest.raises(ValueError, match="give another folder as --out"):
+        compare(tmp_path, said.append, **(FEW | {"steps": 2}))
+
+
+@pytest.mark.thorough
+def test_ended_and_begun_again_it_finds_the_same(tmp_path):
+    """At two places: a run that was not kept is made anew, from its own seed."""
+    compare(tmp_path / "whole", str, **FEW)
+    for last in ("run 1 of 6", "run 4 of 6"):
+
+        def die(line: str, last: str = last) -> None:
+            if last in line:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            compare(tmp_path / "parts", die, **FEW)
+    assert len(results(tmp_path / "parts")) == 3
+    compare(tmp_path / "parts", str, **FEW)
+    assert results(tmp_path / "parts") == results(tmp_path / "whole")
