@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -18,6 +18,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 
 from griffin.evaluate.lm_eval import GriffinLM
+from griffin.evaluate.long_tasks import FOLDER
 from griffin.evaluate.written_code import CodeEval
 
 _NAN = "NaN"
@@ -34,7 +35,8 @@ class Harness:
     shots: examples before each question where a task does not say how many; None: none, or as the
            task's own file says. limit: so many questions of each task, the first; None is all.
     chat:  ask as turns of a conversation. seed: of what the harness draws. run_code: run what the
-           model writes, for tasks that measure it so.
+           model writes, for tasks that measure it so. metadata: what tasks that make their texts
+           are told, such as {"max_seq_lengths": [4096]}; the tokenizer they are told anyway.
     """
 
     def __init__(
@@ -45,14 +47,17 @@ class Harness:
         chat: bool = False,
         seed: int = 1234,
         run_code: bool = False,
+        metadata: Mapping[str, Any] | None = None,
     ) -> None:
         self.lm, self.limit, self.chat, self.seed = lm, limit, chat, seed
-        self.run_code = run_code
+        self.run_code, self.metadata = run_code, metadata or {}
 
     @cached_property
     def manager(self) -> TaskManager:
         """Knows the names of all tasks; made when it is first asked for: some seconds."""
-        return TaskManager()
+        path = self.lm.llm.tokenizer.path
+        told = {"tokenizer": str(path if path.is_dir() else path.parent), **self.metadata}
+        return TaskManager(include_path=str(FOLDER), metadata=told)
 
     def measure(
         self,

@@ -11,6 +11,7 @@ import pytest
 
 import griffin
 from griffin.evaluate import harness
+from griffin.evaluate.long_tasks import FOLDER
 from griffin.llm import LLM
 from tests.support.made_up_data import load_dataset
 from tests.support.toy_folder import write_toy
@@ -29,7 +30,7 @@ def llm(folder: Path) -> LLM:
 @pytest.fixture(scope="session")
 def manager() -> lm_eval.tasks.TaskManager:
     """The index of all tasks, which takes seconds to make."""
-    return lm_eval.tasks.TaskManager()
+    return lm_eval.tasks.TaskManager(include_path=str(FOLDER))
 
 
 @pytest.fixture
@@ -38,5 +39,5 @@ def made_up(
 ) -> Iterator[lm_eval.tasks.TaskManager]:
     """Let every data set be ten made-up rows."""
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr(harness, "TaskManager", lambda: manager)
+    monkeypatch.setattr(harness, "TaskManager", lambda **_: manager)
     yield manager

@@ -41,7 +41,7 @@ def arguments(tmp_path, folder, manager, monkeypatch):
     """The command, on questions of our own: three to choose from, three to answer."""
     from griffin.evaluate import harness
 
-    monkeypatch.setattr(harness, "TaskManager", lambda: manager)
+    monkeypatch.setattr(harness, "TaskManager", lambda **_: manager)
     lines = "".join(json.dumps(question) + "\n" for question in QUESTIONS)
     (tmp_path / "owls.jsonl").write_text(lines)
     files = []

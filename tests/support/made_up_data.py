@@ -131,6 +131,11 @@ _MAKERS = {
     "oskarvanderwal/bbq": _bbq,
     "oskarvanderwal/winogender": _winogender,
     "truthfulqa/truthful_qa": _truthful,
+    "RMT-team/babilong-1k-samples": lambda n: {
+        "input": f"The {_CREATURES[n]} went to the barn.",
+        "question": f"Where is the {_CREATURES[n]}?",
+        "target": "barn",
+    },
     "skg/toxigen-data": lambda n: {
         "text": f"{_CREATURES[n]}s are rude",
         "toxicity_ai": 1.0 * n,
@@ -145,11 +150,15 @@ def _made(path: str) -> datasets.Dataset:
     return datasets.Dataset.from_list([maker(n) for n in range(ROWS)])
 
 
-def load_dataset(path: str, name: str | None = None, **_: Any) -> datasets.DatasetDict:
+def load_dataset(
+    path: str, name: str | None = None, split: str | None = None, **_: Any
+) -> datasets.DatasetDict | datasets.Dataset:
     """Stand in for datasets.load_dataset: the same ten rows in every split; FileNotFoundError for
     another set."""
     try:
         made = _made(path)
     except KeyError:
         raise FileNotFoundError(f"{path} is none of the made-up sets") from None
+    if split is not None:
+        return made
     return datasets.DatasetDict(dict.fromkeys(_SPLITS, made))

@@ -8,12 +8,16 @@ from typing import Any
 import click
 
 from griffin.cli.evaluate.long_texts import Lengths
+from griffin.cli.evaluate.metadata import JsonObject
 from griffin.cli.shared.model_source import ModelSource, model_options
 from griffin.cli.shared.pictures import Picture
 
 # What is measured: exactly one of these options is given, and no option of another.
 MODES: dict[str, set[str]] = {
-    "tasks": {"plan", "limit", "shots", "chat", "windows", "seed", "offline", "run_code", "out"},
+    "tasks": {
+        *("plan", "limit", "shots", "chat", "windows", "seed", "offline", "run_code", "metadata"),
+        "out",
+    },
     "texts": {"by_position", "plot"},
     "long": {"lengths", "questions", "prose", "seed", "plot"},
     "held_out": {"changes"},
@@ -40,6 +44,12 @@ _NAMES = {"texts": "--text", "changes": "--set"}
 @click.option("--seed", type=click.IntRange(0), default=1234, show_default=True)
 @click.option("--offline", is_flag=True, help="Fetch nothing; data sets must be here already.")
 @click.option("--run-code", is_flag=True, help="Run what the model writes, where tasks need it.")
+@click.option(
+    "--metadata",
+    type=JsonObject(),
+    default="{}",
+    help='What tasks that make their texts are told: {"max_seq_lengths": [4096]}.',
+)
 @click.option(
     "--out",
     "-o",

@@ -31,6 +31,7 @@ def evaluate_tasks(
     seed: int,
     offline: bool,
     run_code: bool,
+    metadata: dict[str, Any],
     out: Path,
     as_json: bool,
 ) -> None:
@@ -54,6 +55,7 @@ def evaluate_tasks(
         raise click.UsageError(f"--tasks {tasks!r} names none; there are {', '.join(SUITES)}, ...")
     llm = source.llm()
     how: dict[str, Any] = {"limit": limit, "chat": chat, "seed": seed, "run_code": run_code}
+    how["metadata"] = metadata
     if plan:
         _plan(Harness(GriffinLM(llm, windows=windows), **how), names, shots, as_json)
         return
