@@ -66,13 +66,15 @@ def parse_quantization(fields: Mapping[str, Any], where: str) -> Quantization | 
         check_keys(found, {"quant_method", "version", "format", "calibrated", "head"}, KEY)
     except ValueError as error:
         raise CheckpointError(f"{where}: {error}") from None
-    format = found.get("format")
-    head = found.get("head", format)
-    for name, value in (("format", format), ("head", head)):
-        if not isinstance(value, str) or value not in FORMATS:
-            raise CheckpointError(
-                f"{where} has {name} {shown(value)}; expected one of {', '.join(FORMATS)}"
-            )
+    format = _known(found.get("format"), f"{where} has format")
+    head = _known(found.get("head", format), f"{where} has head")
     if not isinstance(calibrated := found.get("calibrated", False), bool):
         raise CheckpointError(f"{where}: calibrated must be true or false, not {shown(calibrated)}")
     return Quantization(format, calibrated, None if head == format else head)
+
+
+def _known(format: Any, where: str) -> str:
+    """Return a format there is; CheckpointError, opened by `where`, for anything else."""
+    if not isinstance(format, str) or format not in FORMATS:
+        raise CheckpointError(f"{where} {shown(format)}; expected one of {', '.join(FORMATS)}")
+    return format

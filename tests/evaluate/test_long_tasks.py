@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import datasets
 import lm_eval.tasks
@@ -40,12 +41,13 @@ def test_they_find_what_the_measure_finds(ours, llm):
 
 
 def test_a_text_is_as_long_as_it_is_told(folder, llm):
-    rows = documents(task="recall", pretrained=str(folder), max_seq_lengths=LENGTHS, questions=2)
-    sizes = [len(llm.tokenizer.encode(row["prompt"] + row["answer"])) for row in rows["test"]]
-    assert [row["tokens"] for row in rows["test"]] == [200, 200, 260, 260]
-    assert all(160 < size <= 200 for size in sizes[:2]) and all(200 < s <= 260 for s in sizes[2:])
-    more = documents(task="recall", tokenizer=str(folder), max_seq_lengths=LENGTHS, questions=2)
-    assert rows["test"].to_list() == more["test"].to_list(), "the same in every process"
+    how: dict[str, Any] = {"task": "recall", "max_seq_lengths": LENGTHS, "questions": 2}
+    rows = documents(pretrained=str(folder), **how)["test"].to_list()
+    sizes = [len(llm.tokenizer.encode(row["prompt"] + row["answer"])) for row in rows]
+    assert [row["tokens"] for row in rows] == [200, 200, 260, 260]
+    assert all(160 < size <= 200 for size in sizes[:2])
+    assert all(200 < size <= 260 for size in sizes[2:])
+    assert rows == documents(tokenizer=str(folder), **how)["test"].to_list(), "always the same"
     with pytest.raises(ValueError, match="nobody says whose: give --metadata"):
         documents(task="recall")
 
