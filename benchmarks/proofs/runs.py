@@ -15,6 +15,7 @@ from griffin.train.files import write_json
 class Runs:
     """What `out`/results.json holds of a proof: where it was measured, how, and the runs.
 
+    Command, commit and machine are those of the last call that made a run.
     settings: what runs depend on besides their own keys; None is not known yet. Raises ValueError
               where the file is of other settings.
     """
@@ -24,14 +25,12 @@ class Runs:
         self._path = out / "results.json"
         known = {name: value for name, value in settings.items() if value is not None}
         asked: dict[str, Any] = json.loads(json.dumps(known))
-        self.found: dict[str, Any] = {
+        self._here: dict[str, Any] = {
             "command": machine.command(),
             "commit": machine.commit(),
             "machine": machine.describe(),
-            "settings": asked,
-            "hours": 0.0,
-            "runs": [],
         }
+        self.found: dict[str, Any] = self._here | {"settings": asked, "hours": 0.0, "runs": []}
         if self._path.exists():
             before = json.loads(self._path.read_text(encoding="utf-8"))
             if any(before["settings"].get(name, value) != value for name, value in asked.items()):
@@ -49,6 +48,7 @@ class Runs:
         begun = time.monotonic()
         made = {**key, **make()}
         made["seconds"] = round(time.monotonic() - begun, 1)
+        self.found |= self._here
         self.found["runs"].append(json.loads(json.dumps(made)))
         self.found["hours"] = round(sum(run["seconds"] for run in self.found["runs"]) / 3600, 3)
         write_json(self._path, self.found)
