@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from griffin.bench.draft import replay
 from griffin.cli import main
 from griffin.ops import native
-from tests.engine.test_drafts import packed
+from tests.support.drafting import packed
 from tests.support.toy_engine import ids
 
 needs_native = pytest.mark.skipif(not native.built(), reason="the native kernels are not built")

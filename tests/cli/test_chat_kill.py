@@ -9,12 +9,16 @@ import select
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import griffin
 from griffin.conversation import Conversation, begin, fingerprint_of
+from griffin.engine import Engine
+from griffin.llm import LLM
+from griffin.ops import native
 from griffin.sessions import Store
 from tests.support.terminal import PATIENCE, become
 
@@ -73,17 +77,22 @@ def same(talk: Conversation, store: Store, name: str) -> bool:
         )
 
 
-def kill_often(folder: Path, home: Path, times: int) -> None:
+def kill_often(folder: Path, home: Path, times: int, drafts: int = 0) -> None:
     """Say something to the end, then something longer, and kill; in a third of the cycles already
     before.
 
-    Each conversation has a twin in this process that nobody ever interrupts.
+    Each conversation has a twin in this process that nobody ever interrupts, and without drafts.
     """
     chance = random.Random(times)
-    llm = griffin.load(folder, device="cpu")
-    sampling = {"temperature": 0, "max_tokens": SHORT}
+    llm = griffin.load(folder, device="cpu", quantize="int8" if drafts else None)
+    sampling = {"temperature": 0, "max_tokens": SHORT, "draft": 0}
     twins = {name: Conversation(llm, begin(llm, None), sampling=dict(sampling)) for name in NAMES}
     options = ("--model", folder, "--store", home, "--temperature", 0, "--max-tokens", SHORT)
+    far = 5
+    if drafts:
+        options += ("--quantize", "int8", "--draft", drafts)
+        far = 200  # by then it goes in circles, and is read ahead
+        assert goes_in_circles(llm, drafts)
     for cycle in range(times):
         name = chance.choice(NAMES)
         twin, message = twins[name], f"message {cycle}"
@@ -96,7 +105,8 @@ def kill_often(folder: Path, home: Path, times: int) -> None:
         else:
             expected = "".join(twin.say(message)) + "\n"
             chat.type(message, "/set max_tokens 100000", "and a long one")
-            chat.wait_for(len(expected.encode()) + len("max_tokens = 100000\n") + 5)
+            more = chance.randint(5, far)
+            chat.wait_for(len(expected.encode()) + len("max_tokens = 100000\n") + more)
             assert chat.said.startswith(expected.encode()), "it went on from where the twin is"
             time.sleep(chance.uniform(0, 0.03))
         chat.kill()
@@ -112,6 +122,16 @@ def kill_often(folder: Path, home: Path, times: int) -> None:
         assert all(same(twin, store, name) for name, twin in twins.items() if twin.tokens)
 
 
+def goes_in_circles(llm: LLM, drafts: int) -> bool:
+    """Whether most of a long answer is read ahead."""
+    engine = Engine(llm.model, 1)
+    asked: dict[str, Any] = {"temperature": 0, "max_tokens": 100, "draft": drafts}
+    ticket = engine.submit(llm.request("and a long one", **asked))
+    while not ticket.done:
+        engine.step()
+    return ticket.accepted > 50
+
+
 @pytest.mark.thorough
 def test_killed_a_few_times(folder, tmp_path):
     kill_often(folder, tmp_path / "store", 5)
@@ -120,3 +140,9 @@ def test_killed_a_few_times(folder, tmp_path):
 @pytest.mark.slow
 def test_killed_a_hundred_times(folder, tmp_path):
     kill_often(folder, tmp_path / "store", 100)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not native.built(), reason="the native kernels are not built")
+def test_killed_in_the_middle_of_what_was_read_ahead(folder, tmp_path):
+    kill_often(folder, tmp_path / "store", 30, drafts=7)

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Iterator, Sequence
-from functools import cache
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from griffin.engine import Context, End, Engine, Event, Request, Ticket
+from griffin.engine import Context, End, Engine, Event, PrefixCache, Request, Ticket
 from griffin.engine.draft_runner import DraftRunner
-from griffin.engine.drafter import Guess
-from griffin.engine.row import Row
 from griffin.model import Griffin
 from griffin.ops import native
-from griffin.quant import FORMATS, quantize_model
+from griffin.quant import FORMATS
 from griffin.sampling import SamplingParams
+from tests.support.drafting import MOST, Thirds, Told, packed
 from tests.support.toy_engine import CHUNK, CONFIG, V, ids, make_model, run, same, zero_slots
 
-MOST = CONFIG.attention_window_size - 1  # drafts, for a ring has to hold all tokens of a call
 needs_native = pytest.mark.skipif(not native.built(), reason="the native kernels are not built")
 Answer = list[Event | End]
 
@@ -30,58 +27,6 @@ Answer = list[Event | End]
 def no_gradients() -> Iterator[None]:
     with torch.no_grad():
         yield
-
-
-@cache
-def packed(format: str, dtype: torch.dtype = torch.bfloat16) -> Griffin:
-    return quantize_model(make_model().to(dtype), format)
-
-
-class Thirds:
-    """A constraint with memory: after an id only those of the next class of three may come, of some
-    only one, and some answers end early."""
-
-    def __init__(self, ends: int) -> None:
-        self._last, self._left = 0, ends
-
-    def allowed(self) -> Tensor:
-        mask = torch.arange(V) % 3 == (self._last + 1) % 3
-        if forced := self.forced():
-            mask = torch.arange(V) == forced[0]
-        return mask
-
-    def accept(self, id: int) -> bool:
-        self._last, self._left = id, self._left - 1
-        return self._left == 0
-
-    def forced(self) -> Sequence[int]:
-        return [self._last + 1] if self._last % 5 == 0 and self._last + 1 < V else []
-
-
-class Told(DraftRunner):
-    """Proposes what an answer without drafts said, right so many times and then wrong."""
-
-    def __init__(self, model: Griffin, truth: list[dict[int, list[int]]], seed: int) -> None:
-        super().__init__(model)
-        self.truth, self.draw = truth, random.Random(seed)
-        self.met: set[tuple[int, int]] = set()
-
-    def _proposed(self, row: Row, most: int) -> Guess:
-        known = self.truth[row.ticket.number].get(row.choice, [])[len(row.chosen) :]
-        count = self.draw.randint(0, min(most, MOST))
-        right = self.draw.randint(0, count)
-        told = [*known[:right], *([(known[right] + 1) % V] if len(known) > right else [])]
-        told += [self.draw.randrange(V) for _ in range(count - len(told))]
-        return Guess(told[:count], 8)
-
-    def _read_ahead(self, batch: Any, rows: Sequence[Row], drafts: Sequence[Guess]) -> None:
-        super()._read_ahead(batch, rows, drafts)
-        for row, draft in zip(rows, drafts, strict=True):
-            known = self.truth[row.ticket.number].get(row.choice, [])[len(row.chosen) :]
-            right = 0
-            while right < min(len(draft.ids), len(known)) and draft.ids[right] == known[right]:
-                right += 1
-            self.met.add((len(draft.ids), right))
 
 
 def drawn(draw: random.Random, number: int) -> tuple[Request, dict[str, Any]]:
@@ -96,19 +41,25 @@ def drawn(draw: random.Random, number: int) -> tuple[Request, dict[str, Any]]:
         "repetition_penalty": draw.choice([1.0, 1.0, 1.3]),
         "presence_penalty": draw.choice([0.0, 0.5]),
         "frequency_penalty": draw.choice([0.0, 0.3]),
+        "logit_bias": draw.choice([{}, {}, {3: 4.0, 40: -100.0}]),
+        "suppress_ids": draw.choice([(), (), (5, 6)]),
         "logprobs": draw.choice([None, 3]),
         "stop_ids": tuple(draw.sample(range(V), draw.choice([0, 0, 2]))),
     }
+    fields["min_tokens"] = draw.choice([0, 0, draw.randint(0, fields["max_tokens"])])
     constraint = None
     if draw.random() < 0.3:
         ends = draw.randint(1, 25)
         constraint = lambda: Thirds(ends)  # noqa: E731
     context = Context().then(ids(draw.randint(1, 20), draw.randrange(1000)))
     request = Request(context=context, params=SamplingParams(**fields), constraint=constraint)
-    # A sink cancels where a stop string would, or sets aside for a while.
+    # A sink cancels where a stop string would, or sets aside for a while; or the time is up, which
+    # ends all choices at once, and how far others are then is not the same with and without drafts.
     happens = {"n": draw.choice([1, 1, 1, 2, 3])}
-    if draw.random() < 0.4:
-        happens[draw.choice(["cancel", "pause"])] = draw.randint(1, 12)
+    if draw.random() < 0.5:
+        what = draw.choice(["cancel", "pause", "deadline"])
+        happens[what] = draw.randint(1, 12)
+        happens["n"] = 1 if what == "deadline" else happens["n"]
     return request, happens
 
 
@@ -118,8 +69,8 @@ def answered(
     slots: int,
     draft: int,
     runner: DraftRunner | None = None,
-) -> tuple[list[dict[int, Answer]], list[Ticket]]:
-    """Return the events of each choice of each request, and the tickets."""
+) -> tuple[list[dict[int, Answer]], list[Ticket], tuple[int, int]]:
+    """Return the events of each choice of each request, the tickets, and what was counted."""
     engine = Engine(model, slots, chunk=CHUNK, kept=40)
     if runner is not None:
         engine._core.runner = runner
@@ -135,6 +86,8 @@ def answered(
             if event.choice == 0 and len(mine) == happens.get("pause"):
                 engine.pause(tickets[number])
                 engine.resume(tickets[number])
+            if event.choice == 0 and len(mine) == happens.get("deadline"):
+                tickets[number].deadline = -math.inf
 
         params = request.params.replace(draft=draft)
         own = Request(context=request.context, params=params, constraint=request.constraint)
@@ -142,7 +95,8 @@ def answered(
         tickets.append(engine.submit(own, n=n, sink=sink, keep_state=True))
     run(engine)
     assert zero_slots(engine)
-    return found, tickets
+    stats = engine.stats()
+    return found, tickets, (stats.tokens_read, stats.tokens_generated)
 
 
 def check(model: Griffin, seed: int) -> set[tuple[int, int]]:
@@ -150,13 +104,14 @@ def check(model: Griffin, seed: int) -> set[tuple[int, int]]:
     draw = random.Random(seed)
     slots = draw.randint(1, 8)
     asked = [drawn(draw, number) for number in range(draw.randint(1, 8))]
-    plain, before = answered(model, asked, slots, 0)
+    plain, before, counts = answered(model, asked, slots, 0)
     truth = [
         {n: [e.id for e in mine if isinstance(e, Event)] for n, mine in each.items()}
         for each in plain
     ]
     runner = Told(model, truth, seed)
-    told, after = answered(model, asked, slots, MOST, runner)
+    told, after, counted = answered(model, asked, slots, MOST, runner)
+    assert counted == counts
     for number in range(len(asked)):
         assert told[number] == plain[number]
         assert after[number].finish_reasons == before[number].finish_reasons
@@ -174,19 +129,33 @@ MODELS = [(format, dtype) for format in FORMATS for dtype in (torch.bfloat16, to
 
 
 @needs_native
-def test_a_hundred_random_cases() -> None:
+@pytest.mark.sweep
+@pytest.mark.parametrize("first", range(7))
+def test_a_thousand_random_cases(first: int) -> None:
     met: set[tuple[int, int]] = set()
-    for seed in range(100):
+    for seed in range(first, 1000, 7):
         met |= check(packed(*MODELS[seed % len(MODELS)]), seed)
     # Every number of drafts, and of these every number that was right.
     assert met >= {(k, right) for k in range(MOST + 1) for right in range(k + 1)}
 
 
 @needs_native
-@pytest.mark.slow
-def test_nine_hundred_more() -> None:
-    for seed in range(100, 1000):
-        check(packed(*MODELS[seed % len(MODELS)]), seed)
+def test_what_is_cached_of_a_drafted_answer_is_the_same() -> None:
+    """The next turn goes on from the answer's state, which the prefix cache kept."""
+    found = []
+    for draft in (0, MOST):
+        model = packed("int8")
+        cache = PrefixCache("toy", CONFIG, model.dtype, max_bytes=10 << 20, every=CHUNK)
+        engine = Engine(model, 1, chunk=CHUNK, prefix_cache=cache)
+        text = ids(6, 1) * 3
+        for turn in range(3):
+            params = SamplingParams(temperature=0, max_tokens=20 + turn, draft=draft)
+            ticket = engine.submit(Request(context=Context().then(text), params=params))
+            events = [event for event in run(engine) if isinstance(event, Event)]
+            text = [*text, *(event.id for event in events), *ids(3, turn)]
+            found.append((ticket.cached_tokens, [(e.id, e.logprob) for e in events]))
+            assert draft == 0 or ticket.drafted > 0
+    assert found[:3] == found[3:] and found[1][0] == 18 + 20 - 1
 
 
 def test_a_model_that_is_not_packed_may_be_asked_for_drafts() -> None:
