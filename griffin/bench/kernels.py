@@ -15,9 +15,18 @@ from griffin.model import Griffin, State
 from griffin.ops import native
 from griffin.ops.dispatch import IMPLEMENTATIONS
 from griffin.ops.rg_lru import Gate
+from griffin.sampling import Sampler, SamplingParams
 
 # Loops over time in Python, nothing to learn from their speed; and what runs on a GPU alone.
 _NOT_HERE = ("reference", "triton")
+# How a token is chosen, of which the sampler's time depends.
+_CHOICES: dict[str, dict[str, float]] = {
+    "greedy": {"temperature": 0},
+    "temperature 0.7": {"temperature": 0.7},
+    "top_p 0.95": {"top_p": 0.95},
+    "top_k 50": {"top_k": 50},
+    "repetition penalty 1.1": {"repetition_penalty": 1.1},
+}
 # Run, bytes, tokens, what bounds it: "read" or "copy".
 Case = tuple[Callable[[], Any], float, int, str]
 
@@ -32,6 +41,7 @@ class Kernels:
         self._model = model
         self._cases: dict[str, Callable[[], Case]] = {}
         self._linears()
+        self._choices()
         for length in (1, *lengths):
             for op in IMPLEMENTATIONS:
                 self._op(op, length)
@@ -87,6 +97,19 @@ class Kernels:
             )
 
         self._cases[f"head {config.vocab_size}x{config.width}, 1 row"] = head
+
+    def _choices(self) -> None:
+        """Add the choice of a token from a row of logits, of a prompt with a thousand tokens."""
+        size = self._model.config.vocab_size
+        for name, fields in _CHOICES.items():
+
+            def case(fields: dict[str, Any] = fields) -> Case:
+                params = SamplingParams.from_dict({"seed": 0, **fields})
+                sampler = Sampler(params, size, torch.randint(size, (1000,)))
+                logits = 3 * torch.randn(size)
+                return lambda: sampler.sample(logits), logits.nbytes, 1, "read"
+
+            self._cases[f"choice among {size}, {name}"] = case
 
     def _op(self, op: str, length: int) -> None:
         config = self._model.config

@@ -1,71 +1,84 @@
-"""Which tokens are left to draw from, how heavy each is, and which one a random number takes."""
+"""Which tokens are left to draw from, how heavy each is, and which one a random number takes.
+
+Of a vocabulary of 256,000 each pass over a row takes time that a token waits, so a row is looked at
+as seldom as can be, and what one function knows of it is handed to the next. On the CPU numpy finds
+and sorts: torch's own argmax, nonzero and sort take several times as long.
+"""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from griffin.sampling.params import SamplingParams
 
-_FEW = 1024  # tokens that top_p sorts; where its last one is among more, they are halved first
 _BLOCK = 512  # tokens whose mass is summed first
 
 
-def support(logits: Tensor, params: SamplingParams) -> Tensor | None:
+def top(logits: Tensor) -> tuple[int, float]:
+    """Return the lowest id of the largest of logits (V,), and its value; a NaN is the largest."""
+    if logits.device.type != "cpu":
+        place = int(logits.argmax())
+        return place, float(logits[place])
+    values = logits.numpy()
+    place = int(values.argmax())
+    return place, float(values[place])
+
+
+def support(
+    logits: Tensor, params: SamplingParams, best: float | None = None, weights: Tensor | None = None
+) -> Tensor | None:
     """Return the ids that may be drawn, in their order; None stands for all of them.
 
     The filters are min_p, then top_k, then top_p. The best token is always kept.
 
-    logits: (V,) float32, after penalties, bias and constraint, before the temperature.
+    logits:  (V,) float32, after penalties, bias and constraint, before the temperature.
+    best:    the largest of them. weights: (V,), `weights_of` them. Where they are known.
     """
     ids: Tensor | None = None
+    best = top(logits)[1] if best is None else best
     if 0 < params.top_k < len(logits):
         ids = _best(logits, params.top_k)
-    best = logits.max()
     if params.min_p:
-        enough = best.double() + params.temperature * math.log(params.min_p)
-        places = ((logits if ids is None else logits[ids]) >= enough).nonzero().squeeze(1)
+        enough = best + params.temperature * math.log(params.min_p)
+        places = _at_least(logits if ids is None else logits[ids], enough)
         ids = places if ids is None else ids[places]
     if params.top_p < 1:
-        places = _nucleus(logits if ids is None else logits[ids], best, params)
-        ids = places if ids is None else ids[places]
+        if ids is not None:
+            return ids[_nucleus(logits[ids], best, params)]
+        return _nucleus(logits, best, params, weights)
     return ids
 
 
-def _nucleus(logits: Tensor, best: Tensor, params: SamplingParams) -> Tensor:
+def _nucleus(
+    logits: Tensor, best: float, params: SamplingParams, weights: Tensor | None = None
+) -> Tensor:
     """Return the places, in order, of the fewest most probable tokens whose mass reaches top_p."""
-    weights = weights_of(logits, best, params.temperature)
+    if weights is None:
+        weights = weights_of(logits, best, params.temperature)
     total = float(weights.double().sum())
     goal = params.top_p * total
     # Those lighter than this have less than 1 - top_p of the mass together: the nucleus is among
     # the others.
-    places = (weights >= (total - goal) / len(weights)).nonzero().squeeze(1)
+    places = _at_least(weights, (total - goal) / len(weights))
     some = logits[places]
-    # Where the last of the nucleus is; mass and count of those above that.
-    near, above, before = some, 0.0, 0
-    while len(near) > _FEW:
-        upper = near > (near.min() + near.max()) / 2
-        mass = float(weights_of(near[upper], best, params.temperature).double().sum())
-        count = int(upper.sum())
-        if above + mass >= goal:
-            near = near[upper]
-        elif count:
-            near, above, before = near[~upper], above + mass, before + count
-        else:
-            break  # they are all equal
-    near = near.sort(descending=True).values
-    mass = weights_of(near, best, params.temperature).double().cumsum(0) + above
-    last = int(torch.searchsorted(mass, goal))
-    return places[_best(some, min(before + last + 1, len(some)))]
+    near = _descending(some)
+    mass = weights_of(near, best, params.temperature).double().cumsum(0)
+    last = min(int(torch.searchsorted(mass, goal)), len(near) - 1)
+    return places[_above(some, float(near[last]), last + 1)]
 
 
-def weights_of(logits: Tensor, best: Tensor, temperature: float) -> Tensor:
+def weights_of(logits: Tensor, best: float, temperature: float) -> Tensor:
     """Return the probabilities of logits (n,), up to a common factor: that of `best` is 1."""
-    # Taking the maximum away first keeps a tiny temperature from overflowing, this bound from
-    # dividing by 0.
-    return (logits - best).div_(max(temperature, 1e-30)).exp_()
+    weights = logits - best
+    if temperature != 1:
+        # Taking the maximum away first keeps a tiny temperature from overflowing, this bound from
+        # dividing by 0.
+        weights.div_(max(temperature, 1e-30))
+    return weights.exp_()
 
 
 def log_mass(logits: Tensor) -> Tensor:
@@ -76,21 +89,29 @@ def log_mass(logits: Tensor) -> Tensor:
     single row of a large vocabulary.
     """
     best = logits.amax(-1, keepdim=True)
-    weights = (logits - best).exp_()
+    return log_of(block_sums((logits - best).exp_()), best.squeeze(-1))
+
+
+def block_sums(weights: Tensor) -> Tensor:
+    """Return the sums of 512 weights (..., V) each, at the end of those that are left over."""
     whole = weights.shape[-1] // _BLOCK
     blocks = weights[..., : whole * _BLOCK].unflatten(-1, (whole, _BLOCK)).sum(-1)
     rest = weights[..., whole * _BLOCK :].sum(-1, keepdim=True)
-    return torch.cat([blocks, rest], -1).sum(-1).log_().add_(best.squeeze(-1))
+    return torch.cat([blocks, rest], -1)
 
 
-def pick(weights: Tensor, u: float) -> int:
+def log_of(blocks: Tensor, best: Tensor | float) -> Tensor:
+    """Return `log_mass` from the `block_sums` of the weights at temperature 1."""
+    return blocks.sum(-1).log_().add_(best)
+
+
+def pick(weights: Tensor, u: float, blocks: Tensor | None = None) -> int:
     """Return the first place at which the weights (n,) so far exceed the share u < 1 of them all.
 
     Sums are in float64, of blocks first: of a large vocabulary only one block is looked at closely.
+    blocks: `block_sums` of the weights, where they are known.
     """
-    whole = len(weights) - len(weights) % _BLOCK
-    rest = weights[whole:].sum(0, keepdim=True)
-    mass = torch.cat([weights[:whole].view(-1, _BLOCK).sum(1), rest]).double().cumsum(0)
+    mass = (block_sums(weights) if blocks is None else blocks).double().cumsum(0)
     goal = mass[-1] * u
     block = _first_above(mass, goal)
     start = block * _BLOCK
@@ -113,11 +134,35 @@ def best_ids(values: Tensor, n: int) -> Tensor:
 
 def _best(values: Tensor, n: int) -> Tensor:
     """Return the places of the n largest of values (V,), in order; among equals the lowest win."""
-    least = values.topk(n).values[-1]
-    places = (values >= least).nonzero().squeeze(1)
+    some = values
+    if 4 * _BLOCK * n < len(values):
+        # The n-th largest of the blocks' maxima is no larger than the n-th largest of all.
+        whole = len(values) - len(values) % _BLOCK
+        least = values[:whole].view(-1, _BLOCK).amax(1).topk(n).values[-1]
+        some = values[_at_least(values, float(least))]
+    return _above(values, float(some.topk(n).values[-1]), n)
+
+
+def _above(values: Tensor, least: float, n: int) -> Tensor:
+    """Return the places of the n largest of values (V,), in order, where `least` is the n-th."""
+    places = _at_least(values, least)
     if surplus := len(places) - n:
         equal = (values[places] == least).nonzero().squeeze(1)
         wanted = torch.ones_like(places, dtype=torch.bool)
         wanted[equal[-surplus:]] = False
         places = places[wanted]
     return places
+
+
+def _at_least(values: Tensor, least: float) -> Tensor:
+    """Return the places (int64) of values (n,) float32 that are not less, in order."""
+    if values.device.type != "cpu":
+        return (values >= least).nonzero().squeeze(1)
+    return torch.from_numpy(np.flatnonzero(values.numpy() >= np.float32(least)))
+
+
+def _descending(values: Tensor) -> Tensor:
+    """Return values (n,) float32, the largest first."""
+    if values.device.type != "cpu":
+        return values.sort(descending=True).values
+    return torch.from_numpy(np.sort(values.numpy())[::-1].copy())

@@ -17,7 +17,15 @@ import torch
 from torch import Tensor
 
 from griffin.sampling.constraint import Constraint, ConstraintError, Forcing
-from griffin.sampling.filters import best_ids, log_mass, pick, support, weights_of
+from griffin.sampling.filters import (
+    best_ids,
+    block_sums,
+    log_of,
+    pick,
+    support,
+    top,
+    weights_of,
+)
 from griffin.sampling.params import SamplingParams
 
 
@@ -68,6 +76,8 @@ class Sampler:
             self._counts = torch.zeros(vocab_size, dtype=torch.int32)
         if params.repetition_penalty != 1:
             self._prompt = mark_ids(prompt_ids, vocab_size)
+        # The ids whose logits a penalty changes: few of a large vocabulary.
+        self._seen = _ids(()) if self._prompt is None else self._prompt.nonzero().squeeze(1)
         self._chosen = 0
         self._suppressed = _ids(params.suppress_ids)
         self._not_first = _ids(params.begin_suppress_ids)
@@ -90,19 +100,22 @@ class Sampler:
                 f"logits have shape {tuple(logits.shape)}; this row needs ({self.vocab_size},)"
             )
         logits = logits.detach().float()
-        best = float(logits.max())
+        place, best = top(logits)
         if not math.isfinite(best):
             raise FloatingPointError(f"the model's logits are not finite (their maximum is {best})")
         shaped = self._constrained(self._shape(logits))
         if self._chosen < self.params.min_tokens:
             shaped = self._endless(shaped)
-        token = int(shaped.argmax()) if self.params.temperature == 0 else self._draw(shaped)
-        self._chosen += 1
-        if self._counts is not None:
-            self._counts[token] += 1
+        own = _Weighed(logits, best)
+        if shaped is logits:
+            token = place if self.params.temperature == 0 else self._draw(logits, best, own)
+        else:
+            place, highest = top(shaped)
+            token = place if self.params.temperature == 0 else self._draw(shaped, highest)
+        self._remember(token)
         if self._constraint is not None:
             self.finished = self._constraint.accept(token)
-        return self._report(token, logits)
+        return self._report(token, logits, own)
 
     def forced(self) -> list[int]:
         """Return the ids that the constraint leaves no choice for, as far as it says so."""
@@ -111,31 +124,36 @@ class Sampler:
 
     def _shape(self, logits: Tensor) -> Tensor:
         """Return the logits after penalties and bias, minus infinity for what is suppressed."""
-        params = self.params
-        if self._counts is not None:
-            counts = self._counts.to(logits.device)
-            if self._prompt is not None:
-                seen = (counts > 0) | self._prompt.to(logits.device)
-                penalty = params.repetition_penalty
-                scaled = torch.where(logits > 0, logits / penalty, logits * penalty)
-                logits = torch.where(seen, scaled, logits)
-            logits = (
-                logits
-                - params.frequency_penalty * counts
-                - params.presence_penalty * (counts > 0).float()
-            )
+        never = [self._suppressed] if self._chosen else [self._suppressed, self._not_first]
+        if self._allowed is None and not any(map(len, (self._seen, self._bias_ids, *never))):
+            return logits
+        given, logits = logits, logits.clone()
+        if len(self._seen):
+            where = self._seen.to(logits.device)
+            logits.index_copy_(0, where, self._penalized(given[where]))
         if len(self._bias_ids):
             where = self._bias_ids.to(logits.device)
-            logits = logits.index_add(0, where, self._bias.to(logits.device))
-        if len(self._suppressed):
-            logits = logits.index_fill(0, self._suppressed.to(logits.device), -torch.inf)
-        if not self._chosen and len(self._not_first):
-            logits = logits.index_fill(0, self._not_first.to(logits.device), -torch.inf)
+            logits.index_add_(0, where, self._bias.to(logits.device))
+        for ids in never:
+            logits.index_fill_(0, ids.to(logits.device), -torch.inf)
         if self._allowed is not None:
             allowed = self._allowed.to(logits.device)
             only = torch.full_like(logits, -torch.inf)
-            logits = only.index_copy(0, allowed, logits[allowed])
+            logits = only.index_copy_(0, allowed, logits[allowed])
         return logits
+
+    def _penalized(self, logits: Tensor) -> Tensor:
+        """Return the logits (n,) of what was seen after the penalties."""
+        assert self._counts is not None
+        params, counts = self.params, self._counts[self._seen].to(logits.device)
+        if self._prompt is not None:
+            penalty = params.repetition_penalty
+            logits = torch.where(logits > 0, logits / penalty, logits * penalty)
+        return (
+            logits
+            - params.frequency_penalty * counts
+            - params.presence_penalty * (counts > 0).float()
+        )
 
     def _constrained(self, logits: Tensor) -> Tensor:
         """Return the logits with minus infinity for what the constraint does not allow."""
@@ -148,22 +166,28 @@ class Sampler:
                 f" {self.vocab_size}"
             )
         logits = torch.where(mask.to(logits.device), logits, -torch.inf)
-        if float(logits.max()) == -math.inf:
+        if top(logits)[1] == -math.inf:
             raise ConstraintError("the constraint allows no token that the model can choose here")
         return logits
 
     def _endless(self, logits: Tensor) -> Tensor:
         """Return the logits without what ends the row, as they are where nothing else is left."""
         others = logits.index_fill(0, self._ends.to(logits.device), -torch.inf)
-        return logits if float(others.max()) == -math.inf else others
+        return logits if top(others)[1] == -math.inf else others
 
-    def _draw(self, logits: Tensor) -> int:
-        ids = support(logits, self.params)
-        weights = weights_of(
-            logits if ids is None else logits[ids], logits.max(), self.params.temperature
-        )
-        place = pick(weights, self.uniform())
-        return place if ids is None else int(ids[place])
+    def _draw(self, logits: Tensor, best: float, own: _Weighed | None = None) -> int:
+        """Draw from logits (V,), the largest of which is `best`.
+
+        own: their weights at temperature 1, where these are the model's own logits.
+        """
+        temperature = self.params.temperature
+        weights = own.weights if own is not None and temperature == 1 else None
+        ids = support(logits, self.params, best, weights)
+        if ids is not None:
+            return int(ids[pick(weights_of(logits[ids], best, temperature), self.uniform())])
+        if weights is None or own is None:
+            return pick(weights_of(logits, best, temperature), self.uniform())
+        return pick(weights, self.uniform(), own.blocks)
 
     # For whoever draws on a device: a token costs the same number there.
 
@@ -182,9 +206,7 @@ class Sampler:
 
     def took(self, token: int) -> None:
         """Remember a token that was drawn elsewhere, of a row without a constraint."""
-        self._chosen += 1
-        if self._counts is not None:
-            self._counts[token] += 1
+        self._remember(token)
 
     def counts(self) -> Tensor | None:
         """Return twice how often each token was chosen, plus 1 if the prompt has it: (V,) int32;
@@ -198,14 +220,35 @@ class Sampler:
         """The ids that `min_tokens` keeps back."""
         return self._ends
 
-    def _report(self, token: int, logits: Tensor) -> Sample:
-        total = log_mass(logits)
+    def _remember(self, token: int) -> None:
+        self._chosen += 1
+        if self._counts is None:
+            return
+        new = not self._counts[token] and (self._prompt is None or not self._prompt[token])
+        if new:
+            self._seen = torch.cat([self._seen, torch.tensor([token])])
+        self._counts[token] += 1
+
+    def _report(self, token: int, logits: Tensor, own: _Weighed) -> Sample:
+        total = log_of(own.blocks, own.best)
         alternatives: tuple[tuple[int, float], ...] = ()
         if self.params.logprobs:
             ids = best_ids(logits, min(self.params.logprobs, self.vocab_size))
             values = (logits[ids] - total).tolist()
             alternatives = tuple(zip(ids.tolist(), values, strict=True))
         return Sample(token, float(logits[token] - total), alternatives)
+
+
+class _Weighed:
+    """A row of the model's own logits, and what each of them weighs at temperature 1.
+
+    A log-probability needs that, and a draw at temperature 1 too.
+    """
+
+    def __init__(self, logits: Tensor, best: float) -> None:
+        self.best = best
+        self.weights = weights_of(logits, best, 1)
+        self.blocks = block_sums(self.weights)
 
 
 def _ids(ids: Iterable[int]) -> Tensor:

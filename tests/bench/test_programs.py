@@ -95,7 +95,7 @@ def test_kernels_run_and_know_their_bytes(toy):
     kernels = Kernels(toy, [40])
     names = kernels.names()
     assert {name.split(",")[0].split(" ")[0] for name in names} >= {
-        *("linear", "head", "linear_scan", "causal_conv", "rg_lru", "local_attention")
+        *("linear", "head", "choice", "linear_scan", "causal_conv", "rg_lru", "local_attention")
     }
     for name in names:
         found = kernels.measure(name, 0.0)
