@@ -19,14 +19,18 @@ _PLACE = re.compile(r"^at \d+\(\d+\): ")
 
 
 class GrammarConstraint:
-    """Let an answer say what a grammar allows; a `griffin.sampling.Constraint`.
+    """Let an answer say what a grammar allows; a `griffin.sampling.Forcing` constraint.
 
     matcher:    at the grammar's beginning; it belongs to this answer from now on.
     vocab_size: V, the ids of the tokenizer.
     end_ids:    ids that end an answer: allowed exactly where what was said is complete.
+    forces:     the matcher looks ahead to where there is a choice, and may be asked for that.
     """
 
-    def __init__(self, matcher: LLMatcher, vocab_size: int, end_ids: frozenset[int]) -> None:
+    def __init__(
+        self, matcher: LLMatcher, vocab_size: int, end_ids: frozenset[int], forces: bool = False
+    ) -> None:
+        self._forces = forces
         self._matcher = matcher
         self._vocab_size = vocab_size
         self._end_ids = end_ids
@@ -59,6 +63,16 @@ class GrammarConstraint:
             self._check()
             raise ConstraintError(f"token {id} is not what the grammar allows here")
         return self._matcher.is_stopped()
+
+    def forced(self) -> list[int]:
+        """Return the ids that the grammar leaves no choice for, such as the next name in an object.
+
+        None of rules as they are written down: what they force may have no end.
+        """
+        # Stopped is also what failed; `allowed` says why.
+        if not self._forces or self._matcher.is_stopped():
+            return []
+        return self._matcher.compute_ff_tokens()
 
     def _check(self) -> None:
         if self._matcher.is_error():

@@ -53,13 +53,20 @@ class CompiledGrammar:
 
     passed: places in a lenient JSON schema that answers are not held to.
     weight: bytes that it takes, about.
+    forces: whether an answer is told what it leaves no choice for.
     """
 
     def __init__(
-        self, matcher: LLMatcher, vocab_size: int, weight: int, passed: tuple[str, ...] = ()
+        self,
+        matcher: LLMatcher,
+        vocab_size: int,
+        weight: int,
+        passed: tuple[str, ...] = (),
+        forces: bool = False,
     ) -> None:
         self.passed = passed
         self.weight = weight
+        self.forces = forces
         self._matcher = matcher
         self._vocab_size = vocab_size
 
@@ -77,11 +84,12 @@ class CompiledGrammar:
                 raise ValueError("no answer of the form that is asked for begins like that")
         if matcher.is_stopped():
             raise ValueError("the answer that was begun is whole already")
-        return CompiledGrammar(matcher, self._vocab_size, self.weight, self.passed)
+        return CompiledGrammar(matcher, self._vocab_size, self.weight, self.passed, self.forces)
 
     def constraint(self, end_ids: Iterable[int]) -> GrammarConstraint:
         """Begin an answer. end_ids: what ends it, besides its own end."""
-        return GrammarConstraint(self._matcher.deep_copy(), self._vocab_size, frozenset(end_ids))
+        matcher = self._matcher.deep_copy()
+        return GrammarConstraint(matcher, self._vocab_size, frozenset(end_ids), self.forces)
 
 
 class Grammars:
@@ -143,7 +151,9 @@ class Grammars:
                 f" answer; {_MOST_FORCED:,} are allowed"
             )
         weight = _CHARACTER_BYTES * len(source) + _FORCED_BYTES * forced
-        return CompiledGrammar(matcher, self.tokenizer.vocab_size, weight, passed)
+        # Rules that are written down may leave no choice for ever; see _NO_FORCING.
+        forces = grammar.kind != "ebnf"
+        return CompiledGrammar(matcher, self.tokenizer.vocab_size, weight, passed, forces)
 
     def _matcher(self, grammar: Grammar, source: str) -> LLMatcher:
         llguidance, tokens = _library(), self._tokens
