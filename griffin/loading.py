@@ -14,6 +14,7 @@ from griffin.adapters import adapt, check_together, open_adapter, open_tuned
 from griffin.capacity import model_bytes
 from griffin.checkpoints.model_names import resolve
 from griffin.defaults import read_defaults
+from griffin.engine.draft_length import prepare
 from griffin.llm import LLM
 from griffin.model import Griffin, GriffinConfig
 from griffin.quant import fastest_layout, get_format
@@ -106,6 +107,7 @@ def load(
         tuned=tuned,
     )
     llm.caution = _caution(llm)
+    prepare(llm.model)
     return llm
 
 

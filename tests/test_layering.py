@@ -37,8 +37,8 @@ ALLOWED: dict[str, set[str]] = {
     "prompt": {"engine", "text"},
     "llm": {"answer", "prompt", "document", "engine", "grammar", "sampling", "model", "text"},
     "loading": {
-        *("adapters", "capacity", "defaults", "llm", "checkpoints", "quant", "model", "sampling"),
-        "text",
+        *("adapters", "capacity", "defaults", "llm", "checkpoints", "engine", "quant", "model"),
+        *("sampling", "text"),
     },
     "defaults": {"checkpoints", "foreign", "sampling"},
     "sessions": {"model", "engine"},

@@ -66,25 +66,32 @@ class Costs:
 @torch.no_grad()
 def measure(model: Griffin, seconds: float = SECONDS) -> Costs:
     """Return what calls of a model cost: of 1 and 8 tokens, of others while the time lasts."""
-    begun = time.perf_counter()
     window = model.config.attention_window_size
     found: dict[int, float] = {}
+    _call(model, 1, State.zeros(model.config, 1, dtype=model.dtype, device=model.device))
+    begun = time.perf_counter()  # not before: the first call meets weights that nobody has read
     for size in SIZES:
         size = min(size, window)
         if size in found or (len(found) > 1 and time.perf_counter() - begun > seconds):
             continue
         state = State.zeros(model.config, 1, dtype=model.dtype, device=model.device)
-        tokens = torch.zeros(size, dtype=torch.int64, device=model.device)
         least = float("inf")
         for _ in range(5):
             since = time.perf_counter()
-            hidden, state, _ = model.trunk_with_trail(tokens, [size], state)
-            model.unembed(hidden)[:, :1].tolist()  # which waits for a device
+            state = _call(model, size, state)
             least = min(least, time.perf_counter() - since)
             if time.perf_counter() - begun > seconds * (len(found) + 1) / len(SIZES):
                 break
         found[size] = least
     return Costs(found if len(found) > 1 else {**found, 2: 2 * found[1]})
+
+
+def _call(model: Griffin, size: int, state: State) -> State:
+    """Let a row read so many tokens in one call, and wait until it has; return its state."""
+    tokens = torch.zeros(size, dtype=torch.int64, device=model.device)
+    hidden, state, _ = model.trunk_with_trail(tokens, [size], state)
+    model.unembed(hidden)[:, :1].tolist()
+    return state
 
 
 def costs_of(model: Griffin) -> Costs:
@@ -98,6 +105,13 @@ def note(model: Griffin, tokens: int, seconds: float) -> None:
     """Learn what a call of a model took, if its costs are known."""
     if (costs := _known.get(model)) is not None:
         costs.note(tokens, seconds)
+
+
+@torch.no_grad()
+def prepare(model: Griffin) -> None:
+    """Measure what calls cost of a model that drafts by itself, while nobody waits for a token."""
+    if model.alike:
+        costs_of(model)
 
 
 class Odds:

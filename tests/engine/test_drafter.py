@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
+import griffin
+from griffin.engine import draft_length
 from griffin.engine import drafter as module
 from griffin.engine.draft_length import FORCED, Costs, Odds, costs_of, lengths, measure
 from griffin.engine.drafter import GIVEN, LONGEST, Drafter
+from griffin.ops import native
 from tests.support.toy_engine import make_model
+from tests.support.toy_folder import write_toy
 
 
 def slowly(ids: list[int], most: int) -> tuple[list[int], int]:
@@ -118,3 +123,17 @@ def test_costs_are_measured_once_for_a_model() -> None:
     assert measure(model, 0).of(8) >= 1
     with pytest.raises(ValueError, match="1 and of more"):
         Costs({1: 1.0})
+
+
+@pytest.mark.skipif(not native.built(), reason="the native kernels are not built")
+def test_costs_are_measured_when_a_model_is_loaded_that_drafts_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_toy(tmp_path / "toy")
+    packed = griffin.load(folder, device="cpu", quantize="int8").model
+    def measured(model: object) -> Costs:
+        raise AssertionError("it is measured twice, or where nobody drafts")
+
+    monkeypatch.setattr(draft_length, "measure", measured)
+    assert costs_of(packed).of(1) == 1
+    griffin.load(folder, device="cpu")
