@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from griffin.bench.draft import replay
+from griffin.bench.texts import passages
 from griffin.cli import main
 from griffin.ops import native
 from tests.support.drafting import packed
@@ -33,9 +34,8 @@ def test_a_text_is_replayed_to_its_end_whatever_the_model_would_say() -> None:
 def test_the_verb_reports_costs_and_texts(tmp_path) -> None:
     file = tmp_path / "a.txt"
     file.write_text("one two three four five six seven " * 8)
-    done = CliRunner().invoke(
-        main, ["bench", "draft", "--text", str(file), "--prompt", "4", "--tokens", "40", "--json"]
-    )
+    options = ["--text", str(file), "--prompt", "4", "--tokens", "40", "--rows", "1", "--json"]
+    done = CliRunner().invoke(main, ["bench", "draft", *options])
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert told["cost"]["1"] == 1 and [each["name"] for each in told["texts"]] == [
@@ -43,3 +43,29 @@ def test_the_verb_reports_costs_and_texts(tmp_path) -> None:
         "a.txt again",
     ]
     assert all(each["tokens"] == 36 for each in told["texts"])
+
+
+@needs_native
+@pytest.mark.thorough
+def test_its_own_texts_are_of_every_kind_for_one_row_and_several() -> None:
+    """An edit writes what stands before it again, and is told by it."""
+    options = ["--prompt", "30", "--tokens", "50", "--rows", "1", "--rows", "2", "--json"]
+    done = CliRunner().invoke(main, ["bench", "draft", *options])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)["texts"]
+    kinds = ["English", "JSON", "Python", "edit", "random tokens"]
+    assert [(each["name"], each["rows"]) for each in told] == [
+        (kind, rows) for rows in (1, 2) for kind in kinds
+    ]
+    assert [each["tokens"] for each in told] == [20, 20, 20, 50, 20] * 2
+    assert all(each["accepted"] <= each["proposed"] for each in told)
+
+
+def test_texts_are_long_enough_for_what_is_measured() -> None:
+    for kind, passage in passages().items():
+        assert len(passage.answer) > 3000, kind
+    assert passages() == passages()
+    before, after = passages()["edit"]
+    lines = {*before.splitlines()}
+    kept = [line for line in after.splitlines() if line in lines]
+    assert 0.7 < len(kept) / len(after.splitlines()) < 1

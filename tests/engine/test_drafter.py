@@ -131,6 +131,7 @@ def test_costs_are_measured_when_a_model_is_loaded_that_drafts_by_itself(
 ) -> None:
     folder = write_toy(tmp_path / "toy")
     packed = griffin.load(folder, device="cpu", quantize="int8").model
+
     def measured(model: object) -> Costs:
         raise AssertionError("it is measured twice, or where nobody drafts")
 

@@ -21,7 +21,11 @@ class Drafts(click.ParamType):
         if value in ("auto", "off"):
             return "auto" if value == "auto" else 0
         if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()):
-            return int(value)
+            from griffin.sampling.params import MOST_DRAFTS
+
+            if int(value) <= MOST_DRAFTS:
+                return int(value)
+            self.fail(f"{value} drafts are too many; at most {MOST_DRAFTS}", param, ctx)
         self.fail(f"{value!r} is not auto, off or a number of drafts such as 7", param, ctx)
 
 
