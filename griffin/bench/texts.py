@@ -11,7 +11,7 @@ _PACKAGE = Path(__file__).parents[1]
 _TEXTS = _PACKAGE / "data" / "texts"
 
 
-class Passage(NamedTuple):
+class Excerpt(NamedTuple):
     """A text, its beginning given and the rest answered.
 
     prompt: "" where its first tokens are, so many as are asked for.
@@ -21,7 +21,7 @@ class Passage(NamedTuple):
     answer: str
 
 
-def passages() -> dict[str, Passage]:
+def excerpts() -> dict[str, Excerpt]:
     """Return the texts by their kinds.
 
     English: Jane Austen, Pride and Prejudice (1813), the first chapter. JSON: made-up records, of
@@ -29,10 +29,10 @@ def passages() -> dict[str, Passage]:
     before a commit, and written again as it was after it.
     """
     return {
-        "English": Passage("", (_TEXTS / "english.txt").read_text("utf-8")),
-        "JSON": Passage("", _records()),
-        "Python": Passage("", (_PACKAGE / "model" / "griffin.py").read_text("utf-8")),
-        "edit": Passage(
+        "English": Excerpt("", (_TEXTS / "english.txt").read_text("utf-8")),
+        "JSON": Excerpt("", _records()),
+        "Python": Excerpt("", (_PACKAGE / "model" / "griffin.py").read_text("utf-8")),
+        "edit": Excerpt(
             (_TEXTS / "edit-before.txt").read_text("utf-8") + "\n\n",
             (_TEXTS / "edit-after.txt").read_text("utf-8"),
         ),

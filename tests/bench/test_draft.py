@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from griffin.bench.draft import replay
-from griffin.bench.texts import passages
+from griffin.bench.texts import excerpts
 from griffin.cli import main
 from griffin.ops import native
 from tests.support.drafting import packed
@@ -62,10 +62,10 @@ def test_its_own_texts_are_of_every_kind_for_one_row_and_several() -> None:
 
 
 def test_texts_are_long_enough_for_what_is_measured() -> None:
-    for kind, passage in passages().items():
-        assert len(passage.answer) > 3000, kind
-    assert passages() == passages()
-    before, after = passages()["edit"]
+    for kind, excerpt in excerpts().items():
+        assert len(excerpt.answer) > 3000, kind
+    assert excerpts() == excerpts()
+    before, after = excerpts()["edit"]
     lines = {*before.splitlines()}
     kept = [line for line in after.splitlines() if line in lines]
     assert 0.7 < len(kept) / len(after.splitlines()) < 1

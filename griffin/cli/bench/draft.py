@@ -56,13 +56,13 @@ def draft(
 
     import griffin
     from griffin.bench.draft import Replay, replay
-    from griffin.bench.texts import Passage, passages
+    from griffin.bench.texts import Excerpt, excerpts
     from griffin.engine.draft_length import costs_of
 
     more: dict[str, Any] = {} if quantize is None else {"quantize": quantize}
     llm = griffin.load(model, **more)
     encode = llm.tokenizer.encode
-    read = {path.name: Passage("", path.read_text("utf-8")) for path in texts} or passages()
+    read = {path.name: Excerpt("", path.read_text("utf-8")) for path in texts} or excerpts()
     costs = costs_of(llm.model)
     cost = {size: costs.of(size) for size in costs.seconds}  # before the replays correct it
     replays: list[Replay] = []
@@ -72,9 +72,9 @@ def draft(
             click.echo(f"replaying {name}, {count} at once", err=True)
             replays.append(replay(llm.model, name, ids, begun, rows=count, **how))
 
-        for name, passage in read.items():
-            before = encode(passage.prompt) if passage.prompt else []
-            ids = before + encode(passage.answer, bos=not before)[:tokens]
+        for name, excerpt in read.items():
+            before = encode(excerpt.prompt) if excerpt.prompt else []
+            ids = before + encode(excerpt.answer, bos=not before)[:tokens]
             measure(name, ids, len(before) or prompt)
             if texts:
                 measure(f"{name} again", ids, prompt, prediction=ids[prompt:])
