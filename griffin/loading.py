@@ -143,8 +143,10 @@ def load_tokenizer(path_or_repo: str | Path, *, revision: str | None = None) -> 
 
 def _caution(llm: LLM) -> str:
     """Return what a user should know of a model that answers nothing."""
-    name, real = llm.name, "one that answers: recurrentgemma-2b-it"
-    if isinstance(resolve(name), Path):
+    real = "one that answers: recurrentgemma-2b-it"
+    # Clients of a server read this: of a folder no more than what it is called.
+    name = Path(llm.name).name if Path(llm.name).expanduser().exists() else llm.name
+    if isinstance(resolve(llm.name), Path):
         return f"{name} is a toy: it writes Python-like text and answers nothing; {real}"
     if not llm.talks:
         return f"{name} brings no chat template: a base model continues, it does not answer; {real}"
@@ -177,14 +179,22 @@ def _check_room(
     )
 
 
+def named_device(device: torch.device | str) -> torch.device:
+    """Return a device by its name, here or not; ValueError for a name that none has."""
+    try:
+        return torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"there is no device {device!r}; write cpu, cuda or cuda:1") from None
+
+
 def check_device(device: torch.device | str | None) -> torch.device | str:
     """Return a device that is here, the best for None; ValueError for one that is not."""
     if device is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        place = torch.device(device)
-    except RuntimeError:
-        raise ValueError(f"there is no device {device!r}; write cpu, cuda or cuda:1") from None
+    place = named_device(device)
+    missing = place.type == "mps" and not torch.backends.mps.is_available()
+    if missing or place.type == "meta":
+        raise ValueError(f"there is no device {str(device)!r} here; write cpu, cuda or cuda:1")
     if place.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             f"device is {str(device)!r}, but torch {torch.__version__} finds no GPU here: install a"

@@ -24,8 +24,10 @@ def resolve(name: str | Path) -> str | Path:
     """Return the folder of a bundled model or the repository of a released one, else the name.
 
     "nano" is the folder in this package, "recurrentgemma-2b-it" is google/recurrentgemma-2b-it. A
-    file or folder of that name comes first.
+    file or folder of that name comes first. ValueError for an empty name.
     """
+    if name == "":
+        raise ValueError("the model's name is empty; `griffin models` shows which are here")
     if isinstance(name, Path) or Path(name).expanduser().exists():
         return name
     if name in bundled():

@@ -137,7 +137,7 @@ class Verbs(click.Group):
                 raise
             verb = ctx.invoked_subcommand
             command = None if verb is None else self.get_command(ctx, verb)
-            _complain(error, verb, set() if command is None else _parameters(command))
+            _complain(error, verb, {} if command is None else _flags(command))
             ctx.exit(MISUSE if isinstance(error, ValueError) else FAILURE)
 
 
@@ -167,7 +167,7 @@ def _note(
         otherwise(message, category, *where)
 
 
-def _complain(error: BaseException, verb: str | None, options: set[str]) -> None:
+def _complain(error: BaseException, verb: str | None, options: dict[str, str]) -> None:
     """Print an error as one line and a hint. options: the verb's, by the names of parameters."""
     text = _in_words_of_options(" ".join(str(error).split()), options) or type(error).__name__
     if isinstance(error, MemoryError):
@@ -183,14 +183,22 @@ def _complain(error: BaseException, verb: str | None, options: set[str]) -> None
         click.secho("  --debug shows where this happened", dim=True, err=True)
 
 
-def _parameters(command: click.Command) -> set[str]:
-    """Return the names of a command's options, and of the commands' within it, as in Python."""
-    own = {p.name for p in command.params if isinstance(p, click.Option) and p.name}
+def _flags(command: click.Command) -> dict[str, str]:
+    """Return a command's options, and those of the commands within it, by what Python calls them.
+
+    One that may be repeated is a plural there: stop_ids is --stop-id.
+    """
     inner: dict[str, click.Command] = getattr(command, "commands", {})
-    return own.union(*(_parameters(each) for each in inner.values()))
+    found = {name: flag for each in inner.values() for name, flag in _flags(each).items()}
+    for parameter in command.params:
+        flag = max(parameter.opts, key=len)
+        name = flag.lstrip("-").replace("-", "_")
+        if flag.startswith("-") and parameter.name in (name, f"{name}s"):
+            found[parameter.name] = flag
+    return found
 
 
-def _in_words_of_options(text: str, options: set[str]) -> str:
+def _in_words_of_options(text: str, options: dict[str, str]) -> str:
     """Call what a message says of Python's parameters by the names of the options.
 
     At its beginning, before "=", and wherever a name of several words stands, it is one.
@@ -201,7 +209,7 @@ def _in_words_of_options(text: str, options: set[str]) -> str:
     plain = "|".join(map(re.escape, names))
     several = "|".join(re.escape(name) for name in names if "_" in name) or "(?!)"
     where = rf"^(?:{plain})(?= must\b| is\b)|(?<![\w.-])(?:(?:{plain})(?==)|(?:{several})(?!\w))"
-    return re.sub(where, lambda found: f"--{found[0].replace('_', '-')}", text)
+    return re.sub(where, lambda found: options[found[0]], text)
 
 
 def _extra_with(module: str) -> str | None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from griffin.cli.shared.model_source import set_threads
+
 if TYPE_CHECKING:
     from griffin.train.recipe import Recipe
 
@@ -101,10 +103,8 @@ def command(
 
         click.echo(as_toml(recipe.to_dict()), nl=False)
         return
-    import torch
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    set_threads(threads)
     from griffin.cli.shared.train_plan import device_bytes, print_train_plan
     from griffin.loading import check_device
 

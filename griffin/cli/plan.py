@@ -159,12 +159,11 @@ def command(
     assert model is not None and ram is not None
     if changes:
         raise click.UsageError("--set changes a recipe: give --train RECIPE")
-    import torch
-
     from griffin.capacity import plan
     from griffin.cli.shared.adapters import adapter_facts
     from griffin.cli.shared.spec import spec_of
     from griffin.engine.devices import default_chunk
+    from griffin.loading import named_device
 
     if ram < 1 << 20:
         raise click.UsageError(f"--ram {ram} is {ram} bytes; did you mean {ram}G?")
@@ -177,6 +176,7 @@ def command(
     source = ModelSource(
         model=model, revision=revision, dtype=dtype, quantize=quantize, adapter=adapter
     )
+    planned_for = named_device(place)
     spec = spec_of(source, place)
     added = sum(one["bytes"] for one in adapter_facts(source.adapters, spec.config, spec.dtype))
     if prefix_cache is None:
@@ -190,7 +190,7 @@ def command(
             format=format,
             slots=slots,
             kept=kept,
-            chunk=default_chunk(torch.device(place)),
+            chunk=default_chunk(planned_for),
             # Beside a GPU it lies in the machine's memory.
             prefix_cache_bytes=0 if on_gpu else prefix_cache,
             weight_bytes=spec.weight_bytes(format) + added,

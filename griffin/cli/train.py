@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from griffin.cli.shared.held_out import held_out_table
+from griffin.cli.shared.model_source import set_threads
 from griffin.cli.shared.rows import show_rows
 from griffin.cli.shared.train_plan import device_bytes
 from griffin.cli.shared.training import (
@@ -106,7 +107,6 @@ def command(
             f"one recipe at a time, not {', '.join(names)}; --plot takes several"
         )
     recipe = next(iter(names))
-    import torch
 
     from griffin.loading import check_device
     from griffin.train.bundled import find_recipe
@@ -116,8 +116,7 @@ def command(
     from griffin.train.report import Reporter
     from griffin.train.scale.ranks import Ranks
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    set_threads(threads)
     check_device(device)
     reporter = Reporter()
     file = find_recipe(recipe)

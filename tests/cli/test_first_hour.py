@@ -41,6 +41,19 @@ SLIPS = {
     ),
     "misuse of a verb": (("generate", "x", "--max-tokens", 0), "`griffin generate --help`"),
     "an option's name": (("generate", "x", "--max-tokens", 0), "griffin: --max-tokens must be"),
+    "an option that may be repeated": (
+        ("generate", "x", "--stop-id", -1),
+        "griffin: --stop-id must",
+    ),
+    "a model whose name is empty": (("pull", ""), "the model's name is empty"),
+    "a device to plan for": (
+        ("plan", "--model", "recurrentgemma-2b", "--ram", "9G", "--device", "gpu"),
+        "there is no device 'gpu'",
+    ),
+    "more threads than there can be": (
+        ("generate", "x", "--threads", 100_000),
+        "--threads must be at",
+    ),
     "a model with a letter too many": (("generate", "-m", "nanoo", "x"), "did you mean nano?"),
     "a released model by its last name": (
         ("info", "recurrentgemma-2b"),
@@ -81,6 +94,7 @@ WRONG = {
     "format": (("--quantize", "int3"), "there are int8"),
     "type": (("--dtype", "bf61"), "--dtype must be one of"),
     "device": (("--device", "gpu"), "there is no device 'gpu'"),
+    "device that holds nothing": (("--device", "meta"), "there is no device 'meta' here"),
     "tokenizer": (("--tokenizer", "nope"), "there is no tokenizer nope"),
 }
 
@@ -196,7 +210,8 @@ def test_a_conversation_shows_where_it_was_when_it_is_taken_up(run, folder, tmp_
 def test_a_toy_and_a_base_model_say_what_they_are(run, folder, tmp_path):
     store = ("--store", tmp_path / "s")
     assert "nano is a toy" in run("chat", "--model", "nano", *store, stdin="").stderr
-    assert "brings no chat template" in run("chat", "--model", folder, *store, stdin="").stderr
+    base = run("chat", "--model", folder, *store, stdin="").stderr
+    assert "\ntoy brings no chat template" in f"\n{base}"  # and not where it lies
     tuned = tmp_path / "toy-it"
     tuned.symlink_to(folder)
     assert "template" not in run("chat", "--model", tuned, *store, stdin="").stderr

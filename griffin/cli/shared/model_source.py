@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from griffin.checkpoints import Checkpoint
     from griffin.llm import LLM
 
+MOST_THREADS = 1024
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
@@ -138,7 +140,10 @@ def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def set_threads(threads: int | None) -> None:
-    """Give torch so many CPU threads; None leaves its choice."""
+    """Give torch so many CPU threads; None leaves its choice. ValueError for more than a machine
+    can be asked for: the system would end a program that starts them."""
+    if threads is not None and threads > MOST_THREADS:
+        raise ValueError(f"threads must be at most {MOST_THREADS:,}, not {threads:,}")
     if threads is not None:
         import torch
 

@@ -74,6 +74,8 @@ def test_the_page_runs_as_printed(folder, live):
 class Quiet(SimpleHTTPRequestHandler):
     """Serves a folder's files, and logs nothing."""
 
+    protocol_version = "HTTP/1.1"  # the client is 150 modules; so they need no connection each
+
     def log_message(self, format: str, *args: object) -> None: ...
 
 
@@ -90,8 +92,8 @@ def test_the_client_in_a_page_of_another_origin(folder, llm):
 
             def told(origin):
                 page = browser.new_page()
-                page.goto(f"{origin}/page.html#{live.url}")
-                page.wait_for_function("window.told", timeout=60_000)
+                page.goto(f"{origin}/page.html#{live.url}", wait_until="commit")
+                page.wait_for_function("window.told", timeout=300_000)
                 return page.evaluate("window.told")
 
             with live.http() as http:
