@@ -21,7 +21,7 @@ from griffin.engine.row import Row
 from griffin.engine.runner import Chosen, ModelRunner
 from griffin.engine.slots import Slots
 from griffin.model import Griffin, Marks
-from griffin.model.decode_step import DecodeStep
+from griffin.model.decode_step import DecodeStep, DrawnTokens
 from griffin.sampling import Sample, SamplingParams
 from griffin.sampling.table import as_bits, bias_of, mask_of, row_values
 
@@ -111,14 +111,12 @@ class GraphRunner:
         """Return the launches of a step of so many rows."""
         exchange, step = self._exchange, self._step
         source, draw = exchange.told["source"][:size], exchange.draw(size)
+        drawn = DrawnTokens(*(t[:size] for t in (exchange.token, exchange.logprob, exchange.fault)))
 
         def call() -> None:
             tokens = exchange.tokens.index_select(0, source)
             self._logits[size] = step.logits(tokens, exchange.live)
-            token, logprob, fault = step.draw(self._logits[size], draw, exchange.live)
-            exchange.token[:size].copy_(token)
-            exchange.logprob[:size].copy_(logprob)
-            exchange.fault[:size].copy_(fault)
+            step.draw(self._logits[size], draw, exchange.live, drawn)
 
         return call
 

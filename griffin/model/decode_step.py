@@ -101,9 +101,11 @@ class DecodeStep:
             out_dtype=torch.float32,
         )
 
-    def draw(self, logits: Tensor, draw: Draw, live: Tensor) -> DrawnTokens:
+    def draw(
+        self, logits: Tensor, draw: Draw, live: Tensor, out: DrawnTokens | None = None
+    ) -> DrawnTokens:
         """Choose a token for each row: `griffin.ops.draw_tokens`."""
-        return ops.draw_tokens(logits, draw, live)
+        return ops.draw_tokens(logits, draw, live, out)
 
     def go_back(self, slot: int, row: int, rows: int) -> None:
         """Take the last step back for one row: its state is what it was before.

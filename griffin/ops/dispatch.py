@@ -26,7 +26,8 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "few_rows": ("triton", "reference"),
     "look_up_rows": ("triton", "reference"),
     "ring_attention": ("triton", "reference"),
-    "keep_before": ("reference",),
+    "keep_before": ("triton", "reference"),
+    "draw_tokens": ("triton", "reference"),
 }
 # What the native kernels are chosen for; they also run in float64, where being slower is no matter.
 _NATIVE_TYPES = (torch.float32, torch.bfloat16)

@@ -26,6 +26,7 @@ TRIED = (
     (3, 6),
     (3, 9),
 )  # the first and the last version of Triton that the kernels were tried with
+COUNTERS = 1 << 16  # groups of programs of a launch that may wait for each other
 LEAST_CAPABILITY = (8, 0)  # of a GPU: the first that multiplies bfloat16 on tensor cores
 
 
@@ -108,6 +109,22 @@ def launch(
 def without_values(t: Tensor) -> bool:
     """Return whether a tensor has a shape and a device, but no values."""
     return t.is_meta or isinstance(t, FakeTensor)
+
+
+def counters(like: Tensor) -> Tensor:
+    """Return COUNTERS int32 zeros on a tensor's device, for programs that wait for each other.
+
+    Whoever counts there leaves zeros. They stay where they are, because a captured graph knows
+    their address; so launches that count have to follow each other on one stream.
+    """
+    if without_values(like):
+        return like.new_empty(COUNTERS, dtype=torch.int32)
+    return _counters(like.device)
+
+
+@cache
+def _counters(device: torch.device) -> Tensor:
+    return torch.zeros(COUNTERS, dtype=torch.int32, device=device)
 
 
 def device_op(name: str, run: Callable[..., Any], mutates: Sequence[str] = ()) -> Any:

@@ -73,8 +73,3 @@ def causal_conv() -> list[Launch]:
             weight, bias = empty(WIDTH, 1, 4, dtype=dtype), empty(WIDTH, dtype=dtype)
             ops.causal_conv(x, weight, bias, at, cache)
     return launches
-
-
-def recurrence() -> list[Launch]:
-    """Everything above."""
-    return [*linear_scan(), *causal_conv(), *rg_lru(), *recurrent_step()]

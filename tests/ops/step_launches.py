@@ -80,3 +80,42 @@ def look_up_rows() -> list[Launch]:
             weights = laid(VOCABULARY, WIDTH, format, torch.bfloat16)
             ops.look_up_rows(ids, weights, 50.5, torch.bfloat16, empty(1, dtype=torch.int32))
     return launches
+
+
+def draw_tokens() -> list[Launch]:
+    rows, places = 4, 2
+    types = {"int": torch.int32, "wide": torch.float64, "float": torch.float32}
+
+    def some(kind: str, *shape: int) -> Tensor:
+        return empty(*shape, dtype=types[kind])
+
+    draw = ops.Draw(
+        some("wide", rows),
+        some("float", rows),
+        some("int", rows),
+        *(some("wide", rows) for _ in "pm"),
+        *(some("float", rows) for _ in "rpf"),
+        some("int", 4, rows),
+        some("int", places, VOCABULARY),
+        some("float", places, VOCABULARY),
+        some("int", places, VOCABULARY // 32),
+    )
+    with record() as launches, ops.use("triton"):
+        ops.draw_tokens(some("float", rows, VOCABULARY), draw, some("int", 1))
+    return launches
+
+
+def keep_before() -> list[Launch]:
+    rows, layers, rings = 4, 18, 8
+
+    def some(*shape: int) -> ops.Stacked:
+        return ops.Stacked(
+            empty(layers, rows, 3, WIDTH),
+            empty(layers, rows, WIDTH, dtype=torch.float32),
+            *(empty(rings, rows, *shape, 1, HEAD) for _ in "kv"),
+        )
+
+    pos = empty(rows, dtype=torch.int64)
+    with record() as launches, ops.use("triton"):
+        ops.keep_before(some(WINDOW), pos, some(), pos, empty(1, dtype=torch.int32))
+    return launches

@@ -13,7 +13,7 @@ from griffin.ops.few_rows.laid import Laid
 from griffin.ops.launching import record
 from tests.ops.step_launches import FORMATS, products
 from tests.ops.test_twins import draw
-from tests.support.triton import TOLERANCE, check_compiled, compiled, error, interpreted, poisoned
+from tests.support.triton import TOLERANCE, error, interpreted, poisoned
 
 __all__ = ["interpreted", "poisoned"]
 pytestmark = pytest.mark.usefixtures("interpreted")
@@ -158,18 +158,3 @@ def test_weights_are_read_once():
                 weights *= 2 if one.constants["gated"] else 1
                 bits = {0: 16, 8: 8, 4: 4.5}[one.constants["bits"]]
                 assert one.moved <= most * weights * bits / 8 + rows * 4 * 256_000
-
-
-@pytest.mark.slow
-def test_what_the_compiler_makes_of_it():
-    kernels = compiled("tests.ops.step_launches:few_rows", 90)
-    check_compiled(kernels, products={"_few_rows"})
-    check_compiled(compiled("tests.ops.step_launches:look_up_rows", 90))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("capability", [80, 100, 120])
-@pytest.mark.parametrize("launches", ["few_rows", "in_float32", "look_up_rows"])
-def test_it_compiles_for_every_gpu(capability, launches):
-    kernels = compiled(f"tests.ops.step_launches:{launches}", capability)
-    assert all(not kernel.spills() for kernel in kernels if launches == "few_rows") and kernels

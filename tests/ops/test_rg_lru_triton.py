@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from griffin import ops
+from griffin.ops.launching import record
 from griffin.ops.linear_scan.chunks import CHUNK
 from griffin.ops.rg_lru import Gate
 from griffin.ops.rg_lru.triton import with_carries
@@ -97,6 +98,21 @@ def test_cuts_and_company_change_no_bit():
     second, end = unit.values("triton", [x[1:, CHUNK:], *weights, carry])
     assert torch.equal(torch.cat([first, second], 1), h[1:]) and torch.equal(end, last[1:])
     assert torch.equal(found[2][:, 0], h0) and torch.equal(found[2][1:, 1], carry)
+
+
+@torch.no_grad()
+def test_states_on_the_way_are_those_of_calls_that_end_there():
+    unit = Unit((1, CHUNK + 20, 1, 20), torch.float32)
+    x, wi, bi, wr, br, param, h0 = unit.inputs
+    at = [7, CHUNK, CHUNK + 3, CHUNK + 20]
+    with ops.use("triton"), record() as launches:
+        h, last, held = ops.rg_lru_at(x, Gate(wi, bi), Gate(wr, br), param, unit.position, h0, at)
+    assert len(launches) == 9  # what lies on a chunk's end costs none
+    whole, end = unit.values("triton")
+    assert torch.equal(h, whole) and torch.equal(last, end)
+    for number, steps in enumerate(at):
+        _, there = unit.values("triton", [x[:, :steps], *unit.inputs[1:]])
+        assert torch.equal(held[:, number], there)
 
 
 def test_the_gradient_of_the_root_is_clipped():

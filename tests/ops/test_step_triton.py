@@ -45,7 +45,9 @@ class Step:
         taps, bias, wi, bi, wr, br = map(kind, self.weights)
         conv, lru = kind(self.conv[rows]), kind(self.lru[rows])
         count = None if live is None else torch.tensor([live], dtype=torch.int32)
-        x, gate = kind(self.x[rows]), kind(self.gate[rows])
+        x, gate = self.x[rows], self.gate[rows]
+        if implementation == "reference":
+            x, gate = x.double(), gate.double()
         gates = Gate(wi, bi), Gate(wr, br)
         with ops.use(implementation):
             out = ops.recurrent_step(
@@ -81,6 +83,15 @@ def test_a_row_has_the_bits_it_has_alone():
         alone = step("triton", rows=slice(row, row + 1))
         for mine, all_rows in zip(alone, together, strict=True):
             assert torch.equal(mine[0], all_rows[row])
+
+
+def test_halves_of_one_product_are_read_where_they_lie():
+    step = Step(3, 1, 20, torch.float32)
+    apart = step("triton")
+    step.x, step.gate = torch.cat([step.x, step.gate], 1).chunk(2, 1)
+    assert not step.x.is_contiguous()
+    for mine, other in zip(step("triton"), apart, strict=True):
+        assert torch.equal(mine, other)
 
 
 def test_it_is_one_launch_whatever_the_rows():

@@ -6,12 +6,17 @@ import math
 import random
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 from griffin import ops
+from griffin.ops.draw_tokens import triton as kernels
 from griffin.sampling import Sampler, SamplingParams
 from griffin.sampling.table import as_bits, bias_of, counts_before, mask_of, row_tensors
+from tests.support.triton import interpreted
+
+__all__ = ["interpreted"]
 
 ENDS = (1, 5)
 
@@ -113,7 +118,9 @@ def draw_of(rows: list[Row]) -> tuple[ops.Draw, list[Row]]:
     return draw, counted
 
 
-def compare(seed: int, count: int, sizes: tuple[int, ...]) -> None:
+def compare(
+    seed: int, count: int, sizes: tuple[int, ...], implementation: str = "reference"
+) -> None:
     """Hold draws of `count` (logits, parameters, uniform) to their samplers, and their counts."""
     dice = random.Random(seed)
     faults = 0
@@ -124,7 +131,8 @@ def compare(seed: int, count: int, sizes: tuple[int, ...]) -> None:
             logits = torch.stack([some_logits(dice, size) for _ in rows])
             draw, counted = draw_of(rows)
             before = logits.clone()
-            drawn = ops.draw_tokens(logits, draw)
+            with ops.use(implementation):
+                drawn = ops.draw_tokens(logits, draw)
             assert torch.equal(logits.nan_to_num(7), before.nan_to_num(7))
             for row, counts in zip(counted, draw.counts, strict=True):
                 row.counts = counts.clone()
@@ -161,3 +169,47 @@ def compare(seed: int, count: int, sizes: tuple[int, ...]) -> None:
 
 def test_a_draw_chooses_what_samplers_do():
     compare(1, 2000, (7, 33, 200, 1100))
+
+
+@pytest.fixture
+def small_parts(interpreted: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut short rows into several parts, let few values into a list, and search in few passes."""
+    for name, size in {"PART": 64, "ROOM": 48, "TILE": 128, "_WAYS": 32}.items():
+        monkeypatch.setattr(kernels, name, size)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value|divide by zero|overflow")
+@pytest.mark.parametrize(
+    ("seed", "count"), [(2, 40), pytest.param(3, 2000, marks=pytest.mark.slow)]
+)
+def test_the_kernels_choose_what_samplers_do(seed, count, small_parts):
+    compare(seed, count, (7, 33, 150), "triton")
+
+
+@pytest.mark.parametrize("implementation", ["triton", "reference"])
+def test_rows_beyond_the_live_ones_count_nothing(implementation, small_parts):
+    rows, size = 3, 20
+    fields: dict[str, Any] = {"temperature": 0, "frequency_penalty": 0.5}
+    draw = ops.Draw(
+        uniform=torch.zeros(rows, dtype=torch.float64),
+        **row_tensors([SamplingParams(**fields)] * rows),
+        places=torch.tensor([[2, 0, 1], [-1] * 3, [-1] * 3, [-1] * 3], dtype=torch.int32),
+        counts=torch.zeros(3, size, dtype=torch.int32),
+        bias=torch.zeros(0, size),
+        masks=torch.zeros(0, 1, dtype=torch.int32),
+    )
+    logits = torch.arange(rows * size).remainder(7).float().view(rows, size)
+    out = ops.DrawnTokens(
+        torch.full((rows,), -1), torch.zeros(rows), torch.zeros(rows, dtype=torch.int32)
+    )
+    with ops.use(implementation):
+        drawn = ops.draw_tokens(logits, draw, torch.tensor([2], dtype=torch.int32), out)
+    assert drawn is out and out.token[:2].tolist() == [6, 0]
+    assert draw.counts.nonzero().tolist() == [[0, 0], [2, 6]] and draw.counts[2, 6] == 2
+
+
+def test_what_a_draw_cannot_take_is_refused():
+    draw, _ = draw_of([Row(random.Random(1), 9)])
+    out = ops.DrawnTokens(torch.zeros(1), torch.zeros(1), torch.zeros(1, dtype=torch.int32))
+    with pytest.raises(ValueError, match=r"token must be \(1,\) torch.int64"):
+        ops.draw_tokens(torch.zeros(1, 9), draw, out=out)

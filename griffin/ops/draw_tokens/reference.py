@@ -8,7 +8,7 @@ from torch import Tensor
 from griffin.ops.draw_tokens import FINE, NOT_FINITE, NOTHING_ALLOWED, Draw, DrawnTokens
 
 
-def draw_tokens(logits: Tensor, draw: Draw, live: Tensor | None) -> DrawnTokens:
+def draw_tokens(logits: Tensor, draw: Draw, live: Tensor | None, out: DrawnTokens) -> None:
     best = logits.amax(1)
     finite = best.isfinite()
     shaped = _shaped(logits, draw)
@@ -25,7 +25,8 @@ def draw_tokens(logits: Tensor, draw: Draw, live: Tensor | None) -> DrawnTokens:
     total = (logits - best[:, None]).exp().sum(1, dtype=torch.float64).log()
     chosen = logits.gather(1, token[:, None])[:, 0]
     logprob = ((chosen - best).double() - total).float()
-    return DrawnTokens(token, logprob, fault.to(torch.int32))
+    for target, found in zip(out, (token, logprob, fault), strict=True):
+        target.copy_(found)
 
 
 def _shaped(logits: Tensor, draw: Draw) -> Tensor:

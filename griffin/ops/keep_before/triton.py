@@ -18,18 +18,22 @@ def keep_before(
     rows, layers, rings = before.shape[0], conv.shape[0], keys.shape[0]
     sizes = conv[0, 0].numel(), h[0, 0].numel(), keys[0, 0, 0].numel() if rings else 1
     tile = power_of_two(max(sizes), 1024)
-    tiles = parts(max(sizes), tile)
-    moved = 2 * sum(t.nbytes for t in kept) + 3 * before.nbytes
     launch(
         _keep,
-        (rows, layers + rings, tiles),
-        *(conv, h, keys, values, pos, *kept, before, live),
-        *(conv.shape[1], layers, *sizes, keys.shape[2] if rings else 1),
-        moved=moved,
-        TILE=tile,
-        HAS_LIVE=live is not None,
+        (rows, layers + rings, parts(max(sizes), tile)),
+        *(conv, h, keys, values, pos, *kept, live),
+        moved=2 * sum(t.nbytes for t in kept) + before.nbytes,
+        slots=conv.shape[1],
+        layers=layers,
+        conv_size=sizes[0],
+        h_size=sizes[1],
+        ring_size=sizes[2],
+        ring_slots=keys.shape[2],
+        tile=tile,
     )
-    launch(_count, (rows,), pos, before, live, moved=0, num_warps=1, HAS_LIVE=live is not None)
+    tile = power_of_two(rows, 256)
+    grid = (parts(rows, tile),)
+    launch(_count, grid, pos, before, live, rows, moved=3 * before.nbytes, num_warps=1, tile=tile)
 
 
 @triton.jit
@@ -43,47 +47,45 @@ def _keep(
     kept_h,
     kept_keys,
     kept_values,
-    before,
     live,
-    slots,
-    layers,
-    conv_size,
-    h_size,
-    ring_size,
-    ring_slots,
-    TILE: tl.constexpr,
-    HAS_LIVE: tl.constexpr,
+    slots: tl.constexpr,
+    layers: tl.constexpr,
+    conv_size: tl.constexpr,
+    h_size: tl.constexpr,
+    ring_size: tl.constexpr,
+    ring_slots: tl.constexpr,
+    tile: tl.constexpr,
 ):
-    row, layer = tl.program_id(0), tl.program_id(1)
+    row, layer = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     rows = tl.num_programs(0)
-    if HAS_LIVE:  # noqa: SIM102  # live is nothing otherwise
-        if row >= tl.load(live):
-            return
-    inner = tl.program_id(2) * TILE + tl.arange(0, TILE)
-    if layer < layers:
-        source = layer.to(tl.int64) * slots + row
-        target = layer.to(tl.int64) * rows + row
-        of_conv, of_h = inner < conv_size, inner < h_size
-        moved = tl.load(conv + source * conv_size + inner, mask=of_conv)
-        tl.store(kept_conv + target * conv_size + inner, moved, mask=of_conv)
-        wide = tl.load(h + source * h_size + inner, mask=of_h)
-        tl.store(kept_h + target * h_size + inner, wide, mask=of_h)
-    else:
-        ring = (layer - layers).to(tl.int64)
-        at = tl.load(pos + row) % ring_slots
-        source = ((ring * slots + row) * ring_slots + at) * ring_size + inner
-        target = (ring * rows + row) * ring_size + inner
-        of_ring = inner < ring_size
-        tl.store(kept_keys + target, tl.load(keys + source, mask=of_ring), mask=of_ring)
-        tl.store(kept_values + target, tl.load(values + source, mask=of_ring), mask=of_ring)
+    runs = row >= 0
+    if live is not None:
+        runs = row < tl.load(live)
+    if runs:
+        inner = tl.program_id(2) * tile + tl.arange(0, tile)
+        if layer < layers:
+            source = layer * slots + row
+            target = layer * rows + row
+            of_conv, of_h = inner < conv_size, inner < h_size
+            inputs = tl.load(conv + source * conv_size + inner, mask=of_conv)
+            tl.store(kept_conv + target * conv_size + inner, inputs, mask=of_conv)
+            states = tl.load(h + source * h_size + inner, mask=of_h)
+            tl.store(kept_h + target * h_size + inner, states, mask=of_h)
+        else:
+            ring = layer - layers
+            at = tl.load(pos + row) % ring_slots
+            slot = ((ring * slots + row) * ring_slots + at) * ring_size + inner
+            place = (ring * rows + row) * ring_size + inner
+            of_ring = inner < ring_size
+            tl.store(kept_keys + place, tl.load(keys + slot, mask=of_ring), mask=of_ring)
+            tl.store(kept_values + place, tl.load(values + slot, mask=of_ring), mask=of_ring)
 
 
 @triton.jit
-def _count(pos, before, live, HAS_LIVE: tl.constexpr):
-    row = tl.program_id(0)
-    if HAS_LIVE:  # noqa: SIM102  # live is nothing otherwise
-        if row >= tl.load(live):
-            return
-    read = tl.load(pos + row)
-    tl.store(before + row, read)
-    tl.store(pos + row, read + 1)
+def _count(pos, before, live, rows, tile: tl.constexpr):
+    row = tl.program_id(0) * tile + tl.arange(0, tile)
+    if live is not None:
+        rows = tl.minimum(rows, tl.load(live))
+    read = tl.load(pos + row, mask=row < rows)
+    tl.store(before + row, read, mask=row < rows)
+    tl.store(pos + row, read + 1, mask=row < rows)

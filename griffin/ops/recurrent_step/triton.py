@@ -8,22 +8,19 @@ number of rows.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from griffin.ops import native
-from griffin.ops.launching import TYPES, device_op, launch, parts, power_of_two
+from griffin.ops.launching import COUNTERS, TYPES, counters, device_op, launch, parts, power_of_two
 from griffin.ops.recurrent_step import eager
 from griffin.ops.rg_lru import Gate
 from griffin.ops.rg_lru.decay import decay_of, placed, rate_of, sigmoids
 
 _ROWS = 32
-_COUNTS = 1 << 16
 
 
 def recurrent_step(
@@ -44,20 +41,15 @@ def recurrent_step(
     gates = input_gate, recurrence_gate
     weights = conv_weight, conv_bias, *input_gate, *recurrence_gate
     counts = parts(x.shape[0], _ROWS) * input_gate.bias.shape[0]
-    if any(t.dtype != x.dtype for t in (gate, *weights)) or counts > _COUNTS:
+    if any(t.dtype != x.dtype for t in (gate, *weights)) or counts > COUNTERS:
         return eager.recurrent_step(
             x, gate, conv_weight, conv_bias, *gates, recurrent_param, position, conv, lru, live
         )
-    inputs = x, gate, *weights, recurrent_param, position
-    given = (t.contiguous() for t in inputs)
+    # Halves of one product: each row is read where it lies.
+    given = (t if t.stride(1) == 1 else t.contiguous() for t in (x, gate))
+    others = (t.contiguous() for t in (*weights, recurrent_param, position))
     run: Any = _op if native.through_torch(x) else _run
-    return run(*given, conv, lru, live, _counts(x.device))
-
-
-@cache
-def _counts(device: torch.device) -> Tensor:
-    """Return zeros that stay where they are, because a captured graph knows their address."""
-    return torch.zeros(_COUNTS, dtype=torch.int32, device=device)
+    return run(*given, *others, conv, lru, live, counters(x))
 
 
 def _run(
@@ -77,7 +69,7 @@ def _run(
     counts: Tensor,
 ) -> Tensor:
     (rows, width), (blocks, size) = x.shape, input_bias.shape
-    out = torch.empty_like(x)
+    out = x.new_empty(x.shape)
     gates = input_weight, input_bias, recurrence_weight, recurrence_bias, param
     lanes, inner = power_of_two(max(size, 16), 32), power_of_two(max(size, 16), 32)
     read = sum(t.numel() * t.itemsize for t in (conv_weight, conv_bias, *gates))
@@ -88,6 +80,8 @@ def _run(
         *(x, gate, conv_weight, conv_bias, *gates, position, conv, lru, live, counts, out, rows),
         moved=read + rows * (width * row + position.itemsize),
         width=width,
+        x_stride=x.stride(0),
+        gate_stride=gate.stride(0),
         size=size,
         taps=conv_weight.shape[-1],
         tile=_ROWS,
@@ -108,13 +102,14 @@ def _convolved(
     position,
     inside,
     width: tl.constexpr,
+    stride: tl.constexpr,
     taps: tl.constexpr,
 ):
     """Return the convolution of a tile (rows, columns), rounded as the op rounds it."""
     real = column < width
     total = tl.load(bias + column, mask=real, other=0.0).to(tl.float32)
     known = inside & (position > 0)
-    y = tl.load(x + row * width + column, mask=inside, other=0.0).to(tl.float32)
+    y = tl.load(x + row * stride + column, mask=inside, other=0.0).to(tl.float32)
     tap = tl.load(weight + column * taps + (taps - 1), mask=real, other=0.0).to(tl.float32)
     total = total + y * tap
     for back in tl.static_range(taps - 1):  # pyright: ignore[reportGeneralTypeIssues]
@@ -144,6 +139,8 @@ def _step(
     out,
     rows,
     width: tl.constexpr,
+    x_stride: tl.constexpr,
+    gate_stride: tl.constexpr,
     size: tl.constexpr,
     taps: tl.constexpr,
     tile: tl.constexpr,
@@ -175,6 +172,7 @@ def _step(
             position,
             seen,
             width,
+            x_stride,
             taps,
         )
         u = tl.where(seen, u, 0.0)
@@ -188,7 +186,9 @@ def _step(
     gate_i += tl.load(input_bias + column, mask=real, other=0.0).to(tl.float32)
     gate_r += tl.load(recurrence_bias + column, mask=real, other=0.0).to(tl.float32)
 
-    u = _convolved(x, conv, conv_weight, conv_bias, row, column, position, inside, width, taps)
+    u = _convolved(
+        x, conv, conv_weight, conv_bias, row, column, position, inside, width, x_stride, taps
+    )
     i, r = sigmoids(gate_i, gate_r)
     rate = rate_of(tl.load(param + column, mask=real, other=0.0))
     a, less = decay_of(r, rate)
@@ -196,7 +196,7 @@ def _step(
     before = tl.load(lru + row * width + column, mask=inside, other=0.0)
     h = a * tl.where(position == 0, 0.0, before) + scale * (i * u.to(tl.float32))
     tl.store(lru + row * width + column, h, mask=inside)
-    y = tl.load(gate + row * width + column, mask=inside, other=0.0).to(tl.float32)
+    y = tl.load(gate + row * gate_stride + column, mask=inside, other=0.0).to(tl.float32)
     inner_y = 0.7978845608028654 * (y + 0.044715 * y * y * y)
     gelu = y * tl.sigmoid(2.0 * inner_y)  # 0.5 (1 + tanh(z)) = sigmoid(2 z)
     kind = out.dtype.element_ty
@@ -215,7 +215,7 @@ def _step(
                 if back < taps - 2:
                     newer = tl.load(conv + to + width, mask=known, other=0.0)
                 else:
-                    newest = row * width + block * size + own
+                    newest = row * x_stride + block * size + own
                     newer = tl.load(x + newest, mask=moves, other=0.0)
                 tl.store(conv + to, newer, mask=moves)
         tl.store(count, 0)

@@ -7,6 +7,7 @@ gradients' those of the gates are written once, and the products with the weight
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -34,6 +35,33 @@ def rg_lru(
         x, input_gate, recurrence_gate, recurrent_param, segment_pos, h0
     ) or (*eager.rg_lru(x, input_gate, recurrence_gate, recurrent_param, segment_pos, h0), 0, 0)
     return h, last
+
+
+def rg_lru_at(
+    x: Tensor,
+    input_gate: Gate,
+    recurrence_gate: Gate,
+    recurrent_param: Tensor,
+    segment_pos: Tensor,
+    h0: Tensor | None,
+    at: Sequence[int],
+) -> tuple[Tensor, Tensor, Tensor]:
+    gates = input_gate, recurrence_gate, recurrent_param
+    found = with_carries(x, *gates, segment_pos, h0)
+    if found is None:
+        return eager.rg_lru_at(x, *gates, segment_pos, h0, at)
+    h, last, carries, _ = found
+    held = []
+    for steps in at:
+        chunk, rest = divmod(steps, CHUNK)
+        if steps == x.shape[1]:
+            held.append(last)
+        elif not rest:
+            held.append(carries[:, chunk])
+        else:  # no chunk ends there: from the last one that does, again
+            here = slice(steps - rest, steps)
+            held.append(rg_lru(x[:, here], *gates, segment_pos[:, here], carries[:, chunk])[1])
+    return h, last, torch.stack(held, 1)
 
 
 def with_carries(
@@ -152,23 +180,9 @@ def _unit_ends(
 ):
     row, block, place, real, line, position, number = places(segment_pos, steps, size, chunk, lanes)
     decay, end = scanned(
-        x,
-        input_weight,
-        input_bias,
-        recurrence_weight,
-        recurrence_bias,
-        param,
-        line,
-        real,
-        position,
-        block,
-        place,
-        width,
-        size,
-        chunk,
-        lanes,
-        inner,
-    )
+        x, input_weight, input_bias, recurrence_weight, recurrence_bias, param, line, real,
+        position, block, place, width, size, chunk, lanes, inner,
+    )  # fmt: skip
     column = tl.sum(place, 0)
     at = number * width + block * size + column
     tl.store(decays + at, at_row(decay, row, chunk - 1), mask=column < size)
@@ -195,23 +209,9 @@ def _unit_out(
 ):
     _, block, place, real, line, position, number = places(segment_pos, steps, size, chunk, lanes)
     decay, end = scanned(
-        x,
-        input_weight,
-        input_bias,
-        recurrence_weight,
-        recurrence_bias,
-        param,
-        line,
-        real,
-        position,
-        block,
-        place,
-        width,
-        size,
-        chunk,
-        lanes,
-        inner,
-    )
+        x, input_weight, input_bias, recurrence_weight, recurrence_bias, param, line, real,
+        position, block, place, width, size, chunk, lanes, inner,
+    )  # fmt: skip
     column = block * size + place
     carry = tl.load(carries + number * width + column, mask=place < size, other=0.0)
     kind = h.dtype.element_ty

@@ -18,7 +18,6 @@ def ring_attention(
     pos: Tensor,
     turns: Tensor,
     live: Tensor | None = None,
-    counters: Tensor | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
     """Attend from each new token to itself and the S tokens before it, and keep it in the ring.
@@ -31,10 +30,10 @@ def ring_attention(
     pos:    (B,) int64, tokens read before; slots that nothing was written to are not looked at.
     turns:  (R / 2,) int64 from `rope_turns`; the first R entries of a head are rotated.
     live:   (1,) int32: rows from there on are neither computed nor written (`few_rows`).
-    counters: (B or more, K) int32 zeros on the device, left as zeros: a kernel whose programs wait
-            for the last of them counts there. New ones, in a launch of their own, if omitted.
     out:    where to write the result.
     Returns (B, T, N H) in qkv.dtype: softmax and sums float32, in an order that B does not change.
+    On a GPU it is one launch, and calls that share a device have to follow each other on one
+    stream.
     Raises ValueError for shapes that do not match.
     Griffin (arXiv:2402.19427), section 2.3; the window counts as in `local_attention`: S + 1 keys.
     """
@@ -61,15 +60,9 @@ def ring_attention(
         )
     if out is not None and out.shape != (rows, steps, queries):
         raise ValueError(f"out must be {(rows, steps, queries)}, not {tuple(out.shape)}")
-    few = counters is not None and counters.shape[0] >= rows and counters.shape[1:] == (groups,)
-    if counters is not None and not (few and counters.dtype == torch.int32):
-        raise ValueError(
-            f"counters must be ({rows} or more, {groups}) int32, not {tuple(counters.shape)}"
-            f" {counters.dtype}"
-        )
     check_live(live)
-    run = implementation("ring_attention", qkv, keys, values, pos, turns, live, counters, out)
+    run = implementation("ring_attention", qkv, keys, values, pos, turns, live, out)
     if out is None:
         out = qkv.new_empty(rows, steps, queries)
-    run(qkv, keys, values, pos, turns, live, counters, out)
+    run(qkv, keys, values, pos, turns, live, out)
     return out

@@ -16,7 +16,6 @@ def ring_attention(
     pos: Tensor,
     turns: Tensor,
     live: Tensor | None,
-    counters: Tensor | None,
     out: Tensor,
 ) -> None:
     (rows, steps, width), (size, groups, head) = qkv.shape, keys.shape[1:]

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from griffin.ops.launching import TYPES, device_op, launch, parts, power_of_two
+from griffin.ops.launching import COUNTERS, TYPES, counters, device_op, launch, parts, power_of_two
 
 PART = 256  # slots of a program
 _STEP = 32  # slots at a time
@@ -32,7 +32,6 @@ def ring_attention(
     pos: Tensor,
     turns: Tensor,
     live: Tensor | None,
-    counters: Tensor | None,
     out: Tensor,
 ) -> None:
     if qkv.dtype not in TYPES or keys.dtype != qkv.dtype or keys.shape[3] > _WIDEST:
@@ -40,8 +39,13 @@ def ring_attention(
             f"the Triton attention takes float32 and bfloat16 heads of at most {_WIDEST}, tokens"
             f" and ring of one type, not {qkv.dtype} and {keys.dtype} of {keys.shape[3]}"
         )
+    if qkv.shape[0] * keys.shape[2] > COUNTERS:
+        raise ValueError(
+            f"the Triton attention takes at most {COUNTERS} rows times heads of keys, not"
+            f" {qkv.shape[0]} x {keys.shape[2]}"
+        )
     run = _op if torch.compiler.is_compiling() else _run
-    run(qkv.contiguous(), keys, values, pos, turns, live, counters, out)
+    run(qkv.contiguous(), keys, values, pos, turns, live, counters(qkv), out)
 
 
 def _run(
@@ -51,7 +55,7 @@ def _run(
     pos: Tensor,
     turns: Tensor,
     live: Tensor | None,
-    counters: Tensor | None,
+    done: Tensor,
     out: Tensor,
 ) -> None:
     (rows, steps, width), (size, groups, head) = qkv.shape, keys.shape[1:]
@@ -60,9 +64,6 @@ def _run(
     # A part's sums, and behind them its largest score and its mass.
     sums = qkv.new_empty(rows, groups, cuts, steps * heads // groups, head, dtype=torch.float32)
     marks = qkv.new_empty(*sums.shape[:4], 2, dtype=torch.float32)
-    done = counters
-    if done is None and cuts > 1:
-        done = torch.zeros(rows, groups, dtype=torch.int32, device=qkv.device)
     ring = 2 * rows * (size + steps) * groups * head * keys.itemsize
     launch(
         _ring_attention,
@@ -311,4 +312,4 @@ def _ring_attention(
                 )  # fmt: skip
 
 
-_op: Any = device_op("ring_attention", _run, mutates=("keys", "values", "counters", "out"))
+_op: Any = device_op("ring_attention", _run, mutates=("keys", "values", "done", "out"))
