@@ -90,15 +90,18 @@ def draw_tokens() -> list[Launch]:
         return empty(*shape, dtype=types[kind])
 
     draw = ops.Draw(
-        some("wide", rows),
-        some("float", rows),
-        some("int", rows),
-        *(some("wide", rows) for _ in "pm"),
-        *(some("float", rows) for _ in "rpf"),
-        some("int", 4, rows),
-        some("int", places, VOCABULARY),
-        some("float", places, VOCABULARY),
-        some("int", places, VOCABULARY // 32),
+        uniform=some("wide", rows),
+        temperature=some("float", rows),
+        top_k=some("int", rows),
+        top_p=some("wide", rows),
+        min_p=some("wide", rows),
+        repetition=some("float", rows),
+        presence=some("float", rows),
+        frequency=some("float", rows),
+        places=some("int", 4, rows),
+        counts=some("int", places, VOCABULARY),
+        bias=some("float", places, VOCABULARY),
+        masks=some("int", places, VOCABULARY // 32),
     )
     with record() as launches, ops.use("triton"):
         ops.draw_tokens(some("float", rows, VOCABULARY), draw, some("int", 1))

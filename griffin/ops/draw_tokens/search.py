@@ -6,8 +6,8 @@ between two of them. As soon as few enough values are left they are written down
 other, and passes go over those alone. Sums are float64 and in one order, whatever the company.
 """
 
-# What a kernel is compiled for decides its branches.
-# pyright: reportPossiblyUnboundVariable=false
+# Of Triton's language the checker does not know what a kernel's variables are.
+# pyright: reportOperatorIssue=false, reportArgumentType=false
 
 from __future__ import annotations
 

@@ -7,7 +7,9 @@ min_p or ends to keep back first finds the least value that it keeps (`search`),
 then weighed once more.
 """
 
-# pyright: reportPossiblyUnboundVariable=false
+# Of Triton's language the checker knows neither what a kernel's variables are nor its constants.
+# pyright: reportPossiblyUnboundVariable=false, reportOperatorIssue=false
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
 
 from __future__ import annotations
 
