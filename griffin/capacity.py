@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+from griffin.engine.graph_memory import graph_bytes
 from griffin.engine.pieces import recurrent_bytes, span_bytes
 from griffin.engine.slots import Slots
 from griffin.model import Griffin, GriffinConfig
@@ -34,6 +35,7 @@ class Capacity:
     working_bytes:       values inside a call, logits, and one state on its way in or out (an upper
                          estimate).
     prefix_cache_bytes:  the bound of the prefix cache.
+    graph_bytes:         of stepping by graphs, on a GPU (`engine/graph_memory.py`).
     """
 
     config: GriffinConfig
@@ -47,6 +49,7 @@ class Capacity:
     runtime_bytes: int
     working_bytes: int
     prefix_cache_bytes: int
+    graph_bytes: int = 0
 
     @property
     def live_bytes(self) -> int:
@@ -60,6 +63,7 @@ class Capacity:
             + self.runtime_bytes
             + self.working_bytes
             + self.prefix_cache_bytes
+            + self.graph_bytes
             + self.live_bytes
         )
 
@@ -132,6 +136,7 @@ def plan(
     prefix_cache_bytes: int = 0,
     weight_bytes: int | None = None,
     runtime_bytes: int = RUNTIME_BYTES,
+    graphs: bool = False,
 ) -> Capacity:
     """Divide memory among weights, cache and live sequences.
 
@@ -142,6 +147,7 @@ def plan(
     kept:               states outside the slots; as many as slots if omitted, as in the server.
     chunk:              tokens of a prompt that a call reads.
     weight_bytes:       of the weights, where they are known better than by arithmetic.
+    graphs:             steps are taken by graphs.
     Raises ValueError if the slots that are wanted, or even one, do not fit; it says what would.
     """
     weights = model_bytes(config, dtype, format) if weight_bytes is None else weight_bytes
@@ -158,8 +164,10 @@ def plan(
             slot_bytes=slot,
             weight_bytes=weights,
             runtime_bytes=runtime_bytes,
-            working_bytes=working_bytes(config, dtype, count, chunk) + slot,
+            # With graphs a call of the model reads a prompt, and never steps.
+            working_bytes=working_bytes(config, dtype, 1 if graphs else count, chunk) + slot,
             prefix_cache_bytes=prefix_cache_bytes,
+            graph_bytes=graph_bytes(config, dtype, count) if graphs else 0,
         )
 
     wanted = 1 if slots is None else slots

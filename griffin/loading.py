@@ -17,6 +17,8 @@ from griffin.defaults import read_defaults
 from griffin.engine.draft_length import prepare
 from griffin.llm import LLM
 from griffin.model import Griffin, GriffinConfig
+from griffin.model.decode_step import lay_weights
+from griffin.model.step_kernels import why_no_kernels
 from griffin.quant import fastest_layout, get_format
 from griffin.text import Tokenizer, find_tokenizer, two_answers
 
@@ -34,6 +36,7 @@ def load(
     quantize: str | None = None,
     adapter: str | Path | Mapping[str, str | Path] | None = None,
     state: str | Path | None = None,
+    graphs: bool = True,
     progress: Callable[[checkpoints.Progress], None] | None = None,
 ) -> LLM:
     """Load a model with its tokenizer.
@@ -53,6 +56,7 @@ def load(
     adapter:      folder of a LoRA that reads and answers, or several by name, of which the first
                   does until `LLM.using` takes another.
     state:        file of a tuned state, which stands before every text that is read.
+    graphs:       on a GPU whose kernels serve the model, step by CUDA graphs; False to debug.
     progress:     called before each tensor is read, with the bytes done and in all.
     Raises ValueError for files that are missing, torn or do not fit together, and says which.
     """
@@ -89,8 +93,11 @@ def load(
         source, dtype=dtype, device=place, quantize=quantize, progress=progress
     )
 
+    model.by_graphs = graphs
     if adapters:
         adapt(model, adapters)
+    elif graphs and why_no_kernels(model.config, model.dtype, model.device) is None:
+        lay_weights(model)  # packed ones anew, a few at a time: they never lie there twice
 
     # Opened anew: nothing stays mapped for a digest that may never be asked for.
     def weights() -> str:

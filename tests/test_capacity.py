@@ -8,6 +8,9 @@ import torch
 from griffin.bench.work import decode_bytes, operations, state_bytes, weight_bytes
 from griffin.capacity import model_bytes, parts, plan, step_operations
 from griffin.engine import Engine, Slots
+from griffin.engine.graph_memory import graph_bytes
+from griffin.engine.graph_runner import GraphRunner
+from griffin.engine.graphs import NoGraphs
 from griffin.model import Griffin, GriffinConfig, State
 from griffin.quant.quantize import quantize_model
 from tests.support.toy_engine import CONFIG, make_model
@@ -94,6 +97,22 @@ def test_the_most_sequences_that_fit_are_found_and_one_more_is_refused():
         plan(TWO_B, ram_bytes=GB, format="int3")
     with pytest.raises(ValueError, match="slots must be at least 1"):
         plan(TWO_B, ram_bytes=GB, slots=0)
+
+
+def test_graphs_take_what_their_runner_says():
+    """All but what lies between two launches, which no runner can tell before it runs."""
+    slots = Slots(CONFIG, 3, dtype=torch.float32, stack=True)
+    with torch.no_grad():
+        runner = GraphRunner(make_model(), slots, NoGraphs())
+    between = graph_bytes(CONFIG, torch.float32, 3) - runner.nbytes
+    assert 0 < between < 3 * 40_000
+    asked = {"ram_bytes": 80 << 30, "format": "int8"}
+    with_graphs, without = plan(TWO_B, graphs=True, **asked), plan(TWO_B, **asked)
+    assert with_graphs.graph_bytes == graph_bytes(TWO_B, torch.bfloat16, with_graphs.slots)
+    assert with_graphs.total_bytes <= 80 << 30 and without.graph_bytes == 0
+    # A row costs its logits, and what it goes back by: not one set of them for each graph.
+    each = [graph_bytes(TWO_B, torch.bfloat16, n) for n in (64, 65)]
+    assert 1_024_000 + 460_800 + 8_192 < each[1] - each[0] < 2_000_000
 
 
 def test_one_is_found_where_only_one_fits():

@@ -50,7 +50,8 @@ def command(
     facts = _of_preset(model) if preset else _of_checkpoint(model, revision)
     if adapter:
         facts["adapters"] = _adapters(ModelSource(model=model, adapter=adapter), facts)
-    facts |= {"kernels": _kernels(), "memory": _memory(), "versions": _versions()}
+    facts |= {"kernels": _kernels(), "decode_on_a_gpu": _decode(facts)}
+    facts |= {"memory": _memory(), "versions": _versions()}
     if as_json:
         click.echo(json.dumps(facts))
     else:
@@ -68,15 +69,11 @@ def _memory() -> dict[str, int]:
 
 def _adapters(source: ModelSource, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return what adapters take in a model of the type that most of the weights have."""
-    import torch
-
     from griffin.cli.shared.adapters import adapter_facts
     from griffin.model import GriffinConfig
 
-    wide = max(facts["weights"]["dtypes"], key=facts["weights"]["dtypes"].get).startswith("float")
     config = GriffinConfig.from_dict(facts["config"])
-    dtype = torch.float32 if wide else torch.bfloat16
-    return adapter_facts(source.adapters, config, dtype)
+    return adapter_facts(source.adapters, config, _dtype(facts))
 
 
 def _of_preset(name: str) -> dict[str, Any]:
@@ -161,6 +158,24 @@ def _kernels() -> dict[str, str]:
     return ops.describe()
 
 
+def _decode(facts: Mapping[str, Any]) -> str:
+    """Return what would move the model's sequences on here on a GPU, and why that."""
+    from griffin.model import GriffinConfig
+    from griffin.model.step_kernels import why_no_kernels
+
+    config = GriffinConfig.from_dict(facts["config"])
+    why = why_no_kernels(config, _dtype(facts), "cuda", bool(facts.get("adapters")))
+    return "by graphs" if why is None else f"a call of the model a token: {why}"
+
+
+def _dtype(facts: Mapping[str, Any]) -> torch.dtype:
+    """Return the type of a model most of whose weights are stored so."""
+    import torch
+
+    stored = max(facts["weights"]["dtypes"], key=facts["weights"]["dtypes"].get)
+    return torch.float32 if stored.startswith("float") else torch.bfloat16
+
+
 def _compile_more() -> str | None:
     """Return the command that compiles the kernels that this installation lacks, if it does."""
     from griffin.ops import native
@@ -199,6 +214,7 @@ def _print(facts: dict[str, Any], tensors: bool) -> None:
         ),
         "memory": ", ".join(f"{name}: {size:,} bytes" for name, size in facts["memory"].items()),
         "kernels": ", ".join(f"{op}: {name}" for op, name in facts["kernels"].items()),
+        "decode on a GPU": facts["decode_on_a_gpu"],
         "versions": ", ".join(f"{name} {version}" for name, version in facts["versions"].items()),
     }
     if (mends := _compile_more()) is not None:

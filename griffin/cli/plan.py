@@ -164,6 +164,7 @@ def command(
     from griffin.cli.shared.spec import spec_of
     from griffin.engine.devices import default_chunk
     from griffin.loading import named_device
+    from griffin.model.step_kernels import why_unfit
 
     if ram < 1 << 20:
         raise click.UsageError(f"--ram {ram} is {ram} bytes; did you mean {ram}G?")
@@ -194,6 +195,7 @@ def command(
             # Beside a GPU it lies in the machine's memory.
             prefix_cache_bytes=0 if on_gpu else prefix_cache,
             weight_bytes=spec.weight_bytes(format) + added,
+            graphs=on_gpu and why_unfit(spec.config, spec.dtype, bool(adapter)) is None,
         )
 
     try:
@@ -302,6 +304,7 @@ def as_dict(
         "weight_bytes": made.weight_bytes,
         "runtime_bytes": made.runtime_bytes,
         "working_bytes": made.working_bytes,
+        "graph_bytes": made.graph_bytes,
         "prefix_cache_bytes": made.prefix_cache_bytes,
         "prefix_cache_tokens": prefix_cache_tokens(
             made.config, made.dtype, made.prefix_cache_bytes
@@ -346,6 +349,8 @@ def _print(facts: Mapping[str, Any]) -> None:
     row("weights", facts["weight_bytes"], f"{adapters:,} of them adapters" if adapters else "")
     row("process", facts["runtime_bytes"], "Python and torch (estimate)")
     row("inside a call", facts["working_bytes"], "values and logits (estimate)")
+    if facts["graph_bytes"]:
+        row("graphs", facts["graph_bytes"], "logits, and a step's values (estimate)")
     row(
         "prefix cache",
         facts["prefix_cache_bytes"],

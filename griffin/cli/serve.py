@@ -275,6 +275,7 @@ def command(
         ctx.exit(supervisor.run())
     from griffin.cli.shared.devices import place_of, place_of_replica
     from griffin.cli.shared.memory import check_memory
+    from griffin.cli.shared.progress import CaptureBar
 
     # Who is alone is looked at on a GPU, where too much is an error; the system makes room itself.
     if own.first if own is not None else place_of(source.device).startswith("cuda"):
@@ -300,26 +301,28 @@ def command(
                 f"--name names the model itself, which is not served: adapter {called} changes it"
                 " for all. Name the adapter: --adapter NAME=FOLDER"
             )
-    service = build(
-        llm,
-        name=name,
-        aliases=aliases,
-        roots=roots,
-        any_name=any_name,
-        root_path=root_path,
-        state_data=allow_state_data,
-        slots=slots,
-        max_waiting=max_waiting,
-        chunk=chunk,
-        cache_bytes=cache_bytes,
-        store=folder,
-        store_bytes=store_bytes,
-        store_network=store_network,
-        limits=_given(ctx, Limits),
-        settings=settings,
-        keys=keys,
-        hosts=hosts,
-    )
+    with CaptureBar(own is None or own.first) as capturing:
+        service = build(
+            llm,
+            name=name,
+            aliases=aliases,
+            roots=roots,
+            any_name=any_name,
+            root_path=root_path,
+            state_data=allow_state_data,
+            slots=slots,
+            max_waiting=max_waiting,
+            chunk=chunk,
+            cache_bytes=cache_bytes,
+            store=folder,
+            store_bytes=store_bytes,
+            store_network=store_network,
+            limits=_given(ctx, Limits),
+            settings=settings,
+            keys=keys,
+            hosts=hosts,
+            capturing=capturing,
+        )
     service.warm_up()
     if own is None:
         server = Server(service, listeners, log=True, announce=announce, tls=tls, trusted=trusted)

@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from griffin.engine.batch import Batch
 from griffin.engine.choosing import choose, sampler_of
 from griffin.engine.context import Context
-from griffin.engine.devices import finish, marks_within
-from griffin.engine.draft_runner import DraftRunner
+from griffin.engine.devices import finish, marks_within, raise_if_lost
+from griffin.engine.graphs import Graphs
 from griffin.engine.passage import Passage
 from griffin.engine.request import End, EndReason, Event
 from griffin.engine.row import Kept, Row
-from griffin.engine.runner import Runner
+from griffin.engine.runners import Capturing, started
 from griffin.engine.scheduler import Line, Room, next_reader
 from griffin.engine.shares import Debts, Queue, exchanges
-from griffin.engine.slots import Slots
 from griffin.engine.ticket import Ticket
 from griffin.model import Griffin, State
 
@@ -44,8 +42,10 @@ class Core:
         queue: Queue,
         room: Room,
         cache: PrefixCache | None,
+        graphs: Graphs | bool = False,
+        capturing: Capturing | None = None,
     ) -> None:
-        self.batch = Batch(Slots(model.config, slots, dtype=model.dtype, device=model.device))
+        self.batch, self.runner = started(model, slots, graphs, capturing)
         self.line = Line()
         self.queue = queue
         self.room = room
@@ -54,7 +54,6 @@ class Core:
         self.live: dict[int, tuple[Ticket, list[Row]]] = {}
         self.out: deque[tuple[Ticket, Event | End]] = deque()
         self.admitted = self.tokens_read = self.tokens_reused = self.tokens_generated = 0
-        self.runner: Runner = DraftRunner(model)
         self._model = model
         self._chunk = chunk
         self._pieces = self._turn = 0
@@ -127,6 +126,7 @@ class Core:
         try:
             chosen = self.runner.step(self.batch)
         except Exception as error:
+            raise_if_lost(error)
             # Which row it was, and how far the states were changed, nobody knows.
             for row in rows:
                 self._end(row, End(row.ticket.number, row.choice, "error", error), lost=True)
@@ -155,6 +155,7 @@ class Core:
         try:
             self._read(row)
         except Exception as error:
+            raise_if_lost(error)
             self._end(row, End(row.ticket.number, row.choice, "error", error), lost=True)
         finish(self._model.device)
         self.debts.read(namespace, time.perf_counter() - begun)
@@ -174,9 +175,7 @@ class Core:
 
     def release(self) -> None:
         """Give the memory of the slots back."""
-        model = self._model
-        self.batch = Batch(Slots(model.config, 0, dtype=model.dtype, device=model.device))
-        self.runner = DraftRunner(model)
+        self.batch, self.runner = started(self._model, 0, False)
 
     # Entering.
 

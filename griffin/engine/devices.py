@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
+
+from griffin.model import State
 
 _CPU_CHUNK, _DEVICE_CHUNK = 64, 4096
 
@@ -31,6 +35,27 @@ def to_host(tensor: Tensor) -> Tensor:
     return tensor if tensor.is_cpu else tensor.cpu()
 
 
+def to_device(state: State, device: torch.device) -> State:
+    """Return a state of the host on a device, copied while what runs there goes on.
+
+    From pinned memory and on a stream of its own, where the device has that; what is asked of the
+    device afterwards waits for the copy there, and the host for nothing.
+    """
+    if device.type != "cuda":
+        return state.map(lambda t: t.to(device))
+    side, main = _side_stream(device), torch.cuda.current_stream(device)
+    with torch.cuda.stream(side):
+        moved = state.map(lambda t: t.pin_memory().to(device, non_blocking=True))
+    main.wait_stream(side)
+    moved.map(lambda t: t.record_stream(main) or t)
+    return moved
+
+
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
 def finish(device: torch.device) -> None:
     """Wait until a device has done what it was told: only then is it known how long that took.
 
@@ -47,3 +72,9 @@ def _module(device: torch.device) -> torch.cuda:  # pyright: ignore[reportGenera
 def out_of_memory(error: BaseException | None) -> bool:
     """Return whether an error says that the host or a device had no memory left."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError)
+
+
+def raise_if_lost(error: Exception) -> None:
+    """Raise an error on that a device is not usable after: whoever runs there has to end."""
+    if isinstance(error, torch.AcceleratorError):
+        raise error

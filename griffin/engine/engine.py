@@ -13,8 +13,10 @@ import torch
 
 from griffin.engine.core import Core
 from griffin.engine.devices import default_chunk
+from griffin.engine.graphs import Graphs
 from griffin.engine.request import End, Event, Refused, Request, check_length, check_request
-from griffin.engine.scheduler import Pace, Room, check_knobs
+from griffin.engine.runners import Capturing
+from griffin.engine.scheduler import Pace, Room, check_borders, check_bytes, check_knobs
 from griffin.engine.shares import Queue
 from griffin.engine.slots import Slots
 from griffin.engine.stats import Stats
@@ -39,6 +41,9 @@ class Engine:
                        `every` has to be a multiple of the other.
     kept:              states outside the slots: paused requests, waiting choices; None: slots / 4.
     max_bytes:         of slots and kept states together; more is a ValueError before there is any.
+    graphs:            what steps are captured as: on a GPU CUDA graphs, unless `why_no_graphs` has
+                       a reason; False for none; others by hand, wherever the model lies.
+    capturing:         called with how many of all graphs there are.
 
     Every request gets the tokens and log-probabilities that it gets alone, whatever else goes on.
     `submit`, `cancel`, `pause`, `resume` and `stats` may be called from any thread.
@@ -56,6 +61,8 @@ class Engine:
         prefix_cache: PrefixCache | None = None,
         kept: int | None = None,
         max_bytes: int | None = None,
+        graphs: Graphs | bool = True,
+        capturing: Capturing | None = None,
     ) -> None:
         kept = -(-slots // 4) if kept is None else kept
         chunk = default_chunk(model.device) if chunk is None else chunk
@@ -63,19 +70,10 @@ class Engine:
         check_knobs(max_waiting=max_waiting, stall_seconds=stall_seconds)
         if max_prompt_tokens is not None:
             check_knobs(max_prompt_tokens=max_prompt_tokens)
-        if prefix_cache is not None and chunk % prefix_cache.every and prefix_cache.every % chunk:
-            raise ValueError(
-                f"chunk={chunk} and the cache's every={prefix_cache.every} do not fit: make one a"
-                " multiple of the other, so that the pieces of a prompt end where the cache"
-                " keeps it"
-            )
+        if prefix_cache is not None:
+            check_borders(chunk, prefix_cache.every)
         self._row_bytes = Slots.bytes(model.config, model.dtype)
-        needed = (slots + kept) * self._row_bytes
-        if max_bytes is not None and needed > max_bytes:
-            raise ValueError(
-                f"{slots} slots and {kept} kept states take {needed:,} bytes; allowed are"
-                f" {max_bytes:,}, enough for {max_bytes // self._row_bytes} of them together"
-            )
+        check_bytes(slots, kept, self._row_bytes, max_bytes)
         self.model = model
         self.chunk = chunk
         self.max_waiting = max_waiting
@@ -84,9 +82,8 @@ class Engine:
         self._room = Room(kept)
         self._pace = Pace(stall_seconds)
         self._queue = Queue(max_waiting)
-        self._core = Core(
-            model, slots, chunk=chunk, queue=self._queue, room=self._room, cache=prefix_cache
-        )
+        how: dict[str, Any] = {"cache": prefix_cache, "graphs": graphs, "capturing": capturing}
+        self._core = Core(model, slots, chunk=chunk, queue=self._queue, room=self._room, **how)
         self._cache = prefix_cache
         self._lock = threading.Lock()  # guards what follows, and never for longer than a few lines
         self._news = threading.Condition(self._lock)

@@ -27,42 +27,48 @@ _TOLD = {
     "top_k": torch.int32,
 }
 _PLACES = 4
+TABLES = 32  # rows that may have counts, biases or masks on the device at a time
 
 
 class StepMemory:
     """What host and device tell each other in a step: one copy there, one back.
 
     rows: the most there are. vocab_size, tables: ids, and rows that may have counts, biases or
-    masks of their own, in tables on the device that stay where they are.
+    masks of their own, in tables on the device that stay where they are. In `masks` there is room
+    for one more of each row before them, that of its constraint, which goes up with a step.
     `tokens` is what a step reads from: tokens that the last step drew, then those that are given,
     which lie side by side.
     """
 
     def __init__(self, rows: int, vocab_size: int, tables: int, device: torch.device | str) -> None:
         self.rows = rows
-        self._pins = torch.device(device).type == "cuda"
+        self._device = torch.device(device)
+        self._pins = self._device.type == "cuda"
         told = sum(dtype.itemsize for dtype in _TOLD.values()) * rows + (4 * _PLACES * rows) + 8
         drawn = rows * (8 + 4 + 4)
-        memory = torch.zeros(drawn + told, dtype=torch.uint8, device=device)
-        self._back, self._told = memory[:drawn], memory[drawn:]
+        words = -(-vocab_size // 32)
+        room = 4 * words * (rows + 2 * tables)
+        # Masks begin where a kernel reads 16 bytes at a time.
+        before = drawn + told + -(drawn + told) % 16
+        memory = torch.zeros(before + room, dtype=torch.uint8, device=device)
+        self._back, self._sent = memory[:drawn], memory[drawn:]
+        self._told, self._forms = self._sent[:told], before - drawn
         self.logprob, self.fault, self.token = _drawn(self._back, rows)
         self.tokens = memory[8 * rows : 8 * rows + 2 * 8 * rows].view(torch.int64)
         self.told = _parts(self._told, rows)
         self.live = self._told[-8:-4].view(torch.int32)
         # By turns: a step's values are written while the last one's may be on their way.
-        self._up = [self._host(told) for _ in "ab"]
+        self._up = [self._host(self._forms + 4 * words * rows) for _ in "ab"]
         self._down = [self._host(drawn) for _ in "ab"]
         self._turn = 0
-        words = -(-vocab_size // 32)
         self.counts = torch.zeros(tables, vocab_size, dtype=torch.int32, device=device)
         self.bias = torch.zeros(tables, vocab_size, device=device)
-        self.masks = torch.zeros(2 * tables, words, dtype=torch.int32, device=device)
+        self.masks = memory[before:].view(torch.int32).view(-1, words)
 
     @property
     def nbytes(self) -> int:
         """Bytes on the device."""
-        tables = (self.counts, self.bias, self.masks)
-        return sum(t.nbytes for t in (self._told, self._back, *tables))
+        return sum(t.nbytes for t in (self._sent, self._back, self.counts, self.bias))
 
     def draw(self, rows: int) -> Draw:
         """Return how the first `rows` rows choose, as it lies on the device."""
@@ -71,18 +77,28 @@ class StepMemory:
         tables = {"counts": self.counts, "bias": self.bias, "masks": self.masks}
         return Draw(**named, places=places, **tables)
 
-    def tell(self, values: dict[str, list[Any]], places: Sequence[Sequence[int]]) -> None:
+    def tell(
+        self,
+        values: dict[str, list[Any]],
+        places: Sequence[Sequence[int]],
+        forms: Sequence[Tensor] = (),
+    ) -> None:
         """Send a step's values up: `values` by name and `places` by kind, as long as a bucket, and
-        under "live" how many rows are."""
+        under "live" how many rows are. forms: the first masks."""
         self._turn = 1 - self._turn
-        host = self._up[self._turn]
+        up = self._up[self._turn]
+        host, masks = up[: len(self._told)], up[self._forms :].view(torch.int32)
         parts = _parts(host, self.rows)
+        size = self.masks.shape[1]
+        for place, bits in enumerate(forms):
+            masks[place * size : (place + 1) * size] = bits
         for name, dtype in _TOLD.items():
             parts[name][: len(values[name])] = torch.tensor(values[name], dtype=dtype)
         flat = [place for kind in places for place in kind]
         parts["places"][: len(flat)] = torch.tensor(flat, dtype=torch.int32)
         host[-8:-4].view(torch.int32)[0] = int(values["live"][0])
-        self._told.copy_(host, non_blocking=True)
+        end = self._forms + 4 * size * len(forms) if forms else len(host)
+        self._sent[:end].copy_(up[:end], non_blocking=True)
 
     def fetch(self) -> Fetched:
         """Begin to bring back what the step that was launched last draws."""
@@ -91,7 +107,7 @@ class StepMemory:
         event = None
         if self._pins:
             event = torch.cuda.Event()
-            event.record()
+            event.record(torch.cuda.current_stream(self._device))
         return Fetched(host, event, self.rows)
 
     def host_copy(self, tensor: Tensor) -> Tensor:
@@ -124,6 +140,7 @@ class Flight:
     rows:     in the order of the slots when it was launched; `bucket` places were there.
     uniforms: of each row. drawn: what comes back.
     logits:   on the host, of rows whose token is chosen there.
+    torn:     what constraints raised when they were asked for this step.
     dropped:  rows that went back: what the step drew for them counts for nothing.
     """
 
@@ -132,6 +149,7 @@ class Flight:
     uniforms: list[float]
     drawn: Fetched
     logits: dict[Row, Tensor] = field(default_factory=dict)
+    torn: dict[Row, Exception] = field(default_factory=dict)
     dropped: set[Row] = field(default_factory=set)
 
 

@@ -5,7 +5,7 @@ docs/engine.md has a picture of a step.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from griffin.engine.batch import Batch
 from griffin.engine.choosing import choose, told
-from griffin.engine.engine import Engine
-from griffin.engine.flight import Flight, StepMemory
+from griffin.engine.flight import TABLES, Flight, StepMemory
+from griffin.engine.forms import Forms
 from griffin.engine.graphs import Graphs, Replay, bucket_of, buckets
 from griffin.engine.request import End, Event
 from griffin.engine.row import Row
@@ -25,8 +25,8 @@ from griffin.model.decode_step import DecodeStep, DrawnTokens
 from griffin.sampling import Sample, SamplingParams
 from griffin.sampling.table import as_bits, bias_of, mask_of, row_values
 
-_TABLES = 32  # rows that may have counts, biases or masks on the device at a time
 _FINE, _NOT_FINITE = 0, 1
+_NOWHERE = (-1, -1, -1, -1)
 
 
 class GraphRunner:
@@ -35,11 +35,16 @@ class GraphRunner:
     slots:    of the engine, made with stack=True; every step changes their memory in place.
     graphs:   what records and replays.
     progress: called with how many of all graphs have been captured.
+    sizes:    rows that there are graphs for, rising, the last for all slots; `buckets` of them if
+              omitted.
+    memory:   what host and device tell each other. lines: the logits of the last step, a row each.
+    replays:  of each size, its graph.
     Prompts are read by the model, as without it. A step's tokens are drawn on the device from
     uniforms that the host drew, and the next step reads them there; the host looks at them while
     that one runs. A row that turns out to have ended has run one step too many, and goes back by
     it. Rows with a constraint, stop strings, alternatives or fewer ids than the model are looked at
-    before they go on: they run in every second step where others do not wait.
+    before they go on: they run in every second step where others do not wait. What a constraint
+    allows goes up as bits, with all else that a step is told.
     """
 
     def __init__(
@@ -48,29 +53,33 @@ class GraphRunner:
         slots: Slots,
         graphs: Graphs,
         progress: Callable[[int, int], object] = lambda done, of: None,
+        sizes: Sequence[int] | None = None,
     ) -> None:
         self.steps = 0
         self._plain = ModelRunner(model)
         self._vocab_size = model.config.vocab_size
-        self._tables = min(slots.count, _TABLES)
-        self._exchange = StepMemory(slots.count, self._vocab_size, self._tables, model.device)
+        self._tables = min(slots.count, TABLES)
+        self.memory = StepMemory(slots.count, self._vocab_size, self._tables, model.device)
         whole = slots.view(0, slots.count)
         assert slots.stacked is not None
         self._step = DecodeStep(model, whole, slots.stacked, slots.count)
-        self._buckets = buckets(slots.count)
+        self._buckets = list(sizes or buckets(slots.count))
         self._places: dict[Row, int | None] = {}  # None: the host chooses for it
+        self._forms = Forms()
         self._flying: Flight | None = None
-        self._logits: dict[int, Tensor] = {}
-        self._replays: dict[int, Replay] = {}
+        # Where each step's logits lie: graphs would keep them apart from each other.
+        shape = slots.count, self._vocab_size
+        self.lines = torch.empty(shape, dtype=torch.float32, device=model.device)
+        self.replays: dict[int, Replay] = {}
         # The largest first: the others' memory is a part of its own.
         for done, size in enumerate(reversed(self._buckets)):
-            self._replays[size] = graphs.capture(self._call(size))
+            self.replays[size] = graphs.capture(self._call(size))
             progress(done + 1, len(self._buckets))
 
     @property
     def nbytes(self) -> int:
-        """Bytes on the device besides slots and the graphs' own."""
-        return self._exchange.nbytes + self._step.nbytes
+        """Bytes on the device besides slots, weights and what lies between two launches."""
+        return self.memory.nbytes + self._step.nbytes + self.lines.nbytes
 
     def read(self, batch: Batch, row: Row, tokens: Tensor, marks: Marks | None = None) -> Tensor:
         return self._plain.read(batch, row, tokens, marks)
@@ -104,19 +113,19 @@ class GraphRunner:
         assert row.sampler is not None
         row.sampler.take_back(flight.uniforms[at])
         if (place := self._places[row]) is not None and place >= 0:
-            token = self._exchange.token[at : at + 1]
-            self._exchange.counts[place].index_add_(0, token, token.new_full((1,), -2).int())
+            token = self.memory.token[at : at + 1]
+            self.memory.counts[place].index_add_(0, token, token.new_full((1,), -2).int())
 
     def _call(self, size: int) -> Replay:
         """Return the launches of a step of so many rows."""
-        exchange, step = self._exchange, self._step
-        source, draw = exchange.told["source"][:size], exchange.draw(size)
-        drawn = DrawnTokens(*(t[:size] for t in (exchange.token, exchange.logprob, exchange.fault)))
+        memory, step, lines = self.memory, self._step, self.lines[:size]
+        source, draw = memory.told["source"][:size], memory.draw(size)
+        drawn = DrawnTokens(*(t[:size] for t in (memory.token, memory.logprob, memory.fault)))
 
         def call() -> None:
-            tokens = exchange.tokens.index_select(0, source)
-            self._logits[size] = step.logits(tokens, exchange.live)
-            step.draw(self._logits[size], draw, exchange.live, drawn)
+            tokens = memory.tokens.index_select(0, source)
+            step.logits(tokens, memory.live, out=lines)
+            step.draw(lines, draw, memory.live, drawn)
 
         return call
 
@@ -128,28 +137,38 @@ class GraphRunner:
         values = _Values(bucket)
         self._let_go(batch)
         uniforms: list[float] = []
+        forms: list[Tensor] = []
+        torn: dict[Row, Exception] = {}
         for row in rows:
             sampler = row.sampler
             assert sampler is not None
             fresh = last is not None and row in drawn and row not in last.dropped
             by_host = self._by_host(row)
             uniforms.append(0.0 if by_host else sampler.uniform())
+            form: Tensor | Exception | None = None
+            if not by_host and row.ticket.request.constraint is not None:
+                form = self._forms.take(row)
+            if isinstance(form, Exception):
+                torn[row] = form
             values.add(
-                source=drawn[row] if fresh else self._exchange.rows + len(values.given),
+                source=drawn[row] if fresh else self.memory.rows + len(values.given),
                 given=0 if fresh else row.chosen[-1],
                 uniform=uniforms[-1],
                 params=row_values(sampler.params),
-                places=(-1,) * 4 if by_host else self._kept_places(row, int(fresh)),
+                places=_NOWHERE if by_host else self._kept_places(row, int(fresh)),
+                form=len(forms) if isinstance(form, Tensor) else None,
             )
-        self._exchange.tell(values.columns(live=count), values.places())
-        self._replays[bucket]()
+            if isinstance(form, Tensor):
+                forms.append(form)
+        self.memory.tell(values.columns(live=count), values.places(), forms)
+        self.replays[bucket]()
         self.steps += 1
         logits = {
-            row: self._exchange.host_copy(self._logits[bucket][n])
+            row: self.memory.host_copy(self.lines[n])
             for n, row in enumerate(rows)
             if self._by_host(row)
         }
-        return Flight(list(rows), bucket, uniforms, self._exchange.fetch(), logits)
+        return Flight(list(rows), bucket, uniforms, self.memory.fetch(), logits, torn)
 
     def _look(self, batch: Batch, flight: Flight) -> Chosen:
         """Wait for a step and return what it chose for the rows that still run."""
@@ -163,11 +182,20 @@ class GraphRunner:
             assert sampler is not None
             if row in flight.logits:
                 chosen.append((row, choose(row, flight.logits[row])))
-            elif faults[n] == _FINE:
+                continue
+            try:
+                if faults[n] != _NOT_FINITE and row in flight.torn:
+                    raise flight.torn[row]
+                if faults[n] != _FINE:
+                    raise _fault(faults[n])
                 sampler.took(tokens[n])
-                chosen.append((row, told(row, Sample(tokens[n], logprobs[n], ()))))
-            else:
-                chosen.append((row, End(row.ticket.number, row.choice, "error", _fault(faults[n]))))
+            except Exception as error:
+                chosen.append((row, End(row.ticket.number, row.choice, "error", error)))
+                continue
+            event = told(row, Sample(tokens[n], logprobs[n], ()))
+            if row.ticket.request.constraint is not None and event.finish_reason is None:
+                self._forms.look(row)
+            chosen.append((row, event))
         return chosen
 
     def _in_front(self, batch: Batch, flight: Flight) -> int:
@@ -197,11 +225,9 @@ class GraphRunner:
     def _place(self, row: Row) -> int | None:
         """Return a row's place in the tables on the device, filled; -1 where it needs none, None
         where the host has to choose for it."""
-        sampler, exchange = row.sampler, self._exchange
+        sampler, memory = row.sampler, self.memory
         assert sampler is not None
-        if row.ticket.request.constraint is not None or sampler.params.logprobs:
-            return None
-        if sampler.vocab_size != self._vocab_size:
+        if sampler.params.logprobs or sampler.vocab_size != self._vocab_size:
             return None
         if not _needs_place(sampler.params):
             return -1
@@ -211,28 +237,29 @@ class GraphRunner:
         place = min(free)
         params, size = sampler.params, self._vocab_size
         if (counts := sampler.counts()) is not None:
-            exchange.counts[place].copy_(counts)
+            memory.counts[place].copy_(counts)
         if (bias := bias_of(params, size)) is not None:
-            exchange.bias[place].copy_(bias)
+            memory.bias[place].copy_(bias)
         if (mask := mask_of(params, size, first=False)) is not None:
-            exchange.masks[2 * place].copy_(as_bits(mask))
+            memory.masks[memory.rows + 2 * place].copy_(as_bits(mask))
         if len(sampler.ends):
             ends = sampler.ends.new_zeros(size).bool().index_fill(0, sampler.ends, True)
-            exchange.masks[2 * place + 1].copy_(as_bits(ends))
+            memory.masks[memory.rows + 2 * place + 1].copy_(as_bits(ends))
         return place
 
     def _kept_places(self, row: Row, flies: int) -> tuple[int, int, int, int]:
         """Return where a row's counts, bias and mask are, and its ends as long as it may not."""
         place, sampler = self._places.get(row), row.sampler
         if place is None or place < 0 or sampler is None:
-            return -1, -1, -1, -1
+            return _NOWHERE
         params, early = sampler.params, len(row.chosen) + flies < sampler.params.min_tokens
         masked = params.allowed_ids is not None or bool(params.suppress_ids)
+        mask = self.memory.rows + 2 * place
         return (
             place if _counts(params) else -1,
             place if params.logit_bias else -1,
-            2 * place if masked else -1,
-            2 * place + 1 if early and len(sampler.ends) else -1,
+            mask if masked else -1,
+            mask + 1 if early and len(sampler.ends) else -1,
         )
 
     def _let_go(self, batch: Batch) -> None:
@@ -241,32 +268,13 @@ class GraphRunner:
             del self._places[row]
 
 
-def run_by_graphs(
-    engine: Engine,
-    graphs: Graphs,
-    progress: Callable[[int, int], object] = lambda done, of: None,
-) -> None:
-    """Let an engine, before its first request, step by graphs.
-
-    progress: called with how many of all graphs have been captured.
-    """
-    model, core = engine.model, engine._core
-    assert not core.live, "a runner is changed before the first request"
-    count = core.batch.slots.count
-    core.batch = Batch(Slots(model.config, 0, dtype=model.dtype, device=model.device))
-    slots = Slots(model.config, count, dtype=model.dtype, device=model.device, stack=True)
-    with torch.no_grad():
-        core.runner = GraphRunner(model, slots, graphs, progress)
-    core.batch = Batch(slots)
-
-
 class _Values:
     """A step's values, gathered row by row; rows that are not there get the first one's."""
 
     def __init__(self, bucket: int) -> None:
         self._bucket = bucket
         self._rows: list[dict[str, Any]] = []
-        self._places: list[tuple[int, ...]] = []
+        self._places: list[tuple[int, int, int, int]] = []
 
     @property
     def given(self) -> list[dict[str, Any]]:
@@ -279,23 +287,27 @@ class _Values:
         given: int,
         uniform: float,
         params: dict[str, float],
-        places: tuple[int, ...],
+        places: tuple[int, int, int, int],
+        form: int | None,
     ) -> None:
         self._rows.append({"source": source, "given": given, "uniform": uniform, **params})
-        self._places.append(places)
+        counts, bias, mask, ends = places
+        # A constraint's mask has the row's own in it.
+        self._places.append((counts, bias, mask if form is None else form, ends))
 
     def columns(self, live: int) -> dict[str, list[Any]]:
         rows = self._rows + [self._rows[0]] * (self._bucket - len(self._rows))
         return {name: [row[name] for row in rows] for name in rows[0]} | {"live": [live]}
 
     def places(self) -> list[list[int]]:
-        rows = self._places + [(-1,) * 4] * (self._bucket - len(self._places))
+        rows = self._places + [_NOWHERE] * (self._bucket - len(self._places))
         return [list(kind) for kind in zip(*rows, strict=True)]
 
 
 def _waits(row: Row) -> bool:
     """Return whether a row's token has to be looked at before it may go on."""
-    return bool(row.ticket.request.params.stop)
+    request = row.ticket.request
+    return bool(request.params.stop) or request.constraint is not None
 
 
 def _counts(params: SamplingParams) -> bool:

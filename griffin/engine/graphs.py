@@ -27,21 +27,24 @@ class NoGraphs:
 
 
 class CudaGraphs:
-    """CUDA graphs that share their memory: one at a time is replayed."""
+    """CUDA graphs of a device that share their memory: one at a time is replayed."""
 
-    def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        with torch.cuda.device(device):
+            self._pool = torch.cuda.graph_pool_handle()
 
     def capture(self, call: Replay) -> Replay:
-        # Kernels are compiled and loaded in a first call: that may not happen while recording.
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            call()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            call()
+        with torch.cuda.device(self._device):
+            # Kernels are compiled and loaded in a first call: that may not happen while recording.
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                call()
+            torch.cuda.current_stream().wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self._pool):
+                call()
         return graph.replay
 
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 import heapq
 from array import array
 from collections.abc import Sequence
+from functools import partial
 from hashlib import blake2b
 from typing import NamedTuple
 
 import torch
 
+from griffin.engine.device_part import DevicePart
 from griffin.engine.devices import to_host
 from griffin.engine.passage import Waypoint
 from griffin.engine.pieces import (
@@ -49,7 +51,8 @@ class Hit(NamedTuple):
     """What is known of a prompt.
 
     tokens: how many of its first tokens need not be read.
-    state:  the state after them on the CPU, one row that shares nothing; None if there are none.
+    state:  the state after them, one row, on the model's device; nobody changes it. None if there
+            are none.
     reason: why there are not more, in a few words.
     """
 
@@ -79,6 +82,7 @@ class PrefixCache:
     every:             tokens of a block. Callers put a checkpoint at every multiple of it, and
                        wherever else a later prompt may go on: at the end of a prompt and of an
                        answer.
+    device:            where the model lies; on a GPU the states found last stay there, besides.
     Entries of one namespace, and of one adapter, are invisible to all others, and share nothing
     with them but the bound.
     """
@@ -91,6 +95,7 @@ class PrefixCache:
         *,
         max_bytes: int,
         every: int = EVERY,
+        device: torch.device | str = "cpu",
     ) -> None:
         if max_bytes < 0:
             raise ValueError(f"max_bytes must be 0 (keep nothing) or more, not {max_bytes}")
@@ -101,6 +106,7 @@ class PrefixCache:
         self.max_bytes = max_bytes
         self.every = every
         self._fingerprint = model_fingerprint
+        self._part = DevicePart(device)
         self._own = CHECKPOINT + recurrent_bytes(config, dtype)
         self._token = span_bytes(config, dtype)
         # Bytes a token costs on average.
@@ -159,7 +165,8 @@ class PrefixCache:
         while (begins := self._tree.above(begins.node)) is not None:
             begins.used = self._time - 1
         spans = [block.span for block in found.blocks]
-        return Hit(tokens, join(self.config, tokens, found.recurrent, spans, self.dtype), reason)
+        whole = partial(join, self.config, tokens, found.recurrent, spans, self.dtype)
+        return Hit(tokens, self._part.state(found, whole), reason)
 
     def marks(self, begin: int, ids: Sequence[int], left: int) -> list[int]:
         """Return after how many of these ids, read from position `begin` on, callers put a state.
@@ -324,6 +331,7 @@ class PrefixCache:
         node = checkpoint.node
         above = self._tree.above(node)
         self._tree.remove(checkpoint)
+        self._part.forget(checkpoint)
         self._evicted += 1
         key = node.whole.key
         self._ghosts.pop(key, None)

@@ -195,3 +195,22 @@ def check_knobs(**knobs: float) -> None:
         least = 1 if name in ("slots", "chunk", "max_prompt_tokens") else 0
         if math.isnan(value) or value < least:
             raise ValueError(f"{name} must be at least {least}, not {value}")
+
+
+def check_borders(chunk: int, every: int) -> None:
+    """Raise ValueError unless pieces of a prompt end where a prefix cache keeps it."""
+    if chunk % every and every % chunk:
+        raise ValueError(
+            f"chunk={chunk} and the cache's every={every} do not fit: make one a multiple of the"
+            " other, so that the pieces of a prompt end where the cache keeps it"
+        )
+
+
+def check_bytes(slots: int, kept: int, row_bytes: int, most: int | None) -> None:
+    """Raise ValueError for more slots and kept states than so many bytes have room for."""
+    needed = (slots + kept) * row_bytes
+    if most is not None and needed > most:
+        raise ValueError(
+            f"{slots} slots and {kept} kept states take {needed:,} bytes; allowed are {most:,},"
+            f" enough for {most // row_bytes} of them together"
+        )

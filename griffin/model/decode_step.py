@@ -69,11 +69,11 @@ class DecodeStep:
         """Bytes of what is kept to go back by a token."""
         return sum(t.nbytes for t in self._kept) + self._before.nbytes
 
-    def logits(self, tokens: Tensor, live: Tensor) -> Tensor:
+    def logits(self, tokens: Tensor, live: Tensor, out: Tensor | None = None) -> Tensor:
         """Let rows read one token each; return the logits (R, V) float32 after it, soft-capped.
 
         tokens: (R,) int64, of the first R slots. live: (1,) int32; rows from there on neither
-                change nor have logits.
+                change nor have logits. out: where to write them; a new tensor if omitted.
         """
         count = len(tokens)
         kept, before = self._part(count), self._before[:count]
@@ -98,6 +98,7 @@ class DecodeStep:
             eps=self._eps,
             cap=self.config.logits_soft_cap or 0.0,
             live=live,
+            out=out,
             out_dtype=torch.float32,
         )
 
@@ -183,13 +184,37 @@ def _block(block: Any) -> _Block:
     )
 
 
+def lay_weights(model: Any) -> None:
+    """Lay a model's weights as steps read them, before there are any: on a GPU the layers then have
+    parts of that, and nothing lies twice."""
+    _lay([model.model.embed_tokens])
+    if not model.config.tie_embeddings:
+        _lay([model.lm_head])
+    for block in model.model.layers:
+        _block(block)
+
+
+def stays_packed(device: torch.device) -> bool:
+    """Return whether layers keep packed weights beside what is laid: native kernels read them."""
+    return device.type == "cpu"
+
+
 def _lay(layers: list[Any]) -> Laid:
-    """Lay the matrices of some layers as one; plain ones then are views of it."""
+    """Lay the matrices of some layers as one; plain ones, and on a GPU packed ones, then are views
+    of it. What was laid before is taken as it lies."""
     layers = [base_of(layer) for layer in layers]
     biases = [getattr(layer, "bias", None) for layer in layers]
     packed = [layer for layer in layers if isinstance(layer, PackedWeight)]
     if packed:
-        return ops.lay([layer.packed for layer in packed], biases)
+        if packed[0].laid is not None:
+            return packed[0].whole()
+        laid = ops.lay([layer.packed for layer in packed], biases)
+        if not stays_packed(laid.data.device):
+            first = 0
+            for layer in packed:
+                layer.lie_in(laid, first)
+                first += layer.out_features
+        return laid
     plain = [layer for layer in layers if isinstance(layer, (Linear, Embedding))]
     laid = ops.lay([layer.weight.detach() for layer in plain], biases)
     if len(plain) > 1:

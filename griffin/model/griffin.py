@@ -87,9 +87,11 @@ class Griffin(nn.Module):
     Built with initial values as in the reference code, or without any under `torch.device("meta")`.
     keep_every: for gradients, 0 keeps all that they need; n keeps what goes into every n-th block,
                 and computes the rest again. The gradients are the same, to the bit.
+    by_graphs:  engines step it by graphs where kernels serve it (`step_kernels`); False never.
     """
 
     keep_every = 0
+    by_graphs = True
 
     def __init__(self, config: GriffinConfig) -> None:
         super().__init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ class PackedWeight(nn.Module):
     """Packed weights as buffers: `weight_packed` and, where the format has them, `weight_scale`.
 
     They move with `.to(device)`; `.to(dtype)` changes what goes in and out, never them.
+    laid: what became of them where a GPU's steps are laid (`lie_in`): then they are gone.
     """
 
     weight_packed: Tensor
@@ -25,14 +27,43 @@ class PackedWeight(nn.Module):
 
     def __init__(self, packed: ops.Packed) -> None:
         super().__init__()
+        self.laid: ops.Laid | None = None
         self.format = packed.format
         self.out_features = packed.out_features
         self.in_features = packed.in_features
         self.register_buffer("weight_packed", packed.data)
         self.register_buffer("weight_scale", packed.scale)
 
+    def lie_in(self, whole: ops.Laid, first: int) -> None:
+        """Give the packed tensors up for rows `first` ... of what steps of a GPU read, so that the
+        weights lie there once.
+
+        From then on the layer stays on that device, multiplies by these rows, and is not saved.
+        """
+        rows = slice(first, first + self.out_features)
+        scale = whole.scale
+        if scale is not None:
+            scale = scale[rows] if scale.dim() == 1 else scale[:, rows]
+        bias = None if whole.bias is None else whole.bias[rows]
+        self.laid = whole._replace(data=whole.data[rows], scale=scale, bias=bias)
+        # Counted as a module's tensors are, each once.
+        self.weight_packed, self.weight_scale = self.laid.data, self.laid.scale
+        self.whole: Callable[[], ops.Laid] = lambda: whole
+
+    def _save_to_state_dict(self, *given: Any, **options: Any) -> None:
+        self._check_here()
+        super()._save_to_state_dict(*given, **options)
+
+    def _check_here(self) -> None:
+        if self.laid is not None:
+            raise ValueError(
+                f"a layer's {self.format} weights were laid out for a GPU's steps, which cannot be"
+                " undone; load the model again with graphs=False to save or change it"
+            )
+
     @property
     def packed(self) -> ops.Packed:
+        self._check_here()
         return ops.Packed(
             self.weight_packed, self.weight_scale, self.format, self.out_features, self.in_features
         )
@@ -41,6 +72,8 @@ class PackedWeight(nn.Module):
     def weight(self) -> Tensor:
         """The (O, I) matrix in float32, unpacked anew each time: for tools and tests, not for
         speed."""
+        if self.laid is not None:
+            return ops.unlay(self.laid, torch.float32)
         return ops.unpack(self.packed)
 
     bias: nn.Parameter | None
@@ -56,6 +89,8 @@ class PackedWeight(nn.Module):
         )
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        if self.laid is not None and fn(self.laid.data[:1]).device != self.laid.data.device:
+            self._check_here()
         scale = self.weight_scale
         super()._apply(fn, recurse)
         if (
@@ -77,6 +112,8 @@ class PackedLinear(PackedWeight):
 
     def forward(self, input: Tensor) -> Tensor:
         out = torch.promote_types(input.dtype, torch.float32) if self.wide else input.dtype
+        if self.laid is not None:
+            return ops.many_rows(input, self.laid, out_dtype=out)
         return ops.packed_linear(input, self.packed, self.bias, out)
 
 
@@ -96,14 +133,19 @@ class PackedEmbedding(PackedWeight):
         )
 
     def forward(self, input: Tensor) -> Tensor:
-        rows = ops.look_up(self.packed, input.reshape(-1), self.scale, self.like.dtype)
+        ids = input.reshape(-1)
+        if self.laid is not None:
+            rows = ops.look_up_rows(ids, self.laid, self.scale, self.like.dtype)
+        else:
+            rows = ops.look_up(self.packed, ids, self.scale, self.like.dtype)
         return rows.unflatten(0, input.shape)
 
     def unembed(self, hidden: Tensor) -> Tensor:
         """Multiply hidden states (..., D) by the embedding: (..., V) in float32 or wider."""
-        return ops.packed_linear(
-            hidden, self.packed, None, torch.promote_types(hidden.dtype, torch.float32)
-        )
+        out = torch.promote_types(hidden.dtype, torch.float32)
+        if self.laid is not None:
+            return ops.many_rows(hidden, self.laid, out_dtype=out)
+        return ops.packed_linear(hidden, self.packed, None, out)
 
 
 def install(model: nn.Module, name: str, packed: ops.Packed, dtype: torch.dtype) -> None:

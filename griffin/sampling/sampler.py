@@ -27,6 +27,9 @@ from griffin.sampling.filters import (
     weights_of,
 )
 from griffin.sampling.params import SamplingParams
+from griffin.sampling.table import mask_of
+
+_NOTHING = "the constraint allows no token that the model can choose here"
 
 
 class Sample(NamedTuple):
@@ -113,8 +116,6 @@ class Sampler:
             place, highest = top(shaped)
             token = place if self.params.temperature == 0 else self._draw(shaped, highest)
         self._remember(token)
-        if self._constraint is not None:
-            self.finished = self._constraint.accept(token)
         return self._report(token, logits, own)
 
     def forced(self) -> list[int]:
@@ -157,18 +158,22 @@ class Sampler:
 
     def _constrained(self, logits: Tensor) -> Tensor:
         """Return the logits with minus infinity for what the constraint does not allow."""
-        mask = None if self._constraint is None else self._constraint.allowed()
-        if mask is None:
+        if (mask := self._mask()) is None:
             return logits
-        if mask.shape != (self.vocab_size,):
+        logits = torch.where(mask.to(logits.device), logits, -torch.inf)
+        if top(logits)[1] == -math.inf:
+            raise ConstraintError(_NOTHING)
+        return logits
+
+    def _mask(self) -> Tensor | None:
+        """Return what the constraint allows; ValueError for a mask of other ids."""
+        mask = None if self._constraint is None else self._constraint.allowed()
+        if mask is not None and mask.shape != (self.vocab_size,):
             raise ValueError(
                 f"the constraint marks {tuple(mask.shape)} ids; this row chooses among"
                 f" {self.vocab_size}"
             )
-        logits = torch.where(mask.to(logits.device), logits, -torch.inf)
-        if top(logits)[1] == -math.inf:
-            raise ConstraintError("the constraint allows no token that the model can choose here")
-        return logits
+        return mask
 
     def _endless(self, logits: Tensor) -> Tensor:
         """Return the logits without what ends the row, as they are where nothing else is left."""
@@ -204,8 +209,23 @@ class Sampler:
         if self.params.temperature:
             self._returned.append(u)
 
+    def allowed(self) -> Tensor | None:
+        """Mark what the constraint lets follow and the parameters do not suppress, (V,) bool; None
+        where it says nothing. Not for the first token.
+
+        Raises ConstraintError for nothing at all, and what the constraint itself raises.
+        """
+        mask = self._mask()
+        if mask is None:
+            return None
+        own = mask_of(self.params, self.vocab_size, first=False)
+        mask = mask.cpu() if own is None else mask.cpu() & own
+        if not mask.any():
+            raise ConstraintError(_NOTHING)
+        return mask
+
     def took(self, token: int) -> None:
-        """Remember a token that was drawn elsewhere, of a row without a constraint."""
+        """Remember a token that was drawn elsewhere. Raises what the constraint raises."""
         self._remember(token)
 
     def counts(self) -> Tensor | None:
@@ -222,12 +242,12 @@ class Sampler:
 
     def _remember(self, token: int) -> None:
         self._chosen += 1
-        if self._counts is None:
-            return
-        new = not self._counts[token] and (self._prompt is None or not self._prompt[token])
-        if new:
-            self._seen = torch.cat([self._seen, torch.tensor([token])])
-        self._counts[token] += 1
+        if self._counts is not None:
+            if not self._counts[token] and (self._prompt is None or not self._prompt[token]):
+                self._seen = torch.cat([self._seen, torch.tensor([token])])
+            self._counts[token] += 1
+        if self._constraint is not None:
+            self.finished = self._constraint.accept(token)
 
     def _report(self, token: int, logits: Tensor, own: _Weighed) -> Sample:
         total = log_of(own.blocks, own.best)

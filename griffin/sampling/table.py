@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -83,7 +84,7 @@ def mask_of(params: SamplingParams, vocab_size: int, first: bool) -> Tensor | No
 
 
 def as_bits(mask: Tensor) -> Tensor:
-    """Return (V,) bool as (ceil(V / 32),) int32: bit i % 32 of word i / 32 for token i."""
-    padded = torch.nn.functional.pad(mask, (0, -len(mask) % 32)).view(-1, 32)
-    words = (padded.long() << torch.arange(32, device=mask.device)).sum(1)
-    return torch.where(words >= 1 << 31, words - (1 << 32), words).to(torch.int32)
+    """Return (V,) bool on the CPU as (ceil(V / 32),) int32: bit i % 32 of word i / 32 for
+    token i."""
+    bits = np.packbits(mask.numpy(), bitorder="little")
+    return torch.from_numpy(np.pad(bits, (0, -len(bits) % 4)).view("<i4"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from griffin import __version__
@@ -38,6 +38,7 @@ def build(
     settings: Settings | None = None,
     keys: Keys | None = None,
     hosts: Hosts | None = None,
+    capturing: Callable[[int, int], object] | None = None,
 ) -> Service:
     """Return the service of a loaded model, and of each of its adapters as a model beside it.
 
@@ -55,12 +56,14 @@ def build(
     limits:      fields of Limits that are not to be the default. `max_choices` is the slots, if
                  these are fewer.
     keys, hosts: who may ask; everybody on this machine unless they say otherwise.
+    capturing:   called with how many of an engine's graphs there are, on a GPU.
     """
     models = served_models(llm, __version__, name, aliases, roots)
     cache = None
     if cache_bytes:
         config, dtype = llm.model.config, llm.model.dtype
-        cache = PrefixCache(models[0].fingerprint.digest, config, dtype, max_bytes=cache_bytes)
+        how = {"max_bytes": cache_bytes, "device": llm.model.device}
+        cache = PrefixCache(models[0].fingerprint.digest, config, dtype, **how)
     bounds = Limits(
         **{"max_choices": min(Limits.max_choices, slots), **(limits or {})},
         vocab_size=llm.tokenizer.vocab_size,
@@ -74,6 +77,7 @@ def build(
             max_waiting=max_waiting,
             prefix_cache=cache,
             kept=slots,  # who has more than his share of slots may have to give all but one
+            capturing=capturing,
         ),
         any_name=any_name,
         root_path=root_path,

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from griffin.engine import Engine
+from griffin.engine.device_part import DevicePart
 from griffin.engine.devices import default_chunk
 from griffin.engine.passage import Passage
 from griffin.engine.prefix_cache import PrefixCache
@@ -126,3 +127,31 @@ def test_what_is_kept_of_another_device_lies_in_the_hosts_memory() -> None:
         (kept,) = checkpoints(cache)
         parts = [*kept.recurrent, *(t for b in kept.blocks for t in (b.span.k, b.span.v))]
         assert len(parts) == 8 and all(t.is_cpu for t in parts)
+
+
+def test_states_that_were_found_last_stay_on_the_device() -> None:
+    """What is found again there crosses no more; of more than there is room for, the last ones."""
+    with stand_in() as watch:
+        cache = PrefixCache("toy", CONFIG, torch.float32, max_bytes=1 << 24, every=4, device=DEVICE)
+        cache._part = DevicePart(DEVICE, 2)
+        prompts = [range(n, n + 9) for n in (0, 20, 40)]
+
+        def crossings(prompt: range) -> int:
+            before = watch.crossed.total()
+            with watch.crossing():
+                state = cache.find(prompt).state
+            assert state is not None and state.pos.device == DEVICE
+            assert all(t.device == DEVICE for layer in state.layers for t in layer)
+            return watch.crossed.total() - before
+
+        with watch.crossing():
+            for prompt in prompts:
+                cache.put(prompt[:8], State.zeros(CONFIG, 1, device=DEVICE))
+        whole = 1 + 2 * CONFIG.num_layers
+        assert [crossings(prompts[n]) for n in (0, 0, 1, 0, 1)] == [whole, 0, whole, 0, 0]
+        assert [crossings(prompts[n]) for n in (2, 1, 0)] == [whole, 0, whole]
+        each = State.zeros(CONFIG, 1, device=DEVICE)
+        assert cache._part.nbytes == 2 * (each.nbytes + each.pos.nbytes)
+        for checkpoint in list(checkpoints(cache)):
+            cache._evict(checkpoint)
+        assert cache._part.nbytes == 0

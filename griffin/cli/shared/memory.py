@@ -79,7 +79,9 @@ def _planned(
     from griffin.capacity import plan
     from griffin.cli.shared.adapters import adapter_facts
     from griffin.engine.devices import default_chunk
+    from griffin.model.step_kernels import why_unfit
 
+    unfit = why_unfit(spec.config, spec.dtype, bool(source.adapter))
     added = adapter_facts(source.adapters, spec.config, spec.dtype)
     return plan(
         spec.config,
@@ -90,6 +92,7 @@ def _planned(
         chunk=default_chunk(torch.device(place)) if chunk is None else chunk,
         prefix_cache_bytes=cache_bytes,
         weight_bytes=spec.weight_bytes(format) + sum(a["bytes"] for a in added),
+        graphs=place.startswith("cuda") and not source.no_graphs and unfit is None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Which model a verb works with: nine options, one value."""
+"""Which model a verb works with: ten options, one value."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from griffin.cli.shared.kernels import say_if_not_compiled
+from griffin.cli.shared.kernels import say_if_not_compiled, say_if_not_stepped
 
 if TYPE_CHECKING:
     from griffin.checkpoints import Checkpoint
@@ -35,6 +35,7 @@ class ModelSource:
     adapter: tuple[str, ...] = ()
     state: str | None = None
     threads: int | None = None
+    no_graphs: bool = False
 
     @property
     def adapters(self) -> dict[str, str]:
@@ -72,7 +73,7 @@ class ModelSource:
             say_if_not_compiled()
         set_threads(self.threads)
         with WorkBar("loading" if self.quantize is None else "quantizing", shown=say) as advance:
-            return griffin.load(
+            llm = griffin.load(
                 self.model,
                 tokenizer=self.tokenizer,
                 revision=self.revision,
@@ -81,8 +82,12 @@ class ModelSource:
                 quantize=self.quantize,
                 adapter=adapters or None,
                 state=self.state,
+                graphs=not self.no_graphs,
                 progress=advance,
             )
+        if say:
+            say_if_not_stepped(llm)
+        return llm
 
     def checkpoint(self) -> Checkpoint:
         """Open the files of the model; its weights are not read yet."""
@@ -115,6 +120,9 @@ _OPTIONS = (
     ),
     click.option(
         "--threads", type=click.IntRange(1), help="CPU threads [default: torch's choice]."
+    ),
+    click.option(
+        "--no-graphs", is_flag=True, help="On a GPU call the model for each token: to debug."
     ),
 )
 

@@ -159,3 +159,17 @@ class WorkBar:
     def __exit__(self, *_: object) -> None:
         if self._bar.live.is_started:
             self._bar.stop()
+
+
+class CaptureBar:
+    """A progress bar for an engine that captures its graphs, once it has taken two seconds."""
+
+    def __init__(self, shown: bool = True) -> None:
+        self._bar = WorkBar("capturing graphs", in_bytes=False, shown=shown)
+
+    def __enter__(self) -> Callable[[int, int], None]:
+        advance = self._bar.__enter__()
+        return lambda done, of: advance(Step(done, of, ""))
+
+    def __exit__(self, *given: object) -> None:
+        self._bar.__exit__(*given)

@@ -48,7 +48,8 @@ def lay(matrices: Sequence[Tensor | Packed], biases: Sequence[Tensor | None] | N
     """Return matrices (O, I) of the same inputs as one, on their device; packed ones re-laid.
 
     matrices: tensors of one type, or packed in one format. bf16, which is only an order, is taken
-              apart into bfloat16 tensors. A single tensor is kept and not copied.
+              apart into bfloat16 tensors. A single tensor is kept and not copied, as are those
+              that are parts of one, each below the other, already.
     biases:   one (O,) for each, or None where there is none.
     Raises ValueError for none, for several formats, types or inputs, and for biases that do not
     fit.
@@ -66,7 +67,7 @@ def lay(matrices: Sequence[Tensor | Packed], biases: Sequence[Tensor | None] | N
     bias = _bias(plain, biases)
     tensors = [each for each in plain if isinstance(each, Tensor)]
     if tensors:
-        data = tensors[0].contiguous() if len(tensors) == 1 else torch.cat(tensors)
+        data = tensors[0].contiguous() if len(tensors) == 1 else _whole(tensors)
         return Laid(data, None, bias, None, data.shape[1])
     parts = [_words(each) for each in plain if isinstance(each, Packed)]
     data = torch.cat([data for data, _ in parts])
@@ -89,6 +90,18 @@ def unlay(weights: Laid, dtype: torch.dtype, into: Tensor | None = None) -> Tens
         rows = slice(first, first + SLICE)
         out[rows] = _values(weights, rows)[:, :inputs]
     return out
+
+
+def _whole(matrices: Sequence[Tensor]) -> Tensor:
+    """Return matrices as one, without a copy where they lie so."""
+    first, inputs = matrices[0], matrices[0].shape[1]
+    at, memory = first.storage_offset(), first.untyped_storage().data_ptr()
+    for each in matrices:
+        apart = each.untyped_storage().data_ptr() != memory or each.storage_offset() != at
+        if apart or not each.is_contiguous():
+            return torch.cat(list(matrices))
+        at += each.numel()
+    return first.as_strided((sum(map(len, matrices)), inputs), (inputs, 1))
 
 
 def _plain(matrix: Tensor | Packed) -> Tensor | Packed:

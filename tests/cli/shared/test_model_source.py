@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import fields
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -13,6 +14,8 @@ from click.testing import CliRunner
 import griffin
 from griffin.cli.shared import progress
 from griffin.cli.shared.model_source import ModelSource, model_options, set_threads
+
+LOADED = SimpleNamespace(model=SimpleNamespace(device=torch.device("cpu")))
 
 
 def parsed(*arguments):
@@ -44,10 +47,11 @@ def test_the_options_become_one_value_beside_those_of_the_verb():
         "adapter": ("a", "b=c/d"),
         "state": "s",
         "threads": 2,
+        "no_graphs": True,
     }
     assert set(given) == {field.name for field in fields(ModelSource)}, "every option is tried"
     arguments = [
-        f"--{name}={value}"
+        f"--{name.replace('_', '-')}" if value is True else f"--{name}={value}"
         for name, values in given.items()
         for value in (values if isinstance(values, tuple) else [values])
     ]
@@ -56,7 +60,12 @@ def test_the_options_become_one_value_beside_those_of_the_verb():
 
 def test_every_option_reaches_the_loading(monkeypatch):
     calls = []
-    monkeypatch.setattr(griffin, "load", lambda *given, **options: calls.append((given, options)))
+
+    def load(*given, **options):
+        calls.append((given, options))
+        return LOADED
+
+    monkeypatch.setattr(griffin, "load", load)
     monkeypatch.setattr(torch, "set_num_threads", lambda count: calls.append(count))
     source = ModelSource(
         model="m",
@@ -68,10 +77,11 @@ def test_every_option_reaches_the_loading(monkeypatch):
         threads=3,
         adapter=("a",),
         state="s",
+        no_graphs=True,
     )
-    source.llm()
+    assert source.llm() is LOADED
     options = {"tokenizer": "t", "revision": "r", "dtype": "d", "quantize": "q", "device": "c"}
-    options |= {"adapter": {"a": "a"}, "state": "s"}
+    options |= {"adapter": {"a": "a"}, "state": "s", "graphs": False}
     calls[1][1].pop("progress")  # a bar, where it takes long
     assert calls == [3, (("m",), options)]
     set_threads(None)
@@ -90,7 +100,7 @@ def test_only_who_may_speak_shows_a_bar(monkeypatch, say):
     """Of several replicas it is the first."""
     seen = []
     monkeypatch.setattr(progress, "WorkBar", lambda *_, shown: seen.append(shown) or nullcontext())
-    monkeypatch.setattr(griffin, "load", lambda *_, **options: options["progress"])
+    monkeypatch.setattr(griffin, "load", lambda *_, **options: LOADED)
     ModelSource(model="nano").llm(say)
     assert seen == [say]
 
