@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from benchmarks.gpu import gpu
 from benchmarks.proofs.command import bits, extrapolation, induction
 from benchmarks.rivals import RIVALS, llama_cpp
 from griffin.cli import Verbs
@@ -320,7 +321,7 @@ def tuning(out: Path, steps: int) -> None:
     click.echo(table(compare(out, lambda line: click.echo(line, err=True), steps)))
 
 
-for _proof in (induction, extrapolation, bits):
+for _proof in (gpu, induction, extrapolation, bits):
     main.add_command(_proof)
 
 

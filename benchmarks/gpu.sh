@@ -6,7 +6,8 @@
 #   sh benchmarks/gpu.sh OUT --dry-run    # the same commands on the CPU, at toy shapes
 #
 # Needs torch 2.11 or later with CUDA, Triton 3.6 or later, click, rich, numpy and safetensors.
-# Takes 420 seconds at most, the rows of worth first. Rivals are not among them.
+# Takes 420 seconds at most, the rows of worth first, and 120 more beside transformers, where that
+# is installed: bring it along as a wheel.
 set -eu
 out=$1
 shift
@@ -15,3 +16,4 @@ python=${PYTHON:-python3}
 mkdir -p "$out"
 
 $python -m griffin.cli bench gpu --out "$out/gpu.json" "$@" | tee "$out/gpu.txt"
+$python -m benchmarks gpu --budget 120 --out "$out/rivals.json" "$@" | tee "$out/rivals.txt"

@@ -1,10 +1,14 @@
-"""One figure of a sitting, beside its limit and what was asked for."""
+"""One figure of a sitting, beside its limit and what was asked for; or why there is none."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
+
+
+class Waits(Exception):
+    """Why a row cannot be measured yet, or not here; its text is for the report."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,11 @@ from typing import Any
 
 import torch
 
+from griffin import ops
+from griffin.bench.gpu.figure import Waits
+from griffin.engine.graphs import Replay
+from griffin.ops import interpreter, launching
+
 _ASKED = "name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,power.limit,memory.total"
 
 
@@ -30,3 +35,26 @@ def device_facts(dry: bool) -> dict[str, Any]:
             first = done.stdout.strip().splitlines()[0]
             facts |= dict(zip(_ASKED.split(","), first.split(", "), strict=True))
     return facts
+
+
+def check_kernels(dry: bool) -> None:
+    """Raise Waits unless the Triton kernels run: on the GPU, or of a dry run in the interpreter."""
+    if not dry:
+        if (why := launching.why_not()) is not None:
+            raise Waits(f"the kernels do not run here: {why}")
+        return
+    try:
+        interpreter.enable()
+    except (ImportError, RuntimeError) as error:
+        raise Waits(f"a dry run has the kernels in Triton's interpreter: {error}") from None
+
+
+class Interpreted:
+    """What stands for graphs in a dry run: each replay makes the call, its kernels interpreted."""
+
+    def capture(self, call: Replay) -> Replay:
+        def replay() -> None:
+            with ops.use("triton"):
+                call()
+
+        return replay

@@ -73,7 +73,7 @@ def _prefill(
     seconds = read(scene, model, length)
     speed = length / seconds
     figure = Figure(
-        what=f"prefill, {_size(scene, config)} {format}, {length:,} tokens",
+        what=f"prefill, {scene.name(config)} {format}, {length:,} tokens",
         value=speed,
         unit="tokens/s",
         limit=prefill_limit(config, scene.ceiling, length).tokens_per_second,
@@ -124,7 +124,3 @@ def _shares(scene: Scene, token: float) -> Iterator[Figure]:
     one = scene.seconds(lambda: ops.local_attention(q, k, v, window, ring))
     layers = config.block_types.count("attention")
     yield Figure(what="share of attention in prefill", value=one * layers / chunk, unit="share")
-
-
-def _size(scene: Scene, config: GriffinConfig) -> str:
-    return "toy" if scene.dry else "2B" if config is scene.small else "9B"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,18 +13,22 @@ import torch
 
 from griffin import ops
 from griffin.bench.gpu.limits import H200, Ceiling
+from griffin.bench.gpu.machines import Interpreted, check_kernels
+from griffin.engine import Slots
+from griffin.engine.graph_runner import GraphRunner
+from griffin.engine.graphs import CudaGraphs, Graphs
 from griffin.model import Griffin, GriffinConfig, State
 from griffin.model.init import init_weights
 from griffin.model.packed import install, packable
 
 _TOY = GriffinConfig(
-    vocab_size=96,
-    width=64,
-    mlp_width=96,
-    lru_width=64,
-    num_heads=4,
-    num_gate_blocks=4,
-    block_types=("recurrent", "recurrent", "attention"),
+    vocab_size=48,
+    width=32,
+    mlp_width=48,
+    lru_width=32,
+    num_heads=2,
+    num_gate_blocks=2,
+    block_types=("recurrent", "attention"),
     attention_window_size=16,
     logits_soft_cap=30.0,
     scale_embeddings=True,
@@ -87,7 +91,7 @@ TRUE_SIZES = Sizes(
 )
 DRY_SIZES = Sizes(
     batches=(1, 3),
-    large_batches=(1, 2),
+    large_batches=(1,),
     contexts=(16, 100),
     prompts=(8, 24),
     longest=40,
@@ -96,7 +100,7 @@ DRY_SIZES = Sizes(
     prompt=6,
     answer=3,
     slots=2,
-    equal=(1, 3),
+    equal=(1, 2),
     steps=3,
     scan=24,
     train=(16,),
@@ -109,13 +113,14 @@ DRY_SIZES = Sizes(
 class Scene:
     """Models with random weights on a device, and a clock for it.
 
-    dry:     toy shapes on the CPU: what comes out has the form of a result and means nothing.
+    dry:     toy shapes: what comes out has the form of a result and means nothing.
+    device:  where they are; if omitted the CPU of a dry run, and else the GPU.
     ceiling: what limits are reckoned from; the row of ceilings puts in what it measured.
     """
 
-    def __init__(self, dry: bool) -> None:
+    def __init__(self, dry: bool, device: str | None = None) -> None:
         self.dry = dry
-        self.device = torch.device("cpu" if dry else "cuda")
+        self.device = torch.device(device or ("cpu" if dry else "cuda"))
         self.sizes = DRY_SIZES if dry else TRUE_SIZES
         self.ceiling: Ceiling = H200
         self.small = _TOY if dry else GriffinConfig.preset("recurrentgemma-2b")
@@ -141,6 +146,10 @@ class Scene:
         self._held = config, format, model
         return model
 
+    def name(self, config: GriffinConfig) -> str:
+        """Return what figures call one of the two shapes."""
+        return "toy" if self.dry else "2B" if config is self.small else "9B"
+
     def forget(self) -> None:
         """Give the memory of the model back."""
         self._held = None
@@ -150,11 +159,22 @@ class Scene:
     def state(self, config: GriffinConfig, rows: int, context: int) -> State:
         """Return random states that look as if `context` tokens had been read."""
         state = State.zeros(config, rows, dtype=torch.bfloat16, device=self.device)
-        for layer in state.layers:
-            for tensor in layer:
-                tensor.normal_()
-        state.pos.fill_(context)
+        fill(state, context)
         return state
+
+    def graphs(self) -> Graphs:
+        """Return what captures steps: CUDA graphs; on the CPU Triton's interpreter stands in."""
+        check_kernels(self.device.type == "cpu")
+        return CudaGraphs(self.device) if self.device.type == "cuda" else Interpreted()
+
+    def runner(self, model: Griffin, sizes: Sequence[int]) -> tuple[GraphRunner, Slots]:
+        """Return a runner with graphs for so many rows, rising, and its slots, randomly filled."""
+        count = sizes[-1]
+        slots = Slots(model.config, count, dtype=model.dtype, device=model.device, stack=True)
+        with torch.no_grad():
+            runner = GraphRunner(model, slots, self.graphs(), sizes=sizes)
+            fill(slots.view(0, count), 0)
+        return runner, slots
 
     def tokens(self, config: GriffinConfig, rows: int, length: int, seed: int = 0) -> torch.Tensor:
         """Return random ids (rows, length) on the device."""
@@ -171,9 +191,11 @@ class Scene:
     def seconds(self, call: Callable[[], Any], spend: float | None = None) -> float:
         """Return the median seconds of a call, after one that is not counted.
 
-        On a GPU by events around each call, with all of them queued; on the CPU by the clock.
-        spend: seconds it may take in all, about.
+        By events around each call, with all of them queued; of a dry run by the clock.
+        spend: seconds it may take in all, about. A dry run makes one call.
         """
+        if self.dry:
+            return _took(call)
         spend = self.sizes.spend if spend is None else spend
         call()
         self.wait()
@@ -181,8 +203,6 @@ class Scene:
         call()
         self.wait()
         count = max(3, min(1_000, int(spend / max(time.perf_counter() - begun, 1e-6))))
-        if self.device.type != "cuda":
-            return statistics.median(_took(call) for _ in range(count))
         marks = [torch.cuda.Event(enable_timing=True) for _ in range(count + 1)]
         marks[0].record()
         for mark in marks[1:]:
@@ -191,6 +211,14 @@ class Scene:
         self.wait()
         pairs = itertools.pairwise(marks)
         return statistics.median(one.elapsed_time(other) / 1e3 for one, other in pairs)
+
+
+def fill(state: State, context: int) -> None:
+    """Fill states with random numbers, as if `context` tokens had been read."""
+    for layer in state.layers:
+        for tensor in layer:
+            tensor.normal_()
+    state.pos.fill_(context)
 
 
 def _took(call: Callable[[], Any]) -> float:

@@ -14,7 +14,13 @@ from griffin.sampling import SamplingParams
 def serving(scene: Scene) -> Iterator[Figure]:
     """Answer many requests with top_p, and time the first token of a long prompt."""
     sizes, model = scene.sizes, scene.model(scene.small, "bf16")
-    engine = Engine(model, sizes.slots, chunk=sizes.chunk, max_waiting=sizes.requests)
+    engine = Engine(
+        model,
+        sizes.slots,
+        chunk=sizes.chunk,
+        max_waiting=sizes.requests,
+        graphs=scene.graphs(),
+    )
 
     def submit(length: int, tokens: int, seed: int) -> list[float]:
         ids = scene.tokens(model.config, 1, length, seed)[0].tolist()

@@ -10,15 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from griffin.bench.gpu.figure import Figure
+from griffin.bench.gpu.figure import Figure, Waits
 from griffin.bench.gpu.scene import Scene
 from griffin.bench.measurement import save_text
 
 Outcome = Literal["done", "failed", "left out", "waits"]
-
-
-class Waits(Exception):
-    """Why a row cannot be measured yet; its text is for the report."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,11 +37,14 @@ if TYPE_CHECKING:
     help="Write the report there, after each row.",
 )
 def gpu(budget: float, only: str | None, dry_run: bool, as_json: bool, out: Path | None) -> None:
-    """Measure ceilings, prefill, engine and scan on a GPU, each beside its limit.
+    """Measure kernels, decoding, prefill, engine and training on a GPU, each beside its limit.
 
     Rows come in order of worth, and the report is written after each. Weights are random and made
     on the GPU; a checkout is enough: PYTHONPATH=. python3 -m griffin.cli bench gpu
     """
+    if dry_run and "torch" not in sys.modules:
+        # Triton asks for it when torch imports it: a dry run has no GPU to run kernels on.
+        os.environ.setdefault("TRITON_INTERPRET", "1")
     from griffin.bench.gpu.rows import ROWS
 
     sit(ROWS, budget, only, dry_run, as_json, out)

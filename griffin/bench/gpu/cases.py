@@ -1,0 +1,183 @@
+"""What each kernel is given to compute, for itself and for its equation alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from griffin import ops
+from griffin.ops.rg_lru import Gate
+
+Draw = Callable[..., Tensor]
+Given = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class KernelCase:
+    """A kernel: what it is given at a shape, and the results that are compared, by name.
+
+    operands: from a function that draws random numbers of the type at hand. run: changes nothing
+    that it is given.
+    """
+
+    operands: Callable[..., Given]
+    run: Callable[[Given], dict[str, Tensor]]
+    shapes: tuple[tuple[int, ...], ...]
+    toy: tuple[tuple[int, ...], ...]
+
+
+def _products(format: str | None) -> Callable[..., Given]:
+    def operands(draw: Draw, rows: int, outputs: int, inputs: int) -> Given:
+        weight = draw(outputs, inputs) / inputs**0.5
+        matrix = weight if format is None else ops.pack(weight, format)
+        norm, residual, x = draw(inputs), draw(rows, outputs), draw(rows, inputs)
+        laid = ops.lay([matrix], [draw(outputs)])
+        live = torch.full((1,), max(1, rows - 1), dtype=torch.int32, device=x.device)
+        return {"x": x, "laid": laid, "norm": norm, "residual": residual, "live": live}
+
+    return operands
+
+
+def _product(given: Given) -> dict[str, Tensor]:
+    x, laid, live = given["x"], given["laid"], given["live"]
+    norm = {"norm": given["norm"], "eps": 1e-6}
+    more = {"after": {"residual": given["residual"]}, "head": {"cap": 30.0}, "gated": {}}
+    found: dict[str, Tensor] = {}
+    for name, how in more.items():
+        gated = name == "gated"
+        if gated and laid.out_features % 2:
+            continue
+        y = ops.few_rows(x, laid, gated=gated, live=live, **norm, **how)
+        found[name] = y[: max(1, len(x) - 1)]
+    return found
+
+
+def _look_up(given: Given) -> dict[str, Tensor]:
+    laid, x = given["laid"], given["x"]
+    ids = torch.arange(len(x), device=x.device) * 7 % laid.out_features
+    return {"rows": ops.look_up_rows(ids, laid, 1.0, x.dtype)}
+
+
+def _ring(draw: Draw, rows: int, steps: int, heads: int, head: int, slots: int) -> Given:
+    qkv = draw(rows, steps, (heads + 2) * head)
+    pos = torch.arange(rows, device=qkv.device) * (slots // 2 + 1)
+    turns = ops.rope_turns(head // 2, 10_000.0).to(qkv.device)
+    keys, values = (draw(rows, slots, 1, head) for _ in "kv")
+    return {"qkv": qkv, "keys": keys, "values": values, "pos": pos, "turns": turns}
+
+
+def _attention(given: Given) -> dict[str, Tensor]:
+    keys, values = (given[name].clone() for name in ("keys", "values"))
+    y = ops.ring_attention(given["qkv"], keys, values, given["pos"], given["turns"])
+    return {"y": y, "keys": keys, "values": values}
+
+
+def _unit(draw: Draw, rows: int, steps: int, blocks: int, size: int) -> Given:
+    width = blocks * size
+    x, gate, param = draw(rows, steps, width), draw(rows, width), draw(width) - 4
+    conv, taps = draw(rows, 3, width), draw(width, 1, 4)
+    weights = {name: draw(blocks, size, size) / size**0.5 for name in ("wi", "wr")}
+    biases = {name: draw(blocks, size) for name in ("bi", "br")} | {"bias": draw(width)}
+    # A document begins within, and one row at its first token.
+    at = (torch.arange(steps, device=x.device) - steps // 2).clamp_min(0).repeat(rows, 1)
+    lru, seed = draw(rows, width).float(), draw(rows, steps, width)
+    given = {"x": x, "gate": gate, "param": param, "conv": conv, "taps": taps, "at": at}
+    return given | weights | biases | {"lru": lru, "seed": seed, "a": seed.sigmoid()}
+
+
+def _gates(given: Given) -> tuple[Gate, Gate]:
+    return Gate(given["wi"], given["bi"]), Gate(given["wr"], given["br"])
+
+
+def _step(given: Given) -> dict[str, Tensor]:
+    conv, lru = given["conv"].clone(), given["lru"].clone()
+    x, position = given["x"][:, 0].contiguous(), given["at"][:, -1].contiguous()
+    weights = given["taps"], given["bias"], *_gates(given), given["param"]
+    y = ops.recurrent_step(x, given["gate"], *weights, position, conv, lru)
+    return {"y": y, "conv": conv, "lru": lru}
+
+
+def _convolution(given: Given) -> dict[str, Tensor]:
+    rest = given["taps"], given["bias"], given["at"], given["conv"]
+    y, left = ops.causal_conv(given["x"], *rest)
+    return {"y": y, "left": left}
+
+
+def _with_gradients(names: tuple[str, ...], given: Given, call: Any) -> dict[str, Tensor]:
+    """Return h and the last one of a call, and the gradients of what is named."""
+    own = given | {name: given[name].detach().clone().requires_grad_() for name in names}
+    with torch.enable_grad():
+        h, last = call(own)
+        seeds = given["seed"].to(h.dtype), given["lru"].to(last.dtype)
+        gradients = torch.autograd.grad([h, last], [own[name] for name in names], seeds)
+    found = {f"d{name}": each for name, each in zip(names, gradients, strict=True)}
+    return {"h": h.detach(), "last": last.detach()} | found
+
+
+def _rg_lru(given: Given) -> dict[str, Tensor]:
+    names = "x", "wi", "bi", "wr", "br", "param", "lru"
+    return _with_gradients(
+        names,
+        given,
+        lambda own: ops.rg_lru(own["x"], *_gates(own), own["param"], own["at"], own["lru"]),
+    )
+
+
+def _scan(given: Given) -> dict[str, Tensor]:
+    return _with_gradients(
+        ("x", "a", "lru"), given, lambda own: ops.linear_scan(own["x"], own["a"], own["lru"])
+    )
+
+
+def _slots(draw: Draw, rows: int, layers: int, width: int, slots: int) -> Given:
+    conv, keys, values = (
+        draw(layers, rows + 1, 3, width),
+        *(draw(1, rows + 1, slots, 1, width) for _ in "kv"),
+    )
+    h = draw(layers, rows + 1, width).float()
+    pos = torch.arange(rows + 1, device=h.device) * (slots - 1)
+    return {"conv": conv, "h": h, "keys": keys, "values": values, "pos": pos}
+
+
+def _keep(given: Given) -> dict[str, Tensor]:
+    state = ops.Stacked(*(given[name] for name in ops.Stacked._fields))
+    pos, rows = given["pos"].clone(), len(given["pos"]) - 1
+    kept = ops.Stacked(
+        *(t.new_empty(len(t), rows, *t.shape[2:]) for t in state[:2]),
+        *(t.new_empty(len(t), rows, *t.shape[3:]) for t in state[2:]),
+    )
+    before = pos.new_empty(rows)
+    ops.keep_before(state, pos, kept, before)
+    return kept._asdict() | {"before": before, "pos": pos}
+
+
+_PRODUCTS = ((1, 5_120, 2_560), (37, 2_560, 7_680), (64, 15_360, 2_560))
+_TOY_PRODUCTS = ((1, 33, 70), (18, 22, 130))
+_UNITS = ((1, 100, 10, 256), (3, 63, 16, 256), (2, 200, 3, 80))
+_TOY_UNITS = ((2, 5, 2, 20), (1, 66, 1, 17))
+_RINGS = ((1, 1, 10, 256, 2_048), (37, 1, 10, 256, 2_048), (3, 8, 16, 256, 2_048))
+_TOY_RINGS = ((3, 1, 2, 16, 20), (2, 3, 4, 16, 33))
+CASES: dict[str, KernelCase] = {
+    **{
+        f"product of few rows, {format or 'plain'}": KernelCase(
+            _products(format), _product, _PRODUCTS, _TOY_PRODUCTS
+        )
+        for format in (None, "int8", "int4")
+    },
+    "look-up of rows": KernelCase(_products(None), _look_up, _PRODUCTS, _TOY_PRODUCTS),
+    "attention to the ring": KernelCase(_ring, _attention, _RINGS, _TOY_RINGS),
+    "recurrent step": KernelCase(_unit, _step, _UNITS, _TOY_UNITS),
+    "keeping of what a step overwrites": KernelCase(
+        _slots,
+        _keep,
+        ((1, 18, 2_560, 2_048), (37, 26, 4_096, 2_048), (256, 2, 2_560, 64)),
+        ((1, 2, 8, 5), (3, 1, 20, 7)),
+    ),
+    "convolution": KernelCase(_unit, _convolution, _UNITS, _TOY_UNITS),
+    "RG-LRU": KernelCase(_unit, _rg_lru, _UNITS, _TOY_UNITS),
+    "linear scan": KernelCase(_unit, _scan, _UNITS, _TOY_UNITS),
+}
