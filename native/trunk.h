@@ -93,8 +93,10 @@ class Trunk {
     std::vector<LowRank> added[7] = {};
   };
   struct Call;
+  struct Span;
 
   int64_t older_inputs() const;  // of the convolution, in a trail before a row's own
+  void keep_inputs(const Span& span, void* cache, void* x, void* kept) const;
   using Two = void* const*;  // tensors of a layer
   void recur(const Layer& layer, Call& call, Two state, Two trail) const;
   void attend(const Layer& layer, Call& call, Two state, Two trail) const;

@@ -2,7 +2,7 @@
 
 A kernel has addresses and sizes and believes them, so a tensor of another type, size, device or
 order of memory would be read past its end. Sizes a kernel has no room for, ids and positions out of
-range are refused in C++ (native/module.cpp), where looking costs nothing.
+range are refused in C++ (native/face/), where looking costs nothing.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ _UNIT = (
     "x conv_weight:wide conv_bias:wide input_weight:wide input_bias:wide recurrence_weight:wide"
     " recurrence_bias:wide recurrent_param:wide segment_pos:int64 cache h0:wide"
 )
-# In the order of native/module.cpp.
+# In the order of native/face/.
 _KERNELS = {
     "scan": _kernel("x a h0:wide h! last!:wide every!:wide?", _scan),
     "scan_gradient": _kernel(
