@@ -24,8 +24,8 @@ class Excerpt(NamedTuple):
 def excerpts() -> dict[str, Excerpt]:
     """Return the texts by their kinds.
 
-    English: Jane Austen, Pride and Prejudice (1813), the first chapter. JSON: made-up records, of
-    which only the values differ. Python: a file of this package. edit: a file of this package
+    English: prose of griffin's own documentation, on reading and sessions. JSON: made-up records,
+    of which only the values differ. Python: a file of this package. edit: a file of this package
     before a commit, and written again as it was after it.
     """
     return {
