@@ -36,7 +36,7 @@ def _call(self: Any, *args: Any, **kwargs: Any) -> Any:
     names = self.fn.__globals__
     if id(names) not in _prepared:
         _prepared.add(id(names))
-        interpreter._patch_lang(self.fn)  # pyright: ignore[reportPrivateUsage]
+        getattr(interpreter, "_patch_lang")(self.fn)  # noqa: B009  # it is not public
     return self.rewrite()(*args, **kwargs)
 
 

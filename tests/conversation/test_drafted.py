@@ -11,7 +11,7 @@ import pytest
 
 import griffin
 from griffin.conversation import Conversation, begin, fingerprint_of
-from griffin.engine import core
+from griffin.engine import runners as started
 from griffin.llm import LLM
 from griffin.ops import native
 from griffin.sampling.params import MOST_DRAFTS
@@ -102,7 +102,7 @@ def test_it_is_the_conversation_without_drafts(
                 runners.append(Told(model, truth, draw.randrange(1000), MOST_DRAFTS))
                 return runners[-1]
 
-            patch.setattr(core, "DraftRunner", told)
+            patch.setattr(started, "DraftRunner", told)
             assert drafted.move(what, {**sampling, "draft": MOST_DRAFTS}, number) == came
         if isinstance(came, tuple):
             reasons.add(came[-1])

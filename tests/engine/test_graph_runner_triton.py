@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from griffin.engine import Engine, Request
-from griffin.engine.graph_runner import run_by_graphs
 from griffin.engine.graphs import NoGraphs
 from griffin.ops.launching import record
 from tests.engine import test_engine
@@ -24,9 +23,7 @@ REQUESTS = [
 
 
 def answers(requests: list[Request], *, graphs: bool) -> list[list[tuple[int, float]]]:
-    engine = Engine(MODEL, len(requests), chunk=CHUNK)
-    if graphs:
-        run_by_graphs(engine, NoGraphs())
+    engine = Engine(MODEL, len(requests), chunk=CHUNK, graphs=NoGraphs() if graphs else False)
     tickets = [engine.submit(request) for request in requests]
     run(engine)
     return [plain(ticket.events(0)) for ticket in tickets]

@@ -97,15 +97,17 @@ def check_compiled(
     kernels: list[Compiled], *, products: Collection[str] = (), narrow: Collection[str] = ()
 ) -> None:
     """Assert that kernels for sm_90 spill nothing, read 16 bytes at once where they are not among
-    `narrow`, and multiply on tensor cores where they are among `products`."""
+    `narrow`, and multiply on tensor cores, in one type at least, where they are among
+    `products`."""
     assert kernels
     for kernel in kernels:
         assert not kernel.spills() and kernel.registers <= MOST_REGISTERS, kernel
         wide = [each for each in kernel.instructions if each.startswith(("LDG", "LDGSTS", "UTMA"))]
         bytes16 = any(".128" in each or each.startswith("UTMA") for each in wide)
         assert bytes16 or kernel.name in narrow, (kernel.name, wide)
-        if kernel.name in products:
-            assert kernel.has("HMMA") or kernel.has("HGMMA"), kernel.name
+    # In float32 there is nothing to multiply on them.
+    found = {kernel.name for kernel in kernels if kernel.has("HMMA") or kernel.has("HGMMA")}
+    assert found >= set(products)
 
 
 def main(launches: str, *capabilities: str) -> None:
