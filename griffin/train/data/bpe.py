@@ -7,6 +7,7 @@ apart): what is encoded decodes to itself, whatever it is.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -40,10 +41,14 @@ SMALLEST = FIRST_PIECE + _ALPHABET_LIMIT  # entries of a vocabulary
 def train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int = 2) -> Tokenizer:
     """Learn a vocabulary of at most `vocab_size` entries from texts, deterministically.
 
+    texts: gone through twice, so a list or the like, and no iterator.
     Ids 0 to 6 are the control tokens, the next 256 the bytes, then come characters and learned
     pieces. The result adds no token by itself except <bos> through its post-processor
-    (`add_special_tokens=True`). Raises ValueError if vocab_size leaves no room for pieces.
+    (`add_special_tokens=True`). Raises ValueError if vocab_size leaves no room for pieces, and for
+    an iterator.
     """
+    if iter(texts) is texts:
+        raise ValueError("texts are gone through twice; give a list of them, not an iterator")
     if vocab_size < SMALLEST:
         raise ValueError(
             f"vocab_size={vocab_size} leaves no room for pieces beside {FIRST_PIECE} control and"
@@ -56,8 +61,8 @@ def train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int = 2) -> 
         trainers.BpeTrainer(
             vocab_size=vocab_size - FIRST_PIECE,
             min_frequency=min_frequency,
-            initial_alphabet=_ALPHABET,
-            limit_alphabet=_ALPHABET_LIMIT,
+            initial_alphabet=(alphabet := _alphabet(texts)),
+            limit_alphabet=len(alphabet),
             show_progress=False,
         ),
     )
@@ -82,6 +87,19 @@ def train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int = 2) -> 
         [AddedToken(token, special=True, normalized=False) for token in CONTROL_TOKENS]
     )
     return tokenizer
+
+
+def _alphabet(texts: Iterable[str]) -> list[str]:
+    """Return the characters that have a place of their own: the usual ones, then the most frequent.
+
+    The trainer would choose among characters that are as frequent by chance, and in no two runs
+    alike.
+    """
+    counts = Counter[str]()
+    for text in texts:
+        counts.update(text)
+    others = sorted(counts.keys() - {*_ALPHABET}, key=lambda each: (-counts[each], each))
+    return [*_ALPHABET, *others[: _ALPHABET_LIMIT - len(_ALPHABET)]]
 
 
 def open_bpe(path: Path) -> Tokenizer:

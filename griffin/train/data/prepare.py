@@ -239,13 +239,8 @@ class _Preparation:
         elif recipe.tokenizer.path:
             save_bpe(open_bpe(recipe.folder / recipe.tokenizer.path), out)
         else:
-            texts = self._texts(seen)
+            texts = _Texts(self, seen)
             save_bpe(train_bpe(texts, recipe.model.vocab_size, recipe.tokenizer.min_frequency), out)
-
-    def _texts(self, seen: Survey) -> Iterator[str]:
-        for _, document in seen.documents(self.sources, held=False):
-            self.check()
-            yield words_of(document.example)
 
     def _encode(self, seen: Survey, tokenizer: Tokenizer, dtype: str, show: Show) -> dict[str, Any]:
         """Encode all documents into the stores; return the notes of each, and of rows left out."""
@@ -300,3 +295,15 @@ def _check_size(tokenizer: Tokenizer, recipe: Recipe) -> None:
             f"the tokenizer has {size} entries, the model's vocabulary {recipe.model.vocab_size}; "
             f"set model.vocab_size={size} or more"
         )
+
+
+class _Texts:
+    """The words of what is trained on, from the beginning as often as they are asked for."""
+
+    def __init__(self, preparing: _Preparation, seen: Survey) -> None:
+        self._preparing, self._seen = preparing, seen
+
+    def __iter__(self) -> Iterator[str]:
+        for _, document in self._seen.documents(self._preparing.sources, held=False):
+            self._preparing.check()
+            yield words_of(document.example)

@@ -101,7 +101,14 @@ def test_the_saved_file_adds_bos_once_and_knows_control_tokens(tmp_path: Path) -
 
 
 def test_training_is_deterministic() -> None:
-    assert train_bpe(_CODE, 480).to_str() == train_bpe(iter(_CODE), 480).to_str()
+    # Of characters that are as frequent as each other more than have a place.
+    rare = [chr(code) for code in range(0x400, 0x480)]
+    learned = {train_bpe([*_CODE, *rare, "ÿÿ"], 480).to_str() for _ in range(4)}
+    assert len(learned) == 1
+    vocab = json.loads(learned.pop())["model"]["vocab"]
+    assert [each for each in rare if each in vocab] == rare[:30] and "ÿ" in vocab
+    with pytest.raises(ValueError, match="twice"):
+        train_bpe(iter(_CODE), 480)
 
 
 def test_errors(tmp_path: Path) -> None:
