@@ -86,12 +86,15 @@ def test_health_says_that_an_engine_broke(llm, monkeypatch):
 
 _PROGRAM = """
 import sys, threading
+import torch
 from griffin.engine.core import Core
 from griffin.model import Griffin
 trunk, expire = Griffin.trunk, Core.expire
 def stalls(self, tokens, *given, **more):
     if tokens.shape[1] == 13:
         threading.Event().wait()
+    if tokens.shape[1] == 12:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
     return trunk(self, tokens, *given, **more)
 def tears(self, now):
     expire(self, now)
@@ -108,6 +111,7 @@ main()
     ("ids", "told", "logged"),
     [
         (13, "the model hung", "a step of the model has not ended"),
+        (12, "server_error", "the engine broke"),  # a device that is lost, not a row's own error
         (11, "server_error", "the engine broke"),
     ],
 )
