@@ -42,9 +42,13 @@ def test_chunk(toy: Griffin, size: int) -> None:
 
 def test_chunk_of_mixed_sizes(toy: Griffin) -> None:
     """The sizes may change from piece to piece."""
-    tokens = make_tokens(toy.config, 2, LENGTH)
+    agree_in_pieces(toy, [1, 2, W + 1, 1, 1, 5, W, LENGTH - 2 * W - 11])
+
+
+def agree_in_pieces(toy: Griffin, sizes: list[int]) -> None:
+    tokens = make_tokens(toy.config, 2, sum(sizes))
     whole, state = toy(tokens)
-    logits, pieces = read(toy, tokens, [1, 2, W + 1, 1, 1, 5, W, LENGTH - 2 * W - 11])
+    logits, pieces = read(toy, tokens, sizes)
     assert_close(logits, whole)
     assert_states_close(pieces, state)
 
@@ -64,7 +68,10 @@ def test_batch(toy: Griffin, steps: int) -> None:
 def test_ragged_batch(toy: Griffin, resumed: bool) -> None:
     """Rows of any length, padded on the left, equal the same rows alone: from nothing and from a
     state."""
-    lengths = [1, 2, 3, 4, 5, W - 1, W, W + 1, 2 * W + 3, 0]
+    agree_in_company(toy, resumed, [1, 2, 3, 4, 5, W - 1, W, W + 1, 2 * W + 3, 0])
+
+
+def agree_in_company(toy: Griffin, resumed: bool, lengths: list[int]) -> None:
     longest = max(lengths)
     tokens = make_tokens(toy.config, len(lengths), longest)
     before = None

@@ -21,11 +21,11 @@ def griffin() -> Griffin:
 
 
 def test_pieces(griffin):
-    laws.test_chunk_of_mixed_sizes(griffin)
+    laws.agree_in_pieces(griffin, [1, 2, laws.W + 1, 5])
 
 
 def test_ragged_rows_after_a_state(griffin):
-    laws.test_ragged_batch(griffin, True)
+    laws.agree_in_company(griffin, True, [1, 4, laws.W + 1, 0])
 
 
 def test_packed_documents(griffin):
