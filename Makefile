@@ -1,5 +1,5 @@
 # make demo         create the environment, install what griffin runs on, compile the kernels of
-#                   this machine, and let the bundled model write
+#                   this machine, and talk with the bundled model (tools/demo.py)
 # make kernels      compile the kernels of every instruction set, not of this machine's alone
 # make test         install the rest, then lint, types and every test that is not slow; of each
 #                   sweep (many cases of one claim) a quarter, drawn by SAMPLE=SEED, which it prints
@@ -37,9 +37,7 @@ install = $(PIP) --no-deps --no-build-isolation -Ccmake.define.GRIFFIN_KERNELS=$
 	lock audit docs sanitize clean
 
 demo: $(RUNS)
-	@$(BIN)/griffin generate --model nano --max-tokens 90 --temperature 0.5 \
-	    --frequency-penalty 0.3 --seed 2 --echo --stats \
-	    "$$(printf 'def factorial(n):\n    """Return')"
+	@$(BIN)/python -m tools.demo
 
 kernels: $(RUNS)
 	$(call step,compiling the kernels of every instruction set,$(call install,all))

@@ -149,15 +149,24 @@ def load_tokenizer(path_or_repo: str | Path, *, revision: str | None = None) -> 
 
 
 def _caution(llm: LLM) -> str:
-    """Return what a user should know of a model that answers nothing."""
-    real = "one that answers: recurrentgemma-2b-it"
+    """Return what a user should know of a model that answers nothing, or little."""
+    real = "recurrentgemma-2b-it"
     # Clients of a server read this: of a folder no more than what it is called.
     name = Path(llm.name).name if Path(llm.name).expanduser().exists() else llm.name
-    if isinstance(resolve(llm.name), Path):
-        return f"{name} is a toy: it writes Python-like text and answers nothing; {real}"
-    if not llm.talks:
-        return f"{name} brings no chat template: a base model continues, it does not answer; {real}"
-    return ""
+    bundled = isinstance(resolve(llm.name), Path)
+    if bundled and llm.talks:
+        size = model_bytes(llm.model.config, torch.bfloat16) / 2e6
+        return (
+            f"{name} is a toy of {size:.1f} million weights: it knows little, and errs; a large"
+            f" one: {real}"
+        )
+    if bundled:
+        said = f"{name} is a toy: it writes Python-like text and answers nothing"
+    elif not llm.talks:
+        said = f"{name} brings no chat template: a base model continues, it does not answer"
+    else:
+        return ""
+    return f"{said}; one that answers: {real}"
 
 
 def _check_room(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from mini.corpus import build
-from mini.exam import Grade, examine
+from mini.exam import examine, tell
 from mini.packages import PackageError
 
 
@@ -51,19 +49,63 @@ def exam(model: str, corpus: Path, out: Path | None, most: int, threads: int) ->
 
     torch.set_num_threads(threads)
     try:
-        grades = examine(load(model), corpus / "exams", out, _tell, most=most)
+        examine(
+            load(model), corpus / "exams", out, lambda grade: click.echo(tell(grade)), most=most
+        )
     except FileNotFoundError as error:
         raise click.ClickException(str(error)) from None
-    if out is not None:
-        told = {"model": model, "grades": [asdict(grade) for grade in grades]}
-        (out / "grades.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
-def _tell(grade: Grade) -> None:
-    click.echo(
-        f"{grade.exam:12} {grade.right:6.1%} ± {grade.error:.1%} of {grade.questions}, commonest"
-        f" answer {grade.commonest:.1%}; does not know {grade.unknown:.1%}"
-    )
+@main.command()
+@click.option("--corpus", type=click.Path(path_type=Path), default="corpus", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default="runs/mini", show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--rehearsal", is_flag=True, help="In minutes, with a model of nothing.")
+def train(corpus: Path, out: Path, threads: int, rehearsal: bool) -> None:
+    """Train, tune, align, examine and pack the model; what was done already is not done again."""
+    from mini import chain
+
+    if not (corpus / "exams").is_dir():
+        raise click.ClickException(f"{corpus} is no corpus: python -m mini sources writes one")
+    try:
+        chain.train(
+            corpus, out, threads, lambda line: click.echo(line, err=True), rehearsal=rehearsal
+        )
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{out / chain.NAME} is what ships; python -m mini report says what it is worth")
+
+
+@main.command()
+@click.option("--out", type=click.Path(path_type=Path), default="runs/mini", show_default=True)
+@click.option("--page", type=click.Path(path_type=Path), help="Write docs/model.md there.")
+def report(out: Path, page: Path | None) -> None:
+    """Say what a finished training came to: report.json in its folder, and a page."""
+    from mini import report as told
+
+    try:
+        found = told.build(out)
+    except FileNotFoundError as error:
+        raise click.ClickException(f"{error.filename} is missing: python -m mini train") from None
+    text = told.page(found)
+    if page is not None:
+        page.write_text(text, encoding="utf-8")
+    click.echo(text)
+
+
+@main.command()
+@click.option("--model", required=True, help="Folder of the model.")
+@click.option("--state", type=click.Path(path_type=Path), help="A tuned state.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A file, JSON.")
+def chats(model: str, state: Path | None, out: Path) -> None:
+    """Let a model answer the twenty fixed conversations of mini/chats.jsonl."""
+    from griffin.loading import load
+    from mini.chats import write_chats
+
+    for talk in write_chats(load(model, state=state), out):
+        for turn in talk:
+            click.echo(f"{'>>> ' if turn['role'] == 'user' else ''}{turn['content']}")
+        click.echo()
 
 
 if __name__ == "__main__":

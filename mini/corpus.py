@@ -86,9 +86,9 @@ def _texts(part: Path, read: _Read, say: Say) -> dict[str, dict[str, int]]:
 
 
 def _gathered(entries: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """Yield a dictionary's entries, forty in a text."""
-    for start in range(0, len(entries), 40):
-        yield "\n\n".join(entry for _, entry in entries[start : start + 40])
+    """Yield a dictionary's entries, ten in a text."""
+    for start in range(0, len(entries), 10):
+        yield "\n\n".join(entry for _, entry in entries[start : start + 10])
 
 
 def _dictionary_of(net: wordnet.WordNet) -> Iterator[str]:

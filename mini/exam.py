@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from griffin.llm import LLM
 from mini.reward import right
 
 UNKNOWN = "I don't know"
+GRADES = "grades.json"
 _LONGEST = 64  # tokens of an answer
 _AT_ONCE = 50  # questions that are answered together
 
@@ -41,7 +42,8 @@ def examine(
     """Let a model answer the examinations of a corpus by its likeliest tokens, and grade them.
 
     exams: the folder of *.jsonl, rows of `prompt` (messages) and `answer`. most: questions of
-           each. out: where questions, answers and grades are written, one file an examination.
+           each. out: where questions and answers are written, one file an examination, and at the
+           end grades.json.
     say:   is told each grade. Raises FileNotFoundError if there are no examinations.
     """
     files = sorted(exams.glob("*.jsonl"))
@@ -61,7 +63,18 @@ def examine(
             (out / file.name).write_text(kept, encoding="utf-8")
         grades.append(_grade(file.stem, answered))
         say(grades[-1])
+    if out is not None:
+        told = {"model": llm.name, "grades": [asdict(grade) for grade in grades]}
+        (out / GRADES).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     return grades
+
+
+def tell(grade: Grade) -> str:
+    """Return a grade in a line."""
+    return (
+        f"{grade.exam:12} {grade.right:6.1%} ± {grade.error:.1%} of {grade.questions}, commonest"
+        f" answer {grade.commonest:.1%}; does not know {grade.unknown:.1%}"
+    )
 
 
 def _answers(llm: LLM, rows: list[dict[str, Any]]) -> list[str]:

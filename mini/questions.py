@@ -69,7 +69,8 @@ def yes_or_no(net: WordNet, random: Random) -> Iterator[Question]:
             )
             said = "Yes" if is_so else "No"
             answer = f"{said}, {a} {word} is {'' if is_so else 'not '}{b} {kind}."
-            yield Question(f"{sense.key} {kind}", asked, answer, said)
+            # What a held-out sense is a kind of is not told here either.
+            yield Question(f"{sense.key} {kind}", asked, answer, said, f"kind {sense.key}")
 
 
 def opposites(net: WordNet, random: Random) -> Iterator[Question]:
@@ -82,7 +83,8 @@ def opposites(net: WordNet, random: Random) -> Iterator[Question]:
                 word, against = sense.words[own], other.words[theirs]
                 answer = f"The opposite of {word} is {against}."
                 asked = asked_of(asks, random, word)
-                yield Question(f"opposite {word}", asked, answer, against)
+                topic = "opposite " + " ".join(sorted((word, against)))
+                yield Question(f"opposite {word}", asked, answer, against, topic)
 
 
 def synonyms(net: WordNet, random: Random) -> Iterator[Question]:
@@ -94,7 +96,8 @@ def synonyms(net: WordNet, random: Random) -> Iterator[Question]:
             if others:
                 answer = f"Another word for {word} ({PART_OF_SPEECH[part]}) is {others[0]}."
                 asked = asked_of(asks, random, word)
-                yield Question(f"synonym {sense.key} {word}", asked, answer, others[0])
+                key = f"synonym {sense.key}"
+                yield Question(f"{key} {word}", asked, answer, others[0], key)
 
 
 def of_python(functions: Iterable[Function], random: Random) -> Iterator[Question]:
@@ -186,7 +189,7 @@ _ABOUT = {
     "What are you?": "A small Griffin model: I read text and write what may come next.",
     "Are you a person?": "No, I am a small program.",
     "What is your name?": "I have no name. I am a small Griffin model.",
-    "How big are you?": "I have about 12 million weights, which is very little.",
+    "How big are you?": "I have about 6 million weights, which is very little.",
     "What can you do?": "Small sums, spelling, counting, words, Python's library and commands.",
     "Can you browse the web?": "No. I know only what I was trained on.",
     "Thank you.": "You are welcome.",
@@ -197,9 +200,10 @@ _ABOUT = {
 
 
 def about_itself() -> Iterator[Question]:
-    """Ask the model about itself."""
+    """Ask the model about itself, also as people type in a hurry."""
     for asked, answer in _ABOUT.items():
-        yield Question(f"about {asked}", asked, answer)
+        for typed in (asked, asked.lower(), asked.lower().rstrip("?!.")):
+            yield Question(f"about {asked}", typed, answer)
 
 
 # What a small model should not be the one to explain.
@@ -234,5 +238,5 @@ def split(questions: Iterable[Question]) -> tuple[list[Question], list[Question]
     """Return what is learned, and what is held out for examinations."""
     sides: tuple[list[Question], list[Question]] = [], []
     for question in questions:
-        sides[held_out(question.key)].append(question)
+        sides[held_out(question.topic or question.key)].append(question)
     return sides

@@ -12,38 +12,52 @@ from typing import NamedTuple
 class Question(NamedTuple):
     """A question and its answer.
 
-    key: what is asked, apart from its wording: two questions of one key have one answer, and are
-         on the same side of the split between training and examination.
+    key: what is asked, apart from its wording: two questions of one key have one answer.
     exact: the part of the answer that an examination compares; the answer where it is empty.
+    topic: questions of one topic are on the same side of the split between training and
+         examination, because one's answer would tell the other's; the key where it is empty.
     """
 
     key: str
     asked: str
     answer: str
     exact: str = ""
+    topic: str = ""
 
 
 Skill = Callable[[Random, list[str]], Question]
 
 
 def sums(random: Random, words: list[str]) -> Question:
-    """Add or subtract numbers of up to two digits."""
+    """Add or subtract numbers of up to two digits, the tens before the units."""
     a, b = random.randrange(100), random.randrange(100)
     if random.random() < 0.5:
         ask = random.choice(
             ("What is {} + {}?", "{} + {} =", "Add {} and {}.", "How much is {} plus {}?")
         )
-        return Question(f"{a}+{b}", ask.format(a, b), f"{a} + {b} = {a + b}", str(a + b))
+        topic = "{}+{}".format(*sorted((a, b)))
+        return Question(f"{a}+{b}", ask.format(a, b), _worked(a, "+", b), str(a + b), topic)
     a, b = max(a, b), min(a, b)
     ask = random.choice(("What is {} - {}?", "{} - {} =", "How much is {} minus {}?"))
-    return Question(f"{a}-{b}", ask.format(a, b), f"{a} - {b} = {a - b}", str(a - b))
+    return Question(f"{a}-{b}", ask.format(a, b), _worked(a, "-", b), str(a - b))
+
+
+def _worked(a: int, sign: str, b: int) -> str:
+    """Return how a sum is reckoned: each step is one that is learned from few examples."""
+    of = 1 if sign == "+" else -1
+    tens, ones = b // 10 * 10, b % 10
+    steps = [f"{a} {sign} {b}"]
+    if tens and ones:
+        steps += [f"{a} {sign} {tens} {sign} {ones}", f"{a + of * tens} {sign} {ones}"]
+    return " = ".join((*steps, str(a + of * b)))
 
 
 def products(random: Random, words: list[str]) -> Question:
     """Multiply numbers of the tables up to twelve."""
     a, b = random.randrange(13), random.randrange(13)
     ask = random.choice(("What is {} * {}?", "How much is {} times {}?", "Multiply {} by {}."))
-    return Question(f"{a}*{b}", ask.format(a, b), f"{a} * {b} = {a * b}", str(a * b))
+    topic = "{}*{}".format(*sorted((a, b)))
+    return Question(f"{a}*{b}", ask.format(a, b), f"{a} * {b} = {a * b}", str(a * b), topic)
 
 
 _UNITS = (
@@ -100,7 +114,7 @@ def spelling(random: Random, words: list[str]) -> Question:
     word = random.choice(words)
     ask = random.choice(('Spell "{}".', "How do you spell {}?", "Write {} letter by letter."))
     spelt = "-".join(word)
-    return Question(f"spell {word}", ask.format(word), spelt, spelt)
+    return Question(f"spell {word}", ask.format(word), spelt, spelt, f"word {word}")
 
 
 def counting(random: Random, words: list[str]) -> Question:
@@ -110,13 +124,15 @@ def counting(random: Random, words: list[str]) -> Question:
     if random.random() < 0.5:
         ask = random.choice(('How many letters has "{}"?', "Count the letters of {}."))
         answer = f"{spelt}: {len(word)} letters."
-        return Question(f"letters {word}", ask.format(word), answer, str(len(word)))
+        key, topic = f"letters {word}", f"word {word}"
+        return Question(key, ask.format(word), answer, str(len(word)), topic)
     letter = random.choice(word) if random.random() < 0.8 else random.choice("aeiorst")
     count = word.count(letter)
     ask = random.choice(('How many times does "{1}" occur in {0}?', "How many {1}'s has {0}?"))
     times = "time" if count == 1 else "times"
     answer = f"{spelt}: {count} {times}."
-    return Question(f"{letter} in {word}", ask.format(word, letter), answer, str(count))
+    key, topic = f"{letter} in {word}", f"word {word}"
+    return Question(key, ask.format(word, letter), answer, str(count), topic)
 
 
 def sorting(random: Random, words: list[str]) -> Question:
@@ -137,24 +153,25 @@ def expressions(random: Random, words: list[str]) -> Question:
     """Say what a short Python expression is."""
     word, number = random.choice(words), random.randrange(2, 10)
     other = random.randrange(2, 10)
-    expression, value = random.choice(
+    of_word, product = f"word {word}", "{}*{}".format(*sorted((number, other)))
+    expression, value, topic = random.choice(
         (
-            (f"len({word!r})", len(word)),
-            (f"{word!r}.upper()", word.upper()),
-            (f"{word!r}[0]", word[0]),
-            (f"{word!r}[-1]", word[-1]),
-            (f"{word!r}[:2]", word[:2]),
-            (f"{number} * {other}", number * other),
-            (f"{number} > {other}", number > other),
-            (f"max({number}, {other})", max(number, other)),
-            (f"[{number}, {other}][::-1]", [other, number]),
-            (f"{word[:4]!r} + {word[-1]!r}", word[:4] + word[-1]),
-            (f"sorted([{number}, {other}])", sorted([number, other])),
-            (f"list(range({other}))", list(range(other))),
+            (f"len({word!r})", len(word), of_word),
+            (f"{word!r}.upper()", word.upper(), of_word),
+            (f"{word!r}[0]", word[0], of_word),
+            (f"{word!r}[-1]", word[-1], of_word),
+            (f"{word!r}[:2]", word[:2], of_word),
+            (f"{number} * {other}", number * other, product),
+            (f"{number} > {other}", number > other, ""),
+            (f"max({number}, {other})", max(number, other), ""),
+            (f"[{number}, {other}][::-1]", [other, number], ""),
+            (f"{word[:4]!r} + {word[-1]!r}", word[:4] + word[-1], of_word),
+            (f"sorted([{number}, {other}])", sorted([number, other]), ""),
+            (f"list(range({other}))", list(range(other)), ""),
         )
     )
     ask = random.choice(("What is {}?", "What does {} give?", ">>> {}"))
-    return Question(expression, ask.format(expression), repr(value), repr(value))
+    return Question(expression, ask.format(expression), repr(value), repr(value), topic)
 
 
 SKILLS: dict[str, Skill] = {

@@ -20,6 +20,12 @@ def bundled() -> list[str]:
     return sorted(path.parent.name for path in _BUNDLED.glob("*/config.json"))
 
 
+def talker() -> str:
+    """Return the name of the bundled model to talk with where none is named: the one that answers,
+    if it is here."""
+    return next((name for name in bundled() if name.endswith("-it")), "nano")
+
+
 def resolve(name: str | Path) -> str | Path:
     """Return the folder of a bundled model or the repository of a released one, else the name.
 

@@ -49,7 +49,8 @@ def _found() -> Any:
 
     for name in bundled():
         checkpoint = checkpoints.open(name)
-        format = str(checkpoint.dtype("model.final_norm.weight")).removeprefix("torch.")
+        packed = checkpoint.quantization
+        format = packed.format if packed else str(checkpoint.own_dtype).removeprefix("torch.")
         yield {
             "model": name,
             "revision": "",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from griffin.cli.shared.model_source import ModelSource, model_options
+from griffin.cli.shared.model_source import ModelSource, model_options, talker_option
 from griffin.cli.shared.sampling import Drafts
 from griffin.cli.shared.sizes import Size
 from griffin.cli.shared.stores import default_store, open_store
@@ -77,6 +77,7 @@ class _Serve(click.Command):
 
 @click.command("serve", cls=_Serve)
 @model_options
+@talker_option
 @click.option(
     "--replicas",
     type=click.IntRange(1),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
-from pathlib import Path
+import re
 from random import Random
 
 import pytest
@@ -25,101 +24,6 @@ from mini.__main__ import main
 from mini.packages import Package, PackageError, unpacked
 from mini.skills import SKILLS
 from mini.split import held_out
-
-NOUNS = [
-    ("00000001", "03 n 01 entity 0 000 |", "that which is"),
-    ("00000002", "03 n 01 animal 0 001 @ 00000001 n 0000 |", "a living thing that moves"),
-    ("00000003", "05 n 02 dog 0 domestic_dog 0 001 @ 00000002 n 0000 |", 'it barks; "a good dog"'),
-    ("00000004", "05 n 01 Rover 0 002 @i 00000003 n 0000 ! 00000002 n 0101 |", "one of them"),
-]
-TOYBOX = """#!/bin/sh
-cat <<'END'
----toybox----------------------------------------------------
-
-usage: toybox [COMMAND]
-
-All of it.
-
----ls---------------------------------------------------------
-
-usage: ls [-a] [FILE...]
-
-List files. Sorted.
-
----clear------------------------------------------------------
-
-Clear the screen.
-
-END
-"""
-YAML = """categories:
-- greetings
-conversations:
-- - Hello
-  - 'It''s you'
-- - How are
-    you?
-  - "Fine"
-  - Good
-- - Alone
-- - Are you sentient?
-  - I am.
-"""
-PAGE = """.. module:: os
-
-.. function:: listdir(path='.')
-   :noindex:
-
-   Return a list of the names in *path*, as :func:`~os.scandir` has them.  More.
-
-"""
-
-
-def digits(number: int) -> str:
-    return "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"[number]
-
-
-@pytest.fixture(scope="module")
-def archives(tmp_path_factory):
-    """Return packages as if they had been unpacked, of a few entries each."""
-    root = tmp_path_factory.mktemp("archives")
-
-    def write(name: str, content: str | bytes) -> Path:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    net = "wordnet-base/usr/share/wordnet/"
-    for part in ("noun", "verb", "adj", "adv"):
-        write(f"{net}data.{part}", "  1 a licence\n")
-        write(f"{net}index.{part}", "  1 a licence\n")
-    lines = "".join(f"{offset} {rest} {gloss}  \n" for offset, rest, gloss in NOUNS)
-    write(f"{net}data.noun", f"  1 a licence\n{lines}00000009 05 n zz torn\n")
-    index = ("entity", "animal", "dog", "rover")
-    rows = "".join(f"{word} n 1 1 @ 1 1 0000000{n}  \n" for n, word in enumerate(index, 1))
-    write(f"{net}index.noun", rows + "domestic_dog n 1 1 @ 1 0 00000003  \n")
-    counted = "".join(f"{word}%1:05:00:: 1 7\n" for word in index)
-    write(f"{net}cntlist.rev", counted + "cat%1:05:00:: 1 7\n")
-    for name, text in (
-        ("jargon", "foo\n n.\n\n    A word. More.\n"),
-        ("devil", "BAD, n.  Not so good as it was.\n"),
-    ):
-        place = f"dict-{name}/usr/share/dictd/{name}"
-        write(f"{place}.dict.dz", gzip.compress(text.encode()))
-        write(
-            f"{place}.index", f"{text[:3].lower()}\tA\t{digits(len(text))}\nbad line\n00x\tA\tB\n"
-        )
-    write("toybox/bin/toybox", TOYBOX).chmod(0o755)
-    for name in small_talk.FILES:
-        write(f"chatterbot-corpus/c/data/english/{name}.yml", YAML)
-    write("chatterbot-corpus/c.dist-info/METADATA", "License: BSD\n")
-    pages = "python3.11-doc/usr/share/doc/python3.11/html/_sources/library/"
-    write(f"{pages}os.rst.txt", PAGE)
-    for name in packages.PACKAGES:
-        if name != "chatterbot-corpus":
-            write(f"{name}/usr/share/doc/{name}/copyright", f"of {name}\n")
-    return root
 
 
 def test_wordnet_is_read_and_what_is_torn_is_listed(archives):
@@ -179,9 +83,23 @@ def test_sums_and_expressions_are_right():
     random = Random(1)
     for _ in range(300):
         sums = SKILLS["sums"](random, [])
-        assert eval(sums.key) == int(sums.exact)
+        assert {eval(step) for step in sums.answer.split(" = ")} == {int(sums.exact)}
         value = SKILLS["expressions"](random, ["tree", "apple"])
         assert eval(value.key) == eval(value.exact)
+
+
+def test_what_an_answer_would_tell_is_held_out_with_it():
+    """A word that is to be spelt is spelt in no other skill's training either, and so on."""
+    random = Random(2)
+    words = ["".join(random.choices("abcdeilnorst", k=6)) for _ in range(100)]
+    drawn = [SKILLS[name](random, words) for name in SKILLS for _ in range(1500)]
+    learned, exam = questions.split(drawn)
+    said = {piece for each in learned for piece in re.findall(r"\w-[\w-]+", each.answer)}
+    spelt = [each.answer for each in exam if each.key.startswith("spell ")]
+    assert len(spelt) > 20 and not said & set(spelt)
+    sums = {each.key for each in learned}
+    turned = ["+".join(reversed(each.key.split("+"))) for each in exam if "+" in each.key]
+    assert len(turned) > 20 and not sums & set(turned)
 
 
 def test_nothing_of_a_held_out_key_is_learned(archives, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from griffin.cli.shared.model_source import ModelSource, model_options
+from griffin.cli.shared.model_source import ModelSource, model_options, talker_option
 from griffin.cli.shared.sampling import sampling_from, sampling_options
 from griffin.cli.shared.stores import default_store, open_store, store_option
 
@@ -20,6 +20,7 @@ LONGEST = 1 << 17  # tokens of a message, unless the user says otherwise
 
 @click.command("chat")
 @model_options
+@talker_option
 @sampling_options
 @click.option(
     "--system", metavar="TEXT", help="How the model should behave; begins a new conversation."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,14 +97,19 @@ class ModelSource:
         return checkpoints.open(self.model, revision=self.revision)
 
 
+def _talker() -> str:
+    from griffin.checkpoints.model_names import talker
+
+    return talker()
+
+
+_model_option = partial(
+    click.option, "--model", "-m", help="Folder, archive, Hub repository or bundled name."
+)
+# Of a verb that talks, which stands below `model_options`.
+talker_option = _model_option(default=_talker, show_default="mini-it where it is bundled, or nano")
 _OPTIONS = (
-    click.option(
-        "--model",
-        "-m",
-        default="nano",
-        show_default=True,
-        help="Folder, archive, Hub repository or bundled name.",
-    ),
+    _model_option(default="nano", show_default=True),
     click.option("--tokenizer", metavar="PATH", help="Tokenizer, if it is not beside the weights."),
     click.option("--revision", help="Branch, tag or commit of a Hub repository."),
     click.option("--dtype", help="bfloat16, float32, ... [default: as stored]."),

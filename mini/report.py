@@ -1,0 +1,229 @@
+"""What came of it: report.json, and docs/model.md made from that alone."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from griffin.bench.machine import describe
+from mini.chain import COSTS, EXAMINED, NAME
+from mini.exam import GRADES
+from mini.overlap import overlap
+
+_BITS = "whole documents"
+_XZ = "xz -9e, one stream"
+_STAGES = ("pre-training", "SFT", "J-BOND", "int8")  # in words, as EXAMINED
+
+
+def build(out: Path) -> dict[str, Any]:
+    """Return what a folder of `python -m mini train` holds, as plain values; write report.json.
+
+    Raises FileNotFoundError where a step is not done yet.
+    """
+    grades = {name: _read(out / "exams" / name / GRADES)["grades"] for name in EXAMINED}
+    pretrained, nano = _read(out / "pretrain" / "results.json"), _read(out / "held-out-nano.json")
+    shipped = _read(out / f"held-out-{NAME}.json")
+    skills = dict[str, dict[str, Any]]()
+    for name, of_stage in grades.items():
+        for grade in of_stage:
+            skill = skills.setdefault(grade["exam"], {"stages": {}})
+            skill |= {key: grade[key] for key in ("questions", "commonest")}
+            told = {key: grade[key] for key in ("right", "error", "unknown")}
+            skill["stages"][name] = told
+    bits = {
+        source: {
+            "held_out_bytes": found["bytes"],
+            "pretrained": found["bits_per_byte"].get(_BITS),
+            NAME: shipped["sources"][source]["bits_per_byte"].get(_BITS),
+            "nano": nano["sources"][source]["bits_per_byte"].get(_BITS),
+            "xz": found["bits_per_byte"].get(_XZ),
+        }
+        for source, found in pretrained["sources"].items()
+    }
+    model = out / NAME
+    report = {
+        "model": {
+            "parameters": pretrained["parameters"],
+            "shape": _shape(pretrained["training"]["recipe"]["model"]),
+            "bytes": (model / "model.safetensors").stat().st_size,
+            "state_bytes": (model / "pirate.state").stat().st_size,
+        },
+        "tokens": {
+            name: _read(out / name / "results.json")["training"]["tokens"]
+            for name in ("pretrain", "sft", "jbond", "style")
+        },
+        "skills": skills,
+        "bits_per_byte": bits,
+        "overlap": overlap(out / "pretrain"),
+        "jbond": _rewards(out / "jbond" / "log.jsonl"),
+        "costs": _read(out / COSTS),
+        "chats": _read(out / "chats.json"),
+        "pirate": _read(out / "chats-pirate.json"),
+        "machine": describe(),
+    }
+    (out / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    return report
+
+
+def _read(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _shape(config: dict[str, Any]) -> dict[str, Any]:
+    kinds = config["block_types"]
+    wanted = ("width", "attention_window_size", "vocab_size")
+    shape = {name: config[name] for name in wanted}
+    return shape | {"layers": len(kinds), "attention_layers": kinds.count("attention")}
+
+
+def _rewards(log: Path) -> list[dict[str, float]]:
+    """Return held-out reward, divergence and ties where a run's log has the first."""
+    entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    keys = ("step", "held_out_reward", "kl_start", "ties")
+    return [{key: e[key] for key in keys} for e in entries if "held_out_reward" in e]
+
+
+def page(report: dict[str, Any]) -> str:
+    """Return docs/model.md: what the model is, and every figure of a report."""
+    parts = (_opening, _skills, _bits, _costs, _chats)
+    return "\n\n".join(block for part in parts for block in part(report)) + "\n"
+
+
+def _opening(report: dict[str, Any]) -> list[str]:
+    model = report["model"]
+    shape = model["shape"]
+    return [
+        "# The model in the box",
+        "<!-- Written by `python -m mini report`; change mini/report.py, not this page. -->",
+        _wrapped(
+            f"`{NAME}` answers when `griffin chat` is started with nothing else. It has"
+            f" {model['parameters']:,} weights ({shape['layers']} layers,"
+            f" {shape['attention_layers']} of them attention over {shape['attention_window_size']}"
+            f" tokens, width {shape['width']}, {shape['vocab_size']:,} tokens) in"
+            f" {model['bytes'] / 1e6:.1f} MB of int8, and was made by the paper's own recipe, in"
+            " small, from texts of free licences, which lie beside the weights. It is a toy: it"
+            " knows a little, and errs. A large one: `griffin chat -m recurrentgemma-2b-it`."
+        ),
+        "    python -m mini sources --out corpus\n"
+        "    python -m mini train --corpus corpus --out runs/mini --threads 1\n"
+        "    python -m mini report --out runs/mini --page docs/model.md",
+    ]
+
+
+def _skills(report: dict[str, Any]) -> list[str]:
+    skills = report["skills"]
+    rows = [
+        (name, f"{skill['questions']:,}", *_shares(skill), f"{skill['commonest']:.1%}")
+        for name, skill in skills.items()
+    ]
+    last = {name: skill["stages"][NAME] for name, skill in skills.items()}
+    said = list[str]()
+    if "kinds" in skills:
+        said.append(
+            f"The right hypernym (`kinds`): {last['kinds']['right']:.1%} of held-out senses; the"
+            f" commonest answer is right for {skills['kinds']['commonest']:.1%}."
+        )
+    if {"unknown", "meanings"} <= skills.keys():
+        said.append(
+            f'"I don\'t know" is said to {last["unknown"]["unknown"]:.1%} of made-up names, and to'
+            f" {last['meanings']['unknown']:.1%} of real ones (`meanings`)."
+        )
+    return [
+        "## What it answers",
+        _wrapped(
+            "Right answers to questions that were held out by their topic, by the likeliest tokens,"
+            " ± the standard error. `meanings`, `python`, `jargon` and `devil` count only an answer"
+            " that has the book's words."
+        ),
+        _table(("", "questions", *(f"after {name}" for name in _STAGES), "commonest answer"), rows),
+        *map(_wrapped, said),
+    ]
+
+
+def _shares(skill: dict[str, Any]) -> list[str]:
+    stages = [skill["stages"][name] for name in EXAMINED]
+    return [f"{stage['right']:.1%} ± {stage['error']:.1%}" for stage in stages]
+
+
+def _bits(report: dict[str, Any]) -> list[str]:
+    columns = ("pretrained", NAME, "nano", "xz")
+    rows = [
+        (name, f"{of['held_out_bytes']:,}", *(_decimals(of[column]) for column in columns))
+        for name, of in report["bits_per_byte"].items()
+    ]
+    runs, shared = (
+        sum(of[key] for of in report["overlap"].values()) for key in ("runs", "in_training")
+    )
+    share = f"{shared / runs:.2%} of {runs:,}" if runs else "none of 0"
+    return [
+        "## What it reads",
+        _wrapped(
+            "Bits a byte of held-out documents, read whole; of the questions the answers alone."
+            " nano has read parts of Python's library, some of what is held out here among them."
+        ),
+        _table(("", "bytes", "after pre-training", NAME, "nano", "xz -9e"), rows),
+        f"Of the held-out documents {share} runs of thirteen words stand in training.",
+    ]
+
+
+def _decimals(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _costs(report: dict[str, Any]) -> list[str]:
+    tokens = report["tokens"]
+    rows = [
+        (step, f"{tokens[step]:,}" if step in tokens else "", f"{of['core_seconds'] / 3600:.2f}")
+        for step, of in report["costs"].items()
+    ]
+    total = sum(of["core_seconds"] for of in report["costs"].values()) / 3600
+    course = [
+        (f"{at['step']:,}", _decimals(at["held_out_reward"]), f"{at['kl_start']:.2f}", at["ties"])
+        for at in report["jbond"]
+    ]
+    rewards = [(*given, f"{ties:.0%}") for *given, ties in course]
+    return [
+        "## What it cost",
+        f"{total:.2f} core-hours in all ({report['machine']['processor']}).",
+        _table(("", "tokens", "core-hours"), rows),
+        _wrapped(
+            "J-BOND's course: the mean reward of held-out prompts (1 for a right answer, at most a"
+            " half for one that is nearly right), nats from where it began, and the share of"
+            " prompts whose two anchor answers are worth the same."
+        ),
+        _table(("step", "held-out reward", "nats", "ties"), rewards),
+    ]
+
+
+def _chats(report: dict[str, Any]) -> list[str]:
+    size = report["model"]["state_bytes"]
+    return [
+        "## Twenty chats",
+        "Unedited, errors included; the likeliest tokens.",
+        _talks(report["chats"]),
+        f"The first five with the tuned state `pirate.state` ({size:,} bytes, beside the weights):",
+        _talks(report["pirate"][:5]),
+    ]
+
+
+def _talks(talks: list[list[dict[str, str]]]) -> str:
+    """Return conversations as an indented block, what the user says after >>>."""
+    lines = list[str]()
+    for talk in talks:
+        for turn in talk:
+            first = ">>> " if turn["role"] == "user" else ""
+            said = turn["content"].splitlines() or ["(nothing)"]
+            lines += [f"    {first}{line}".rstrip() for line in said]
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

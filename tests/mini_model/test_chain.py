@@ -1,0 +1,69 @@
+"""The whole way from a corpus to the model in the box, rehearsed with a model of nothing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from griffin.loading import load
+from mini import chain, corpus, python_texts, report
+from mini.__main__ import main
+
+
+@pytest.fixture(scope="module")
+def rehearsed(archives, tmp_path_factory):
+    """Return the folders of a small corpus and of what was made of it."""
+    root = tmp_path_factory.mktemp("rehearsal")
+    functions = "".join(
+        f'def read_{n}(file):\n    """Read the document number {n} from a file."""\n\n'
+        for n in range(40)
+    )
+    with pytest.MonkeyPatch.context() as patched:
+        library = [(f"module{n}", f"# {n}\n{functions}") for n in range(30)]
+        patched.setattr(python_texts, "library", lambda broken: iter(library))
+        corpus.build(root / "corpus", archives, lambda line: None, drawn=400)
+    chain.train(root / "corpus", root / "out", 1, lambda line: None, rehearsal=True)
+    return root / "corpus", root / "out"
+
+
+@pytest.mark.thorough
+def test_every_step_runs_and_none_twice(rehearsed):
+    folder, out = rehearsed
+    llm = load(out / chain.NAME, state=out / chain.NAME / "pirate.state")
+    assert llm.model.config.width == 64 and llm.talks
+    assert {path.name for path in (out / chain.NAME / "licences").iterdir()} >= {"toybox.txt"}
+    costs = (out / chain.COSTS).read_text()
+    command = ["train", "--corpus", str(folder), "--out", str(out), "--rehearsal"]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
+    assert done.output.count("done before") == len(json.loads(costs))
+    assert (out / chain.COSTS).read_text() == costs
+    other = CliRunner().invoke(main, command[:-1])
+    assert other.exit_code == 1 and "another recipe" in other.output
+
+
+@pytest.mark.thorough
+def test_a_report_has_every_figure_and_a_page_is_made_of_it(rehearsed, tmp_path):
+    _, out = rehearsed
+    page = tmp_path / "model.md"
+    done = CliRunner().invoke(main, ["report", "--out", str(out), "--page", str(page)])
+    assert done.exit_code == 0, done.output
+    found = json.loads((out / "report.json").read_text())
+    assert set(found["skills"]["sums"]["stages"]) == set(chain.EXAMINED)
+    assert found["model"]["parameters"] == sum(
+        each.numel() for each in load(out / "sft" / "model").model.parameters()
+    )
+    assert found["bits_per_byte"]["python"]["nano"] and len(found["chats"]) == 20
+    text = page.read_text()
+    assert text == report.page(found)
+    assert "| sums |" in text and ">>> Who are you?" in text
+    assert all(len(line) <= 100 or line[0] in "| " for line in text.splitlines() if line)
+
+
+def test_a_report_names_what_is_not_done(tmp_path):
+    done = CliRunner().invoke(main, ["report", "--out", str(tmp_path)])
+    assert done.exit_code == 1 and "grades.json is missing: python -m mini train" in done.output
+    done = CliRunner().invoke(main, ["train", "--corpus", str(tmp_path)])
+    assert done.exit_code == 1 and "python -m mini sources" in done.output
