@@ -16,7 +16,7 @@ from typing import Any
 import click
 import torch
 
-from griffin.cli import main as griffin
+from griffin.cli import main as command_line
 from griffin.loading import load
 from griffin.train.export import measure
 from griffin.train.recipe import load_recipe
@@ -153,7 +153,7 @@ def steps(corpus: Path, out: Path, threads: int, most: int) -> list[Step]:
 def _griffin(words: list[str]) -> None:
     """Run a command of griffin in this process; SystemExit if it fails or is stopped."""
     click.echo(f"$ griffin {' '.join(words)}", err=True)
-    if code := griffin(words, standalone_mode=False):
+    if code := command_line(words, standalone_mode=False):
         raise SystemExit(code)
 
 

@@ -14,7 +14,7 @@ from mini.overlap import overlap
 
 _BITS = "whole documents"
 _XZ = "xz -9e, one stream"
-_STAGES = ("pre-training", "SFT", "J-BOND", "int8")  # in words, as EXAMINED
+_STAGES = ("pre-training", "SFT", "J-BOND", "rounding")  # in words, as EXAMINED
 
 
 def build(out: Path) -> dict[str, Any]:

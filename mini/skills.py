@@ -56,8 +56,7 @@ def products(random: Random, words: list[str]) -> Question:
     """Multiply numbers of the tables up to twelve."""
     a, b = random.randrange(13), random.randrange(13)
     ask = random.choice(("What is {} * {}?", "How much is {} times {}?", "Multiply {} by {}."))
-    topic = "{}*{}".format(*sorted((a, b)))
-    return Question(f"{a}*{b}", ask.format(a, b), f"{a} * {b} = {a * b}", str(a * b), topic)
+    return Question(f"{a}*{b}", ask.format(a, b), f"{a} * {b} = {a * b}", str(a * b))
 
 
 _UNITS = (
@@ -110,9 +109,9 @@ def dates(random: Random, words: list[str]) -> Question:
 
 
 def spelling(random: Random, words: list[str]) -> Question:
-    """Write a word letter by letter."""
+    """Write a word letter by letter. In quotes a word is cut into pieces that others have, too."""
     word = random.choice(words)
-    ask = random.choice(('Spell "{}".', "How do you spell {}?", "Write {} letter by letter."))
+    ask = random.choice(('Spell "{}".', 'How do you spell "{}"?', 'Write "{}" letter by letter.'))
     spelt = "-".join(word)
     return Question(f"spell {word}", ask.format(word), spelt, spelt, f"word {word}")
 
@@ -122,13 +121,13 @@ def counting(random: Random, words: list[str]) -> Question:
     word = random.choice(words)
     spelt = "-".join(word)
     if random.random() < 0.5:
-        ask = random.choice(('How many letters has "{}"?', "Count the letters of {}."))
+        ask = random.choice(('How many letters has "{}"?', 'Count the letters of "{}".'))
         answer = f"{spelt}: {len(word)} letters."
         key, topic = f"letters {word}", f"word {word}"
         return Question(key, ask.format(word), answer, str(len(word)), topic)
     letter = random.choice(word) if random.random() < 0.8 else random.choice("aeiorst")
     count = word.count(letter)
-    ask = random.choice(('How many times does "{1}" occur in {0}?', "How many {1}'s has {0}?"))
+    ask = random.choice(('How many times does "{1}" occur in "{0}"?', 'How many "{1}" has "{0}"?'))
     times = "time" if count == 1 else "times"
     answer = f"{spelt}: {count} {times}."
     key, topic = f"{letter} in {word}", f"word {word}"
@@ -153,7 +152,7 @@ def expressions(random: Random, words: list[str]) -> Question:
     """Say what a short Python expression is."""
     word, number = random.choice(words), random.randrange(2, 10)
     other = random.randrange(2, 10)
-    of_word, product = f"word {word}", "{}*{}".format(*sorted((number, other)))
+    of_word, product = f"word {word}", f"{number}*{other}"
     expression, value, topic = random.choice(
         (
             (f"len({word!r})", len(word), of_word),

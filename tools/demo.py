@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import signal
 import sys
@@ -25,6 +26,8 @@ BEGINNINGS = ("import os, sys", "def read(self, size):", "for line in lines:")
 LONG_BEGINNING = "class Error(Exception):"
 _WAIT = 60.0  # seconds until something has to come
 _PROMPT = ">>> "
+# A terminal is told that pasted lines belong together: nothing that anybody sees.
+_PASTING = re.compile("\x1b\\[\\?2004[hl]\r?")
 
 
 class Terminal:
@@ -45,7 +48,7 @@ class Terminal:
 
         Raises SystemExit if that does not come in a minute.
         """
-        seen, end = "", time.monotonic() + _WAIT
+        seen, held, end = "", "", time.monotonic() + _WAIT
         while len(seen) < count or not seen.endswith(until or ""):
             ready = select.select([self._handle], [], [], max(0.0, end - time.monotonic()))[0]
             try:
@@ -54,7 +57,10 @@ class Terminal:
                 piece = b""
             if not piece:
                 raise SystemExit("\ngriffin chat said nothing more")
-            text = piece.decode("utf-8", errors="replace").replace("\r\n", "\n")
+            text = held + piece.decode("utf-8", errors="replace")
+            whole = text.rfind("\x1b", max(0, len(text) - 7))  # a code that has come in part waits
+            text, held = (text, "") if whole < 0 else (text[:whole], text[whole:])
+            text = _PASTING.sub("", text).replace("\r\n", "\n")
             sys.stdout.write(text)
             sys.stdout.flush()
             seen += text

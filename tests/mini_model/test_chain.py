@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from click.testing import CliRunner
 
+from griffin.capacity import model_bytes
 from griffin.loading import load
 from mini import chain, corpus, python_texts, report
 from mini.__main__ import main
@@ -23,7 +25,7 @@ def rehearsed(archives, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
         library = [(f"module{n}", f"# {n}\n{functions}") for n in range(30)]
         patched.setattr(python_texts, "library", lambda broken: iter(library))
-        corpus.build(root / "corpus", archives, lambda line: None, drawn=400)
+        corpus.build(root / "corpus", archives, lambda line: None, drawn=200)
     chain.train(root / "corpus", root / "out", 1, lambda line: None, rehearsal=True)
     return root / "corpus", root / "out"
 
@@ -52,10 +54,9 @@ def test_a_report_has_every_figure_and_a_page_is_made_of_it(rehearsed, tmp_path)
     assert done.exit_code == 0, done.output
     found = json.loads((out / "report.json").read_text())
     assert set(found["skills"]["sums"]["stages"]) == set(chain.EXAMINED)
-    assert found["model"]["parameters"] == sum(
-        each.numel() for each in load(out / "sft" / "model").model.parameters()
-    )
-    assert found["bits_per_byte"]["python"]["nano"] and len(found["chats"]) == 20
+    shape = load(out / "sft" / "model").model.config
+    assert found["model"]["parameters"] * 2 == model_bytes(shape, torch.bfloat16)
+    assert found["bits_per_byte"]["numbers"]["nano"] and len(found["chats"]) == 20
     text = page.read_text()
     assert text == report.page(found)
     assert "| sums |" in text and ">>> Who are you?" in text
