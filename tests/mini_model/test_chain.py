@@ -42,6 +42,11 @@ def test_every_step_runs_and_none_twice(rehearsed):
     assert done.exit_code == 0, done.output
     assert done.output.count("done before") == len(json.loads(costs))
     assert (out / chain.COSTS).read_text() == costs
+    chats = out / "chats.json"
+    said = chats.read_text()
+    chats.unlink()
+    done = CliRunner().invoke(main, command)
+    assert "chats ...\n" in done.output and chats.read_text() == said
     other = CliRunner().invoke(main, command[:-1])
     assert other.exit_code == 1 and "another recipe" in other.output
 
