@@ -29,7 +29,7 @@ Skill = Callable[[Random, list[str]], Question]
 
 
 def sums(random: Random, words: list[str]) -> Question:
-    """Add or subtract numbers of up to two digits, the tens before the units."""
+    """Add or subtract numbers of up to two digits."""
     a, b = random.randrange(100), random.randrange(100)
     if random.random() < 0.5:
         ask = random.choice(
@@ -43,13 +43,18 @@ def sums(random: Random, words: list[str]) -> Question:
 
 
 def _worked(a: int, sign: str, b: int) -> str:
-    """Return how a sum is reckoned: each step is one that is learned from few examples."""
+    """Return how a sum is reckoned, tens, then units, then both: each line of a small table."""
     of = 1 if sign == "+" else -1
-    tens, ones = b // 10 * 10, b % 10
-    steps = [f"{a} {sign} {b}"]
-    if tens and ones:
-        steps += [f"{a} {sign} {tens} {sign} {ones}", f"{a + of * tens} {sign} {ones}"]
-    return " = ".join((*steps, str(a + of * b)))
+    borrowed = 10 if sign == "-" and a % 10 < b % 10 else 0
+    tens, ones = (a // 10 * 10 - borrowed, b // 10 * 10), (a % 10 + borrowed, b % 10)
+    # Nothing is reckoned with a 0; 0 and 12 of 12 are no tens.
+    parts = [pair for pair in (tens, ones) if pair[1] and (pair[0] or sign == "-")]
+    steps = [f"{x} {sign} {y} = {x + of * y}" for x, y in parts]
+    total = str(a + of * b)
+    if not steps or steps[-1].split()[-1] != total:
+        t, u = (x + of * y for x, y in (tens, ones))
+        steps.append(f"{t} + {u} = {total}" if steps else f"{a} {sign} {b} = {total}")
+    return "; ".join(steps)
 
 
 def products(random: Random, words: list[str]) -> Question:
