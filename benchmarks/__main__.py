@@ -132,11 +132,11 @@ main.add_command(
 @number("--tokens", "Of a step, in as many rows as they fill.", 16_384)
 @click.option(
     "--against",
-    type=click.Choice(["transformer", "transformers"]),
+    type=click.Choice(["transformer", "transformers", "torch.compile"]),
     multiple=True,
     default=("transformer",),
     show_default=True,
-    help="A transformer of equal size; transformers' RecurrentGemma. Repeatable.",
+    help="A transformer of equal size; transformers' RecurrentGemma; ours compiled. Repeatable.",
 )
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32")
 @number("--threads", "CPU threads [default: one for each CPU].")

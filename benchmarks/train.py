@@ -62,6 +62,13 @@ def transformer(config: GriffinConfig, dtype: str) -> Learner:
     )
 
 
+def compiled(config: GriffinConfig, dtype: str) -> Learner:
+    """Return ours with its forward pass and loss, and what goes back, under torch.compile."""
+    learner = griffin_learner(config, dtype)
+    learner.name, learner.nats = "torch.compile", torch.compile(learner.nats, dynamic=False)
+    return learner
+
+
 def recurrentgemma(config: GriffinConfig, dtype: str) -> Learner:
     """Return transformers' model of the same config; ValueError if it is not installed."""
     try:
@@ -108,7 +115,7 @@ def _nats(model: nn.Module, head: Tensor, hidden: Any, dtype: str) -> Any:
     return nats
 
 
-RIVALS = {"transformer": transformer, "transformers": recurrentgemma}
+RIVALS = {"transformer": transformer, "transformers": recurrentgemma, "torch.compile": compiled}
 
 
 def train(

@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from benchmarks.__main__ import main
-from benchmarks.train import SHAPES, recurrentgemma, transformer
+from benchmarks.train import SHAPES, compiled, recurrentgemma, transformer
 from griffin.bench.training import Setting, griffin_learner
 
 
@@ -22,7 +22,9 @@ def test_the_transformer_has_as_many_weights(name):
     assert name == "toy" or sizes[0] / 1e6 == pytest.approx(float(name[:-1]), rel=0.02)
 
 
-@pytest.mark.parametrize("make", [transformer, recurrentgemma])
+@pytest.mark.parametrize(
+    "make", [transformer, recurrentgemma, pytest.param(compiled, marks=pytest.mark.slow)]
+)
 def test_a_rival_learns(make):
     if make is recurrentgemma:
         pytest.importorskip("transformers")
