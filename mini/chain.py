@@ -63,7 +63,7 @@ def train(
     corpus, out = corpus.resolve(), out.resolve()
     write_recipes(corpus, out, rehearsal=rehearsal)
     torch.set_num_threads(threads)
-    for step in steps(corpus, out, threads, most=2 if rehearsal else 500):
+    for step in steps(corpus, out, threads, **({"most": 2, "talks": 2} if rehearsal else {})):
         if step.makes.exists():
             say(f"{step.name}: done before")
             continue
@@ -103,8 +103,8 @@ def _make_small(values: dict[str, Any]) -> None:
     values.get("tune", {}).update({"prompts": 4, "answer_tokens": 8})
 
 
-def steps(corpus: Path, out: Path, threads: int, most: int) -> list[Step]:
-    """Return the steps in their order. most: questions of each examination."""
+def steps(corpus: Path, out: Path, threads: int, *, most: int = 500, talks: int = 20) -> list[Step]:
+    """Return the steps in their order. most: questions of each examination; talks: chats."""
     recipes, model = out / "recipes", out / NAME
     aligned = out / "jbond" / "best"
 
@@ -127,7 +127,11 @@ def steps(corpus: Path, out: Path, threads: int, most: int) -> list[Step]:
     packed = out / "int8"
     quantize = run("quantize", aligned, packed, "--format", "int8", "--threads", threads)
     state, pirate = out / "style" / "tuned.state", out / "pirate.jsonl"
-    chats = out / "chats.json", out / "chats-pirate.json"
+
+    def chats(name: str, state: Path | None) -> Step:
+        file = out / f"{name}.json"
+        return Step(name, file, partial(_chat, model, state, file, talks))
+
     return [
         recipe("train", "pretrain"),
         exam("pretrain", out / "pretrain" / "model"),
@@ -143,8 +147,8 @@ def steps(corpus: Path, out: Path, threads: int, most: int) -> list[Step]:
         Step("style's data", pirate, partial(write_style, corpus / "questions", pirate)),
         recipe("finetune", "style"),
         Step("state", model / "pirate.state", partial(_copy, state, model / "pirate.state")),
-        Step("chats", chats[0], partial(_chat, model, None, chats[0])),
-        Step("chats, pirate", chats[1], partial(_chat, model, model / "pirate.state", chats[1])),
+        chats("chats", None),
+        chats("chats-pirate", model / "pirate.state"),
         held_out(NAME, model),
         held_out("nano", "nano"),
     ]
@@ -189,8 +193,8 @@ def _copy(source: Path, target: Path) -> None:
     part.rename(target)
 
 
-def _chat(model: Path, state: Path | None, out: Path) -> None:
-    write_chats(load(model, state=state), out)
+def _chat(model: Path, state: Path | None, out: Path, most: int) -> None:
+    write_chats(load(model, state=state), out, most)
 
 
 class _Clock:

@@ -29,9 +29,10 @@ def answered(llm: LLM, talks: list[list[str]]) -> list[list[dict[str, str]]]:
     return found
 
 
-def write_chats(llm: LLM, out: Path) -> list[list[dict[str, str]]]:
-    """Write the fixed conversations with a model's answers as JSON; return them."""
-    talks = answered(llm, asked())
+def write_chats(llm: LLM, out: Path, most: int | None = None) -> list[list[dict[str, str]]]:
+    """Write the fixed conversations, or the first of them, with a model's answers as JSON; return
+    them."""
+    talks = answered(llm, asked()[:most])
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(talks, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return talks

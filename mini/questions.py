@@ -30,7 +30,7 @@ def meanings(net: WordNet, random: Random) -> Iterator[Question]:
         "r": ("What does {w} mean?",),
     }
     for part, asks in kinds.items():
-        for word, sense in _said(net, part):
+        for word, sense in common_words(net, part):
             if len(sense.gloss) <= LONGEST - 40:
                 asked = random.choice(asks).format(w=word, a=article(word))
                 start = {"n": f"{article(word).capitalize()} {word} is", "v": f"To {word} is to"}
@@ -41,7 +41,7 @@ def meanings(net: WordNet, random: Random) -> Iterator[Question]:
 def kinds(net: WordNet, random: Random) -> Iterator[Question]:
     """Ask what kind of thing a noun names. The senses that are held out are an examination."""
     asks = ("What kind of thing is {a} {w}?", "{A} {w} is a kind of what?", "Classify: {w}")
-    for word, sense in _said(net, "n"):
+    for word, sense in common_words(net, "n"):
         above = [net.senses[key].words[0] for key in sense.hypernyms if key in net.senses]
         if above and above[0].lower() not in (word.lower(), "entity"):
             a = article(word)
@@ -53,7 +53,7 @@ def kinds(net: WordNet, random: Random) -> Iterator[Question]:
 def yes_or_no(net: WordNet, random: Random) -> Iterator[Question]:
     """Ask whether a thing is of a kind: half of the answers are no, from kinds asked elsewhere."""
     pairs: list[tuple[str, Sense, list[str]]] = []
-    for word, sense in _said(net, "n", 2):
+    for word, sense in common_words(net, "n", 2):
         above = [net.senses[key].words[0] for key in net.above(sense.key)]
         if len(above) > 3:
             pairs.append((word, sense, above))
@@ -91,7 +91,7 @@ def synonyms(net: WordNet, random: Random) -> Iterator[Question]:
     """Ask for another word of the same meaning."""
     asks = ("What is another word for {}?", "Give a synonym of {}.")
     for part in ("n", "v", "a", "s"):
-        for word, sense in _said(net, part, 2):
+        for word, sense in common_words(net, part, 2):
             others = [each for each in sense.words if each != word]
             if others:
                 answer = f"Another word for {word} ({PART_OF_SPEECH[part]}) is {others[0]}."
@@ -213,8 +213,8 @@ _COARSE = re.compile(
 )
 
 
-def _said(net: WordNet, part: str, least: int = 1) -> Iterator[tuple[str, Sense]]:
-    """Yield common words as they are written, without coarse ones."""
+def common_words(net: WordNet, part: str, least: int = 1) -> Iterator[tuple[str, Sense]]:
+    """Yield common words of a part as they are written, without coarse ones."""
     for word, sense in net.common(part, least):
         if not _COARSE.search(sense.gloss):
             yield written(word, sense), sense

@@ -20,12 +20,12 @@ def rehearsed(archives, tmp_path_factory):
     root = tmp_path_factory.mktemp("rehearsal")
     functions = "".join(
         f'def read_{n}(file):\n    """Read the document number {n} from a file."""\n\n'
-        for n in range(40)
+        for n in range(12)
     )
     with pytest.MonkeyPatch.context() as patched:
-        library = [(f"module{n}", f"# {n}\n{functions}") for n in range(30)]
+        library = [(f"module{n}", f"# {n}\n{functions}") for n in range(8)]
         patched.setattr(python_texts, "library", lambda broken: iter(library))
-        corpus.build(root / "corpus", archives, lambda line: None, drawn=200)
+        corpus.build(root / "corpus", archives, lambda line: None, drawn=80)
     chain.train(root / "corpus", root / "out", 1, lambda line: None, rehearsal=True)
     return root / "corpus", root / "out"
 
@@ -61,10 +61,10 @@ def test_a_report_has_every_figure_and_a_page_is_made_of_it(rehearsed, tmp_path)
     assert set(found["skills"]["sums"]["stages"]) == set(chain.EXAMINED)
     shape = load(out / "sft" / "model").model.config
     assert found["model"]["parameters"] * 2 == model_bytes(shape, torch.bfloat16)
-    assert found["bits_per_byte"]["numbers"]["nano"] and len(found["chats"]) == 20
+    assert found["bits_per_byte"]["numbers"]["nano"] and len(found["chats"]) == 2
     text = page.read_text()
     assert text == report.page(found)
-    assert "| sums |" in text and ">>> Who are you?" in text
+    assert "| sums |" in text and ">>> What is 43 + 49?" in text
     assert all(len(line) <= 100 or line[0] in "| " for line in text.splitlines() if line)
 
 
