@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import httpx2
 import pytest
 
+from griffin.checkpoints.model_names import talker
 from griffin.server.settings import Settings
 
 # A model without adapters, for what only hands it on.
@@ -144,4 +145,4 @@ def test_names_reach_the_server(run, monkeypatch):
     run("serve", "--port", "0", "--no-store", "--name", "owl", "--name", "gpt-4", "--any-name")
     assert (built["name"], built["aliases"], built["any_name"]) == ("owl", ["gpt-4"], True)
     run("serve", "--port", "0", "--no-store")
-    assert (built["name"], built["aliases"], built["any_name"]) == ("nano", [], False)
+    assert (built["name"], built["aliases"], built["any_name"]) == (talker(), [], False)

@@ -14,6 +14,7 @@ NOUNS = [
     ("00000002", "03 n 01 animal 0 001 @ 00000001 n 0000 |", "a living thing that moves"),
     ("00000003", "05 n 02 dog 0 domestic_dog 0 001 @ 00000002 n 0000 |", 'it barks; "a good dog"'),
     ("00000004", "05 n 01 Rover 0 002 @i 00000003 n 0000 ! 00000002 n 0101 |", "one of them"),
+    ("00000005", "03 n 01 tree 0 001 @ 00000001 n 0000 |", "it has leaves"),
 ]
 TOYBOX = """#!/bin/sh
 cat <<'END'
@@ -79,7 +80,7 @@ def archives(tmp_path_factory):
         write(f"{net}index.{part}", "  1 a licence\n")
     lines = "".join(f"{offset} {rest} {gloss}  \n" for offset, rest, gloss in NOUNS)
     write(f"{net}data.noun", f"  1 a licence\n{lines}00000009 05 n zz torn\n")
-    index = ("entity", "animal", "dog", "rover")
+    index = ("entity", "animal", "dog", "rover", "tree")
     rows = "".join(f"{word} n 1 1 @ 1 1 0000000{n}  \n" for n, word in enumerate(index, 1))
     write(f"{net}index.noun", rows + "domestic_dog n 1 1 @ 1 0 00000003  \n")
     counted = "".join(f"{word}%1:05:00:: 1 7\n" for word in index)
