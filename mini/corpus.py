@@ -124,7 +124,7 @@ def _entry(net: wordnet.WordNet, word: str) -> str:
 def _questions(part: Path, read: _Read, drawn: int, say: Say) -> dict[str, dict[str, int]]:
     random, net = Random(SEED), read.net
     # To be spelt, counted and sorted: many, so that the letters of their pieces are learned.
-    drawn_from = {word for part in "nvasr" for word, _ in questions.common_words(net, part)}
+    drawn_from = {word for part in "nvasr" for word, _ in questions.common_words(net, part, 3)}
     plain = (word for word in drawn_from if word.isascii() and word.isalpha() and word.islower())
     words = sorted(word for word in plain if 3 <= len(word) <= 9)
     functions = {
