@@ -1,9 +1,13 @@
 #include "product.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <stdexcept>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "pool.h"
 
@@ -14,8 +18,11 @@ namespace {
 
 int64_t round_up(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
 
+// Whether inputs go in groups that have a scale each.
+bool grouped(Format format) { return format == Format::int4 || format == Format::int2; }
+
 int64_t padded(const Matrix& m) {
-  return round_up(m.in, m.format == Format::int4 ? kBlock4 : m.format == Format::int8 ? 4 : 2);
+  return round_up(m.in, grouped(m.format) ? kBlock : m.format == Format::int8 ? 4 : 2);
 }
 
 float half_to_float(const uint8_t* from) {
@@ -45,11 +52,103 @@ float weight(const Matrix& m, int64_t row, int64_t k) {
   if (m.format == Format::int8) {
     return (panel[k / 4 * 64 + lane * 4 + k % 4] - 128.0f) * m.scale[row];
   }
-  const uint8_t* block = panel + k / kBlock4 * kBlock4Bytes;
-  const int64_t group = k % kBlock4 / 32, inner = k % 32;
-  const uint8_t both = block[group * 256 + inner / 8 * 64 + lane * 4 + inner % 4];
-  const float value = static_cast<float>(inner % 8 < 4 ? both & 15 : both >> 4);
-  return (value - 8) * half_to_float(block + 512 + group * 32 + lane * 2);
+  const int bits = m.format == Format::int4 ? 4 : 2, deep = 32 / bits;
+  const uint8_t* block = panel + k / kBlock * block_bytes(bits);
+  const int64_t group = k % kBlock / kGroup, inner = k % kGroup;
+  const uint8_t all = block[(group * bits + inner / deep) * 64 + lane * 4 + inner % 4];
+  const int value = all >> inner % deep / 4 * bits & ((1 << bits) - 1);
+  const float scale = half_to_float(block + 128 * bits + group * 32 + lane * 2);
+  return static_cast<float>(bits == 4 ? value - 8 : 2 * value - 3) * scale;
+}
+
+int64_t panels_of(const Matrix& m) { return round_up(m.out, kPanel) / kPanel; }
+
+// A product that is not prepared yet, in memory of product_bytes.
+Product product_of(const Matrix& m, const Results& to, const void* x, Type x_type, int64_t rows,
+                   uint8_t* memory) {
+  Product p{};
+  p.format = m.format;
+  p.data = m.data;
+  p.scale = m.scale;
+  p.out = m.out;
+  p.in = m.in;
+  p.in_padded = padded(m);
+  p.panel_bytes = m.panel_bytes;
+  p.x = x;
+  p.x_type = x_type;
+  p.bias = m.bias;
+  p.bias_type = m.bias_type;
+  p.y = to.y;
+  p.y_type = to.type;
+  p.rows = rows;
+  p.pairs = active().pairs && p.format == Format::bf16 && x_type == Type::bf16;
+  const int wide = grouped(p.format) ? 1 : p.format == Format::bf16 && !p.pairs ? 4 : 2;
+  p.row_bytes = round_up(p.in_padded * wide, 64);
+  p.prepared = memory;
+  const int64_t held = round_up(rows, kRowsTogether), groups = held * (p.in_padded / kGroup);
+  p.row_sum = reinterpret_cast<int64_t*>(memory + p.row_bytes * held);
+  p.row_scale = reinterpret_cast<float*>(p.row_sum + held);
+  p.group_scale = p.row_scale + held;
+  p.group_offset = reinterpret_cast<int32_t*>(p.group_scale + groups);
+  return p;
+}
+
+void prepare(const Product& p, int threads) {
+  parallel(p.rows < 4 ? 1 : threads, p.rows, 4,
+           [&](int64_t first, int64_t last) { active().prepare(p, first, last); });
+}
+
+// One row of a prepared product.
+Product one_row(const Product& p, int64_t row) {
+  Product one = p;
+  const int64_t groups = row * (p.in_padded / kGroup);
+  one.rows = 1;
+  one.prepared += row * p.row_bytes;
+  one.row_sum += row;
+  one.row_scale += row;
+  one.group_scale += groups;
+  one.group_offset += groups;
+  one.y = static_cast<uint8_t*>(p.y) + row * p.out * (p.y_type == Type::bf16 ? 2 : 4);
+  return one;
+}
+
+// Panels and the rows that read them.
+using Chosen = std::vector<std::pair<int64_t, int64_t>>;
+
+// The largest value of each panel; a row that holds NaN holds nothing else.
+std::vector<float> largest_of_panels(const float* values, int64_t out) {
+  std::vector<float> largest(static_cast<size_t>((out + kPanel - 1) / kPanel), -INFINITY);
+  for (int64_t first = 0; first < out; first += kPanel) {
+    float lanes[4] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
+    const auto take = [&](int64_t at, int lane) {
+      lanes[lane] = values[at] > lanes[lane] ? values[at] : lanes[lane];
+    };
+    if (first + kPanel <= out) {
+      for (int64_t at = first; at < first + kPanel; at += 4) {
+        for (int lane = 0; lane < 4; ++lane) take(at + lane, lane);
+      }
+    } else {
+      for (int64_t at = first; at < out; ++at) take(at, 0);
+    }
+    largest[static_cast<size_t>(first / kPanel)] = *std::max_element(lanes, lanes + 4);
+  }
+  return largest;
+}
+
+// Add the `most` panels of a row that hold its largest values, of equals the first.
+void add_best(const float* values, int64_t out, int64_t most, int64_t row, Chosen& to) {
+  const std::vector<float> best = largest_of_panels(values, out);
+  std::vector<float> sorted = best;
+  const auto last = sorted.begin() + (most - 1);
+  std::nth_element(sorted.begin(), last, sorted.end(), std::greater<>());
+  const float least = *last;
+  const auto above = [&](float value) { return value > least; };
+  int64_t equal = most - std::count_if(best.begin(), best.end(), above);
+  for (size_t panel = 0; panel < best.size(); ++panel) {
+    if (best[panel] > least || (best[panel] == least && equal-- > 0)) {
+      to.push_back({static_cast<int64_t>(panel), row});
+    }
+  }
 }
 
 }  // namespace
@@ -57,7 +156,7 @@ float weight(const Matrix& m, int64_t row, int64_t k) {
 int64_t product_bytes(const Matrix& m, int64_t rows) {
   const int64_t wide = m.format == Format::bf16 ? 4 : 2;
   const int64_t held = round_up(rows, kRowsTogether);
-  return round_up(padded(m) * wide, 64) * held + held * (8 + 4 + 8 * (padded(m) / kGroup4));
+  return round_up(padded(m) * wide, 64) * held + held * (8 + 4 + 8 * (padded(m) / kGroup));
 }
 
 void multiply(const Matrix* matrices, const Results* results, int count, const void* x, Type x_type,
@@ -70,37 +169,10 @@ void multiply(const Matrix* matrices, const Results* results, int count, const v
   // cache while all rows go past them.
   const int64_t unit = rows <= 16 ? 1 : kTogether, piece = rows <= 16 ? 32 << 10 : kernels.piece;
   for (int n = 0; n < count; ++n) {
-    const Matrix& m = matrices[n];
-    Product& p = products[n];
-    p = Product{};
-    p.format = m.format;
-    p.data = m.data;
-    p.scale = m.scale;
-    p.out = m.out;
-    p.in = m.in;
-    p.in_padded = padded(m);
-    p.panel_bytes = m.panel_bytes;
-    p.x = x;
-    p.x_type = x_type;
-    p.bias = m.bias;
-    p.bias_type = m.bias_type;
-    p.y = results[n].y;
-    p.y_type = results[n].type;
-    p.rows = rows;
-    p.pairs = kernels.pairs && p.format == Format::bf16 && x_type == Type::bf16;
-    const int wide = p.format == Format::int4 ? 1 : p.format == Format::bf16 && !p.pairs ? 4 : 2;
-    p.row_bytes = round_up(p.in_padded * wide, 64);
-    p.prepared = memory;
-    const int64_t held = round_up(rows, kRowsTogether), groups = held * (p.in_padded / kGroup4);
-    p.row_sum = reinterpret_cast<int64_t*>(memory + p.row_bytes * held);
-    p.row_scale = reinterpret_cast<float*>(p.row_sum + held);
-    p.group_scale = p.row_scale + held;
-    p.group_offset = reinterpret_cast<int32_t*>(p.group_scale + groups);
-    pieces[n + 1] = pieces[n] + (round_up(m.out, kPanel) / kPanel + unit - 1) / unit;
+    products[n] = product_of(matrices[n], results[n], x, x_type, rows, memory);
+    pieces[n + 1] = pieces[n] + (panels_of(matrices[n]) + unit - 1) / unit;
   }
-  const Product& first_product = products[0];
-  parallel(rows < 4 ? 1 : threads, rows, 4,
-           [&](int64_t first, int64_t last) { kernels.prepare(first_product, first, last); });
+  prepare(products[0], threads);
   const int64_t depth = rows <= 16 ? INT64_MAX : kernels.deepest;
   const int64_t bytes = unit * (matrices[0].panel_bytes < depth ? matrices[0].panel_bytes : depth);
   parallel(threads, pieces[count], bytes < piece ? piece / bytes : 1,
@@ -109,8 +181,28 @@ void multiply(const Matrix* matrices, const Results* results, int count, const v
       const int64_t begin = (first > pieces[n] ? first : pieces[n]) - pieces[n];
       const int64_t end = (last < pieces[n + 1] ? last : pieces[n + 1]) - pieces[n];
       if (begin >= end) continue;
-      const int64_t panels = round_up(matrices[n].out, kPanel) / kPanel;
+      const int64_t panels = panels_of(matrices[n]);
       kernels.panels(products[n], begin * unit, end * unit < panels ? end * unit : panels);
+    }
+  });
+}
+
+void multiply_screened(const Matrix& preview, const Matrix& exact, int64_t most, const void* x,
+                   Type x_type, int64_t rows, float* y, uint8_t* memory, int threads) {
+  const Results results{y, Type::f32};
+  multiply(&preview, &results, 1, x, x_type, rows, memory, threads);
+  Chosen chosen;
+  for (int64_t row = 0; row < rows; ++row) {
+    add_best(y + row * exact.out, exact.out, std::min(most, panels_of(exact)), row, chosen);
+  }
+  // A panel that several rows read comes from memory once.
+  if (rows > 1) std::sort(chosen.begin(), chosen.end());
+  const Product whole = product_of(exact, results, x, x_type, rows, memory);
+  prepare(whole, threads);
+  parallel(threads, static_cast<int64_t>(chosen.size()), 1, [&](int64_t first, int64_t last) {
+    for (int64_t n = first; n < last; ++n) {
+      const auto [panel, row] = chosen[static_cast<size_t>(n)];
+      active().panels(one_row(whole, row), panel, panel + 1);
     }
   });
 }

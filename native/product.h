@@ -32,6 +32,12 @@ int64_t product_bytes(const Matrix& matrix, int64_t rows);
 void multiply(const Matrix* matrices, const Results* results, int count, const void* x, Type x_type,
               int64_t rows, uint8_t* memory, int threads);
 
+// y (rows, out) = x W^T for a matrix and a smaller copy of it, its preview: exact in the `most`
+// panels of each row that hold the largest previews (of equals the first), and previews elsewhere.
+// Which panels these are depends on the row alone. memory: product_bytes of the larger.
+void multiply_screened(const Matrix& preview, const Matrix& exact, int64_t most, const void* x,
+                   Type x_type, int64_t rows, float* y, uint8_t* memory, int threads);
+
 // Throw std::invalid_argument for an id that is no row of the matrix.
 void check_ids(const Matrix& matrix, const int64_t* ids, int64_t count);
 

@@ -32,6 +32,7 @@ from griffin.ops.rg_lru import rg_lru, rg_lru_at
 from griffin.ops.ring_attention import ring_attention
 from griffin.ops.rms_norm import residual_norm, rms_norm
 from griffin.ops.rope import apply_rope, rope_frequencies, rope_table, rope_turns
+from griffin.ops.screened_linear import screened_linear
 from griffin.ops.soft_cap import soft_cap
 
 __all__ = [
@@ -74,6 +75,7 @@ __all__ = [
     "rope_frequencies",
     "rope_table",
     "rope_turns",
+    "screened_linear",
     "soft_cap",
     "unforced",
     "unlay",

@@ -23,6 +23,7 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "recurrent_unit": ("native", "triton", "eager", "reference"),
     "local_attention": ("native", "eager", "reference"),
     "packed_linear": ("native", "eager", "reference"),
+    "screened_linear": ("native", "eager", "reference"),
     "few_rows": ("triton", "reference"),
     "look_up_rows": ("triton", "reference"),
     "ring_attention": ("triton", "reference"),

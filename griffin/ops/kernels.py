@@ -205,6 +205,7 @@ _KERNELS = {
         "x weight bias:x? y!", lambda rows, n, out: (rows * n, out * n, out, rows * out)
     ),
     "packed_linear": _kernel("x y!:product", lambda rows, n, out: (rows * n, rows * out)),
+    "screened_linear": _kernel("x y!:wide", lambda rows, n, out: (rows * n, rows * out)),
     "look_up": _kernel("ids:int64 y!", lambda count, width: (count, count * width)),
     "pack_pairs": _kernel("weight data!:bytes", _pack_pairs),
 }

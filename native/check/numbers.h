@@ -79,20 +79,21 @@ struct Packed {
 
   Packed(Numbers& numbers, Format format, int64_t out, int64_t in, double size,
          const Type* bias_type = nullptr) {
-    const int64_t unit = format == Format::int4 ? 64 : format == Format::int8 ? 4 : 2;
+    const int bits = format == Format::int4 ? 4 : format == Format::int2 ? 2 : 0;
+    const int64_t unit = bits ? kBlock : format == Format::int8 ? 4 : 2;
     const int64_t units = (in + unit - 1) / unit, panels = (out + kPanel - 1) / kPanel;
-    const int64_t panel = units * (format == Format::int4 ? kBlock4Bytes : 64);
+    const int64_t panel = units * (bits ? block_bytes(bits) : 64);
     data.resize(static_cast<size_t>(panels * panel));
     for (uint8_t& byte : data) byte = static_cast<uint8_t>(numbers.bits());
     scale = numbers.uniform(Type::f32, panels * kPanel, 0, size / 128);
     if (format == Format::bf16) {
       data = numbers.uniform(Type::bf16, panels * panel / 2, -size, size).bytes;
-    } else if (format == Format::int4) {
+    } else if (bits) {
       const int exponent = 15 + static_cast<int>(std::log2(size / 8));
       for (int64_t block = 0; block < panels * units; ++block) {
-        for (int k = 512; k < kBlock4Bytes; k += 2) {  // half precision, of any sign
+        for (int k = 128 * bits; k < block_bytes(bits); k += 2) {  // half precision, of any sign
           const uint16_t half = static_cast<uint16_t>((numbers.bits() & 0x83ff) | exponent << 10);
-          std::memcpy(&data[static_cast<size_t>(block * kBlock4Bytes + k)], &half, 2);
+          std::memcpy(&data[static_cast<size_t>(block * block_bytes(bits) + k)], &half, 2);
         }
       }
     }

@@ -141,11 +141,12 @@ inline void tile_panels_int8(const Product& p, int64_t first, int64_t last) {
 
 // A panel is unpacked once, then all rows go past it: a tile of sums for each group of inputs,
 // scaled and added in the order of the groups.
-struct Int4Tiles {
+template <int Bits>
+struct GroupTiles {
   static constexpr int kGroups = 4;  // whose sums are under way while those before them are added
 
   const Product& p;
-  const int64_t groups = p.in_padded / kGroup4;
+  const int64_t groups = p.in_padded / kGroup;
   int8_t* weights =
       reinterpret_cast<int8_t*>(scratch().get(groups * (8 * 64 + 64) + 2 * kGroups * kTileBytes));
   float* scales = reinterpret_cast<float*>(weights + groups * 512);
@@ -153,18 +154,21 @@ struct Int4Tiles {
   int32_t* sums = reinterpret_cast<int32_t*>(scales + groups * kPanel);
 
   void unpack(int64_t panel) {
-    const __m512i nibble = _mm512_set1_epi8(15), middle = _mm512_set1_epi8(8);
+    constexpr int kFours = Values<Bits>::kFours;
+    const __m512i middle = _mm512_set1_epi8(Bits == 4 ? 8 : 3);
     const uint8_t* w = p.data + panel * p.panel_bytes;
     for (int64_t group = 0; group < groups; ++group) {
-      const uint8_t* from = w + group / 2 * kBlock4Bytes;
-      for (int j = 0; j < 4; ++j) {
-        const __m512i both = _mm512_loadu_si512(from + group % 2 * 256 + j * 64);
-        const __m512i low = _mm512_and_si512(both, nibble);
-        const __m512i high = _mm512_and_si512(_mm512_srli_epi16(both, 4), nibble);
-        _mm512_store_si512(weights + group * 512 + j * 128, _mm512_sub_epi8(low, middle));
-        _mm512_store_si512(weights + group * 512 + j * 128 + 64, _mm512_sub_epi8(high, middle));
+      const uint8_t* from = w + group / 2 * block_bytes(Bits);
+#pragma GCC unroll 4
+      for (int j = 0; j < Bits; ++j) {
+        const __m512i all = _mm512_loadu_si512(from + (group % 2 * Bits + j) * 64);
+#pragma GCC unroll 4
+        for (int k = 0; k < kFours; ++k) {
+          _mm512_store_si512(weights + group * 512 + (kFours * j + k) * 64,
+                             _mm512_sub_epi8(Values<Bits>::take(all, k), middle));
+        }
       }
-      _mm512_store_ps(scales + group * kPanel, halves(from + 512 + group % 2 * 32));
+      _mm512_store_ps(scales + group * kPanel, halves(from + 128 * Bits + group % 2 * 32));
     }
   }
 
@@ -172,7 +176,7 @@ struct Int4Tiles {
   void dot(const uint8_t* x, int64_t group) const {
     if (group >= groups) return;
     tile_zero<G>();
-    tile_load<4 + G % 2>(x + group * kGroup4, p.row_bytes);
+    tile_load<4 + G % 2>(x + group * kGroup, p.row_bytes);
     tile_load<6 + G % 2>(weights + group * 512, 64);
     SignedDot::run<G, 4 + G % 2, 6 + G % 2>();
     tile_store<G>(sums + group % (2 * kGroups) * kTileRows * kPanel, 64);
@@ -217,7 +221,7 @@ struct Int4Tiles {
   }
 
   static void run(const Product& p, int64_t first, int64_t last) {
-    Int4Tiles work{p};
+    GroupTiles work{p};
     Tiles tiles;
     for (int64_t panel = first; panel < last; ++panel) {
       work.unpack(panel);

@@ -158,8 +158,12 @@ struct Int8 {
   }
 };
 
-struct Int4 {
-  static constexpr int64_t kUnit = kBlock4, kUnitBytes = kBlock4Bytes;
+// int4 and int2: a byte holds 8 / Bits values, of as many fours of inputs. Two bits stand for -3,
+// -1, 1 and 3.
+template <int Bits>
+struct Groups {
+  static constexpr int64_t kUnit = kBlock, kUnitBytes = block_bytes(Bits);
+  static constexpr int kFours = 8 / Bits;
 
   struct Sums {
     __m256 total[2];
@@ -168,43 +172,49 @@ struct Int4 {
   template <int R>
   static void add(const Product& p, const uint8_t* w, int64_t row, int64_t first, int64_t last,
                   Sums* kept, Ahead ahead) {
-    const __m256i nibble = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
-    const int64_t groups = p.in_padded / kGroup4;
+    const __m256i mask = _mm256_set1_epi8((1 << Bits) - 1);
+    const __m256i factor = _mm256_set1_epi16(Bits == 4 ? 1 : 2);
+    const int64_t groups = p.in_padded / kGroup;
     const uint8_t* x = p.prepared + row * p.row_bytes + first;
     const float* steps[R];
     const int32_t* offsets[R];
     __m256 total[R][2];
     for (int r = 0; r < R; ++r) {
-      const int64_t at = (row + r) * groups + first / kGroup4;
+      const int64_t at = (row + r) * groups + first / kGroup;
       steps[r] = p.group_scale + at;
       offsets[r] = p.group_offset + at;
       for (int h = 0; h < 2; ++h) total[r][h] = kept[r].total[h];
     }
     // A whole block at a time, so that every load goes ahead by the same stride.
 #pragma GCC unroll 1
-    for (int64_t group = 0; group < (last - first) / kGroup4; group += 2, w += kBlock4Bytes) {
+    for (int64_t group = 0; group < (last - first) / kGroup; group += 2, w += kUnitBytes) {
       ahead.ask();
 #pragma GCC unroll 2
-      for (int half = 0; half < 2; ++half, x += kGroup4) {
-        const uint8_t *v = w + half * 256, *scales = w + 512 + half * 32;
+      for (int half = 0; half < 2; ++half, x += kGroup) {
+        const uint8_t *v = w + half * 64 * Bits, *scales = w + 128 * Bits + half * 32;
         // Two products of 15 and 127 in an int16, and eight of those: 30,480 at most, so nothing
         // saturates.
         __m256i sums[R][2];
         for (int r = 0; r < R; ++r) sums[r][0] = sums[r][1] = _mm256_setzero_si256();
 #pragma GCC unroll 4
-        for (int j = 0; j < 4; ++j) {
+        for (int j = 0; j < Bits; ++j) {
           ahead.ask();
 #pragma GCC unroll 2
           for (int h = 0; h < 2; ++h) {
-            const __m256i both =
+            const __m256i all =
                 _mm256_loadu_si256(reinterpret_cast<const __m256i*>(v + j * 64 + h * 32));
-            const __m256i one = _mm256_and_si256(both, nibble);
-            const __m256i other = _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble);
+            __m256i values[kFours];
+#pragma GCC unroll 4
+            for (int k = 0; k < kFours; ++k) {
+              values[k] = _mm256_and_si256(k ? _mm256_srli_epi16(all, Bits * k) : all, mask);
+            }
 #pragma GCC unroll 4
             for (int r = 0; r < R; ++r) {
-              const uint8_t* from = x + r * p.row_bytes + 8 * j;
-              add16(sums[r][h], _mm256_maddubs_epi16(one, four(from)));
-              add16(sums[r][h], _mm256_maddubs_epi16(other, four(from + 4)));
+              const uint8_t* from = x + r * p.row_bytes + 4 * kFours * j;
+#pragma GCC unroll 4
+              for (int k = 0; k < kFours; ++k) {
+                add16(sums[r][h], _mm256_maddubs_epi16(values[k], four(from + 4 * k)));
+              }
             }
           }
         }
@@ -214,7 +224,7 @@ struct Int4 {
           const __m256 scale = _mm256_cvtph_ps(_mm_loadu_si128(halves));
 #pragma GCC unroll 4
           for (int r = 0; r < R; ++r) {
-            __m256i whole = _mm256_madd_epi16(sums[r][h], ones);
+            __m256i whole = _mm256_madd_epi16(sums[r][h], factor);
             whole = _mm256_add_epi32(whole, _mm256_set1_epi32(offsets[r][group + half]));
             const __m256 step = _mm256_mul_ps(scale, _mm256_set1_ps(steps[r][group + half]));
             total[r][h] = _mm256_fmadd_ps(step, _mm256_cvtepi32_ps(whole), total[r][h]);
@@ -291,7 +301,7 @@ struct Slabs {
 
 const Kernels avx2_kernels = {
     "avx2", prepare_rows<false>,
-    panels<Slabs<Bf16>, Slabs<Int8>, Slabs<Int4>>,
+    panels<Slabs<Bf16>, Slabs<Int8>, Slabs<Groups<4>>, Slabs<Groups<2>>>,
     &avx2_sequences, false, read_words};
 
 }  // namespace griffin

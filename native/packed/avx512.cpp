@@ -218,17 +218,31 @@ struct Int8 {
   }
 };
 
-// int4 weights: blocks of 64 inputs = 8 vectors of nibbles (a group of 32 in each half), the 2 x 16
-// scales in half precision.
-template <int R, int P>
-struct Int4 {
+// int4 and int2 weights: blocks of 64 inputs = 8 or 4 vectors, whose bytes hold 8 / Bits values (a
+// group of 32 in each half), the 2 x 16 scales in half precision.
+template <int Bits>
+struct Values {
+  static constexpr int kFours = 8 / Bits;  // of inputs, in the bytes of a vector
+
+  // Of two bits twice the value, because it stands for -3, -1, 1 or 3.
+  static __m512i take(__m512i all, int k) {
+    const __m512i mask = _mm512_set1_epi8(Bits == 4 ? 15 : 6);
+    if (Bits == 4) return _mm512_and_si512(k ? _mm512_srli_epi16(all, 4) : all, mask);
+    return _mm512_and_si512(k ? _mm512_srli_epi16(all, 2 * k - 1) : _mm512_slli_epi16(all, 1),
+                            mask);
+  }
+};
+
+template <int Bits, int R, int P>
+struct Groups {
+  static constexpr int kFours = Values<Bits>::kFours;
   // With few rows the high nibbles stay where they are, 16 times too large, and are summed apart: a
   // shift less for each vector, and half as long a chain of sums that wait for each other.
-  static constexpr bool kApart = R * P <= 2;
+  static constexpr bool kApart = Bits == 4 && R * P <= 2;
 
   static void run(const Product& p, int64_t panel, int64_t row) {
     const uint8_t* w = p.data + panel * p.panel_bytes;
-    const int64_t groups = p.in_padded / kGroup4;
+    const int64_t groups = p.in_padded / kGroup;
     const uint8_t* x = p.prepared + row * p.row_bytes;
     __m512 total[R][P];
 #pragma GCC unroll 8
@@ -236,14 +250,14 @@ struct Int4 {
 #pragma GCC unroll 4
       for (int n = 0; n < P; ++n) total[r][n] = _mm512_setzero_ps();
     }
-    const __m512i nibble = _mm512_set1_epi8(15), upper = _mm512_set1_epi8(static_cast<char>(0xf0));
+    const __m512i upper = _mm512_set1_epi8(static_cast<char>(0xf0));
     // A whole block at a time, so that every load goes ahead by the same stride: the hardware sees
     // that and looks ahead.
 #pragma GCC unroll 1
-    for (int64_t block = 0; block < groups; block += 2, w += kBlock4Bytes) {
+    for (int64_t block = 0; block < groups; block += 2, w += block_bytes(Bits)) {
 #pragma GCC unroll 2
-     for (int half = 0; half < 2; ++half, x += kGroup4) {
-      const uint8_t* v = w + half * 256;
+     for (int half = 0; half < 2; ++half, x += kGroup) {
+      const uint8_t* v = w + half * 64 * Bits;
       const int64_t at = row * groups + block + half;
       __m512i sum[R][P], highs[R][P];
 #pragma GCC unroll 8
@@ -255,31 +269,34 @@ struct Int4 {
         }
       }
 #pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) {
-        __m512i first[P], second[P];
+      for (int j = 0; j < Bits; ++j) {
+        __m512i values[kFours][P];
 #pragma GCC unroll 4
         for (int n = 0; n < P; ++n) {
-          const __m512i both = _mm512_loadu_si512(v + n * p.panel_bytes + j * 64);
+          const __m512i all = _mm512_loadu_si512(v + n * p.panel_bytes + j * 64);
           ahead<R, P>(v + j * 64);
-          first[n] = _mm512_and_si512(both, nibble);
-          second[n] = kApart ? _mm512_and_si512(both, upper)
-                             : _mm512_and_si512(_mm512_srli_epi16(both, 4), nibble);
+#pragma GCC unroll 4
+          for (int k = 0; k < kFours; ++k) {
+            values[k][n] = kApart && k ? _mm512_and_si512(all, upper) : Values<Bits>::take(all, k);
+          }
         }
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
-          const uint8_t* from = x + r * p.row_bytes + 8 * j;
-          const __m512i four_low = four(from), four_high = four(from + 4);
+          const uint8_t* from = x + r * p.row_bytes + 4 * kFours * j;
 #pragma GCC unroll 4
-          for (int n = 0; n < P; ++n) {
-            sum[r][n] = _mm512_dpbusd_epi32(sum[r][n], first[n], four_low);
-            __m512i& other = kApart ? highs[r][n] : sum[r][n];
-            other = _mm512_dpbusd_epi32(other, second[n], four_high);
+          for (int k = 0; k < kFours; ++k) {
+            const __m512i inputs = four(from + 4 * k);
+#pragma GCC unroll 4
+            for (int n = 0; n < P; ++n) {
+              __m512i& to = kApart && k ? highs[r][n] : sum[r][n];
+              to = _mm512_dpbusd_epi32(to, values[k][n], inputs);
+            }
           }
         }
       }
 #pragma GCC unroll 4
       for (int n = 0; n < P; ++n) {
-        const uint8_t* scales = w + n * p.panel_bytes + 512 + half * 32;
+        const uint8_t* scales = w + n * p.panel_bytes + 128 * Bits + half * 32;
         const __m512 scale = halves(scales);
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
@@ -303,6 +320,11 @@ struct Int4 {
     }
   }
 };
+
+template <int R, int P>
+using Int4 = Groups<4, R, P>;
+template <int R, int P>
+using Int2 = Groups<2, R, P>;
 
 #if defined(__AMX_TILE__)
 #include "tiles.h"
@@ -328,17 +350,26 @@ struct AnyInt8 {
 };
 struct AnyInt4 {
   static void run(const Product& p, int64_t first, int64_t last) {
-    p.rows > kFew ? Int4Tiles::run(p, first, last) : Each<Int4, kFew, 1, 1>::run(p, first, last);
+    p.rows > kFew ? GroupTiles<4>::run(p, first, last)
+                  : Each<Int4, kFew, 1, 1>::run(p, first, last);
+  }
+};
+struct AnyInt2 {
+  static void run(const Product& p, int64_t first, int64_t last) {
+    p.rows > kFew ? GroupTiles<2>::run(p, first, last)
+                  : Each<Int2, kFew, 1, 1>::run(p, first, last);
   }
 };
 
 }  // namespace
 
-const Kernels amx_kernels = {"amx", prepare_rows<true>, panels<AnyBf16, AnyInt8, AnyInt4>,
-                             &amx_sequences, true, read_words, 768 << 10, kDeep * kTileBytes};
+const Kernels amx_kernels = {
+    "amx", prepare_rows<true>, panels<AnyBf16, AnyInt8, AnyInt4, AnyInt2>,
+    &amx_sequences, true, read_words, 768 << 10, kDeep * kTileBytes};
 #else
 using AnyInt8 = Each<Int8, 8, 6, 2>;
 using AnyInt4 = Each<Int4, 8, 4, 2>;
+using AnyInt2 = Each<Int2, 8, 4, 2>;
 
 #if defined(__AVX512BF16__)
 // float32 activations, or pairs.
@@ -352,13 +383,13 @@ struct AnyBf16 {
 }  // namespace
 
 const Kernels avx512_bf16_kernels = {
-    "avx512_bf16", prepare_rows<true>, panels<AnyBf16, AnyInt8, AnyInt4>,
+    "avx512_bf16", prepare_rows<true>, panels<AnyBf16, AnyInt8, AnyInt4, AnyInt2>,
     &avx512_bf16_sequences, true, read_words};
 #else
 }  // namespace
 
 const Kernels avx512_kernels = {
-    "avx512", prepare_rows<true>, panels<Each<Bf16, 12, 12, 1>, AnyInt8, AnyInt4>,
+    "avx512", prepare_rows<true>, panels<Each<Bf16, 12, 12, 1>, AnyInt8, AnyInt4, AnyInt2>,
     &avx512_sequences, false, read_words};
 #endif
 #endif

@@ -87,34 +87,50 @@ struct Int8 {
   }
 };
 
-template <int R, int P>
-struct Int4 {
+// int4 and int2: a byte holds 8 / Bits values, of as many fours of inputs.
+template <int Bits, int R>
+struct Groups {
+  static constexpr int kFours = 8 / Bits;
+
+  // Of two bits twice the value, because it stands for -3, -1, 1 or 3.
+  static void values(uint8x16_t all, int8x16_t (&to)[kFours]) {
+    const uint8x16_t mask = vdupq_n_u8(Bits == 4 ? 15 : 6);
+    if constexpr (Bits == 4) {
+      to[0] = vreinterpretq_s8_u8(vandq_u8(all, mask));
+      to[1] = vreinterpretq_s8_u8(vshrq_n_u8(all, 4));
+    } else {
+      to[0] = vreinterpretq_s8_u8(vandq_u8(vshlq_n_u8(all, 1), mask));
+      to[1] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(all, 1), mask));
+      to[2] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(all, 3), mask));
+      to[3] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(all, 5), mask));
+    }
+  }
+
   static void run(const Product& p, int64_t panel, int64_t row) {
     const uint8_t* w = p.data + panel * p.panel_bytes;
-    const int64_t groups = p.in_padded / kGroup4;
+    const int64_t groups = p.in_padded / kGroup;
     float32x4_t total[R][4];
     for (int r = 0; r < R; ++r) {
       for (int v = 0; v < 4; ++v) total[r][v] = vdupq_n_f32(0);
     }
-    const uint8x16_t nibble = vdupq_n_u8(15);
     for (int64_t group = 0; group < groups; ++group) {
-      const uint8_t* scales = w + 512 + group % 2 * 32;
+      const uint8_t* scales = w + 128 * Bits + group % 2 * 32;
       int32x4_t sums[R][4];
       for (int r = 0; r < R; ++r) {
         const int32_t offset = p.group_offset[(row + r) * groups + group];
         for (int v = 0; v < 4; ++v) sums[r][v] = vdupq_n_s32(offset);
       }
-      for (int j = 0; j < 4; ++j) {
+      for (int j = 0; j < Bits; ++j) {
         for (int v = 0; v < 4; ++v) {
-          const uint8x16_t both = vld1q_u8(w + group % 2 * 256 + j * 64 + 16 * v);
-          const int8x16_t first = vreinterpretq_s8_u8(vandq_u8(both, nibble));
-          const int8x16_t second = vreinterpretq_s8_u8(vshrq_n_u8(both, 4));
+          int8x16_t weights[kFours];
+          values(vld1q_u8(w + (group % 2 * Bits + j) * 64 + 16 * v), weights);
           for (int r = 0; r < R; ++r) {
             const uint8_t* prepared =
-                p.prepared + (row + r) * p.row_bytes + group * kGroup4 + 8 * j;
+                p.prepared + (row + r) * p.row_bytes + group * kGroup + 4 * kFours * j;
             const int8_t* x = reinterpret_cast<const int8_t*>(prepared);
-            sums[r][v] = vdotq_s32(sums[r][v], first, four(x));
-            sums[r][v] = vdotq_s32(sums[r][v], second, four(x + 4));
+            for (int k = 0; k < kFours; ++k) {
+              sums[r][v] = vdotq_s32(sums[r][v], weights[k], four(x + 4 * k));
+            }
           }
         }
       }
@@ -125,7 +141,7 @@ struct Int4 {
           total[r][v] = vfmaq_f32(total[r][v], step, vcvtq_f32_s32(sums[r][v]));
         }
       }
-      if (group % 2) w += kBlock4Bytes;
+      if (group % 2) w += block_bytes(Bits);
     }
     for (int r = 0; r < R; ++r) {
       float totals[kPanel];
@@ -135,11 +151,16 @@ struct Int4 {
   }
 };
 
+template <int R, int P>
+using Int4 = Groups<4, R>;
+template <int R, int P>
+using Int2 = Groups<2, R>;
+
 }  // namespace
 
 const Kernels neon_kernels = {
     "neon", prepare_rows<true>,
-    panels<Each<Bf16, 3, 3, 1>, Each<Int8, 3, 3, 1>, Each<Int4, 2, 2, 1>>,
+    panels<Each<Bf16, 3, 3, 1>, Each<Int8, 3, 3, 1>, Each<Int4, 2, 2, 1>, Each<Int2, 2, 2, 1>>,
     &neon_sequences, false, read_words};
 
 }  // namespace griffin

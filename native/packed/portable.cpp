@@ -81,43 +81,51 @@ struct Int8 {
   }
 };
 
-template <int R, int P>
-struct Int4 {
+// int4 and int2: a byte holds 8 / Bits values. Two bits stand for -3, -1, 1 and 3.
+template <int Bits, int R>
+struct Groups {
   static void run(const Product& p, int64_t panel, int64_t row) {
     static_assert(R == 1);
     const uint8_t* w = p.data + panel * p.panel_bytes;
-    const int64_t groups = p.in_padded / kGroup4;
+    const int64_t groups = p.in_padded / kGroup;
     const int8_t* q = reinterpret_cast<const int8_t*>(p.prepared + row * p.row_bytes);
     float totals[kPanel] = {};
-    for (int64_t group = 0; group < groups; ++group, q += kGroup4) {
+    for (int64_t group = 0; group < groups; ++group, q += kGroup) {
       const int64_t at = row * groups + group;
       int32_t sums[kPanel];
       for (int o = 0; o < kPanel; ++o) sums[o] = p.group_offset[at];
-      for (int j = 0; j < 4; ++j) {
-        const uint8_t* v = w + group % 2 * 256 + j * 64;
+      constexpr int kFactor = Bits == 4 ? 1 : 2, kMask = (1 << Bits) - 1, kDeep = 32 / Bits;
+      for (int j = 0; j < Bits; ++j) {
+        const uint8_t* v = w + (group % 2 * Bits + j) * 64;
         for (int o = 0; o < kPanel; ++o) {
-          for (int b = 0; b < 4; ++b) {
-            sums[o] += (v[4 * o + b] & 15) * q[8 * j + b] + (v[4 * o + b] >> 4) * q[8 * j + 4 + b];
+          for (int k = 0; k < kDeep; ++k) {
+            const int value = v[4 * o + k % 4] >> k / 4 * Bits & kMask;
+            sums[o] += kFactor * value * q[kDeep * j + k];
           }
         }
       }
       uint16_t scale[kPanel];
-      __builtin_memcpy(scale, w + 512 + group % 2 * 32, 32);
+      __builtin_memcpy(scale, w + 128 * Bits + group % 2 * 32, 32);
       for (int o = 0; o < kPanel; ++o) {
         const float step = from_half(scale[o]) * p.group_scale[at];
         totals[o] = fused(step, static_cast<float>(sums[o]), totals[o]);
       }
-      if (group % 2) w += kBlock4Bytes;
+      if (group % 2) w += block_bytes(Bits);
     }
     write(p, row, panel, totals);
   }
 };
 
+template <int R, int P>
+using Int4 = Groups<4, R>;
+template <int R, int P>
+using Int2 = Groups<2, R>;
+
 }  // namespace
 
 const Kernels portable_kernels = {
     "portable", prepare_rows<false>,
-    panels<Each<Bf16, 1, 1, 1>, Each<Int8, 1, 1, 1>, Each<Int4, 1, 1, 1>>,
+    panels<Each<Bf16, 1, 1, 1>, Each<Int8, 1, 1, 1>, Each<Int4, 1, 1, 1>, Each<Int2, 1, 1, 1>>,
     &portable_sequences, false, read_words};
 
 }  // namespace griffin

@@ -87,31 +87,31 @@ inline void quantise_row(const Product& p, int64_t row) {
   p.row_sum[row] = total;
 }
 
-// Quantise a row for 4-bit weights: one signed byte an input, in steps of its group's largest
-// magnitude / 127.
+// Quantise a row for weights of 4 or 2 bits: one signed byte an input, in steps of its group's
+// largest magnitude / 127.
 template <class X>
 inline void quantise_groups(const Product& p, int64_t row) {
   const X* x = static_cast<const X*>(p.x) + row * p.in;
   int8_t* to = reinterpret_cast<int8_t*>(p.prepared + row * p.row_bytes);
-  int64_t group = row * (p.in_padded / kGroup4), at = 0;
+  int64_t group = row * (p.in_padded / kGroup), at = 0;
   const auto block = [&](int64_t given) __attribute__((always_inline)) {
-    int32_t q[kGroup4], sum = 0;
+    int32_t q[kGroup], sum = 0;
     float inverse;
-    const float step = step_of(x + at, given, kLargest4, inverse);
+    const float step = step_of(x + at, given, kLargestByte, inverse);
     for (int64_t k = 0; k < given; ++k) {
       const int32_t rounded = round_to_int(number(x[at + k]) * inverse);
       q[k] = inverse != 0 ? rounded : 0;
     }
-    for (int64_t k = given; k < kGroup4; ++k) q[k] = 0;
-    for (int k = 0; k < kGroup4; ++k) {
+    for (int64_t k = given; k < kGroup; ++k) q[k] = 0;
+    for (int k = 0; k < kGroup; ++k) {
       to[at + k] = static_cast<int8_t>(q[k]);
       sum += q[k];
     }
     p.group_scale[group] = step;
-    p.group_offset[group] = -8 * sum;
+    p.group_offset[group] = (p.format == Format::int4 ? -8 : -3) * sum;
   };
-  for (; at + kGroup4 <= p.in; at += kGroup4, ++group) block(kGroup4);
-  for (; at < p.in_padded; at += kGroup4, ++group) block(p.in > at ? p.in - at : 0);
+  for (; at + kGroup <= p.in; at += kGroup, ++group) block(kGroup);
+  for (; at < p.in_padded; at += kGroup, ++group) block(p.in > at ? p.in - at : 0);
 }
 
 template <class X>
@@ -136,7 +136,8 @@ inline void prepare_row(const Product& p, int64_t row) {
   switch (p.format) {
     case Format::bf16: return p.pairs ? copy_row(p, row) : widen_row<X>(p, row);
     case Format::int8: return quantise_row<Digits, X>(p, row);
-    case Format::int4: return quantise_groups<X>(p, row);
+    case Format::int4:
+    case Format::int2: return quantise_groups<X>(p, row);
   }
 }
 
@@ -209,12 +210,13 @@ struct Each {
 };
 
 // The panels of a product, by what an instruction set has for each format.
-template <class OfBf16, class OfInt8, class OfInt4>
+template <class OfBf16, class OfInt8, class OfInt4, class OfInt2>
 void panels(const Product& p, int64_t first, int64_t last) {
   switch (p.format) {
     case Format::bf16: return OfBf16::run(p, first, last);
     case Format::int8: return OfInt8::run(p, first, last);
     case Format::int4: return OfInt4::run(p, first, last);
+    case Format::int2: return OfInt2::run(p, first, last);
   }
 }
 

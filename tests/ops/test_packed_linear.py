@@ -15,6 +15,7 @@ from griffin.ops.packed_linear import (
     get_layout,
     gradient,
     pack,
+    pack_int2,
     pack_int4,
     pack_int8,
     unpack,
@@ -63,6 +64,25 @@ def test_int4_keeps_every_value(shape: tuple[int, int]) -> None:
     scale = (torch.rand(groups, generator=generator) + 0.5).half()
     wide = scale.float().repeat_interleave(32, 1)[:, : shape[1]]
     assert torch.equal(unpack(pack_int4(values, scale)), (values.float() - 8) * wide)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_int2_keeps_every_value(shape: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(3)
+    values = torch.randint(4, shape, generator=generator, dtype=torch.uint8)
+    scale = (torch.rand((shape[0], -(-shape[1] // 32)), generator=generator) + 0.5).half()
+    wide = scale.float().repeat_interleave(32, 1)[:, : shape[1]]
+    assert torch.equal(unpack(pack_int2(values, scale)), (2 * values.float() - 3) * wide)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_int2_takes_the_nearest_value(shape: tuple[int, int]) -> None:
+    weight = draw(*shape)
+    groups = torch.nn.functional.pad(weight, (0, -shape[1] % 32)).unflatten(1, (-1, 32))
+    scale = (groups.abs().amax(2) / 3).half().float().repeat_interleave(32, 1)[:, : shape[1]]
+    choices = scale[..., None] * torch.tensor([-3.0, -1, 1, 3])
+    least = (choices - weight[..., None]).abs().amin(2)
+    assert torch.allclose((unpack(pack(weight, "int2")) - weight).abs(), least)
 
 
 @pytest.mark.parametrize("format", LAYOUTS)
@@ -306,6 +326,10 @@ def test_refusals_say_why() -> None:
         pack(draw(24, 40), "int3")
     with pytest.raises(ValueError, match="0\\.\\.15"):
         pack_int4(torch.full((16, 32), 16, dtype=torch.uint8), torch.ones(16, 1))
+    with pytest.raises(ValueError, match="0\\.\\.3"):
+        pack_int2(torch.full((16, 32), 4, dtype=torch.uint8), torch.ones(16, 1))
+    with pytest.raises(ValueError, match="scales \\(O, I/32\\)"):
+        pack_int2(torch.zeros(16, 32, dtype=torch.uint8), torch.ones(16, 2))
     with pytest.raises(ValueError, match="matrix"):
         pack(draw(24), "int8")
 
@@ -318,6 +342,7 @@ def test_a_layout_knows_its_sizes(format: str, shape: tuple[int, int]) -> None:
     assert packed.nbytes == layout.nbytes(*shape)
     assert (packed.scale is not None) == layout.row_scales
     assert get_layout("int4").data_shape(17, 65) == (2, 2 * 576)
+    assert get_layout("int2").data_shape(17, 65) == (2, 2 * 320)
 
 
 @needs_native

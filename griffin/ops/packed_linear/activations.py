@@ -1,4 +1,4 @@
-"""Activations rounded for 4-bit weights: a signed byte each, in steps of their group's largest."""
+"""Activations rounded for int4 and int2: a signed byte each, in steps of their group's largest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ _LEAST = 1e-30  # below it a group counts as zeros, so that no step is too small
 def round_activations(x: Tensor, format: str) -> Tensor:
     """Return activations (..., I) as a product with weights of `format` takes them, in x's type.
 
-    int4:   each group of 32 inputs is rounded to whole steps of its largest magnitude / 127,
+    int4,
+    int2:   each group of 32 inputs is rounded to whole steps of its largest magnitude / 127,
             computed in float32; something that is not finite makes its group NaN. The gradient
             passes through.
     others: as they are. (The native int8 kernels round to 15 bits and a sign; the difference is

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from griffin.ops.packed_linear.bf16 import BF16
+from griffin.ops.packed_linear.int2 import INT2
 from griffin.ops.packed_linear.int4 import INT4
 from griffin.ops.packed_linear.int8 import INT8
 from griffin.ops.packed_linear.packed import PANEL, SLICE, Layout, Packed
 
-LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (BF16, INT8, INT4)}
+LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (BF16, INT8, INT4, INT2)}
 
 
 def get_layout(format: str) -> Layout:
@@ -27,6 +28,7 @@ def pack(weight: Tensor, format: str) -> Packed:
     int8: one scale an output row, largest magnitude / 127.
     int4: a scale for 32 inputs of a row, so that the value of largest magnitude is exactly -8
           steps.
+    int2: a scale for 32 inputs of a row, so that their largest magnitude is exactly 3 of it.
     Raises ValueError for a format that does not exist and for shapes that cannot be packed.
     """
     layout = get_layout(format)
