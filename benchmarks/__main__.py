@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from benchmarks.gpu import gpu
-from benchmarks.proofs.command import bits, extrapolation, induction
+from benchmarks.proofs.command import bits, extrapolation, induction, screen
 from benchmarks.rivals import RIVALS, llama_cpp
 from griffin.cli import Verbs
 from griffin.cli import main as verbs
@@ -321,7 +321,7 @@ def tuning(out: Path, steps: int) -> None:
     click.echo(table(compare(out, lambda line: click.echo(line, err=True), steps)))
 
 
-for _proof in (gpu, induction, extrapolation, bits):
+for _proof in (gpu, induction, extrapolation, bits, screen):
     main.add_command(_proof)
 
 

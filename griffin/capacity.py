@@ -205,12 +205,14 @@ def model_bytes(
     dtype: torch.dtype,
     format: str | None = None,
     head: str | None = None,
+    screen: str | None = None,
 ) -> int:
     """Return the bytes of a model's weights, matrices packed in a format or plain in `dtype`.
 
-    head: the format of the head, which is the embedding where the two are tied, if it is another.
+    head:   the format of the head, which is the embedding where the two are tied, if it is another.
+    screen: that of a preview of the head beside it.
     """
-    for name in (format, head):
+    for name in (format, head, screen):
         if name is not None and name not in LAYOUTS:
             raise ValueError(
                 f"no format {name!r}; there are {', '.join(LAYOUTS)}, and None for plain weights"
@@ -226,6 +228,8 @@ def model_bytes(
             total += _matrix_bytes(parameter.shape[0], parameter.shape[1], dtype, formats[name])
         else:
             total += parameter.numel() * dtype.itemsize
+    if screen is not None:
+        total += _matrix_bytes(config.vocab_size, config.width, dtype, screen)
     return total
 
 

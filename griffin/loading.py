@@ -20,6 +20,7 @@ from griffin.model import Griffin, GriffinConfig
 from griffin.model.decode_step import lay_weights
 from griffin.model.step_kernels import why_no_kernels
 from griffin.quant import fastest_layout, get_format
+from griffin.quant.screen import check_screen
 from griffin.text import Tokenizer, find_tokenizer, two_answers
 
 __all__ = ["find_tokenizer", "load", "load_model", "load_tokenizer"]
@@ -34,6 +35,7 @@ def load(
     tokenizer: str | Path | None = None,
     revision: str | None = None,
     quantize: str | None = None,
+    screen: bool | None = None,
     adapter: str | Path | Mapping[str, str | Path] | None = None,
     state: str | Path | None = None,
     graphs: bool = True,
@@ -53,6 +55,9 @@ def load(
                   needs no such word. If omitted, bfloat16 weights on the CPU are laid out for the
                   native kernels, with their values as they are ("bf16"); `load_model` leaves them
                   where they lie.
+    screen:       read 2 bits of the head first, and whole only its best rows, on a CPU, for packed
+                  weights (docs/quantization.md). If omitted, where `griffin quantize --screen`
+                  stored them; False leaves that out.
     adapter:      folder of a LoRA that reads and answers, or several by name, of which the first
                   does until `LLM.using` takes another.
     state:        file of a tuned state, which stands before every text that is read.
@@ -88,9 +93,11 @@ def load(
         warnings.warn(note, checkpoints.CheckpointWarning, stacklevel=2)
     if quantize is None and source.quantization is None:
         quantize = fastest_layout(wanted or source.own_dtype, place)
+    if screen:
+        check_screen(torch.device(place), bool(quantize or source.quantization))
     _check_room(source, wanted, quantize, place)
     model = checkpoints.load_model(
-        source, dtype=dtype, device=place, quantize=quantize, progress=progress
+        source, dtype=dtype, device=place, quantize=quantize, screen=screen, progress=progress
     )
 
     model.by_graphs = graphs
@@ -126,13 +133,16 @@ def load_model(
     config: GriffinConfig | Mapping[str, Any] | None = None,
     revision: str | None = None,
     quantize: str | None = None,
+    screen: bool | None = None,
 ) -> Griffin:
     """Load the model alone; no tokenizer is needed. Arguments as for `load`."""
     place = check_device(device)
     source = checkpoints.open(path_or_repo, config=config, revision=revision)
     wanted = None if dtype is None else checkpoints.parse_dtype(dtype)
     _check_room(source, wanted, quantize, place)
-    model = checkpoints.load_model(source, dtype=dtype, device=place, quantize=quantize)
+    model = checkpoints.load_model(
+        source, dtype=dtype, device=place, quantize=quantize, screen=screen
+    )
     return model.eval()
 
 

@@ -70,3 +70,20 @@ def bits(out: Path, threads: int, **models: Any) -> None:
 
     torch.set_num_threads(threads)
     click.echo(table(compare(out, say=_tell, **models)))
+
+
+@click.command("screen")
+@click.option("--griffin", default="nano", show_default=True, metavar="DIR")
+@click.option("--recipe", default="nano", show_default=True, help="Whose held-out files.")
+@click.option("--tokens", type=click.IntRange(min=1), default=8192, show_default=True)
+@click.option("--out", type=_FOLDER, required=True, help="Folder of the results.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
+def screen(out: Path, threads: int, **given: Any) -> None:
+    """What is chosen behind a screened head beside the whole one, at so many positions of held-out
+    files."""
+    import torch
+
+    from benchmarks.proofs.screen import compare, table
+
+    torch.set_num_threads(threads)
+    click.echo(table(compare(out, say=_tell, **given)))

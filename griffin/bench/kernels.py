@@ -12,6 +12,7 @@ from griffin import ops
 from griffin.bench import work
 from griffin.bench.rates import copy_rate, repeat
 from griffin.model import Griffin, State
+from griffin.model.screen import unembed_best
 from griffin.ops import native
 from griffin.ops.dispatch import IMPLEMENTATIONS
 from griffin.ops.rg_lru import Gate
@@ -88,15 +89,18 @@ class Kernels:
 
         def head() -> Case:
             x = torch.randn(1, config.width, dtype=self._model.dtype)
-            owner = self._model.model.embed_tokens if config.tie_embeddings else self._model.lm_head
-            return (
-                torch.no_grad()(lambda: self._model.unembed(x)),
-                work.weight_bytes(owner),
-                1,
-                "read",
-            )
+            run = torch.no_grad()(lambda: self._model.unembed(x))
+            return run, work.head_bytes(self._model), 1, "read"
+
+        def behind_a_screen() -> Case:
+            x = torch.randn(1, config.width, dtype=self._model.dtype)
+            run = torch.no_grad()(lambda: unembed_best(self._model, x))
+            return run, work.screened_bytes(self._model), 1, "read"
 
         self._cases[f"head {config.vocab_size}x{config.width}, 1 row"] = head
+        if self._model.screen is not None:
+            name = f"head {config.vocab_size}x{config.width} behind its screen, 1 row"
+            self._cases[name] = behind_a_screen
 
     def _choices(self) -> None:
         """Add the choice of a token from a row of logits, of a prompt with a thousand tokens."""

@@ -14,22 +14,24 @@ from griffin.bench import work
 from griffin.bench.program import Options
 from griffin.loading import load_model
 from griffin.model import Griffin, GriffinConfig, State
+from griffin.model.screen import unembed_best
 
 if TYPE_CHECKING:
     import numpy
 
 # format -> how griffin.load_model is asked for it
-_HOW: dict[str, dict[str, str]] = {
+_HOW: dict[str, dict[str, Any]] = {
     "stored": {},
     "float32": {"dtype": "float32"},
     "bf16": {"dtype": "bfloat16"},
     "bf16-packed": {"dtype": "bfloat16", "quantize": "bf16"},
     "int8": {"quantize": "int8"},
     "int4": {"quantize": "int4"},
+    "int8-screen": {"quantize": "int8", "screen": True},
 }
 
 
-def load_options(format: str) -> dict[str, str]:
+def load_options(format: str) -> dict[str, Any]:
     """Return how `griffin.load` is asked for a format, as --format names it."""
     return _HOW[format]
 
@@ -62,10 +64,14 @@ class GriffinWork:
 def format_of(model: Griffin) -> str:
     """Return the format of a model's matrices, as --format names it."""
     formats = {
-        str(vars(module)["format"]) for module in model.modules() if "format" in vars(module)
+        str(vars(module)["format"])
+        for module in model.modules()
+        if "format" in vars(module) and module is not model.screen
     }
     if formats:
-        return "+".join("bf16-packed" if name == "bf16" else name for name in sorted(formats))
+        screen = "" if model.screen is None else "-screen"
+        names = ("bf16-packed" if name == "bf16" else name for name in sorted(formats))
+        return "+".join(names) + screen
     return {torch.bfloat16: "bf16"}.get(model.dtype, str(model.dtype).removeprefix("torch."))
 
 
@@ -108,7 +114,7 @@ class Ours(GriffinWork):
         self._choose()
 
     def _choose(self) -> None:
-        self._next = self.griffin.unembed(self._hidden).argmax(-1, keepdim=True)
+        self._next = unembed_best(self.griffin, self._hidden).argmax(-1, keepdim=True)
 
     def standing(self) -> tuple[State, int]:
         """Return a copy of the state of one sequence, and the token that comes next."""

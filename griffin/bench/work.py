@@ -26,13 +26,28 @@ def weight_bytes(model: nn.Module) -> int:
 def decode_bytes(model: Griffin) -> int:
     """Return the bytes of weights a step reads: all, but one row of an embedding that is no head.
 
-    A row of the embedding that is also the head is read with the head and not counted twice.
+    A row of the embedding that is also the head is read with the head and not counted twice. Of a
+    head behind a screen some panels are read.
     """
     total = weight_bytes(model)
+    if model.screen is not None:
+        total += screened_bytes(model) - weight_bytes(model.screen) - head_bytes(model)
     if model.config.tie_embeddings:
         return total
     embedding = weight_bytes(model.model.embed_tokens)
     return total - embedding + embedding // model.config.vocab_size
+
+
+def head_bytes(model: Griffin) -> int:
+    """Return the bytes of a model's whole head."""
+    return weight_bytes(model.model.embed_tokens if model.config.tie_embeddings else model.lm_head)
+
+
+def screened_bytes(model: Griffin) -> int:
+    """Return the bytes that a row reads of a head behind a screen: the preview and some panels."""
+    assert model.screen is not None
+    panels, all_panels = model.screen.panels, len(model.screen.weight_packed)
+    return weight_bytes(model.screen) + head_bytes(model) * panels // all_panels
 
 
 def state_bytes(state: State, context: int) -> int:

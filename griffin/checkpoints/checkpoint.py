@@ -14,7 +14,7 @@ from torch import Tensor
 from griffin.checkpoints.errors import CheckpointError, listed, one_line
 from griffin.checkpoints.names import EMBEDDING, HEAD, tensor_shapes
 from griffin.checkpoints.quantization_config import Quantization
-from griffin.checkpoints.quantized import QuantizedSource
+from griffin.checkpoints.quantized import PREVIEW, QuantizedSource
 from griffin.checkpoints.rename import COPY, Rule
 from griffin.checkpoints.source import DTYPES, Source
 from griffin.model import GriffinConfig
@@ -118,6 +118,12 @@ class Checkpoint:
         )
         return self._source.packed(name)
 
+    def preview(self) -> Packed | None:
+        """Return the preview of a quantized checkpoint's head as it lies on disk, if it has one."""
+        if self.quantization is None or self.quantization.screen is None:
+            return None
+        return self.packed(PREVIEW)
+
     def dtype(self, name: str) -> torch.dtype:
         """Return the type a tensor is stored in; that of the norms for a quantized matrix."""
         return self._source.dtype(self._origins[name].rule.stored)
@@ -151,7 +157,8 @@ class Checkpoint:
     @property
     def nbytes(self) -> int:
         """The size of all weights as stored, in bytes."""
-        return sum(map(self.size, self._shapes))
+        preview = self.preview()
+        return sum(map(self.size, self._shapes)) + (0 if preview is None else preview.nbytes)
 
     def size(self, name: str) -> int:
         """Return the size of a tensor as stored, in bytes."""

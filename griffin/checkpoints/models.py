@@ -23,8 +23,9 @@ from griffin.checkpoints.quantization_config import KEY, Quantization
 from griffin.checkpoints.safetensors_files import INDEX, Planned, write_safetensors
 from griffin.checkpoints.staging import staged_folder
 from griffin.model import Griffin, GriffinConfig
-from griffin.model.packed import head_format, install, packed_format
-from griffin.quant import get_format
+from griffin.model.packed import Screen, head_format, install, packed_format, screen_format
+from griffin.quant import add_screen, get_format
+from griffin.quant.screen import check_screen
 from griffin.quant.storage import Packed, split, unmap, unpack
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -39,6 +40,7 @@ def load_model(
     revision: str | None = None,
     check: bool = False,
     quantize: str | None = None,
+    screen: bool | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Griffin:
     """Load a model from a folder, an archive, a Hub repository or an opened `Checkpoint`.
@@ -51,6 +53,8 @@ def load_model(
             them.
     quantize: a format of griffin.quant.FORMATS, "int8" or "int4": every matrix is rounded to it as
             it is read. For a checkpoint that is quantized already it may only be its own format.
+    screen: give the head a preview (`griffin.quant.add_screen`), made now if none is stored; False
+            leaves a stored one out. If omitted, a stored one is taken where it serves, on the CPU.
     progress: called before each tensor is read, with the bytes read so far.
     The dtype of a quantized checkpoint is that of its other weights and of what goes from layer to
     layer.
@@ -68,6 +72,8 @@ def load_model(
     place = torch.device(device)
     format = packing(checkpoint, quantize)
     matrices = matrix_names(checkpoint.config) if format is not None else []
+    if screen:
+        check_screen(place, format is not None)
     with torch.device("meta"):
         model = Griffin(checkpoint.config)
     carrier, done, total = Carrier(place), 0, checkpoint.nbytes
@@ -102,6 +108,8 @@ def load_model(
             checkpoint.check_finite(name, tensor)
         tensor = tensor if stays else carrier.bring(tensor, wanted)
         tensors[name] = tensor if format is None else unmap(tensor)
+    preview = checkpoint.preview() if screen is not False and place.type == "cpu" else None
+    preview = preview if preview is None else preview.unmapped()
     checkpoint.release()
     # Parameters are replaced, not filled: a mapped tensor stays mapped.
     model.load_state_dict(
@@ -112,6 +120,10 @@ def load_model(
         strict=True,
         assign=True,
     )
+    if preview is not None:
+        model.screen = Screen(preview)
+    elif screen:
+        add_screen(model)
     return model
 
 
@@ -167,7 +179,8 @@ def save_model(
         write_safetensors(staged, plan, state.__getitem__, parse_size(max_shard_size))
         fields = to_config_json(model.config, model.dtype)
         if format:
-            fields[KEY] = Quantization(format, calibrated, head_format(model)).to_json()
+            own = head_format(model), screen_format(model)
+            fields[KEY] = Quantization(format, calibrated, *own).to_json()
         (staged / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
         written = {entry.name for entry in staged.iterdir()}
     # A reader prefers an index: one left from a save of another size would send it to old shards.

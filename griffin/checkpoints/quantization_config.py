@@ -12,6 +12,7 @@ from griffin.foreign import shown
 from griffin.model import GriffinConfig
 from griffin.model.config import check_keys
 from griffin.quant import FORMATS
+from griffin.quant.screen import FORMAT as SCREEN_FORMAT
 
 KEY = "quantization_config"
 METHOD, VERSION = "griffin", 1
@@ -22,12 +23,14 @@ class Quantization:
     """What `quantization_config` says.
 
     format: of all matrices. calibrated: sample text decided the rounding. head: the format of the
-    head, which is the embedding where the two are tied, if that is another.
+    head, which is the embedding where the two are tied, if that is another. screen: that of a
+    preview of the head which lies beside it.
     """
 
     format: str
     calibrated: bool = False
     head: str | None = None
+    screen: str | None = None
 
     def formats(self, config: GriffinConfig) -> dict[str, str]:
         """Return the format of every matrix by its name."""
@@ -36,12 +39,13 @@ class Quantization:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields of `quantization_config`."""
+        own = {"head": self.head, "screen": self.screen}
         return {
             "quant_method": METHOD,
             "version": VERSION,
             "format": self.format,
             "calibrated": self.calibrated,
-        } | ({"head": self.head} if self.head else {})
+        } | {key: value for key, value in own.items() if value}
 
 
 def parse_quantization(fields: Mapping[str, Any], where: str) -> Quantization | None:
@@ -63,14 +67,17 @@ def parse_quantization(fields: Mapping[str, Any], where: str) -> Quantization | 
     if (version := found.get("version")) != VERSION:
         raise CheckpointError(f"{where} has version {shown(version)}; this griffin reads {VERSION}")
     try:
-        check_keys(found, {"quant_method", "version", "format", "calibrated", "head"}, KEY)
+        own = {"quant_method", "version", "format", "calibrated", "head", "screen"}
+        check_keys(found, own, KEY)
     except ValueError as error:
         raise CheckpointError(f"{where}: {error}") from None
     format = _known(found.get("format"), f"{where} has format")
     head = _known(found.get("head", format), f"{where} has head")
     if not isinstance(calibrated := found.get("calibrated", False), bool):
         raise CheckpointError(f"{where}: calibrated must be true or false, not {shown(calibrated)}")
-    return Quantization(format, calibrated, None if head == format else head)
+    if (screen := found.get("screen")) not in (None, SCREEN_FORMAT):
+        raise CheckpointError(f"{where} has screen {shown(screen)}; expected {SCREEN_FORMAT}")
+    return Quantization(format, calibrated, None if head == format else head, screen)
 
 
 def _known(format: Any, where: str) -> str:

@@ -14,15 +14,17 @@ from griffin.checkpoints.config_json import to_config_json
 from griffin.checkpoints.convert import Converted, check_room, copy_companions
 from griffin.checkpoints.errors import CheckpointError, disk_errors
 from griffin.checkpoints.models import load_model, parse_size, read_packed
+from griffin.checkpoints.names import head_name
 from griffin.checkpoints.opening import open_checkpoint
 from griffin.checkpoints.progress import Progress
 from griffin.checkpoints.quantization_config import KEY, Quantization
-from griffin.checkpoints.quantized import packed_plan
+from griffin.checkpoints.quantized import PREVIEW, packed_plan
 from griffin.checkpoints.safetensors_files import Planned, write_safetensors
 from griffin.checkpoints.staging import staged_folder
 from griffin.model import Griffin, GriffinConfig
-from griffin.quant import calibrate, get_format
-from griffin.quant.storage import split
+from griffin.quant import add_screen, calibrate, get_format
+from griffin.quant.screen import FORMAT, preview_of
+from griffin.quant.storage import DATA, split
 
 
 def quantize(
@@ -33,6 +35,7 @@ def quantize(
     progress: Callable[[Progress], None] | None = None,
     *,
     head: str | None = None,
+    screen: bool = False,
     config: GriffinConfig | Mapping[str, Any] | None = None,
     revision: str | None = None,
     max_shard_size: int | str = "5GB",
@@ -46,13 +49,16 @@ def quantize(
             result held. Without them each weight goes to the nearest value, and memory stays at a
             few tensors.
     head:   another format for the head, which is the embedding too where the two are tied.
+    screen: store a preview of the head beside it, which a model on a CPU reads first
+            (`griffin.quant.add_screen`).
     Embedding and head are matrices too; RG-LRU parameters, norms, convolution and biases stay as
     they are. NaN and infinite values are refused. The result appears whole or not at all. Raises
     CheckpointError or ValueError for what cannot be done, OSError where the disk is full.
     """
     for name in (format, head or format):
         get_format(name)
-    quantization = Quantization(format, sample is not None, None if head == format else head)
+    own_head, preview = None if head == format else head, FORMAT if screen else None
+    quantization = Quantization(format, sample is not None, own_head, preview)
     shard_size = parse_size(max_shard_size)
     target = Path(dst).expanduser()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -69,6 +75,9 @@ def quantize(
         )
     formats = quantization.formats(source.config)
     plan = _plan(source, formats)
+    if preview is not None:
+        parts = packed_plan(source.shape(head_name(source.config)), preview)
+        plan |= {PREVIEW + part: planned for part, planned in parts.items()}
     total = sum(planned.size for planned in plan.values())
     check_room(target, total)
     read = (
@@ -127,6 +136,9 @@ def _streamed(source: Checkpoint, formats: Mapping[str, str]) -> Callable[[str],
     def read(name: str) -> Tensor:
         if name in kept:
             return kept.pop(name)
+        if name == PREVIEW + DATA:
+            head = head_name(source.config)
+            return preview_of(read_packed(source, head, formats[head], check=True)).data
         if name not in matrix_of:
             tensor = source.read_apart(name)
             source.check_finite(name, tensor)
@@ -152,4 +164,6 @@ def _calibrated(
             progress(Progress(done, layers, f"layer {done} of {layers}"))
 
     calibrate(model, sample, how.format, advance, head=how.head)
+    if how.screen is not None:
+        add_screen(model)
     return model.state_dict().__getitem__

@@ -2,7 +2,7 @@
 
 A matrix `X.weight` (O, I) lies in the safetensors as `X.weight_packed`, bytes by the panel of 16
 output rows, and at int8 `X.weight_scale`, one float32 an output row. Everything else has its usual
-name.
+name. A preview of the head is `screen.weight_packed`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ import torch
 from torch import Tensor
 
 from griffin.checkpoints.errors import CheckpointError, listed
-from griffin.checkpoints.names import tensor_shapes
+from griffin.checkpoints.names import head_name, tensor_shapes
 from griffin.checkpoints.quantization_config import Quantization
 from griffin.checkpoints.safetensors_files import Planned, SafetensorsSource
 from griffin.model import GriffinConfig
+from griffin.model.packed import SCREEN
 from griffin.quant.storage import DATA, Packed, join, stored_parts, unpack
+
+PREVIEW = SCREEN + ".weight"  # as if it were one more matrix of the model
 
 
 def packed_plan(shape: tuple[int, ...], format: str) -> dict[str, Planned]:
@@ -42,8 +45,12 @@ class QuantizedSource:
         shapes = tensor_shapes(config)
         self._formats = quantization.formats(config)
         self._shapes = {name: shapes[name] for name in self._formats}
+        self._inner = dict(self._shapes)
+        if quantization.screen is not None:
+            self._formats[PREVIEW] = quantization.screen
+            self._inner[PREVIEW] = shapes[head_name(config)]
         self._parts = {
-            name: packed_plan(shapes[name], format) for name, format in self._formats.items()
+            name: packed_plan(self._inner[name], format) for name, format in self._formats.items()
         }
         self._check()
         self._dtype = source.dtype("model.final_norm.weight")
@@ -78,9 +85,9 @@ class QuantizedSource:
         )
 
     def packed(self, name: str) -> Packed:
-        """Return a matrix as it lies in the file, mapped."""
+        """Return a matrix as it lies in the file, mapped; PREVIEW's is the head's preview."""
         parts = {part: self._source.read(name + part) for part in self._parts[name]}
-        return join(parts, self._shapes[name], self._formats[name])
+        return join(parts, self._inner[name], self._formats[name])
 
     def release(self) -> None:
         self._source.release()
@@ -103,5 +110,5 @@ class QuantizedSource:
                     raise CheckpointError(
                         f"{self._source.where(name + part)}: {name + part} is {list(found[0])}"
                         f" {found[1]}, expected {list(planned.shape)} {planned.dtype} for"
-                        f" {self._formats[name]} weights of {list(self._shapes[name])}"
+                        f" {self._formats[name]} weights of {list(self._inner[name])}"
                     )

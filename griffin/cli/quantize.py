@@ -35,6 +35,11 @@ if TYPE_CHECKING:
     help="Of the head, and of the embedding where the two are one [as --format].",
 )
 @click.option(
+    "--screen",
+    is_flag=True,
+    help="Beside the head store 2 bits of each of its weights: a CPU then reads few of its rows.",
+)
+@click.option(
     "--calibrate",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="TEXT",
@@ -62,6 +67,7 @@ def command(
     dst: Path,
     kind: str,
     head: str | None,
+    screen: bool,
     calibrate: Path | None,
     calibrate_tokens: int,
     tokenizer: str | None,
@@ -88,7 +94,14 @@ def command(
     sample = None if calibrate is None else _sample(source, tokenizer, calibrate, calibrate_tokens)
     with WorkBar("quantizing", in_bytes=sample is None) as advance:
         made = checkpoints.quantize(
-            source, dst, kind, sample, advance, head=head, max_shard_size=max_shard_size
+            source,
+            dst,
+            kind,
+            sample,
+            advance,
+            head=head,
+            screen=screen,
+            max_shard_size=max_shard_size,
         )
     for note in made.notes:
         click.echo(f"note: {note}", err=True)
@@ -98,6 +111,7 @@ def command(
             "path": str(made.path),
             "format": kind,
             "head": head or kind,
+            "screen": screen,
             "calibrated_on": 0 if sample is None else sample.numel(),
             "tensors": made.tensors,
             "bytes": made.nbytes,
@@ -107,7 +121,7 @@ def command(
         }
         click.echo(json.dumps(fields))
         return
-    what = f"{kind}, head {head}" if head else kind
+    what = (f"{kind}, head {head}" if head else kind) + (", with a screen" if screen else "")
     how = "" if sample is None else f", calibrated on {sample.numel():,} tokens"
     share = made.nbytes / before
     click.echo(

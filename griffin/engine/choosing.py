@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from griffin.engine.request import End, Event, FinishReason
 from griffin.engine.row import Row
 from griffin.engine.ticket import Ticket
-from griffin.model import GriffinConfig
+from griffin.model import Griffin, GriffinConfig
+from griffin.model.screen import unembed_best
 from griffin.sampling import Sample, Sampler
 
 
@@ -25,6 +29,23 @@ def sampler_of(ticket: Ticket, choice: int, config: GriffinConfig) -> Sampler:
         None if request.constraint is None else request.constraint(),
         request.end_ids,
     )
+
+
+def logits_of(model: Griffin, hidden: Tensor, rows: Sequence[Row]) -> Tensor:
+    """Turn what the head looks at (n, D) into logits (n, V), of each row for its own choice.
+
+    A model's screen serves the rows whose request lets it, and no row's logits depend on another.
+    """
+    screened = [row.ticket.request.screens for row in rows]
+    if model.screen is None or not any(screened):
+        return model.unembed(hidden)
+    if all(screened):
+        return unembed_best(model, hidden)
+    which = torch.tensor(screened, device=hidden.device)
+    logits = hidden.new_empty(len(hidden), model.config.vocab_size, dtype=torch.float32)
+    logits[which] = unembed_best(model, hidden[which]).float()
+    logits[~which] = model.unembed(hidden[~which]).float()
+    return logits
 
 
 def choose(row: Row, logits: Tensor) -> Event | End:

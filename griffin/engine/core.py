@@ -262,7 +262,7 @@ class Core:
             state = self.batch.slots.view(slot) if passage is None else passage.at(mark)
             cache.put(read, state, ticket.namespace, ticket.reader)
         if row.left == 0:
-            self._fork(row, self.runner.unembed(hidden)[0])
+            self._fork(row, self.runner.unembed(hidden, [row])[0])
 
     def _cache_for(self, ticket: Ticket) -> PrefixCache | None:
         """Return the cache, None for a request with a state of which is unknown what it read."""

@@ -10,6 +10,7 @@ import torch
 
 from griffin.engine.drafter import GIVEN, LONGEST
 from griffin.model import Griffin, State
+from griffin.model.screen import unembed_best
 
 FORCED = LONGEST + 1  # the match of what a constraint leaves no choice for
 SIZES = (1, 8, 16, 4, 2)  # tokens of the calls that are measured, the most telling first
@@ -90,7 +91,7 @@ def _call(model: Griffin, size: int, state: State) -> State:
     """Let a row read so many tokens in one call, and wait until it has; return its state."""
     tokens = torch.zeros(size, dtype=torch.int64, device=model.device)
     hidden, state, _ = model.trunk_with_trail(tokens, [size], state)
-    model.unembed(hidden)[:, :1].tolist()
+    unembed_best(model, hidden)[:, :1].tolist()
     return state
 
 

@@ -90,7 +90,8 @@ class DraftRunner(ModelRunner):
             tokens, counts, batch.slots.view(0, len(rows)), [row.ticket.adapter for row in rows]
         )
         batch.slots.store(0, state)
-        lines = self.unembed(hidden).split(counts)
+        each = [row for row, count in zip(rows, counts, strict=True) for _ in range(count)]
+        lines = self.unembed(hidden, each).split(counts)
         self._timed(len(tokens), since)
         self.steps += 1
         for number, (row, draft) in enumerate(zip(rows, drafts, strict=True)):

@@ -84,8 +84,8 @@ class GraphRunner:
     def read(self, batch: Batch, row: Row, tokens: Tensor, marks: Marks | None = None) -> Tensor:
         return self._plain.read(batch, row, tokens, marks)
 
-    def unembed(self, hidden: Tensor) -> Tensor:
-        return self._plain.unembed(hidden)
+    def unembed(self, hidden: Tensor, rows: Sequence[Row]) -> Tensor:
+        return self._plain.unembed(hidden, rows)
 
     def step(self, batch: Batch) -> Chosen:
         try:

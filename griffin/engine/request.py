@@ -70,6 +70,15 @@ class Request:
         own = frozenset[int]() if self.params.ignore_eos else self.stop_ids
         return own.union(self.params.stop_ids)
 
+    @cached_property
+    def screens(self) -> bool:
+        """Whether logits that are exact where they are largest are enough to choose from.
+
+        They are not for who is told log-probabilities, nor where others than the largest may be
+        chosen: by a draw from all, or after a bias, a penalty, a list or a constraint.
+        """
+        return self.constraint is None and self.params.takes_largest
+
     def choices(self, config: GriffinConfig) -> int:
         """Return how many ids an answer is chosen from: those below it."""
         return min(self.vocab_size or config.vocab_size, config.vocab_size)

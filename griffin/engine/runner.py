@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from griffin.engine.batch import Batch
-from griffin.engine.choosing import choose
+from griffin.engine.choosing import choose, logits_of
 from griffin.engine.request import End, Event
 from griffin.engine.row import Row
 from griffin.model import Griffin, Marks
@@ -33,8 +33,8 @@ class Runner(Protocol):
         """
         ...
 
-    def unembed(self, hidden: Tensor) -> Tensor:
-        """Turn hidden states (..., D) into logits (..., V)."""
+    def unembed(self, hidden: Tensor, rows: Sequence[Row]) -> Tensor:
+        """Turn hidden states (n, D) into logits (n, V), each for the choice of a row."""
         ...
 
     def step(self, batch: Batch) -> Chosen:
@@ -63,8 +63,8 @@ class ModelRunner:
     def read(self, batch: Batch, row: Row, tokens: Tensor, marks: Marks | None = None) -> Tensor:
         return self._call(batch, batch.slot(row), tokens, [row], marks)
 
-    def unembed(self, hidden: Tensor) -> Tensor:
-        return self._model.unembed(hidden)
+    def unembed(self, hidden: Tensor, rows: Sequence[Row]) -> Tensor:
+        return logits_of(self._model, hidden, rows)
 
     def step(self, batch: Batch) -> Chosen:
         rows = list(batch.running)
@@ -78,7 +78,7 @@ class ModelRunner:
     def _logits(self, batch: Batch, rows: Sequence[Row]) -> Tensor:
         """Let the model read the last token of each running row; return logits (rows, V)."""
         tokens = self._model.tokens([[row.chosen[-1]] for row in rows])
-        return self.unembed(self._call(batch, 0, tokens, rows))
+        return self.unembed(self._call(batch, 0, tokens, rows), rows)
 
     def _call(
         self,

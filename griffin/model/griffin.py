@@ -19,7 +19,7 @@ from griffin.model.init import init_weights
 from griffin.model.layers import MLP, Embedding, Linear, RMSNorm
 from griffin.model.left import Left
 from griffin.model.marks import Marks
-from griffin.model.packed import PackedWeight
+from griffin.model.packed import PackedWeight, Screen
 from griffin.model.readable import check_ids, check_positions, looks_first, readable
 from griffin.model.recurrent import RecurrentBlock
 from griffin.model.state import AttentionState, LayerState, RecurrentState, State, StateShape
@@ -99,6 +99,7 @@ class Griffin(nn.Module):
         self.model = Trunk(config)
         if not config.tie_embeddings:
             self.lm_head = Linear(config.width, config.vocab_size, bias=False)
+        self.screen: Screen | None = None  # griffin.quant.add_screen puts one in
         if not self.head_weight.is_meta:
             init_weights(self, config)
         self.adapters = Adapters()  # griffin.adapters.adapt puts some in

@@ -12,6 +12,8 @@ from griffin import ops
 from griffin.model.layers import Embedding, Linear
 from griffin.ops.packed_linear import get_layout
 
+SCREEN = "screen"  # the module of a model that holds a preview of its head
+PANELS = 256  # of 16 rows each, read whole for a token; of a small head a quarter
 _ENDS = ("lm_head", "embed_tokens")  # where logits come from: the first of them that is packed
 
 
@@ -148,6 +150,23 @@ class PackedEmbedding(PackedWeight):
         return ops.packed_linear(hidden, self.packed, None, out)
 
 
+class Screen(PackedWeight):
+    """The head's rows in fewer bits, beside the packed head itself.
+
+    panels: how many panels of 16 rows are read whole for each row of hidden states.
+    """
+
+    def __init__(self, preview: ops.Packed) -> None:
+        super().__init__(preview)
+        self.bias = None
+        self.panels = min(PANELS, max(1, len(preview.data) // 4))
+
+    def forward(self, hidden: Tensor, head: ops.Packed) -> Tensor:
+        """Turn hidden states (..., D) into logits (..., V) float32: those of the head where they
+        are largest, the preview's elsewhere."""
+        return ops.screened_linear(hidden, self.packed, head, self.panels)
+
+
 def install(model: nn.Module, name: str, packed: ops.Packed, dtype: torch.dtype) -> None:
     """Replace the Linear or Embedding called `name` by one that holds `packed`; a bias stays the
     same object.
@@ -203,7 +222,7 @@ def _packed_formats(model: nn.Module) -> tuple[str | None, set[str]]:
     all other layers."""
     ends, others = dict[str, str](), set[str]()
     for name, layer in model.named_modules():
-        if isinstance(layer, PackedWeight):
+        if isinstance(layer, PackedWeight) and not isinstance(layer, Screen):
             end = next((part for part in name.split(".") if part in _ENDS), "")
             if end:
                 ends[end] = layer.format
@@ -213,14 +232,21 @@ def _packed_formats(model: nn.Module) -> tuple[str | None, set[str]]:
     return head, others | (set(ends.values()) - {head})
 
 
+def screen_format(model: nn.Module) -> str | None:
+    """Return the format of a model's preview of its head, None if it has none."""
+    screen = getattr(model, SCREEN, None)
+    return None if screen is None else screen.format
+
+
 def rounded_format(model: nn.Module) -> str | None:
     """Return the format that a model's weights were rounded to, None if they were not.
 
-    "int4, head int8" where the head has its own. A format may change the order of the weights
-    alone. Raises ValueError as `packed_format` does.
+    "int4, head int8" where the head has its own, "int8, screen int2" with a screen, which changes
+    what is computed too. A format may change the order of the weights alone. Raises ValueError as
+    `packed_format` does.
     """
-    format, head = packed_format(model), head_format(model)
+    format, head, screen = packed_format(model), head_format(model), screen_format(model)
     found = [each for each in (format, head) if each is not None]
-    if not any(get_layout(each).whole_numbers for each in found):
+    if screen is None and not any(get_layout(each).whole_numbers for each in found):
         return None
-    return ", head ".join(found)
+    return ", head ".join(found) + (f", screen {screen}" if screen else "")

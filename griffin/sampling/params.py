@@ -129,6 +129,20 @@ class SamplingParams:
         }
         put("logit_bias", MappingProxyType(bias))
 
+    @property
+    def takes_largest(self) -> bool:
+        """Whether a choice falls on the largest logits as the model gives them, and nothing else is
+        told: greedily, or with what keeps few of them.
+
+        top_k up to 64; min_p from 0.05 at temperatures up to 1. How far choices are from those that
+        know all logits: docs/quantization.md.
+        """
+        few = 0 < self.top_k <= 64 or (self.min_p >= 0.05 and self.temperature <= 1)
+        penalties = self.repetition_penalty - 1, self.presence_penalty, self.frequency_penalty
+        named = self.logit_bias, self.suppress_ids, self.begin_suppress_ids, self.allowed_ids
+        as_given = self.logprobs is None and not any(penalties) and not any(named)
+        return as_given and (self.temperature == 0 or few)
+
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> SamplingParams:
         """Build parameters from plain values; ValueError for an unknown key, with the nearest."""

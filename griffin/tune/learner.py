@@ -72,7 +72,7 @@ def load_base(recipe: Recipe, device: torch.device) -> Griffin:
     assert recipe.tune is not None
     tune, source = recipe.tune, recipe.open_base()
     dtype, layout = base_dtype(tune, source), base_layout(tune, source, device)
-    return load_model(source, dtype, device, quantize=layout).requires_grad_(False)
+    return load_model(source, dtype, device, quantize=layout, screen=False).requires_grad_(False)
 
 
 def base_dtype(tune: TuneRecipe, source: Checkpoint) -> torch.dtype:

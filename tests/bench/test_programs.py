@@ -6,11 +6,13 @@ import numpy
 import pytest
 import torch
 
+from griffin.bench import work
 from griffin.bench.kernels import Kernels
 from griffin.bench.ours import Ours
 from griffin.bench.program import Options
 from griffin.loading import load_model
 from griffin.model import Griffin
+from griffin.model.screen import unembed_best
 from tests.support.toy_folder import CONFIG
 
 STEPS = 6
@@ -89,6 +91,24 @@ def test_packed_formats_read_fewer_bytes(folder, toy, format, bits):
     program.forget(1, 0)
     program.read(ids(1, 20))
     program.step()
+
+
+def test_a_screened_head_counts_as_what_it_reads(folder):
+    program, plain = (Ours(options(folder, format=name)) for name in ("int8-screen", "int8"))
+    assert (program.format, plain.format) == ("int8-screen", "int8")
+    model = program.griffin
+    assert model.screen is not None
+    rest = plain.weight_bytes - work.head_bytes(plain.griffin)
+    assert program.weight_bytes == rest + work.screened_bytes(model)
+    kernels = Kernels(model, [])
+    (name,) = (name for name in kernels.names() if "screen" in name)
+    found = kernels.measure(name, 0.0)
+    assert found["bytes"] == work.screened_bytes(model) and found["bound"] == "read"
+    tokens = ids(1, 20)
+    program.forget(1, 0)
+    program.read(tokens)
+    hidden, _ = model.trunk(torch.from_numpy(tokens))
+    assert int(program._next) == int(unembed_best(model, hidden[:, -1]).argmax())
 
 
 def test_kernels_run_and_know_their_bytes(toy):

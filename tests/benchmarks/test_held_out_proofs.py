@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from benchmarks.__main__ import main
-from benchmarks.proofs import bits, extrapolation
+from benchmarks.proofs import bits, extrapolation, screen
 from benchmarks.proofs.held_out import bits_of, held_out_ids, open_model, read_recipe, spans_of
 from griffin.checkpoints import save_model
 from griffin.evaluate.positions import PositionSpan
 from griffin.llm import LLM
 from griffin.model import Griffin
+from griffin.sampling import SamplingParams
 from griffin.text import Tokenizer
 from griffin.train.export import measure
 from griffin.train.report import Reporter
@@ -136,3 +139,22 @@ def test_spans_of_several_runs_are_summed():
     (both,) = spans_of([run, run])
     assert (both.tokens, both.bytes, both.nats) == (4, 8, 3.0)
     assert bits_of([]) != bits_of([])
+
+
+def test_a_screen_is_held_against_the_whole_head(toys, tmp_path):
+    given = [f"--griffin={toys['griffin']}", f"--recipe={toys['recipe']}", f"--out={tmp_path}"]
+    result = CliRunner().invoke(main, ["screen", *given, "--tokens=60"])
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert 40 <= found["positions"] <= 80 and (found["panels"], found["of"]) == (8, 32)
+    means = found["means"]
+    assert 0.5 < means["same best"] <= 1 and 0 < means["KL"] < 1
+    assert 0 < means["temperature 1"] < 0.5
+    assert set(means) == {"same best", "KL", *screen.CHOICES}
+
+
+def test_what_a_sampler_draws_from():
+    logits = torch.tensor([1.0, 3.0, 2.0, -9.0])
+    found = screen.drawn(logits, SamplingParams(temperature=0.5, top_k=2)).tolist()
+    other = math.exp(-2)  # (2 - 3) / 0.5
+    assert found == pytest.approx([0, 1 / (1 + other), other / (1 + other), 0])

@@ -125,7 +125,10 @@ def check(model: Griffin, seed: int) -> set[tuple[int, int]]:
     return runner.met
 
 
-MODELS = [(format, dtype) for format in FORMATS for dtype in (torch.bfloat16, torch.float32)]
+MODELS = [
+    *((format, dtype, False) for format in FORMATS for dtype in (torch.bfloat16, torch.float32)),
+    ("int8", torch.bfloat16, True),
+]
 
 
 @needs_native

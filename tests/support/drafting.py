@@ -14,7 +14,7 @@ from griffin.engine.draft_runner import DraftRunner
 from griffin.engine.drafter import Guess
 from griffin.engine.row import Row
 from griffin.model import Griffin
-from griffin.quant import quantize_model
+from griffin.quant import add_screen, quantize_model
 from tests.support.toy_engine import CONFIG, V, make_model
 
 MOST = CONFIG.attention_window_size - 1  # drafts, for a ring has to hold all tokens of a call
@@ -23,8 +23,9 @@ Truth = Sequence[Mapping[int, Sequence[int]]]
 
 
 @cache
-def packed(format: str, dtype: torch.dtype = torch.bfloat16) -> Griffin:
-    return quantize_model(make_model().to(dtype), format)
+def packed(format: str, dtype: torch.dtype = torch.bfloat16, screen: bool = False) -> Griffin:
+    model = quantize_model(make_model().to(dtype), format)
+    return add_screen(model) if screen else model
 
 
 class Thirds:

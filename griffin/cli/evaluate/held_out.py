@@ -12,7 +12,7 @@ from griffin.cli.shared.model_source import ModelSource, set_threads
 from griffin.cli.shared.training import print_results
 
 # The weights are read as they are stored, and computed with in float32, as after training.
-_NOT_TAKEN = ("tokenizer", "revision", "dtype", "quantize", "state")
+_NOT_TAKEN = ("tokenizer", "revision", "dtype", "quantize", "screen", "state")
 
 
 def evaluate_held_out(

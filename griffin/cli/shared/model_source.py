@@ -1,4 +1,4 @@
-"""Which model a verb works with: ten options, one value."""
+"""Which model a verb works with: eleven options, one value."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ class ModelSource:
     revision: str | None = None
     dtype: str | None = None
     quantize: str | None = None
+    screen: bool = False
     device: str | None = None
     adapter: tuple[str, ...] = ()
     state: str | None = None
@@ -81,6 +82,7 @@ class ModelSource:
                 dtype=self.dtype,
                 device=self.device,
                 quantize=self.quantize,
+                screen=self.screen or None,
                 adapter=adapters or None,
                 state=self.state,
                 graphs=not self.no_graphs,
@@ -114,6 +116,9 @@ _OPTIONS = (
     click.option("--revision", help="Branch, tag or commit of a Hub repository."),
     click.option("--dtype", help="bfloat16, float32, ... [default: as stored]."),
     click.option("--quantize", help="Round the weights to int8 or int4 while loading."),
+    click.option(
+        "--screen", is_flag=True, help="Read 2 bits of the head first, whole only its best rows."
+    ),
     click.option("--device", help="cpu, cuda, cuda:1, ... [default: a GPU if there is one]."),
     click.option(
         "--adapter",

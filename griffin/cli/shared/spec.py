@@ -13,21 +13,22 @@ if TYPE_CHECKING:
 
 
 class ModelSpec(NamedTuple):
-    """A name for people, the shape, the type, the packed format of the matrices, and that of the
-    head where it has its own."""
+    """A name for people, the shape, the type, the packed format of the matrices, that of the
+    head where it has its own, and that of a preview of the head."""
 
     name: str
     config: GriffinConfig
     dtype: torch.dtype
     format: str | None
     head: str | None = None
+    screen: str | None = None
 
     def weight_bytes(self, format: str | None) -> int:
         """Return the bytes of the weights in a format, the head in its own where it has one."""
         from griffin.capacity import model_bytes
 
-        head = self.head if format == self.format else None
-        return model_bytes(self.config, self.dtype, format, head)
+        own = (self.head, self.screen) if format == self.format else ()
+        return model_bytes(self.config, self.dtype, format, *own)
 
 
 def spec_of(source: ModelSource, place: str | None = None) -> ModelSpec:
@@ -63,5 +64,5 @@ def spec_of(source: ModelSource, place: str | None = None) -> ModelSpec:
                 f"{name} is {checkpoint.quantization.format} already; leave --quantize out"
             )
         packed = checkpoint.quantization
-        return ModelSpec(name, checkpoint.config, dtype, packed.format, packed.head)
+        return ModelSpec(name, checkpoint.config, dtype, packed.format, packed.head, packed.screen)
     return ModelSpec(name, checkpoint.config, dtype, quantize or fastest_layout(dtype, place))

@@ -1,0 +1,57 @@
+"""int2: a scale in half precision for 32 inputs of a row, values -3, -1, 1, 3; 2.5 bits a weight.
+
+Too few for a model, enough to say which rows of a head are worth reading: its preview.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from griffin.ops import Packed
+from griffin.ops.packed_linear import nearest_int2, pack_int2
+
+GROUP = 32
+# Tried as shares of the scale that puts the largest magnitude on 3: of normal weights 0.7 is best.
+_CANDIDATES = (1.0, 0.85, 0.7, 0.55, 0.4)
+_BLOCK = 1 << 16  # weights rounded at once: they stay in the processor's caches
+
+
+def quantize(weight: Tensor) -> Packed:
+    """Round weights (O, I), the scale of each group chosen for the least squared error."""
+    rows, inputs = weight.shape
+    groups = -(-inputs // GROUP)
+    values = torch.empty(rows, inputs, dtype=torch.uint8, device=weight.device)
+    scales = torch.empty(rows, groups, dtype=torch.float16, device=weight.device)
+    at_once = max(1, _BLOCK // inputs)
+    for first in range(0, rows, at_once):
+        some = weight[first : first + at_once].float()
+        # Padding by repetition leaves the last group's extremes what they are.
+        some = torch.cat([some, some[:, -1:].expand(-1, -inputs % GROUP)], 1)
+        block = some.view(-1, GROUP).T.contiguous()
+        scale = best_scales(block).clamp_max_(torch.finfo(torch.float16).max).to(torch.float16)
+        scales[first : first + at_once] = scale.view(-1, groups)
+        nearest = nearest_int2(block, scale.float())
+        values[first : first + at_once] = nearest.T.reshape(-1, groups * GROUP)[:, :inputs]
+    return pack_int2(values, scales)
+
+
+def best_scales(weight: Tensor) -> Tensor:
+    """Return for each column of weights (g, O) float32 the scale of least squared error, (O,).
+
+    Each candidate says which weights are of three scales and which of one; the scale that is best
+    for these follows.
+    """
+    size = weight.abs()
+    extreme, once = size.amax(0) / 3, size.sum(0)
+    best, least = torch.zeros_like(extreme), torch.full_like(extreme, torch.inf)
+    for factor in _CANDIDATES:
+        outer = (size > 2 * factor * extreme).float()
+        product = once + 2 * (outer * size).sum(0)
+        square = len(weight) + 8 * outer.sum(0)
+        scale = product / square
+        # The squared error, less the squares of the weights, always the same.
+        error = -product * scale
+        better = error < least
+        best, least = torch.where(better, scale, best), torch.where(better, error, least)
+    return best

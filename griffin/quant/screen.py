@@ -1,0 +1,53 @@
+"""The preview of a model's head."""
+
+from __future__ import annotations
+
+import torch
+
+from griffin.model import Griffin
+from griffin.model.packed import Screen
+from griffin.ops import Packed, allocate
+from griffin.ops.packed_linear import PANEL, get_layout
+from griffin.ops.packed_linear.layouts import unpack_rows
+from griffin.quant import int2
+
+FORMAT = "int2"
+_PANELS = 256  # rounded at once, so that little memory is needed beside the head
+
+
+@torch.no_grad()
+def add_screen(model: Griffin) -> Griffin:
+    """Give a model with a packed head a preview of it, in place (docs/quantization.md).
+
+    Returns the model. Raises ValueError for a head that is not packed, and for one that lies
+    elsewhere than on the CPU.
+    """
+    head = model.head
+    check_screen(model.device, isinstance(head, Packed))
+    assert isinstance(head, Packed)
+    model.screen = Screen(preview_of(head))
+    return model
+
+
+def check_screen(device: torch.device, packed: bool) -> None:
+    """Raise ValueError where no screen can stand: it is for the CPU, beside a packed head."""
+    if device.type != "cpu":
+        raise ValueError(
+            f"a screen is for the CPU; the model is for {device}: leave the screen out"
+        )
+    if not packed:
+        raise ValueError(
+            "a screen stands beside a packed head; quantize the model to int8, or to int4 with a"
+            " head of int8"
+        )
+
+
+def preview_of(head: Packed) -> Packed:
+    """Return a packed matrix, of rounded weights too, in 2 bits a value."""
+    rows, inputs = head.out_features, head.in_features
+    data = allocate(get_layout(FORMAT).data_shape(rows, inputs))
+    for first in range(0, len(data), _PANELS):
+        last = min(first + _PANELS, len(data))
+        some = unpack_rows(head, first, last)[: rows - first * PANEL, :inputs]
+        data[first:last] = int2.quantize(some).data
+    return Packed(data, None, FORMAT, rows, inputs)
