@@ -285,6 +285,7 @@ SIZES = {
     "soft_cap": (5,),
     "linear": (2, 3, 4),
     "packed_linear": (2, 3, 4),
+    "screened_linear": (2, 3, 4),
     "look_up": (3, 4),
     "pack_pairs": (3, 4),
 }

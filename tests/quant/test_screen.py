@@ -19,7 +19,7 @@ from griffin.cli.shared.spec import spec_of
 from griffin.conversation.fingerprint import fingerprint_of
 from griffin.model.packed import rounded_format, screen_format
 from griffin.model.screen import unembed_best
-from griffin.ops import Packed, pack, unpack
+from griffin.ops import Packed, native, pack, unpack
 from griffin.quant import add_screen, calibrate, int2, quantize_model, screen
 from tests.support.toy_checkpoints import same
 from tests.support.toy_folder import write_toy
@@ -74,7 +74,7 @@ def test_the_best_logits_are_exact(shape, format, monkeypatch):
     assert (best - full).abs().mean() < 0.5 * full.std()
     for row in range(3):
         alone = unembed_best(model, hidden[row : row + 1, 7:8])
-        assert torch.equal(alone[0, 0], best[row, 7]) or not griffin.ops.native.built()
+        assert torch.equal(alone[0, 0], best[row, 7]) or not native.built()
 
 
 def test_without_a_screen_nothing_is_left_out():
