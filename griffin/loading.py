@@ -14,7 +14,6 @@ from griffin.adapters import adapt, check_together, open_adapter, open_tuned
 from griffin.capacity import model_bytes
 from griffin.checkpoints.model_names import resolve
 from griffin.defaults import read_defaults
-from griffin.engine.draft_length import prepare
 from griffin.llm import LLM
 from griffin.model import Griffin, GriffinConfig
 from griffin.model.decode_step import lay_weights
@@ -121,7 +120,6 @@ def load(
         tuned=tuned,
     )
     llm.caution = _caution(llm)
-    prepare(llm.model)
     return llm
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from griffin.engine.context import Context
 from griffin.engine.devices import default_chunk
+from griffin.engine.draft_length import prepare
 from griffin.engine.engine import Engine
 from griffin.engine.read import CHUNK
 from griffin.engine.request import End, Event, Request, check_request
@@ -66,6 +67,8 @@ class Generation(Iterator[Event]):
         for index, request in enumerate(requests):
             what = "the prompt" if len(requests) == 1 else f"prompt {index}"
             check_request(request, model, what)
+        if any(request.params.draft != 0 for request in requests):
+            prepare(model)
         slots = max(1, min(max_rows, len(requests)))
         chunk = default_chunk(model.device, CHUNK) if chunk is None else chunk
         self._engine = Engine(model, slots, chunk=chunk, max_waiting=len(requests), kept=0)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from griffin import __version__
 from griffin.engine import Engine
+from griffin.engine.draft_length import prepare
 from griffin.engine.prefix_cache import PrefixCache
 from griffin.llm import LLM
 from griffin.server.http.hosts import Hosts
@@ -68,6 +69,7 @@ def build(
         **{"max_choices": min(Limits.max_choices, slots), **(limits or {})},
         vocab_size=llm.tokenizer.vocab_size,
     )
+    prepare(llm.model)  # not while somebody waits for a token
     return Service(
         models,
         Engine(

@@ -126,15 +126,20 @@ def test_costs_are_measured_once_for_a_model() -> None:
 
 
 @pytest.mark.skipif(not native.built(), reason="the native kernels are not built")
-def test_costs_are_measured_when_a_model_is_loaded_that_drafts_by_itself(
+def test_costs_are_measured_before_the_first_answer_that_may_draft(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_toy(tmp_path / "toy")
-    packed = griffin.load(folder, device="cpu", quantize="int8").model
-
-    def measured(model: object) -> Costs:
-        raise AssertionError("it is measured twice, or where nobody drafts")
-
-    monkeypatch.setattr(draft_length, "measure", measured)
-    assert costs_of(packed).of(1) == 1
-    griffin.load(folder, device="cpu")
+    told: list[object] = []
+    monkeypatch.setattr(
+        draft_length, "measure", lambda model: told.append(model) or Costs({1: 1.0, 2: 1.0})
+    )
+    llm = griffin.load(folder, device="cpu", quantize="int8")
+    llm.score("x y")
+    llm.generate("x", max_tokens=1, draft=0)
+    assert not told, "nobody drafts"
+    for _ in range(2):
+        llm.generate("x", max_tokens=1)
+    assert told == [llm.model], "once"
+    griffin.load(folder, device="cpu").generate("x", max_tokens=1)
+    assert told == [llm.model], "it does not draft by itself"
