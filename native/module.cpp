@@ -17,7 +17,7 @@ namespace {
 
 // Of the module's functions and what they take; INTERFACE in griffin/ops/native.py is the same
 // number. Both go up by one where a function takes something else.
-constexpr int kInterface = 3;
+constexpr int kInterface = 4;
 
 // Seconds to read `bytes` at `address` once, from first to last, each thread its own share.
 double read_seconds(Address address, int64_t bytes, int threads) {

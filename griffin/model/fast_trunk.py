@@ -38,7 +38,6 @@ class FastTrunk:
 
     def __init__(self, model: Any, trunk: Any) -> None:
         self._trunk = trunk
-        self.reads_ahead = hasattr(trunk, "run_ahead")  # a module built before December has not
         self._config = model.config
         self._width, self._dtype = model.config.width, model.dtype
         self._adapters: Adapters = model.adapters

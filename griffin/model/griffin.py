@@ -136,7 +136,7 @@ class Griffin(nn.Module):
     @property
     def alike(self) -> bool:
         """Whether tokens read together have the bits of tokens read alone, and cost less."""
-        return (fast := self._fast_trunk()) is not None and fast.reads_ahead
+        return self._fast_trunk() is not None
 
     def forward(
         self,
@@ -225,7 +225,7 @@ class Griffin(nn.Module):
         fast = self._fast_trunk()
         pos, layers = state.consume()
         state = State(pos + torch.tensor(lengths, device=pos.device), layers)
-        if fast is not None and fast.reads_ahead and fast.takes(state):
+        if fast is not None and fast.takes(state):
             with self.adapters.reading(adapters, len(lengths)):
                 return fast.with_trail(tokens, pos, state, trail), state, trail
         steps = list(steps_of(trail, self.dtype, self.device))
