@@ -68,13 +68,17 @@ def offline(
 
 
 def _bodies(llm: LLM, prompts: int, shared: int, tokens: int) -> Iterator[dict[str, Any]]:
-    """Yield requests of an exact length whose prompts begin alike."""
+    """Yield requests of an exact length whose prompts begin alike.
+
+    What is each one's own is short: a model of random weights has a tokenizer of bytes, and a
+    question has some 12 tokens in a vocabulary of 256,000.
+    """
     words, beginning = "the owl looks over the field and counts what moves in it ", ""
     while len(llm.tokenizer.encode(beginning)) < shared:
         beginning += words
     for number in range(prompts):
         yield {
-            "prompt": f"{beginning}\nQuestion {number}: what does it see at hour {number * 7}?",
+            "prompt": f"{beginning}\nAt hour {number}?",
             "max_tokens": tokens,
             "ignore_eos": True,
             "seed": number,
