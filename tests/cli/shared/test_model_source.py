@@ -43,6 +43,7 @@ def test_the_options_become_one_value_beside_those_of_the_verb():
         "revision": "r",
         "dtype": "float32",
         "quantize": "int8",
+        "screen": True,
         "device": "cpu",
         "adapter": ("a", "b=c/d"),
         "state": "s",
@@ -73,6 +74,7 @@ def test_every_option_reaches_the_loading(monkeypatch):
         revision="r",
         dtype="d",
         quantize="q",
+        screen=True,
         device="c",
         threads=3,
         adapter=("a",),
@@ -81,7 +83,7 @@ def test_every_option_reaches_the_loading(monkeypatch):
     )
     assert source.llm() is LOADED
     options = {"tokenizer": "t", "revision": "r", "dtype": "d", "quantize": "q", "device": "c"}
-    options |= {"adapter": {"a": "a"}, "state": "s", "graphs": False}
+    options |= {"screen": True, "adapter": {"a": "a"}, "state": "s", "graphs": False}
     calls[1][1].pop("progress")  # a bar, where it takes long
     assert calls == [3, (("m",), options)]
     set_threads(None)
