@@ -29,6 +29,8 @@ class Beside:
 def beside(llm: griffin.LLM, *, prompt: int, tokens: int, rounds: int) -> Beside:
     """Let both answer the same prompt greedily, by turns, after one round that does not count.
 
+    Nothing is drafted: weights that are random go in circles, of which every draft is right.
+
     prompt, tokens: how many ids are read, and made. Raises AssertionError if they are not the same
     ids: then it is not the same work.
     """
@@ -39,7 +41,9 @@ def beside(llm: griffin.LLM, *, prompt: int, tokens: int, rounds: int) -> Beside
     made: dict[str, list[int]] = {}
 
     def ours() -> list[int]:
-        answer = llm.generate(ids[0].tolist(), temperature=0, max_tokens=tokens, ignore_eos=True)
+        answer = llm.generate(
+            ids[0].tolist(), temperature=0, max_tokens=tokens, ignore_eos=True, draft=0
+        )
         return list(answer.ids)
 
     def theirs() -> list[int]:
