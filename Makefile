@@ -22,9 +22,11 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+BASE   := $(VENV)/.base
 RUNS   := $(VENV)/.runs
 READY  := $(VENV)/.ready
 NEWEST := .venv-newest
+SOURCES := CMakeLists.txt $(wildcard native/*.h native/*.cpp native/*/*)
 SAMPLE ?= $(shell date +%s)
 MINUTES ?= 1
 
@@ -94,23 +96,25 @@ stopwatch: wheel
 
 # Every package at the version and with the hash that the locks name, what builds ours included.
 # --no-deps, so that none brings a torch along: that is pinned beside the locks and has no hash, for
-# which build of it is right depends on the machine. First what griffin runs on, with the kernels of
-# this machine; then, for the tests, everything.
-$(RUNS): pyproject.toml requirements-run.lock constraints.txt CMakeLists.txt \
-		$(wildcard native/*.h native/*.cpp native/*/*)
+# which build of it is right depends on the machine. First what griffin runs on; then the kernels of
+# this machine, or what the tests need and all kernels: who tests from nothing compiles once.
+$(BASE): pyproject.toml requirements-run.lock constraints.txt
 	$(call step,creating $(VENV),$(PYTHON) -m venv $(VENV))
 	$(call step,installing what griffin runs on,$(PIP) --no-deps --require-hashes \
 		--requirement requirements-run.lock)
 	$(call step,installing torch,$(PIP) --constraint constraints.txt torch)
+	@touch $(BASE)
+
+$(RUNS): $(BASE) $(SOURCES)
 	$(call step,compiling the kernels of this machine,$(call install,native))
 	@touch $(RUNS)
 
-$(READY): $(RUNS) requirements.lock
+$(READY): $(BASE) requirements.lock $(SOURCES)
 	$(call step,installing what the tests need,$(PIP) --no-deps --require-hashes \
 		--requirement requirements.lock)
 	$(call step,compiling the kernels of every instruction set,$(call install,all))
 	$(BIN)/python -m pip check
-	@touch $(READY)
+	@touch $(RUNS) $(READY)
 
 COMPILE = $< pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--constraint constraints.txt --no-emit-package torch --annotation-style line \
