@@ -10,8 +10,8 @@ from torch import Tensor
 
 from griffin.ops import Packed
 from griffin.ops.packed_linear import nearest_int2, pack_int2
+from griffin.ops.packed_linear.groups import GROUP, in_groups
 
-GROUP = 32
 # Tried as shares of the scale that puts the largest magnitude on 3: of normal weights 0.7 is best.
 _CANDIDATES = (1.0, 0.85, 0.7, 0.55, 0.4)
 _BLOCK = 1 << 16  # weights rounded at once: they stay in the processor's caches
@@ -25,10 +25,7 @@ def quantize(weight: Tensor) -> Packed:
     scales = torch.empty(rows, groups, dtype=torch.float16, device=weight.device)
     at_once = max(1, _BLOCK // inputs)
     for first in range(0, rows, at_once):
-        some = weight[first : first + at_once].float()
-        # Padding by repetition leaves the last group's extremes what they are.
-        some = torch.cat([some, some[:, -1:].expand(-1, -inputs % GROUP)], 1)
-        block = some.view(-1, GROUP).T.contiguous()
+        block = in_groups(weight[first : first + at_once]).view(-1, GROUP).T.contiguous()
         scale = best_scales(block).clamp_max_(torch.finfo(torch.float16).max).to(torch.float16)
         scales[first : first + at_once] = scale.view(-1, groups)
         nearest = nearest_int2(block, scale.float())

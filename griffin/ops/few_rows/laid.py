@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from griffin.ops.packed_linear.int4 import GROUP, steps_int4
+from griffin.ops.packed_linear.groups import GROUP
+from griffin.ops.packed_linear.int4 import steps_int4
 from griffin.ops.packed_linear.int8 import bytes_int8
 from griffin.ops.packed_linear.layouts import SLICE, unpack
 from griffin.ops.packed_linear.packed import PANEL, Packed
