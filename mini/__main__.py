@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from mini.corpus import build
+from mini.course import draw_courses
 from mini.exam import examine, tell
 from mini.packages import PackageError
 
@@ -90,6 +91,7 @@ def report(out: Path, page: Path | None) -> None:
     text = told.page(found)
     if page is not None:
         page.write_text(text, encoding="utf-8")
+        draw_courses(found["courses"], page.parent / told.PICTURE)
     click.echo(text)
 
 

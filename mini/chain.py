@@ -27,7 +27,7 @@ from mini.exam import GRADES, examine, tell
 from mini.style import write_style
 
 NAME = "mini-it"
-RECIPES = ("pretrain", "sft", "jbond", "style")
+RECIPES = ("pretrain", "sft", "jbond", "rloo", "style")
 EXAMINED = ("pretrain", "sft", "jbond", NAME)  # in this order
 MOST_BYTES = 16_000_000  # of the weights that ship
 COSTS = "costs.json"
@@ -151,6 +151,7 @@ def steps(corpus: Path, out: Path, threads: int, *, most: int = 500, talks: int 
         chats("chats-pirate", model / "pirate.state"),
         held_out(NAME, model),
         held_out("nano", "nano"),
+        recipe("finetune", "rloo"),
     ]
 
 

@@ -9,11 +9,14 @@ from typing import Any
 
 from griffin.bench.machine import describe
 from mini.chain import COSTS, EXAMINED, NAME
+from mini.course import read_course
 from mini.exam import GRADES
 from mini.overlap import overlap
 
 _BITS = "whole documents"
 _XZ = "xz -9e, one stream"
+PICTURE = "images/model_rewards.png"  # beside the page
+_COURSES = {"J-BOND": "jbond", "REINFORCE": "rloo"}
 _STAGES = ("pre-training", "SFT", "J-BOND", "rounding")  # in words, as EXAMINED
 
 
@@ -52,12 +55,12 @@ def build(out: Path) -> dict[str, Any]:
         },
         "tokens": {
             name: _read(out / name / "results.json")["training"]["tokens"]
-            for name in ("pretrain", "sft", "jbond", "style")
+            for name in ("pretrain", "sft", "jbond", "rloo", "style")
         },
         "skills": skills,
         "bits_per_byte": bits,
         "overlap": overlap(out / "pretrain"),
-        "jbond": _rewards(out / "jbond" / "log.jsonl"),
+        "courses": {name: read_course(out / run / "log.jsonl") for name, run in _COURSES.items()},
         "costs": _read(out / COSTS),
         "chats": _read(out / "chats.json"),
         "pirate": _read(out / "chats-pirate.json"),
@@ -76,13 +79,6 @@ def _shape(config: dict[str, Any]) -> dict[str, Any]:
     wanted = ("width", "attention_window_size", "vocab_size")
     shape = {name: config[name] for name in wanted}
     return shape | {"layers": len(kinds), "attention_layers": kinds.count("attention")}
-
-
-def _rewards(log: Path) -> list[dict[str, float]]:
-    """Return held-out reward, divergence and ties where a run's log has the first."""
-    entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    keys = ("step", "held_out_reward", "kl_start", "ties")
-    return [{key: e[key] for key in keys} for e in entries if "held_out_reward" in e]
 
 
 def page(report: dict[str, Any]) -> str:
@@ -180,20 +176,29 @@ def _costs(report: dict[str, Any]) -> list[str]:
     ]
     total = sum(of["core_seconds"] for of in report["costs"].values()) / 3600
     course = [
-        (f"{at['step']:,}", _decimals(at["held_out_reward"]), f"{at['kl_start']:.2f}", at["ties"])
-        for at in report["jbond"]
+        (
+            name,
+            f"{at['step']:,}",
+            _decimals(at["held_out_reward"]),
+            f"{at['kl_start']:.2f}",
+            f"{at['ties']:.0%}",
+        )
+        for name, steps in report["courses"].items()
+        for at in steps
     ]
-    rewards = [(*given, f"{ties:.0%}") for *given, ties in course]
     return [
         "## What it cost",
         f"{total:.2f} core-hours in all ({report['machine']['processor']}).",
         _table(("", "tokens", "core-hours"), rows),
+        "## What rewards did",
         _wrapped(
-            "J-BOND's course: the mean reward of held-out prompts (1 for a right answer, at most a"
-            " half for one that is nearly right), nats from where it began, and the share of"
-            " prompts whose two anchor answers are worth the same."
+            "The mean reward of held-out prompts (1 for a right answer, at most a half for one that"
+            " is nearly right), nats from where it began, and the share of prompts whose answers"
+            " are worth the same, two of the anchor's in J-BOND. REINFORCE (leave one out) begins"
+            " at the same model and draws as many answers a step; it does not ship."
         ),
-        _table(("step", "held-out reward", "nats", "ties"), rewards),
+        f"![held-out reward by step and by divergence]({PICTURE})",
+        _table(("", "step", "held-out reward", "nats", "ties"), course),
     ]
 
 

@@ -61,6 +61,8 @@ def test_a_report_has_every_figure_and_a_page_is_made_of_it(rehearsed, tmp_path)
     assert set(found["skills"]["sums"]["stages"]) == set(chain.EXAMINED)
     shape = load(out / "sft" / "model").model.config
     assert found["model"]["parameters"] * 2 == model_bytes(shape, torch.bfloat16)
+    assert set(found["courses"]) == {"J-BOND", "REINFORCE"} and all(found["courses"].values())
+    assert (tmp_path / report.PICTURE).read_bytes().startswith(b"\x89PNG")
     assert found["bits_per_byte"]["numbers"]["nano"] and len(found["chats"]) == 2
     text = page.read_text()
     assert text == report.page(found)

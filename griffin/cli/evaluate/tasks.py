@@ -54,6 +54,7 @@ def evaluate_tasks(
     if not names:
         raise click.UsageError(f"--tasks {tasks!r} names none; there are {', '.join(SUITES)}, ...")
     llm = source.llm()
+    click.echo("reading the list of lm-eval's tasks, which takes half a minute", err=True)
     how: dict[str, Any] = {"limit": limit, "chat": chat, "seed": seed, "run_code": run_code}
     how["metadata"] = metadata
     if plan:
