@@ -105,7 +105,7 @@ def test_a_verb_is_misused_by_a_gpu_that_will_not_do(run, gpus, monkeypatch, arg
 def test_a_server_counts_its_slots_before_weights_are_read(run, gpus, monkeypatch):
     gpus.free[1] = 1 << 20
     monkeypatch.setattr("griffin.checkpoints.load_model", None)
-    result = run("serve", "--port", "0", "--no-store", "--device", "cuda:1", "--slots", "9")
+    result = run("serve", "--model", "nano", "--no-store", "--device", "cuda:1", "--slots", "9")
     assert result.exit_code == 2, result.stderr
     assert "nano does not fit on cuda:1 (GPU 1): it takes" in result.stderr
 
