@@ -15,7 +15,8 @@ from griffin.train.files import write_json
 class Runs:
     """What `out`/results.json holds of a proof: where it was measured, how, and the runs.
 
-    Command, commit and machine are those of the last call that made a run.
+    Command, commit and machine are those of the last call that made a run; seconds and hours are
+    the processor's, all cores together.
     settings: what runs depend on besides their own keys; None is not known yet. Raises ValueError
               where the file is of other settings.
     """
@@ -45,9 +46,9 @@ class Runs:
         for run in self.found["runs"]:
             if run.items() >= key.items():
                 return run
-        begun = time.monotonic()
+        begun = time.process_time()
         made = {**key, **make()}
-        made["seconds"] = round(time.monotonic() - begun, 1)
+        made["seconds"] = round(time.process_time() - begun, 1)
         self.found |= self._here
         self.found["runs"].append(json.loads(json.dumps(made)))
         self.found["hours"] = round(sum(run["seconds"] for run in self.found["runs"]) / 3600, 3)
