@@ -78,6 +78,30 @@ def train(corpus: Path, out: Path, threads: int, rehearsal: bool) -> None:
 
 
 @main.command()
+@click.option("--run", type=click.Path(path_type=Path), default="runs/mini", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default="runs/seeds", show_default=True)
+@click.option("--tokens", type=click.IntRange(min=1), default=5_200_000, show_default=True)
+@click.option("--seeds", "count", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
+def seeds(run: Path, out: Path, tokens: int, count: int, threads: int) -> None:
+    """Pre-train again, with several seeds, beside a transformer of the same size."""
+    from mini import seeds as short
+
+    pretrained = run / "pretrain"
+    if not (pretrained / "data").is_dir():
+        raise click.ClickException(f"{pretrained} has no data: python -m mini train prepares it")
+    found = short.train(
+        pretrained,
+        out,
+        threads,
+        lambda line: click.echo(line, err=True),
+        tokens=tokens,
+        seeds=count,
+    )
+    click.echo(short.table(found["runs"]))
+
+
+@main.command()
 @click.option("--out", type=click.Path(path_type=Path), default="runs/mini", show_default=True)
 @click.option("--page", type=click.Path(path_type=Path), help="Write docs/model.md there.")
 def report(out: Path, page: Path | None) -> None:

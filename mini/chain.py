@@ -109,7 +109,7 @@ def steps(corpus: Path, out: Path, threads: int, *, most: int = 500, talks: int 
     aligned = out / "jbond" / "best"
 
     def run(*words: object) -> Callable[[], None]:
-        return partial(_griffin, [str(word) for word in words])
+        return partial(command, [str(word) for word in words])
 
     def recipe(verb: str, name: str) -> Step:
         words = (verb, recipes / f"{name}.toml", "--out", out / name, "--threads", threads)
@@ -155,7 +155,7 @@ def steps(corpus: Path, out: Path, threads: int, *, most: int = 500, talks: int 
     ]
 
 
-def _griffin(words: list[str]) -> None:
+def command(words: list[str]) -> None:
     """Run a command of griffin in this process; SystemExit if it fails or is stopped."""
     click.echo(f"$ griffin {' '.join(words)}", err=True)
     if code := command_line(words, standalone_mode=False):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tomllib
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +12,11 @@ from click.testing import CliRunner
 
 from griffin.capacity import model_bytes
 from griffin.loading import load
-from mini import chain, corpus, python_texts, report
+from griffin.model import Griffin, GriffinConfig
+from mini import chain, corpus, python_texts, report, seeds
 from mini.__main__ import main
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +73,39 @@ def test_a_report_has_every_figure_and_a_page_is_made_of_it(rehearsed, tmp_path)
     assert text == report.page(found)
     assert "| sums |" in text and ">>> What is 43 + 49?" in text
     assert all(len(line) <= 100 or line[0] in "| " for line in text.splitlines() if line)
+
+
+@pytest.mark.thorough
+def test_seeds_stand_beside_a_transformer_of_the_same_size(rehearsed, tmp_path):
+    _, out = rehearsed
+    words = ["seeds", "--run", str(out), "--out", str(tmp_path), "--tokens", "2600", "--seeds", "2"]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / seeds.RESULTS).read_text())
+    assert [(run["kind"], run["seed"]) for run in found["runs"]] == [
+        (kind, seed) for seed in (1, 2) for kind in seeds.KINDS
+    ]
+    griffin, transformer, other = found["runs"][:3]
+    assert griffin["parameters"] == pytest.approx(transformer["parameters"], rel=2e-3)
+    assert griffin["bits_per_byte"] != other["bits_per_byte"]  # another seed
+    assert griffin["course"][-1]["tokens"] == 2560
+    kept = load(tmp_path / "transformer-1" / "model").model.config
+    assert set(kept.block_types) == {"attention"} and kept.attention_window_size == 127
+    assert "| all |" in done.output and (tmp_path / seeds.PICTURE).exists()
+    again = CliRunner().invoke(main, words)
+    assert "griffin-1 ..." not in again.output and "±" in again.output
+
+
+def test_the_transformer_of_the_true_recipe_has_the_same_size():
+    recipe = tomllib.loads((ROOT / "mini/recipes/pretrain.toml").read_text("utf-8"))
+    sizes = [weights(seeds.of_kind(recipe, kind, 1, 1000)["model"]) for kind in seeds.KINDS]
+    assert sizes[0] == pytest.approx(sizes[1], rel=1e-3)
+
+
+def weights(model):
+    values = {key: tuple(v) if isinstance(v, list) else v for key, v in model.items()}
+    with torch.device("meta"):
+        return sum(each.numel() for each in Griffin(GriffinConfig(**values)).parameters())
 
 
 def test_a_report_names_what_is_not_done(tmp_path):
