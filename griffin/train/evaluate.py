@@ -41,7 +41,7 @@ def bits_in_rows(
         # Split weights are gathered by all ranks at once, those included that have no rows left.
         empty = first >= len(batch.tokens)
         part = slice(0, 1) if empty else slice(first, first + rows)
-        found = float(_nats(model, batch, part))
+        found = float(_nats(model, batch, part, split=ranks.together > 1))
         nats += 0.0 if empty else found
     return ranks.sum(nats)[0] / math.log(2)
 
@@ -125,8 +125,13 @@ def _xz(data: bytes) -> bytes:
     return lzma.compress(data, filters=[lzma2])
 
 
-def _nats(model: Griffin | Objective, batch: TrainBatch, part: slice) -> torch.Tensor:
+def _nats(
+    model: Griffin | Objective, batch: TrainBatch, part: slice, *, split: bool
+) -> torch.Tensor:
+    """split: every row is cut over ranks, and so must be as long as it was made."""
+    of = model if isinstance(model, Griffin) else model.griffin
+    rows = batch.rows(part, of.device)
+    rows = rows if split else rows.without_ends()
     if isinstance(model, Griffin):
-        return row_nats(model, batch.rows(part, model.device))[0]
-    rows = batch.rows(part, model.griffin.device)
+        return row_nats(model, rows)[0]
     return model(rows.tokens, rows.targets, rows.segment_pos, rows.mask)[0]

@@ -47,6 +47,22 @@ def test_rows_forget_and_streams_do_not(trainer: Callable[..., Trainer]) -> None
     assert abs(whole - pieces) > 1
 
 
+def test_short_documents_are_not_read_as_long_rows(
+    trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = trainer().model
+    documents, read = _documents(9, 4, 30, 6), list[int]()
+    expected = sum(_one(model, document.ids) for document in documents)
+    trunk = model.trunk
+    monkeypatch.setattr(
+        model,
+        "trunk",
+        lambda tokens, *rest, **more: read.append(tokens.numel()) or trunk(tokens, *rest, **more),
+    )
+    assert bits_in_rows(model, documents, 512, rows=2) == pytest.approx(expected, rel=1e-5)
+    assert read == [2 * 8, 2 * 29]
+
+
 def _one(model: torch.nn.Module, ids: np.ndarray) -> float:
     """Return the bits of one piece by the model's own logits."""
     tokens = torch.from_numpy(ids)

@@ -42,6 +42,13 @@ class TrainBatch:
         parts = (self.tokens, self.targets, self.segment_pos, self.mask)
         return TrainBatch(*(part[place].to(device) for part in parts))
 
+    def without_ends(self) -> TrainBatch:
+        """Return the rows up to the last token that is counted in any of them."""
+        columns = self.mask.any(dim=0).nonzero()
+        length = int(columns[-1]) + 1 if len(columns) else 1
+        parts = (self.tokens, self.targets, self.segment_pos, self.mask)
+        return TrainBatch(*(part[:, :length] for part in parts))
+
 
 class Packer:
     """Fill rows from a token store; row number n is the same whenever it is asked for.
