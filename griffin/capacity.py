@@ -16,7 +16,7 @@ from griffin.engine.graph_memory import graph_bytes
 from griffin.engine.pieces import recurrent_bytes, span_bytes
 from griffin.engine.slots import Slots
 from griffin.model import Griffin, GriffinConfig
-from griffin.model.packed import packable
+from griffin.model.packed import packable, panel_count, panels_read
 from griffin.ops.packed_linear import LAYOUTS, get_layout
 
 RUNTIME_BYTES = 400 << 20  # Python, torch and this package, resident without a model
@@ -30,7 +30,8 @@ class Capacity:
     slots, kept:         sequences in an engine's slots, and states outside of them; arguments of
                          Engine.
     slot_bytes:          of each, the window filled.
-    weight_bytes:        of the model in its format.
+    head, screen:        the formats of the head, where it is another, and of a preview beside it.
+    weight_bytes:        of the model in its format, a preview of the head among them.
     runtime_bytes:       of the process without a model.
     working_bytes:       values inside a call, logits, and one state on its way in or out (an upper
                          estimate).
@@ -50,6 +51,13 @@ class Capacity:
     working_bytes: int
     prefix_cache_bytes: int
     graph_bytes: int = 0
+    head: str | None = None
+    screen: str | None = None
+
+    @property
+    def screen_bytes(self) -> int:
+        """Bytes of the head's preview, 0 where there is none."""
+        return 0 if self.screen is None else self._head_bytes(self.screen)
 
     @property
     def live_bytes(self) -> int:
@@ -93,16 +101,24 @@ class Capacity:
 
         Every weight once (of an embedding that is no head a row for each sequence), and of each
         state the recurrent part read and written, the slots of the window that hold something read
-        and one written.
+        and one written. Of a head behind a screen, the panels that the rows choose.
         """
         config = self.config
         weights = self.weight_bytes
+        if self.screen is not None:
+            panels = panel_count(config.vocab_size)
+            read = min(panels, rows * panels_read(config.vocab_size))
+            head = self._head_bytes(self.head or self.format)
+            weights += head * read // panels - head
         if not config.tie_embeddings:
             table = _matrix_bytes(config.vocab_size, config.width, self.dtype, self.format)
             weights += table // config.vocab_size * rows - table
         fixed, token = parts(config, self.dtype)
         seen = min(context, config.attention_window_size)
         return weights + rows * (2 * fixed + token * (seen + 1))
+
+    def _head_bytes(self, format: str | None) -> int:
+        return _matrix_bytes(self.config.vocab_size, self.config.width, self.dtype, format)
 
     def tokens_per_second(
         self,
@@ -130,6 +146,8 @@ def plan(
     ram_bytes: int,
     dtype: torch.dtype = torch.bfloat16,
     format: str | None = None,
+    head: str | None = None,
+    screen: str | None = None,
     slots: int | None = None,
     kept: int | None = None,
     chunk: int = 64,
@@ -143,6 +161,7 @@ def plan(
     ram_bytes:          what all of it together may take.
     dtype, format:      the model's type, and the packed format of its matrices ("int8", ...; None:
                         plain).
+    head, screen:       as for `model_bytes`.
     slots:              sequences that are wanted; as many as fit if omitted.
     kept:               states outside the slots; as many as slots if omitted, as in the server.
     chunk:              tokens of a prompt that a call reads.
@@ -150,7 +169,8 @@ def plan(
     graphs:             steps are taken by graphs.
     Raises ValueError if the slots that are wanted, or even one, do not fit; it says what would.
     """
-    weights = model_bytes(config, dtype, format) if weight_bytes is None else weight_bytes
+    own = format, head, screen
+    weights = model_bytes(config, dtype, *own) if weight_bytes is None else weight_bytes
     slot = Slots.bytes(config, dtype)
 
     def divide(count: int) -> Capacity:
@@ -158,6 +178,8 @@ def plan(
             config=config,
             dtype=dtype,
             format=format,
+            head=head,
+            screen=screen,
             ram_bytes=ram_bytes,
             slots=count,
             kept=count if kept is None else kept,

@@ -12,7 +12,7 @@ from griffin.engine.graph_memory import graph_bytes
 from griffin.engine.graph_runner import GraphRunner
 from griffin.engine.graphs import NoGraphs
 from griffin.model import Griffin, GriffinConfig, State
-from griffin.quant.quantize import quantize_model
+from griffin.quant import add_screen, quantize_model
 from tests.support.toy_engine import CONFIG, make_model
 from tests.support.toy_models import GRIFFIN, HAWK
 
@@ -69,6 +69,20 @@ def test_a_step_moves_what_the_benchmarks_count(rows, context):
         )
         assert own == decode_bytes(model) + more + rows * (state + 16)  # pos, read and written
     assert step_operations(CONFIG) == pytest.approx(operations(CONFIG, 0), rel=0.01)
+
+
+@pytest.mark.parametrize("head", [None, "int8"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_behind_a_screen_a_step_reads_few_panels_of_the_head(tied, head):
+    config = GRIFFIN.replace(vocab_size=203, tie_embeddings=tied)  # 13 panels, a row reads three
+    model = add_screen(quantize_model(Griffin(config).float(), "int4", head))
+    shape = {"ram_bytes": GB, "dtype": torch.float32, "format": "int4", "head": head}
+    whole, made = plan(config, **shape), plan(config, screen="int2", **shape)
+    assert made.weight_bytes == weight_bytes(model)
+    assert made.screen_bytes == weight_bytes(model.screen) == made.weight_bytes - whole.weight_bytes
+    state = state_bytes(State.zeros(config), 5)
+    assert made.step_bytes(1, 5) == decode_bytes(model) + state + 16
+    assert made.step_bytes(5, 5) == whole.step_bytes(5, 5) + made.screen_bytes, "all are read"
 
 
 def test_the_most_sequences_that_fit_are_found_and_one_more_is_refused():

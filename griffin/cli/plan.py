@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from griffin.cli.shared.devices import memory_bytes, memory_of, place_of
+from griffin.cli.shared.memory_plan import print_memory_plan
 from griffin.cli.shared.model_source import ModelSource, set_threads
-from griffin.cli.shared.sizes import Size, binary
+from griffin.cli.shared.sizes import Size
 from griffin.cli.shared.train_plan import print_train_plan
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _BUFFER = 512 << 20  # bytes that are read to find the rate of memory
 _SECONDS = 0.3  # of each of the two measurements, after their trials
 # What belongs to serving alone.
 _SERVING = (
-    *("device", "disk", "revision", "dtype", "quantize", "adapter", "slots", "kept"),
+    *("device", "disk", "revision", "dtype", "quantize", "screen", "adapter", "slots", "kept"),
     *("prefix_cache", "no_prefix_cache", "read_rate"),
 )
 _CACHE = 1 << 30  # the prefix cache's bytes if not given, where an eighth of the memory is not less
@@ -57,6 +58,7 @@ _CACHE = 1 << 30  # the prefix cache's bytes if not given, where an eighth of th
 @click.option("--revision", help="Branch, tag or commit of a Hub repository.")
 @click.option("--dtype", help="bfloat16, float32, ... [default: as stored; bfloat16 for a shape].")
 @click.option("--quantize", help="Plan for int8 or int4.")
+@click.option("--screen", is_flag=True, help="Plan for a preview of the head beside it.")
 @click.option(
     "--adapter", metavar="[NAME=]FOLDER", multiple=True, help="A LoRA beside it. Repeatable."
 )
@@ -106,6 +108,7 @@ def command(
     revision: str | None,
     dtype: str | None,
     quantize: str | None,
+    screen: bool,
     adapter: tuple[str, ...],
     slots: int | None,
     kept: int | None,
@@ -175,7 +178,12 @@ def command(
             "--product-rate goes with --read-rate; without both, both are measured"
         )
     source = ModelSource(
-        model=model, revision=revision, dtype=dtype, quantize=quantize, adapter=adapter
+        model=model,
+        revision=revision,
+        dtype=dtype,
+        quantize=quantize,
+        screen=screen,
+        adapter=adapter,
     )
     planned_for = named_device(place)
     spec = spec_of(source, place)
@@ -189,6 +197,8 @@ def command(
             ram_bytes=ram,
             dtype=spec.dtype,
             format=format,
+            head=spec.own_head(format),
+            screen=spec.screen,
             slots=slots,
             kept=kept,
             chunk=default_chunk(planned_for),
@@ -224,7 +234,7 @@ def command(
     if as_json:
         click.echo(json.dumps(facts))
     else:
-        _print(facts)
+        print_memory_plan(facts)
 
 
 def _smaller(planned: Callable[[str], Capacity], format: str | None) -> str:
@@ -302,6 +312,7 @@ def as_dict(
         "dtype": str(made.dtype).removeprefix("torch."),
         "ram_bytes": made.ram_bytes,
         "weight_bytes": made.weight_bytes,
+        "screen_bytes": made.screen_bytes,
         "runtime_bytes": made.runtime_bytes,
         "working_bytes": made.working_bytes,
         "graph_bytes": made.graph_bytes,
@@ -333,64 +344,3 @@ def prefix_cache_tokens(config: GriffinConfig, dtype: torch.dtype, nbytes: int) 
 
     fixed, token = parts(config, dtype)
     return nbytes * EVERY // (fixed + token * EVERY)
-
-
-def _print(facts: Mapping[str, Any]) -> None:
-    def row(what: str, count: int, note: str = "") -> None:
-        click.echo(f"{what:<16}{count:>20,}  {binary(count):>12}  {note}".rstrip())
-
-    slots, kept, each = facts["slots"], facts["kept"], facts["slot_bytes"]
-    layout = "plain" if facts["format"] is None else facts["format"]
-    click.echo(f"{facts['model']}: {layout} weights, values in {facts['dtype']}\n")
-    on_gpu = facts["memory"] != facts["prefix_cache_memory"]
-    whose = f"  of {facts['memory']}" if on_gpu else ""
-    click.echo(f"{'memory':<16}{'bytes':>20}{whose}")
-    adapters = facts["adapter_bytes"]
-    row("weights", facts["weight_bytes"], f"{adapters:,} of them adapters" if adapters else "")
-    row("process", facts["runtime_bytes"], "Python and torch (estimate)")
-    row("inside a call", facts["working_bytes"], "values and logits (estimate)")
-    if facts["graph_bytes"]:
-        row("graphs", facts["graph_bytes"], "logits, and a step's values (estimate)")
-    row(
-        "prefix cache",
-        facts["prefix_cache_bytes"],
-        f"about {facts['prefix_cache_tokens']:,} tokens"
-        + ("; in this machine's memory, not counted here" if on_gpu else ""),
-    )
-    row("a slot", each, "a live conversation, its window full")
-    row(f"{slots:,} slots", slots * each, "answered at the same time")
-    row(f"{kept:,} kept", kept * each, "paused, or waiting forks")
-    row("spare", facts["spare_bytes"])
-    row("together", facts["ram_bytes"])
-    click.echo()
-    if facts["disk_bytes"] is None:
-        saved = f"{facts['sessions_per_gigabyte']:,} saved conversations on a gigabyte"
-    else:
-        saved = (
-            f"{facts['sessions_on_disk']:,} saved conversations on {facts['disk_bytes']:,} bytes"
-        )
-    turn = facts["turn_bytes"]
-    click.echo(f"disk            {saved}, {facts['session_bytes']:,} bytes each at most;")
-    click.echo(
-        f"                a turn to undo: {turn['fixed']:,} bytes and {turn['per_token']:,} a token"
-    )
-    if (speeds := facts["limit_tokens_per_second"]) is None:
-        click.echo("speed           not known; give --read-rate, or let it be measured")
-        return
-    rates = f"{facts['read_bytes_per_second'] / 1e9:,.1f} GB/s"
-    if facts["operations_per_second"] is not None:
-        rates += f" and {facts['operations_per_second'] / 1e9:,.0f} billion operations/s"
-    after = f" after {facts['context']:,} tokens" if facts["context"] else ""
-    expected = facts["expected_tokens_per_second"]
-    if expected is None:
-        click.echo(
-            f"speed           at most, with {rates}{after} (a bound; what is reached is less):"
-        )
-    else:
-        click.echo(f"speed           expected{after}, and the most that {rates} allow:")
-    for rows, speed in speeds.items():
-        how = "at once" if int(rows) > 1 else "alone"
-        told = f"{speed:>14,.1f} tokens/s together"
-        if expected is not None:
-            told = f"{expected[rows]:>14,.1f} tokens/s together, at most {speed:,.1f}"
-        click.echo(f"{int(rows):>16,} {how:<8}{told}")

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from griffin import ops
 from griffin.model.layers import Embedding, Linear
-from griffin.ops.packed_linear import get_layout
+from griffin.ops.packed_linear import PANEL, get_layout
 
 SCREEN = "screen"  # the module of a model that holds a preview of its head
-PANELS = 256  # of 16 rows each, read whole for a token; of a small head a quarter
+_PANELS = 256  # of 16 rows each, read whole for a token behind a screen; of a small head a quarter
 _ENDS = ("lm_head", "embed_tokens")  # where logits come from: the first of them that is packed
 
 
@@ -159,12 +159,22 @@ class Screen(PackedWeight):
     def __init__(self, preview: ops.Packed) -> None:
         super().__init__(preview)
         self.bias = None
-        self.panels = min(PANELS, max(1, len(preview.data) // 4))
+        self.panels = panels_read(preview.out_features)
 
     def forward(self, hidden: Tensor, head: ops.Packed) -> Tensor:
         """Turn hidden states (..., D) into logits (..., V) float32: those of the head where they
         are largest, the preview's elsewhere."""
         return ops.screened_linear(hidden, self.packed, head, self.panels)
+
+
+def panels_read(outputs: int) -> int:
+    """Return how many panels of so many outputs a row behind a screen reads whole."""
+    return min(_PANELS, max(1, panel_count(outputs) // 4))
+
+
+def panel_count(outputs: int) -> int:
+    """Return how many panels so many outputs lie in."""
+    return -(-outputs // PANEL)
 
 
 def install(model: nn.Module, name: str, packed: ops.Packed, dtype: torch.dtype) -> None:

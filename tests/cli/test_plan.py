@@ -88,6 +88,32 @@ def test_a_quantized_checkpoint(facts, run, folder, tmp_path):
     assert result.exit_code == 2 and "is int4 already" in result.stderr
 
 
+def test_a_preview_of_the_head_is_counted(facts, run, folder, tmp_path):
+    """Where it is asked for, and where it is stored; a GPU leaves it out."""
+    base = ("--ram", "1G", "--no-measure")
+    asked = facts("--model", folder, *base, "--quantize", "int8", "--screen")
+    model = griffin.load_model(folder, device="cpu", quantize="int8", screen=True)
+    assert asked["weight_bytes"] == weight_bytes(model)
+    assert asked["screen_bytes"] == weight_bytes(model.screen) > 0
+    small = tmp_path / "q"
+    run("quantize", folder, small, "--format", "int4", "--head", "int8", "--screen")
+    stored = facts("--model", small, *base)
+    assert stored == facts("--model", small, *base, "--screen")
+    assert stored["weight_bytes"] == weight_bytes(griffin.load_model(small, device="cpu"))
+    elsewhere = facts("--model", small, *base, "--device", "cuda")
+    assert elsewhere["weight_bytes"] == stored["weight_bytes"] - stored["screen_bytes"]
+    two = ("--model", "recurrentgemma-2b", "--ram", "16G", "--quantize", "int8", "--read-rate=1GB")
+    assert facts(*two, "--screen")["screen_bytes"] == 204_800_000
+    text = run("plan", *two, "--screen").stdout
+    assert "204,800,000 of them a preview of the head" in text and "that the screen serves" in text
+    for given, why in (
+        (("--model", "recurrentgemma-2b", "--dtype=float32", "--screen"), "beside a packed head"),
+        (("--model", small, "--screen", "--device", "cuda"), "is for the CPU"),
+    ):
+        result = run("plan", *given, *base)
+        assert result.exit_code == 2 and why in result.stderr
+
+
 def test_the_prefix_cache_has_its_share(facts):
     base = ("--model", "nano", "--no-measure", "--ram")
     assert facts(*base, "4G")["prefix_cache_bytes"] == GIB // 2
