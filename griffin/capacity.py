@@ -37,6 +37,7 @@ class Capacity:
                          estimate).
     prefix_cache_bytes:  the bound of the prefix cache.
     graph_bytes:         of stepping by graphs, on a GPU (`engine/graph_memory.py`).
+    device_cache_bytes:  of the states that a prefix cache keeps on a GPU, besides (`DevicePart`).
     """
 
     config: GriffinConfig
@@ -51,6 +52,7 @@ class Capacity:
     working_bytes: int
     prefix_cache_bytes: int
     graph_bytes: int = 0
+    device_cache_bytes: int = 0
     head: str | None = None
     screen: str | None = None
 
@@ -72,6 +74,7 @@ class Capacity:
             + self.working_bytes
             + self.prefix_cache_bytes
             + self.graph_bytes
+            + self.device_cache_bytes
             + self.live_bytes
         )
 
@@ -155,6 +158,7 @@ def plan(
     weight_bytes: int | None = None,
     runtime_bytes: int = RUNTIME_BYTES,
     graphs: bool = False,
+    device_states: int = 0,
 ) -> Capacity:
     """Divide memory among weights, cache and live sequences.
 
@@ -167,6 +171,7 @@ def plan(
     chunk:              tokens of a prompt that a call reads.
     weight_bytes:       of the weights, where they are known better than by arithmetic.
     graphs:             steps are taken by graphs.
+    device_states:      states that a prefix cache in the machine's memory keeps on the GPU.
     Raises ValueError if the slots that are wanted, or even one, do not fit; it says what would.
     """
     own = format, head, screen
@@ -190,6 +195,7 @@ def plan(
             working_bytes=working_bytes(config, dtype, 1 if graphs else count, chunk) + slot,
             prefix_cache_bytes=prefix_cache_bytes,
             graph_bytes=graph_bytes(config, dtype, count) if graphs else 0,
+            device_cache_bytes=device_states * slot,
         )
 
     wanted = 1 if slots is None else slots

@@ -191,15 +191,15 @@ def _check_room(
     own, head = (None, None) if packed is None else (packed.format, packed.head)
     shape = source.config, dtype or source.own_dtype
     needed = model_bytes(*shape, quantize or own, head)
-    free, _ = torch.cuda.mem_get_info(place.index or 0)
+    free, total = torch.cuda.mem_get_info(place.index or 0)
     if needed <= free:
         return
     smaller = [f for f in ("int8", "int4") if own is None and model_bytes(*shape, f) <= free]
     would = f"; quantize={' or '.join(smaller)} would fit" if smaller else ""
     name = torch.cuda.get_device_name(place.index or 0)
     raise ValueError(
-        f"the weights take {needed:,} bytes, and {free:,} are free on cuda:{place.index or 0}"
-        f" ({name}){would}"
+        f"the weights take {needed:,} bytes, and {free:,} of {total:,} are free on"
+        f" cuda:{place.index or 0} ({name}){would}"
     )
 
 

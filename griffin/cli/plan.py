@@ -165,6 +165,7 @@ def command(
     from griffin.capacity import plan
     from griffin.cli.shared.adapters import adapter_facts
     from griffin.cli.shared.spec import spec_of
+    from griffin.engine.device_part import STATES
     from griffin.engine.devices import default_chunk
     from griffin.loading import named_device
     from griffin.model.step_kernels import why_unfit
@@ -202,8 +203,8 @@ def command(
             slots=slots,
             kept=kept,
             chunk=default_chunk(planned_for),
-            # Beside a GPU it lies in the machine's memory.
-            prefix_cache_bytes=0 if on_gpu else prefix_cache,
+            prefix_cache_bytes=0 if on_gpu else prefix_cache,  # there in the machine's memory
+            device_states=STATES if on_gpu and prefix_cache else 0,
             weight_bytes=spec.weight_bytes(format) + added,
             graphs=on_gpu and why_unfit(spec.config, spec.dtype, bool(adapter)) is None,
         )
@@ -316,6 +317,7 @@ def as_dict(
         "runtime_bytes": made.runtime_bytes,
         "working_bytes": made.working_bytes,
         "graph_bytes": made.graph_bytes,
+        "device_cache_bytes": made.device_cache_bytes,
         "prefix_cache_bytes": made.prefix_cache_bytes,
         "prefix_cache_tokens": prefix_cache_tokens(
             made.config, made.dtype, made.prefix_cache_bytes

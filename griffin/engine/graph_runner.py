@@ -82,6 +82,11 @@ class GraphRunner:
         return self.memory.nbytes + self._step.nbytes + self.lines.nbytes
 
     def read(self, batch: Batch, row: Row, tokens: Tensor, marks: Marks | None = None) -> Tensor:
+        if row.ticket.adapter >= 0:
+            raise ValueError(
+                "a step by graphs adds no adapter, and this model got one after its engine was"
+                " made; make the engine anew, which then steps by calls of the model"
+            )
         return self._plain.read(batch, row, tokens, marks)
 
     def unembed(self, hidden: Tensor, rows: Sequence[Row]) -> Tensor:

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from griffin.adapters import Adapter, LoraConfig, adapt
-from griffin.engine import Engine, Refused, generate
+from griffin.engine import End, Engine, Refused, generate
+from griffin.engine.graphs import NoGraphs
 from griffin.quant import quantize_model
 from tests.adapters.test_layers import make_adapter
 from tests.engine.test_engine_cache import make_cache
@@ -39,6 +40,19 @@ def models(request):
 
 def asked(name, seed=0, length=13):
     return ask(length, seed, adapter=name)
+
+
+def test_an_engine_by_graphs_answers_with_no_adapter_that_came_later():
+    """It would read the prompt with it and step without; one that is made then steps by calls."""
+    model = make_model()
+    engine = Engine(model, 1, chunk=CHUNK, graphs=NoGraphs())
+    adapt(model, ADAPTERS[:1])
+    ticket, plain_one = engine.submit(asked("one")), engine.submit(asked(""))
+    (end, *_) = run(engine)
+    assert isinstance(end, End) and "adds no adapter" in str(end.error)
+    assert (ticket.finish_reasons, plain_one.finish_reasons) == (["error"], ["length"])
+    with pytest.raises(ValueError, match="with adapters is not read by steps of a graph"):
+        Engine(model, 1, graphs=NoGraphs())
 
 
 def test_each_in_company_is_as_alone(models):

@@ -12,10 +12,14 @@ _OWN_GROUP = Path("/proc/self/cgroup")
 
 @dataclass(frozen=True)
 class Memory:
-    """A memory that models lie in: what people call it, and how much of it is free."""
+    """A memory that models lie in: what people call it, and bytes of it that are free.
+
+    total: bytes in all, where others may have some of them; 0 where that is not looked at.
+    """
 
     name: str
     nbytes: int
+    total: int = 0
 
 
 def place_of(device: str | None) -> str:
@@ -41,8 +45,8 @@ def memory_of(place: str) -> Memory:
     if not place.startswith("cuda"):
         return Memory("this machine", memory_bytes())
     index = torch.device(place).index or 0
-    free, _ = torch.cuda.mem_get_info(index)
-    return Memory(f"cuda:{index} ({torch.cuda.get_device_name(index)})", free)
+    free, total = torch.cuda.mem_get_info(index)
+    return Memory(f"cuda:{index} ({torch.cuda.get_device_name(index)})", free, total)
 
 
 def memory_bytes() -> int:

@@ -29,9 +29,7 @@ def check_memory(
     spec = spec_of(source)
 
     def planned(format: str | None, slots: int | None, ram_bytes: int = 1 << 62) -> Capacity:
-        return _planned(
-            source, spec, format, slots, ram_bytes, chunk, 0 if on_gpu else cache_bytes, place
-        )
+        return _planned(source, spec, format, slots, ram_bytes, chunk, cache_bytes, place)
 
     each = planned(spec.format, slots)
     shares = Counter(place_of_replica(source.device, number + 1) for number in range(replicas))
@@ -54,7 +52,7 @@ def check_memory(
         )
         raise ValueError(
             f"{source.model} does not fit on {there.name}: {taken}: {parts}, ...;"
-            f" {binary(there.nbytes)} are free there."
+            f" {binary(there.nbytes)} of {binary(there.total)} are free there."
             + _fitting(planned, spec.format, there.nbytes // count)
         )
     if on_gpu and replicas * cache_bytes > memory_bytes():
@@ -78,9 +76,11 @@ def _planned(
 
     from griffin.capacity import plan
     from griffin.cli.shared.adapters import adapter_facts
+    from griffin.engine.device_part import STATES
     from griffin.engine.devices import default_chunk
     from griffin.model.step_kernels import why_unfit
 
+    on_gpu = place.startswith("cuda")
     unfit = why_unfit(spec.config, spec.dtype, bool(source.adapter))
     added = adapter_facts(source.adapters, spec.config, spec.dtype)
     return plan(
@@ -90,9 +90,10 @@ def _planned(
         format=format,
         slots=slots,
         chunk=default_chunk(torch.device(place)) if chunk is None else chunk,
-        prefix_cache_bytes=cache_bytes,
+        prefix_cache_bytes=0 if on_gpu else cache_bytes,
+        device_states=STATES if on_gpu and cache_bytes else 0,
         weight_bytes=spec.weight_bytes(format) + sum(a["bytes"] for a in added),
-        graphs=place.startswith("cuda") and not source.no_graphs and unfit is None,
+        graphs=on_gpu and not source.no_graphs and unfit is None,
     )
 
 

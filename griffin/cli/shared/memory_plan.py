@@ -35,6 +35,8 @@ def print_memory_plan(facts: Mapping[str, Any]) -> None:
         f"about {facts['prefix_cache_tokens']:,} tokens"
         + ("; in this machine's memory, not counted here" if on_gpu else ""),
     )
+    if on_gpu:
+        row("of it here", facts["device_cache_bytes"], "the states found last, besides")
     row("a slot", each, "a live conversation, its window full")
     row(f"{slots:,} slots", slots * each, "answered at the same time")
     row(f"{kept:,} kept", kept * each, "paused, or waiting forks")
