@@ -17,7 +17,20 @@ from griffin.model.layers import Embedding, Linear
 from griffin.model.packed import PackedWeight
 from griffin.model.recurrent import RGLRU, CausalConv, RecurrentBlock
 from griffin.model.state import AttentionState, LayerState, RecurrentState, State
-from griffin.ops import Draw, DrawnTokens, Laid, Stacked
+from griffin.ops import Draw, DrawnTokens, Laid
+
+
+class Stacked(NamedTuple):
+    """The states of N rows, layers of a kind one behind the other, or what was kept of them.
+
+    conv: (L, N, W-1, E), inputs of the convolutions. h: (L, N, E), float32 or wider.
+    keys, values: (A, N, S, K, H), the rings; of what is kept (A, N, K, H), a slot of each.
+    """
+
+    conv: Tensor
+    h: Tensor
+    keys: Tensor
+    values: Tensor
 
 
 class _Block(NamedTuple):
@@ -77,12 +90,13 @@ class DecodeStep:
         """
         count = len(tokens)
         kept, before = self._part(count), self._before[:count]
-        ops.keep_before(self._stacked, self._state.pos, kept, before, live)
+        ops.keep_before(self._stacked[2:], self._state.pos, kept[2:], before, live)
+        units = zip(kept.conv, kept.h, strict=True)
         x = ops.look_up_rows(tokens, self._embedding, self._scale, self._dtype, live)
         for block, layer in zip(self._blocks, self._state.layers, strict=True):
             inner = ops.few_rows(x, block.into, norm=block.norm, eps=self._eps, live=live)
             if isinstance(layer, RecurrentState):
-                y = self._unit(inner, block, layer, before, live)
+                y = self._unit(inner, block, layer, before, live, next(units))
             else:
                 qkv = inner[:, None]
                 y = ops.ring_attention(qkv, *layer, before, self._turns, live)[:, 0]
@@ -132,14 +146,20 @@ class DecodeStep:
         )
 
     def _unit(
-        self, xy: Tensor, block: _Block, layer: RecurrentState, before: Tensor, live: Tensor
+        self,
+        xy: Tensor,
+        block: _Block,
+        layer: RecurrentState,
+        before: Tensor,
+        live: Tensor,
+        kept: tuple[Tensor, Tensor],
     ) -> Tensor:
-        """Return gelu(y) * rg_lru(conv(x)), the layer's state moved on."""
+        """Return gelu(y) * rg_lru(conv(x)), the layer's state moved on and kept as it was."""
         assert block.conv is not None and block.unit is not None
         x, y = xy.chunk(2, 1)
         conv, unit = block.conv, block.unit
         weights = conv.weight, conv.bias, *unit.gates(), unit.recurrent_param
-        return ops.recurrent_step(x, y, *weights, before, *layer, live)
+        return ops.recurrent_step(x, y, *weights, before, *layer, live, kept)
 
 
 def stacked(state: State) -> tuple[State, Stacked]:

@@ -11,7 +11,7 @@ from griffin.ops.dispatch import describe, unforced, use
 from griffin.ops.draw_tokens import Draw, DrawnTokens, draw_tokens
 from griffin.ops.few_rows import Laid, few_rows, lay, many_rows, unlay
 from griffin.ops.gated_gelu import gated_gelu, gated_linear
-from griffin.ops.keep_before import Stacked, keep_before
+from griffin.ops.keep_before import keep_before
 from griffin.ops.linear import linear
 from griffin.ops.linear_scan import linear_scan
 from griffin.ops.local_attention import Window, local_attention, plan_window
@@ -40,7 +40,6 @@ __all__ = [
     "DrawnTokens",
     "Laid",
     "Packed",
-    "Stacked",
     "Window",
     "allocate",
     "apply_rope",

@@ -58,9 +58,11 @@ def recurrent_step() -> list[Launch]:
             param, at = empty(WIDTH, dtype=dtype), torch.empty(rows, dtype=torch.int64).to("meta")
             conv, lru = empty(rows, taps - 1, WIDTH, dtype=dtype), empty(rows, WIDTH)
             live = torch.empty(1, dtype=torch.int32, device="meta")
-            ops.recurrent_step(
-                x, gate, weight, bias, *gates(dtype), param, at, conv.detach(), lru.detach(), live
-            )
+            states = conv.detach(), lru.detach()
+            for kept in (None, states):
+                ops.recurrent_step(
+                    *(x, gate, weight, bias, *gates(dtype), param, at, *states, live, kept)
+                )
     return launches
 
 

@@ -35,9 +35,14 @@ class Step:
         self.lru = draw(rows + 2, width, dtype=torch.float32, seed=10).detach()
 
     def __call__(
-        self, implementation: str, live: int | None = None, rows: slice = slice(None)
+        self,
+        implementation: str,
+        live: int | None = None,
+        rows: slice = slice(None),
+        kept: tuple[Tensor, Tensor] | None = None,
     ) -> list[Tensor]:
-        """Return the result and the state after it; as reference, in float64."""
+        """Return the result, the state after it, and what was kept of the one before; as reference,
+        in float64."""
 
         def kind(t: Tensor) -> Tensor:
             return t.double() if implementation == "reference" else t.clone()
@@ -46,14 +51,17 @@ class Step:
         conv, lru = kind(self.conv[rows]), kind(self.lru[rows])
         count = None if live is None else torch.tensor([live], dtype=torch.int32)
         x, gate = self.x[rows], self.gate[rows]
+        if kept is None:
+            kept = torch.full_like(conv[: len(x)], 7), torch.full_like(lru[: len(x)], 7)
         if implementation == "reference":
             x, gate = x.double(), gate.double()
         gates = Gate(wi, bi), Gate(wr, br)
         with ops.use(implementation):
             out = ops.recurrent_step(
-                x, gate, taps, bias, *gates, kind(self.param), self.position[rows], conv, lru, count
+                *(x, gate, taps, bias, *gates, kind(self.param), self.position[rows], conv, lru),
+                *(count, kept),
             )
-        return [out, conv, lru]
+        return [out, conv, lru, *kept]
 
 
 @pytest.mark.parametrize("implementation", ["triton", "eager"])
@@ -64,6 +72,9 @@ def test_result_and_state(dtype, implementation):
     assert torch.equal(got[1].double(), want[1])
     assert error(got[0], want[0]) <= TOLERANCE[dtype]
     assert error(got[2], want[2]) <= TOLERANCE[dtype]
+    for found in (got, want):
+        for kept, before in zip(found[3:], (step.conv, step.lru), strict=True):
+            assert torch.equal(kept, before[:3].to(kept.dtype))
 
 
 @pytest.mark.parametrize("implementation", ["triton", "eager", "reference"])
@@ -71,9 +82,11 @@ def test_rows_behind_the_live_ones_are_untouched(implementation):
     step = Step(5, 1, 5, torch.float32)
     all_run, some = step(implementation), step(implementation, live=3)
     assert torch.equal(some[0][:3], all_run[0][:3])
-    for mine, whole, before in zip(some[1:], all_run[1:], (step.conv, step.lru), strict=True):
+    for mine, whole, before in zip(some[1:3], all_run[1:3], (step.conv, step.lru), strict=True):
         assert torch.equal(mine[:3], whole[:3])
         assert torch.equal(mine[3:].float(), before[3:])
+    for kept, before in zip(some[3:], (step.conv, step.lru), strict=True):
+        assert torch.equal(kept[:3].float(), before[:3]) and bool((kept[3:] == 7).all())
 
 
 def test_a_row_has_the_bits_it_has_alone():
@@ -114,3 +127,6 @@ def test_what_does_not_fit_is_refused():
     step.gate = step.gate[:1]
     with pytest.raises(ValueError, match="x and gate must be equal"):
         step("triton")
+    step = Step(2, 1, 5, torch.float32)
+    with pytest.raises(ValueError, match=r"kept must be contiguous \(2, 3, 5\) torch.float32"):
+        step("triton", kept=(step.conv, step.lru))

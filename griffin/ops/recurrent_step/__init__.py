@@ -21,6 +21,7 @@ def recurrent_step(
     conv: Tensor,
     lru: Tensor,
     live: Tensor | None = None,
+    kept: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Return gelu(gate) * rg_lru(causal_conv(x)) of a token a row; the state moves on in place.
 
@@ -32,6 +33,7 @@ def recurrent_step(
                           belongs to row b of x.
     live:                 (1,) int32 on the device of x, how many rows run; None: all. Rows from
                           there on write nothing, to the state or to the result.
+    kept:                 a conv and an lru of just B rows, contiguous: what they held before.
     Returns (B, E) in x.dtype, rounded once; h is first rounded to x.dtype. On a GPU it is one
     launch, and calls that share a device have to follow each other on one stream. Raises
     ValueError for shapes and types that do not fit. Griffin (arXiv:2402.19427), section 2.3.
@@ -63,8 +65,16 @@ def recurrent_step(
         )
     if not conv.is_contiguous() or not lru.is_contiguous():
         raise ValueError("conv and lru change in place, so they must be contiguous")
+    for part, state in zip(kept or (), (conv, lru), strict=False):
+        shape = (rows, *state.shape[1:])
+        if part.shape != shape or part.dtype != state.dtype or not part.is_contiguous():
+            raise ValueError(
+                f"kept must be contiguous {shape} {state.dtype}, not {tuple(part.shape)}"
+                f" {part.dtype}"
+            )
     weights = conv_weight, conv_bias, *input_gate, *recurrence_gate, recurrent_param
-    run = implementation("recurrent_step", x, gate, *weights, position, conv, lru, live)
+    given = *weights, position, conv, lru, live, *(kept or ())
+    run = implementation("recurrent_step", x, gate, *given)
     return run(
         x,
         gate,
@@ -77,4 +87,5 @@ def recurrent_step(
         conv,
         lru,
         live,
+        kept,
     )

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from griffin.ops.causal_conv import causal_conv
 from griffin.ops.gated_gelu import gated_gelu
+from griffin.ops.live import write_live
 from griffin.ops.rg_lru import Gate, rg_lru
 
 
@@ -22,9 +23,12 @@ def recurrent_step(
     conv: Tensor,
     lru: Tensor,
     live: Tensor | None,
+    kept: tuple[Tensor, Tensor] | None,
 ) -> Tensor:
     rows, at = x.shape[0], position[:, None]
     before, h0 = conv[:rows], lru[:rows]
+    for part, state in zip(kept or (), (before, h0), strict=False):
+        write_live(state, live, part)
     u, left = causal_conv(x[:, None], conv_weight, conv_bias, at, before)
     h, last = rg_lru(u, input_gate, recurrence_gate, recurrent_param, at, h0)
     if live is not None:

@@ -24,11 +24,14 @@ def recurrent_step(
     conv: Tensor,
     lru: Tensor,
     live: Tensor | None,
+    kept: tuple[Tensor, Tensor] | None,
 ) -> Tensor:
     wide = torch.promote_types(x.dtype, torch.float32)
     out = torch.empty_like(x)
     for b in range(x.shape[0] if live is None else int(live)):
         row, at = slice(b, b + 1), position[b : b + 1, None]
+        if kept is not None:
+            kept[0][row], kept[1][row] = conv[row], lru[row]
         u, left = causal_conv(x[row, None], conv_weight, conv_bias, at, conv[row])
         h, last = rg_lru(u, input_gate, recurrence_gate, recurrent_param, at, lru[row])
         conv[row], lru[row] = left, last

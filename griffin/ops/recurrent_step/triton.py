@@ -1,9 +1,9 @@
 """The step in one launch: every program takes some rows and some channels of one gate block.
 
 Each needs the convolution of its whole gate block, so all read inputs that one of them has to move
-on. Programs of a block count themselves when they have read; the last one moves them on, and sets
-the count back to 0 for the next step. Sums run over the inputs of a gate in one order, whatever the
-number of rows.
+on. Programs of a block count themselves when they have read; the last one moves them on (and keeps
+what they were, if asked), and sets the count back to 0 for the next step. Sums run over the inputs
+of a gate in one order, whatever the number of rows.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def recurrent_step(
     conv: Tensor,
     lru: Tensor,
     live: Tensor | None,
+    kept: tuple[Tensor, Tensor] | None,
 ) -> Tensor:
     if x.dtype not in TYPES:
         raise ValueError(f"the Triton kernels take float32 and bfloat16, not {x.dtype}")
@@ -43,13 +44,14 @@ def recurrent_step(
     counts = parts(x.shape[0], _ROWS) * input_gate.bias.shape[0]
     if any(t.dtype != x.dtype for t in (gate, *weights)) or counts > COUNTERS:
         return eager.recurrent_step(
-            x, gate, conv_weight, conv_bias, *gates, recurrent_param, position, conv, lru, live
+            *(x, gate, conv_weight, conv_bias, *gates, recurrent_param, position),
+            *(conv, lru, live, kept),
         )
     # Halves of one product: each row is read where it lies.
     given = (t if t.stride(1) == 1 else t.contiguous() for t in (x, gate))
     others = (t.contiguous() for t in (*weights, recurrent_param, position))
     run: Any = _op if native.through_torch(x) else _run
-    return run(*given, *others, conv, lru, live, counters(x))
+    return run(*given, *others, conv, lru, live, *(kept or (None, None)), counters(x))
 
 
 def _run(
@@ -66,6 +68,8 @@ def _run(
     conv: Tensor,
     lru: Tensor,
     live: Tensor | None,
+    kept_conv: Tensor | None,
+    kept_lru: Tensor | None,
     counts: Tensor,
 ) -> Tensor:
     (rows, width), (blocks, size) = x.shape, input_bias.shape
@@ -73,11 +77,13 @@ def _run(
     gates = input_weight, input_bias, recurrence_weight, recurrence_bias, param
     lanes, inner = power_of_two(max(size, 16), 32), power_of_two(max(size, 16), 32)
     read = sum(t.numel() * t.itemsize for t in (conv_weight, conv_bias, *gates))
-    row = (2 * (conv_weight.shape[-1] - 1) + 3) * x.itemsize + 2 * lru.itemsize
+    times = 2 if kept_conv is None else 3
+    row = (times * (conv_weight.shape[-1] - 1) + 3) * x.itemsize + times * lru.itemsize
     launch(
         _step,
         (parts(size, lanes), blocks, parts(rows, _ROWS)),
-        *(x, gate, conv_weight, conv_bias, *gates, position, conv, lru, live, counts, out, rows),
+        *(x, gate, conv_weight, conv_bias, *gates, position, conv, lru, live),
+        *(kept_conv, kept_lru, counts, out, rows),
         moved=read + rows * (width * row + position.itemsize),
         width=width,
         x_stride=x.stride(0),
@@ -135,6 +141,8 @@ def _step(
     conv,
     lru,
     live,
+    kept_conv,
+    kept_lru,
     counts,
     out,
     rows,
@@ -194,6 +202,8 @@ def _step(
     a, less = decay_of(r, rate)
     a, scale = placed(a, tl.sqrt(less), position)
     before = tl.load(lru + row * width + column, mask=inside, other=0.0)
+    if kept_lru is not None:
+        tl.store(kept_lru + row * width + column, before, mask=inside)
     h = a * tl.where(position == 0, 0.0, before) + scale * (i * u.to(tl.float32))
     tl.store(lru + row * width + column, h, mask=inside)
     y = tl.load(gate + row * gate_stride + column, mask=inside, other=0.0).to(tl.float32)
@@ -212,6 +222,9 @@ def _step(
             known = moves & (position > 0)
             for back in tl.static_range(taps - 1):  # pyright: ignore[reportGeneralTypeIssues]
                 to = (row * (taps - 1) + back) * width + block * size + own
+                if kept_conv is not None:
+                    held = runs & (own < size)
+                    tl.store(kept_conv + to, tl.load(conv + to, mask=held), mask=held)
                 if back < taps - 2:
                     newer = tl.load(conv + to + width, mask=known, other=0.0)
                 else:
@@ -221,4 +234,6 @@ def _step(
         tl.store(count, 0)
 
 
-_op = device_op("recurrent_step_on_device", _run, mutates=("conv", "lru", "counts"))
+_op = device_op(
+    "recurrent_step_on_device", _run, mutates=("conv", "lru", "kept_conv", "kept_lru", "counts")
+)
