@@ -79,6 +79,7 @@ def look_up_rows() -> list[Launch]:
         for format in FORMATS:
             weights = laid(VOCABULARY, WIDTH, format, torch.bfloat16)
             ops.look_up_rows(ids, weights, 50.5, torch.bfloat16, empty(1, dtype=torch.int32))
+            ops.look_up_rows(None, weights, 1.0, torch.bfloat16)
     return launches
 
 
@@ -109,14 +110,11 @@ def draw_tokens() -> list[Launch]:
 
 
 def keep_before() -> list[Launch]:
-    rows, layers, rings = 4, 18, 8
+    rows, layers = 4, 8
 
-    def some(*shape: int) -> ops.Stacked:
-        return ops.Stacked(
-            empty(layers, rows, 3, WIDTH),
-            empty(layers, rows, WIDTH, dtype=torch.float32),
-            *(empty(rings, rows, *shape, 1, HEAD) for _ in "kv"),
-        )
+    def some(*shape: int) -> tuple[Tensor, Tensor]:
+        keys, values = (empty(layers, rows, *shape, 1, HEAD) for _ in "kv")
+        return keys, values
 
     pos = empty(rows, dtype=torch.int64)
     with record() as launches, ops.use("triton"):

@@ -12,6 +12,7 @@ from torch.nn import functional
 from griffin.ops.dispatch import implementation
 from griffin.ops.few_rows.laid import Laid, lay, unlay
 from griffin.ops.live import check_live
+from griffin.ops.look_up_rows import look_up_rows
 
 __all__ = ["Laid", "few_rows", "lay", "many_rows", "unlay"]
 
@@ -70,24 +71,16 @@ def few_rows(
     return out
 
 
-def many_rows(
-    x: Tensor,
-    weights: Laid,
-    scratch: Tensor | None = None,
-    out_dtype: torch.dtype | None = None,
-) -> Tensor:
+def many_rows(x: Tensor, weights: Laid, out_dtype: torch.dtype | None = None) -> Tensor:
     """Return x W^T + bias by torch's product, for a prompt's many rows.
 
-    x:       (..., I). weights: from `lay`; packed ones are unpacked first, in x's type.
-    scratch: at least O * I values of x's type, in which to unpack: one serves all of a model's
-             matrices. A new one if omitted.
+    x: (..., I). weights: from `lay`; packed ones are unpacked first, in x's type: in one launch,
+    into memory that is free again afterwards and that torch gives to the next matrix.
     Returns (..., O) in `out_dtype`, x.dtype if omitted. Torch's order of sums depends on the number
     of rows.
     """
     matrix = weights.data
     if weights.format is not None:
-        shape = weights.out_features, weights.in_features
-        into = None if scratch is None else scratch.view(-1)[: shape[0] * shape[1]].view(shape)
-        matrix = unlay(weights, x.dtype, into)
+        matrix = look_up_rows(None, weights, 1.0, x.dtype)
     bias = None if weights.bias is None else weights.bias.to(x.dtype)
     return functional.linear(x, matrix.to(x.dtype), bias).to(out_dtype or x.dtype)

@@ -76,17 +76,15 @@ def lay(matrices: Sequence[Tensor | Packed], biases: Sequence[Tensor | None] | N
     return Laid(data, scale, bias, kinds.pop(), inputs.pop())
 
 
-def unlay(weights: Laid, dtype: torch.dtype, into: Tensor | None = None) -> Tensor:
+def unlay(weights: Laid, dtype: torch.dtype) -> Tensor:
     """Return the matrix (O, I) that a product multiplies by, rounded once to `dtype`.
 
-    into: where to write it, (O, I) of `dtype`: a scratch matrix that serves all of a model's.
+    By torch's operations, a slice at a time; `look_up_rows` does it in one launch.
     """
     inputs = weights.in_features
     if weights.format is None:
-        return weights.data.to(dtype) if into is None else into.copy_(weights.data)
-    out = (
-        weights.data.new_empty(weights.out_features, inputs, dtype=dtype) if into is None else into
-    )
+        return weights.data.to(dtype)
+    out = weights.data.new_empty(weights.out_features, inputs, dtype=dtype)
     for first in range(0, weights.out_features, SLICE):
         rows = slice(first, first + SLICE)
         out[rows] = _values(weights, rows)[:, :inputs]

@@ -9,11 +9,12 @@ from griffin.ops.live import write_live
 
 
 def look_up_rows(
-    ids: Tensor, weights: Laid, scale: float, live: Tensor | None, out: Tensor
+    ids: Tensor | None, weights: Laid, scale: float, live: Tensor | None, out: Tensor
 ) -> None:
-    ids = ids.long().clamp(0, weights.out_features - 1)
-    part = weights.scale
-    if part is not None:
-        part = part[ids] if weights.format == "int8" else part[:, ids]
-    some = weights._replace(data=weights.data[ids], scale=part, bias=None)
+    some, part = weights, weights.scale
+    if ids is not None:
+        ids = ids.long().clamp(0, weights.out_features - 1)
+        if part is not None:
+            part = part[ids] if weights.format == "int8" else part[:, ids]
+        some = weights._replace(data=weights.data[ids], scale=part, bias=None)
     write_live(unlay(some, out.dtype) * scale, live, out)
