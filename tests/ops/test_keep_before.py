@@ -15,10 +15,13 @@ pytestmark = pytest.mark.usefixtures("interpreted")
 ROWS, SLOTS = 3, 5  # that step, and that there are
 
 
-def pair(rows: int, *slot: int, layers: int, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+def pair(
+    rows: int, *slot: int, layers: int, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Random numbers, of an odd width; slot: how many slots a ring has."""
     shape = (layers, rows, *slot, 2, 5)
-    return tuple(draw(*shape, dtype=dtype, seed=n + len(slot)).detach() for n in (0, 2))
+    keys, values = (draw(*shape, dtype=dtype, seed=n + len(slot)).detach() for n in (0, 2))
+    return keys, values
 
 
 @pytest.mark.parametrize("layers", [0, 2])

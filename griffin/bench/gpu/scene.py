@@ -22,10 +22,10 @@ from griffin.model.init import init_weights
 from griffin.model.packed import install, packable
 
 _TOY = GriffinConfig(
-    vocab_size=48,
-    width=32,
-    mlp_width=48,
-    lru_width=32,
+    vocab_size=16,
+    width=16,
+    mlp_width=16,
+    lru_width=16,
     num_heads=2,
     num_gate_blocks=2,
     block_types=("recurrent", "attention"),
@@ -90,18 +90,18 @@ TRUE_SIZES = Sizes(
     spend=0.3,
 )
 DRY_SIZES = Sizes(
-    batches=(1, 3),
+    batches=(2,),
     large_batches=(1,),
     contexts=(16, 100),
     prompts=(8, 24),
     longest=40,
     chunk=8,
-    requests=4,
+    requests=2,
     prompt=6,
-    answer=3,
+    answer=2,
     slots=2,
     equal=(1, 2),
-    steps=3,
+    steps=2,
     scan=24,
     train=(16,),
     copy=1 << 20,

@@ -1,10 +1,11 @@
-"""The engine end to end: many requests, and one on an idle engine."""
+"""The engine end to end: many requests, one on an idle engine, and all slots beside bare steps."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 
+from griffin.bench.gpu.decoding import tell
 from griffin.bench.gpu.figure import Figure
 from griffin.bench.gpu.scene import Scene
 from griffin.engine import Context, End, Engine, Event, Request
@@ -12,7 +13,8 @@ from griffin.sampling import SamplingParams
 
 
 def serving(scene: Scene) -> Iterator[Figure]:
-    """Answer many requests with top_p, and time the first token of a long prompt."""
+    """Answer many requests with top_p, time the first token of a long prompt, and compare an engine
+    whose slots all run with bare steps of as many rows."""
     sizes, model = scene.sizes, scene.model(scene.small, "bf16")
     engine = Engine(
         model,
@@ -67,4 +69,25 @@ def serving(scene: Scene) -> Iterator[Figure]:
             "first_token_median": waits[len(waits) // 2],
         },
     )
+    # The first to begin still run when the last one does, a prompt a turn.
+    answers = [submit(1, sizes.slots + 2 * sizes.answer, n) for n in range(sizes.slots)]
+    while engine.stats().running < sizes.slots:
+        engine.step()
+    scene.wait()
+    before, begun = sum(map(len, answers)), time.perf_counter()
+    for _ in range(sizes.answer):
+        engine.step()
+    scene.wait()
+    speed = (sum(map(len, answers)) - before) / (time.perf_counter() - begun)
     engine.close()
+    runner, _ = scene.runner(model, (sizes.slots,))
+    tell(runner.memory, sizes.slots)
+    bare = sizes.slots / scene.seconds(runner.replays[sizes.slots])
+    yield Figure(
+        what=f"engine, {sizes.slots} rows running, beside bare steps",
+        value=speed,
+        unit="tokens/s",
+        limit=bare,
+        wanted=0.9 * bare,
+        detail={"share_of_time_idle": max(0.0, 1 - speed / bare)},
+    )
