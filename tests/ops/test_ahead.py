@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from griffin.ops.ahead import CAPABILITIES
 from tests.ops import launches, step_launches
-from tests.support.triton import check_compiled, compiled
+from tests.support.ahead import PROMPT, STEP, all_launches
+from tests.support.triton import MOST_REGISTERS, ROOT, check_compiled, compiled
 
-# Who says what is launched: of the recurrence, and of a decode step.
-RECURRENCE = ("linear_scan", "causal_conv", "rg_lru", "recurrent_step")
-STEP = ("few_rows", "in_float32", "look_up_rows", "ring_attention", "draw_tokens", "keep_before")
 # Kernels that multiply matrices; all that is looked up or counted is small.
 MULTIPLY = {"_unit_ends", "_unit_out", "_unit_gradient_ends", "_unit_gradient", "_step"}
 MULTIPLY |= {"_few_rows", "_ring_attention"}
@@ -25,7 +25,7 @@ def of(name: str) -> str:
     "name",
     [
         pytest.param(name, marks=pytest.mark.thorough if name == "rg_lru" else pytest.mark.slow)
-        for name in (*RECURRENCE, *STEP)
+        for name in (*PROMPT, *STEP)
     ],
 )
 def test_registers_spills_and_loads(name):
@@ -38,7 +38,21 @@ def test_registers_spills_and_loads(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("capability", [each for each in CAPABILITIES if each != 90])
-@pytest.mark.parametrize("name", [*RECURRENCE, *STEP])
+@pytest.mark.parametrize("name", [*PROMPT, *STEP])
 def test_it_compiles_for_every_gpu(name, capability):
-    asked = getattr(launches if name in RECURRENCE else step_launches, name)()
+    asked = getattr(launches if name in PROMPT else step_launches, name)()
     assert {each.name for each in compiled(of(name), capability)} == {each.name for each in asked}
+
+
+def test_the_committed_matrix_is_whole_and_within_bounds():
+    """Every kernel, for every GPU, with both Tritons; docs/benchmarks/gpu/ahead.json says how."""
+    rows = json.loads((ROOT / "docs/benchmarks/gpu/ahead.json").read_text())["rows"]
+    found = {(row["triton"][:3], row["capability"], row["kernel"]) for row in rows}
+    names = {one.name for one in all_launches()}
+    wanted = {(v, c, name) for v in ("3.6", "3.9") for c in CAPABILITIES for name in names}
+    assert found == wanted
+    here = [row for row in rows if row["capability"] == 90]
+    assert not any(row["spills"] or row["stack"] for row in here)
+    assert max(row["registers"] for row in here) <= MOST_REGISTERS
+    assert all(row["loads_of_16_bytes"] for row in here if row["kernel"] not in NARROW)
+    assert {row["kernel"] for row in here if row["tensor_cores"]} >= MULTIPLY

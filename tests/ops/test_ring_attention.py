@@ -16,8 +16,9 @@ from tests.support.triton import TOLERANCE, error, interpreted, poisoned
 __all__ = ["interpreted", "poisoned"]
 pytestmark = pytest.mark.usefixtures("interpreted")
 
-# Tokens, heads of queries and of keys, their width, slots.
-SHAPES = [(1, 5, 1, 24, 40), (3, 4, 2, 16, 70)]
+# Tokens, heads of queries and of keys, their width, slots. Of the last the queries are two tiles,
+# over three parts and over one.
+SHAPES = [(1, 5, 1, 24, 40), (3, 4, 2, 16, 70), (3, 6, 1, 16, 70), (5, 4, 1, 16, 20)]
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from griffin.model.init import init_weights
 from griffin.model.packed import install, packable
 
 _TOY = GriffinConfig(
-    vocab_size=16,
+    vocab_size=32,
     width=16,
     mlp_width=16,
     lru_width=16,

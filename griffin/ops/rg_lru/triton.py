@@ -145,13 +145,14 @@ def _summary(x: Tensor) -> Tensor:
 def _launch(kernel: Any, x: Tensor, *others: Tensor) -> None:
     """Launch over chunks, channels (some of one gate block a program) and rows."""
     (rows, steps, width), (blocks, size) = x.shape, others[1].shape
-    # As many channels as registers hold.
+    # As many channels as registers hold; a few that some Triton would take more are not needed.
     most = 16 if kernel is _unit_gradient else 64 if x.dtype is torch.bfloat16 else 32
     lanes = power_of_two(max(size, 16), most)
     launch(
         kernel,
         (parts(steps, CHUNK), blocks * parts(size, lanes), rows),
         *(x, *others, steps),
+        maxnreg=168 if kernel is _unit_gradient else None,
         width=width,
         size=size,
         chunk=CHUNK,

@@ -4,7 +4,8 @@ A softmax does not ask in which order its keys come, so slots are read as they l
 were written follows from the position alone. How a ring is cut depends on its size, and the parts
 are added in their order by whichever program comes last (a counter tells), so neither the number of
 rows nor who is first changes a bit. A program writes the new keys and values to those of its own
-slots that they belong in, once all its queries have seen what lay there.
+slots that they belong in, once its queries have seen what lay there. Queries of several tokens may
+be more than a tile: then each tile is a program, and the last of all writes the new tokens.
 """
 
 from __future__ import annotations
@@ -65,14 +66,15 @@ def _run(
     sums = qkv.new_empty(rows, groups, cuts, steps * heads // groups, head, dtype=torch.float32)
     marks = qkv.new_empty(*sums.shape[:4], 2, dtype=torch.float32)
     ring = 2 * rows * (size + steps) * groups * head * keys.itemsize
+    tiles = parts(steps * heads // groups, _QUERIES)
     launch(
         _ring_attention,
-        (cuts, groups, rows),
+        (cuts, groups * tiles, rows),
         *(qkv, keys, values, pos, turns, live, sums, marks, done, out),
         moved=ring + qkv.nbytes + out.nbytes + 2 * (sums.nbytes + marks.nbytes) * (cuts > 1),
         num_warps=8,
         num_stages=3,
-        maxnreg=168 if steps == 1 else None,
+        maxnreg=168,
         heads=heads,
         groups=groups,
         head=head,
@@ -83,6 +85,7 @@ def _run(
         slots=size,
         steps=steps,
         cuts=cuts,
+        tiles=tiles,
         part=PART,
         step=_STEP,
         tile=_QUERIES,
@@ -189,6 +192,30 @@ def _add_up(sums, marks, out, place, queries: tl.constexpr, cuts: tl.constexpr,
 
 
 @triton.jit
+def _write_new(new_keys, new_values, ring_keys, ring_values, turns, before, begin, end,
+               steps: tl.constexpr, token: tl.constexpr, entry: tl.constexpr,
+               slots: tl.constexpr, head: tl.constexpr, half: tl.constexpr,
+               wide: tl.constexpr, wide_half: tl.constexpr, wide_rest: tl.constexpr):  # fmt: skip
+    """Write the new tokens that belong in slots `begin` up to `end`."""
+    at = tl.arange(0, wide)[None, :]
+    pair = tl.arange(0, wide_half)[None, :]
+    rest = tl.arange(0, wide_rest)[None, :]
+    for t in range(steps):
+        slot = ((before + t) % slots).to(tl.int32)
+        if (slot >= begin) & (slot < end):
+            inside = tl.arange(0, 1)[None, :] >= 0
+            k0, k1, k2 = _parts_of(new_keys + t * token, inside, pair, rest, half, head)
+            cos, sin = _cos_and_sin(before + t, turns, pair, half)
+            k0, k1 = _rotated(k0, k1, cos, sin)
+            value = tl.load(new_values + t * token + at, mask=at < head, other=0.0)
+            target = ring_keys + slot * entry
+            tl.store(target + pair, k0, mask=pair < half)
+            tl.store(target + half + pair, k1, mask=pair < half)
+            tl.store(target + 2 * half + rest, k2, mask=rest < head - 2 * half)
+            tl.store(ring_values + slot * entry + at, value, mask=at < head)
+
+
+@triton.jit
 def _ring_attention(
     qkv,
     keys,
@@ -210,13 +237,15 @@ def _ring_attention(
     slots: tl.constexpr,
     steps: tl.constexpr,
     cuts: tl.constexpr,
+    tiles: tl.constexpr,
     part: tl.constexpr,
     step: tl.constexpr,
     tile: tl.constexpr,
     root: tl.constexpr,
 ):
     cut = tl.program_id(0)
-    group = tl.program_id(1)
+    # Of one group nothing has to be remembered, which spares registers.
+    group = 0 if groups == 1 else tl.program_id(1) // tiles
     b = tl.program_id(2)
     runs = b >= 0
     if live is not None:
@@ -240,76 +269,74 @@ def _ring_attention(
         end = tl.minimum(begin + part, tl.minimum(before, slots).to(tl.int32))
         place = ((row * groups + group) * cuts + cut) * queries
         group_place = row * steps * heads * head + group * of_group * head
-        for first in range(0, queries, tile):
-            which = first + tl.arange(0, tile)
-            time = which // of_group
-            mine = (which < queries)[:, None]
-            source = new + (time * token + (group * of_group + which % of_group) * head)[:, None]
-            q0, q1, q2 = _parts_of(source, mine, pair, rest, half, head)
-            cos, sin = _cos_and_sin((before + time)[:, None], turns, pair, half)
-            q0, q1 = _rotated(q0, q1, cos, sin)
-            total = tl.zeros([tile, wide], tl.float32)
-            most = tl.full([tile], float("-inf"), tl.float32)
-            mass = tl.zeros([tile], tl.float32)
-            for block in range(begin, end, step):
-                slot = block + tl.arange(0, step)
-                held = (slot < end)[:, None]
-                entry = slot[:, None] * (groups * head)
-                k0, k1, k2 = _parts_of(ring_keys + entry, held, pair, rest, half, head)
-                value = tl.load(ring_values + entry + at, mask=held & (at < head), other=0.0)
-                # The oldest slots are behind the window of the later ones of the new tokens.
-                age = slot - turn
-                age = tl.where(age < 0, age + slots, age)
-                seen = (slot < end)[None, :] & (age[None, :] >= time[:, None])
-                total, most, mass = _add_keys(
-                    q0, q1, q2, k0, k1, k2, value, seen, total, most, mass, root
-                )
-            if cut == cuts - 1:
-                # The new tokens themselves, as a block of their own behind the last slots.
-                other = tl.arange(0, 16)
-                there = (other < steps)[:, None]
-                entry = other[:, None] * token
-                k0, k1, k2 = _parts_of(new_keys + entry, there, pair, rest, half, head)
-                cos, sin = _cos_and_sin((before + other)[:, None], turns, pair, half)
-                k0, k1 = _rotated(k0, k1, cos, sin)
-                value = tl.load(new_values + entry + at, mask=there & (at < head), other=0.0)
-                seen = (other < steps)[None, :] & (other[None, :] <= time[:, None])
-                total, most, mass = _add_keys(
-                    q0, q1, q2, k0, k1, k2, value, seen, total, most, mass, root
-                )
-            inside = mine & (at < head)
-            if cuts == 1:
-                target = out + group_place + time * (heads * head) + which % of_group * head
-                value = (total / mass[:, None]).to(out.dtype.element_ty)
-                tl.store(target[:, None] + at, value, mask=inside)
-            else:
-                tl.store(sums + (place + which[:, None]) * head + at, total, mask=inside)
-                tl.store(marks + (place + which) * 2, most, mask=which < queries)
-                tl.store(marks + (place + which) * 2 + 1, mass, mask=which < queries)
-        # Everything that this program reads of its slots has been read.
+        which = tl.program_id(1) % tiles * tile + tl.arange(0, tile)
+        time = which // of_group
+        mine = (which < queries)[:, None]
+        source = new + (time * token + (group * of_group + which % of_group) * head)[:, None]
+        q0, q1, q2 = _parts_of(source, mine, pair, rest, half, head)
+        cos, sin = _cos_and_sin((before + time)[:, None], turns, pair, half)
+        q0, q1 = _rotated(q0, q1, cos, sin)
+        total = tl.zeros([tile, wide], tl.float32)
+        most = tl.full([tile], float("-inf"), tl.float32)
+        mass = tl.zeros([tile], tl.float32)
+        if cut == cuts - 1:
+            # The new tokens themselves, a block of their own before the last slots: behind them it
+            # would need more registers.
+            other = tl.arange(0, 16)
+            there = (other < steps)[:, None]
+            entry = other[:, None] * token
+            k0, k1, k2 = _parts_of(new_keys + entry, there, pair, rest, half, head)
+            cos, sin = _cos_and_sin((before + other)[:, None], turns, pair, half)
+            k0, k1 = _rotated(k0, k1, cos, sin)
+            value = tl.load(new_values + entry + at, mask=there & (at < head), other=0.0)
+            seen = (other < steps)[None, :] & (other[None, :] <= time[:, None])
+            total, most, mass = _add_keys(
+                q0, q1, q2, k0, k1, k2, value, seen, total, most, mass, root
+            )
+        for block in range(begin, end, step):
+            slot = block + tl.arange(0, step)
+            held = (slot < end)[:, None]
+            entry = slot[:, None] * (groups * head)
+            k0, k1, k2 = _parts_of(ring_keys + entry, held, pair, rest, half, head)
+            value = tl.load(ring_values + entry + at, mask=held & (at < head), other=0.0)
+            # The oldest slots are behind the window of the later ones of the new tokens.
+            age = slot - turn
+            age = tl.where(age < 0, age + slots, age)
+            seen = (slot < end)[None, :] & (age[None, :] >= time[:, None])
+            total, most, mass = _add_keys(
+                q0, q1, q2, k0, k1, k2, value, seen, total, most, mass, root
+            )
+        inside = mine & (at < head)
+        if cuts == 1:
+            target = out + group_place + time * (heads * head) + which % of_group * head
+            value = (total / mass[:, None]).to(out.dtype.element_ty)
+            tl.store(target[:, None] + at, value, mask=inside)
+        else:
+            tl.store(sums + (place + which[:, None]) * head + at, total, mask=inside)
+            tl.store(marks + (place + which) * 2, most, mask=which < queries)
+            tl.store(marks + (place + which) * 2 + 1, mass, mask=which < queries)
+        # Everything that this program reads of the ring has been read.
         tl.debug_barrier()
-        for t in range(steps):
-            slot = (turn + t) % slots
-            if (slot >= begin) & (slot < begin + part):
-                inside = tl.arange(0, 1)[None, :] >= 0
-                k0, k1, k2 = _parts_of(new_keys + t * token, inside, pair, rest, half, head)
-                cos, sin = _cos_and_sin(before + t, turns, pair, half)
-                k0, k1 = _rotated(k0, k1, cos, sin)
-                value = tl.load(new_values + t * token + at, mask=at < head, other=0.0)
-                target = ring_keys + slot * (groups * head)
-                tl.store(target + pair, k0, mask=pair < half)
-                tl.store(target + half + pair, k1, mask=pair < half)
-                tl.store(target + 2 * half + rest, k2, mask=rest < head - 2 * half)
-                tl.store(ring_values + slot * (groups * head) + at, value, mask=at < head)
-        if cuts > 1:
-            last = tl.atomic_add(done + row * groups + group, 1, sem="acq_rel") == cuts - 1
-            if last:
+        if tiles == 1:
+            _write_new(
+                new_keys, new_values, ring_keys, ring_values, turns, before, begin, begin + part,
+                steps, token, groups * head, slots, head, half, wide, wide_half, wide_rest,
+            )  # fmt: skip
+        if cuts * tiles > 1:
+            count = done + row * groups + group
+            if tl.atomic_add(count, 1, sem="acq_rel") == cuts * tiles - 1:
                 tl.debug_barrier()
-                tl.store(done + row * groups + group, 0)
-                _add_up(
-                    sums, marks, out, place - cut * queries, queries, cuts,
-                    group_place, of_group, heads * head, head, wide, tile,
-                )  # fmt: skip
+                tl.store(count, 0)
+                if tiles > 1:
+                    _write_new(
+                        new_keys, new_values, ring_keys, ring_values, turns, before, 0, slots,
+                        steps, token, groups * head, slots, head, half, wide, wide_half, wide_rest,
+                    )  # fmt: skip
+                if cuts > 1:
+                    _add_up(
+                        sums, marks, out, place - cut * queries, queries, cuts,
+                        group_place, of_group, heads * head, head, wide, tile,
+                    )  # fmt: skip
 
 
 _op: Any = device_op("ring_attention", _run, mutates=("keys", "values", "done", "out"))
