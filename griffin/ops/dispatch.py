@@ -21,7 +21,7 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "rg_lru": ("native", "triton", "eager", "reference"),
     "recurrent_step": ("triton", "eager", "reference"),
     "recurrent_unit": ("native", "triton", "eager", "reference"),
-    "local_attention": ("native", "eager", "reference"),
+    "local_attention": ("native", "triton", "eager", "reference"),
     "packed_linear": ("native", "eager", "reference"),
     "screened_linear": ("native", "eager", "reference"),
     "few_rows": ("triton", "reference"),

@@ -67,6 +67,20 @@ def recurrent_step() -> list[Launch]:
 
 
 @torch.no_grad()
+def local_attention() -> list[Launch]:
+    heads, head, window, dtype = 10, 256, 2048, torch.bfloat16
+    with record() as launches, ops.use("triton"):
+        for tokens in (1, TOKENS):
+            q, k, v = (empty(1, tokens, n, head, dtype=dtype).detach() for n in (heads, 1, 1))
+            at = torch.empty(1, tokens, dtype=torch.int64, device="meta")
+            ring = k.new_empty(1, window, 1, head), k.new_empty(1, window, 1, head)
+            for old in (None, ring):
+                before = None if old is None else at[:, 0]
+                ops.local_attention(q, k, v, ops.plan_window(at, window, before), old)
+    return launches
+
+
+@torch.no_grad()
 def causal_conv() -> list[Launch]:
     with record() as launches, ops.use("triton"):
         for dtype in TYPES:

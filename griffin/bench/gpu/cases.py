@@ -76,6 +76,22 @@ def _attention(given: Given) -> dict[str, Tensor]:
     return {"y": y, "keys": keys, "values": values}
 
 
+def _prompt(draw: Draw, rows: int, steps: int, heads: int, head: int, slots: int) -> Given:
+    q, k, v = (draw(rows, steps, n, head) for n in (heads, 1, 1))
+    before = torch.arange(rows, device=q.device) * slots + slots // 2
+    at = torch.arange(steps, device=q.device) + before[:, None]  # the last row's ends on the way
+    at[-1, steps // 2 :] = torch.arange(steps - steps // 2, device=q.device)
+    given = {"q": q, "k": k, "v": v, "at": at, "before": before}
+    return given | {"keys": draw(rows, slots, 1, head), "values": draw(rows, slots, 1, head)}
+
+
+def _local(given: Given) -> dict[str, Tensor]:
+    ring = given["keys"], given["values"]
+    window = ops.plan_window(given["at"], ring[0].shape[1], given["before"])
+    y, (keys, values) = ops.local_attention(given["q"], given["k"], given["v"], window, ring)
+    return {"y": y, "keys": keys, "values": values}
+
+
 def _unit(draw: Draw, rows: int, steps: int, blocks: int, size: int) -> Given:
     width = blocks * size
     x, gate, param = draw(rows, steps, width), draw(rows, width), draw(width) - 4
@@ -150,6 +166,8 @@ def _keep(given: Given) -> dict[str, Tensor]:
 
 _PRODUCTS = ((1, 5_120, 2_560), (37, 2_560, 7_680), (64, 15_360, 2_560))
 _TOY_PRODUCTS = ((1, 33, 70), (18, 22, 130))
+_PROMPTS = ((1, 100, 10, 256, 128), (2, 65, 4, 64, 40), (1, 7, 16, 256, 60))
+_TOY_PROMPTS = ((2, 5, 2, 16, 6), (1, 18, 1, 8, 9))
 _UNITS = ((1, 100, 10, 256), (3, 63, 16, 256), (2, 200, 3, 80))
 _TOY_UNITS = ((2, 5, 2, 20), (1, 66, 1, 17))
 _RINGS = ((1, 1, 10, 256, 2_048), (37, 1, 10, 256, 2_048), (3, 8, 16, 256, 2_048))
@@ -163,6 +181,7 @@ CASES: dict[str, KernelCase] = {
     },
     "look-up of rows": KernelCase(_products(None), _look_up, _PRODUCTS, _TOY_PRODUCTS),
     "attention to the ring": KernelCase(_ring, _attention, _RINGS, _TOY_RINGS),
+    "attention of a prompt": KernelCase(_prompt, _local, _PROMPTS, _TOY_PROMPTS),
     "recurrent step": KernelCase(_unit, _step, _UNITS, _TOY_UNITS),
     "keeping of what a step overwrites": KernelCase(
         _slots,
