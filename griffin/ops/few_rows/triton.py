@@ -25,7 +25,8 @@ from griffin.ops.few_rows.laid import BITS, BLOCK, Laid
 from griffin.ops.launching import TYPES, device_op, launch, parts
 
 _TILE = 16  # rows that a matrix instruction takes
-_MOST_TILES = 4
+# Beside each other, as registers hold them: float32 is summed by no matrix instruction.
+_MOST_TILES = {torch.bfloat16: 4, torch.float32: 1}
 
 
 def few_rows(
@@ -78,7 +79,7 @@ def _run(
 ) -> None:
     rows, inputs = x.shape
     outputs = out.shape[1]
-    tiles = min(_MOST_TILES, 1 << (parts(rows, _TILE) - 1).bit_length())
+    tiles = min(_MOST_TILES[x.dtype], 1 << (parts(rows, _TILE) - 1).bit_length())
     form, options = _form(outputs, bits)
     grid = parts(rows, _TILE * tiles), parts(outputs, form["lanes"])
     tensors = x, data, scale, bias, norm, residual, live, out
@@ -103,7 +104,7 @@ def _run(
 
 def _form(outputs: int, bits: int) -> tuple[dict[str, int], dict[str, int]]:
     """Return the outputs and inputs of a program's tile, and its warps: by the matrix alone."""
-    lanes = 16 if outputs <= 4096 else 32 if outputs <= 65_536 else 64
+    lanes = 16 if outputs <= 4096 else 32
     step = BLOCK if bits else 128
     return {"lanes": lanes, "step": step}, {"num_warps": 2 if lanes == 16 else 4, "num_stages": 4}
 
