@@ -113,6 +113,7 @@ def report(out: Path, page: Path | None) -> None:
     except FileNotFoundError as error:
         raise click.ClickException(f"{error.filename} is missing: python -m mini train") from None
     text = told.page(found)
+    (out / told.NAME / "README.md").write_text(told.card(found), encoding="utf-8")
     if page is not None:
         page.write_text(text, encoding="utf-8")
         draw_courses(found["courses"], page.parent / told.PICTURE)

@@ -87,6 +87,13 @@ def page(report: dict[str, Any]) -> str:
     return "\n\n".join(block for part in parts for block in part(report)) + "\n"
 
 
+def card(report: dict[str, Any]) -> str:
+    """Return the README.md that lies beside the weights."""
+    title, _, what, _ = _opening(report)
+    told = "Its sources' licences are in `licences`. How it was made: docs/model.md of griffin."
+    return "\n\n".join((title, what, *_skills(report), told)) + "\n"
+
+
 def _opening(report: dict[str, Any]) -> list[str]:
     model = report["model"]
     shape = model["shape"]
@@ -126,8 +133,14 @@ def _skills(report: dict[str, Any]) -> list[str]:
             f'"I don\'t know" is said to {last["unknown"]["unknown"]:.1%} of made-up names, and to'
             f" {last['meanings']['unknown']:.1%} of real ones (`meanings`)."
         )
+    at = {name: stage["right"] for name, stage in last.items() if name != "unknown"}
+    good = ", ".join(name for name, right in at.items() if right >= 0.8)
+    bad = ", ".join(name for name, right in at.items() if right < 0.5)
     return [
         "## What it answers",
+        _wrapped(
+            f"Good at: {good or 'nothing'}. Bad at: {bad or 'nothing'}, and whatever is not listed."
+        ),
         _wrapped(
             "Right answers to questions that were held out by their topic, by the likeliest tokens,"
             " ± the standard error. `meanings`, `python`, `jargon` and `devil` count only an answer"

@@ -71,6 +71,8 @@ def test_a_report_has_every_figure_and_a_page_is_made_of_it(rehearsed, tmp_path)
     assert found["bits_per_byte"]["numbers"]["nano"] and len(found["chats"]) == 2
     text = page.read_text()
     assert text == report.page(found)
+    beside = (out / chain.NAME / "README.md").read_text()
+    assert "| sums |" in beside and "Bad at: " in beside and "# The model in the box" in beside
     assert "| sums |" in text and ">>> What is 43 + 49?" in text
     assert all(len(line) <= 100 or line[0] in "| " for line in text.splitlines() if line)
 
