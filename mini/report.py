@@ -17,14 +17,20 @@ _BITS = "whole documents"
 _XZ = "xz -9e, one stream"
 PICTURE = "images/model_rewards.png"  # beside the page
 _COURSES = {"J-BOND": "jbond", "REINFORCE": "rloo"}
+_REINFORCE = (
+    " REINFORCE (leave one out) begins at the same model and draws as many answers a step; it does"
+    " not ship."
+)
 _STAGES = ("pre-training", "SFT", "J-BOND", "rounding")  # in words, as EXAMINED
 
 
 def build(out: Path) -> dict[str, Any]:
     """Return what a folder of `python -m mini train` holds, as plain values; write report.json.
 
-    Raises FileNotFoundError where a step is not done yet.
+    Raises FileNotFoundError where a step is not done yet, but for the last one, REINFORCE, of which
+    nothing ships.
     """
+    courses = {name: run for name, run in _COURSES.items() if (out / run / "results.json").exists()}
     grades = {name: _read(out / "exams" / name / GRADES)["grades"] for name in EXAMINED}
     pretrained, nano = _read(out / "pretrain" / "results.json"), _read(out / "held-out-nano.json")
     shipped = _read(out / f"held-out-{NAME}.json")
@@ -55,12 +61,12 @@ def build(out: Path) -> dict[str, Any]:
         },
         "tokens": {
             name: _read(out / name / "results.json")["training"]["tokens"]
-            for name in ("pretrain", "sft", "jbond", "rloo", "style")
+            for name in ("pretrain", "sft", *courses.values(), "style")
         },
         "skills": skills,
         "bits_per_byte": bits,
         "overlap": overlap(out / "pretrain"),
-        "courses": {name: read_course(out / run / "log.jsonl") for name, run in _COURSES.items()},
+        "courses": {name: read_course(out / run / "log.jsonl") for name, run in courses.items()},
         "costs": _read(out / COSTS),
         "chats": _read(out / "chats.json"),
         "pirate": _read(out / "chats-pirate.json"),
@@ -207,8 +213,9 @@ def _costs(report: dict[str, Any]) -> list[str]:
         _wrapped(
             "The mean reward of held-out prompts (1 for a right answer, at most a half for one that"
             " is nearly right), nats from where it began, and the share of prompts whose answers"
-            " are worth the same, two of the anchor's in J-BOND. REINFORCE (leave one out) begins"
-            " at the same model and draws as many answers a step; it does not ship."
+            " are worth the same, two of the anchor's in J-BOND."
+            + _REINFORCE
+            * ("REINFORCE" in report["courses"])
         ),
         f"![held-out reward by step and by divergence]({PICTURE})",
         _table(("", "step", "held-out reward", "nats", "ties"), course),
