@@ -16,6 +16,7 @@ from torch import Tensor
 from griffin.sampling.params import SamplingParams
 
 _BLOCK = 512  # tokens whose mass is summed first
+_EVERY = 61  # token is in a sample of a large vocabulary
 
 
 def top(logits: Tensor) -> tuple[int, float]:
@@ -62,13 +63,27 @@ def _nucleus(
     total = float(weights.double().sum())
     goal = params.top_p * total
     # Those lighter than this have less than 1 - top_p of the mass together: the nucleus is among
-    # the others.
-    places = _at_least(weights, (total - goal) / len(weights))
-    some = logits[places]
-    near = _descending(some)
-    mass = weights_of(near, best, params.temperature).double().cumsum(0)
+    # the others, and probably among those that a sample says.
+    surely = (total - goal) / len(weights)
+    for least in (_light(weights, total - goal), surely):
+        places = _at_least(weights, max(least, surely))
+        some = logits[places]
+        near = _descending(some)
+        mass = weights_of(near, best, params.temperature).double().cumsum(0)
+        if len(mass) and mass[-1] >= goal:
+            break
     last = min(int(torch.searchsorted(mass, goal)), len(near) - 1)
     return places[_above(some, float(near[last]), last + 1)]
+
+
+def _light(weights: Tensor, mass: float) -> float:
+    """Return below which weight somewhat less than such a mass lies, probably; 0 where that cannot
+    be told. The light ones are many, so that a sample of them says it."""
+    if weights.device.type != "cpu" or len(weights) < 64 * _EVERY:
+        return 0
+    some = np.sort(weights[::_EVERY].numpy())
+    place = np.searchsorted(some.cumsum(dtype=np.float64), 0.8 * mass / _EVERY)
+    return float(some[place]) if place < len(some) else 0
 
 
 def weights_of(logits: Tensor, best: float, temperature: float) -> Tensor:

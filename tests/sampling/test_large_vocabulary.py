@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from griffin.sampling import Sampler, SamplingParams, best_ids
+from griffin.sampling import Sampler, SamplingParams, best_ids, filters
 from griffin.sampling.filters import pick
 
 V = 40_001
@@ -118,3 +118,31 @@ def test_the_best_of_many_are_found_by_their_blocks(n: int) -> None:
         assert best_ids(values.round(), n).tolist() == (
             values.round().argsort(descending=True, stable=True)[:n].tolist()
         )
+
+
+@pytest.mark.parametrize("top_p", [0.3, 0.95, 0.999])
+@pytest.mark.parametrize("more", [0, 6, -2, -6])  # of the tokens that are in the sample
+def test_a_nucleus_is_found_whatever_a_sample_says(more: float, top_p: float, monkeypatch) -> None:
+    """The sample is a hint of how many tokens are looked at; a wrong one costs a second look."""
+    logits = torch.randn(V, generator=torch.Generator().manual_seed(1))
+    logits[:: filters._EVERY] += more
+    looks: list[int] = []
+    look = filters._at_least
+
+    def counted(values: Tensor, least: float) -> Tensor:
+        places = look(values, least)
+        if len(values) == V:
+            looks.append(len(places))
+        return places
+
+    monkeypatch.setattr(filters, "_at_least", counted)
+    params = SamplingParams(top_p=top_p, temperature=0.7)
+    found = filters.support(logits, params)
+    weights = ((logits - logits.max()) / 0.7).exp()
+    order = weights.argsort(descending=True, stable=True)
+    mass = weights[order].double().cumsum(0)
+    count = int((mass < top_p * mass[-1]).sum()) + 1
+    assert found is not None and found.tolist() == order[:count].sort().values.tolist()
+    assert len(looks) == 1 + ((more, top_p) in {(6, 0.999), (-2, 0.95)})
+    if more == 0:
+        assert looks[0] < 2 * count + 500
