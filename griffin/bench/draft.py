@@ -4,14 +4,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from griffin.engine import Context, End, Engine, Request
+from griffin.engine.draft_length import Costs
 from griffin.model import Griffin
 from griffin.sampling import SamplingParams
+
+_LEAST = 8  # tokens of an answer that tell anything
+_PIECE = 8  # tokens of a call that a prompt is reckoned by
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text to replay: its first `prompt` tokens, at least one, are read, the rest is answered.
+
+    prediction: as a Request has it.
+    """
+
+    name: str
+    ids: Sequence[int]
+    prompt: int
+    prediction: Sequence[int] = ()
+
+    def cut(self, tokens: int) -> Text:
+        """Return it with an answer of so many tokens at most."""
+        return replace(self, ids=self.ids[: self.prompt + tokens])
 
 
 @dataclass(frozen=True)
@@ -36,6 +57,11 @@ class Replay:
         """How many times as fast it is with drafts."""
         return self.plain / self.drafted
 
+    @property
+    def tokens_per_second(self) -> tuple[float, float]:
+        """Of all rows together, without and with drafts."""
+        return self.rows * self.tokens / self.plain, self.rows * self.tokens / self.drafted
+
 
 class Recorded:
     """A constraint that lets an answer say one text, and tells nobody beforehand.
@@ -57,33 +83,45 @@ class Recorded:
         return self._at == len(self._ids)
 
 
-def replay(
-    model: Griffin,
-    name: str,
-    ids: Sequence[int],
-    prompt: int,
-    *,
-    rows: int = 1,
-    prediction: Sequence[int] = (),
-) -> Replay:
+def tokens_within(seconds: float, texts: Sequence[Text], rows: Sequence[int], costs: Costs) -> int:
+    """Return how long answers may be so that all replays take about so many seconds at most.
+
+    What drafts save is not counted on. Raises ValueError where nothing can be told in that time.
+    """
+    call = costs.seconds[1]
+    prompts = sum(2 * count * text.prompt for text in texts for count in rows)
+    reading = prompts * call * costs.of(_PIECE) / _PIECE
+    token = sum(2 * len(texts) * call * costs.of(count) for count in rows)
+    found = int((seconds - reading) / token)
+    if found < _LEAST:
+        raise ValueError(
+            f"{seconds:.0f} seconds are left for {len(texts)} texts, of {', '.join(map(str, rows))}"
+            f" rows; {_LEAST} tokens of each take {reading + _LEAST * token:.0f}: give more"
+            " --minutes, fewer --rows or one --text"
+        )
+    return found
+
+
+def replay(model: Griffin, text: Text, rows: int = 1) -> Replay:
     """Let an engine answer with a text twice, without and with drafts.
 
-    ids: the text; its first `prompt` tokens are the prompt, at least one, and the rest the answer.
-    rows: so many requests at once, each with the whole text. prediction: as a Request has it.
+    rows: so many requests at once, each with the whole text.
     Raises ValueError for a text that leaves no two tokens to answer.
     """
-    answer = tuple(ids[prompt:])
+    prompt, answer = text.prompt, tuple(text.ids[text.prompt :])
     if prompt < 1 or len(answer) < 2:
-        raise ValueError(f"{name} has {len(ids)} tokens; a prompt of {prompt} leaves no answer")
+        raise ValueError(
+            f"{text.name} has {len(text.ids)} tokens; a prompt of {prompt} leaves no answer"
+        )
     seconds: dict[int | None, float] = {}
     calls = proposed = accepted = 0
     for draft in (0, None):
         params = SamplingParams(temperature=0, max_tokens=len(answer), draft=draft)
         request = Request(
-            context=Context().then(ids[:prompt]),
+            context=Context().then(text.ids[:prompt]),
             params=params,
             constraint=lambda: Recorded(answer, model.config.vocab_size),
-            prediction=tuple(prediction),
+            prediction=tuple(text.prediction),
         )
         engine = Engine(model, rows, max_waiting=rows)
         tickets = [engine.submit(request, sink=_check) for _ in range(rows)]
@@ -97,7 +135,9 @@ def replay(
         proposed = sum(ticket.drafted for ticket in tickets)
         accepted = sum(ticket.accepted for ticket in tickets)
         engine.close()
-    return Replay(name, rows, len(answer), seconds[0], seconds[None], calls, proposed, accepted)
+    return Replay(
+        text.name, rows, len(answer), seconds[0], seconds[None], calls, proposed, accepted
+    )
 
 
 def _check(event: object) -> None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from griffin.bench.draft import Replay
 
 _TEXT = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -37,6 +42,11 @@ _TEXT = click.Path(exists=True, dir_okay=False, path_type=Path)
     show_default=True,
     help="At once; repeatable.",
 )
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    help="Take fewer tokens of each, so that it is done in about so long from its start.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def draft(
     model: str,
@@ -45,6 +55,7 @@ def draft(
     prompt: int,
     tokens: int,
     rows: tuple[int, ...],
+    minutes: float | None,
     as_json: bool,
 ) -> None:
     """Measure calls of several tokens, and replay texts with and without drafts.
@@ -55,42 +66,57 @@ def draft(
     import torch
 
     import griffin
-    from griffin.bench.draft import Replay, replay
+    from griffin.bench.draft import Text, replay, tokens_within
     from griffin.bench.texts import Excerpt, excerpts
     from griffin.engine.draft_length import costs_of
 
+    begun = time.monotonic()
     more: dict[str, Any] = {} if quantize is None else {"quantize": quantize}
     llm = griffin.load(model, **more)
     encode = llm.tokenizer.encode
     read = {path.name: Excerpt("", path.read_text("utf-8")) for path in texts} or excerpts()
     costs = costs_of(llm.model)
     cost = {size: costs.of(size) for size in costs.seconds}  # before the replays correct it
+    given: list[Text] = []
+    for name, excerpt in read.items():
+        before = encode(excerpt.prompt) if excerpt.prompt else []
+        ids = before + encode(excerpt.answer, bos=not before)[:tokens]
+        given.append(Text(name, ids, len(before) or prompt))
+        if texts:
+            given.append(Text(f"{name} again", ids, prompt, ids[prompt:]))
+    if not texts:
+        drawn = torch.Generator().manual_seed(0)
+        ids = torch.randint(llm.tokenizer.vocab_size, (tokens,), generator=drawn).tolist()
+        given.append(Text("random tokens", ids, prompt))
+    if minutes is not None:
+        left = 60 * minutes - (time.monotonic() - begun)
+        most = tokens_within(left, given, rows, costs)
+        given = [text.cut(most) for text in given]
     replays: list[Replay] = []
     for count in rows:
-
-        def measure(name: str, ids: list[int], begun: int, count: int = count, **how: Any) -> None:
-            click.echo(f"replaying {name}, {count} at once", err=True)
-            replays.append(replay(llm.model, name, ids, begun, rows=count, **how))
-
-        for name, excerpt in read.items():
-            before = encode(excerpt.prompt) if excerpt.prompt else []
-            ids = before + encode(excerpt.answer, bos=not before)[:tokens]
-            measure(name, ids, len(before) or prompt)
-            if texts:
-                measure(f"{name} again", ids, prompt, prediction=ids[prompt:])
-        if not texts:
-            drawn = torch.Generator().manual_seed(0)
-            ids = torch.randint(llm.tokenizer.vocab_size, (tokens,), generator=drawn).tolist()
-            measure("random tokens", ids, prompt)
+        for text in given:
+            click.echo(f"replaying {text.name}, {count} at once", err=True)
+            replays.append(replay(llm.model, text, count))
     if as_json:
-        told = [asdict(each) | {"faster": each.faster} for each in replays]
+        told = [
+            asdict(each)
+            | {"faster": each.faster}
+            | dict(zip(("plain_rate", "drafted_rate"), each.tokens_per_second, strict=True))
+            for each in replays
+        ]
         click.echo(json.dumps({"model": model, "cost": cost, "texts": told}))
         return
     click.echo("tokens of a call, and its time beside one token's:")
-    click.echo("  ".join(f"{size}: {times:.2f}" for size, times in cost.items()))
+    click.echo("  ".join(f"{size}: {times:.2f}" for size, times in cost.items()) + "\n")
+    _print(replays)
+
+
+def _print(replays: Sequence[Replay]) -> None:
+    wide = max(len(each.name) for each in replays)
+    heads = ("rows", "tokens", "calls", "right", "of drafts", "tokens/s", "with drafts", "times")
+    click.echo(" " * wide + "".join(f"{head:>13}" for head in heads))
     for each in replays:
-        click.echo(
-            f"{each.name}, {each.rows} at once: {each.faster:.2f} times as fast;"
-            f" {each.tokens * each.rows} tokens in {each.calls} calls, {each.accepted} of"
-            f" {each.proposed} drafts were right"
-        )
+        counts = each.rows, each.tokens, each.calls, each.accepted, each.proposed
+        rates = (*each.tokens_per_second, each.faster)
+        cells = [f"{count:>13,}" for count in counts] + [f"{rate:>13,.2f}" for rate in rates]
+        click.echo(f"{each.name:<{wide}}{''.join(cells)}")
