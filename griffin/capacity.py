@@ -104,7 +104,8 @@ class Capacity:
 
         Every weight once (of an embedding that is no head a row for each sequence), and of each
         state the recurrent part read and written, the slots of the window that hold something read
-        and one written. Of a head behind a screen, the panels that the rows choose.
+        and one written. Of a head behind a screen two bits, and the panels that the rows choose:
+        what greedy choices read.
         """
         config = self.config
         weights = self.weight_bytes
@@ -112,7 +113,7 @@ class Capacity:
             panels = panel_count(config.vocab_size)
             read = min(panels, rows * panels_read(config.vocab_size))
             head = self._head_bytes(self.head or self.format)
-            weights += head * read // panels - head
+            weights += head * read // panels - head + self._head_bytes("int2") - self.screen_bytes
         if not config.tie_embeddings:
             table = _matrix_bytes(config.vocab_size, config.width, self.dtype, self.format)
             weights += table // config.vocab_size * rows - table

@@ -54,7 +54,7 @@ def load(
                   needs no such word. If omitted, bfloat16 weights on the CPU are laid out for the
                   native kernels, with their values as they are ("bf16"); `load_model` leaves them
                   where they lie.
-    screen:       read 2 bits of the head first, and whole only its best rows, on a CPU, for packed
+    screen:       read few bits of the head first, whole only its best rows, on a CPU, for packed
                   weights (docs/quantization.md). If omitted, where `griffin quantize --screen`
                   stored them; False leaves that out.
     adapter:      folder of a LoRA that reads and answers, or several by name, of which the first

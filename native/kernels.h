@@ -10,16 +10,18 @@
 namespace griffin {
 
 enum class Type : int { f32 = 0, bf16 = 1, f64 = 2 };
-enum class Format : int { bf16 = 0, int8 = 1, int4 = 2, int2 = 3 };
+enum class Format : int { bf16 = 0, int8 = 1, int4 = 2, int2 = 3, int3 = 4 };
 
 constexpr int kPanel = 16;         // output rows stored together
 constexpr int kTogether = 4;       // panels that a block of many rows is multiplied with, at most
-constexpr int kBlock = 64;         // inputs in a block of an int4 or int2 panel: two groups of 32
+constexpr int kBlock = 64;         // inputs in a block of such a panel: two groups of 32
 constexpr int kGroup = 32;         // inputs that share a scale there, of weights and activations
 constexpr int kLargestByte = 127;  // of an activation there: one signed byte
 constexpr int kLargest = 32512;    // for int8: 127 * 256, so that two signed bytes hold it
 // Bytes of a block whose values have so many bits: they, then 2 x 16 scales in half precision.
 constexpr int block_bytes(int bits) { return 2 * kGroup * kPanel * bits / 8 + 2 * kPanel * 2; }
+// Of the lowest bits of a block of int3: behind all blocks of a panel, which are those of int2.
+constexpr int kLowBytes = 2 * kGroup * kPanel / 8;
 // Kernels read `prepared` in whole groups of so many rows; those behind the last are not used.
 constexpr int kRowsTogether = 16;
 
@@ -44,8 +46,8 @@ struct Product {
   int64_t row_bytes;
   float* row_scale;        // int8: (rows,) step of the quantised activations
   int64_t* row_sum;        // int8: (rows,) their sum
-  float* group_scale;      // int4, int2: (rows, in_padded / 32) step of each group's activations
-  int32_t* group_offset;   // the same shape: -8 times the sum of the group's, at int2 -3 times
+  float* group_scale;      // (rows, in_padded / 32) step of each group's activations, at int3 half
+  int32_t* group_offset;   // the same shape: the group's sum times -8, at int2 -3, at int3 -7
 };
 
 struct Sequences;  // sequence.h

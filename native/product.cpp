@@ -19,7 +19,9 @@ namespace {
 int64_t round_up(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
 
 // Whether inputs go in groups that have a scale each.
-bool grouped(Format format) { return format == Format::int4 || format == Format::int2; }
+bool grouped(Format format) {
+  return format == Format::int4 || format == Format::int2 || format == Format::int3;
+}
 
 int64_t padded(const Matrix& m) {
   return round_up(m.in, grouped(m.format) ? kBlock : m.format == Format::int8 ? 4 : 2);
@@ -58,6 +60,10 @@ float weight(const Matrix& m, int64_t row, int64_t k) {
   const uint8_t all = block[(group * bits + inner / deep) * 64 + lane * 4 + inner % 4];
   const int value = all >> inner % deep / 4 * bits & ((1 << bits) - 1);
   const float scale = half_to_float(block + 128 * bits + group * 32 + lane * 2);
+  if (m.format == Format::int3) {
+    const uint8_t* low = panel + padded(m) / kBlock * block_bytes(bits) + k / kGroup * 64;
+    return (2 * value + (low[lane * 4 + inner % 4] >> inner / 4 & 1) - 3.5f) * scale;
+  }
   return static_cast<float>(bits == 4 ? value - 8 : 2 * value - 3) * scale;
 }
 

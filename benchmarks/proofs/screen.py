@@ -1,9 +1,10 @@
 """Screen: how far a choice behind a screened head is from one behind the whole head.
 
 A model reads what its recipe holds out, and at some positions of each file both heads say what
-comes next: whether the best token is the same, the divergence of all that the screen says from the
-whole head's (KL, in nats), and, for ways to choose, the distance between the distributions that are
-drawn from (total variation: the share of draws that cannot be the same).
+comes next: whether the best token is the same, the divergence of all that the screen says, with two
+bits and with three, from the whole head's (KL, in nats), and, for ways to choose, the distance
+between the distributions that are drawn from (total variation: the share of draws that cannot be
+the same).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.proofs.held_out import held_out_ids, read_recipe
+from griffin import checkpoints
 from griffin.engine.score import hidden_pieces
 from griffin.loading import load
 from griffin.model.screen import unembed_best
@@ -41,7 +43,8 @@ def compare(
     out: Path, griffin: str, recipe: str, tokens: int, say: Callable[[str], object]
 ) -> dict[str, Any]:
     """Return what was found at about `tokens` positions, and write it to out/results.json."""
-    llm = load(griffin, quantize="int8", screen=True)
+    quantized = checkpoints.open(griffin).quantization is not None
+    llm = load(griffin, quantize=None if quantized else "int8", screen=True)
     model, sums, seen = llm.model, defaultdict[str, float](float), 0
     assert model.screen is not None
     texts = held_out_ids(read_recipe(recipe), llm.tokenizer)
@@ -49,25 +52,33 @@ def compare(
     for number, text in enumerate(texts):
         for _, hidden in hidden_pieces(model, text[: length + 1]):
             some = hidden[_EVERY - 1 :: _EVERY]
-            for full, best in zip(model.unembed(some), unembed_best(model, some), strict=True):
+            two, three = unembed_best(model, some, 2), unembed_best(model, some, 3)
+            for full, best, mass in zip(model.unembed(some), two, three, strict=True):
                 seen += 1
                 sums["same best"] += float(full.argmax() == best.argmax())
-                logs = full.log_softmax(0), best.log_softmax(0)
-                sums["KL"] += float((logs[0].exp() * (logs[0] - logs[1])).sum())
+                sums["KL of two bits"] += divergence(full, best)
+                sums["KL of three bits"] += divergence(full, mass)
                 for name, fields in CHOICES.items():
                     params = SamplingParams(**fields)
-                    apart = drawn(full, params) - drawn(best, params)
+                    served = best if params.looks_at == "largest" else mass
+                    apart = drawn(full, params) - drawn(served, params)
                     sums[name] += float(apart.abs().sum()) / 2
         say(f"{number + 1} of {len(texts)} files, {seen:,} positions")
     results = {
         "positions": seen,
-        "panels": model.screen.panels,
+        "panels": list(model.screen.panels.values()),
         "of": len(model.screen.weight_packed),
         "means": {name: total / seen for name, total in sums.items()},
     }
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     return results
+
+
+def divergence(full: Tensor, other: Tensor) -> float:
+    """Return how far what some logits (V,) say is from what the whole head says, in nats."""
+    logs, others = full.log_softmax(0), other.log_softmax(0)
+    return float((logs.exp() * (logs - others)).sum())
 
 
 def drawn(logits: Tensor, params: SamplingParams) -> Tensor:

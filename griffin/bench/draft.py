@@ -19,7 +19,7 @@ _PIECE = 8  # tokens of a call that a prompt is reckoned by
 
 
 @dataclass(frozen=True)
-class Text:
+class Recording:
     """A text to replay: its first `prompt` tokens, at least one, are read, the rest is answered.
 
     prediction: as a Request has it.
@@ -30,7 +30,7 @@ class Text:
     prompt: int
     prediction: Sequence[int] = ()
 
-    def cut(self, tokens: int) -> Text:
+    def cut(self, tokens: int) -> Recording:
         """Return it with an answer of so many tokens at most."""
         return replace(self, ids=self.ids[: self.prompt + tokens])
 
@@ -83,7 +83,9 @@ class Recorded:
         return self._at == len(self._ids)
 
 
-def tokens_within(seconds: float, texts: Sequence[Text], rows: Sequence[int], costs: Costs) -> int:
+def tokens_within(
+    seconds: float, texts: Sequence[Recording], rows: Sequence[int], costs: Costs
+) -> int:
     """Return how long answers may be so that all replays take about so many seconds at most.
 
     What drafts save is not counted on. Raises ValueError where nothing can be told in that time.
@@ -102,7 +104,7 @@ def tokens_within(seconds: float, texts: Sequence[Text], rows: Sequence[int], co
     return found
 
 
-def replay(model: Griffin, text: Text, rows: int = 1) -> Replay:
+def replay(model: Griffin, text: Recording, rows: int = 1) -> Replay:
     """Let an engine answer with a text twice, without and with drafts.
 
     rows: so many requests at once, each with the whole text.

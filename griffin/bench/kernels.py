@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -92,15 +93,16 @@ class Kernels:
             run = torch.no_grad()(lambda: self._model.unembed(x))
             return run, work.head_bytes(self._model), 1, "read"
 
-        def behind_a_screen() -> Case:
+        def behind_a_screen(bits: Literal[2, 3]) -> Case:
             x = torch.randn(1, config.width, dtype=self._model.dtype)
-            run = torch.no_grad()(lambda: unembed_best(self._model, x))
-            return run, work.screened_bytes(self._model), 1, "read"
+            run = torch.no_grad()(lambda: unembed_best(self._model, x, bits))
+            return run, work.screened_bytes(self._model, bits), 1, "read"
 
         self._cases[f"head {config.vocab_size}x{config.width}, 1 row"] = head
         if self._model.screen is not None:
             name = f"head {config.vocab_size}x{config.width} behind its screen, 1 row"
-            self._cases[name] = behind_a_screen
+            self._cases[f"{name}, greedy"] = partial(behind_a_screen, 2)
+            self._cases[f"{name}, drawn from all"] = partial(behind_a_screen, 3)
 
     def _choices(self) -> None:
         """Add the choice of a token from a row of logits, of a prompt with a thousand tokens."""

@@ -8,11 +8,12 @@ ratio.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from griffin.model import Griffin, GriffinConfig, State
+from griffin.ops.packed_linear import upper_bits
 
 
 def weight_bytes(model: nn.Module) -> int:
@@ -43,11 +44,13 @@ def head_bytes(model: Griffin) -> int:
     return weight_bytes(model.model.embed_tokens if model.config.tie_embeddings else model.lm_head)
 
 
-def screened_bytes(model: Griffin) -> int:
-    """Return the bytes that a row reads of a head behind a screen: the preview and some panels."""
+def screened_bytes(model: Griffin, bits: Literal[2, 3] = 2) -> int:
+    """Return the bytes that a row reads of a head behind a screen: of the preview so many bits a
+    weight, and some panels."""
     assert model.screen is not None
-    panels, all_panels = model.screen.panels, len(model.screen.weight_packed)
-    return weight_bytes(model.screen) + head_bytes(model) * panels // all_panels
+    preview = model.screen.packed if bits == 3 else upper_bits(model.screen.packed)
+    panels, all_panels = model.screen.panels[bits], len(preview.data)
+    return preview.nbytes + head_bytes(model) * panels // all_panels
 
 
 def state_bytes(state: State, context: int) -> int:

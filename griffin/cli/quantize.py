@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @click.option(
     "--screen",
     is_flag=True,
-    help="Beside the head store 2 bits of each of its weights: a CPU then reads few of its rows.",
+    help="Beside the head store 3 bits of each of its weights: a CPU then reads few of its rows.",
 )
 @click.option(
     "--calibrate",

@@ -12,7 +12,7 @@ from griffin.engine.row import Row
 from griffin.engine.ticket import Ticket
 from griffin.model import Griffin, GriffinConfig
 from griffin.model.screen import unembed_best
-from griffin.sampling import Sample, Sampler
+from griffin.sampling import Looks, Sample, Sampler
 
 
 def sampler_of(ticket: Ticket, choice: int, config: GriffinConfig) -> Sampler:
@@ -34,18 +34,24 @@ def sampler_of(ticket: Ticket, choice: int, config: GriffinConfig) -> Sampler:
 def logits_of(model: Griffin, hidden: Tensor, rows: Sequence[Row]) -> Tensor:
     """Turn what the head looks at (n, D) into logits (n, V), of each row for its own choice.
 
-    A model's screen serves the rows whose request lets it, and no row's logits depend on another.
+    A model's screen serves the rows whose choices let it, and no row's logits depend on another.
     """
-    screened = [row.ticket.request.screens for row in rows]
-    if model.screen is None or not any(screened):
+    looks: list[Looks] = [row.ticket.request.looks_at for row in rows]
+    if model.screen is None:
         return model.unembed(hidden)
-    if all(screened):
-        return unembed_best(model, hidden)
-    which = torch.tensor(screened, device=hidden.device)
+    if len(set(looks)) == 1:
+        return _logits(model, hidden, looks[0])
     logits = hidden.new_empty(len(hidden), model.config.vocab_size, dtype=torch.float32)
-    logits[which] = unembed_best(model, hidden[which]).float()
-    logits[~which] = model.unembed(hidden[~which]).float()
+    for each in set(looks):
+        which = torch.tensor([look == each for look in looks], device=hidden.device)
+        logits[which] = _logits(model, hidden[which], each).float()
     return logits
+
+
+def _logits(model: Griffin, hidden: Tensor, looks: Looks) -> Tensor:
+    if looks == "each":
+        return model.unembed(hidden)
+    return unembed_best(model, hidden, bits=2 if looks == "largest" else 3)
 
 
 def choose(row: Row, logits: Tensor) -> Event | End:

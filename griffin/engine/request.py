@@ -12,7 +12,7 @@ import torch
 
 from griffin.engine.context import Context
 from griffin.model import Griffin, GriffinConfig, State, StateShape
-from griffin.sampling import Constraint, SamplingParams
+from griffin.sampling import Constraint, Looks, SamplingParams
 
 FinishReason = Literal["stop", "length"]
 EndReason = Literal["cancelled", "deadline", "error"]
@@ -71,13 +71,9 @@ class Request:
         return own.union(self.params.stop_ids)
 
     @cached_property
-    def screens(self) -> bool:
-        """Whether logits that are exact where they are largest are enough to choose from.
-
-        They are not for who is told log-probabilities, nor where others than the largest may be
-        chosen: by a draw from all, or after a bias, a penalty, a list or a constraint.
-        """
-        return self.constraint is None and self.params.takes_largest
+    def looks_at(self) -> Looks:
+        """Say which logits an answer's choices look at; a constraint may allow any one alone."""
+        return "each" if self.constraint is not None else self.params.looks_at
 
     def choices(self, config: GriffinConfig) -> int:
         """Return how many ids an answer is chosen from: those below it."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from griffin import ops
 from griffin.model.layers import Embedding, Linear
-from griffin.ops.packed_linear import PANEL, get_layout
+from griffin.ops.packed_linear import PANEL, get_layout, upper_bits
 
 SCREEN = "screen"  # the module of a model that holds a preview of its head
 _PANELS = 256  # of 16 rows each, read whole for a token behind a screen; of a small head a quarter
@@ -151,24 +151,28 @@ class PackedEmbedding(PackedWeight):
 
 
 class Screen(PackedWeight):
-    """The head's rows in fewer bits, beside the packed head itself.
+    """The head's rows in three bits, beside the packed head itself.
 
-    panels: how many panels of 16 rows are read whole for each row of hidden states.
+    panels: how many panels of 16 rows are read whole for each row of hidden states, by how many
+            bits of all rows are read: more where three are, because all logits count then.
     """
 
     def __init__(self, preview: ops.Packed) -> None:
         super().__init__(preview)
         self.bias = None
-        self.panels = panels_read(preview.out_features)
+        few = panels_read(preview.out_features)
+        self.panels = {2: few, 3: few + few // 2}
 
-    def forward(self, hidden: Tensor, head: ops.Packed) -> Tensor:
+    def forward(self, hidden: Tensor, head: ops.Packed, bits: Literal[2, 3]) -> Tensor:
         """Turn hidden states (..., D) into logits (..., V) float32: those of the head where they
-        are largest, the preview's elsewhere."""
-        return ops.screened_linear(hidden, self.packed, head, self.panels)
+        are largest, elsewhere the preview's, of which so many bits a weight are read."""
+        preview = self.packed if bits == 3 else upper_bits(self.packed)
+        return ops.screened_linear(hidden, preview, head, self.panels[bits])
 
 
 def panels_read(outputs: int) -> int:
-    """Return how many panels of so many outputs a row behind a screen reads whole."""
+    """Return how many panels of so many outputs a row behind a screen reads whole to choose among
+    the largest."""
     return min(_PANELS, max(1, panel_count(outputs) // 4))
 
 
@@ -251,7 +255,7 @@ def screen_format(model: nn.Module) -> str | None:
 def rounded_format(model: nn.Module) -> str | None:
     """Return the format that a model's weights were rounded to, None if they were not.
 
-    "int4, head int8" where the head has its own, "int8, screen int2" with a screen, which changes
+    "int4, head int8" where the head has its own, "int8, screen int3" with a screen, which changes
     what is computed too. A format may change the order of the weights alone. Raises ValueError as
     `packed_format` does.
     """

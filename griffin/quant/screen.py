@@ -9,9 +9,9 @@ from griffin.model.packed import Screen
 from griffin.ops import Packed, allocate
 from griffin.ops.packed_linear import PANEL, get_layout
 from griffin.ops.packed_linear.layouts import unpack_rows
-from griffin.quant import int2
+from griffin.quant import int3
 
-FORMAT = "int2"
+FORMAT = "int3"
 _PANELS = 256  # rounded at once, so that little memory is needed beside the head
 
 
@@ -43,11 +43,11 @@ def check_screen(device: torch.device, packed: bool) -> None:
 
 
 def preview_of(head: Packed) -> Packed:
-    """Return a packed matrix, of rounded weights too, in 2 bits a value."""
+    """Return a packed matrix, of rounded weights too, in 3 bits a value."""
     rows, inputs = head.out_features, head.in_features
     data = allocate(get_layout(FORMAT).data_shape(rows, inputs))
     for first in range(0, len(data), _PANELS):
         last = min(first + _PANELS, len(data))
         some = unpack_rows(head, first, last)[: rows - first * PANEL, :inputs]
-        data[first:last] = int2.quantize(some).data
+        data[first:last] = int3.quantize(some).data
     return Packed(data, None, FORMAT, rows, inputs)

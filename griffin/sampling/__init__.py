@@ -6,13 +6,14 @@ the draw. constraint: what an answer may say, token by token.
 
 from griffin.sampling.constraint import Constraint, ConstraintError
 from griffin.sampling.filters import best_ids, log_mass, support
-from griffin.sampling.params import CHAT, SamplingParams
+from griffin.sampling.params import CHAT, Looks, SamplingParams
 from griffin.sampling.sampler import Sample, Sampler, mark_ids
 
 __all__ = [
     "CHAT",
     "Constraint",
     "ConstraintError",
+    "Looks",
     "Sample",
     "Sampler",
     "SamplingParams",

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, Literal, cast
 
+Looks = Literal["largest", "mass", "each"]  # which logits a choice looks at
 MAX_ALTERNATIVES = 100
 MOST_DRAFTS = 15
 _IDS = ("stop_ids", "suppress_ids", "begin_suppress_ids", "allowed_ids")
@@ -130,18 +131,21 @@ class SamplingParams:
         put("logit_bias", MappingProxyType(bias))
 
     @property
-    def takes_largest(self) -> bool:
-        """Whether a choice falls on the largest logits as the model gives them, and nothing else is
-        told: greedily, or with what keeps few of them.
+    def looks_at(self) -> Looks:
+        """Say which logits of the model a choice looks at.
 
-        top_k up to 64; min_p from 0.05 at temperatures up to 1. How far choices are from those that
-        know all logits: docs/quantization.md.
+        largest: greedily, or with what keeps few of them: top_k up to 64, or min_p from 0.05 at
+                 temperatures up to 1.
+        mass:    a draw from more: what the small ones weigh together counts, none by itself.
+        each:    any of them may be told (logprobs), changed or the only one that is allowed.
+        How far choices are from those that know all logits: docs/quantization.md.
         """
         few = 0 < self.top_k <= 64 or (self.min_p >= 0.05 and self.temperature <= 1)
         penalties = self.repetition_penalty - 1, self.presence_penalty, self.frequency_penalty
         named = self.logit_bias, self.suppress_ids, self.begin_suppress_ids, self.allowed_ids
-        as_given = self.logprobs is None and not any(penalties) and not any(named)
-        return as_given and (self.temperature == 0 or few)
+        if self.logprobs is not None or any(penalties) or any(named):
+            return "each"
+        return "largest" if self.temperature == 0 or few else "mass"
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> SamplingParams:

@@ -79,10 +79,11 @@ struct Packed {
 
   Packed(Numbers& numbers, Format format, int64_t out, int64_t in, double size,
          const Type* bias_type = nullptr) {
-    const int bits = format == Format::int4 ? 4 : format == Format::int2 ? 2 : 0;
+    const bool low = format == Format::int3;
+    const int bits = format == Format::int4 ? 4 : format == Format::int2 || low ? 2 : 0;
     const int64_t unit = bits ? kBlock : format == Format::int8 ? 4 : 2;
     const int64_t units = (in + unit - 1) / unit, panels = (out + kPanel - 1) / kPanel;
-    const int64_t panel = units * (bits ? block_bytes(bits) : 64);
+    const int64_t panel = units * (bits ? block_bytes(bits) + (low ? kLowBytes : 0) : 64);
     data.resize(static_cast<size_t>(panels * panel));
     for (uint8_t& byte : data) byte = static_cast<uint8_t>(numbers.bits());
     scale = numbers.uniform(Type::f32, panels * kPanel, 0, size / 128);
@@ -93,7 +94,8 @@ struct Packed {
       for (int64_t block = 0; block < panels * units; ++block) {
         for (int k = 128 * bits; k < block_bytes(bits); k += 2) {  // half precision, of any sign
           const uint16_t half = static_cast<uint16_t>((numbers.bits() & 0x83ff) | exponent << 10);
-          std::memcpy(&data[static_cast<size_t>(block * block_bytes(bits) + k)], &half, 2);
+          const int64_t at = block / units * panel + block % units * block_bytes(bits) + k;
+          std::memcpy(&data[static_cast<size_t>(at)], &half, 2);
         }
       }
     }

@@ -7,7 +7,8 @@ namespace griffin {
 namespace {
 
 constexpr Type kTypes[] = {Type::f32, Type::bf16, Type::f64};
-constexpr Format kFormats[] = {Format::bf16, Format::int8, Format::int4, Format::int2};
+constexpr Format kFormats[] = {Format::bf16, Format::int8, Format::int4, Format::int2,
+                               Format::int3};
 constexpr int kThreads = 2;
 
 Type wide(Type type) { return type == Type::f64 ? Type::f64 : Type::f32; }
@@ -15,7 +16,7 @@ const char* text(Type type) {
   return type == Type::f32 ? "float32" : type == Type::bf16 ? "bfloat16" : "float64";
 }
 const char* text(Format format) {
-  constexpr const char* kNames[] = {"bf16", "int8", "int4", "int2"};
+  constexpr const char* kNames[] = {"bf16", "int8", "int4", "int2", "int3"};
   return kNames[static_cast<int>(format)];
 }
 

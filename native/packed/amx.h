@@ -141,7 +141,7 @@ inline void tile_panels_int8(const Product& p, int64_t first, int64_t last) {
 
 // A panel is unpacked once, then all rows go past it: a tile of sums for each group of inputs,
 // scaled and added in the order of the groups.
-template <int Bits>
+template <int Bits, bool Low = false>
 struct GroupTiles {
   static constexpr int kGroups = 4;  // whose sums are under way while those before them are added
 
@@ -155,17 +155,20 @@ struct GroupTiles {
 
   void unpack(int64_t panel) {
     constexpr int kFours = Values<Bits>::kFours;
-    const __m512i middle = _mm512_set1_epi8(Bits == 4 ? 8 : 3);
+    const __m512i middle = _mm512_set1_epi8(Bits == 4 ? 8 : Low ? 7 : 3);
     const uint8_t* w = p.data + panel * p.panel_bytes;
+    const uint8_t* low = Low ? low_bits(p, w, 0) : nullptr;
     for (int64_t group = 0; group < groups; ++group) {
       const uint8_t* from = w + group / 2 * block_bytes(Bits);
 #pragma GCC unroll 4
       for (int j = 0; j < Bits; ++j) {
         const __m512i all = _mm512_loadu_si512(from + (group % 2 * Bits + j) * 64);
+        __m512i third = all;
+        if constexpr (Low) third = _mm512_loadu_si512(low + group * (kLowBytes / 2));
 #pragma GCC unroll 4
         for (int k = 0; k < kFours; ++k) {
           _mm512_store_si512(weights + group * 512 + (kFours * j + k) * 64,
-                             _mm512_sub_epi8(Values<Bits>::take(all, k), middle));
+                             _mm512_sub_epi8(Values<Bits, Low>::take(all, k, third, j), middle));
         }
       }
       _mm512_store_ps(scales + group * kPanel, halves(from + 128 * Bits + group % 2 * 32));

@@ -159,8 +159,8 @@ struct Int8 {
 };
 
 // int4 and int2: a byte holds 8 / Bits values, of as many fours of inputs. Two bits stand for -3,
-// -1, 1 and 3.
-template <int Bits>
+// -1, 1 and 3; with a third, which is the lowest and lies elsewhere, for -7, -5, ..., 7 half steps.
+template <int Bits, bool Low = false>
 struct Groups {
   static constexpr int64_t kUnit = kBlock, kUnitBytes = block_bytes(Bits);
   static constexpr int kFours = 8 / Bits;
@@ -172,8 +172,12 @@ struct Groups {
   template <int R>
   static void add(const Product& p, const uint8_t* w, int64_t row, int64_t first, int64_t last,
                   Sums* kept, Ahead ahead) {
-    const __m256i mask = _mm256_set1_epi8((1 << Bits) - 1);
+    const __m256i mask = _mm256_set1_epi8(Low ? 6 : (1 << Bits) - 1), one = _mm256_set1_epi8(1);
     const __m256i factor = _mm256_set1_epi16(Bits == 4 ? 1 : 2);
+    const uint8_t* low = Low ? low_bits(p, w, first) : nullptr;
+    // As the upper bits: of the next slab, which may be another panel's.
+    Ahead low_ahead{last < p.in_padded ? low + (last - first) / kGroup * 64
+                                       : low_bits(p, w + p.panel_bytes, 0), 64};
     const int64_t groups = p.in_padded / kGroup;
     const uint8_t* x = p.prepared + row * p.row_bytes + first;
     const float* steps[R];
@@ -196,6 +200,7 @@ struct Groups {
         // saturates.
         __m256i sums[R][2];
         for (int r = 0; r < R; ++r) sums[r][0] = sums[r][1] = _mm256_setzero_si256();
+        if constexpr (Low) low_ahead.ask();
 #pragma GCC unroll 4
         for (int j = 0; j < Bits; ++j) {
           ahead.ask();
@@ -206,7 +211,13 @@ struct Groups {
             __m256i values[kFours];
 #pragma GCC unroll 4
             for (int k = 0; k < kFours; ++k) {
-              values[k] = _mm256_and_si256(k ? _mm256_srli_epi16(all, Bits * k) : all, mask);
+              values[k] = take(all, k, mask);
+              if constexpr (Low) {
+                const __m256i bits =
+                    _mm256_loadu_si256(reinterpret_cast<const __m256i*>(low + h * 32));
+                const __m256i bit = _mm256_and_si256(_mm256_srli_epi16(bits, kFours * j + k), one);
+                values[k] = _mm256_or_si256(values[k], bit);
+              }
             }
 #pragma GCC unroll 4
             for (int r = 0; r < R; ++r) {
@@ -230,11 +241,17 @@ struct Groups {
             total[r][h] = _mm256_fmadd_ps(step, _mm256_cvtepi32_ps(whole), total[r][h]);
           }
         }
+        if constexpr (Low) low += kLowBytes / 2;
       }
     }
     for (int r = 0; r < R; ++r) {
       for (int h = 0; h < 2; ++h) kept[r].total[h] = total[r][h];
     }
+  }
+
+  static __m256i take(__m256i all, int k, __m256i mask) {
+    if (Low && !k) return _mm256_and_si256(_mm256_slli_epi16(all, 1), mask);
+    return _mm256_and_si256(k ? _mm256_srli_epi16(all, Bits * k - Low) : all, mask);
   }
 
   static __m256i four(const uint8_t* x) {  // four inputs, for eight outputs
@@ -267,6 +284,8 @@ struct Slabs {
 
   static void block(const Product& p, int64_t panel, int64_t panels, int64_t row, int64_t rows) {
     const int64_t slab = kSlab / Of::kUnit * Of::kUnitBytes, groups = (rows + kRows - 1) / kRows;
+    // Whether something else lies between a panel's weights and the next one's.
+    const bool apart = p.panel_bytes > p.in_padded / Of::kUnit * Of::kUnitBytes;
     Sums sums[kPanels][kRowsKept];
     for (int64_t n = 0; n < panels; ++n) {
       for (int64_t r = 0; r < rows; ++r) sums[n][r] = Sums{};
@@ -275,7 +294,8 @@ struct Slabs {
       const int64_t end = lesser(k + kSlab, p.in_padded);
       for (int64_t n = 0; n < panels; ++n) {
         const uint8_t* w = p.data + (panel + n) * p.panel_bytes + k / kSlab * slab;
-        const uint8_t* next = w + (groups == 1 ? kAhead : slab);
+        const uint8_t* next = w + (groups == 1 && !apart ? kAhead : slab);
+        if (apart && end == p.in_padded) next = p.data + (panel + n + 1) * p.panel_bytes;
         for (int64_t g = 0; g < groups; ++g) {
           some<kRows>(p, w, row + g * kRows, rows - g * kRows, k, end, sums[n] + g * kRows,
                       Ahead{next + slab * g / groups, 64 / groups});
@@ -301,7 +321,7 @@ struct Slabs {
 
 const Kernels avx2_kernels = {
     "avx2", prepare_rows<false>,
-    panels<Slabs<Bf16>, Slabs<Int8>, Slabs<Groups<4>>, Slabs<Groups<2>>>,
+    panels<Slabs<Bf16>, Slabs<Int8>, Slabs<Groups<4>>, Slabs<Groups<2>>, Slabs<Groups<2, true>>>,
     &avx2_sequences, false, read_words};
 
 }  // namespace griffin

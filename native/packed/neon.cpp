@@ -87,12 +87,13 @@ struct Int8 {
   }
 };
 
-// int4 and int2: a byte holds 8 / Bits values, of as many fours of inputs.
-template <int Bits, int R>
+// int4 and int2: a byte holds 8 / Bits values, of as many fours of inputs. At int3 a third bit,
+// the lowest, lies elsewhere.
+template <int Bits, int R, bool Low = false>
 struct Groups {
   static constexpr int kFours = 8 / Bits;
 
-  // Of two bits twice the value, because it stands for -3, -1, 1 or 3.
+  // Of two bits twice the value, because it stands for -3, -1, 1 or 3. So of three.
   static void values(uint8x16_t all, int8x16_t (&to)[kFours]) {
     const uint8x16_t mask = vdupq_n_u8(Bits == 4 ? 15 : 6);
     if constexpr (Bits == 4) {
@@ -106,8 +107,18 @@ struct Groups {
     }
   }
 
+  // Twice the values of two bits become twice those of three: bits k of `low` are the third.
+  static void add_low(uint8x16_t low, int j, int8x16_t (&to)[kFours]) {
+    for (int k = 0; k < kFours; ++k) {
+      const uint8x16_t bit = vshlq_u8(low, vdupq_n_s8(static_cast<int8_t>(1 - kFours * j - k)));
+      const uint8x16_t twice = vshlq_n_u8(vreinterpretq_u8_s8(to[k]), 1);
+      to[k] = vreinterpretq_s8_u8(vorrq_u8(twice, vandq_u8(bit, vdupq_n_u8(2))));
+    }
+  }
+
   static void run(const Product& p, int64_t panel, int64_t row) {
     const uint8_t* w = p.data + panel * p.panel_bytes;
+    const uint8_t* low = Low ? low_bits(p, w, 0) : nullptr;
     const int64_t groups = p.in_padded / kGroup;
     float32x4_t total[R][4];
     for (int r = 0; r < R; ++r) {
@@ -124,6 +135,7 @@ struct Groups {
         for (int v = 0; v < 4; ++v) {
           int8x16_t weights[kFours];
           values(vld1q_u8(w + (group % 2 * Bits + j) * 64 + 16 * v), weights);
+          if constexpr (Low) add_low(vld1q_u8(low + group * (kLowBytes / 2) + 16 * v), j, weights);
           for (int r = 0; r < R; ++r) {
             const uint8_t* prepared =
                 p.prepared + (row + r) * p.row_bytes + group * kGroup + 4 * kFours * j;
@@ -155,12 +167,15 @@ template <int R, int P>
 using Int4 = Groups<4, R>;
 template <int R, int P>
 using Int2 = Groups<2, R>;
+template <int R, int P>
+using Int3 = Groups<2, R, true>;
 
 }  // namespace
 
 const Kernels neon_kernels = {
     "neon", prepare_rows<true>,
-    panels<Each<Bf16, 3, 3, 1>, Each<Int8, 3, 3, 1>, Each<Int4, 2, 2, 1>, Each<Int2, 2, 2, 1>>,
+    panels<Each<Bf16, 3, 3, 1>, Each<Int8, 3, 3, 1>, Each<Int4, 2, 2, 1>, Each<Int2, 2, 2, 1>,
+           Each<Int3, 2, 2, 1>>,
     &neon_sequences, false, read_words};
 
 }  // namespace griffin

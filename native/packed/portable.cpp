@@ -81,14 +81,16 @@ struct Int8 {
   }
 };
 
-// int4 and int2: a byte holds 8 / Bits values. Two bits stand for -3, -1, 1 and 3.
-template <int Bits, int R>
+// int4 and int2: a byte holds 8 / Bits values. Two bits stand for -3, -1, 1 and 3; with a third,
+// which is the lowest and lies elsewhere, for -7, -5, ..., 7 half steps.
+template <int Bits, int R, bool Low = false>
 struct Groups {
   static void run(const Product& p, int64_t panel, int64_t row) {
     static_assert(R == 1);
     const uint8_t* w = p.data + panel * p.panel_bytes;
     const int64_t groups = p.in_padded / kGroup;
     const int8_t* q = reinterpret_cast<const int8_t*>(p.prepared + row * p.row_bytes);
+    const uint8_t* low = Low ? low_bits(p, w, 0) : nullptr;
     float totals[kPanel] = {};
     for (int64_t group = 0; group < groups; ++group, q += kGroup) {
       const int64_t at = row * groups + group;
@@ -99,7 +101,10 @@ struct Groups {
         const uint8_t* v = w + (group % 2 * Bits + j) * 64;
         for (int o = 0; o < kPanel; ++o) {
           for (int k = 0; k < kDeep; ++k) {
-            const int value = v[4 * o + k % 4] >> k / 4 * Bits & kMask;
+            int value = v[4 * o + k % 4] >> k / 4 * Bits & kMask;
+            if constexpr (Low) {
+              value = 2 * value + (low[4 * o + k % 4] >> (kDeep * j + k) / 4 & 1);
+            }
             sums[o] += kFactor * value * q[kDeep * j + k];
           }
         }
@@ -111,6 +116,7 @@ struct Groups {
         totals[o] = fused(step, static_cast<float>(sums[o]), totals[o]);
       }
       if (group % 2) w += block_bytes(Bits);
+      if constexpr (Low) low += kLowBytes / 2;
     }
     write(p, row, panel, totals);
   }
@@ -120,12 +126,15 @@ template <int R, int P>
 using Int4 = Groups<4, R>;
 template <int R, int P>
 using Int2 = Groups<2, R>;
+template <int R, int P>
+using Int3 = Groups<2, R, true>;
 
 }  // namespace
 
 const Kernels portable_kernels = {
     "portable", prepare_rows<false>,
-    panels<Each<Bf16, 1, 1, 1>, Each<Int8, 1, 1, 1>, Each<Int4, 1, 1, 1>, Each<Int2, 1, 1, 1>>,
+    panels<Each<Bf16, 1, 1, 1>, Each<Int8, 1, 1, 1>, Each<Int4, 1, 1, 1>, Each<Int2, 1, 1, 1>,
+           Each<Int3, 1, 1, 1>>,
     &portable_sequences, false, read_words};
 
 }  // namespace griffin

@@ -87,13 +87,14 @@ inline void quantise_row(const Product& p, int64_t row) {
   p.row_sum[row] = total;
 }
 
-// Quantise a row for weights of 4 or 2 bits: one signed byte an input, in steps of its group's
+// Quantise a row for weights of 4, 3 or 2 bits: one signed byte an input, in steps of its group's
 // largest magnitude / 127.
 template <class X>
 inline void quantise_groups(const Product& p, int64_t row) {
   const X* x = static_cast<const X*>(p.x) + row * p.in;
   int8_t* to = reinterpret_cast<int8_t*>(p.prepared + row * p.row_bytes);
   int64_t group = row * (p.in_padded / kGroup), at = 0;
+  const int32_t zero = p.format == Format::int4 ? -8 : p.format == Format::int3 ? -7 : -3;
   const auto block = [&](int64_t given) __attribute__((always_inline)) {
     int32_t q[kGroup], sum = 0;
     float inverse;
@@ -107,8 +108,8 @@ inline void quantise_groups(const Product& p, int64_t row) {
       to[at + k] = static_cast<int8_t>(q[k]);
       sum += q[k];
     }
-    p.group_scale[group] = step;
-    p.group_offset[group] = (p.format == Format::int4 ? -8 : -3) * sum;
+    p.group_scale[group] = p.format == Format::int3 ? step / 2 : step;
+    p.group_offset[group] = zero * sum;
   };
   for (; at + kGroup <= p.in; at += kGroup, ++group) block(kGroup);
   for (; at < p.in_padded; at += kGroup, ++group) block(p.in > at ? p.in - at : 0);
@@ -137,7 +138,8 @@ inline void prepare_row(const Product& p, int64_t row) {
     case Format::bf16: return p.pairs ? copy_row(p, row) : widen_row<X>(p, row);
     case Format::int8: return quantise_row<Digits, X>(p, row);
     case Format::int4:
-    case Format::int2: return quantise_groups<X>(p, row);
+    case Format::int2:
+    case Format::int3: return quantise_groups<X>(p, row);
   }
 }
 
@@ -209,14 +211,21 @@ struct Each {
   }
 };
 
+// Of int3: the lowest bits of the group that begins with input `first`, of the panel `w` is in.
+inline const uint8_t* low_bits(const Product& p, const uint8_t* w, int64_t first) {
+  const uint8_t* panel = p.data + (w - p.data) / p.panel_bytes * p.panel_bytes;
+  return panel + p.in_padded / kBlock * block_bytes(2) + first / kGroup * (kLowBytes / 2);
+}
+
 // The panels of a product, by what an instruction set has for each format.
-template <class OfBf16, class OfInt8, class OfInt4, class OfInt2>
+template <class OfBf16, class OfInt8, class OfInt4, class OfInt2, class OfInt3>
 void panels(const Product& p, int64_t first, int64_t last) {
   switch (p.format) {
     case Format::bf16: return OfBf16::run(p, first, last);
     case Format::int8: return OfInt8::run(p, first, last);
     case Format::int4: return OfInt4::run(p, first, last);
     case Format::int2: return OfInt2::run(p, first, last);
+    case Format::int3: return OfInt3::run(p, first, last);
   }
 }
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from griffin.bench.draft import Text, replay, tokens_within
+from griffin.bench.draft import Recording, replay, tokens_within
 from griffin.bench.texts import excerpts
 from griffin.cli import main
 from griffin.engine.draft_length import Costs
@@ -22,19 +22,19 @@ needs_native = pytest.mark.skipif(not native.built(), reason="the native kernels
 def test_a_text_is_replayed_to_its_end_whatever_the_model_would_say() -> None:
     model, text = packed("int8"), ids(80, 3)
     for rows in (1, 3):
-        told = replay(model, Text("again", text, 8, text[8:]), rows)
+        told = replay(model, Recording("again", text, 8, text[8:]), rows)
         assert (told.tokens, told.rows) == (72, rows)
         assert told.calls <= 71 and told.accepted <= told.proposed
         assert told.calls * rows >= 71 * rows - told.accepted
         assert told.faster == told.plain / told.drafted > 0
     with pytest.raises(ValueError, match="leaves no answer"):
-        replay(model, Text("short", text[:9], 8))
+        replay(model, Recording("short", text[:9], 8))
 
 
 def test_answers_are_as_long_as_the_time_lets() -> None:
     """A call of one token takes a second, of eight two; what drafts save is not counted on."""
     costs = Costs({1: 1.0, 8: 2.0})
-    texts = [Text("a", ids(90), 8), Text("b", ids(90), 16)]
+    texts = [Recording("a", ids(90), 8), Recording("b", ids(90), 16)]
     reading = 2 * (8 + 16) * 2 / 8
     assert tokens_within(reading + 4 * 20, texts, [1], costs) == 20
     assert tokens_within(9 * reading + 4 * 3 * 20, texts, [1, 8], costs) == 20
@@ -60,7 +60,7 @@ def test_the_verb_reports_costs_and_texts(tmp_path) -> None:
     table = CliRunner().invoke(main, ["bench", "draft", *options[:-1], "--minutes", "5"])
     assert table.exit_code == 0, table.output
     last = table.stdout.splitlines()[-1]
-    assert last.startswith("a.txt again") and last.split()[3:5] == ["1", "36"]
+    assert last.startswith("a.txt again") and last.split()[2:4] == ["1", "36"]
     short = CliRunner().invoke(main, ["bench", "draft", *options, "--minutes", "0.0001"])
     assert short.exit_code == 2 and "give more --minutes" in short.stderr
 

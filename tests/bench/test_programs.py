@@ -101,9 +101,11 @@ def test_a_screened_head_counts_as_what_it_reads(folder):
     rest = plain.weight_bytes - work.head_bytes(plain.griffin)
     assert program.weight_bytes == rest + work.screened_bytes(model)
     kernels = Kernels(model, [])
-    (name,) = (name for name in kernels.names() if "screen" in name)
-    found = kernels.measure(name, 0.0)
-    assert found["bytes"] == work.screened_bytes(model) and found["bound"] == "read"
+    names = [name for name in kernels.names() if "screen" in name]
+    found = [kernels.measure(name, 0.0) for name in names]
+    assert [each["bytes"] for each in found] == [work.screened_bytes(model, n) for n in (2, 3)]
+    assert found[0]["bytes"] < found[1]["bytes"] < work.head_bytes(model)
+    assert {each["bound"] for each in found} == {"read"}
     tokens = ids(1, 20)
     program.forget(1, 0)
     program.read(tokens)

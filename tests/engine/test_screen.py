@@ -13,7 +13,7 @@ from griffin.model import Griffin
 from griffin.model.screen import unembed_best
 from griffin.ops import native
 from griffin.quant import add_screen, quantize_model
-from griffin.sampling import SamplingParams
+from griffin.sampling import Sampler, SamplingParams
 from tests.support.toy_engine import CHUNK, CONFIG, ask, ids, make_model, plain, run
 
 V = 512
@@ -47,6 +47,13 @@ SCREENED: list[dict[str, Any]] = [
     {"temperature": 1.0, "min_p": 0.1},
     {"temperature": 2.0, "top_k": 50, "min_tokens": 2},
 ]
+DRAWN: list[dict[str, Any]] = [  # from all, or all but the tail: with three bits
+    {"temperature": 1.0},
+    {"temperature": 0.7, "top_p": 0.95},
+    {"temperature": 1.5, "top_k": 65},
+    {"temperature": 0.7, "min_p": 0.04},
+    {"temperature": 1.5, "min_p": 0.05},
+]
 NEED_ALL: list[dict[str, Any]] = [
     {"logprobs": 0},
     {"logit_bias": {7: 20.0}},
@@ -56,11 +63,6 @@ NEED_ALL: list[dict[str, Any]] = [
     {"allowed_ids": (1, 2, 3, 400)},
     {"suppress_ids": (5,)},
     {"begin_suppress_ids": (5,)},
-    {"temperature": 1.0, "min_p": 0.0},
-    {"temperature": 1.5},
-    {"min_p": 0.04},
-    {"min_p": 0.0, "top_p": 0.9},
-    {"min_p": 0.0, "top_k": 65},
 ]
 
 
@@ -72,9 +74,11 @@ def test_who_needs_the_whole_head_has_it(models, fields) -> None:
     own = ask(6, 1, 12, **({"temperature": 0.7, "min_p": 0.05} | fields))
     other = ask(9, 2, 12, temperature=0.0)
     (alone,) = answers(full, [own])
-    mine, theirs = answers(screened, [own, other])
+    third = ask(8, 3, 12, temperature=1.0)
+    mine, theirs, drawn = answers(screened, [own, other, third])
     assert mine == alone
     assert [theirs] == answers(screened, [other]) != answers(full, [other])
+    assert [drawn] == answers(screened, [third]) != answers(full, [third])
 
 
 @needs_native
@@ -95,7 +99,7 @@ class Evens:
 
 
 @needs_native
-@pytest.mark.parametrize("fields", SCREENED, ids=str)
+@pytest.mark.parametrize("fields", SCREENED + DRAWN, ids=str)
 def test_alone_in_company_and_as_a_draft(models, fields) -> None:
     screened, _ = models
     prompts = [ids(5 + n, n) * 2 for n in range(6)]
@@ -130,9 +134,33 @@ def test_scores_are_of_the_whole_head(models) -> None:
     assert torch.equal(score(screened, ids(30)), score(full, ids(30)))
 
 
-def test_what_the_largest_logits_are_enough_for() -> None:
-    for fields in SCREENED:
-        assert SamplingParams(**fields).takes_largest, fields
-    for fields in NEED_ALL:
-        params = SamplingParams(**({"temperature": 0.7, "min_p": 0.05} | fields))
-        assert not params.takes_largest, fields
+@needs_native
+def test_draws_are_from_all_logits_of_three_bits(models) -> None:
+    screened, _ = models
+    (answer,) = answers(screened, [ask(6, 1, 15, temperature=0.7, top_p=0.95)])
+    state, token = None, torch.tensor([ids(6, 1)])
+    own = Sampler(SamplingParams(temperature=0.7, top_p=0.95, seed=1), V)
+    for id, logprob in answer:
+        hidden, state = screened.trunk(token, state)
+        sample = own.sample(unembed_best(screened, hidden[:, -1], bits=3)[0].float())
+        assert (id, logprob) == (sample.id, sample.logprob)
+        token = torch.tensor([[id]])
+
+
+@needs_native
+@pytest.mark.parametrize("fields", [SCREENED[0], DRAWN[0]], ids=str)
+def test_beside_int4_with_a_head_of_int8(fields) -> None:
+    made = [quantize_model(make_model(WIDER).to(torch.bfloat16), "int4", "int8") for _ in range(2)]
+    screened, full = add_screen(made[0]), made[1]
+    asked = [ask(5 + n, n, 12, **fields) for n in range(3)]
+    together = answers(screened, asked)
+    assert [answers(screened, [one])[0] for one in asked] == together != answers(full, asked)
+    whole = [ask(5 + n, n, 12, **fields, logprobs=0) for n in range(3)]
+    assert answers(screened, whole) == answers(full, whole)
+
+
+def test_what_choices_look_at() -> None:
+    for looks, many in (("largest", SCREENED), ("mass", DRAWN), ("each", NEED_ALL)):
+        for fields in many:
+            given = fields if looks != "each" else {"temperature": 0.7, "min_p": 0.05} | fields
+            assert SamplingParams(**given).looks_at == looks, fields

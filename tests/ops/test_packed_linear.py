@@ -16,9 +16,11 @@ from griffin.ops.packed_linear import (
     gradient,
     pack,
     pack_int2,
+    pack_int3,
     pack_int4,
     pack_int8,
     unpack,
+    upper_bits,
 )
 from griffin.ops.packed_linear.int8 import LONGEST
 from tests.support.largest import Largest
@@ -76,6 +78,19 @@ def test_int2_keeps_every_value(shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+def test_int3_is_int2_and_a_bit_more(shape: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(3)
+    values = torch.randint(8, shape, generator=generator, dtype=torch.uint8)
+    scale = (torch.rand((shape[0], -(-shape[1] // 32)), generator=generator) + 0.5).half()
+    wide = scale.float().repeat_interleave(32, 1)[:, : shape[1]]
+    packed = pack_int3(values, scale)
+    assert torch.equal(unpack(packed), (values.float() - 3.5) * wide)
+    upper = upper_bits(packed)
+    assert upper.data.data_ptr() == packed.data.data_ptr(), "a view of the same memory"
+    assert torch.equal(upper.data, pack_int2(values // 2, scale).data)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 def test_int2_takes_the_nearest_value(shape: tuple[int, int]) -> None:
     weight = draw(*shape)
     groups = torch.nn.functional.pad(weight, (0, -shape[1] % 32)).unflatten(1, (-1, 32))
@@ -83,6 +98,16 @@ def test_int2_takes_the_nearest_value(shape: tuple[int, int]) -> None:
     choices = scale[..., None] * torch.tensor([-3.0, -1, 1, 3])
     least = (choices - weight[..., None]).abs().amin(2)
     assert torch.allclose((unpack(pack(weight, "int2")) - weight).abs(), least)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_int3_takes_the_nearest_value(shape: tuple[int, int]) -> None:
+    weight = draw(*shape)
+    groups = torch.nn.functional.pad(weight, (0, -shape[1] % 32)).unflatten(1, (-1, 32))
+    scale = (groups.abs().amax(2) / 3.5).half().float().repeat_interleave(32, 1)[:, : shape[1]]
+    choices = scale[..., None] * (torch.arange(8) - 3.5)
+    least = (choices - weight[..., None]).abs().amin(2)
+    assert torch.allclose((unpack(pack(weight, "int3")) - weight).abs(), least)
 
 
 @pytest.mark.parametrize("format", LAYOUTS)
@@ -307,6 +332,14 @@ def test_custom_op_is_well_formed() -> None:
     torch.library.opcheck(torch.ops.griffin.packed_linear.default, args)
 
 
+@needs_native
+def test_a_module_that_does_not_know_a_format_is_not_asked(monkeypatch) -> None:
+    monkeypatch.delattr(native.module(), "formats")
+    assert ops.packed_linear(draw(1, 40), pack(draw(24, 40), "int2")).shape == (1, 24)
+    with pytest.raises(RuntimeError, match="built from other sources; install again"):
+        ops.packed_linear(draw(1, 40), pack(draw(24, 40), "int3"))
+
+
 def test_strided_and_empty_inputs() -> None:
     packed, x = pack(draw(24, 40), "int4"), draw(6, 80)
     strided = x[:, ::2]
@@ -323,13 +356,15 @@ def test_refusals_say_why() -> None:
     with pytest.raises(ValueError, match="bias must be \\(24,\\)"):
         ops.packed_linear(draw(2, 40), packed, draw(23))
     with pytest.raises(ValueError, match="bf16, int8, int4"):
-        pack(draw(24, 40), "int3")
+        pack(draw(24, 40), "int1")
     with pytest.raises(ValueError, match="0\\.\\.15"):
         pack_int4(torch.full((16, 32), 16, dtype=torch.uint8), torch.ones(16, 1))
     with pytest.raises(ValueError, match="0\\.\\.3"):
         pack_int2(torch.full((16, 32), 4, dtype=torch.uint8), torch.ones(16, 1))
     with pytest.raises(ValueError, match="scales \\(O, I/32\\)"):
         pack_int2(torch.zeros(16, 32, dtype=torch.uint8), torch.ones(16, 2))
+    with pytest.raises(ValueError, match="0\\.\\.7"):
+        pack_int3(torch.full((16, 32), 8, dtype=torch.uint8), torch.ones(16, 1))
     with pytest.raises(ValueError, match="matrix"):
         pack(draw(24), "int8")
 
@@ -342,6 +377,7 @@ def test_a_layout_knows_its_sizes(format: str, shape: tuple[int, int]) -> None:
     assert packed.nbytes == layout.nbytes(*shape)
     assert (packed.scale is not None) == layout.row_scales
     assert get_layout("int4").data_shape(17, 65) == (2, 2 * 576)
+    assert get_layout("int3").data_shape(17, 65) == (2, 2 * 448)
     assert get_layout("int2").data_shape(17, 65) == (2, 2 * 320)
 
 

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from griffin import ops
 from griffin.ops import Packed, native, pack, packed_linear, screened_linear
-from griffin.ops.packed_linear import LAYOUTS
+from griffin.ops.packed_linear import upper_bits
 
 SETS = native.instruction_sets()
+PREVIEWS = {"two bits": upper_bits, "three bits": lambda packed: packed}
 IMPLEMENTATIONS = ["reference", "eager", *(f"native {name}" for name in SETS)]
 
 
@@ -36,12 +37,13 @@ needs_native = pytest.mark.skipif(not native.built(), reason="the native kernels
 @needs_native
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("format", LAYOUTS)
+@pytest.mark.parametrize("bits", PREVIEWS)
+@pytest.mark.parametrize("format", ["bf16", "int8", "int4"])
 def test_the_best_are_exact_and_the_others_previews(
-    format: str, dtype: torch.dtype, implementation: str
+    format: str, bits: str, dtype: torch.dtype, implementation: str
 ) -> None:
     weight, x = draw(203, 100), draw(7, 100, seed=1, dtype=dtype)
-    preview, packed = pack(weight, "int2"), pack(weight, format)
+    preview, packed = PREVIEWS[bits](pack(weight, "int3")), pack(weight, format)
     for panels in (1, 3, 12):
         got = run(implementation, x, preview, packed, panels)
         name, _, chosen = implementation.partition(" ")
@@ -57,6 +59,17 @@ def test_the_best_are_exact_and_the_others_previews(
             close = 1e-4 if name == "reference" or chosen else 0.1
             torch.testing.assert_close(got[row, best], exact[row, best], rtol=0, atol=close)
             assert not chosen or torch.equal(got[row, best], exact[row, best])
+
+
+@needs_native
+@pytest.mark.parametrize("chosen", SETS)
+def test_two_bits_of_three_are_read_where_they_lie(chosen: str) -> None:
+    packed, x = pack(draw(63, 500), "int3"), draw(9, 500, seed=1)
+    upper = upper_bits(packed)
+    with native.instruction_set(chosen):
+        apart = packed_linear(x, upper)
+        assert torch.equal(apart, packed_linear(x, upper._replace(data=upper.data.clone())))
+        assert not torch.equal(apart, packed_linear(x, packed))
 
 
 @needs_native
@@ -83,13 +96,14 @@ def test_of_equal_panels_the_first_are_taken(implementation: str) -> None:
 
 @needs_native
 @pytest.mark.parametrize("chosen", SETS)
-@pytest.mark.parametrize("format", LAYOUTS)
+@pytest.mark.parametrize("bits", PREVIEWS)
+@pytest.mark.parametrize("format", ["bf16", "int8", "int4"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_rows_and_threads_do_not_change_a_bit(
-    format: str, chosen: str, dtype: torch.dtype, threads: None
+    format: str, bits: str, chosen: str, dtype: torch.dtype, threads: None
 ) -> None:
     weight, x = draw(400, 192), draw(40, 192, seed=2, dtype=dtype)
-    matrices = pack(weight, "int2"), pack(weight, format)
+    matrices = PREVIEWS[bits](pack(weight, "int3")), pack(weight, format)
     with native.instruction_set(chosen):
         torch.set_num_threads(1)
         whole = screened_linear(x, *matrices, 5)

@@ -66,7 +66,7 @@ def draft(
     import torch
 
     import griffin
-    from griffin.bench.draft import Text, replay, tokens_within
+    from griffin.bench.draft import Recording, replay, tokens_within
     from griffin.bench.texts import Excerpt, excerpts
     from griffin.engine.draft_length import costs_of
 
@@ -77,17 +77,17 @@ def draft(
     read = {path.name: Excerpt("", path.read_text("utf-8")) for path in texts} or excerpts()
     costs = costs_of(llm.model)
     cost = {size: costs.of(size) for size in costs.seconds}  # before the replays correct it
-    given: list[Text] = []
+    given: list[Recording] = []
     for name, excerpt in read.items():
         before = encode(excerpt.prompt) if excerpt.prompt else []
         ids = before + encode(excerpt.answer, bos=not before)[:tokens]
-        given.append(Text(name, ids, len(before) or prompt))
+        given.append(Recording(name, ids, len(before) or prompt))
         if texts:
-            given.append(Text(f"{name} again", ids, prompt, ids[prompt:]))
+            given.append(Recording(f"{name} again", ids, prompt, ids[prompt:]))
     if not texts:
         drawn = torch.Generator().manual_seed(0)
         ids = torch.randint(llm.tokenizer.vocab_size, (tokens,), generator=drawn).tolist()
-        given.append(Text("random tokens", ids, prompt))
+        given.append(Recording("random tokens", ids, prompt))
     if minutes is not None:
         left = 60 * minutes - (time.monotonic() - begun)
         most = tokens_within(left, given, rows, costs)

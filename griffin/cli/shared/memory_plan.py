@@ -75,6 +75,4 @@ def print_memory_plan(facts: Mapping[str, Any]) -> None:
             told = f"{expected[rows]:>14,.1f} tokens/s together, at most {speed:,.1f}"
         click.echo(f"{int(rows):>16,} {how:<8}{told}")
     if facts["screen_bytes"]:
-        click.echo(
-            "                for choices that the screen serves: greedy, min_p, a small top_k"
-        )
+        click.echo(f"{'':16}of greedy choices, min_p or a small top_k; other draws read more")

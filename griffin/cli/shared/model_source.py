@@ -117,7 +117,9 @@ _OPTIONS = (
     click.option("--dtype", help="bfloat16, float32, ... [default: as stored]."),
     click.option("--quantize", help="Round the weights to int8 or int4 while loading."),
     click.option(
-        "--screen", is_flag=True, help="Read 2 bits of the head first, whole only its best rows."
+        "--screen",
+        is_flag=True,
+        help="Read few bits of the head first, and whole only its best rows.",
     ),
     click.option("--device", help="cpu, cuda, cuda:1, ... [default: a GPU if there is one]."),
     click.option(

@@ -1,4 +1,4 @@
-"""A product with packed weights of 16, 8, 4 or 2 bits."""
+"""A product with packed weights of 16, 8, 4, 3 or 2 bits."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from griffin.ops.dispatch import implementation
 from griffin.ops.packed_linear.embedding import look_up
 from griffin.ops.packed_linear.gradient import input_gradient
 from griffin.ops.packed_linear.int2 import nearest_int2, pack_int2, round_int2
+from griffin.ops.packed_linear.int3 import nearest_int3, pack_int3, round_int3, upper_bits
 from griffin.ops.packed_linear.int4 import pack_int4, round_int4
 from griffin.ops.packed_linear.int8 import pack_int8, round_int8
 from griffin.ops.packed_linear.layouts import LAYOUTS, get_layout, pack, unpack
@@ -24,16 +25,20 @@ __all__ = [
     "input_gradient",
     "look_up",
     "nearest_int2",
+    "nearest_int3",
     "pack",
     "pack_int2",
+    "pack_int3",
     "pack_int4",
     "pack_int8",
     "packed_linear",
     "packed_matrix",
     "round_int2",
+    "round_int3",
     "round_int4",
     "round_int8",
     "unpack",
+    "upper_bits",
 ]
 
 
@@ -47,7 +52,7 @@ def packed_linear(
     out_dtype: of the result, x.dtype if omitted; sums are float32 and rounded once.
     Returns (..., O). A row has the same bits whatever the number of rows and threads. With bf16
     weights activations are taken as they are. With int8 the native kernels round them to 16 bits,
-    in steps of the row's largest magnitude / 32512, and sum exactly. With int4 and int2 every
+    in steps of the row's largest magnitude / 32512, and sum exactly. With int4, int3 and int2 every
     implementation rounds them to 8 bits, in steps of the largest magnitude of 32 inputs / 127. The
     gradient reaches x and bias, as if nothing were rounded (`input_gradient`).
     Raises ValueError for shapes that do not match.

@@ -1,4 +1,4 @@
-"""Activations rounded for int4 and int2: a signed byte each, in steps of their group's largest."""
+"""Activations rounded for int4, int3, int2: a signed byte each, in steps of a group's largest."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def round_activations(x: Tensor, format: str) -> Tensor:
     """Return activations (..., I) as a product with weights of `format` takes them, in x's type.
 
     int4,
+    int3,
     int2:   each group of 32 inputs is rounded to whole steps of its largest magnitude / 127,
             computed in float32; something that is not finite makes its group NaN. The gradient
             passes through.

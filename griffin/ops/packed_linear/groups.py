@@ -1,4 +1,4 @@
-"""What int4 and int2 share: units of 64 inputs, two groups of 32 that have a scale each.
+"""What int4, int2 and int3 share: units of 64 inputs, two groups of 32 that have a scale each.
 
 For each group as many times 64 bytes as a value has bits, 16 rows x 4 bytes, whose lowest bits are
 the first 4 of the inputs these bytes hold, the next ones the next 4, and so on; then 2 x 16 scales
@@ -44,10 +44,7 @@ def pack_groups(values: Tensor, scale: Tensor, layout: Layout, bits: int, zero: 
         raise ValueError(f"values must be 0..{most}; the largest is {int(values.max())}")
 
     def panels(at: slice) -> Tensor:
-        # (rows, block, group, j, which bits, input)
-        split = pad(values[at], layout.unit_inputs, zero).unflatten(1, (-1, 2, bits, 8 // bits, 4))
-        joined = reduce(or_, (part << n * bits for n, part in enumerate(split.unbind(-2))))
-        stream = joined.unflatten(0, (-1, PANEL)).permute(0, 2, 3, 4, 1, 5).flatten(2)
+        stream = pack_values(pad(values[at], layout.unit_inputs, zero), bits)
         halves = pad(scale[at].to(torch.float16), 2, 0).unflatten(1, (-1, 2))
         order = halves.unflatten(0, (-1, PANEL)).permute(0, 2, 3, 1).contiguous().flatten(2)
         return torch.cat([stream, order.view(torch.uint8)], dim=2).flatten(1)
@@ -56,16 +53,29 @@ def pack_groups(values: Tensor, scale: Tensor, layout: Layout, bits: int, zero: 
     return Packed(data, None, layout.name, *values.shape)
 
 
+def pack_values(values: Tensor, bits: int) -> Tensor:
+    """Return values of whole panels and units (rows, I) uint8 as (panels, units, bytes)."""
+    # (rows, block, group, j, which bits, input)
+    split = values.unflatten(1, (-1, 2, bits, 8 // bits, 4))
+    joined = reduce(or_, (part << n * bits for n, part in enumerate(split.unbind(-2))))
+    return joined.unflatten(0, (-1, PANEL)).permute(0, 2, 3, 4, 1, 5).flatten(2)
+
+
 def unpack_groups(data: Tensor, layout: Layout, bits: int) -> tuple[Tensor, Tensor]:
     """Return what `pack_groups` was given: values (rows, groups, 32) and scales (rows, groups)."""
     panels, stream = data.shape[0], 128 * bits
     blocks = data.view(panels, -1, layout.unit_bytes)
-    joined = blocks[..., :stream].unflatten(2, (2, bits, PANEL, 4))
+    halves = blocks[..., stream:].contiguous().view(torch.float16).unflatten(2, (2, PANEL))
+    return (
+        unpack_values(blocks[..., :stream], bits),
+        halves.permute(0, 3, 1, 2).reshape(panels * PANEL, -1),
+    )
+
+
+def unpack_values(stream: Tensor, bits: int) -> Tensor:
+    """Return what `pack_values` was given, in groups: (rows, groups, 32)."""
+    joined = stream.unflatten(2, (2, bits, PANEL, 4))
     # (panel, block, group, j, row, which bits, input)
     parts = [joined >> shift & (1 << bits) - 1 for shift in range(0, 8, bits)]
     values = torch.stack(parts, dim=5).permute(0, 4, 1, 2, 3, 5, 6)
-    halves = blocks[..., stream:].contiguous().view(torch.float16).unflatten(2, (2, PANEL))
-    return (
-        values.reshape(panels * PANEL, -1, GROUP),
-        halves.permute(0, 3, 1, 2).reshape(panels * PANEL, -1),
-    )
+    return values.reshape(stream.shape[0] * PANEL, -1, GROUP)

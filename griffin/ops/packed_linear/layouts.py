@@ -7,11 +7,12 @@ from torch import Tensor
 
 from griffin.ops.packed_linear.bf16 import BF16
 from griffin.ops.packed_linear.int2 import INT2
+from griffin.ops.packed_linear.int3 import INT3
 from griffin.ops.packed_linear.int4 import INT4
 from griffin.ops.packed_linear.int8 import INT8
 from griffin.ops.packed_linear.packed import PANEL, SLICE, Layout, Packed
 
-LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (BF16, INT8, INT4, INT2)}
+LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (BF16, INT8, INT4, INT2, INT3)}
 
 
 def get_layout(format: str) -> Layout:
@@ -29,6 +30,7 @@ def pack(weight: Tensor, format: str) -> Packed:
     int4: a scale for 32 inputs of a row, so that the value of largest magnitude is exactly -8
           steps.
     int2: a scale for 32 inputs of a row, so that their largest magnitude is exactly 3 of it.
+    int3: the same, so that it is exactly 3.5 of it.
     Raises ValueError for a format that does not exist and for shapes that cannot be packed.
     """
     layout = get_layout(format)

@@ -37,32 +37,41 @@ def check_packed(packed: Packed) -> None:
 
 def laid_out(packed: Packed) -> Packed:
     """Return packed weights as kernels read them, themselves where they lie so."""
-    (data,), scale = kernels.laid(packed.data), packed.scale
+    data, scale = packed.data, packed.scale
+    if not _in_panels(data):
+        (data,) = kernels.laid(data)
     return packed._replace(data=data, scale=scale if scale is None else kernels.laid(scale)[0])
+
+
+def _in_panels(data: Tensor) -> bool:
+    """Return whether each panel lies in one piece, wherever the next one begins."""
+    return data.stride(1) == 1 and (len(data) == 1 or data.stride(0) >= data.shape[1])
 
 
 def packed_matrix(packed: Packed, bias: Tensor | None) -> Any:
     """Return the native module's view of packed weights and a bias; it does not keep them alive.
 
-    Raises ValueError unless they are whole, contiguous and on the CPU.
+    Raises ValueError unless they are whole, in whole panels and on the CPU.
     """
     check_packed(packed)
     data, scale, format, out_features, in_features = packed
     for t in (data, scale, bias):
-        if t is not None and not (t.is_cpu and kernels.lies(t)):
+        if t is not None and not (t.is_cpu and (_in_panels(t) if t is data else kernels.lies(t))):
             raise ValueError(f"{format} weights must be contiguous on the CPU, not on {t.device}")
     if bias is not None and (bias.shape != (out_features,) or bias.dtype not in _BIASES):
         raise ValueError(
             f"the native product takes a bias ({out_features},) of float32 or bfloat16, not"
             f" {tuple(bias.shape)} {bias.dtype}"
         )
+    number = get_layout(format).number
+    native.check_format(number)
     return native.module().Matrix(
-        format=get_layout(format).number,
+        format=number,
         data=data.data_ptr(),
         scale=0 if scale is None else scale.data_ptr(),
         out=out_features,
         inputs=in_features,
-        panel_bytes=data.shape[1],
+        panel_bytes=data.stride(0) if len(data) > 1 else data.shape[1],
         bias=0 if bias is None else bias.data_ptr(),
         bias_type=0 if bias is None else native.TYPES[bias.dtype],
     )

@@ -1,6 +1,7 @@
-"""int2: a scale in half precision for 32 inputs of a row, values -3, -1, 1, 3; 2.5 bits a weight.
+"""int3: a scale in half precision for 32 inputs of a row, eight values; 3.5 bits a weight.
 
-Too few for a model, enough to say which rows of a head are worth reading: its preview.
+Its upper two bits are int2 with the same scale. Too few for a model, enough for a head's preview:
+two say which rows are worth reading, three what all others weigh together.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ import torch
 from torch import Tensor
 
 from griffin.ops import Packed
-from griffin.ops.packed_linear import nearest_int2, pack_int2
+from griffin.ops.packed_linear import nearest_int3, pack_int3
 from griffin.ops.packed_linear.groups import GROUP, in_groups
 
-# Tried as shares of the scale that puts the largest magnitude on 3: of normal weights 0.7 is best.
-_CANDIDATES = (1.0, 0.85, 0.7, 0.55, 0.4)
+# Tried as shares of the scale that puts the largest magnitude on the largest value.
+_CANDIDATES = (1.0, 0.9, 0.8, 0.7, 0.6)
 _BLOCK = 1 << 16  # weights rounded at once: they stay in the processor's caches
 
 
@@ -28,25 +29,24 @@ def quantize(weight: Tensor) -> Packed:
         block = in_groups(weight[first : first + at_once]).view(-1, GROUP).T.contiguous()
         scale = best_scales(block).clamp_max_(torch.finfo(torch.float16).max).to(torch.float16)
         scales[first : first + at_once] = scale.view(-1, groups)
-        nearest = nearest_int2(block, scale.float())
+        nearest = nearest_int3(block, scale.float())
         values[first : first + at_once] = nearest.T.reshape(-1, groups * GROUP)[:, :inputs]
-    return pack_int2(values, scales)
+    return pack_int3(values, scales)
 
 
 def best_scales(weight: Tensor) -> Tensor:
     """Return for each column of weights (g, O) float32 the scale of least squared error, (O,).
 
-    Each candidate says which weights are of three scales and which of one; the scale that is best
-    for these follows.
+    Each candidate says which value each weight takes; the scale that is best for these follows.
     """
     size = weight.abs()
-    extreme, once = size.amax(0) / 3, size.sum(0)
+    extreme = size.amax(0) / 3.5
     best, least = torch.zeros_like(extreme), torch.full_like(extreme, torch.inf)
     for factor in _CANDIDATES:
-        outer = (size > 2 * factor * extreme).float()
-        product = once + 2 * (outer * size).sum(0)
-        square = len(weight) + 8 * outer.sum(0)
-        scale = product / square
+        step = (factor * extreme).clamp_min_(1e-30)  # of zeros alone
+        value = (size / step).floor_().clamp_max_(3).add_(0.5)
+        product = (value * size).sum(0)
+        scale = product / value.square().sum(0)
         # The squared error, less the squares of the weights, always the same.
         error = -product * scale
         better = error < least
