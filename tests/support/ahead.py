@@ -2,8 +2,8 @@
 
 `python -m tests.support.ahead FILE [SECONDS]` adds to the JSON in FILE what is not in it yet, and
 stops after so many seconds; run it again to go on, and in the environment of another Triton for
-that one's half. docs/benchmarks/gpu/ahead.json was made so: of each kernel a form of each type and
-format for capability 9.0, and of each format for the others. tests/ops/test_ahead.py compiles all.
+that one's half: of each kernel a form of each type and format for capability 9.0, and of each
+format for the others. tests/ops/test_ahead.py compiles all, with one Triton.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.ops import launches, step_launches
 # What is launched by a prompt, and what by a decode step.
 PROMPT = ("linear_scan", "causal_conv", "rg_lru", "recurrent_step", "local_attention")
 STEP = ("few_rows", "in_float32", "look_up_rows", "ring_attention", "draw_tokens", "keep_before")
-COMMAND = "python -m tests.support.ahead docs/benchmarks/gpu/ahead.json"
+COMMAND = "python -m tests.support.ahead FILE"
 
 
 def all_launches() -> Iterator[Launch]:

@@ -85,7 +85,6 @@ def _run(
         *(x, gate, conv_weight, conv_bias, *gates, position, conv, lru, live),
         *(kept_conv, kept_lru, counts, out, rows),
         moved=read + rows * (width * row + position.itemsize),
-        maxnreg=168,
         width=width,
         x_stride=x.stride(0),
         gate_stride=gate.stride(0),
