@@ -90,14 +90,17 @@ def seeds(run: Path, out: Path, tokens: int, count: int, threads: int) -> None:
     pretrained = run / "pretrain"
     if not (pretrained / "data").is_dir():
         raise click.ClickException(f"{pretrained} has no data: python -m mini train prepares it")
-    found = short.train(
-        pretrained,
-        out,
-        threads,
-        lambda line: click.echo(line, err=True),
-        tokens=tokens,
-        seeds=count,
-    )
+    try:
+        found = short.train(
+            pretrained,
+            out,
+            threads,
+            lambda line: click.echo(line, err=True),
+            tokens=tokens,
+            seeds=count,
+        )
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
     click.echo(short.table(found["runs"]))
 
 

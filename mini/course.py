@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from griffin.train.plot import COLOURS, save_figure
+from griffin.train.plot import COLOURS, read_log, save_figure
 
 Course = Sequence[Mapping[str, float]]
 _KEYS = ("step", "held_out_reward", "kl_start", "ties")
 
 
-def read_course(log: Path) -> list[dict[str, float]]:
+def read_course(run: Path) -> list[dict[str, float]]:
     """Return held-out reward, nats from the start and ties where a run's log has the first.
 
     ties: the share of prompts whose answers are worth the same, so that nothing is learned there.
     """
-    entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    return [{key: e[key] for key in _KEYS} for e in entries if "held_out_reward" in e]
+    return [{key: e[key] for key in _KEYS} for e in read_log(run) if "held_out_reward" in e]
 
 
 def draw_courses(courses: Mapping[str, Course], path: Path) -> None:

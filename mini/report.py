@@ -66,7 +66,7 @@ def build(out: Path) -> dict[str, Any]:
         "skills": skills,
         "bits_per_byte": bits,
         "overlap": overlap(out / "pretrain"),
-        "courses": {name: read_course(out / run / "log.jsonl") for name, run in courses.items()},
+        "courses": {name: read_course(out / run) for name, run in courses.items()},
         "costs": _read(out / COSTS),
         "chats": _read(out / "chats.json"),
         "pirate": _read(out / "chats-pirate.json"),
@@ -214,8 +214,7 @@ def _costs(report: dict[str, Any]) -> list[str]:
             "The mean reward of held-out prompts (1 for a right answer, at most a half for one that"
             " is nearly right), nats from where it began, and the share of prompts whose answers"
             " are worth the same, two of the anchor's in J-BOND."
-            + _REINFORCE
-            * ("REINFORCE" in report["courses"])
+            f"{_REINFORCE if 'REINFORCE' in report['courses'] else ''}"
         ),
         f"![held-out reward by step and by divergence]({PICTURE})",
         _table(("", "step", "held-out reward", "nats", "ties"), course),

@@ -7,17 +7,16 @@ because an attention block is smaller than a recurrent one. All else is mini/rec
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import statistics
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from griffin.bench import machine
-from griffin.train.files import write_json
-from griffin.train.plot import COLOURS, save_figure
+from benchmarks.proofs.runs import Runs
+from griffin.train.plot import COLOURS, read_log, save_figure
 from griffin.tune.defaults import as_toml
 from mini.chain import command
 
@@ -42,30 +41,27 @@ def train(
     pretrained: a pre-training's folder (its data and its tokenizer are taken); recipes are beside.
     tokens:     of each run; the two stages share them as in the recipe.
     What was done already is not done again; a run goes on from its last checkpoint.
+    Raises ValueError where `out` holds runs of another budget.
     """
     recipe = tomllib.loads((pretrained.parent / "recipes" / "pretrain.toml").read_text("utf-8"))
-    found: dict[str, Any] = {
-        "command": machine.command(),
-        "commit": machine.commit(),
-        "machine": machine.describe(),
-        "tokens": tokens,
-        "runs": [],
-    }
+    runs = Runs(out, tokens=tokens)
     for seed in range(1, seeds + 1):
         for kind in KINDS:
             folder = out / f"{kind}-{seed}"
-            if not (folder / RESULTS).exists():
+
+            def make(kind: str = kind, seed: int = seed, folder: Path = folder) -> dict[str, Any]:
                 say(f"{folder.name} ...")
                 _train(of_kind(recipe, kind, seed, tokens), pretrained, folder, threads)
-            found["runs"].append(_read(folder) | {"kind": kind, "seed": seed})
-            write_json(out / RESULTS, found)
-            draw(found["runs"], out / PICTURE)
-    return found
+                return _read(folder)
+
+            runs.get({"kind": kind, "seed": seed}, make)
+            draw(runs.found["runs"], out / PICTURE)
+    return runs.found
 
 
 def of_kind(recipe: Mapping[str, Any], kind: str, seed: int, tokens: int) -> dict[str, Any]:
     """Return the recipe of one run: its model, its budget, its seed."""
-    values = json.loads(json.dumps(recipe))
+    values = deepcopy(dict(recipe))
     model, stages = values["model"], values["train"]["stage"]
     if kind == "transformer":
         model["block_types"] = ["attention"] * len(model["block_types"])
@@ -84,7 +80,10 @@ def _train(recipe: dict[str, Any], pretrained: Path, folder: Path, threads: int)
     if not (folder / "data").exists():
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copyfile(pretrained / name, folder / name)
-        shutil.copytree(pretrained / "data", folder / "data", copy_function=os.link)
+        part = folder / ".data.part"
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(pretrained / "data", part)
+        part.rename(folder / "data")
     file = folder.with_name(f"{folder.name}.toml")
     file.write_text(as_toml(recipe), encoding="utf-8")
     command(["train", str(file), "--out", str(folder), "--threads", str(threads)])
@@ -93,13 +92,11 @@ def _train(recipe: dict[str, Any], pretrained: Path, folder: Path, threads: int)
 def _read(folder: Path) -> dict[str, Any]:
     """Return what a run came to, and its held-out bits a byte on the way there."""
     results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]
     key = "held_out_bits_per_byte"
-    course = [{"tokens": e["tokens"], key: e[key]} for e in log if key in e]
+    course = [{"tokens": e["tokens"], key: e[key]} for e in read_log(folder) if key in e]
     sources = results["sources"].items()
     return {
         "parameters": results["parameters"],
-        "seconds": results["training"]["seconds"],
         "bits_per_byte": results["bits_per_byte"]["whole documents"],
         "sources": {name: of["bits_per_byte"].get("whole documents") for name, of in sources},
         "course": course,

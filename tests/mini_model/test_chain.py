@@ -96,6 +96,8 @@ def test_seeds_stand_beside_a_transformer_of_the_same_size(rehearsed, tmp_path):
     assert "| all |" in done.output and (tmp_path / seeds.PICTURE).exists()
     again = CliRunner().invoke(main, words)
     assert "griffin-1 ..." not in again.output and "±" in again.output
+    other = CliRunner().invoke(main, [*words[:6], "9999"])
+    assert other.exit_code == 1 and "give another folder" in other.output
 
 
 def test_the_transformer_of_the_true_recipe_has_the_same_size():
