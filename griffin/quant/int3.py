@@ -11,27 +11,21 @@ from torch import Tensor
 
 from griffin.ops import Packed
 from griffin.ops.packed_linear import nearest_int3, pack_int3
-from griffin.ops.packed_linear.groups import GROUP, in_groups
+from griffin.ops.packed_linear.groups import in_groups
+from griffin.quant.grouped import quantize_groups
 
 # Tried as shares of the scale that puts the largest magnitude on the largest value.
 _CANDIDATES = (1.0, 0.9, 0.8, 0.7, 0.6)
-_BLOCK = 1 << 16  # weights rounded at once: they stay in the processor's caches
 
 
 def quantize(weight: Tensor) -> Packed:
     """Round weights (O, I), the scale of each group chosen for the least squared error."""
-    rows, inputs = weight.shape
-    groups = -(-inputs // GROUP)
-    values = torch.empty(rows, inputs, dtype=torch.uint8, device=weight.device)
-    scales = torch.empty(rows, groups, dtype=torch.float16, device=weight.device)
-    at_once = max(1, _BLOCK // inputs)
-    for first in range(0, rows, at_once):
-        block = in_groups(weight[first : first + at_once]).view(-1, GROUP).T.contiguous()
-        scale = best_scales(block).clamp_max_(torch.finfo(torch.float16).max).to(torch.float16)
-        scales[first : first + at_once] = scale.view(-1, groups)
-        nearest = nearest_int3(block, scale.float())
-        values[first : first + at_once] = nearest.T.reshape(-1, groups * GROUP)[:, :inputs]
-    return pack_int3(values, scales)
+    return pack_int3(*quantize_groups(weight, in_groups, _fit))
+
+
+def _fit(weight: Tensor) -> tuple[Tensor, Tensor]:
+    scale = best_scales(weight).clamp_max_(torch.finfo(torch.float16).max).to(torch.float16)
+    return nearest_int3(weight, scale.float()), scale
 
 
 def best_scales(weight: Tensor) -> Tensor:

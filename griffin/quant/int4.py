@@ -14,33 +14,29 @@ from torch.nn import functional
 
 from griffin.ops import Packed
 from griffin.ops.packed_linear import pack_int4
+from griffin.ops.packed_linear.groups import GROUP
 from griffin.quant.format import Format, Grid
+from griffin.quant.grouped import quantize_groups
 
-GROUP = 32
 _LOW, _HIGH = -8, 7
 # Tried as multiples of the scale that puts the value of largest magnitude on -8 steps; negative
 # ones put it on the short side. Each is then moved to the least squares of the steps it gives.
 _CANDIDATES = (1.0, 1.05, 0.95, 0.85, -1.14, -1.02, -0.9)
-_BLOCK = 1 << 16  # weights rounded at once: they stay in the processor's caches
 
 
 def quantize(weight: Tensor) -> Packed:
     """Round weights (O, I), the scale of each group chosen for the least squared error."""
-    rows, inputs = weight.shape
-    groups = -(-inputs // GROUP)
-    steps = torch.empty(rows, inputs, dtype=torch.uint8, device=weight.device)
-    scales = torch.empty(rows, groups, dtype=torch.float16, device=weight.device)
-    at_once = max(1, _BLOCK // inputs)
-    for first in range(0, rows, at_once):
-        block = functional.pad(
-            weight[first : first + at_once].float(), (0, groups * GROUP - inputs)
-        )
-        block = block.view(-1, GROUP).T.contiguous()
-        scale = best_scales(block)
-        count = (GRID.steps(block, scale) - _LOW).to(torch.uint8)
-        scales[first : first + at_once] = scale.view(-1, groups)
-        steps[first : first + at_once] = count.T.reshape(-1, groups * GROUP)[:, :inputs]
-    return pack_int4(steps, scales)
+    return pack_int4(*quantize_groups(weight, _split, _fit))
+
+
+def _split(weight: Tensor) -> Tensor:
+    padded = functional.pad(weight.float(), (0, -weight.shape[1] % GROUP))
+    return padded.unflatten(1, (-1, GROUP))
+
+
+def _fit(weight: Tensor) -> tuple[Tensor, Tensor]:
+    scale = best_scales(weight)
+    return (GRID.steps(weight, scale) - _LOW).to(torch.uint8), scale
 
 
 def best_scales(weight: Tensor, importance: Tensor | None = None) -> Tensor:

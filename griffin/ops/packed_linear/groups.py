@@ -7,6 +7,7 @@ in half precision.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import reduce
 from operator import or_
 
@@ -26,6 +27,20 @@ def in_groups(weight: Tensor) -> Tensor:
     inputs = weight.shape[1]
     repeated = weight[:, -1:].expand(-1, -inputs % GROUP)
     return torch.cat([weight, repeated], 1).float().unflatten(1, (-1, GROUP))
+
+
+def round_groups(
+    weight: Tensor, largest: float, nearest: Callable[[Tensor, Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return values (O, I) uint8 and scales (O, I/32) float16 of weights (O, I).
+
+    largest: how many scales the largest magnitude of a group is, exactly. nearest: the values of
+    weights (O, I/32, 32) with scales (O, I/32, 1).
+    """
+    groups = in_groups(weight)
+    scale = (groups.abs().amax(2) / largest).to(torch.float16)
+    values = nearest(groups, scale.float()[..., None])
+    return values.flatten(1)[:, : weight.shape[1]].contiguous(), scale
 
 
 def pack_groups(values: Tensor, scale: Tensor, layout: Layout, bits: int, zero: int) -> Packed:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from griffin.ops.packed_linear.groups import GROUP, in_groups, pack_groups, unpack_groups
+from griffin.ops.packed_linear.groups import GROUP, pack_groups, round_groups, unpack_groups
 from griffin.ops.packed_linear.packed import Layout, Packed
 
 
@@ -18,10 +18,7 @@ def round_int2(weight: Tensor) -> tuple[Tensor, Tensor]:
 
     A group's largest magnitude is exactly 3 scales. The last group may be shorter.
     """
-    groups = in_groups(weight)
-    scale = (groups.abs().amax(2) / 3).to(torch.float16)
-    values = nearest_int2(groups, scale.float()[..., None])
-    return values.flatten(1)[:, : weight.shape[1]].contiguous(), scale
+    return round_groups(weight, 3, nearest_int2)
 
 
 def nearest_int2(weight: Tensor, scale: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from griffin.ops.packed_linear.groups import (
     GROUP,
-    in_groups,
     pack_values,
+    round_groups,
     unpack_groups,
     unpack_values,
 )
@@ -28,10 +28,7 @@ def round_int3(weight: Tensor) -> tuple[Tensor, Tensor]:
 
     A group's largest magnitude is exactly 3.5 scales. The last group may be shorter.
     """
-    groups = in_groups(weight)
-    scale = (groups.abs().amax(2) / 3.5).to(torch.float16)
-    values = nearest_int3(groups, scale.float()[..., None])
-    return values.flatten(1)[:, : weight.shape[1]].contiguous(), scale
+    return round_groups(weight, 3.5, nearest_int3)
 
 
 def nearest_int3(weight: Tensor, scale: Tensor) -> Tensor:
