@@ -21,6 +21,7 @@ from torch import Tensor
 
 from griffin.ops.launching import TYPES, device_op, launch, parts, power_of_two
 from griffin.ops.local_attention import Window, eager, next_ring
+from griffin.ops.local_attention.online import weigh
 
 _QUERIES = 32  # tokens of a tile
 _KEYS = 32  # at a time
@@ -86,13 +87,7 @@ def _see(
     known = there[None, :] & (at < head)[:, None]
     key = tl.load(keys + entry[None, :] + at[:, None], mask=known, other=0.0).to(queries.dtype)
     score = tl.dot(queries, key) * root
-    score = tl.where(seen, score, float("-inf"))
-    above = tl.maximum(most, tl.max(score, 1))
-    # Nothing was seen yet: the difference of two infinities would be no number.
-    base = tl.where(above == float("-inf"), 0.0, above)
-    weight = tl.exp(score - base[:, None])
-    less = tl.exp(most - base)
-    mass = mass * less + tl.sum(weight, 1)
+    weight, less, above, mass = weigh(score, seen, most, mass)
     known = there[:, None] & (at < head)[None, :]
     value = tl.load(values + entry[:, None] + at[None, :], mask=known, other=0.0)
     value = value.to(queries.dtype)

@@ -19,6 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from griffin.ops.launching import COUNTERS, TYPES, counters, device_op, launch, parts, power_of_two
+from griffin.ops.local_attention.online import weigh
 
 PART = 256  # slots of a program
 _STEP = 32  # slots at a time
@@ -148,13 +149,7 @@ def _add_keys(q0, q1, q2, k0, k1, k2, value, seen, sums, most, mass, root: tl.co
     score = tl.dot(q0, tl.trans(k0), input_precision="tf32x3")
     score = tl.dot(q1, tl.trans(k1), score, input_precision="tf32x3")
     score = tl.dot(q2, tl.trans(k2), score, input_precision="tf32x3") * root
-    score = tl.where(seen, score, float("-inf"))
-    above = tl.maximum(most, tl.max(score, 1))
-    # Nothing was seen yet: the difference of two infinities would be no number.
-    base = tl.where(above == float("-inf"), 0.0, above)
-    weight = tl.exp(score - base[:, None])
-    less = tl.exp(most - base)
-    mass = mass * less + tl.sum(weight, 1)
+    weight, less, above, mass = weigh(score, seen, most, mass)
     sums = tl.dot(weight.to(value.dtype), value, sums * less[:, None], input_precision="tf32x3")
     return sums, above, mass
 
