@@ -8,7 +8,7 @@ from torch import Tensor
 from griffin.ops.dispatch import implementation
 from griffin.ops.packed_linear.embedding import look_up
 from griffin.ops.packed_linear.gradient import input_gradient
-from griffin.ops.packed_linear.int2 import nearest_int2, pack_int2, round_int2
+from griffin.ops.packed_linear.int2 import pack_int2
 from griffin.ops.packed_linear.int3 import nearest_int3, pack_int3, round_int3, upper_bits
 from griffin.ops.packed_linear.int4 import pack_int4, round_int4
 from griffin.ops.packed_linear.int8 import pack_int8, round_int8
@@ -24,7 +24,6 @@ __all__ = [
     "get_layout",
     "input_gradient",
     "look_up",
-    "nearest_int2",
     "nearest_int3",
     "pack",
     "pack_int2",
@@ -33,7 +32,6 @@ __all__ = [
     "pack_int8",
     "packed_linear",
     "packed_matrix",
-    "round_int2",
     "round_int3",
     "round_int4",
     "round_int8",
