@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from mini import dictionaries, manuals, python_texts, questions, small_talk, wordnet
+from mini import dictionaries, manners, manuals, python_texts, questions, small_talk, wordnet
 from mini.packages import PACKAGES, unpacked
 from mini.skills import SKILLS, Question
 from mini.split import held_out
@@ -20,6 +20,8 @@ REWARDED = 2_000  # questions of a skill whose answers are paid
 # Questions that are drawn for each skill. Few keys have many wordings, so that some stand twice.
 DRAWN = 30_000
 _OWN = "Apache-2.0"  # what the programs here make
+_MANY = "of each turn, its source's"
+_BY_HEART = ("small-talk", "itself", "commands", "talk")
 
 Say = Callable[[str], None]
 
@@ -153,10 +155,12 @@ def _questions(part: Path, read: _Read, drawn: int, say: Say) -> dict[str, dict[
     }
     for name, skill in SKILLS.items():
         asked[name] = _OWN, _each_once(skill(random, words) for _ in range(drawn))
-    counts = {}
-    for name, (licence, of) in asked.items():
-        learned, exam = questions.split(of)
-        if name in ("small-talk", "itself", "commands"):  # nothing is to be concluded there
+    asked["talk"] = _OWN, manners.talk()
+    asked["beyond"] = _OWN, manners.beyond(net, random, max(drawn // 5, 50))
+    counts, of = {}, dict[str, list[Question]]()
+    for name, (licence, drawn_of) in asked.items():
+        learned, exam = questions.split(drawn_of)
+        if name in _BY_HEART:  # nothing is to be concluded there
             learned, exam = learned + exam, []
         random.shuffle(learned)
         random.shuffle(exam)
@@ -168,6 +172,11 @@ def _questions(part: Path, read: _Read, drawn: int, say: Say) -> dict[str, dict[
         if name in SKILLS:
             lines = (_exam(each) for each in learned[:REWARDED])
             counts[f"rewarded/{name}"] = _write(part / "rewarded" / f"{name}.jsonl", lines, say)
+        if name not in ("small-talk", "itself"):  # talk says what these say, and says it better
+            of[name] = learned
+    chats = manners.mixed(of, random, max(drawn // 3, 50))
+    lines = (_line(turns, "mixed", _MANY) for turns in chats)
+    counts["questions/mixed"] = _write(part / "questions" / "mixed.jsonl", lines, say)
     return counts
 
 

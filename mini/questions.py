@@ -184,7 +184,7 @@ def made_up(net: WordNet, random: Random, count: int) -> Iterator[Question]:
             yield Question(f"unknown {word}", asked, answer, "I don't know")
 
 
-_ABOUT = {
+ABOUT = {
     "Who are you?": "I am a very small language model. I can do a few things, and I make mistakes.",
     "What are you?": "A small Griffin model: I read text and write what may come next.",
     "Are you a person?": "No, I am a small program.",
@@ -201,7 +201,7 @@ _ABOUT = {
 
 def about_itself() -> Iterator[Question]:
     """Ask the model about itself, also as people type in a hurry."""
-    for asked, answer in _ABOUT.items():
+    for asked, answer in ABOUT.items():
         for typed in (asked, asked.lower(), asked.lower().rstrip("?!.")):
             yield Question(f"about {asked}", typed, answer)
 

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from mini import (
     corpus,
     dictionaries,
+    manners,
     manuals,
     packages,
     python_texts,
@@ -22,6 +23,7 @@ from mini import (
 )
 from mini.__main__ import main
 from mini.packages import Package, PackageError, unpacked
+from mini.reward import right
 from mini.skills import SKILLS
 from mini.split import held_out
 
@@ -90,6 +92,34 @@ def test_sums_and_expressions_are_right():
         assert eval(value.key) == eval(value.exact)
 
 
+def test_manners_are_of_one_mind_and_too_much_is_said_to_be(archives):
+    """Whatever is typed has one answer, short of what a mark or a capital changes."""
+    answers = dict[str, str]()
+    for question in manners.talk():
+        typed = question.asked.lower().rstrip("?.!")
+        assert answers.setdefault(typed, question.answer) == question.answer, typed
+        assert len(question.answer) < 120
+    assert len(answers) > 120 and answers["hello"].startswith("Hello!")
+    net = wordnet.read(archives / "wordnet-base")
+    asked = list(manners.beyond(net, Random(3), 300))
+    assert all(right(each.answer, each.exact) for each in asked) and len(asked) == 300
+    assert {each.key for each in asked} >= {"beyond dog", "beyond Rover"}
+    assert not {each.asked for each in asked} & answers.keys()
+
+
+def test_chats_mix_what_is_asked():
+    words = ["tree", "apple", "stone", "rain"]
+    drawn = {name: [SKILLS[name](Random(n), words) for n in range(9)] for name in SKILLS}
+    chats = list(manners.mixed({"talk": list(manners.talk()), **drawn}, Random(5), 300))
+    lengths = [len(chat) for chat in chats]
+    assert set(lengths) == {1, 2, 3, 4, 5}
+    greeted = sum(chat[0].key.startswith("talk ") for chat in chats)
+    assert 90 < greeted < 170
+    assert manners.hurried("What is 3 + 4?") == "what is 3+4"
+    asked = [question.asked for chat in chats for question in chat]
+    assert sum(not text.endswith(("?", ".")) for text in asked) > len(asked) / 4
+
+
 def test_what_an_answer_would_tell_is_held_out_with_it():
     """A word that is to be spelt is spelt in no other skill's training either, and so on."""
     random = Random(2)
@@ -132,7 +162,7 @@ def test_nothing_of_a_held_out_key_is_learned(archives, tmp_path, monkeypatch):
             asked = [each["content"] for each in line["messages"] if each["role"] == "user"]
             learned |= set(asked)
             turns.add(len(asked))
-    assert turns == {1, 2, 3}
+    assert turns == {1, 2, 3, 4, 5}  # chats of many things are the longest
     exams = [json.loads(line) for file in (out / "exams").iterdir() for line in file.open()]
     assert exams and not {each["prompt"][0]["content"] for each in exams} & learned
     paid = [json.loads(line) for file in (out / "rewarded").iterdir() for line in file.open()]
