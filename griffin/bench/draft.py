@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from griffin.engine import Context, End, Engine, Request
+from griffin.engine import Context, End, Engine, Event, Request
 from griffin.engine.draft_length import Costs
 from griffin.model import Griffin
 from griffin.sampling import SamplingParams
@@ -105,43 +105,68 @@ def tokens_within(
 
 
 def replay(model: Griffin, text: Recording, rows: int = 1) -> Replay:
-    """Let an engine answer with a text twice, without and with drafts.
+    """Let two engines answer with a text, one without and one with drafts.
+
+    They take turns by the call, the one that has said less first, so that both see the machine in
+    the same moods.
 
     rows: so many requests at once, each with the whole text.
     Raises ValueError for a text that leaves no two tokens to answer.
     """
-    prompt, answer = text.prompt, tuple(text.ids[text.prompt :])
-    if prompt < 1 or len(answer) < 2:
+    if text.prompt < 1 or len(text.ids) - text.prompt < 2:
         raise ValueError(
-            f"{text.name} has {len(text.ids)} tokens; a prompt of {prompt} leaves no answer"
+            f"{text.name} has {len(text.ids)} tokens; a prompt of {text.prompt} leaves no answer"
         )
-    seconds: dict[int | None, float] = {}
-    calls = proposed = accepted = 0
-    for draft in (0, None):
-        params = SamplingParams(temperature=0, max_tokens=len(answer), draft=draft)
+    plain, drafted = sides = [_Side(model, text, rows, draft) for draft in (0, None)]
+    try:
+        while going := [side for side in sides if not side.done]:
+            min(going, key=lambda side: side.told).step()
+        tickets = drafted.tickets
+        return Replay(
+            name=text.name,
+            rows=rows,
+            tokens=len(text.ids) - text.prompt,
+            plain=plain.seconds,
+            drafted=drafted.seconds,
+            calls=drafted.engine.stats().steps,
+            proposed=sum(ticket.drafted for ticket in tickets),
+            accepted=sum(ticket.accepted for ticket in tickets),
+        )
+    finally:
+        for side in sides:
+            side.engine.close()
+
+
+class _Side:
+    """An engine that has read a text's prompt for so many rows, and says the rest.
+
+    told: tokens of all rows together. seconds: that its steps took since the prompts were read.
+    """
+
+    def __init__(self, model: Griffin, text: Recording, rows: int, draft: int | None) -> None:
+        prompt, answer = text.ids[: text.prompt], tuple(text.ids[text.prompt :])
         request = Request(
-            context=Context().then(text.ids[:prompt]),
-            params=params,
+            context=Context().then(prompt),
+            params=SamplingParams(temperature=0, max_tokens=len(answer), draft=draft),
             constraint=lambda: Recorded(answer, model.config.vocab_size),
             prediction=tuple(text.prediction),
         )
-        engine = Engine(model, rows, max_waiting=rows)
-        tickets = [engine.submit(request, sink=_check) for _ in range(rows)]
-        while engine.stats().running < rows:
-            engine.step()
+        self.told, self.seconds = 0, 0.0
+        self.engine = Engine(model, rows, max_waiting=rows)
+        self.tickets = [self.engine.submit(request, sink=self._hear) for _ in range(rows)]
+        while self.engine.stats().running < rows:
+            self.engine.step()
+
+    @property
+    def done(self) -> bool:
+        return all(ticket.done for ticket in self.tickets)
+
+    def step(self) -> None:
         begun = time.perf_counter()
-        while not all(ticket.done for ticket in tickets):
-            engine.step()
-        seconds[draft] = time.perf_counter() - begun
-        calls = engine.stats().steps
-        proposed = sum(ticket.drafted for ticket in tickets)
-        accepted = sum(ticket.accepted for ticket in tickets)
-        engine.close()
-    return Replay(
-        text.name, rows, len(answer), seconds[0], seconds[None], calls, proposed, accepted
-    )
+        self.engine.step()
+        self.seconds += time.perf_counter() - begun
 
-
-def _check(event: object) -> None:
-    if isinstance(event, End) and event.error is not None:
-        raise event.error
+    def _hear(self, event: object) -> None:
+        if isinstance(event, End) and event.error is not None:
+            raise event.error
+        self.told += isinstance(event, Event)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -28,7 +28,9 @@ _HOW: dict[str, dict[str, Any]] = {
     "int8": {"quantize": "int8"},
     "int4": {"quantize": "int4"},
     "int8-screen": {"quantize": "int8", "screen": True},
+    "int8-screen-drawn": {"quantize": "int8", "screen": True},
 }
+_DRAWN = "-drawn"  # from all tokens, so that three bits of the screen are read, not two
 
 
 def load_options(format: str) -> dict[str, Any]:
@@ -85,10 +87,11 @@ class Ours(GriffinWork):
         how: dict[str, Any] = load_options(options.format)
         self.griffin: Griffin = load_model(options.model, device="cpu", **how).requires_grad_(False)
         self.model = Path(options.model).name
-        self.format = format_of(self.griffin)
-        super().__init__(
-            self.griffin.config, work.decode_bytes(self.griffin), self.griffin.dtype, options.chunk
-        )
+        drawn = options.format.endswith(_DRAWN)
+        self._bits: Literal[2, 3] = 3 if drawn else 2
+        self.format = format_of(self.griffin) + (_DRAWN if drawn else "")
+        moved = work.decode_bytes(self.griffin, self._bits)
+        super().__init__(self.griffin.config, moved, self.griffin.dtype, options.chunk)
         self.chunk = options.chunk
         self._memory: State | None = None
         self._hidden = torch.empty(0)
@@ -114,7 +117,7 @@ class Ours(GriffinWork):
         self._choose()
 
     def _choose(self) -> None:
-        self._next = unembed_best(self.griffin, self._hidden).argmax(-1, keepdim=True)
+        self._next = unembed_best(self.griffin, self._hidden, self._bits).argmax(-1, keepdim=True)
 
     def standing(self) -> tuple[State, int]:
         """Return a copy of the state of one sequence, and the token that comes next."""

@@ -56,7 +56,10 @@ OURS = Contender(
     name="griffin",
     where="griffin.bench.ours:Ours",
     packages=("griffin-lm",),
-    formats=("stored", "float32", "bf16", "bf16-packed", "int8", "int4", "int8-screen"),
+    formats=(
+        *("stored", "float32", "bf16", "bf16-packed", "int8", "int4"),
+        *("int8-screen", "int8-screen-drawn"),
+    ),
 )
 
 

@@ -24,15 +24,15 @@ def weight_bytes(model: nn.Module) -> int:
     return sum(sizes.values())
 
 
-def decode_bytes(model: Griffin) -> int:
+def decode_bytes(model: Griffin, bits: Literal[2, 3] = 2) -> int:
     """Return the bytes of weights a step reads: all, but one row of an embedding that is no head.
 
     A row of the embedding that is also the head is read with the head and not counted twice. Of a
-    head behind a screen some panels are read.
+    head behind a screen some panels are read, and so many bits a weight of the screen.
     """
     total = weight_bytes(model)
     if model.screen is not None:
-        total += screened_bytes(model) - weight_bytes(model.screen) - head_bytes(model)
+        total += screened_bytes(model, bits) - weight_bytes(model.screen) - head_bytes(model)
     if model.config.tie_embeddings:
         return total
     embedding = weight_bytes(model.model.embed_tokens)

@@ -100,6 +100,9 @@ def test_a_screened_head_counts_as_what_it_reads(folder):
     assert model.screen is not None
     rest = plain.weight_bytes - work.head_bytes(plain.griffin)
     assert program.weight_bytes == rest + work.screened_bytes(model)
+    drawn = Ours(options(folder, format="int8-screen-drawn"))
+    assert drawn.format == "int8-screen-drawn"
+    assert drawn.weight_bytes == rest + work.screened_bytes(model, 3)
     kernels = Kernels(model, [])
     names = [name for name in kernels.names() if "screen" in name]
     found = [kernels.measure(name, 0.0) for name in names]
@@ -111,6 +114,9 @@ def test_a_screened_head_counts_as_what_it_reads(folder):
     program.read(tokens)
     hidden, _ = model.trunk(torch.from_numpy(tokens))
     assert int(program._next) == int(unembed_best(model, hidden[:, -1]).argmax())
+    drawn.forget(1, 0)
+    drawn.read(tokens)
+    assert torch.equal(drawn._next, unembed_best(model, hidden[:, -1], 3).argmax(-1, keepdim=True))
 
 
 def test_kernels_run_and_know_their_bytes(toy):
