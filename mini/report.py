@@ -11,6 +11,7 @@ from griffin.bench.machine import describe
 from mini.chain import COSTS, EXAMINED, NAME
 from mini.course import read_course
 from mini.exam import GRADES
+from mini.manners import BEYOND
 from mini.overlap import overlap
 
 _BITS = "whole documents"
@@ -139,7 +140,13 @@ def _skills(report: dict[str, Any]) -> list[str]:
             f'"I don\'t know" is said to {last["unknown"]["unknown"]:.1%} of made-up names, and to'
             f" {last['meanings']['unknown']:.1%} of real ones (`meanings`)."
         )
-    at = {name: stage["right"] for name, stage in last.items() if name != "unknown"}
+    if "beyond" in skills:
+        said.append(
+            f'"{BEYOND}" is said to {last["beyond"]["right"]:.1%} of requests that so small a model'
+            " cannot meet (`beyond`): a poem, a translation, who wrote what."
+        )
+    apart = ("unknown", "beyond")
+    at = {name: stage["right"] for name, stage in last.items() if name not in apart}
     good = ", ".join(name for name, right in at.items() if right >= 0.8)
     bad = ", ".join(name for name, right in at.items() if right < 0.5)
     return [
