@@ -115,9 +115,14 @@ class RunFolder:
     def _check_budget_alone(self, theirs: Recipe, ours: Recipe, extend: bool) -> None:
         """Raise ValueError unless the recipes differ in their budgets alone, and may."""
         differences = _differences(theirs.deciding(), ours.deciding())
-        budget = all(name in {f"train.{key}" for key in BUDGETS} for name in differences)
+        budgets = tuple(f"train.{key}" for key in BUDGETS)
+        budget = all(name.partition("[")[0] in budgets for name in differences)
         if not (extend and budget):
-            hint = "--extend goes on with another budget" if budget else "choose another --out"
+            hint = (
+                "--extend goes on with another budget"
+                if budget
+                else "give it what is there, or choose another --out"
+            )
             raise ValueError(
                 f"{self.path} holds a run of another recipe ({_listed(differences)}); {hint}"
             )
@@ -209,10 +214,15 @@ def _listed(differences: dict[str, str]) -> str:
     return "; ".join(f"{name}: {words}" for name, words in differences.items())
 
 
-def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Return a recipe's values by section.key; what stands in no section by its own name."""
+def _flat(values: Any, name: str = "") -> dict[str, Any]:
+    """Return a recipe's values by section.key, those of tables by section.key[number].key."""
+    if isinstance(values, dict) and values:
+        inner = [(f"{name}.{key}" if name else key, value) for key, value in values.items()]
+    elif isinstance(values, list) and values and isinstance(values[0], dict):
+        inner = [(f"{name}[{number}]", value) for number, value in enumerate(values)]
+    else:
+        return {name: values}
     flat = dict[str, Any]()
-    for section, entries in recipe.items():
-        inner = isinstance(entries, dict)
-        flat |= {f"{section}.{k}": v for k, v in entries.items()} if inner else {section: entries}
+    for key, value in inner:
+        flat |= _flat(value, key)
     return flat

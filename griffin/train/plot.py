@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from griffin.outputs import file_to_write
+
 # Okabe and Ito's colours, which colour-blind readers tell apart; griffin's is the first.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _PANELS = (
@@ -52,6 +54,7 @@ def plot_runs(runs: Sequence[Path], path: Path) -> None:
 def save_figure(figure: Any, path: Path) -> None:
     """Write a figure in the format that the path's ending says, PNG without one; whole or not at
     all."""
+    path = file_to_write(path)
     beside = path.with_name(f".{path.name}.part")
     try:
         figure.savefig(beside, dpi=150, format=path.suffix.removeprefix(".") or "png")

@@ -15,6 +15,7 @@ from rich.console import Console
 from griffin.train.checkpoint import save_best
 from griffin.train.data import prepare
 from griffin.train.data.show import rows_of_run
+from griffin.train.folder import _differences
 from griffin.train.loop import Trainer
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
@@ -153,6 +154,12 @@ def test_checkpoints_are_nobody_elses(recipe: Build, tmp_path: Path, kind: str) 
                 path.rename(path.with_name("damaged-step-0000001" if kind == "damaged" else "mine"))
     with pytest.raises(ValueError, match="holds a run of another recipe"):
         _open(recipe(learning_rate=0.5), tmp_path / "run")
+
+
+def test_only_what_differs_in_a_table_is_told() -> None:
+    there = {"data": {"source": [{"name": "a", "path": "A"}, {"name": "b", "path": "C"}]}}
+    here = {"data": {"source": [{"name": "a", "path": "B"}, {"name": "b", "path": "C"}]}}
+    assert _differences(there, here) == {"data.source[0].path": "'A' there, 'B' here"}
 
 
 def _start(

@@ -22,7 +22,13 @@ _BOM = b"\xef\xbb\xbf"
 # Installed packages and caches lie inside the library's folder but are not the library.
 _NOT_THE_LIBRARY = ("site-packages/**", "dist-packages/**", "**/__pycache__/**")
 _RUN = "run.lock"  # in the folder of a run, whose log and lists are no documents
-_LINES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
+LINES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
+PARQUET = ".parquet"
+# What would be learned as one long text, and is hardly ever meant so.
+_NO_TEXT = (
+    *(".csv", ".tsv", ".csv.gz", ".tsv.gz", ".xls", ".xlsx"),
+    *(".pq", ".arrow", ".feather", ".zst", ".zip"),
+)
 
 
 class RawRecord(NamedTuple):
@@ -48,8 +54,17 @@ class SourceFile(NamedTuple):
     format: Literal["text", "jsonl", "parquet"]
 
 
-def find_files(source: SourceRecipe, folder: Path) -> list[SourceFile]:
-    """Return the files of a source, sorted by name; ValueError if there is no such path.
+class FoundFiles(NamedTuple):
+    """Hold the files of a source, sorted by name, and the names of those in its folder that are
+    neither included nor excluded; hidden ones are not counted among these."""
+
+    files: list[SourceFile]
+    unmatched: list[str]
+
+
+def find_files(source: SourceRecipe, folder: Path) -> FoundFiles:
+    """Return the files of a source; ValueError if there is no such path, and for a table or an
+    archive that is no text unless the source says so.
 
     folder: where a relative path starts.
     """
@@ -58,11 +73,11 @@ def find_files(source: SourceRecipe, folder: Path) -> list[SourceFile]:
     else:
         root, excluded = folder / Path(source.path).expanduser(), source.exclude
     if root.is_file():
-        return [_file(root.name, root, source)]
+        return FoundFiles([_file(root.name, root, source)], [])
     if not root.is_dir():
         raise ValueError(f"data: {root} is neither a folder nor a file")
     found = []
-    wanted, refused = _regex(source.include), _regex(excluded)
+    wanted, refused = _regex(source.include, re.IGNORECASE), _regex(excluded)
     # A folder whose whole content is excluded need not be entered; there may be a whole environment
     # in it.
     closed = _regex(tuple(pattern for pattern in excluded if pattern.endswith("/**")))
@@ -75,11 +90,12 @@ def find_files(source: SourceRecipe, folder: Path) -> list[SourceFile]:
             name for name in folders if not closed.fullmatch((base / name).as_posix() + "/")
         ]
         found += [(base / name).as_posix() for name in files]
-    return [
-        _file(name, root / name, source)
-        for name in sorted(found)
-        if wanted.fullmatch(name) and not refused.fullmatch(name) and (root / name).is_file()
+    there = [
+        name for name in sorted(found) if not refused.fullmatch(name) and (root / name).is_file()
     ]
+    files = [_file(name, root / name, source) for name in there if wanted.fullmatch(name)]
+    unmatched = [name for name in there if not wanted.fullmatch(name) and not _is_hidden(name)]
+    return FoundFiles(files, unmatched)
 
 
 def read_text(file: SourceFile, most: int) -> Iterator[RawRecord]:
@@ -151,16 +167,26 @@ def _file(name: str, path: Path, source: SourceRecipe) -> SourceFile:
     if source.format != "auto":
         return SourceFile(name, path, source.format)
     lower = name.lower()
-    if lower.endswith(_LINES):
+    if lower.endswith(LINES):
         return SourceFile(name, path, "jsonl")
-    return SourceFile(name, path, "parquet" if lower.endswith(".parquet") else "text")
+    if lower.endswith(_NO_TEXT):
+        raise ValueError(
+            f"data: {path} would be read as one plain text, by its ending; rows are read from"
+            " .jsonl (a line of JSON each) and .parquet: write it as one of these, or say format ="
+            " 'text' in its [[data.source]] if it is to be learned letter by letter"
+        )
+    return SourceFile(name, path, "parquet" if lower.endswith(PARQUET) else "text")
 
 
-def _regex(patterns: tuple[str, ...]) -> re.Pattern[str]:
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+def _regex(patterns: tuple[str, ...], flags: int = 0) -> re.Pattern[str]:
     """Translate glob patterns: `**/` is any number of folders, `*` and `?` stay inside one part."""
     parts = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     alternatives = []
     for pattern in patterns:
         pieces = re.split(r"(\*\*/|\*\*|\*|\?)", pattern)
         alternatives.append("".join(parts.get(piece, re.escape(piece)) for piece in pieces))
-    return re.compile("|".join(alternatives) or r"(?!)")
+    return re.compile("|".join(alternatives) or r"(?!)", flags)

@@ -173,6 +173,8 @@ class _Preparation:
 
     def run(self) -> None:
         folder, data = self.out / "data", self.recipe.data
+        for said in filter(None, (source.passed_over for source in self.sources)):
+            self.reporter.say(said)
         if sum(source.size for source in self.sources) < _SMALL:
             self.workers = 1
         with self._progress("reading") as show:

@@ -8,7 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from griffin.train.data.files import RawRecord, SourceFile, find_files, read_lines, read_text
+from griffin.train.data.files import (
+    FoundFiles,
+    RawRecord,
+    SourceFile,
+    find_files,
+    read_lines,
+    read_text,
+)
 from griffin.train.data.tables import open_hub, read_hub, read_parquet
 
 if TYPE_CHECKING:  # what works on blocks needs no model, nor torch
@@ -36,8 +43,31 @@ class DataSource:
     folder: Path
 
     @cached_property
+    def found(self) -> FoundFiles:
+        return FoundFiles([], []) if self.recipe.hub else find_files(self.recipe, self.folder)
+
+    @property
     def files(self) -> list[SourceFile]:
-        return [] if self.recipe.hub else find_files(self.recipe, self.folder)
+        return self.found.files
+
+    @property
+    def place(self) -> str:
+        """Say where it is: a path, the name of a set of the Hub, or the standard library."""
+        if self.recipe.stdlib:
+            return "the standard library"
+        return self.recipe.hub or str(self.folder / self.recipe.path)
+
+    @property
+    def passed_over(self) -> str:
+        """Say which files of its folder nobody asked for or excluded; nothing where all were."""
+        names = self.found.unmatched
+        if not names or self.recipe.stdlib:
+            return ""
+        count = f"{len(names):,} files match" if len(names) > 1 else "1 file matches"
+        return (
+            f"{self.recipe.name}: {count} no pattern of data.source.include and"
+            f" {'are' if len(names) > 1 else 'is'} passed over, such as {names[0]}"
+        )
 
     @cached_property
     def rows(self) -> Any:
@@ -78,7 +108,7 @@ def open_sources(recipe: DataRecipe, folder: Path) -> list[DataSource]:
         if not source.recipe.hub and not source.files:
             patterns = list(source.recipe.include)
             raise ValueError(
-                f"0 documents below {folder / source.recipe.path} match data.include={patterns}; it"
+                f"0 documents below {source.place} match data.include={patterns}; it"
                 " takes one to train on and one to hold out"
             )
     return sources

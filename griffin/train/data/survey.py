@@ -137,9 +137,12 @@ def survey(
         fates[0] = 1.0
     if len(fates) < 2:
         left = _left_out(seen["left"], seen["told"]["bad"], cut=0)
-        names = ", ".join(source.recipe.name for source in sources)
+        places = ", ".join(source.place for source in sources)
+        if not any(source.size for source in sources):
+            raise ValueError(f"data: {places} is empty: there is nothing to learn")
+        count = f"{len(fates)} document{'' if len(fates) == 1 else 's'}"
         raise ValueError(
-            f"{len(fates)} documents in {names} ({left}); it takes one to train on and one to hold"
+            f"{count} in {places} ({left}); it takes one to train on and one to hold"
             f" out{', and this one cannot be cut in two' if len(fates) else ''}"
         )
     starts = np.concatenate([[0], np.cumsum(_column(folder, "counts", np.int64))])

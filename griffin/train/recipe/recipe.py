@@ -16,6 +16,7 @@ from griffin import checkpoints
 from griffin.model.config import GriffinConfig, check_keys
 from griffin.train.recipe.data import DataRecipe, TokenizerRecipe
 from griffin.train.recipe.section import read_section
+from griffin.train.recipe.source import ALL_KINDS, FEWER_KINDS
 from griffin.train.recipe.train import BUDGETS, TrainRecipe
 from griffin.train.recipe.tune import Reads, TuneRecipe
 
@@ -124,6 +125,10 @@ class Recipe:
             "sequence_ranks",  # as the number of ranks: who computes, not what
         ):
             del values["train"][name]
+        if isinstance(values["data"]["source"], list):
+            for table in values["data"]["source"]:
+                if table["include"] == list(FEWER_KINDS):
+                    table["include"] = list(ALL_KINDS)
         values.get("tune", {}).pop("reward_failures", None)  # more of them would have stopped it
         return values
 

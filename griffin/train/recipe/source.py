@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from griffin.train.data.example import COLUMNS
+from griffin.train.data.files import LINES, PARQUET
 from griffin.train.recipe.section import check_types, read_section
+
+# Every kind of file that is read, by its ending.
+ALL_KINDS = tuple(f"**/*{ending}" for ending in (*LINES, PARQUET, ".txt"))
+# What it was for runs that began before December 2026; they go on as if it were the same.
+FEWER_KINDS = ("**/*.jsonl", "**/*.jsonl.gz", "**/*.parquet", "**/*.txt")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +25,7 @@ class SourceRecipe:
                       "_".
     path              a file, or the folder in which `include` starts; relative to the recipe's own.
     include, exclude  glob patterns over paths relative to `path`; `*` stops at a /, `**` does not.
+                      `include` matches upper and lower case alike.
     hub               instead of `path`: a set of the Hub, or a folder of one, that the library
                       `datasets` loads; `subset` is its configuration, `split` its part.
     stdlib            instead of `path`: the standard library of the running Python.
@@ -34,7 +41,7 @@ class SourceRecipe:
 
     name: str = ""
     path: str = ""
-    include: tuple[str, ...] = ("**/*.jsonl", "**/*.jsonl.gz", "**/*.parquet", "**/*.txt")
+    include: tuple[str, ...] = ALL_KINDS
     exclude: tuple[str, ...] = ()
     hub: str = ""
     subset: str = ""

@@ -185,3 +185,30 @@ def test_no_cut_is_within_a_letter(text: str) -> None:
     for most in range(1, 9):
         pieces = list(cut_text(io.BytesIO(text.encode()), most))
         assert "".join(piece.decode() for piece in pieces) == text
+
+
+def test_a_folder_has_every_kind_by_default_in_any_case(tmp_path: Path) -> None:
+    row = b'{"text": "a"}\n'
+    for name in ("a.jsonl", "b.ndjson", "c.json", "d.JSONL", "deep/e.Json", "f.txt", "g.TXT"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(row)
+    for name in ("h.jsonl.gz", "i.ndjson.gz", "j.json.gz"):
+        (tmp_path / name).write_bytes(gzip.compress(row))
+    for name in ("notes.md", "README", ".git/config"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert len(read(tmp_path).documents) == 10
+    (found,) = open_sources(
+        DataRecipe(source=(SourceRecipe(name="x", path=str(tmp_path)),)), Path()
+    )
+    assert found.passed_over == (
+        "x: 2 files match no pattern of data.source.include and are passed over, such as README"
+    )
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.TSV", "x.jsonl.zst", "x.pq", "x.xlsx"])
+def test_tables_and_archives_are_no_texts_unless_it_is_said(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match=r"as one plain text.*\.jsonl .*\.parquet"):
+        read(tmp_path / name)
+    assert _texts(read(tmp_path / name, format="text")) == ["a,b\n1,2\n"]

@@ -12,6 +12,7 @@ from griffin.model import Griffin
 from griffin.train.bundled import find_recipe, recipes
 from griffin.train.export import measure
 from griffin.train.recipe import Recipe, load_recipe
+from griffin.train.recipe.source import FEWER_KINDS
 from griffin.train.report import Reporter
 
 MINIMAL = {"model": {"preset": "nano"}, "train": {"steps": 10}}
@@ -160,3 +161,9 @@ def test_a_file_comes_before_a_bundled_recipe(tmp_path: Path, monkeypatch: Any) 
 def test_what_is_measured_must_be_there(tmp_path: Path, recipe: Callable[..., Recipe]) -> None:
     with pytest.raises(ValueError, match="nope does not exist"):
         measure(recipe(), tmp_path / "nope", Reporter(quiet=True))
+
+
+def test_a_run_of_fewer_kinds_of_files_goes_on() -> None:
+    table = {"name": "a", "path": "x"}
+    then = _tables(table | {"include": list(FEWER_KINDS)})
+    assert Recipe.from_dict(then).digest() == Recipe.from_dict(_tables(table)).digest()
