@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -13,11 +14,12 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from griffin.train.files import flush, put_in_place
+from griffin.train.files import file_digest, flush, put_in_place
 from griffin.train.scale.ranks import Ranks
 from griffin.train.scale.sharded_files import read_tensors, write_tensors
 
 _PREFIX, _PROGRESS, BEST = "step-", "progress.json", "best"
+_FILES = "files"  # in the progress: the SHA-256 of each file of tensors
 _ALONE = Ranks()
 _NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
@@ -94,9 +96,11 @@ def _write(final: Path, tensors: dict[str, Tensor], progress: RunProgress, ranks
 
 
 def _complete(part: Path, final: Path, progress: RunProgress) -> None:
-    """Give a folder that holds all tensors its progress and its name."""
-    path = part / _PROGRESS
-    path.write_text(json.dumps(dataclasses.asdict(progress)) + "\n", encoding="utf-8")
+    """Give a folder that holds all tensors its progress, with what its files are known by, and its
+    name."""
+    path, files = part / _PROGRESS, sorted(part.glob("*.safetensors"))
+    told = dataclasses.asdict(progress) | {_FILES: _digests(files)}
+    path.write_text(json.dumps(told) + "\n", encoding="utf-8")
     flush(path)
     if final.exists():
         _remove(final)
@@ -191,8 +195,10 @@ def load_checkpoint(
     progress, wrong = None, f"{path} is not a readable checkpoint (on another rank)"
     try:
         progress = read_progress(path)
+        if ranks.is_writer:
+            check_files(path)
     except ValueError as error:
-        wrong = str(error)
+        progress, wrong = None, str(error)
     if ranks.any(progress is None) or progress is None:
         raise ValueError(wrong)
     for _, parameter in trained(model):
@@ -203,10 +209,42 @@ def load_checkpoint(
 
 def read_progress(path: Path) -> RunProgress:
     """Return how far a run had come at a checkpoint; ValueError if it cannot be read."""
+    return _read(path)[0]
+
+
+def check_files(path: Path) -> None:
+    """Raise ValueError if a file of a checkpoint is not as it was written.
+
+    One that is gone is missed where its tensors are read. Checkpoints from before December 2026 do
+    not say what was written.
+    """
+    _, written = _read(path)
+    there = [path / name for name in written if (path / name).exists()]
     try:
-        return RunProgress(**json.loads((path / _PROGRESS).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        found = _digests(there)
+    except OSError as error:
         raise ValueError(f"{path} is not a readable checkpoint ({error})") from error
+    if wrong := [name for name, digest in found.items() if digest != written[name]]:
+        raise ValueError(
+            f"{path} is not a readable checkpoint ({wrong[0]} is not what was written: its SHA-256"
+            " is another)"
+        )
+
+
+def _read(path: Path) -> tuple[RunProgress, dict[str, str]]:
+    """Return a checkpoint's progress, and what its files are known by, as far as it says."""
+    try:
+        told = json.loads((path / _PROGRESS).read_text(encoding="utf-8"))
+        files = {str(name): str(digest) for name, digest in told.pop(_FILES, {}).items()}
+        return RunProgress(**told), files
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a readable checkpoint ({error})") from error
+
+
+def _digests(files: list[Path]) -> dict[str, str]:
+    """Return the SHA-256 of files by name; several are read at once."""
+    with ThreadPoolExecutor(4) as pool:
+        return dict(zip((path.name for path in files), pool.map(file_digest, files), strict=True))
 
 
 def load_weights(path: Path, model: nn.Module) -> None:

@@ -10,7 +10,13 @@ import torch
 
 from griffin.checkpoints import copy_companions, save_model
 from griffin.model import Griffin, GriffinConfig
-from griffin.train.checkpoint import RunProgress, find_checkpoint, load_weights, read_progress
+from griffin.train.checkpoint import (
+    RunProgress,
+    check_files,
+    find_checkpoint,
+    load_weights,
+    read_progress,
+)
 from griffin.train.folder import CHECKPOINTS
 
 
@@ -34,13 +40,15 @@ def export_run(
     """Write a checkpoint of a run's folder as a model in Hugging Face's layout, tokenizer included.
 
     step, best: which one; the newest if neither is given. dtype: the weights' type there.
-    Raises ValueError if `run` holds no such checkpoint, and if `out` has something in it.
+    Raises ValueError if `run` holds no such checkpoint or a damaged one, and if `out` has something
+    in it.
     """
     config = read_config(run)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists already; name a new folder, or an empty one")
     found = find_checkpoint(run / CHECKPOINTS, step, best=best)
     progress = read_progress(found)
+    check_files(found)
     with torch.device("meta"):
         model = Griffin(config)
     model.to_empty(device="cpu")

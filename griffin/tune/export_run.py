@@ -13,7 +13,7 @@ from griffin.adapters import Adapter, parameter_name, save_adapter, save_tuned_s
 from griffin.adapters.adapter import expected
 from griffin.model import TunedState
 from griffin.model.tuned_state import tuned_shapes
-from griffin.train.checkpoint import find_checkpoint, read_progress
+from griffin.train.checkpoint import check_files, find_checkpoint, read_progress
 from griffin.train.export_run import Exported, read_config
 from griffin.train.folder import CHECKPOINTS
 from griffin.train.recipe import TuneRecipe
@@ -53,6 +53,7 @@ def export_adapter(
         raise ValueError(f"{out} exists already; name a new folder, or an empty one")
     found = find_checkpoint(run / CHECKPOINTS, step, best=best)
     progress, config = read_progress(found), lora_config(tune)
+    check_files(found)
     tensors = {key: torch.empty(size) for key, size in expected(config, read_config(run)).items()}
     read_tensors(found, {parameter_name(key): tensor for key, tensor in tensors.items()}, Ranks())
     save_adapter(Adapter(ADAPTER, config, tensors), out, base)
@@ -74,6 +75,7 @@ def export_state(run: Path, out: Path, step: int | None = None, *, best: bool = 
         raise ValueError(f"{out} exists already; name a new file")
     found = find_checkpoint(run / CHECKPOINTS, step, best=best)
     progress, config, source = read_progress(found), read_config(run), checkpoints.open(base)
+    check_files(found)
     dtype = base_dtype(tune, source)
     wide = torch.promote_types(dtype, torch.float32)
     shapes = tuned_shapes(config, tune.keys).items()

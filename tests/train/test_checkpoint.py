@@ -13,12 +13,20 @@ from safetensors.torch import load_file, save_file
 
 from griffin.train import checkpoint as module
 from griffin.train.checkpoint import latest_checkpoint, load_checkpoint
+from griffin.train.export_run import export_run
 from griffin.train.loop import Trainer
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
 from griffin.train.scale import sharded_files
 
 FILE = "shard-00001-model-00001-of-00001.safetensors"
+
+
+def _forget_digests(path: Path) -> None:
+    """Make a checkpoint as runs wrote it before December 2026."""
+    told = json.loads((path / "progress.json").read_text())
+    assert set(told.pop("files")) == {file.name for file in path.glob("*.safetensors")}
+    (path / "progress.json").write_text(json.dumps(told))
 
 
 def test_everything_comes_back(trainer: Callable[..., Trainer]) -> None:
@@ -77,6 +85,7 @@ def test_another_shape_is_named(trainer: Callable[..., Trainer]) -> None:
     ours = trainer()
     ours.step()
     path = ours.save()
+    _forget_digests(path)
     weights = load_file(path / FILE)
     save_file(weights | {"model.final_norm.weight": torch.zeros(3)}, path / FILE)
     expected = r"final_norm\.weight should have shape \(16,\), found \(3,\)"
@@ -93,6 +102,7 @@ def test_what_was_written_before_ranks_is_read(trainer: Callable[..., Trainer]) 
     ours = trainer()
     ours.step()
     path = ours.save()
+    _forget_digests(path)
     tensors = load_file(path / FILE)
     moments = {name for name in tensors if name.endswith((".step", ".exp_avg", ".exp_avg_sq"))}
     save_file({n: t for n, t in tensors.items() if n in moments}, path / "optimizer.safetensors")
@@ -152,6 +162,23 @@ def test_a_damaged_checkpoint_is_set_aside_and_an_older_one_taken(
     for _ in range(2):
         with pytest.raises(ValueError, match=r"step-0000002 .*step-0000001 .*No other is left"):
             trainer(steps=4)
+
+
+def test_a_byte_that_was_flipped_is_damage(trainer: Callable[..., Trainer]) -> None:
+    """Whether of weights or moments, in resume and export alike; the one before is taken."""
+    ours = trainer()
+    for _ in range(2):
+        ours.step()
+        ours.save()
+    file = ours.checkpoints / "step-0000002" / FILE
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"step-0000002 .*{FILE} is not what was written"):
+        export_run(ours.out, ours.out / "exported", 2)
+    ours.close()
+    assert trainer().progress.step == 1
+    assert (ours.checkpoints / "damaged-step-0000002").is_dir()
 
 
 def test_what_is_set_aside_is_said(trainer: Callable[..., Trainer]) -> None:
