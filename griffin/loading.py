@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -65,6 +66,8 @@ def load(
     Raises ValueError for files that are missing, torn or do not fit together, and says which.
     """
     # What is wrong in the call is told before a repository is fetched or a weight is read.
+    if not isinstance(path_or_repo, (str, os.PathLike)):
+        raise ValueError(f"griffin.load takes a path or a name, not {path_or_repo!r}")
     place = check_device(device)
     wanted = None if dtype is None else checkpoints.parse_dtype(dtype)
     if quantize is not None:

@@ -10,6 +10,7 @@ from griffin.engine import Context
 from griffin.text import Tokenizer
 
 Prompt = str | Sequence[int] | Context
+_BYTES = (bytes, bytearray, memoryview)
 
 
 def is_one(prompt: Any) -> bool:
@@ -17,9 +18,9 @@ def is_one(prompt: Any) -> bool:
     empty one."""
     if isinstance(prompt, (str, Context)):
         return True
-    if not isinstance(prompt, Iterable):
+    if not isinstance(prompt, Iterable) or isinstance(prompt, _BYTES):
         raise ValueError(
-            f"a prompt is a string, a list of ids or a list of prompts, not {prompt!r}"
+            f"a prompt is a string, a list of ids or a list of prompts, not {_shown(prompt)}"
         )
     if not len(cast(Sequence[Any], prompt)):
         raise ValueError("the prompt is empty; a model needs at least one token to go on from")
@@ -40,8 +41,10 @@ def context_of(prompt: Prompt, tokenizer: Tokenizer) -> Context:
         ids = tuple(tokenizer.encode(prompt))
     else:
         prompt = plain(prompt)
-        if not isinstance(prompt, Iterable):
-            raise ValueError(f"a prompt is a string, a list of ids or a Context, not {prompt!r}")
+        if not isinstance(prompt, Iterable) or isinstance(prompt, _BYTES):
+            raise ValueError(
+                f"a prompt is a string, a list of ids or a Context, not {_shown(prompt)}"
+            )
         for place, i in enumerate(prompt):
             if not isinstance(i, Integral) or isinstance(i, bool):
                 raise ValueError(
@@ -49,6 +52,10 @@ def context_of(prompt: Prompt, tokenizer: Tokenizer) -> Context:
                 )
         ids = tuple(int(i) for i in prompt)
     return Context().then(ids)
+
+
+def _shown(prompt: object) -> str:
+    return "bytes: decode them" if isinstance(prompt, _BYTES) else repr(prompt)
 
 
 def plain(prompt: Any) -> Any:

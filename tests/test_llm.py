@@ -225,6 +225,7 @@ def test_a_model_loads_without_a_tokenizer_and_an_llm_says_what_is_missing(tmp_p
         ([3, "a"], "holds 'a' at position 1"),
         (["a", ""], "prompt is empty"),
         (7, "a prompt is a string"),
+        (b"abc", "bytes: decode them"),
     ],
 )
 def test_bad_prompts(llm, prompt, message):

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from griffin.outputs import file_to_write
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
@@ -155,7 +157,7 @@ def timed(
 
 def save_text(path: str | Path, text: str) -> None:
     """Write a file; a reader sees the old one or the whole new one."""
-    target = Path(path)
+    target = file_to_write(path)
     beside = target.with_name(f".{target.name}.part")
     try:
         beside.write_text(text, encoding="utf-8")

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from griffin.outputs import file_to_write
+
 
 def _beside(target: Path) -> Path:
     target = target.absolute()
@@ -54,6 +56,7 @@ def staged_file(target: Path) -> Iterator[Path]:
 
     After a loss of power, too, it is whole or not there.
     """
+    target = file_to_write(target)
     temporary = _beside(target)
     try:
         yield temporary

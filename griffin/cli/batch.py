@@ -79,12 +79,13 @@ def command(
         count = batch.run(bar.show)
     if as_json:
         click.echo(json.dumps(asdict(count)))
-        return
-    before = f", {count.before:,} before" if count.before else ""
-    click.echo(
-        f"{answers}: {count.answered:,} answered{before}; {count.prompt_tokens:,} tokens in"
-        f" ({count.cached_tokens:,} of them read once for several), {count.generated_tokens:,} out"
-    )
+    else:
+        before = f", {count.before:,} before" if count.before else ""
+        click.echo(
+            f"{answers}: {count.answered:,} answered{before}; {count.prompt_tokens:,} tokens in"
+            f" ({count.cached_tokens:,} of them read once for several),"
+            f" {count.generated_tokens:,} out"
+        )
     if count.bad:
         click.echo(f"{errors}: {count.bad:,} could not be answered", err=True)
         raise click.exceptions.Exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 
@@ -30,7 +31,18 @@ def set_(key: str, value: str) -> None:
     """Make VALUE the default of the option that KEY names."""
     given = int(value) if key == "threads" and value.isdecimal() else value
     check_entry(key, given, "griffin config set")
+    _check_here(key, value)
     click.echo(f"{write_config(read_config() | {key: given})}: {key} = {json.dumps(given)}")
+
+
+def _check_here(key: str, value: str) -> None:
+    """Refuse what no verb could use: a format that is none, a file in the place of a folder."""
+    if key == "quantize":
+        from griffin.quant import get_format
+
+        get_format(value)
+    if key == "store" and Path(value).exists() and not Path(value).is_dir():
+        raise ValueError(f"griffin config set: store must be a folder; {value} is a file")
 
 
 @command.command("unset")

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from griffin.cli.shared.model_source import ModelSource, model_options, talker_option
 from griffin.cli.shared.sampling import Drafts
 from griffin.cli.shared.sizes import Size
-from griffin.cli.shared.stores import default_store, open_store
+from griffin.cli.shared.stores import open_store, server_store
 from griffin.server.limits import Limits
 from griffin.server.settings import Settings
 
@@ -247,7 +247,7 @@ def command(
     called = ", ".join((name, *folders))
     settings = Settings(**_given(ctx, Settings))
     cache_bytes = 0 if no_cache else cache_bytes
-    folder = None if no_store else store or default_store().parent / "server"
+    folder = None if no_store else store or server_store()
 
     def announce(where: str) -> None:
         guarded = "for this machine only"

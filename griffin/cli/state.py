@@ -15,11 +15,13 @@ from griffin.cli.shared.stores import (
     gist,
     model_of,
     open_store,
+    server_store,
     state_file,
     store_option,
     verbatim,
     when,
 )
+from griffin.outputs import file_to_write
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,8 +72,7 @@ def build(
     from griffin.cli.shared.reading import opened, read_text
     from griffin.sessions import NOTHING, StateInfo, extend_chain, save_state_file
 
-    if output.exists() and not force:
-        raise click.UsageError(f"{output} is there already; --force replaces it")
+    _check_output(output, force)
     if not output.resolve().parent.is_dir():
         raise click.UsageError(
             f"there is no folder {output.resolve().parent} to write {output.name} to"
@@ -112,13 +113,14 @@ def build(
 @as_json
 def ls(folder: Path | None, as_json: bool) -> None:
     """List the kept conversations, those used last first."""
-    with open_store(folder) as store:
+    with open_store(folder, make=False) as store:
         infos = store.list()
         if as_json:
             _print([_about_session(info) for info in infos])
             return
         if not infos:
             click.echo(f"no conversations in {store.folder}")
+            _tell_of_server(folder)
             return
         rows = [
             (
@@ -133,6 +135,13 @@ def ls(folder: Path | None, as_json: bool) -> None:
             for info in infos
         ]
         _table(("name", "turns", "tokens", "bytes", "model", "used", "begins"), rows)
+        _tell_of_server(folder)
+
+
+def _tell_of_server(folder: Path | None) -> None:
+    """Say where a server's conversations are, whoever looks for one among one's own."""
+    if folder is None and server_store().is_dir():
+        click.secho(f"a server's: griffin state ls --store {server_store()}", dim=True, err=True)
 
 
 @command.command("show")
@@ -154,7 +163,7 @@ def show(what: str, folder: Path | None, as_json: bool) -> None:
         about = {"file": str(path), "bytes": path.stat().st_size, **_about_file(info)}
         _show(about, info.turns, gist(info.tokens, info.config), as_json)
         return
-    with open_store(folder) as store:
+    with open_store(folder, make=False) as store:
         found = store.show(what)
         _show(_about_session(found), store.turns(what), None, as_json)
 
@@ -169,7 +178,10 @@ def show(what: str, folder: Path | None, as_json: bool) -> None:
 @as_json
 def fork(name: str, new: str | None, at: int | None, folder: Path | None, as_json: bool) -> None:
     """Make another conversation, NEW, that begins with the turns of NAME and shares their files."""
-    with open_store(folder) as store, store.open(name, store.show(name).fingerprint) as session:
+    with (
+        open_store(folder, make=False) as store,
+        store.open(name, store.show(name).fingerprint) as session,
+    ):
         made = session.fork(new, at=at)
         if as_json:
             _print(_about_session(store.show(made)))
@@ -195,9 +207,8 @@ def export(
     name: str, output: Path, at: int | None, force: bool, folder: Path | None, as_json: bool
 ) -> None:
     """Write a conversation's state, with the text of its turns, as a file to carry anywhere."""
-    if output.exists() and not force:
-        raise click.UsageError(f"{output} is there already; --force replaces it")
-    with open_store(folder) as store:
+    _check_output(output, force)
+    with open_store(folder, make=False) as store:
         nbytes = store.export(name, output, at=at)
     if as_json:
         _print({"file": str(output), "bytes": nbytes})
@@ -226,7 +237,7 @@ def import_(path: Path, name: str | None, folder: Path | None, as_json: bool) ->
 @as_json
 def rm(names: tuple[str, ...], folder: Path | None, as_json: bool) -> None:
     """Delete conversations: text, tokens and states. Their forks lose nothing."""
-    with open_store(folder) as store:
+    with open_store(folder, make=False) as store:
         for name in names:  # nothing is deleted if one is not there
             store.show(name)
         for name in names:
@@ -290,6 +301,12 @@ def diff(a: str, b: str, folder: Path | None, as_json: bool) -> None:
     _table(("layer", "kind", "part", "distance", "cosine"), rows)
 
 
+def _check_output(output: Path, force: bool) -> None:
+    """Refuse to write over a file without --force, and over what is no file with it, too."""
+    if file_to_write(output).exists() and not force:
+        raise click.UsageError(f"{output} is there already; --force replaces it")
+
+
 def _load(what: str, folder: Path | None) -> tuple[StateInfo, State | None]:
     """Read a state file, or the state of a conversation; NAME@N is that of turn N."""
     import tempfile
@@ -303,9 +320,15 @@ def _load(what: str, folder: Path | None) -> tuple[StateInfo, State | None]:
     if at and not number.isdecimal():
         raise ValueError(f"{what!r}: after @ comes the number of a turn")
     # By way of a file, so that a conversation may be looked at while it goes on elsewhere.
-    with open_store(folder) as store, tempfile.TemporaryDirectory(prefix="griffin-") as beside:
+    with (
+        open_store(folder, make=False) as store,
+        tempfile.TemporaryDirectory(prefix="griffin-") as beside,
+    ):
         exported = Path(beside) / "state"
-        store.export(name, exported, at=int(number) if at else None)
+        try:
+            store.export(name, exported, at=int(number) if at else None)
+        except ValueError as error:
+            raise ValueError(f"{what}: {error}") from None
         return load_state_file(exported)
 
 

@@ -17,6 +17,7 @@ from griffin import ops
 from griffin.model.config import GriffinConfig
 from griffin.model.state_shape import AttentionState, LayerState, RecurrentState, StateShape
 from griffin.ops.positions import WHOLE
+from griffin.outputs import file_to_write
 
 FORMAT = "griffin-state"
 VERSION = "1"
@@ -179,7 +180,7 @@ class State:
                     tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
                 )
         tensors["pos"] = self.pos.cpu()
-        target = Path(path)
+        target = file_to_write(path)
         handle, beside = tempfile.mkstemp(
             dir=target.parent, prefix=f".{target.name}.", suffix=".part"
         )

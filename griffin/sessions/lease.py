@@ -49,7 +49,9 @@ def take(path: Path, what: str) -> Lease:
         if not _taken(handle):
             note = os.pread(handle, 500, 0).decode(errors="replace")
             holder = "".join(filter(str.isprintable, note)) or "another process"
-            raise SessionBusy(f"{what} is in use by {holder}; close it there, or fork it")
+            raise SessionBusy(
+                f"{what} is in use by {holder}; close it there, or go on from a copy of it"
+            )
         line = (
             f"process {os.getpid()} on {socket.gethostname()} since"
             f" {time.strftime('%Y-%m-%d %H:%M:%S')}"

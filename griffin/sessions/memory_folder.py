@@ -64,7 +64,9 @@ class MemoryFolder(Folder):
     def lease(self, key: str, what: str) -> Lease:
         lock = self._locks.setdefault(key, threading.Lock())
         if not lock.acquire(timeout=_PATIENCE):
-            raise SessionBusy(f"{what} is in use by this process; close it there, or fork it")
+            raise SessionBusy(
+                f"{what} is in use by this process; close it there, or go on from a copy of it"
+            )
         return Lease(lock.release)
 
     @contextmanager

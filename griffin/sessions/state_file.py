@@ -20,6 +20,7 @@ from torch import Tensor
 from griffin.engine.pieces import RecurrentPart, Span, cut_recurrent, cut_span, join, window
 from griffin.model import GriffinConfig, State
 from griffin.model.state_shape import MOST_POSITIONS
+from griffin.outputs import file_to_write
 from griffin.sessions.disk import write_durably
 from griffin.sessions.errors import SessionError, UnknownSession
 from griffin.sessions.fingerprint import Fingerprint
@@ -41,7 +42,7 @@ def save_state_file(path: str | Path, info: StateInfo, state: State | None) -> i
     Returns the bytes written. Arguments and errors as for `pack_state`; StorageFull without room.
     """
     packed = pack_state(info, state)
-    write_durably(Path(path), packed.chunks)
+    write_durably(file_to_write(path), packed.chunks)
     return packed.nbytes
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from griffin.model import GriffinConfig, State
+from griffin.outputs import file_to_write
 from griffin.sessions import history
 from griffin.sessions.disk import write_durably
 from griffin.sessions.errors import StateTorn, UnknownTurn
@@ -65,7 +66,7 @@ def export_turn(
 ) -> int:
     """Write a turn of a session as a state file, as `packed_turn`; return its bytes."""
     packed = packed_turn(folder, session, turn, fingerprint, config, title, settings)
-    write_durably(Path(path), packed.chunks)
+    write_durably(file_to_write(path), packed.chunks)
     return packed.nbytes
 
 

@@ -1,6 +1,6 @@
 """Conversations to ids: Gemma's turns, or the checkpoint's template where it says otherwise."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -297,7 +297,7 @@ def checked_messages(messages: Sequence[Message], whole: bool = True) -> list[tu
 
     whole: they are a whole conversation, which begins with the user's turn whoever speaks first.
     """
-    if isinstance(messages, (str, Mapping)):
+    if not isinstance(messages, Iterable) or isinstance(messages, (str, Mapping)):
         raise ValueError(f"a conversation is a list of messages, got one {type(messages).__name__}")
     checked: list[tuple[str, str]] = []
     for number, message in enumerate(messages):

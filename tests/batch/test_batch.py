@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import griffin
 from griffin.batch import BatchRun
 from griffin.batch.lines import seed_of
 from griffin.batch.results import Results
+from griffin.cli import main
 from griffin.llm import LLM
 from griffin.server.build import build
 from tests.support.terminal import become
@@ -205,3 +207,11 @@ def test_a_batch_that_ends_leaves_no_thread(llm: LLM, tmp_path: Path) -> None:
     while threading.active_count() > before and time.monotonic() < end:
         time.sleep(0.01)
     assert threading.active_count() <= before
+
+
+def test_the_verb_fails_where_a_line_did_whatever_it_prints(folder: Path, tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", {"prompt": 7}, {"prompt": "a"})
+    for options in ([], ["--json"]):
+        out = tmp_path / f"out{len(options)}.jsonl"
+        words = ["batch", str(source), str(out), "-m", str(folder), *options]
+        assert CliRunner().invoke(main, words).exit_code == 1

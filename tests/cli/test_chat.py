@@ -47,6 +47,12 @@ def alone(llm, *messages, system=None):
     return ["".join(talk.say(message)) for message in messages], talk
 
 
+def test_a_message_that_was_not_closed_is_not_lost_in_silence(chat):
+    result = chat('"""one', "two")
+    assert result.exit_code == 0 and '""" was not closed' in result.stderr
+    assert '""" was not closed' not in chat('"""one', 'two"""').stderr
+
+
 def test_the_terminal(chat, llm, home, folder):
     result = chat(
         *(
@@ -60,6 +66,7 @@ def test_the_terminal(chat, llm, home, folder):
         ),
         *(
             "/nothing",
+            "/clear x",
             "/clear",
             "/tokens",
             "/system Be kind.",
@@ -78,6 +85,7 @@ def test_the_terminal(chat, llm, home, folder):
         "top_p must be",
         "did you mean 'temperature'",
         "no command /nothing",
+        "/clear takes nothing after it",
         "a new conversation\n0 tokens in the conversation\n",
         "this system text from now on\n",
         "/system [TEXT]",

@@ -44,6 +44,8 @@ def test_the_store_and_the_threads(run, folder, tmp_path):
         (("set", "threads", "many"), "at least 1"),
         (("set", "threads", "0"), "at least 1"),
         (("set", "model", ""), "must be a text"),
+        (("set", "quantize", "int3"), "no format 'int3'"),
+        (("set", "store", __file__), "must be a folder"),
         (("set", "model", "a\nb"), "cannot be written"),
         (("set", "store", b"a\xff".decode(errors="surrogateescape")), "cannot be written"),
     ],

@@ -104,7 +104,12 @@ def test_chat_begins_from_a_state(built, chat, llm, home, tmp_path, monkeypatch)
 
 
 def test_list_show_fork_and_remove(chat, run, home):
-    assert run("state", "ls").stdout.startswith("no conversations in ")
+    listed = run("state", "ls")
+    assert listed.stdout.startswith("no conversations in ") and "a server's" not in listed.stderr
+    (home.parent / "server").mkdir(parents=True)
+    assert f"a server's: griffin state ls --store {home.parent / 'server'}" in " ".join(
+        run("state", "ls").stderr.split("\n")
+    )
     chat("one", "two", options=("--session", "x"))
     first, line = run("state", "ls").stdout.splitlines()
     assert first.split() == ["name", "turns", "tokens", "bytes", "model", "used", "begins"]
@@ -180,6 +185,9 @@ def test_wrong_input_is_one_line_and_leaves_nothing(built, chat, run, folder, tm
         (("state", "import", path, "--name", "a/b"), "cannot name a session"),
         (("state", "import", path, "--name", "x"), "already"),
         (("state", "fork", "x", "x"), "already"),
+        (("state", "ls", "--store", tmp_path / "none"), "there is no such folder"),
+        (("state", "export", "x", "-o", "/dev/null", "--force"), "is a device"),
+        ((*build, "--from", empty, "-o", "/dev/null", "--force"), "is a device"),
         (("state", "export", "x", "-o", tmp_path / "o", "--at", 9), "no turn 9"),
         (("chat", "--model", folder, "--state", torn), str(torn)),
     ):

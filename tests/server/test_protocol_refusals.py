@@ -248,6 +248,8 @@ NAMESPACE = {"type": "namespace", "name": "n", "tools": []}
         ("response", {"return_state": True}, "return_state", "name it in state"),
         ("response", {"background": True}, "background", "ask with stream"),
         ("response", {"tools": [NAMESPACE]}, "tools[0].tools", "send the functions in it as tools"),
+        ("response", {"tools": [{"type": "web_search"}]}, "tools[0].type", "no tools of its own"),
+        ("chat", {"tools": [{"type": "code_interpreter"}]}, "tools[0].type", "send functions"),
         ("chat", {"chat_template_kwargs": {"x": 1}}, "chat_template_kwargs", "no arguments"),
     ],
 )

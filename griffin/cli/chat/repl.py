@@ -117,17 +117,19 @@ def mark(result: Result) -> str:
 
 def read_message(ask: Callable[[str], str] = input) -> str | None:
     """Read a message from the terminal; None when there are no more."""
-    prompt = ">>> " if sys.stdin.isatty() else ""
+    prompt, lines = ">>> " if sys.stdin.isatty() else "", list[str]()
     try:
         line = ask(prompt)
         if not line.startswith(_FENCE):
             return line.rstrip()
-        lines = [line.removeprefix(_FENCE)]
+        lines.append(line.removeprefix(_FENCE))
         while not lines[-1].rstrip().endswith(_FENCE):
             lines.append(ask("... " if prompt else ""))
     except EOFError:
         if prompt:
             click.echo()
+        if lines:
+            click.echo(f"{_FENCE} was not closed; what is behind it was not said", err=True)
         return None
     except KeyboardInterrupt:
         if not prompt:

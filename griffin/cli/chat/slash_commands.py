@@ -101,7 +101,9 @@ class Commands:
         self.talk.prefill = rest
         click.echo(f"the next answer begins with {rest!r}" if rest else "answers begin freely")
 
-    def _clear(self, _rest: str) -> None:
+    def _clear(self, rest: str) -> None:
+        if rest.strip():
+            raise ValueError("/clear takes nothing after it; /undo N takes back the last N turns")
         self.talk.clear()
         click.echo("a new conversation")
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from griffin.cli.shared.model_source import ModelSource
+from griffin.outputs import file_to_write
 
 if TYPE_CHECKING:
     from griffin.evaluate.harness import Harness
@@ -87,6 +88,7 @@ def evaluate_tasks(
         "results": [value.as_dict() for value in values],
     }
     text = json.dumps(found, indent=2, ensure_ascii=False)
+    out = file_to_write(out)
     part = out.with_name(f"{out.name}.part")
     part.write_text(text + "\n", encoding="utf-8")
     part.replace(out)

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from griffin.outputs import file_to_write
+
 # key -> its option, and what it is for. The options are those of the verbs that run a model.
 KEYS = {
     "model": ("--model", "the model to use"),
@@ -60,6 +62,7 @@ def write_config(values: dict[str, Any]) -> Path:
         path.unlink(missing_ok=True)
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
+    path = file_to_write(path)
     beside = path.with_suffix(".part")
     lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
     beside.write_text("".join(lines), encoding="utf-8")

@@ -37,11 +37,14 @@ def store_option(function: F) -> F:
     )(function)
 
 
-def open_store(folder: Path | None, *, network: bool = False) -> Store:
+def open_store(folder: Path | None, *, network: bool = False, make: bool = True) -> Store:
     """Open the store in a folder, the user's own if None is given.
 
+    make: a folder that is not there; without it that is a ValueError.
     OSError, with the options that help, where the folder cannot be made or written.
     """
+    if folder is not None and not make and not folder.exists():
+        raise ValueError(f"--store {folder}: there is no such folder")
     from griffin.sessions import Store
 
     place = default_store() if folder is None else folder
@@ -53,6 +56,11 @@ def open_store(folder: Path | None, *, network: bool = False) -> Store:
             " folder with --store, or keep none: `griffin chat --no-persist`,"
             " `griffin serve --no-store`"
         ) from None
+
+
+def server_store() -> Path:
+    """Return the folder that `griffin serve` keeps conversations in, where it is not told one."""
+    return default_store().parent / "server"
 
 
 def when(seconds: float) -> str:

@@ -9,8 +9,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
-from griffin.server.errors import INVALID, ApiError
+from griffin.server.errors import INVALID, UNSUPPORTED, ApiError
 from griffin.server.limits import Limits
+from griffin.server.protocol.body import show
 from griffin.server.protocol.bounds import FUNCTION_PATTERN, check_most
 from griffin.server.protocol.formats import check_schema
 
@@ -35,14 +36,15 @@ class FunctionBody(msgspec.Struct, kw_only=True):
 class ToolBody(msgspec.Struct, kw_only=True):
     """A tool of /v1/chat/completions."""
 
-    function: FunctionBody
-    type: Literal["function"] = "function"
+    function: FunctionBody | None = None
+    type: str = "function"
 
 
 class FlatToolBody(FunctionBody, kw_only=True):
     """A tool of /v1/responses: the same without the wrapping."""
 
-    type: Literal["function"]
+    type: str
+    name: FunctionName | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
 class ChosenFunction(msgspec.Struct, kw_only=True):
@@ -95,8 +97,13 @@ def read_tools(
     seen: set[str] = set()
     for index, body in enumerate(bodies):
         flat = isinstance(body, FunctionBody)
-        function = body if flat else body.function
         where = f"tools[{index}]" if flat else f"tools[{index}].function"
+        if isinstance(body, (ToolBody, FlatToolBody)):
+            check_own(index, body.type, ("function",), "functions")
+        function = body if flat else body.function
+        if function is None or function.name is None:
+            missing = where if function is None else f"{where}.name"
+            raise ApiError(INVALID, f"{missing} is missing", missing)
         if function.name in seen:
             raise ApiError(
                 INVALID, f"{where}.name {function.name!r} is there twice", f"{where}.name"
@@ -110,6 +117,17 @@ def read_tools(
         return None, chosen
     check_choice(chosen, read)
     return tuple(read), chosen
+
+
+def check_own(index: int, type: str | None, ours: Sequence[str | None], send: str) -> None:
+    """Raise ApiError for a tool that the server itself would have to be: a search, a shell."""
+    if type not in ours:
+        raise ApiError(
+            UNSUPPORTED,
+            f"tools[{index}] is of type {show(type)}; this server has no tools of its own: send"
+            f" {send}",
+            f"tools[{index}].type",
+        )
 
 
 def check_choice(choice: ToolChoice, tools: Sequence[Tool]) -> None:

@@ -8,9 +8,9 @@ import msgspec
 from msgspec import Meta
 
 from griffin.server.endpoints.chat.body import ChatRequest
-from griffin.server.errors import INVALID, UNSUPPORTED, ApiError
+from griffin.server.errors import INVALID, ApiError
 from griffin.server.limits import Limits
-from griffin.server.protocol.body import read_body, show
+from griffin.server.protocol.body import read_body
 from griffin.server.protocol.bounds import Id, ModelName, check_most, needed
 from griffin.server.protocol.formats import FormatBody
 from griffin.server.protocol.messages import Content, Message, Part, ToolCall, read_part
@@ -29,6 +29,7 @@ from griffin.server.protocol.tools import (
     FunctionBody,
     FunctionName,
     ToolChoiceBody,
+    check_own,
     read_tools,
 )
 
@@ -132,13 +133,7 @@ def parse_messages(body: bytes, limits: Limits) -> ChatRequest:
     """Read the body of POST /v1/messages; ApiError for anything that cannot be done as asked."""
     read, ignored = read_body(body, MessagesBody, POLICY, limits)
     for index, tool in enumerate(read.tools or ()):
-        if tool.type not in (None, "custom"):
-            raise ApiError(
-                UNSUPPORTED,
-                f"tools[{index}] is of type {show(tool.type)}; this server has no tools of its"
-                " own: send name, description and input_schema",
-                f"tools[{index}].type",
-            )
+        check_own(index, tool.type, (None, "custom"), "name, description and input_schema")
     tools, choice = read_tools(read.tools, _choice(read.tool_choice), limits)
     sampling = sampling_arguments(read, limits)
     if read.stop_sequences:
