@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import suppress
 
 from griffin.server import protocol as p
 from griffin.server.errors import BAD_MEDIA, INVALID, NOT_READY, SLOW_BODY, TOO_MANY, ApiError
@@ -12,6 +13,8 @@ from griffin.server.http.asgi import Gone, Receive
 from griffin.server.limits import Limits
 
 _CLOSE = {"connection": "close"}  # what is left of the body will not be read
+# A body so many times too large is let pass by before it is refused, for so many seconds at most.
+_DROPPED, _PATIENCE = 8, 5.0
 
 
 class Budget:
@@ -84,7 +87,8 @@ async def read_body(
     """Read a request's body, which must be JSON or of another type; empty if there is none.
 
     take: is told of bytes before they are held, and may refuse them.
-    A body that says it is too large is refused unread; one that grows too large, while it comes.
+    A body that says it is too large is refused unread, or, if it is not much too large, unkept; one
+    that grows too large, while it comes.
     Raises ApiError: 413, 415, and 408 for a body that is not there after so many seconds. Raises
     Gone if the client left.
     """
@@ -93,6 +97,8 @@ async def read_body(
     if not (declared.isascii() and declared.isdigit() and len(declared) <= 15):
         raise ApiError(INVALID, "content-length is no number", headers=_CLOSE)
     if int(declared) > limits.max_body_bytes:
+        if int(declared) <= _DROPPED * limits.max_body_bytes and "expect" not in headers:
+            await _drop(receive, min(seconds, _PATIENCE))
         raise _closing(p.too_large(int(declared), limits))
     pieces: list[bytes] = []
     length = 0
@@ -117,6 +123,15 @@ async def read_body(
             headers=_CLOSE,
         ) from None
     return b"".join(pieces)
+
+
+async def _drop(receive: Receive, seconds: float) -> None:
+    """Let a body pass by for so long: who sends all before reading would see a closed connection,
+    and not the answer."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while (await receive()).get("more_body", False):
+                pass
 
 
 def check_media(headers: Mapping[str, str], wanted: str = "application/json") -> None:

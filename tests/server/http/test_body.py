@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from griffin.server.errors import ApiError
-from griffin.server.http.body import Budget
+from griffin.server.http.body import Budget, read_body
 from griffin.server.http.keys import Keys
+from griffin.server.limits import Limits
 from griffin.server.settings import Settings
 from tests.support.live_server import ALICE, BOB, CHAT, as_, endless, received, serving
 from tests.support.waiting import until
@@ -43,6 +45,29 @@ def test_large_bodies_are_refused_before_they_are_read(live):
         assert b"413" in sock.recv(100)
     with as_(live, ALICE) as http:
         assert http.post("/v1/chat/completions", json=CHAT).status_code == 200
+
+
+@pytest.mark.parametrize(("times", "expect", "read"), [(2, False, 3), (2, True, 0), (9, False, 0)])
+def test_a_body_a_little_too_large_passes_by_so_that_its_sender_hears_why(times, expect, read):
+    limits = Limits(max_body_bytes=100)
+    headers = {"content-type": "application/json", "content-length": str(100 * times)}
+    came = []
+
+    async def receive():
+        came.append(1)
+        return {"type": "http.request", "body": b"x" * 60, "more_body": len(came) < 3}
+
+    with pytest.raises(ApiError, match="this server accepts 100") as caught:
+        asyncio.run(
+            read_body(
+                receive,
+                headers | ({"expect": "100-continue"} if expect else {}),
+                limits,
+                lambda count: None,
+                1.0,
+            )
+        )
+    assert caught.value.status == 413 and len(came) == read
 
 
 def test_bodies_that_never_end(hasty):
