@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 
 @click.command("export")
@@ -28,14 +29,23 @@ def command(run: Path, out: Path, best: bool, step: int | None, dtype: str, as_j
     from griffin.train.export_run import export_run
     from griffin.tune.export_run import export_adapter, export_state, read_tune
 
-    told = read_tune(run)
+    wanted, told = parse_dtype(dtype), read_tune(run)
     trains = told[1].trains if told is not None else "full"
+    source = click.get_current_context().get_parameter_source("dtype")
+    if trains != "full" and source is ParameterSource.COMMANDLINE:
+        what, kept = (
+            ("an adapter", "in float32") if trains == "lora" else ("a state", "as the model's")
+        )
+        raise click.UsageError(
+            f"--dtype is for runs that train all weights; {run} trains {what}, which is written"
+            f" {kept}: leave it out"
+        )
     if trains == "lora":
         made, kind, dtype = export_adapter(run, out, step, best=best), "adapter", "float32"
     elif trains == "state":
         made, kind, dtype = export_state(run, out, step, best=best), "state", "the model's type"
     else:
-        made, kind = export_run(run, out, step, best=best, dtype=parse_dtype(dtype)), "model"
+        made, kind = export_run(run, out, step, best=best, dtype=wanted), "model"
     least = made.progress.best
     measured: dict[str, float | None] = {
         "answers": {"best_held_out_bits_per_byte": least},

@@ -153,6 +153,7 @@ def _recipe(
 ) -> Recipe:
     """Return the recipe that a command is."""
     from griffin.train.recipe import load_recipe, recipe_of
+    from griffin.train.recipe.tune import ONLINE
     from griffin.tune.defaults import default_recipe
 
     if model.endswith(".toml"):
@@ -171,7 +172,19 @@ def _recipe(
     for path in data:
         if not path.expanduser().exists():
             raise click.UsageError(f"--data {path}: there is no such file or folder")
-    return recipe_of(default_recipe(model, method, data, reward), changes)
+    if reward and method not in ONLINE:
+        raise click.UsageError(
+            f"--reward is for --method {', '.join(ONLINE)}; {method} asks no reward: leave it out,"
+            " or name one of these"
+        )
+    recipe = recipe_of(default_recipe(model, method, data, reward), changes)
+    if recipe.tune is None or recipe.tune.method != method:
+        named = recipe.tune.method if recipe.tune is not None else "none"
+        raise click.UsageError(
+            f"--method is {method} and --set says tune.method = {named}: give --method {named}"
+            " alone, which brings settings of its own"
+        )
+    return recipe
 
 
 def _lines(results: dict[str, Any], model: str, base: str) -> list[str]:

@@ -49,7 +49,7 @@ class RunFolder:
     def _take(self) -> None:
         """Keep other processes out; ValueError, with the other's process id, if one has it."""
         path = self.path
-        path.mkdir(parents=True, exist_ok=True)
+        _make(path)
         lock = os.open(path / "run.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -185,6 +185,20 @@ class RunFolder:
             put_in_place(part, path)
         with path.open("a", encoding="utf-8") as log:
             yield log, bad
+
+
+def _make(path: Path) -> None:
+    """Make a run's folder; ValueError, with what to do, if it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        file = next(each for each in (path, *path.parents) if each.exists())
+        raise ValueError(f"--out {path}: {file} is a file; a run needs a folder") from error
+    except OSError as error:
+        why = os.strerror(error.errno or 0).lower()
+        raise ValueError(f"--out {path} cannot be made: {why}; choose another --out") from error
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        raise ValueError(f"--out {path} is on a read-only file system; choose another --out")
 
 
 def _holder(lock: int) -> str:

@@ -61,7 +61,7 @@ def test_long_texts(toy, tmp_path):
 
 WRONG = {
     "nothing": ((), "say what to measure: --tasks, --text, --long, --held-out"),
-    "two": (("--long", "copy", "--tasks", "piqa"), "say what to measure"),
+    "two": (("--long", "copy", "--tasks", "piqa"), "one measure at a time, not --tasks and --long"),
     "an option of another": (("--long", "copy", "--limit", "3"), "--limit is of --tasks"),
     "a task": (("--long", "needle"), "no task 'needle'; there are niah,"),
     "a length": (("--long", "copy", "--lengths", "1k,x"), "'x' is no length"),

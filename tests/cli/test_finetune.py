@@ -81,6 +81,18 @@ def test_a_lora_from_chats_to_answers(chats: Path, tmp_path: Path) -> None:
         (("nano", "--data", "{chats}", "--method", "grpo"), "needs tune.reward"),
         (("nano", "--data", "{chats}", "--set", "tune.rnk=2"), "rnk"),
         (("nano", "--data", "{chats}", "--set", "tune.rank=0"), "at least 1, not 0"),
+        (("nano", "--data", "{chats}", "--set", "tune.r=8"), "here it is tune.rank"),
+        (("nano", "--data", "{chats}", "--set", "tune.lora_alpha=8"), "here it is tune.alpha"),
+        (("nano", "--data", "{chats}", "--set", "tune.method=full"), "give --method full alone"),
+        (("nano", "--data", "{chats}", "--reward", "x.py:f"), "--reward is for --method jbond"),
+        (
+            ("nano", "--data", "{chats}", "--set", "train.steps=2", "--set", "train.epochs=3"),
+            "one budget, which replaces the recipe's, not train.steps and train.epochs",
+        ),
+        (
+            ("nano", "--data", "{chats}", "--set", "train.seed=99999999999999999999"),
+            "train.seed must be below 2**63",
+        ),
         (("nano", "--data", "{chats}", "--set", "tune.targets=['x']"), "must be among"),
         (("no-such-model-here", "--data", "{chats}"), "no-such-model-here"),
         (("nano", "--data", "{chats}", "--method", "full", "--set", "tune.base=int4"), "take it"),

@@ -103,3 +103,13 @@ def test_misuse(
     result = _export(*(places.get(str(a), a) for a in arguments))
     assert result.exit_code == 2 and message in result.stderr
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(("dtype", "said"), [("int3", "must be one of"), ("float16", "leave it")])
+def test_a_type_that_an_adapter_cannot_have_is_refused(
+    tmp_path: Path, dtype: str, said: str
+) -> None:
+    recipe = {"from": "nano", "tune": {"method": "lora"}}
+    (tmp_path / "recipe.json").write_text(json.dumps({"recipe": recipe}))
+    done = _export(tmp_path, tmp_path / "out", "--dtype", dtype)
+    assert done.exit_code == 2 and said in done.output, done.output

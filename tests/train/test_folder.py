@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -154,6 +155,22 @@ def test_checkpoints_are_nobody_elses(recipe: Build, tmp_path: Path, kind: str) 
                 path.rename(path.with_name("damaged-step-0000001" if kind == "damaged" else "mine"))
     with pytest.raises(ValueError, match="holds a run of another recipe"):
         _open(recipe(learning_rate=0.5), tmp_path / "run")
+
+
+def test_a_folder_that_cannot_be_made_says_why(
+    recipe: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "deep"):
+        with pytest.raises(ValueError, match=r"--out .*/file is a file; a run needs a folder"):
+            _open(recipe(), out)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, "x")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(ValueError, match=r"--out .*new cannot be made: read-only file system; ch"):
+        _open(recipe(), tmp_path / "new")
 
 
 def test_only_what_differs_in_a_table_is_told() -> None:

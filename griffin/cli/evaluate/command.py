@@ -111,8 +111,10 @@ def command(ctx: click.Context, source: ModelSource, as_json: bool, **options: A
     the bit. Killed at any moment, --tasks goes on where it ended.
     """
     given = [mode for mode in MODES if options[mode]]
-    if len(given) != 1:
+    if not given:
         raise click.UsageError(f"say what to measure: {', '.join(map(_name, MODES))}")
+    if len(given) > 1:
+        raise click.UsageError(f"one measure at a time, not {' and '.join(map(_name, given))}")
     (mode,) = given
     taken = {}
     for option in set[str]().union(*MODES.values()):

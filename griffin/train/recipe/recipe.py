@@ -189,7 +189,13 @@ def recipe_of(
     values: Mapping[str, Any], changes: Iterable[str] = (), folder: Path = Path()
 ) -> Recipe:
     """Return the recipe of plain values, with changes as for `load_recipe`; errors as there."""
-    changed = copy.deepcopy(dict(values))
+    changed, changes = copy.deepcopy(dict(values)), list(changes)
+    named = dict.fromkeys(change.partition("=")[0].strip() for change in changes)
+    budgets = [name for name in named if name in {f"train.{key}" for key in BUDGETS}]
+    if len(budgets) > 1:
+        raise ChangeError(
+            f"--set takes one budget, which replaces the recipe's, not {' and '.join(budgets)}"
+        )
     for change in changes:
         _apply(changed, change)
     return Recipe.from_dict(changed, folder=folder)

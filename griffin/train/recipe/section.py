@@ -83,6 +83,9 @@ _MEANT = {
     **dict.fromkeys(
         ("gradient_checkpointing", "activation_checkpointing", "remat", "recompute"), "checkpoint"
     ),
+    **dict.fromkeys(("r", "lora_r", "lora_rank"), "rank"),
+    "lora_alpha": "alpha",
+    "lora_dropout": "dropout",
     "adam_beta1": "beta1",
     "adam_beta2": "beta2",
     "min_lr_ratio": "final_ratio",

@@ -115,6 +115,8 @@ class TrainRecipe:
         ):
             if getattr(self, name) < 0:
                 raise ValueError(f"train.{name} must not be negative, not {getattr(self, name)}")
+        if self.seed >= 2**63:
+            raise ValueError(f"train.seed must be below 2**63 = {2**63}, not {self.seed}")
         for name in ("learning_rate", "epsilon", "checkpoint_minutes"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"train.{name} must be positive, not {getattr(self, name)}")

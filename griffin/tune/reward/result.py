@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Why there is no reward: the function raised; was not done in time; returned NaN, infinity or what
-# is no number; wanted more memory; or ended its process.
+# Why there is no reward: the function raised; was not done in time; returned NaN, infinity,
+# a number beyond a million or what is none; wanted more memory; or ended its process.
 REASONS = ("raised", "hung", "no number", "memory", "died")
 
 

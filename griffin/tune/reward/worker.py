@@ -28,6 +28,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 _LONGEST = 4000  # characters of a traceback that are told: its end
+_MOST = 1e6  # a larger reward, or less than its negative, makes a step's loss no number
 _NAME = "reward_function"  # of the module that the file becomes
 
 
@@ -97,8 +98,13 @@ def _number(given: Any) -> dict[str, Any]:
     if not isinstance(given, (str, bytes, bytearray)):
         with suppress(TypeError, ValueError, OverflowError):
             value = float(given)
-            if math.isfinite(value):
+            if abs(value) <= _MOST:
                 return {"value": value}
+            if math.isfinite(value):
+                detail = (
+                    f"it returned {_shown(given)}; rewards lie between {-_MOST:g} and {_MOST:g}"
+                )
+                return {"reason": "no number", "detail": detail}
     return {"reason": "no number", "detail": f"it returned {_shown(given)}"}
 
 

@@ -97,6 +97,14 @@ def test_a_number_beyond_floats_is_none():
     assert one("return 10 ** 400").reason == "no number"
 
 
+@pytest.mark.parametrize("given", ["1e308", "-1e7", "1000001"])
+def test_a_reward_that_no_loss_can_hold_is_none(given):
+    found = one(f"return {given}")
+    assert found.value is None and found.reason == "no number"
+    assert found.detail == f"it returned {eval(given)!r}; rewards lie between -1e+06 and 1e+06"
+    assert one("return -1e6") == Reward(-1e6)
+
+
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
