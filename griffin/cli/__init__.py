@@ -111,6 +111,7 @@ class Verbs(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         ctx.obj = {"debug": False}
+        first = next(iter(ctx.args), "")  # behind the verb: of a group, which of its commands
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = partial(_note, warnings.showwarning)
@@ -137,6 +138,8 @@ class Verbs(click.Group):
                 raise
             verb = ctx.invoked_subcommand
             command = None if verb is None else self.get_command(ctx, verb)
+            if isinstance(command, click.Group) and first in command.commands:
+                command, verb = command.commands[first], f"{verb} {first}"
             _complain(error, verb, {} if command is None else _flags(command))
             ctx.exit(MISUSE if isinstance(error, ValueError) else FAILURE)
 

@@ -196,6 +196,7 @@ def test_wrong_input_is_one_line_and_leaves_nothing(built, chat, run, folder, tm
         assert line in result.stderr.replace("\n", " ") and "Traceback" not in result.output, (
             result.stderr
         )
+    assert "see `griffin state show --help`" in run("state", "show", "nobody").stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == before
     with Store(home) as store:
         assert [info.name for info in store.list()] == ["x"]
