@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from griffin.engine import score
+from griffin.engine.request import check_ids
+from griffin.engine.score import hidden_pieces, target_logprobs
 from griffin.llm import LLM
 
 
@@ -49,7 +51,7 @@ def measure_positions(
     texts:   strings, to which BOS is prepended, or ids, which are taken as given.
     edges:   where spans begin, increasing and positive; the last goes on to the end. Of what stands
              before the first nothing is counted.
-    advance: called with the tokens of each text after it was read.
+    advance: called with the tokens of each piece after it was read.
     Returns a span for each edge. Raises ValueError for edges that do not increase.
     """
     if not edges or edges[0] < 1 or list(edges) != sorted(set(edges)):
@@ -61,7 +63,7 @@ def measure_positions(
         ids = llm.tokenizer.encode(text) if isinstance(text, str) else list(text)
         if len(ids) < 2:
             continue
-        nats = -score(llm.model, ids, adapter=llm.adapter).double()
+        nats = -_scored(llm, ids, advance).double()
         sizes = torch.tensor([0 if id in control else len(text_of(id)) for id in ids[1:]])
         longest = max(longest, len(ids))
         for span in spans:
@@ -69,9 +71,23 @@ def measure_positions(
             span.tokens += len(nats[part])
             span.bytes += int(sizes[part].sum())
             span.nats += float(nats[part].sum())
-        advance(len(ids))
     spans[-1].end = max(longest, spans[-1].begin)
     return [span for span in spans if span.tokens]
+
+
+def _scored(llm: LLM, ids: Sequence[int], advance: Callable[[int], object]) -> Tensor:
+    """Return what `score` does of a text, told piece by piece."""
+    model = llm.model
+    check_ids(ids, model.config.vocab_size, "the text")
+    found = torch.empty(len(ids) - 1)
+    with torch.no_grad():
+        for start, hidden in hidden_pieces(model, ids, adapter=llm.adapter):
+            end = start + len(hidden)
+            wanted = torch.tensor(ids[start + 1 : end + 1], device=model.device)
+            found[start:end] = target_logprobs(model, hidden, wanted)
+            advance(len(hidden))
+    advance(1)  # the last one is not read
+    return found
 
 
 def doublings(longest: int, first: int = 256) -> list[int]:

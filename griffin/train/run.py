@@ -321,6 +321,13 @@ class TrainingRun(ABC):
         return DivergedError(
             f"step {self.progress.step + 1}: the loss is {loss}, the gradient's norm {norm}."
             f" Weights from before are in"
-            f" {latest_checkpoint(self.checkpoints) or 'no checkpoint yet'}. A lower"
-            " train.learning_rate or a longer train.warmup_steps may help"
+            f" {latest_checkpoint(self.checkpoints) or 'no checkpoint yet'}. {self._advice()}"
         )
+
+    def _advice(self) -> str:
+        """Say what may keep a run from diverging: no rate has been used before the first step."""
+        if self.progress.step or self.recipe.tune is None:
+            return "A lower train.learning_rate or a longer train.warmup_steps may help"
+        of = {"pairs": "tune.beta and tune.alpha", "prompts": "the rewards and tune.alpha"}
+        what = of.get(self.recipe.tune.reads, "tune.alpha")
+        return f"No learning rate has been used yet: look at {what}, and at the model's own weights"

@@ -20,7 +20,7 @@ from griffin.tune.export import TunedRun
 from griffin.tune.heard import Heard, measures, padded, values_of
 from griffin.tune.learner import make_learner
 from griffin.tune.lessons import Lesson, method_of
-from griffin.tune.prompts import Prompts, Question
+from griffin.tune.prompts import Prompts, Question, check_column
 from griffin.tune.reward import (
     Reward,
     Rewards,
@@ -95,6 +95,7 @@ class OnlineTrainer(TunedRun):
             vocab_size=tokenizer.vocab_size,
         )
         if self._rewards is None:
+            check_column(tune.reward, sources, tune.reward_failures)
             limits = tune.reward_seconds, tune.reward_bytes, torch.get_num_threads()
             spec = tune.reward  # a file, as all that a recipe names, or a name
             spec = str(recipe.folder / Path(spec).expanduser()) if ":" in spec else spec

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from griffin.train.data.example import read_example, words_of
+from griffin.train.data.prepare import SourceData
 from griffin.train.data.store import TokenStore
 from griffin.tune.order import Order
+from griffin.tune.reward.file import BUNDLED
 
 
 @dataclass(frozen=True)
@@ -58,3 +60,21 @@ class Prompts:
         store, rows = self._stores[source]
         text = words_of(read_example(rows[place], ("prompt",)))
         return Question(tuple(store.document(place).tolist()), text, rows[place])
+
+
+def check_column(reward: str, sources: Sequence[SourceData], share: float) -> None:
+    """Raise ValueError if a reward of the package has nothing to compare answers with.
+
+    share: of a source's training prompts that may be without.
+    """
+    if reward not in BUNDLED:
+        return
+    for source in sources:
+        without = sum(row.get("answer") is None for row in source.train_rows)
+        if without > share * len(source.train_rows):
+            raise ValueError(
+                f"tune.reward = {reward!r} compares answers with the column `answer` of the"
+                f" prompt's row; {without} of the {len(source.train_rows)} training prompts of"
+                f" {source.name} have none: add the column, or name a function of your own,"
+                " FILE.py:FUNCTION"
+            )

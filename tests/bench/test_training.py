@@ -44,7 +44,11 @@ def test_a_run_as_typed(tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(("--preset", "nono"), "no preset 'nono'; there are"), (("--dtype", "int8"), "int8")],
+    [
+        (("--preset", "nono"), "no preset 'nono'; there are"),
+        (("--dtype", "int8"), "int8"),
+        ((*SMALL, "--length", 10**11), "--force tries it all the same"),
+    ],
 )
 def test_misuse(arguments, said):
     result = run("train", *arguments)

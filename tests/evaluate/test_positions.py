@@ -7,6 +7,7 @@ import math
 import pytest
 
 import griffin
+from griffin.engine.read import CHUNK
 from griffin.evaluate.positions import doublings, measure_positions, streams
 from tests.support.toy_folder import write_toy
 
@@ -30,8 +31,14 @@ def test_spans_are_sums_of_what_scoring_says(llm):
         assert span.nats_per_token == pytest.approx(nats / span.tokens, abs=1e-6)
         assert span.bits_per_byte == pytest.approx(nats / math.log(2) / span.bytes, abs=1e-6)
     assert sum(span.bytes for span in spans) == sum(len(text.encode()) for text in TEXTS)
-    assert read == [len(score.logprobs) + 1 for score in scores]
-    assert spans[-1].end == max(read)
+    lengths = [len(score.logprobs) + 1 for score in scores]
+    assert sum(read) == sum(lengths) and spans[-1].end == max(lengths)
+
+
+def test_a_long_text_is_told_piece_by_piece(llm):
+    read: list[int] = []
+    measure_positions(llm, [[5] * (2 * CHUNK + 3)], [1], advance=read.append)
+    assert read == [CHUNK, CHUNK, 2, 1]
 
 
 def test_what_no_text_reaches_is_left_out(llm):

@@ -316,6 +316,12 @@ def test_answers_end_where_the_tokenizer_says(online: Build) -> None:
     assert all(id < tokenizer.vocab_size for answer in heard.own for id in answer.ids)
 
 
+def test_before_the_first_step_no_rate_is_blamed(online: Build) -> None:
+    run = online("grpo")
+    said = str(run._diverged(math.nan, math.nan))
+    assert "look at the rewards and tune.alpha" in said and "learning_rate" not in said
+
+
 def test_the_function_of_the_recipe_is_called_in_a_process(online: Build, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("def reward(prompt, answer, row):\n    return row['place'] / 100\n")

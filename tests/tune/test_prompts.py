@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from griffin.train.data.store import TokenStore
-from griffin.tune.prompts import Prompts
+from griffin.tune.prompts import Prompts, check_column
 
 
 def store(*lengths: int, first: int = 0) -> tuple[TokenStore, list[dict[str, object]]]:
@@ -55,3 +58,12 @@ def test_messages_are_what_they_say():
 def test_none_that_is_short_enough():
     with pytest.raises(ValueError, match="there is no prompt of at most 2 tokens"):
         Prompts([store(3, 4)], seed=0, most=2)
+
+
+def test_a_reward_of_the_package_needs_its_column() -> None:
+    rows = [{"answer": "1"}, {"answer": None}, {}]
+    source: Any = SimpleNamespace(name="a", train_rows=rows)
+    check_column("exact", [source], 0.7)
+    check_column("x.py:f", [source], 0.0)
+    with pytest.raises(ValueError, match=r"'exact' compares .*; 2 of the 3 .* of a have none: add"):
+        check_column("exact", [source], 0.1)

@@ -40,6 +40,7 @@ _POSITIVE = click.IntRange(1)
 )
 @click.option("--threads", type=_POSITIVE, help="CPU threads [default: one for each CPU].")
 @click.option("--rounds", type=_POSITIVE, default=3, show_default=True, help="Steps to time.")
+@click.option("--force", is_flag=True, help="Try it also where memory is said not to suffice.")
 @click.option("--profile", is_flag=True, help="Say where the time of a step goes.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.option(
@@ -57,6 +58,7 @@ def train(
     checkpoint: str,
     threads: int | None,
     rounds: int,
+    force: bool,
     profile: bool,
     as_json: bool,
     out: Path | None,
@@ -72,11 +74,16 @@ def train(
     from griffin.bench.training import Setting, griffin_learner, measure
     from griffin.bench.work import matrix_shapes
     from griffin.cli.bench.report import deliver
-    from griffin.train.recipe import TrainRecipe
+    from griffin.cli.shared.train_plan import device_bytes
+    from griffin.train.plan import check_memory
+    from griffin.train.recipe import Recipe, TrainRecipe
 
     config = shaped(preset, width, depth, window, vocab)
     kept = int(checkpoint) if checkpoint.isdecimal() else checkpoint
-    recipe = TrainRecipe(steps=1, checkpoint=kept)
+    asked = {key: setting[key] for key in ("rows", "length", "dtype")}
+    recipe = TrainRecipe(steps=1, checkpoint=kept, **asked)
+    if not force:
+        check_memory(Recipe(model=config, train=recipe), device_bytes("cpu"))
     report = Report(command=machine.command(), commit=machine.commit(), machine=machine.describe())
     setting["threads"] = threads or machine.cores()
     (found,) = measure(

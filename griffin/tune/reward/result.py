@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,8 +34,8 @@ def failures(rewards: Sequence[Reward]) -> dict[str, int]:
 
 
 def check_failures(rewards: Sequence[Reward], share: float) -> None:
-    """Raise TooManyFailures, with the last traceback, if more than `share` of a step's rewards are
-    none.
+    """Raise TooManyFailures if more than `share` of a step's rewards are none, with what the last
+    one says and where.
 
     share: 0 allows no failure, 1 any number of them.
     """
@@ -46,5 +47,14 @@ def check_failures(rewards: Sequence[Reward], share: float) -> None:
     reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
     raise TooManyFailures(
         f"the reward function failed on {failed} of a step's {len(rewards)} answers ({reasons});"
-        f" tune.reward_failures allows a share of {share:g}. The last one: {last.detail}"
+        f" tune.reward_failures allows a share of {share:g}. The last one: {in_short(last.detail)}"
     )
+
+
+def in_short(detail: str) -> str:
+    """Return a traceback as its last line and the place that it names last; else the text."""
+    places = re.findall(r'^ *File "(.*)", line (\d+)', detail, re.MULTILINE)
+    if not places:
+        return detail
+    file, line = places[-1]
+    return f"{detail.strip().splitlines()[-1].strip()} ({file}, line {line})"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from griffin.tune.reward.file import read_file
-from griffin.tune.reward.result import Reward
+from griffin.tune.reward.result import Reward, in_short
 from griffin.tune.reward.worker_process import STARTING, WorkerProcess
 
 
@@ -133,7 +133,7 @@ class Rewards:
                 raise ValueError(f"{spec} takes more than {STARTING:g} s when it is imported")
             told = {"reason": "hung", "detail": f"{spec} was not done in {self._seconds:g} s"}
         if "refused" in told:
-            raise ValueError(f"{self._file.path} {told['refused']}")
+            raise ValueError(f"{self._file.path} {in_short(told['refused'])}")
         if told.get("reason") in ("hung", "memory", "died"):
             worker.end()
             slot.worker = self._started()
