@@ -22,7 +22,14 @@ from griffin.train.data.journal import Journal
 from griffin.train.data.row_columns import ROWS, open_rows
 from griffin.train.data.source import DataSource, open_sources
 from griffin.train.data.split import Overlap
-from griffin.train.data.store import INDEX, StoreWriter, TokenStore, open_store, read_index
+from griffin.train.data.store import (
+    INDEX,
+    StoreWriter,
+    TokenStore,
+    check_tokens,
+    open_store,
+    read_index,
+)
 from griffin.train.data.survey import (
     BAD_LINES,
     SKIP_HINT,
@@ -118,6 +125,9 @@ def prepare_data(
     sources = list[SourceData]()
     for name, sides in index["stores"].items():
         train, held_out = (open_store(folder / name / s, index["dtype"], sides[s]) for s in SIDES)
+        if found:  # by an earlier call; who knows what has happened to it since
+            for side, store in zip(SIDES, (train, held_out), strict=True):
+                check_tokens(folder / name / side, store, recipe.model.vocab_size)
         source = SourceData(name, train, held_out)
         if recipe.reads == "prompts":
             rows = [open_rows(folder / name / s, sides[s]) for s in SIDES]

@@ -16,6 +16,7 @@ from griffin.train.data.encode import Encoded
 # The files of a store and what is in them; "ids" is uint16 or uint32, by the vocabulary.
 _COLUMNS = {"ends": np.int64, "sizes": np.int64, "counted": np.int64, "name_ends": np.int64}
 INDEX = "index.json"
+_CHECKED = 1 << 24  # ids that are looked at at a time
 
 
 class DocumentNames(Sequence[str]):
@@ -155,6 +156,20 @@ def open_store(folder: Path, dtype: str, notes: dict[str, Any]) -> TokenStore:
     names = DocumentNames(columns["names"], columns["name_ends"])
     counted = None if notes["whole"] else columns["counted"].reshape(-1, 2)
     return TokenStore(columns["ids"], starts, columns["sizes"], names, counted)
+
+
+def check_tokens(folder: Path, store: TokenStore, vocab_size: int) -> None:
+    """Raise ValueError if a store that lies in a folder holds ids beyond a vocabulary.
+
+    All of them are read, about as fast as the disk tells them.
+    """
+    for start in range(0, len(store.ids), _CHECKED):
+        most = int(np.max(store.ids[start : start + _CHECKED]))
+        if most >= vocab_size:
+            raise ValueError(
+                f"{folder / 'ids.bin'} is damaged: it holds token {most}, the vocabulary has"
+                f" {vocab_size}; delete the run's data folder to encode anew"
+            )
 
 
 def _open(path: Path, dtype: Any) -> np.ndarray:

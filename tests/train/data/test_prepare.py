@@ -294,3 +294,12 @@ def test_nothing_to_validate_on_is_told_before_training(
         _prepare(_recipe(sources), sources / "y", skip_bad=True)
     reasons = (sources / "y" / "data" / "not_encoded.jsonl").read_text()
     assert reasons.count("no system message") == len(held)
+
+
+def test_ids_beyond_the_vocabulary_name_their_file(sources: Path) -> None:
+    recipe, out = _recipe(sources), sources / "x"
+    _prepare(recipe, out)
+    ids = out / "data" / "rows" / "held_out" / "ids.bin"
+    ids.write_bytes(b"\xff" * ids.stat().st_size)
+    with pytest.raises(ValueError, match=r"held_out/ids\.bin is damaged: .* 65535, .* delete the"):
+        prepare_data(recipe, out, Reporter(quiet=True), BEGUN)
