@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from griffin.cli.shared.about import about_file, about_session, about_turn
 from griffin.cli.shared.model_source import ModelSource, model_options
 from griffin.cli.shared.seen import harmless, seen
 from griffin.cli.shared.stores import (
@@ -18,7 +19,6 @@ from griffin.cli.shared.stores import (
     server_store,
     state_file,
     store_option,
-    verbatim,
     when,
 )
 from griffin.outputs import file_to_write
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from griffin.model import State
-    from griffin.sessions import SessionInfo, StateInfo, Store, Turn, TurnRecord
+    from griffin.sessions import StateInfo, Store, Turn, TurnRecord
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -103,7 +103,7 @@ def build(
     )
     nbytes = save_state_file(output, info, None if state is None else state.map(lambda t: t.cpu()))
     if as_json:
-        _print({"file": str(output), "bytes": nbytes, **_about_file(info)})
+        _print({"file": str(output), "bytes": nbytes, **about_file(info)})
     else:
         click.echo(f"{output}: {gist(info.tokens, info.config)} ({nbytes:,} bytes)")
 
@@ -116,7 +116,7 @@ def ls(folder: Path | None, as_json: bool) -> None:
     with open_store(folder, make=False) as store:
         infos = store.list()
         if as_json:
-            _print([_about_session(info) for info in infos])
+            _print([about_session(info) for info in infos])
             return
         if not infos:
             click.echo(f"no conversations in {store.folder}")
@@ -160,12 +160,12 @@ def show(what: str, folder: Path | None, as_json: bool) -> None:
         return
     if path is not None:
         info = read_state_info(path)
-        about = {"file": str(path), "bytes": path.stat().st_size, **_about_file(info)}
+        about = {"file": str(path), "bytes": path.stat().st_size, **about_file(info)}
         _show(about, info.turns, gist(info.tokens, info.config), as_json)
         return
     with open_store(folder, make=False) as store:
         found = store.show(what)
-        _show(_about_session(found), store.turns(what), None, as_json)
+        _show(about_session(found), store.turns(what), None, as_json)
 
 
 @command.command("fork")
@@ -184,7 +184,7 @@ def fork(name: str, new: str | None, at: int | None, folder: Path | None, as_jso
     ):
         made = session.fork(new, at=at)
         if as_json:
-            _print(_about_session(store.show(made)))
+            _print(about_session(store.show(made)))
         else:
             click.echo(f"{made}: {store.show(made).tokens:,} tokens, from {name}")
 
@@ -226,7 +226,7 @@ def import_(path: Path, name: str | None, folder: Path | None, as_json: bool) ->
     with open_store(folder) as store:
         info = store.import_(path, name)
         if as_json:
-            _print(_about_session(info))
+            _print(about_session(info))
         else:
             click.echo(f"{info.name}: {info.tokens:,} tokens, from {path}")
 
@@ -340,7 +340,7 @@ def _show(
 ) -> None:
     if as_json:
         _print(
-            about | {"turns": [_about_turn(number, turn) for number, turn in enumerate(turns, 1)]}
+            about | {"turns": [about_turn(number, turn) for number, turn in enumerate(turns, 1)]}
         )
         return
     for name, value in about.items():
@@ -360,44 +360,6 @@ def _show(
         click.echo(f"\n{number}. {turn.role}, up to {turn.tokens:,} tokens, {when(turn.created)}")
         if turn.text is not None:
             click.echo(seen(turn.text))
-
-
-def _about_session(info: SessionInfo) -> dict[str, Any]:
-    return {
-        "name": info.name,
-        "title": info.title,
-        "model": model_of(info),
-        "parent": info.parent,
-        "turn_count": info.turns,
-        "tokens": info.tokens,
-        "bytes": info.nbytes,
-        "created": info.created,
-        "used": info.used,
-        "settings": info.settings,
-        "fingerprint": info.fingerprint.to_dict(),
-    }
-
-
-def _about_file(info: StateInfo) -> dict[str, Any]:
-    return {
-        "title": info.title,
-        "model": info.model,
-        "tokens": info.tokens,
-        "verbatim": verbatim(info.tokens, info.config),
-        "chain": info.chain,
-        "created": info.created,
-        "fingerprint": info.fingerprint.to_dict(),
-    }
-
-
-def _about_turn(number: int, turn: Turn | TurnRecord) -> dict[str, Any]:
-    about = {"number": number, "role": turn.role, "text": turn.text, "tokens": turn.tokens}
-    about |= {"created": turn.created, "chain": turn.chain}
-    # What only those of a store have.
-    for name in ("number", "parent", "nbytes", "restorable", "stats"):
-        if hasattr(turn, name):
-            about[name] = getattr(turn, name)
-    return about
 
 
 def _beginning(store: Store, name: str) -> str:

@@ -23,6 +23,16 @@ class UnknownSession(SessionError):
     code = "state_not_found"
 
 
+def unknown_session(name: str, namespace: str) -> UnknownSession:
+    """Return the error for a name of which a namespace has no session, or no saved state."""
+    if namespace.rpartition(".")[2] == "states":
+        return UnknownSession(f"there is no saved state {name!r}; GET /v1/states lists them")
+    return UnknownSession(
+        f"there is no session {name!r}; `griffin state ls` (in a chat: /list, over HTTP: GET"
+        " /v1/sessions) lists them"
+    )
+
+
 class UnknownTurn(SessionError):
     """No such turn, or one whose state was never here."""
 

@@ -14,7 +14,7 @@ from griffin.model import GriffinConfig, State
 from griffin.sessions import history, items
 from griffin.sessions.check import problems
 from griffin.sessions.disk_folder import DiskFolder
-from griffin.sessions.errors import StateTorn, UnknownSession
+from griffin.sessions.errors import StateTorn, unknown_session
 from griffin.sessions.fingerprint import Fingerprint, config_digest
 from griffin.sessions.folder import Folder
 from griffin.sessions.index import SESSION
@@ -194,7 +194,7 @@ class Store:
         query = INFOS + "WHERE session.id = :id"
         row = self.folder.index.row(query, {"id": self._find(name)["id"]})
         if row is None:
-            raise UnknownSession(_unknown(name, self.namespace))
+            raise unknown_session(name, self.namespace)
         return info_of(row)
 
     def busy(self, name: str) -> bool:
@@ -277,7 +277,7 @@ class Store:
                 check_free(index, self.namespace, to)
                 done = index.execute("UPDATE session SET name = ? WHERE id = ?", (to, row["id"]))
                 if not done.rowcount:
-                    raise UnknownSession(_unknown(name, self.namespace))
+                    raise unknown_session(name, self.namespace)
         finally:
             lease.release()
 
@@ -389,14 +389,5 @@ class Store:
         query = f"SELECT {columns} FROM session WHERE namespace = :namespace AND name = :name"
         row = self.folder.index.row(query, {"namespace": self.namespace, "name": check_kept(name)})
         if row is None:
-            raise UnknownSession(_unknown(name, self.namespace))
+            raise unknown_session(name, self.namespace)
         return row
-
-
-def _unknown(name: str, namespace: str) -> str:
-    if namespace.rpartition(".")[2] == "states":
-        return f"there is no saved state {name!r}; GET /v1/states lists them"
-    return (
-        f"there is no session {name!r}; `griffin state ls` (in a chat: /list, over HTTP: GET"
-        " /v1/sessions) lists them"
-    )

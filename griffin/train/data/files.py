@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 
 from griffin.foreign import open_file
+from griffin.train.recipe.source import LINES, PARQUET
 
 if TYPE_CHECKING:  # what works on blocks needs no model, nor torch
     from griffin.train.recipe import SourceRecipe
@@ -22,8 +23,6 @@ _BOM = b"\xef\xbb\xbf"
 # Installed packages and caches lie inside the library's folder but are not the library.
 _NOT_THE_LIBRARY = ("site-packages/**", "dist-packages/**", "**/__pycache__/**")
 _RUN = "run.lock"  # in the folder of a run, whose log and lists are no documents
-LINES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
-PARQUET = ".parquet"
 # What would be learned as one long text, and is hardly ever meant so.
 _NO_TEXT = (
     *(".csv", ".tsv", ".csv.gz", ".tsv.gz", ".xls", ".xlsx"),

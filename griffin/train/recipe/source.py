@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from griffin.train.data.example import COLUMNS
-from griffin.train.data.files import LINES, PARQUET
 from griffin.train.recipe.section import check_types, read_section
 
+LINES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")  # of JSON
+PARQUET = ".parquet"
 # Every kind of file that is read, by its ending.
 ALL_KINDS = tuple(f"**/*{ending}" for ending in (*LINES, PARQUET, ".txt"))
 # What it was for runs that began before December 2026; they go on as if it were the same.
