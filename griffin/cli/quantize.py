@@ -134,12 +134,13 @@ def _sample(source: Checkpoint, tokenizer: str | None, file: Path, limit: int) -
     """Return (R, T) ids of the text's beginning, each row with BOS before it."""
     import torch
 
+    from griffin.cli.shared.reading import TextOnly
     from griffin.text import Tokenizer, find_tokenizer
 
     text = Tokenizer.open(tokenizer if tokenizer is not None else find_tokenizer(source.folder))
     # More characters than that make no difference: a token is rarely longer than 16 bytes of text.
     with file.open("rb") as stream:
-        data = stream.read(16 * limit)
+        data = TextOnly(stream, str(file)).read(16 * limit)
     ids = text.encode(data.decode("utf-8", errors="replace"), bos=False)[:limit]
     length = min(1023, len(ids))
     if length < 255:

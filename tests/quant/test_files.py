@@ -114,6 +114,8 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
 def test_misuse(folder: Path, int8: Path, tmp_path: Path) -> None:
     short = tmp_path / "short.txt"
     short.write_text("too little")
+    binary = tmp_path / "binary"
+    binary.write_bytes(bytes(range(128, 256)) * 9)
     new = tmp_path / "new"
     for arguments, message in (
         ((folder, new, "--format", "int3"), "int3"),
@@ -121,6 +123,7 @@ def test_misuse(folder: Path, int8: Path, tmp_path: Path) -> None:
         ((int8, new, "--format", "int4"), "is int8 already; quantize the original weights"),
         ((tmp_path / "none", new, "--format", "int8"), "does not exist"),
         ((folder, new, "--format", "int4", "--calibrate", short), "calibration needs 255"),
+        ((folder, new, "--format", "int4", "--calibrate", binary), "is no UTF-8 text"),
         ((folder, new, "--format", "bf16", "--calibrate", short), "nothing to calibrate"),
     ):
         result = run("quantize", *arguments)
