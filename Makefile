@@ -45,7 +45,7 @@ kernels: $(RUNS)
 	$(call step,compiling the kernels of every instruction set,$(call install,all))
 
 test: $(READY) lint
-	$(BIN)/python -m pytest -m "not slow" --sample $(SAMPLE) --share 4 -n 2
+	$(BIN)/python -m pytest -m "not slow" --sample $(SAMPLE) --share 6 -n 2
 
 test-fast: $(READY)
 	$(BIN)/python -m pytest -m "not slow and not thorough" --sample $(SAMPLE) -n 2
