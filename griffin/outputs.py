@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _KINDS = {
@@ -27,3 +29,18 @@ def file_to_write(path: str | os.PathLike[str]) -> Path:
         kind = _KINDS.get(stat.S_IFMT(target.stat().st_mode), "not a file")
         raise ValueError(f"{path} is {kind}; name a file to write, or one that is not there yet")
     return target
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a path beside a file that becomes it if the block ends well, and else is removed.
+
+    A reader sees the old file or the whole new one. Raises ValueError as `file_to_write`.
+    """
+    target = file_to_write(path)
+    beside = target.with_name(f".{target.name}.part")
+    try:
+        yield beside
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)

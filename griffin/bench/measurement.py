@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from griffin.outputs import file_to_write
+from griffin.outputs import whole_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,13 +157,8 @@ def timed(
 
 def save_text(path: str | Path, text: str) -> None:
     """Write a file; a reader sees the old one or the whole new one."""
-    target = file_to_write(path)
-    beside = target.with_name(f".{target.name}.part")
-    try:
+    with whole_file(path) as beside:
         beside.write_text(text, encoding="utf-8")
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 @dataclass(kw_only=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from griffin.outputs import file_to_write
+from griffin.outputs import whole_file
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; griffin's is the first.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -54,13 +54,8 @@ def plot_runs(runs: Sequence[Path], path: Path) -> None:
 def save_figure(figure: Any, path: Path) -> None:
     """Write a figure in the format that the path's ending says, PNG without one; whole or not at
     all."""
-    path = file_to_write(path)
-    beside = path.with_name(f".{path.name}.part")
-    try:
+    with whole_file(path) as beside:
         figure.savefig(beside, dpi=150, format=path.suffix.removeprefix(".") or "png")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:

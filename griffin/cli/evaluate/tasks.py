@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from griffin.cli.shared.model_source import ModelSource
-from griffin.outputs import file_to_write
+from griffin.outputs import whole_file
 
 if TYPE_CHECKING:
     from griffin.evaluate.harness import Harness
@@ -88,10 +88,8 @@ def evaluate_tasks(
         "results": [value.as_dict() for value in values],
     }
     text = json.dumps(found, indent=2, ensure_ascii=False)
-    out = file_to_write(out)
-    part = out.with_name(f"{out.name}.part")
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(out)
+    with whole_file(out) as part:
+        part.write_text(text + "\n", encoding="utf-8")
     if as_json:
         click.echo(text)
     else:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from griffin.outputs import file_to_write
+from griffin.outputs import whole_file
 
 # key -> its option, and what it is for. The options are those of the verbs that run a model.
 KEYS = {
@@ -62,11 +62,9 @@ def write_config(values: dict[str, Any]) -> Path:
         path.unlink(missing_ok=True)
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    path = file_to_write(path)
-    beside = path.with_suffix(".part")
     lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
-    beside.write_text("".join(lines), encoding="utf-8")
-    beside.replace(path)
+    with whole_file(path) as beside:
+        beside.write_text("".join(lines), encoding="utf-8")
     return path
 
 
