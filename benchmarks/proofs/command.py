@@ -31,12 +31,20 @@ def _tell(line: str) -> None:
 
 @click.command("induction")
 @click.option("--out", type=_FOLDER, required=True, help="Folder of the results.")
-def induction(out: Path) -> None:
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    type=click.Choice(["Griffin", "Hawk", "MQA"]),
+    default=["Griffin", "Hawk", "MQA"],
+    help="Only this one, as a process of its own on the same folder; again for several.",
+)
+def induction(out: Path, models: tuple[str, ...]) -> None:
     """The paper's induction heads: Griffin, Hawk and a transformer far beyond the length they were
     trained at; what is there is not run again."""
     from benchmarks.proofs.induction import compare, table
 
-    click.echo(table(compare(out, _tell)))
+    click.echo(table(compare(out, _tell, models=models)))
 
 
 @click.command("extrapolation")

@@ -10,11 +10,11 @@ is the best of three for the first seed, by how well it answers at the length of
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks.proofs.runs import Runs
@@ -91,7 +91,7 @@ def train(
         optimizer.step()
         optimizer.zero_grad()
         if step % 250 == 249:
-            say(f"step {step + 1:,} of {steps:,}, loss {float(loss):.4f}")
+            say(f"step {step + 1:,} of {steps:,}, loss {loss.item():.4f}")
     return model
 
 
@@ -118,56 +118,80 @@ def compare(
     out: Path,
     say: Callable[[str], object],
     *,
+    models: Sequence[str] = tuple(MODELS),
     lengths: Sequence[int] = LENGTHS,
     seeds: Sequence[int] = SEEDS,
     rates: Sequence[float] = RATES,
     steps: int = STEPS,
     texts: Callable[[int], int] = texts_of,
 ) -> dict[str, Any]:
-    """Run what `out`/results.json does not hold yet, and return all of it. Kept after every run."""
+    """Run what `out` does not hold yet of these models, and return all of it.
+
+    results.json is kept after every training and every asking; weights lie beside it. Long texts
+    are asked about at the best rate alone.
+    """
     torch.set_num_threads(1)
     runs = Runs(out, steps=steps, lengths=lengths)
-    total = len(MODELS) * (len(rates) + len(seeds) - 1)
 
-    def answer(name: str, rate: float, seed: int) -> dict[str, Any]:
-        told = f"run {len(runs.found['runs']) + 1} of {total}: {name}, rate {rate:g}, seed {seed}"
-        model = train(name, rate, seed, steps, lambda line: say(f"{told}: {line}"))
-        found = dict[str, float]()
-        for length in lengths:
-            if name == "MQA":  # its window holds the text that is asked about
-                if length > MOST_OF_ALL:
+    def trained(name: str, rate: float, seed: int) -> dict[str, Any]:
+        """Train, and ask at the length of training."""
+        told = f"{name}, rate {rate:g}, seed {seed}"
+
+        def make() -> dict[str, Any]:
+            model = train(name, rate, seed, steps, lambda line: say(f"{told}: {line}"))
+            save_file(model.state_dict(), _weights(out, name, rate, seed))
+            found = right(model, LENGTH, texts(LENGTH))
+            say(f"{told}: {found:.0%} of texts of {LENGTH:,}, as in training")
+            return {"right": found, "parameters": sum(p.numel() for p in model.parameters())}
+
+        return runs.get({"trained": name, "rate": rate, "seed": seed}, make)
+
+    def asked(name: str, rate: float, seed: int) -> None:
+        """Ask what was trained at every length."""
+        trained(name, rate, seed)
+        told = f"{name}, rate {rate:g}, seed {seed}"
+
+        def make() -> dict[str, Any]:
+            weights = load_file(_weights(out, name, rate, seed))
+            found = dict[str, float]()
+            for length in lengths:
+                if name == "MQA" and length > MOST_OF_ALL:
                     continue
-                opened = new_model(name, seed, max(length, LENGTH))
-                opened.load_state_dict(model.state_dict())
-                model = opened
-            found[str(length)] = right(model, length, texts(length))
-            say(f"{told}: {found[str(length)]:.0%} of texts of {length:,}")
-        return {"right": found, "parameters": sum(p.numel() for p in model.parameters())}
+                # The window of attention over everything holds the text that is asked about.
+                model = new_model(name, seed, max(length, LENGTH) if name == "MQA" else 0)
+                model.load_state_dict(weights)
+                found[str(length)] = right(model, length, texts(length))
+                say(f"{told}: {found[str(length)]:.0%} of texts of {length:,}")
+            return {"right": found}
 
-    def run(name: str, rate: float, seed: int) -> dict[str, Any]:
-        key = {"model": name, "rate": rate, "seed": seed}
-        return runs.get(key, partial(answer, name, rate, seed))
+        runs.get({"asked": name, "rate": rate, "seed": seed}, make)
 
-    for name in MODELS:
-        at = str(LENGTH)
-        best = max(rates, key=lambda rate: run(name, rate, seeds[0])["right"][at])
-        for seed in seeds[1:]:
-            run(name, best, seed)
+    for name in models:
+        best = max(rates, key=lambda rate: trained(name, rate, seeds[0])["right"])
+        for seed in seeds:
+            asked(name, best, seed)
     return runs.found
+
+
+def _weights(out: Path, name: str, rate: float, seed: int) -> Path:
+    return out / f"{name}-{rate:g}-{seed}.safetensors"
 
 
 def table(found: dict[str, Any]) -> str:
     """Return the right answers by length as Markdown: at the best rate, the mean of the seeds."""
-    lengths = list(dict.fromkeys(length for one in found["runs"] for length in one["right"]))
+    asked = [one for one in found["runs"] if "asked" in one]
+    lengths = list(dict.fromkeys(length for one in asked for length in one["right"]))
     lines = ["| | rate | " + " | ".join(f"{int(length):,}" for length in lengths) + " |"]
     lines.append("|---" * (len(lengths) + 2) + "|")
     for name in MODELS:
-        of = [one for one in found["runs"] if one["model"] == name]
-        rate = of[-1]["rate"]  # only the best of them runs with all seeds
-        same = [one["right"] for one in of if one["rate"] == rate]
+        of = [one for one in asked if one["asked"] == name]
+        if not of:
+            continue
         cells = [
-            f"{sum(each[length] for each in same) / len(same):.0%}" if length in same[0] else ""
+            f"{sum(one['right'][length] for one in of) / len(of):.0%}"
+            if length in of[0]["right"]
+            else ""
             for length in lengths
         ]
-        lines.append(f"| {name} | {rate:g} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} | {of[0]['rate']:g} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

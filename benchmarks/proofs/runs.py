@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,8 @@ from griffin.train.files import write_json
 
 class Runs:
     """What `out`/results.json holds of a proof: where it was measured, how, and the runs.
+
+    Several processes may make different runs of one folder side by side: none loses another's.
 
     Command, commit and machine are those of the last call that made a run; seconds and hours are
     the processor's, all cores together.
@@ -32,14 +37,19 @@ class Runs:
             "machine": machine.describe(),
         }
         self.found: dict[str, Any] = self._here | {"settings": asked, "hours": 0.0, "runs": []}
-        if self._path.exists():
-            before = json.loads(self._path.read_text(encoding="utf-8"))
-            if any(before["settings"].get(name, value) != value for name, value in asked.items()):
-                raise ValueError(
-                    f"{self._path} holds runs of {before['settings']}, not of {asked}; give another"
-                    " folder as --out"
-                )
-            self.found = before | {"settings": before["settings"] | asked}
+        self._look(asked)
+
+    def _look(self, asked: Mapping[str, Any]) -> None:
+        """Take over what the file holds, if it is of these settings."""
+        if not self._path.exists():
+            return
+        before = json.loads(self._path.read_text(encoding="utf-8"))
+        if any(before["settings"].get(name, value) != value for name, value in asked.items()):
+            raise ValueError(
+                f"{self._path} holds runs of {before['settings']}, not of {asked}; give another"
+                " folder as --out"
+            )
+        self.found = before | {"settings": before["settings"] | dict(asked)}
 
     def get(self, key: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         """Return the run of a key, plain values both: as it is kept, or made now and kept."""
@@ -49,8 +59,21 @@ class Runs:
         begun = time.process_time()
         made = {**key, **make()}
         made["seconds"] = round(time.process_time() - begun, 1)
-        self.found |= self._here
-        self.found["runs"].append(json.loads(json.dumps(made)))
-        self.found["hours"] = round(sum(run["seconds"] for run in self.found["runs"]) / 3600, 3)
-        write_json(self._path, self.found)
+        with _alone(self._path.parent):
+            self._look(self.found["settings"])
+            self.found |= self._here
+            self.found["runs"].append(json.loads(json.dumps(made)))
+            self.found["hours"] = round(sum(run["seconds"] for run in self.found["runs"]) / 3600, 3)
+            write_json(self._path, self.found)
         return self.found["runs"][-1]
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process has this folder, and have it."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
