@@ -1,10 +1,11 @@
 """Induction heads: what followed a mark once, somewhere in a text, is asked for at its end.
 
 The task and its sizes are the Griffin paper's (arXiv:2402.19427, section 6.2 and appendix H): five
-blocks of width 64, a vocabulary of 16, texts of 256 in training, longer ones afterwards. Griffin
-has one block of local attention, the third; Hawk has none; the transformer's blocks all attend to
-the whole text, however long. Every model takes the same steps on the same rows; its learning rate
-is the best of three for the first seed, by how well it answers at the length of training.
+blocks of width 64, a vocabulary of 16, texts of at most 256 in training (shorter ones at first:
+STAGES), longer ones afterwards. Griffin has one block of local attention, the third; Hawk has none;
+the transformer's blocks all attend to the whole text, however long. Every model takes the same
+steps on the same rows; its learning rate is the best of three for the first seed, by how well it
+answers at the length of training.
 """
 
 from __future__ import annotations
@@ -29,10 +30,13 @@ LENGTH = 256
 LENGTHS = tuple(64 << n for n in range(12))  # 64 to 131,072
 RATES = (1e-3, 3e-3, 1e-2)
 SEEDS = (0, 1, 2)
-STEPS, ROWS = 1500, 16
+# Steps at each length. At 256 from the first step on Griffin has learnt nothing after 1,500 of them,
+# at either of the lower rates: one answer a row tells too little of where to look for it.
+STAGES = ((16, 300), (64, 300), (LENGTH, 900))
+ROWS = 16
 _PIECE = 4096  # tokens of a call where a long text is read
 # Attention over the whole text costs the square of its length: that far and no further.
-MOST_OF_ALL = 32_768
+MOST_OF_ALL = 16_384
 
 _R: BlockType = "recurrent"
 _A: BlockType = "attention"
@@ -73,15 +77,20 @@ def rows(count: int, length: int, generator: torch.Generator) -> tuple[Tensor, T
 
 
 def train(
-    name: str, rate: float, seed: int, steps: int = STEPS, say: Callable[[str], object] = str
+    name: str,
+    rate: float,
+    seed: int,
+    stages: Sequence[tuple[int, int]] = STAGES,
+    say: Callable[[str], object] = str,
 ) -> Griffin:
-    """Return a model that was taught the answers at the length of training."""
-    recipe = TrainRecipe(steps=steps, rows=ROWS, length=LENGTH, learning_rate=rate, seed=seed)
+    """Return a model that was taught the answers. stages: (length, steps) of each."""
+    each = [length for length, steps in stages for _ in range(steps)]
+    recipe = TrainRecipe(steps=len(each), rows=ROWS, length=LENGTH, learning_rate=rate, seed=seed)
     model = new_model(name, seed)
     optimizer = make_optimizer(model, recipe)
     generator = torch.Generator().manual_seed(1000 + seed)
-    for step in range(steps):
-        tokens, answers = rows(ROWS, LENGTH, generator)
+    for step, length in enumerate(each):
+        tokens, answers = rows(ROWS, length, generator)
         hidden, _ = model.trunk(tokens)
         loss = torch.nn.functional.cross_entropy(model.unembed(hidden[:, -1]), answers)
         loss.backward()
@@ -91,7 +100,7 @@ def train(
         optimizer.step()
         optimizer.zero_grad()
         if step % 250 == 249:
-            say(f"step {step + 1:,} of {steps:,}, loss {loss.item():.4f}")
+            say(f"step {step + 1:,} of {len(each):,}, loss {loss.item():.4f}")
     return model
 
 
@@ -111,7 +120,7 @@ def right(model: Griffin, length: int, texts: int) -> float:
 
 def texts_of(length: int) -> int:
     """Return how many texts of a length are asked about: fewer of long ones."""
-    return max(16, min(512, (1 << 20) // length))
+    return max(16, min(512, (1 << 18) // length))
 
 
 def compare(
@@ -122,7 +131,7 @@ def compare(
     lengths: Sequence[int] = LENGTHS,
     seeds: Sequence[int] = SEEDS,
     rates: Sequence[float] = RATES,
-    steps: int = STEPS,
+    stages: Sequence[tuple[int, int]] = STAGES,
     texts: Callable[[int], int] = texts_of,
 ) -> dict[str, Any]:
     """Run what `out` does not hold yet of these models, and return all of it.
@@ -131,14 +140,14 @@ def compare(
     are asked about at the best rate alone.
     """
     torch.set_num_threads(1)
-    runs = Runs(out, steps=steps, lengths=lengths)
+    runs = Runs(out, stages=stages, lengths=lengths)
 
     def trained(name: str, rate: float, seed: int) -> dict[str, Any]:
         """Train, and ask at the length of training."""
         told = f"{name}, rate {rate:g}, seed {seed}"
 
         def make() -> dict[str, Any]:
-            model = train(name, rate, seed, steps, lambda line: say(f"{told}: {line}"))
+            model = train(name, rate, seed, stages, lambda line: say(f"{told}: {line}"))
             save_file(model.state_dict(), _weights(out, name, rate, seed))
             found = right(model, LENGTH, texts(LENGTH))
             say(f"{told}: {found:.0%} of texts of {LENGTH:,}, as in training")

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.proofs.induction import MARK, compare, rows, table
+from benchmarks.proofs.induction import MARK, compare, right, rows, table, train
 from benchmarks.proofs.runs import Runs
 
 FEW: dict[str, Any] = {
     "lengths": (256, 300),
     "rates": (1e-3,),
     "seeds": (0, 1),
-    "steps": 1,
+    "stages": ((256, 1),),
     "texts": lambda _: 2,
 }
 
@@ -48,7 +48,13 @@ def test_what_is_there_is_not_run_again(tmp_path):
     assert compare(tmp_path, said.append, **FEW) == found and len(said) == lines
     assert "| MQA | " in table(found) and "| 256 | 300 |" in table(found)
     with pytest.raises(ValueError, match="give another folder as --out"):
-        compare(tmp_path, said.append, **(FEW | {"steps": 2}))
+        compare(tmp_path, said.append, **(FEW | {"stages": ((256, 2),)}))
+
+
+@pytest.mark.thorough
+def test_a_hawk_learns_on_short_texts_what_it_is_asked_on_longer_ones():
+    model = train("Hawk", 3e-3, 0, ((16, 300),))
+    assert right(model, 16, 64) > 0.9 and right(model, 128, 64) > 0.5
 
 
 @pytest.mark.thorough
