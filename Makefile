@@ -21,7 +21,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Modules are compiled as they are imported: to compile all of them takes pip longer than the rest.
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 BASE   := $(VENV)/.base
 RUNS   := $(VENV)/.runs
 READY  := $(VENV)/.ready
@@ -110,9 +111,9 @@ $(RUNS): $(BASE) $(SOURCES)
 	@touch $(RUNS)
 
 $(READY): $(BASE) requirements.lock $(SOURCES)
-	$(call step,installing what the tests need,$(PIP) --no-deps --require-hashes \
-		--requirement requirements.lock)
-	$(call step,compiling the kernels of every instruction set,$(call install,all))
+	$(call step,installing what the tests need while all kernels compile,{ $(PIP) --no-deps \
+		--require-hashes --requirement requirements.lock & $(call install,all); \
+		built=$$?; wait $$! && test $$built = 0; })
 	$(BIN)/python -m pip check
 	@touch $(RUNS) $(READY)
 

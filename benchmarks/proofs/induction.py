@@ -30,8 +30,8 @@ LENGTH = 256
 LENGTHS = tuple(64 << n for n in range(12))  # 64 to 131,072
 RATES = (1e-3, 3e-3, 1e-2)
 SEEDS = (0, 1, 2)
-# Steps at each length. At 256 from the first step on Griffin has learnt nothing after 1,500 of them,
-# at either of the lower rates: one answer a row tells too little of where to look for it.
+# Steps at each length. At 256 from the first step on Griffin has learnt nothing after 1,500, at
+# either of the lower rates: one answer a row tells too little of where to look for it.
 STAGES = ((16, 300), (64, 300), (LENGTH, 900))
 ROWS = 16
 _PIECE = 4096  # tokens of a call where a long text is read
