@@ -8,7 +8,7 @@ the state carried through, activations in float32 as far as the products take th
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.proofs.drawing import draw_rises
 from benchmarks.proofs.held_out import (
     bits_of,
     digest_of,
@@ -105,7 +106,21 @@ def compare(
         for rounding in (None, *roundings):
             key = {"model": name, "weights": str(rounding or AS_STORED)}
             runs.get(key, partial(read, name, rounding))
+    draw_rises(_rises(runs.found), out / "rises.png")
     return runs.found
+
+
+def _rises(found: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Return of each model by how much of them each rounding raises its bits per byte."""
+    bits = {(run["model"], run["weights"]): bits_of(spans_of([run])) for run in found["runs"]}
+    return {
+        name: {
+            weights: bits[name, weights] / bits[name, AS_STORED] - 1
+            for of, weights in bits
+            if of == name and weights != AS_STORED
+        }
+        for name in dict.fromkeys(name for name, _ in bits)
+    }
 
 
 def rounded(model: Griffin, rounding: Rounding, sample: Callable[[], Tensor]) -> Griffin:

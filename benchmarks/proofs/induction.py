@@ -10,7 +10,7 @@ answers at the length of training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from benchmarks.proofs.drawing import draw_right
 from benchmarks.proofs.runs import Runs
 from griffin.model import Griffin, GriffinConfig
 from griffin.model.config import BlockType
@@ -179,6 +180,11 @@ def compare(
         best = max(rates, key=lambda rate: trained(name, rate, seeds[0])["right"])
         for seed in seeds:
             asked(name, best, seed)
+    draw_right(
+        {name: [one["right"] for one in of] for name in MODELS if (of := _asked(runs.found, name))},
+        LENGTH,
+        out / "right.png",
+    )
     return runs.found
 
 
@@ -186,16 +192,18 @@ def _weights(out: Path, name: str, rate: float, seed: int) -> Path:
     return out / f"{name}-{rate:g}-{seed}.safetensors"
 
 
+def _asked(found: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """Return what a model was asked, by seed."""
+    return [one for one in found["runs"] if one.get("asked") == name]
+
+
 def table(found: dict[str, Any]) -> str:
     """Return the right answers by length as Markdown: at the best rate, the mean of the seeds."""
-    asked = [one for one in found["runs"] if "asked" in one]
-    lengths = list(dict.fromkeys(length for one in asked for length in one["right"]))
+    asked = {name: of for name in MODELS if (of := _asked(found, name))}
+    lengths = [*dict.fromkeys(length for of in asked.values() for length in of[0]["right"])]
     lines = ["| | rate | " + " | ".join(f"{int(length):,}" for length in lengths) + " |"]
     lines.append("|---" * (len(lengths) + 2) + "|")
-    for name in MODELS:
-        of = [one for one in asked if one["asked"] == name]
-        if not of:
-            continue
+    for name, of in asked.items():
         cells = [
             f"{sum(one['right'][length] for one in of) / len(of):.0%}"
             if length in of[0]["right"]

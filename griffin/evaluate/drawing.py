@@ -19,7 +19,7 @@ def draw_positions(
     windows: the attention window of each model, marked by a dotted line in its colour.
     Raises ValueError where there is no matplotlib.
     """
-    figure, axis = _new_axis("tokens read before", "bits a byte")
+    figure, axis = new_axis("tokens read before", "bits a byte")
     for number, (name, spans) in enumerate(lines.items()):
         middle = [(max(span.begin, 1) * max(span.end, 1)) ** 0.5 for span in spans]
         bits = [span.bits_per_byte for span in spans]
@@ -36,7 +36,7 @@ def draw_recall(
 
     windows: as in `draw_positions`. Raises ValueError where there is no matplotlib.
     """
-    figure, axis = _new_axis("tokens of the text", "right answers")
+    figure, axis = new_axis("tokens of the text", "right answers")
     number = 0
     for name, found in lines.items():
         for task in dict.fromkeys(each.task for each in found):
@@ -57,7 +57,9 @@ def draw_recall(
     save_figure(figure, path)
 
 
-def _new_axis(across: str, up: str) -> tuple[Any, Any]:
+def new_axis(across: str, up: str) -> tuple[Any, Any]:
+    """Return a matplotlib figure and its axis, doublings apart across; ValueError without
+    matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:

@@ -109,6 +109,7 @@ def test_every_rounding_reads_what_training_measures(toys, tmp_path):
         assert apart["int8"] < apart["int4"] < 0.5
     sizes = {run["weights"]: run["bytes"] for run in found["runs"] if run["model"] == "Griffin"}
     assert sizes["int4"] < sizes["int4, head int8"] < sizes["int8"] < sizes["as stored"]
+    assert (tmp_path / "rises.png").read_bytes().startswith(b"\x89PNG")
     table = bits.table(found)
     assert table.count("\n") == 1 + 14 and "| int4, head int8, calibrated | transformer | " in table
     assert run("bits", toys, tmp_path).stdout == f"{table}\n"

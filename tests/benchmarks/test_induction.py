@@ -46,6 +46,7 @@ def test_what_is_there_is_not_run_again(tmp_path):
     assert sum("MQA, rate 0.001, seed 1: " in line for line in said) == 3
     lines = len(said)
     assert compare(tmp_path, said.append, **FEW) == found and len(said) == lines
+    assert (tmp_path / "right.png").read_bytes().startswith(b"\x89PNG")
     assert "| MQA | " in table(found) and "| 256 | 300 |" in table(found)
     with pytest.raises(ValueError, match="give another folder as --out"):
         compare(tmp_path, said.append, **(FEW | {"stages": ((256, 2),)}))

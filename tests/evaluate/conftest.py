@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import lm_eval.tasks
 import pytest
 
 import griffin
+from griffin.cli import main
 from griffin.evaluate import harness
 from griffin.evaluate.long_tasks import FOLDER
 from griffin.llm import LLM
@@ -25,6 +27,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def llm(folder: Path) -> LLM:
     return griffin.load(folder)
+
+
+@pytest.fixture(scope="session")
+def random_2b(tmp_path_factory: pytest.TempPathFactory) -> LLM:
+    """RecurrentGemma-2B's shape in int8, of random weights; 5.4 GB of disk on the way."""
+    folder = tmp_path_factory.mktemp("evaluate") / "2b"
+    main(["convert", "--random", "recurrentgemma-2b", str(folder)], standalone_mode=False)
+    llm = griffin.load(folder, quantize="int8")
+    shutil.rmtree(folder)
+    return llm
 
 
 @pytest.fixture(scope="session")
