@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,15 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _tell(line: str) -> None:
-    click.echo(line, err=True)
+def _teller(out: Path) -> Callable[[str], None]:
+    """Return what tells how far a proof is, and keeps what it told in `out`/log.txt."""
+
+    def tell(line: str) -> None:
+        click.echo(line, err=True)
+        with (out / "log.txt").open("a", encoding="utf-8") as log:
+            log.write(f"{time.strftime('%F %T')} {line}\n")
+
+    return tell
 
 
 @click.command("induction")
@@ -44,7 +52,7 @@ def induction(out: Path, models: tuple[str, ...]) -> None:
     trained at; what is there is not run again."""
     from benchmarks.proofs.induction import compare, table
 
-    click.echo(table(compare(out, _tell, models=models)))
+    click.echo(table(compare(out, _teller(out), models=models)))
 
 
 @click.command("extrapolation")
@@ -64,7 +72,7 @@ def extrapolation(out: Path, orders: int, threads: int, **models: Any) -> None:
     from benchmarks.proofs.extrapolation import compare, table
 
     torch.set_num_threads(threads)
-    click.echo(table(compare(out, say=_tell, orders=orders, **models)))
+    click.echo(table(compare(out, say=_teller(out), orders=orders, **models)))
 
 
 @click.command("bits")
@@ -77,7 +85,7 @@ def bits(out: Path, threads: int, **models: Any) -> None:
     from benchmarks.proofs.bits import compare, table
 
     torch.set_num_threads(threads)
-    click.echo(table(compare(out, say=_tell, **models)))
+    click.echo(table(compare(out, say=_teller(out), **models)))
 
 
 @click.command("screen")
@@ -94,4 +102,4 @@ def screen(out: Path, threads: int, **given: Any) -> None:
     from benchmarks.proofs.screen import compare, table
 
     torch.set_num_threads(threads)
-    click.echo(table(compare(out, say=_tell, **given)))
+    click.echo(table(compare(out, say=_teller(out), **given)))

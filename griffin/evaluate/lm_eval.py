@@ -85,7 +85,9 @@ class GriffinLM(TemplateLM):
     @property
     def tokenizer_name(self) -> str:
         """Names the tokenizer and its template for the harness's cache of requests."""
-        return self.llm.tokenizer.digest
+        tokenizer = self.llm.tokenizer
+        template = blake2b((tokenizer.chat_template or "").encode(), digest_size=8).hexdigest()
+        return f"{tokenizer.digest}-{template}"
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **kwargs: Any

@@ -11,7 +11,7 @@ from typing import Any
 
 import datasets
 
-from griffin.evaluate.recall import sized
+from griffin.evaluate.recall import sentences_of, sized
 from griffin.loading import load_tokenizer
 
 FOLDER = Path(__file__).parent.parent / "data" / "tasks"
@@ -27,6 +27,7 @@ def documents(
     max_seq_lengths: Sequence[int] = LENGTHS,
     questions: int = 20,
     seed: int = 1234,
+    prose: str | None = None,
     **others: Any,
 ) -> dict[str, datasets.Dataset]:
     """Return the questions of a task, as lm-eval asks for them with a task's metadata.
@@ -36,6 +37,7 @@ def documents(
                      folder, or a tokenizer's.
     max_seq_lengths: tokens of a text with its answer, at most. questions: of each length. seed:
                      with the same, the same questions in every process.
+    prose:           a file of sentences for `niah`; made up without one.
     others:          metadata of other tasks; passed over.
     Raises ValueError where no tokenizer is named, and as `sized` does.
     """
@@ -45,10 +47,18 @@ def documents(
             ' --metadata \'{"tokenizer": "nano"}\', a model\'s name or folder'
         )
     text = load_tokenizer(name)
+    sentences = [] if prose is None else sentences_of(Path(prose).read_text(encoding="utf-8"))
     rows = []
     for tokens in max_seq_lengths:
         for number in range(questions):
-            asked = sized(task, tokens, number, seed=seed, count=lambda s: len(text.encode(s)))
+            asked = sized(
+                task,
+                tokens,
+                number,
+                seed=seed,
+                count=lambda s: len(text.encode(s)),
+                prose=sentences,
+            )
             rows.append({"prompt": asked.prompt, "answer": asked.answer, "tokens": tokens})
     return {"test": datasets.Dataset.from_list(rows)}
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
+from benchmarks.__main__ import main
 from benchmarks.proofs.induction import MARK, compare, right, rows, table, train
 from benchmarks.proofs.runs import Runs
 
@@ -75,6 +77,18 @@ def test_ended_and_begun_again_it_finds_the_same(tmp_path):
     assert kept == [1, 7]
     compare(tmp_path / "parts", str, **FEW)
     assert results(tmp_path / "parts") == results(tmp_path / "whole")
+
+
+def test_what_is_told_is_kept_too(tmp_path, monkeypatch):
+    def compare(out, say, models):
+        say(f"of {', '.join(models)}")
+        return {"runs": []}
+
+    monkeypatch.setattr("benchmarks.proofs.induction.compare", compare)
+    given = ["induction", "--out", str(tmp_path), "--model", "Hawk"]
+    for _ in range(2):
+        assert CliRunner().invoke(main, given).exit_code == 0
+    assert (tmp_path / "log.txt").read_text().count("of Hawk\n") == 2
 
 
 def test_processes_side_by_side_lose_nothing(tmp_path):

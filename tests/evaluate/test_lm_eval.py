@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +199,31 @@ def test_answers_are_kept_and_not_asked_again(wide, tmp_path, monkeypatch):
         monkeypatch.setattr(llm.model, "trunk", None)  # nothing is read
         again = [lm.loglikelihood(pairs), lm.generate_until(prompts), lm.generate_until(twice)]
         assert again == found and (lm.asked, lm.read, lm.written) == counts
+
+
+def test_the_harness_keeps_its_requests_and_answers_by_our_names(wide, tmp_path, monkeypatch):
+    """Its own cache of answers, its name for the tokenizer and for the end of a turn."""
+    from lm_eval.api.model import CachingLM
+
+    llm = griffin.load(wide)
+    lm = GriffinLM(llm)
+    pairs = asked("loglikelihood", *PAIRS)
+    found = CachingLM(lm, str(tmp_path / "answers.db")).loglikelihood(pairs)
+    again = CachingLM(GriffinLM(llm), str(tmp_path / "answers.db"))
+    monkeypatch.setattr(llm.model, "trunk", None)  # nothing is read
+    assert [tuple(each) for each in again.loglikelihood(pairs)] == found
+    assert lm.eot_token_id == llm.tokenizer.eos_id
+    config = json.loads((wide / "tokenizer_config.json").read_text())
+    other = tmp_path / "other"
+    shutil.copytree(wide, other)
+    written = json.dumps(config | {"chat_template": "{{ messages[0].content }}"})
+    (other / "tokenizer_config.json").write_text(written)
+    assert GriffinLM(griffin.load(other)).tokenizer_name != lm.tokenizer_name
+
+
+def test_lm_eval_finds_it_by_name():
+    (found,) = entry_points(group="lm_eval.models", name="griffin")
+    assert found.load() is GriffinLM
 
 
 def test_what_a_task_says_of_answers_is_known_or_refused():

@@ -52,6 +52,13 @@ def test_a_text_is_as_long_as_it_is_told(folder, llm):
         documents(task="recall")
 
 
+def test_a_needle_lies_in_prose_of_ones_own(folder, tmp_path):
+    (tmp_path / "prose.txt").write_text("Owls hunt at night. " * 3, encoding="utf-8")
+    how = {"tokenizer": str(folder), "max_seq_lengths": [200], "questions": 1}
+    (row,) = documents(task="niah", prose=str(tmp_path / "prose.txt"), **how)["test"].to_list()
+    assert row["prompt"].count("Owls hunt at night.") > 1
+
+
 def test_every_task_has_a_file():
     files = {file.stem for file in FOLDER.glob("*.yaml")}
     assert files == {f"griffin_{task}" for task in (*TASKS, "long")}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import griffin
 from griffin.engine import score
 from griffin.evaluate import reading
 from griffin.evaluate.reading import TextReader
@@ -29,8 +30,18 @@ def model():
     return make_model(CONFIG)
 
 
-def test_to_the_bit_what_each_gives_alone(model, monkeypatch):
+@pytest.fixture(scope="module", params=["float32", "bfloat16", "int8", "int4"])
+def served(request, folder):
+    """A model as it is served: all but the first take the fast trunk."""
+    if request.param == "float32":
+        return make_model(CONFIG)
+    how = {"dtype" if request.param == "bfloat16" else "quantize": request.param}
+    return griffin.load(folder, **how).model
+
+
+def test_to_the_bit_what_each_gives_alone(served, monkeypatch):
     """Forks and leaves of all lengths, padded on either side, beyond the window and a call."""
+    model = served
     monkeypatch.setattr(reading, "CHUNK", 96)
     monkeypatch.setattr(reading, "ROWS", 5)
     draw = random.Random(1)

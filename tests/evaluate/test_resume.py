@@ -104,8 +104,20 @@ def test_what_the_results_say(arguments, tmp_path):
         ("songs", "exact_match", 2),
     ]
     assert found["settings"]["limit"] == 2 and found["versions"]["lm_eval"]
+    assert found["settings"]["seed"] == 1234 and found["command"] == "griffin evaluate ..."
+    assert (found["format"], found["device"], found["adapter"]) == ("float32", "cpu", "")
+    assert all(each["version"] for each in found["results"])
     assert found["tokens"]["written"] == 12 and len(found["weights"]) == 32
     assert "owls" in done.output and "tokens asked" in done.output
+
+
+def test_another_format_does_not_go_on_with_these_answers(arguments, tmp_path):
+    """The files of the weights are the same."""
+    out = ["--out", str(tmp_path / "found.json")]
+    done = CliRunner().invoke(main, [*arguments, *out, "--quantize", "int8"])
+    assert done.exit_code == 0, done.output
+    other = CliRunner().invoke(main, [*arguments, *out, "--quantize", "int4"])
+    assert other.exit_code == 2 and "of another model" in other.output, other.output
 
 
 def test_the_plan_writes_nothing(arguments, tmp_path, monkeypatch):

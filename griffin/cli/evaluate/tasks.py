@@ -62,9 +62,12 @@ def evaluate_tasks(
         _plan(Harness(GriffinLM(llm, windows=windows), **how), names, shots, as_json)
         return
     beside = out.with_suffix(".answers.jsonl")
+    origin = _origin(llm)
+    # What an answer depends on besides what was asked: the same weights answer otherwise in int4.
+    of = [origin["weights"], origin["adapter"], origin["format"], origin["device"]]
     values = list[Value]()
     with (
-        AnswerLog(beside, f"{llm.weights_digest} {llm.adapter_digest}".strip()) as log,
+        AnswerLog(beside, " ".join(filter(None, of))) as log,
         WorkBar("evaluating", in_bytes=False) as advance,
     ):
         if len(log):
@@ -82,7 +85,7 @@ def evaluate_tasks(
                 click.echo(f"{each.task}: {each.refused or each.value} {each.metric}", err=True)
     found = {
         "command": shlex.join(["griffin", *sys.argv[1:]]),
-        **_origin(llm),
+        **origin,
         "settings": {**how, "shots": shots, "windows": windows},
         "tokens": {"asked": lm.asked, "read": lm.read, "written": lm.written},
         "results": [value.as_dict() for value in values],
@@ -117,6 +120,7 @@ def _origin(llm: LLM) -> dict[str, Any]:
         "adapter": llm.adapter_digest,
         "tokenizer": llm.tokenizer.digest,
         "format": rounded_format(llm.model) or str(llm.model.dtype).removeprefix("torch."),
+        "device": llm.model.device.type,
         "versions": {
             "griffin": __version__,
             "lm_eval": version("lm_eval"),
