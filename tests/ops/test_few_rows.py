@@ -107,14 +107,15 @@ def test_rows_beyond_the_live_ones_are_left_alone():
         assert (stream[:18] != 7).all()
 
 
+@pytest.mark.parametrize("inputs", [300, 1300])
 @pytest.mark.parametrize("format", [None, "bf16", "int8", "int4"])
-def test_laid_weights_are_the_packed_ones(format):
-    weight = draw(37, 300, dtype=torch.bfloat16, seed=0).detach()
+def test_laid_weights_are_the_packed_ones(format, inputs):
+    weight = draw(37, inputs, dtype=torch.bfloat16, seed=0).detach()
     given = weight if format is None else ops.pack(weight, format)
     unpacked = weight if format is None else ops.unpack(given, torch.bfloat16)
     two = ops.lay([given, given])
     assert torch.equal(ops.unlay(two, torch.bfloat16), torch.cat([unpacked, unpacked]))
-    x = draw(3, 300, dtype=torch.bfloat16, seed=1).detach()
+    x = draw(3, inputs, dtype=torch.bfloat16, seed=1).detach()
     exact = torch.nn.functional.linear(x, torch.cat([unpacked, unpacked]))
     assert torch.equal(ops.many_rows(x, two), exact)
     ids = torch.tensor([36, 0, 70, 5, 99])

@@ -18,6 +18,7 @@ from griffin.ops.few_rows.triton import unpacked
 from griffin.ops.launching import device_op, launch, parts
 
 _TILE = 16  # rows of a program, where all are asked for
+_WORDS = 128  # of a program that reads of one packed row: 16 bytes a lane
 
 
 def look_up_rows(
@@ -41,9 +42,10 @@ def _run(
     rows, inputs = out.shape
     held = parts(inputs, BLOCK) * BLOCK * bits // 8 if bits else inputs * data.itemsize
     tile = 1 if ids is not None else _TILE
+    many = _WORDS * 32 // (BLOCK * bits) if bits and tile == 1 else 1
     launch(
         _look_up_rows,
-        (parts(rows, tile), parts(inputs, BLOCK)),
+        (parts(rows, tile), parts(inputs, BLOCK * many)),
         *(ids, data, parts_scale, live, out, float(scale)),
         rows,
         # Of int4 the scales of a block's groups lie apart; what is laid may be a part of more.
@@ -54,6 +56,7 @@ def _run(
         inputs=inputs,
         bits=bits,
         step=BLOCK,
+        many=many,
         tile=tile,
     )
 
@@ -72,10 +75,10 @@ def _look_up_rows(
     inputs: tl.constexpr,
     bits: tl.constexpr,
     step: tl.constexpr,
+    many: tl.constexpr,
     tile: tl.constexpr,
 ):
     row = (tl.program_id(0).to(tl.int64) * tile + tl.arange(0, tile))[:, None]
-    block = tl.program_id(1)
     if live is not None:
         rows = tl.minimum(rows, tl.load(live))
     if ids is None:
@@ -87,8 +90,11 @@ def _look_up_rows(
     held: tl.constexpr = step * bits // 32 if bits else step
     planes: tl.constexpr = 32 // bits if bits else 1
     width: tl.constexpr = (inputs + step - 1) // step * held if bits else inputs
-    word = tl.arange(0, held)[None, :]
-    place = block * held + word
+    place = tl.program_id(1) * held * many + tl.arange(0, held * many)[None, :]
+    if many == 1:
+        block, word = tl.program_id(1), tl.arange(0, held)[None, :]
+    else:
+        block, word = place // held, place % held
     runs = row < rows
     words = tl.load(data + id * width + place, mask=runs & (place < width), other=0)
     for plane in tl.static_range(planes):  # pyright: ignore[reportGeneralTypeIssues]
@@ -98,7 +104,7 @@ def _look_up_rows(
         else:
             if bits == 4:
                 group = parts_scale + (block * planes + plane).to(tl.int64) * across + id
-                factor = tl.load(group, mask=runs, other=0.0)
+                factor = tl.load(group, mask=runs & (place < width), other=0.0)
                 value = unpacked(words, factor.to(tl.float32), plane, bits)
             else:
                 factor = tl.load(parts_scale + id, mask=runs, other=0.0)
