@@ -31,6 +31,7 @@ from griffin.train.optim import learning_rate, make_optimizer
 from griffin.train.recipe import Recipe, TrainRecipe
 from griffin.train.report import Reporter
 from griffin.train.scale.ranks import Ranks
+from griffin.train.stochastic import local_part
 from griffin.train.stopping import Interrupted, StopRequest
 from griffin.train.watching import peak_bytes, spike
 
@@ -229,10 +230,12 @@ class TrainingRun(ABC):
         """Write a checkpoint of this moment and return its path.
 
         One of this step that is there stays: it may be the only one, and a kill would find none
-        while it is replaced.
+        while it is replaced. Raises DivergedError, and writes nothing, for weights that a step made
+        nan or inf.
         """
         if self._kept == self.progress.step:
             return find_checkpoint(self.checkpoints, self._kept)
+        self._check_weights()
         path = save_checkpoint(
             self.checkpoints,
             self.learner,
@@ -301,6 +304,7 @@ class TrainingRun(ABC):
     def _keep_best(self, worth: float) -> None:
         """Keep the weights apart if no validation before has found better ones."""
         if self.progress.best is None or worth < self.progress.best:
+            self._check_weights()
             self.progress.best = worth
             if self.recipe.train.keep_best:
                 save_best(self.checkpoints, self.learner, self.progress, self.ranks)
@@ -309,6 +313,19 @@ class TrainingRun(ABC):
         """Raise `Interrupted` if any rank was asked to stop; all must call this."""
         if self.ranks.any(self.stop.asked):
             raise Interrupted
+
+    def _check_weights(self) -> None:
+        """Raise DivergedError for weights that are not finite; all ranks must call this."""
+        named = (
+            (name, local_part(each.detach())) for name, each in self.learner.named_parameters()
+        )
+        bad = next((name for name, own in named if own.numel() and not _is_finite(own)), "")
+        if self.ranks.any(bool(bad)):
+            raise DivergedError(
+                f"step {self.progress.step} left {bad or 'a tensor of another rank'} with weights"
+                f" that are not finite; they are not kept. Weights from before are in"
+                f" {latest_checkpoint(self.checkpoints) or 'no checkpoint yet'}. {self._advice()}"
+            )
 
     def _clip(self) -> float:
         """Clip the gradient in place and return its norm before that."""
@@ -331,3 +348,8 @@ class TrainingRun(ABC):
         of = {"pairs": "tune.beta and tune.alpha", "prompts": "the rewards and tune.alpha"}
         what = of.get(self.recipe.tune.reads, "tune.alpha")
         return f"No learning rate has been used yet: look at {what}, and at the model's own weights"
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Say whether a tensor holds neither nan nor inf, without another of its size."""
+    return all(math.isfinite(float(end)) for end in torch.aminmax(tensor))

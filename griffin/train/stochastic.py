@@ -94,8 +94,8 @@ class StochasticAdamW(torch.optim.Optimizer):
         step = int(state["step"])
         assert parameter.grad is not None
         tensors = (parameter, state["exp_avg"], state["exp_avg_sq"])
-        weight, mean, square = (_local(tensor).view(-1) for tensor in tensors)
-        gradient, first = _local(parameter.grad).reshape(-1), _first_index(parameter)
+        weight, mean, square = (local_part(tensor).view(-1) for tensor in tensors)
+        gradient, first = local_part(parameter.grad).reshape(-1), _first_index(parameter)
         keys = [rounding_key(group["seed"], step, name + part) for part in ("", "/m", "/v")]
         (beta1, beta2), rate = group["betas"], group["lr"]
         for at in range(0, weight.numel(), _BLOCK):
@@ -111,7 +111,7 @@ class StochasticAdamW(torch.optim.Optimizer):
                 into[place] = round_by_lot(value, bits)
 
 
-def _local(tensor: Tensor) -> Tensor:
+def local_part(tensor: Tensor) -> Tensor:
     """Return what this process holds of a tensor that may be split over several."""
     return getattr(tensor, "to_local", lambda: tensor)()
 

@@ -215,7 +215,7 @@ class OnlineTrainer(TunedRun):
     def _learn(self, lesson: Lesson) -> tuple[float, float]:
         """Leave a step's gradient in the parameters; return its loss, and the largest difference
         in nats between what the engine and this forward say of a token."""
-        units, total, gap = lesson.units, 0.0, 0.0
+        units, total, apart_most = lesson.units, 0.0, list[Tensor]()
         size = len(units[0])
         at_once = max(1, self.recipe.train.rows // size)
         # Answers of about one length are read together: there is less padding.
@@ -236,7 +236,8 @@ class OnlineTrainer(TunedRun):
                 [units[number][-1].logprobs for number in which], policy.view(shape)[:, -1]
             )
             apart = (policy.detach().view(shape)[:, -1] - drawn).abs()
-            gap = max(gap, float(apart.max()))
+            apart_most.append(apart.max())
+        gap = float(torch.stack(apart_most).max())  # NaN if any is
         # A packed model computes in training what it does when it answers.
         narrow = torch.bfloat16 in (self.dtype, self.model.dtype) and self._is_plain
         most = LARGEST_GAP[torch.bfloat16 if narrow else torch.float32]

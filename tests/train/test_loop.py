@@ -306,6 +306,16 @@ def test_a_warm_up_beyond_the_end_is_told(
     assert "warmup_steps is 50, the budget 6 steps" in capsys.readouterr().err
 
 
+def test_weights_that_a_step_made_infinite_are_not_kept(trainer: Build) -> None:
+    """Loss and gradient were finite: the rate was not one to step with."""
+    ours = trainer(steps=1, learning_rate=1e38, warmup_steps=0, weight_decay=0.0)
+    with pytest.raises(DivergedError, match=r"step 1 left model\..* are not finite; they are not"):
+        for _ in range(3):
+            ours.step()
+            ours.save()
+    assert latest_checkpoint(ours.checkpoints) is None
+
+
 def test_a_divergence_names_tensor_row_and_documents(trainer: Build) -> None:
     ours = trainer()
     ours.step()

@@ -13,11 +13,13 @@ from griffin.train.recipe import Recipe
 from tests.train.test_kills import kill
 
 _ALL: dict[str, dict[str, Any]] = {
+    "full": {"method": "full"},
     "lora": {"method": "lora", "rank": 2, "dropout": 0.1},
     "state": {"method": "state", "keys": 2},
     "dpo": {"method": "dpo", "rank": 2},
     "jbond": {"method": "jbond", "rank": 2, "prompts": 2, "answer_tokens": 4},
     "grpo": {"method": "grpo", "rank": 2, "prompts": 2, "answers": 2, "answer_tokens": 4},
+    "rloo": {"method": "rloo", "rank": 2, "prompts": 2, "answers": 2, "answer_tokens": 4},
 }
 
 
@@ -32,7 +34,7 @@ def values(recipe: Callable[..., Recipe], tmp_path: Path) -> Callable[[str], dic
             rows = [
                 {"prompt": f"{n}?", "chosen": f" {n}.", "rejected": f" {n + 1}!"} for n in range(20)
             ]
-        elif name in ("jbond", "grpo"):
+        elif name in ("jbond", "grpo", "rloo"):
             reward = tmp_path / "reward.py"
             reward.write_text("def reward(prompt, answer):\n    return float(len(answer))\n")
             tune["reward"] = f"{reward}:reward"

@@ -239,8 +239,9 @@ def test_too_many_failures_lose_no_step_and_can_be_allowed(online: Build) -> Non
     assert again.progress.step == 1 and all(map(torch.equal, _weights(run), _weights(again)))
 
 
+@pytest.mark.parametrize("factor", [1.01, math.nan])
 def test_engine_and_trainer_that_disagree_stop_the_run(
-    online: Build, monkeypatch: pytest.MonkeyPatch
+    factor: float, online: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = online("rloo")
     run.step()
@@ -248,7 +249,7 @@ def test_engine_and_trainer_that_disagree_stop_the_run(
     with monkeypatch.context() as patch:
         # What a trainer in training mode with dropout would do, say.
         learned = AnswerRows.hidden
-        patch.setattr(AnswerRows, "hidden", lambda *given: learned(*given) * 1.01)
+        patch.setattr(AnswerRows, "hidden", lambda *given: learned(*given) * factor)
         with pytest.raises(
             DivergedError, match=r"step 2: the engine .* differ by .* about a token"
         ):

@@ -14,6 +14,7 @@ from griffin.train.recipe.stage import StageRecipe, read_stages
 
 BUDGETS = ("tokens", "steps", "epochs", "stage")
 
+SMALLEST_EPSILON = 1e-30
 _CHECKPOINTS = {"none": 0, "blocks": 1}
 
 
@@ -120,6 +121,11 @@ class TrainRecipe:
         for name in ("learning_rate", "epsilon", "checkpoint_minutes"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"train.{name} must be positive, not {getattr(self, name)}")
+        if self.epsilon < SMALLEST_EPSILON:
+            raise ValueError(
+                f"train.epsilon must be at least {SMALLEST_EPSILON:g}, not {self.epsilon}: in"
+                " float32 a smaller one is next to 0, and a weight without gradients becomes 0 / 0"
+            )
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(

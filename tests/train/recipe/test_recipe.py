@@ -52,6 +52,7 @@ def _tables(*tables: dict[str, Any], **data: Any) -> dict[str, Any]:
             for name in ("clip", "learning_rate", "weight_decay", "epsilon", "checkpoint_minutes")
             for value in (float("nan"), float("inf"), -float("inf"))
         ),
+        (MINIMAL | {"train": {"steps": 1, "epsilon": 1e-50}}, r"train.epsilon must be at least"),
         (MINIMAL | {"train": {"steps": 1, "lr": 2}}, r"here it is train.learning_rate"),
         (MINIMAL | {"train": {"steps": 1, "max_grad_norm": 2}}, r"here it is train.clip"),
         (MINIMAL | {"train": {"steps": 1, "remat": 2}}, r"here it is train.checkpoint"),
