@@ -15,5 +15,18 @@ export PYTHONPATH=. PYTHONUNBUFFERED=1
 python=${PYTHON:-python3}
 mkdir -p "$out"
 
-$python -m griffin.cli bench gpu --out "$out/gpu.json" "$@" | tee "$out/gpu.txt"
-$python -m benchmarks gpu --budget 120 --out "$out/rivals.json" "$@" | tee "$out/rivals.txt"
+# The table of a command, kept and shown; its exit code is ours.
+kept() {
+  table=$1
+  shift
+  code=0
+  "$@" >"$table" || code=$?
+  cat "$table"
+  return "$code"
+}
+
+failed=0
+kept "$out/gpu.txt" "$python" -m griffin.cli bench gpu --out "$out/gpu.json" "$@" || failed=$?
+kept "$out/rivals.txt" "$python" -m benchmarks gpu --budget 120 --out "$out/rivals.json" "$@" ||
+  failed=$?
+exit "$failed"

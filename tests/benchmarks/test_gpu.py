@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 
 import pytest
 from click.testing import CliRunner
 
 from benchmarks.__main__ import main
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_the_script_keeps_both_tables_and_the_exit_code(tmp_path, code):
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "asked $2"\ntest "$2" = benchmarks || exit {code}\n')
+    python.chmod(0o755)
+    done = subprocess.run(
+        ["sh", "benchmarks/gpu.sh", str(tmp_path / "out"), "--dry-run"],
+        env=os.environ | {"PYTHON": str(python)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (code, "")
+    assert done.stdout == "asked griffin.cli\nasked benchmarks\n"
+    assert (tmp_path / "out" / "gpu.txt").read_text() == "asked griffin.cli\n"
+    assert (tmp_path / "out" / "rivals.txt").read_text() == "asked benchmarks\n"
 
 
 @pytest.mark.slow
