@@ -57,6 +57,36 @@ def test_split_over_two_ranks_the_gradients_are_those_of_one(tmp_path: Path) -> 
         torch.testing.assert_close(found[name], parameter.grad, rtol=1e-4, atol=1e-6, msg=name)
 
 
+def work_beside_another(ranks: Ranks, folder: Path) -> None:
+    """Gradients of all documents but one of rank 0's, twice: what that one says is another."""
+    found = list[dict[str, torch.Tensor]]()
+    for changed in (False, True):
+        ours = Objective(model())
+        shard(ours, ranks)
+        rows = batch(VOCAB, 2 + ranks.rank)
+        if ranks.rank == 0:
+            rows.mask[0] = False
+            if changed:
+                rows.tokens[0] = rows.tokens[0].flip(0)
+        told(ours, rows).backward()
+        found.append(
+            {
+                name: p.grad.full_tensor()  # pyright: ignore
+                for name, p in ours.griffin.named_parameters()
+            }
+        )
+    if ranks.is_writer:
+        torch.save(found, folder / "gradients")
+
+
+@pytest.mark.thorough
+def test_another_document_on_another_rank_changes_no_bit(tmp_path: Path) -> None:
+    on_ranks(2, work_beside_another, tmp_path)
+    one, other = torch.load(tmp_path / "gradients")
+    for name in one:
+        assert one[name].any() and torch.equal(one[name], other[name]), name
+
+
 def test_it_is_the_loss_of_the_rows() -> None:
     rows = batch(VOCAB)
     assert torch.equal(told(Objective(model()), rows), row_nats(model(), rows)[0])

@@ -75,6 +75,7 @@ def train(
     from griffin.bench.work import matrix_shapes
     from griffin.cli.bench.report import deliver
     from griffin.cli.shared.train_plan import device_bytes
+    from griffin.train.allocator import return_large_blocks
     from griffin.train.plan import check_memory
     from griffin.train.recipe import Recipe, TrainRecipe
 
@@ -86,6 +87,8 @@ def train(
         check_memory(Recipe(model=config, train=recipe), device_bytes("cpu"))
     report = Report(command=machine.command(), commit=machine.commit(), machine=machine.describe())
     setting["threads"] = threads or machine.cores()
+    if recipe.keep_every:
+        return_large_blocks()  # as a run does
     (found,) = measure(
         report,
         [griffin_learner(config, setting["dtype"], recipe.keep_every)],
