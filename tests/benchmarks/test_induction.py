@@ -65,8 +65,8 @@ def test_what_is_there_is_not_run_again(tmp_path):
 def test_learnt_on_short_texts_it_is_found_in_longer_ones_by_recurrence(name):
     model = train(name, 3e-3, 0, ((16, 300),))
     assert right(model, 16, 64) > 0.85
-    far = right(model, 256, 64)
-    assert far < 0.3 if name == "MQA" else far > 0.4
+    far = right(model, 128, 64)
+    assert far < 0.35 if name == "MQA" else far > 0.45
 
 
 @pytest.mark.thorough
