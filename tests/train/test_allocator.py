@@ -25,14 +25,20 @@ print((resident()["resident"] - before) / 20e6)
 """
 
 
+def _measure(told: str) -> float:
+    """Return how many blocks of 20 MB a new process still has."""
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURE, told], capture_output=True, text=True, check=True
+    )
+    return float(done.stdout)
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is asked")
 @pytest.mark.parametrize("told", [True, False])
 def test_what_is_freed_between_what_is_kept(told: bool) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _MEASURE, "told" if told else "not"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    blocks = float(done.stdout)
-    assert blocks < 1 if told else blocks > 5
+    """By itself glibc keeps 10 to 24 of them; how many is the chance of where a heap begins, and
+    once in a long while it is hardly any."""
+    if told:
+        assert _measure("told") < 1
+    else:
+        assert any(_measure("not") > 5 for _ in range(3))
