@@ -2,7 +2,7 @@
 #                   this machine, and talk with the bundled model (tools/demo.py)
 # make kernels      compile the kernels of every instruction set, not of this machine's alone
 # make test         install the rest, then lint, types and every test that is not slow; of each
-#                   sweep (many cases of one claim) a quarter, drawn by SAMPLE=SEED, which it prints
+#                   sweep (many cases of one claim) a sixth, drawn by SAMPLE=SEED, which it prints
 # make test-fast    the same tests without what takes seconds, and of each sweep a twelfth: under
 #                   two minutes
 # make test-slow    what takes minutes, and every sweep whole

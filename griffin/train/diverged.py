@@ -32,7 +32,7 @@ def explain(
     """
     states = list(carried)
     for name, parameter in model.named_parameters():
-        if not parameter.detach().isfinite().all():
+        if not is_finite(parameter):
             return f"{name} is not finite before the step"
     kept = [parameter.grad for parameter in model.parameters()]
     try:
@@ -73,7 +73,7 @@ def _of_row(
 
     def look(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if not found and not all(map(_finite, _tensors(output))):
+            if not found and not all(map(is_finite, _tensors(output))):
                 found.append(f"the output of {name} is not finite")
 
         return hook
@@ -93,7 +93,7 @@ def _of_row(
     nats.backward()
     # Those nearest to the loss are computed first.
     for name, parameter in reversed(list(model.named_parameters())):
-        if parameter.grad is not None and not _finite(parameter.grad):
+        if parameter.grad is not None and not is_finite(parameter.grad):
             return f"the gradient of {name} is not finite", after
     return "", after
 
@@ -104,7 +104,8 @@ def _tensors(value: Any) -> list[Tensor]:
     return [t for each in value for t in _tensors(each)] if isinstance(value, tuple | list) else []
 
 
-def _finite(tensor: Tensor) -> bool:
+def is_finite(tensor: Tensor) -> bool:
+    """Say whether a tensor holds neither nan nor inf."""
     return bool(tensor.detach().isfinite().all())
 
 

@@ -26,6 +26,7 @@ from griffin.train.checkpoint import (
     save_checkpoint,
 )
 from griffin.train.data.prepare import RunData, prepare_data
+from griffin.train.diverged import is_finite
 from griffin.train.folder import RunFolder
 from griffin.train.optim import learning_rate, make_optimizer
 from griffin.train.recipe import Recipe, TrainRecipe
@@ -316,10 +317,8 @@ class TrainingRun(ABC):
 
     def _check_weights(self) -> None:
         """Raise DivergedError for weights that are not finite; all ranks must call this."""
-        named = (
-            (name, local_part(each.detach())) for name, each in self.learner.named_parameters()
-        )
-        bad = next((name for name, own in named if own.numel() and not _is_finite(own)), "")
+        own = ((name, local_part(each)) for name, each in self.learner.named_parameters())
+        bad = next((name for name, part in own if not is_finite(part)), "")
         if self.ranks.any(bool(bad)):
             raise DivergedError(
                 f"step {self.progress.step} left {bad or 'a tensor of another rank'} with weights"
@@ -348,8 +347,3 @@ class TrainingRun(ABC):
         of = {"pairs": "tune.beta and tune.alpha", "prompts": "the rewards and tune.alpha"}
         what = of.get(self.recipe.tune.reads, "tune.alpha")
         return f"No learning rate has been used yet: look at {what}, and at the model's own weights"
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    """Say whether a tensor holds neither nan nor inf, without another of its size."""
-    return all(math.isfinite(float(end)) for end in torch.aminmax(tensor))
