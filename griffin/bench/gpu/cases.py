@@ -11,6 +11,8 @@ from torch import Tensor
 
 from griffin import ops
 from griffin.ops.rg_lru import Gate
+from griffin.sampling import SamplingParams
+from griffin.sampling.table import row_tensors
 
 Draw = Callable[..., Tensor]
 Given = dict[str, Any]
@@ -164,9 +166,53 @@ def _keep(given: Given) -> dict[str, Tensor]:
     return {"keys": keys, "values": values, "before": before, "pos": pos}
 
 
+# How rows choose, by turns; every second one of each has a bias, a mask, counts or ends besides.
+_WAYS = (
+    {},
+    {"temperature": 0.0},
+    {"top_k": 40, "frequency_penalty": 0.4},
+    {"top_p": 0.9, "repetition_penalty": 1.3},
+    {"min_p": 0.05, "temperature": 0.7},
+    {"top_k": 500, "top_p": 0.95, "presence_penalty": 0.5},
+)
+
+
+def _choices(draw: Draw, rows: int, size: int) -> Given:
+    logits, uniform = 4 * draw(rows, size), draw(rows).double().sigmoid()
+    logits[rows // 2, size // 3] = torch.nan  # that row has a fault, and no other
+    params = row_tensors([SamplingParams(**_WAYS[row % len(_WAYS)]) for row in range(rows)])
+    kind, row = torch.arange(4, device=logits.device), torch.arange(rows, device=logits.device)
+    has = (kind[:, None] + row) % 3 == 0
+    given = {name: t.to(logits.device) for name, t in params.items()} | {
+        "uniform": uniform,
+        "places": torch.where(has, row, -1).to(torch.int32),
+        "counts": (draw(rows, size) - 1).ceil().clamp_min(0).to(torch.int32),
+        "bias": draw(rows, size),
+        "masks": (draw(rows, -(-size // 32)).float() * 1e9).to(torch.int32),
+        "live": torch.full((1,), max(1, rows - 1), dtype=torch.int32, device=logits.device),
+    }
+    return given | {"logits": logits}
+
+
+def _drawn(given: Given) -> dict[str, Tensor]:
+    own = {name: t.float() if t.is_floating_point() else t for name, t in given.items()}
+    own |= {name: given[name].double() for name in ("uniform", "top_p", "min_p")}
+    logits, live = own.pop("logits"), own.pop("live")
+    own["counts"] = own["counts"].clone()
+    drawn, rows = ops.draw_tokens(logits, ops.Draw(**own), live), max(1, len(logits) - 1)
+    fault = drawn.fault[:rows]
+    logprob = torch.where(fault == 0, drawn.logprob[:rows], 0)
+    return {
+        "token": drawn.token[:rows],
+        "fault": fault,
+        "logprob": logprob,
+        "counts": own["counts"],
+    }
+
+
 _PRODUCTS = ((1, 5_120, 2_560), (37, 2_560, 7_680), (64, 15_360, 2_560))
 _TOY_PRODUCTS = ((1, 33, 70), (18, 22, 130))
-_PROMPTS = ((1, 100, 10, 256, 128), (2, 65, 4, 64, 40), (1, 7, 16, 256, 60))
+_PROMPTS = ((1, 200, 10, 256, 2_048), (2, 65, 4, 64, 40), (1, 7, 16, 256, 60))
 _TOY_PROMPTS = ((2, 5, 2, 16, 6), (1, 18, 1, 8, 9))
 _UNITS = ((1, 100, 10, 256), (3, 63, 16, 256), (2, 200, 3, 80))
 _TOY_UNITS = ((2, 5, 2, 20), (1, 66, 1, 17))
@@ -188,6 +234,9 @@ CASES: dict[str, KernelCase] = {
         _keep,
         ((1, 8, 256, 2_048), (37, 12, 256, 2_048), (256, 2, 256, 64)),
         ((1, 2, 8, 5), (3, 1, 20, 7)),
+    ),
+    "draw": KernelCase(
+        _choices, _drawn, ((2, 256_000), (37, 256_000), (13, 33_333)), ((2, 40), (7, 2_500))
     ),
     "convolution": KernelCase(_unit, _convolution, _UNITS, _TOY_UNITS),
     "RG-LRU": KernelCase(_unit, _rg_lru, _UNITS, _TOY_UNITS),

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from typing import Any
@@ -25,9 +25,10 @@ from griffin.bench.gpu.figure import Figure, Waits
 from griffin.bench.gpu.limits import WEIGHT_BYTES
 from griffin.bench.gpu.scene import Scene
 from griffin.engine import Slots
+from griffin.engine.graph_runner import GraphRunner
+from griffin.engine.graphs import Replay
 from griffin.model import Griffin, GriffinConfig
-from griffin.model.decode_step import DecodeStep
-from griffin.model.packed import install, packable
+from griffin.model.packed import PackedWeight, install, packable
 from griffin.ops.ahead import compile_ahead
 from griffin.ops.launching import Launch, record
 from griffin.ops.packed_linear import PANEL, get_layout
@@ -71,26 +72,35 @@ def compiling(scene: Scene) -> Iterator[Figure]:
         )
 
 
-def step_launches(config: GriffinConfig, format: str, rows: int) -> list[Launch]:
-    """Return what a decode step of so many rows launches, of tensors without values."""
+def step_launches(config: GriffinConfig, format: str, batches: Sequence[int]) -> list[Launch]:
+    """Return what an engine's steps of so many rows (rising) launch, draws included, and what
+    unpacks a matrix for a prompt: of tensors without values."""
     with torch.device("meta"):
         model = Griffin(config).to(torch.bfloat16).eval().requires_grad_(False)
         if format != "bf16":
             for name in packable(model):
-                rows_of, inputs = model.get_parameter(f"{name}.weight").shape
-                install(model, name, _packed(rows_of, inputs, format), torch.bfloat16)
-    slots = Slots(config, rows, dtype=torch.bfloat16, device="meta", stack=True)
-    assert slots.stacked is not None
-    tokens = torch.empty(rows, dtype=torch.int64, device="meta")
-    live = torch.empty(1, dtype=torch.int32, device="meta")
-    step = DecodeStep(model, slots.view(0, rows), slots.stacked, rows)
+                rows, inputs = model.get_parameter(f"{name}.weight").shape
+                install(model, name, _packed(rows, inputs, format), torch.bfloat16)
+    slots = Slots(config, batches[-1], dtype=torch.bfloat16, device="meta", stack=True)
     with torch.no_grad(), ops.use("triton"), record() as launches:
-        step.logits(tokens, live)
+        GraphRunner(model, slots, _Called(), sizes=batches)
+        for layer in model.modules():
+            if isinstance(layer, PackedWeight) and layer.laid is not None:
+                ops.look_up_rows(None, layer.laid, 1.0, torch.bfloat16)
     return launches
 
 
+class _Called:
+    """Graphs that are captured by making the call."""
+
+    def capture(self, call: Replay) -> Replay:
+        call()
+        return call
+
+
 def prompt_launches(config: GriffinConfig, length: int) -> list[Launch]:
-    """Return what convolution, RG-LRU and scan of a prompt launch, forward and backward."""
+    """Return what a prompt's convolution, attention, RG-LRU and scan launch, the last two backward
+    too."""
     width, blocks = config.lru_width, config.num_gate_blocks
     size, taps = width // blocks, config.conv_width
 
@@ -103,10 +113,16 @@ def prompt_launches(config: GriffinConfig, length: int) -> list[Launch]:
     at = torch.empty(1, length, dtype=torch.int64, device="meta")
     x, gates = empty(1, length, width), [empty(blocks, size, size) for _ in "ir"]
     one, other = (Gate(weight, empty(blocks, size)) for weight in gates)
+    heads, kv, head = config.num_heads, config.num_kv_heads, config.head_dim
+    window = config.attention_window_size
     with record() as launches, ops.use("triton"):
         with torch.no_grad():
             cache = empty(1, taps - 1, width)
             ops.causal_conv(x, empty(width, 1, taps), empty(width), at, cache)
+            q, k, v = (empty(1, length, n, head) for n in (heads, kv, kv))
+            ring = empty(1, window, kv, head), empty(1, window, kv, head)
+            ops.local_attention(q, k, v, ops.plan_window(at, window, None))
+            ops.local_attention(q, k, v, ops.plan_window(at, window, at[:, 0]), ring)
         h0 = empty(1, width, dtype=torch.float32)
         backward(*ops.rg_lru(x, one, other, empty(width), at, h0))
         backward(*ops.linear_scan(x, empty(1, length, width), h0))
@@ -122,8 +138,7 @@ def all_launches() -> list[Launch]:
     ):
         config = GriffinConfig.preset(name)
         for format in WEIGHT_BYTES:
-            for rows in batches:
-                found |= {_key(one): one for one in step_launches(config, format, rows)}
+            found |= {_key(one): one for one in step_launches(config, format, batches)}
         found |= {_key(one): one for one in prompt_launches(config, 4_096)}
     return list(found.values())
 
