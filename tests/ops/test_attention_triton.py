@@ -45,34 +45,37 @@ def places(steps: int, before: Tensor | None) -> Tensor:
     return at
 
 
-def operands(shape: Shape, fresh: bool) -> tuple[Tensor, Tensor, Tensor, ops.Window, Ring | None]:
+def operands(
+    shape: Shape, fresh: bool, dtype: torch.dtype = BF16
+) -> tuple[Tensor, Tensor, Tensor, ops.Window, Ring | None]:
     steps, heads, groups, head, size = shape
     q, k, v = (
-        draw(3, steps, n, head, dtype=BF16, seed=seed).detach()
+        draw(3, steps, n, head, dtype=dtype, seed=seed).detach()
         for seed, n in enumerate((heads, groups, groups))
     )
     before = None if fresh else torch.tensor([2, size + 5, 1_000])
     window = ops.plan_window(places(steps, before), size, before)
     if fresh:
         return q, k, v, window, None
-    keys, values = (draw(3, size, groups, head, dtype=BF16, seed=s).detach() for s in (3, 4))
+    keys, values = (draw(3, size, groups, head, dtype=dtype, seed=s).detach() for s in (3, 4))
     for each in (keys, values):
         each[window.slot_position < 0] = 0
     return q, k, v, window, (keys, values)
 
 
 @torch.no_grad()
-def check(shape: Shape, fresh: bool) -> None:
-    q, k, v, window, ring = operands(shape, fresh)
+def check(shape: Shape, fresh: bool, dtype: torch.dtype = BF16) -> None:
+    """Float32 is torch's, which is held to the same."""
+    q, k, v, window, ring = operands(shape, fresh, dtype)
     with ops.use("triton"), record() as launches:
         got, after = ops.local_attention(q, k, v, window, ring)
-    assert [each.name for each in launches] == ["_local_attention"]
+    assert [each.name for each in launches] == ["_local_attention"] * (dtype == BF16)
     wide = None if ring is None else (ring[0].double(), ring[1].double())
     with ops.use("reference"):
         want, right = ops.local_attention(q.double(), k.double(), v.double(), window, wide)
-    assert got.dtype == BF16 and not got.isnan().any()
+    assert got.dtype == dtype and not got.isnan().any()
     real = ~window.pad  # what a pad attends to is no matter
-    assert error(got[real], want[real]) <= TOLERANCE[BF16]
+    assert error(got[real], want[real]) <= TOLERANCE[dtype]
     for mine, truth in zip(after, right, strict=True):
         assert torch.equal(mine.double(), truth)
 
@@ -81,16 +84,18 @@ def check(shape: Shape, fresh: bool) -> None:
     ("shape", "fresh"),
     [((20, 2, 1, 20, 17), False), ((1, 4, 2, 16, 9), False), ((5, 2, 2, 8, 3), True)],
 )
-def test_values_and_rings(shape, fresh, poisoned, small_tiles):
-    check(shape, fresh)
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_values_and_rings(shape, fresh, dtype, poisoned, small_tiles):
+    check(shape, fresh, dtype)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("steps", [1, 2, 3, 16, 17, 63, 64, 65, 129])
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("steps", [1, 2, 3, 16, 17, 63, 64, 65, 129, 200])
 @pytest.mark.parametrize("rest", [(2, 1, 33, 20), (3, 3, 16, 64), (4, 2, 8, 1)], ids=str)
 @pytest.mark.parametrize("fresh", [False, True])
-def test_many_values_and_rings(steps, rest, fresh, poisoned, small_tiles):
-    check((steps, *rest), fresh)
+def test_many_values_and_rings(steps, rest, fresh, dtype, poisoned, small_tiles):
+    check((steps, *rest), fresh, dtype)
 
 
 @torch.no_grad()
