@@ -112,15 +112,22 @@ def compare(
 
 def _rises(found: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Return of each model by how much of them each rounding raises its bits per byte."""
-    bits = {(run["model"], run["weights"]): bits_of(spans_of([run])) for run in found["runs"]}
-    return {
-        name: {
-            weights: bits[name, weights] / bits[name, AS_STORED] - 1
-            for of, weights in bits
-            if of == name and weights != AS_STORED
-        }
-        for name in dict.fromkeys(name for name, _ in bits)
-    }
+    plain, rises = _plain(found), dict[str, dict[str, float]]()
+    for run in found["runs"]:
+        of = rises.setdefault(run["model"], {})
+        if run["weights"] != AS_STORED:
+            of[run["weights"]] = _rise(spans_of([run]), plain[run["model"]])
+    return rises
+
+
+def _plain(found: Mapping[str, Any]) -> dict[str, list[PositionSpan]]:
+    """Return what each model reads as it is stored."""
+    return {r["model"]: spans_of([r]) for r in found["runs"] if r["weights"] == AS_STORED}
+
+
+def _rise(spans: Sequence[PositionSpan], before: Sequence[PositionSpan]) -> float:
+    """Return by how much of them bits per byte rise; 0 where nothing was read."""
+    return bits_of(spans) / bits_of(before) - 1 if spans else 0.0
 
 
 def rounded(model: Griffin, rounding: Rounding, sample: Callable[[], Tensor]) -> Griffin:
@@ -153,25 +160,21 @@ def training_rows(recipe: Recipe, tokenizer: Tokenizer, tokens: int) -> Tensor:
 
 
 def table(found: dict[str, Any]) -> str:
-    """Return bits per byte of whole files as Markdown, and how much rounding adds, by position."""
+    """Return bits per byte of whole files as Markdown, and how much rounding adds, by position.
+
+    A field is empty where nothing was read, or nothing is added.
+    """
     lines = [
         "| weights | model | bytes | bits per byte | rise | before 1,024 | from there on |",
         "|---|---|---|---|---|---|---|",
     ]
-    plain = {r["model"]: spans_of([r]) for r in found["runs"] if r["weights"] == AS_STORED}
+    plain = _plain(found)
     order = [*dict.fromkeys(run["weights"] for run in found["runs"])]
     for run in sorted(found["runs"], key=lambda run: order.index(run["weights"])):
         spans, before = spans_of([run]), plain[run["model"]]
         near = sum(span.end <= _ROW for span in spans)
         parts = slice(None), slice(near), slice(near, None)
-        rises = [_rise(spans[part], before[part]) for part in parts]
+        rises = [f"{rise:.2%}" if (rise := _rise(spans[p], before[p])) else "" for p in parts]
         size, bits = f"{run['bytes']:,}", f"{bits_of(spans):.4f}"
         lines.append(f"| {' | '.join([run['weights'], run['model'], size, bits, *rises])} |")
     return "\n".join(lines)
-
-
-def _rise(spans: Sequence[PositionSpan], before: Sequence[PositionSpan]) -> str:
-    """Return by how much bits per byte rise; nothing where nothing was read, or they are alike."""
-    if not spans or bits_of(spans) == bits_of(before):
-        return ""
-    return f"{bits_of(spans) / bits_of(before) - 1:.2%}"
