@@ -1,4 +1,5 @@
-"""`python -m benchmarks gpu`: transformers on the same GPU, beside our steps in the same run.
+"""`python -m benchmarks gpu`: transformers on the same GPU, beside our steps in the same run, and
+single kernels beside those of libraries (gpu_kernels.py).
 
 RecurrentGemma by transformers is the same model. Gemma of the same size is what it stands beside in
 the paper: a transformer, whose step reads more with every token. Both have random weights, made on
@@ -13,6 +14,7 @@ from typing import Any
 import click
 import torch
 
+from benchmarks import gpu_kernels
 from griffin.bench.gpu.decoding import steps
 from griffin.bench.gpu.figure import Figure, Waits
 from griffin.bench.gpu.scene import Scene
@@ -135,10 +137,11 @@ ROWS = (
         about="transformers' RecurrentGemma and Gemma beside our steps",
         run=rivals,
     ),
+    *gpu_kernels.ROWS,
 )
 gpu = click.Command(
     "gpu",
     params=list(ours.params),
     callback=lambda **given: sit(ROWS, **given),
-    help="Step with transformers' RecurrentGemma and Gemma on a GPU, and with ours beside them.",
+    help="Measure other people's models and kernels on a GPU, and ours beside them.",
 )

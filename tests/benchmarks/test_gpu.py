@@ -34,7 +34,8 @@ def test_a_dry_run_steps_with_both_rivals(tmp_path):
     out = tmp_path / "rivals.json"
     result = CliRunner().invoke(main, ["gpu", "--dry-run", "--out", str(out)])
     assert result.exit_code == 0, result.output
-    (row,) = json.loads(out.read_text())["rows"]
+    row, *kernels = json.loads(out.read_text())["rows"]
+    assert [each["outcome"] for each in kernels] == ["waits"] * 3
     beside = [figure["what"] for figure in row["figures"] if figure["unit"] == "x"]
     assert sum("RecurrentGemma" in what for what in beside) == 1
     assert sum("transformers' Gemma" in what for what in beside) == 2
