@@ -10,11 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from griffin.train.files import file_digest, flush, put_in_place
+from griffin.train.files import file_digest, flush, put_in_place, write_json, writing
 from griffin.train.scale.ranks import Ranks
 from griffin.train.scale.sharded_files import read_tensors, write_tensors
 
@@ -28,7 +29,10 @@ _NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 class RunProgress:
     """Say how far the run of a recipe (its digest) has come: steps, rows and tokens done, seconds
     spent, the least `Validation.worth` so far (bits per byte where text is learned), and running
-    mean and variance of the loss."""
+    mean and variance of the loss.
+
+    owed: the log entry of the last step, if a stop came before its samples or held-out figures.
+    """
 
     recipe: str
     step: int = 0
@@ -38,6 +42,7 @@ class RunProgress:
     best: float | None = None
     loss_mean: float = 0.0
     loss_variance: float = 0.0
+    owed: dict[str, Any] | None = None
 
 
 def save_checkpoint(
@@ -64,6 +69,16 @@ def save_checkpoint(
     return final
 
 
+def update_progress(path: Path, progress: RunProgress, ranks: Ranks = _ALONE) -> None:
+    """Have a checkpoint of this step say what is owed to it now, or no longer; all ranks must call
+    this. A kill leaves the old word or the new one."""
+    with ranks.writer_first():
+        if ranks.is_writer:
+            kept, files = _read(path)
+            if kept.owed != progress.owed:
+                write_json(path / _PROGRESS, dataclasses.asdict(progress) | {_FILES: files})
+
+
 def prune(folder: Path, keep: int) -> None:
     """Drop all checkpoints but the newest `keep`; the best stays."""
     for old in _checkpoints(folder)[:-keep]:
@@ -83,13 +98,15 @@ def _write(final: Path, tensors: dict[str, Tensor], progress: RunProgress, ranks
     try:
         with ranks.writer_first():
             if ranks.is_writer:
-                final.parent.mkdir(parents=True, exist_ok=True)
-                shutil.rmtree(part, ignore_errors=True)
-                part.mkdir()
+                with writing(final):
+                    final.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.rmtree(part, ignore_errors=True)
+                    part.mkdir()
         write_tensors(part, tensors, ranks)
         with ranks.writer_first():
             if ranks.is_writer:
-                _complete(part, final, progress)
+                with writing(final):
+                    _complete(part, final, progress)
     finally:
         if ranks.is_writer:
             shutil.rmtree(part, ignore_errors=True)

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from griffin.checkpoints.staging import staged_file
 from griffin.model import Griffin, State
 from griffin.train.data.mixture import Mixture
 from griffin.train.data.rows import TrainBatch
@@ -57,11 +59,17 @@ def explain(
 
 
 def keep_batch(path: Path, batches: Sequence[TrainBatch]) -> None:
-    """Write the rows of a step to a file: tokens, targets, segment_pos and mask, (R, L) each."""
+    """Write the rows of a step to a file: tokens, targets, segment_pos and mask, (R, L) each.
+
+    Raises OSError, and leaves no file, if it cannot be written.
+    """
     names = ("tokens", "targets", "segment_pos", "mask")
-    save_file(
-        {name: torch.cat([getattr(batch, name) for batch in batches]) for name in names}, path
-    )
+    rows = {name: torch.cat([getattr(batch, name) for batch in batches]) for name in names}
+    try:
+        with staged_file(path) as part:
+            save_file(rows, part)
+    except SafetensorError as error:
+        raise OSError(f"could not write {path}: {error}") from error
 
 
 def _of_row(

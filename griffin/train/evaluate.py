@@ -26,17 +26,20 @@ def bits_in_rows(
     length: int,
     rows: int = 16,
     ranks: Ranks | None = None,
+    check: Callable[[], object] = lambda: None,
 ) -> float:
     """Return the bits a model needs for documents cut into rows of `length`, each read afresh.
 
     This is how training reads. Of the documents what is counted is predicted. rows: how many go
     through the model at a time. A model's products are in float32, an Objective's in the type it
     has; one that is split over ranks is read on all of them, each reader with rows of its own, and
-    each rank returns the bits of all.
+    each rank returns the bits of all. check: called before each of them; what it raises ends the
+    reading.
     """
     ranks = ranks or Ranks()
     batch, nats = pad_documents(documents, length), 0.0
     for at in range(0, len(batch.tokens), rows * ranks.readers):
+        check()
         first = at + rows * ranks.reader
         # Split weights are gathered by all ranks at once, those included that have no rows left.
         empty = first >= len(batch.tokens)

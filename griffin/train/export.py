@@ -10,13 +10,14 @@ import torch
 
 from griffin import checkpoints
 from griffin.checkpoints import copy_companions, load_model, save_model
+from griffin.checkpoints.staging import staged_folder
 from griffin.model import Griffin
 from griffin.text import Tokenizer
 from griffin.train.data.encode import Encoded
 from griffin.train.data.held_out import held_out_of_recipe, held_out_of_run
 from griffin.train.data.prepare import RunData
 from griffin.train.evaluate import bits_in_rows, bits_in_streams, compressors
-from griffin.train.files import write_json
+from griffin.train.files import write_json, writing
 from griffin.train.loop import Trainer
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
@@ -44,7 +45,8 @@ def export(trainer: Trainer) -> dict[str, Any] | None:
 def write_model(run: TrainingRun, model: Griffin, folder: Path) -> Path:
     """Write a run's model with its tokenizer to a folder, in bfloat16; return the folder.
 
-    The writer does; all ranks must call this, and give their parts of the weights.
+    The writer does; all ranks must call this, and give their parts of the weights. Raises OSError,
+    and leaves what was there, if the disk is full.
     """
     with torch.device("meta"):
         whole = Griffin(run.recipe.model).to(torch.bfloat16)
@@ -54,8 +56,9 @@ def write_model(run: TrainingRun, model: Griffin, folder: Path) -> Path:
         if run.ranks.is_writer:
             whole.get_parameter(name).data.copy_(weight)
     if run.ranks.is_writer:
-        save_model(whole, folder)
-        copy_companions(run.out, folder)
+        with writing(folder), staged_folder(folder) as staged:
+            save_model(whole, staged)
+            copy_companions(run.out, staged)
     return folder
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from griffin.checkpoints import copy_companions, save_model
+from griffin.checkpoints.staging import staged_folder
 from griffin.model import Griffin, GriffinConfig
 from griffin.train.checkpoint import (
     RunProgress,
@@ -17,6 +18,7 @@ from griffin.train.checkpoint import (
     load_weights,
     read_progress,
 )
+from griffin.train.files import writing
 from griffin.train.folder import CHECKPOINTS
 
 
@@ -40,8 +42,8 @@ def export_run(
     """Write a checkpoint of a run's folder as a model in Hugging Face's layout, tokenizer included.
 
     step, best: which one; the newest if neither is given. dtype: the weights' type there.
-    Raises ValueError if `run` holds no such checkpoint or a damaged one, and if `out` has something
-    in it.
+    `out` is there in the end, whole, or not at all. Raises ValueError if `run` holds no such
+    checkpoint or a damaged one, and if `out` has something in it; OSError if the disk is full.
     """
     config = read_config(run)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -53,8 +55,9 @@ def export_run(
         model = Griffin(config)
     model.to_empty(device="cpu")
     load_weights(found, model)
-    save_model(model.to(dtype), out)
-    copy_companions(run, out)
+    with writing(out), staged_folder(out) as staged:  # weights without a tokenizer are no model
+        save_model(model.to(dtype), staged)
+        copy_companions(run, staged)
     return Exported(found, progress, sum(p.numel() for p in model.parameters()))
 
 

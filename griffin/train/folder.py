@@ -10,14 +10,15 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 from griffin.checkpoints.staging import remove_partial
 from griffin.train.checkpoint import holds_any, newest_step
-from griffin.train.files import put_in_place, write_json
+from griffin.train.files import write_json, writing
 from griffin.train.optim import learning_rate
 from griffin.train.recipe import Recipe, TrainRecipe
 from griffin.train.recipe.train import BUDGETS
+from griffin.train.run_log import RunLog
 
 CHECKPOINTS, _LOG = "checkpoints", "log.jsonl"
 
@@ -50,7 +51,8 @@ class RunFolder:
         """Keep other processes out; ValueError, with the other's process id, if one has it."""
         path = self.path
         _make(path)
-        lock = os.open(path / "run.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        with writing(path / "run.lock"):
+            lock = os.open(path / "run.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -60,8 +62,9 @@ class RunFolder:
                 f"process {holder} is training in {path}; wait for it, stop it, or choose"
                 " another --out"
             ) from None
-        os.pwrite(lock, f"{os.getpid():<20}\n".encode(), 0)
         self._lock = lock
+        with writing(path / "run.lock"):
+            os.pwrite(lock, f"{os.getpid():<20}\n".encode(), 0)
         remove_partial(path)
 
     def close(self) -> None:
@@ -163,28 +166,13 @@ class RunFolder:
         return {"at_step": done, "from_steps": old.total_steps, "to_steps": total}
 
     @contextlib.contextmanager
-    def log(self, step: int) -> Iterator[tuple[TextIO, int]]:
-        """Open the log to append, without the lines beyond a step.
-
-        Yields it, and how many lines could not be read and were dropped: a crash tears the last
-        one, a loss of power any of the last.
-        """
-        path, bad = self.path / _LOG if self.writes else Path(os.devnull), 0
-        if path.is_file():
-            kept = list[str]()
-            *lines, torn = path.read_bytes().split(b"\n")
-            bad += bool(torn)
-            for line in lines:
-                try:
-                    if int(json.loads(line)["step"]) <= step:
-                        kept.append(line.decode())
-                except (ValueError, LookupError, TypeError, RecursionError):
-                    bad += 1
-            part = path.with_name(path.name + ".part")
-            part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-            put_in_place(part, path)
-        with path.open("a", encoding="utf-8") as log:
-            yield log, bad
+    def log(self, step: int) -> Iterator[RunLog]:
+        """Open the log to append, without the lines beyond a step."""
+        log = RunLog(self.path / _LOG if self.writes else Path(os.devnull), step)
+        try:
+            yield log
+        finally:
+            log.close()
 
 
 def _make(path: Path) -> None:

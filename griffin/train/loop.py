@@ -111,12 +111,17 @@ class Trainer(TrainingRun):
     def validate(self) -> Validation:
         """Return bits per byte on the first held-out documents, read in rows as in training.
 
-        Those of each source are in `held_out` then.
+        Those of each source are in `held_out` then. Raises `Interrupted` between batches if a stop
+        is asked for.
         """
         length, bits = self.recipe.train.length, dict[str, float]()
-        for name, (documents, _) in self._validation.items():
-            bits[name] = bits_in_rows(self.objective, documents, length, ranks=self.ranks)
-        release(self.objective)
+        try:
+            for name, (documents, _) in self._validation.items():
+                bits[name] = bits_in_rows(
+                    self.objective, documents, length, ranks=self.ranks, check=self._check_stop
+                )
+        finally:
+            release(self.objective)
         sizes = {name: size for name, (_, size) in self._validation.items()}
         self.held_out = {name: bits[name] / size for name, size in sizes.items()}
         whole = sum(bits.values()) / sum(sizes.values())
@@ -129,9 +134,13 @@ class Trainer(TrainingRun):
     def _samples(self) -> list[dict[str, str]]:
         model, train = self._whole_model(), self.recipe.train
         if not self.ranks.is_writer:
+            while not self._check_stop():  # the writer looks once a token
+                pass
             return []
         tokens = self.data.tokenizer, train.prompts, train.sample_tokens
-        return sample(model, *tokens, self.dtype)
+        found = sample(model, *tokens, self.dtype, check=self._check_stop)
+        self._check_stop(done=True)
+        return found
 
     def _diverged(self, loss: float, norm: float) -> RuntimeError:
         """Return the error for a step that is to be thrown away; its rows are kept in a file.
@@ -146,11 +155,15 @@ class Trainer(TrainingRun):
         batches = [self.packer.batch(place, plan.rows) for place in places]
         step = self.progress.step + 1
         kept = self.out / f"diverged-{step:07d}.safetensors"
-        keep_batch(kept, batches)
+        try:
+            keep_batch(kept, batches)
+            where = f"Its rows are in {kept}"
+        except OSError as error:
+            where = f"Its rows are not kept ({error})"
         said = explain(model, batches, self.dtype, self.packer, start, carried)
         return DivergedError(
-            f"step {step}: the loss is {loss}, the gradient's norm {norm}: {said}. Its rows are in"
-            f" {kept}, weights from before in"
+            f"step {step}: the loss is {loss}, the gradient's norm {norm}: {said}. {where}, weights"
+            f" from before in"
             f" {latest_checkpoint(self.checkpoints) or 'no checkpoint yet'}. A lower"
             " train.learning_rate, a longer train.warmup_steps or a lower train.clip may help"
         )

@@ -52,7 +52,7 @@ class Reporter:
             speed += weight * (entry["tokens_per_second"] - speed)
             what = "loss" if entry.get("reward") is None else "reward"
             loss += weight * (entry[what] - loss)
-            done = entry["step"] - first
+            done = max(entry["step"] - first, 1)  # what was owed of the step before comes first
             left = (time.monotonic() - begun) / done * (plan.total_steps - entry["step"])
             place = f"{entry['step']}/{plan.total_steps}"
             line = f"{place}  {what} {loss:.3f}  {speed:,.0f} tokens/s  {_span(left)} left"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +23,7 @@ from griffin.train.checkpoint import (
     resume,
     save_best,
     save_checkpoint,
+    update_progress,
 )
 from griffin.train.data.prepare import RunData, prepare_data
 from griffin.train.diverged import is_finite
@@ -31,6 +31,7 @@ from griffin.train.folder import RunFolder
 from griffin.train.optim import learning_rate, make_optimizer
 from griffin.train.recipe import Recipe, TrainRecipe
 from griffin.train.report import Reporter
+from griffin.train.run_log import RunLog
 from griffin.train.scale.ranks import Ranks
 from griffin.train.stochastic import local_part
 from griffin.train.stopping import Interrupted, StopRequest
@@ -147,14 +148,20 @@ class TrainingRun(ABC):
 
     @abstractmethod
     def validate(self) -> Validation:
-        """Measure the model as it stands on what was held out."""
+        """Measure the model as it stands on what was held out.
+
+        May raise `Interrupted` if a stop is asked for, on all ranks: it is done again then.
+        """
 
     def _beside(self) -> Mapping[str, Tensor]:
         """Return what a checkpoint keeps beside the learner and its moments; filled on resuming."""
         return _NOTHING
 
     def _samples(self) -> list[dict[str, str]]:
-        """Return what the recipe's prompts become now; all ranks must call this."""
+        """Return what the recipe's prompts become now; all ranks must call this.
+
+        May raise `Interrupted` as `validate` does.
+        """
         return []
 
     @property
@@ -175,12 +182,14 @@ class TrainingRun(ABC):
         """Train until the budget is spent, and leave a checkpoint of the end.
 
         SIGINT and SIGTERM finish the micro-batch at hand, write a checkpoint of the last whole step
-        and raise `Interrupted`; a second one stops at once. Raises DivergedError when loss or
-        gradient are no numbers, before the weights change.
+        and raise `Interrupted`; a second one stops at once. A step whose held-out figures or
+        samples were interrupted has them taken first when the run goes on. Raises DivergedError
+        when loss or gradient are no numbers, before the weights change.
         """
         plan = self.plan
         begun = saved = time.monotonic()
         before = self.progress.seconds
+        owed, self.progress.owed = self.progress.owed, None
         _, first = plan.course(0)
         if first.warmup_steps >= first.total_steps:
             self.reporter.say(
@@ -190,13 +199,16 @@ class TrainingRun(ABC):
         with (
             self.stop.heard(),
             self.ranks.watched(),
-            self.folder.log(self.progress.step) as (log, bad),
+            self.folder.log(self.progress.step - (owed is not None)) as log,
             self.reporter.training(plan, self.progress) as show,
         ):
-            if bad:
+            if log.bad:
                 self.reporter.say(
-                    f"log.jsonl had {bad} lines that cannot be read; they are dropped"
+                    f"log.jsonl had {log.bad} lines that cannot be read; they are dropped"
                 )
+            if owed is not None:
+                self._finish(owed, log, show)
+                self.save()
             while self.progress.step < plan.total_steps:
                 started, tokens = time.monotonic(), self.progress.tokens
                 try:
@@ -207,18 +219,9 @@ class TrainingRun(ABC):
                 self.progress.seconds = before + now - begun
                 entry["tokens_per_second"] = (self.progress.tokens - tokens) / (now - started)
                 entry["seconds"] = self.progress.seconds
+                self._watch(entry)
+                self._finish(entry, log, show)
                 last = self.progress.step == plan.total_steps
-                measured = last or self.progress.step % plan.eval_every == 0
-                self._watch(entry, measured)
-                if measured:
-                    found = self.validate()
-                    entry |= found.entries
-                    self._keep_best(found.worth)
-                noted = measured or {"spike", "samples"} & entry.keys()
-                if noted or self.progress.step % plan.log_every == 0:
-                    log.write(json.dumps(entry) + "\n")
-                    log.flush()
-                show(entry)
                 due = time.monotonic() - saved > plan.checkpoint_minutes * 60
                 stop, due = (number > 0 for number in self.ranks.sum(self.stop.asked, due))
                 if stop or last or due:
@@ -235,7 +238,9 @@ class TrainingRun(ABC):
         nan or inf.
         """
         if self._kept == self.progress.step:
-            return find_checkpoint(self.checkpoints, self._kept)
+            path = find_checkpoint(self.checkpoints, self._kept)
+            update_progress(path, self.progress, self.ranks)
+            return path
         self._check_weights()
         path = save_checkpoint(
             self.checkpoints,
@@ -283,7 +288,7 @@ class TrainingRun(ABC):
             "gradient_norm": norm,
         }
 
-    def _watch(self, entry: dict[str, Any], measured: bool) -> None:
+    def _watch(self, entry: dict[str, Any]) -> None:
         """Put into a step's entry what is watched, and say what stands out."""
         entry["peak_bytes"] = peak_bytes(self.device)
         if self.matrix_limit is not None:
@@ -294,9 +299,36 @@ class TrainingRun(ABC):
                 f"step {entry['step']}: the loss is {entry['loss']:.3f}, {found:.0f} deviations"
                 f" above its running mean"
             )
+
+    def _finish(
+        self, entry: dict[str, Any], log: RunLog, show: Callable[[dict[str, Any]], None]
+    ) -> None:
+        """Take the samples and held-out figures that are due after a step; log and show its entry.
+
+        A stop meanwhile leaves a checkpoint that owes them, and raises `Interrupted`.
+        """
+        plan, step = self.plan, self.progress.step
+        measured = step == plan.total_steps or step % plan.eval_every == 0
+        try:
+            self._take_samples(entry, measured)
+            found = self.validate() if measured else None
+        except Interrupted:
+            self.progress.owed = entry
+            raise Interrupted(self.save()) from None
+        if found is not None:
+            entry |= found.entries
+            self._keep_best(found.worth)
+        noted = measured or {"spike", "samples"} & entry.keys()
+        if noted or step % plan.log_every == 0:
+            log.add(entry)
+        show(entry)
+
+    def _take_samples(self, entry: dict[str, Any], measured: bool) -> None:
+        """Put samples into a step's entry and say them, if they are due and not there yet."""
         train = self.recipe.train
         every = train.sample_every
-        if train.prompts and (entry["step"] % every == 0 if every else measured):
+        due = entry["step"] % every == 0 if every else measured
+        if train.prompts and due and "samples" not in entry:
             if samples := self._samples():
                 entry["samples"] = samples
             for each in samples:
@@ -310,10 +342,15 @@ class TrainingRun(ABC):
             if self.recipe.train.keep_best:
                 save_best(self.checkpoints, self.learner, self.progress, self.ranks)
 
-    def _check_stop(self) -> None:
-        """Raise `Interrupted` if any rank was asked to stop; all must call this."""
-        if self.ranks.any(self.stop.asked):
+    def _check_stop(self, done: bool = False) -> bool:
+        """Raise `Interrupted` if any rank was asked to stop; else say whether any is `done`.
+
+        All must call this.
+        """
+        stop, ended = self.ranks.sum(self.stop.asked, done)
+        if stop:
             raise Interrupted
+        return ended > 0
 
     def _check_weights(self) -> None:
         """Raise DivergedError for weights that are not finite; all ranks must call this."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -49,17 +49,20 @@ def sample(
     tokens: int,
     dtype: torch.dtype = torch.float32,
     begins: State | None = None,
+    check: Callable[[], object] = lambda: None,
 ) -> list[dict[str, str]]:
     """Continue each prompt by its likeliest tokens, `tokens` at most, up to the end of the text.
 
     dtype: of the products, as in training. begins: a state of one row that stands for BOS; then an
-    empty prompt is left out. Returns a prompt and its continuation each.
+    empty prompt is left out. check: called before each token; what it raises ends the work.
+    Returns a prompt and its continuation each.
     """
     found: list[dict[str, str]] = []
     for prompt in prompts:
         ids, made = tokenizer.encode(prompt)[begins is not None :], list[int]()
         state = begins
         while ids and len(made) < tokens:
+            check()
             given = torch.tensor([made[-1:] or ids], device=model.device)
             with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
                 hidden, state = model.trunk(given, state)

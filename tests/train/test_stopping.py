@@ -17,23 +17,9 @@ from griffin.train.loop import Trainer
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
 from griffin.train.stopping import Interrupted, StopRequest
+from tests.support.signalling import signal_after
 
 Build = Callable[..., Trainer]
-
-
-def _signal_after(calls: int, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that sends SIGTERM to this process once it has been called so often."""
-    done = 0
-
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        nonlocal done
-        result = function(*args, **kwargs)
-        done += 1
-        if done == calls:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return result
-
-    return counted
 
 
 def test_half_a_step_is_thrown_away(trainer: Build) -> None:
@@ -50,7 +36,7 @@ def test_half_a_step_is_thrown_away(trainer: Build) -> None:
         calls.append(1)
         return forward(*args)
 
-    stopped.objective.forward = _signal_after(8, counted)
+    stopped.objective.forward = signal_after(8, counted)
     with pytest.raises(Interrupted) as stop:
         stopped.run()
     assert len(calls) == 8 and stop.value.path is not None
@@ -65,7 +51,7 @@ def test_half_a_step_is_thrown_away(trainer: Build) -> None:
 
 def test_a_stop_before_the_first_step_leaves_no_checkpoint(trainer: Build) -> None:
     ours = trainer(accumulation=2)
-    ours.objective.forward = _signal_after(1, ours.objective.forward)
+    ours.objective.forward = signal_after(1, ours.objective.forward)
     with pytest.raises(Interrupted, match="before the first step") as stop:
         ours.run()
     assert stop.value.path is None and not list(ours.checkpoints.glob("step-*"))
@@ -77,7 +63,7 @@ def test_a_stop_while_documents_are_encoded(
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
     encode = Encoder.encode
-    monkeypatch.setattr(Encoder, "encode", _signal_after(5, encode))
+    monkeypatch.setattr(Encoder, "encode", signal_after(5, encode))
     with pytest.raises(Interrupted, match="before the first step"):
         Trainer(recipe(), tmp_path / "run", Reporter(quiet=True))
     assert signal.getsignal(signal.SIGTERM) is before
@@ -109,11 +95,11 @@ def test_the_only_checkpoint_is_not_replaced_by_itself(
         checkpoint, "_remove", lambda path: (removed.append(path.name), remove(path))
     )
     first = trainer(keep=1, accumulation=2)
-    first.objective.forward = _signal_after(3, first.objective.forward)
+    first.objective.forward = signal_after(3, first.objective.forward)
     with pytest.raises(Interrupted) as stop:
         first.run()
     again = trainer(keep=1, accumulation=2)
-    again.objective.forward = _signal_after(1, again.objective.forward)
+    again.objective.forward = signal_after(1, again.objective.forward)
     with pytest.raises(Interrupted) as same:
         again.run()
     assert same.value.path == stop.value.path and "step-0000001" not in removed

@@ -24,6 +24,7 @@ from tokenizers import (
 
 from griffin.text.text_steps import PIECES
 from griffin.text.tokenizer_json import read_spec
+from griffin.train.files import write_text
 
 CONTROL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<start_of_turn>", "<end_of_turn>")
 PAD, EOS, BOS, UNK = range(4)
@@ -117,8 +118,11 @@ def open_bpe(path: Path) -> Tokenizer:
 
 
 def save_bpe(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write `tokenizer.json` and `tokenizer_config.json` into a folder that exists."""
-    (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=False) + "\n", encoding="utf-8")
+    """Write `tokenizer.json` and `tokenizer_config.json` into a folder that exists, each whole.
+
+    Raises OSError if the disk is full.
+    """
+    write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=False) + "\n")
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "add_bos_token": True,
@@ -130,6 +134,4 @@ def save_bpe(tokenizer: Tokenizer, folder: Path) -> None:
         "mask_token": "<mask>",
         "clean_up_tokenization_spaces": False,
     }
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps(config, indent=2) + "\n", encoding="utf-8"
-    )
+    write_text(folder / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")

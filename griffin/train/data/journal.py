@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -10,6 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from griffin.train.files import write_text, writing
+
+JOURNAL = "journal.jsonl"
 _EVERY = 1.0  # seconds between two moments from which work goes on
 
 
@@ -23,7 +27,7 @@ class Journal:
 
     def __init__(self, folder: Path, identity: str) -> None:
         self._folder, self._identity = folder, identity
-        self._path = folder / "journal.jsonl"
+        self._path = folder / JOURNAL
         self._files = dict[str, BinaryIO]()
         self.blocks, self.notes, self.known = 0, dict[str, Any](), dict[str, int]()
         folder.mkdir(parents=True, exist_ok=True)
@@ -43,11 +47,12 @@ class Journal:
         """
         known = dict(self.known)
         for name, content in parts.items():
-            if name not in self._files:
-                path = self._folder / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self._files[name] = path.open("ab" if name in self.known else "wb")
-            self._files[name].write(content)
+            path = self._folder / name
+            with writing(path):
+                if name not in self._files:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    self._files[name] = path.open("ab" if name in self.known else "wb")
+                self._files[name].write(content)
             known[name] = known.get(name, 0) + len(content)
         notes = json.loads(json.dumps(notes))
         self.blocks, self.notes, self.known = self.blocks + 1, notes, known
@@ -55,13 +60,15 @@ class Journal:
             self.save()
 
     def save(self) -> None:
-        """Have everything on the disk before going on."""
-        for file in self._files.values():
-            file.flush()
-            os.fsync(file.fileno())
-        self._log.write(json.dumps(self._line()).encode() + b"\n")
-        self._log.flush()
-        os.fsync(self._log.fileno())
+        """Have everything on the disk before going on; OSError, naming the file, if it is full."""
+        for name, file in self._files.items():
+            with writing(self._folder / name):
+                file.flush()
+                os.fsync(file.fileno())
+        with writing(self._path):
+            self._log.write(json.dumps(self._line()).encode() + b"\n")
+            self._log.flush()
+            os.fsync(self._log.fileno())
         self._saved = time.monotonic()
 
     def __enter__(self) -> Journal:
@@ -75,16 +82,15 @@ class Journal:
                 self.save()
         finally:
             for file in (*self._files.values(), self._log):
-                file.close()
+                with contextlib.suppress(OSError):  # of what is known nothing is left to write
+                    file.close()
 
     def _begin(self) -> BinaryIO:
         """Open the journal to go on, with its beginning and the last line that fits alone."""
-        part = self._path.with_suffix(".part")
         lines: list[dict[str, Any]] = [{"identity": self._identity}]
         if self.blocks:
             lines.append(self._line())
-        part.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-        part.replace(self._path)
+        write_text(self._path, "".join(json.dumps(line) + "\n" for line in lines))
         return self._path.open("ab")
 
     def _line(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from griffin.text import Tokenizer, find_tokenizer
 from griffin.train.data.bpe import open_bpe, save_bpe, train_bpe
 from griffin.train.data.encode import EncodeBlocks
 from griffin.train.data.example import words_of
-from griffin.train.data.journal import Journal
+from griffin.train.data.journal import JOURNAL, Journal
 from griffin.train.data.row_columns import ROWS, open_rows
 from griffin.train.data.source import DataSource, open_sources
 from griffin.train.data.split import Overlap
@@ -40,7 +40,7 @@ from griffin.train.data.survey import (
     survey,
 )
 from griffin.train.data.workers import in_order
-from griffin.train.files import write_json
+from griffin.train.files import write_json, write_text
 from griffin.train.folder import Claim
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
@@ -119,6 +119,7 @@ def prepare_data(
         found = index["recipe"] == recipe.data_digest() and _is_as_read(recipe, index["files"])
     if not found:
         _Preparation(recipe, out, reporter, check, workers, skip_bad, claim.begun).run()
+    _clear(folder)
     index = read_index(folder)
     tokenizer = Tokenizer.open(out)
     _check_size(tokenizer, recipe)
@@ -140,6 +141,14 @@ def prepare_data(
         f" {tokenizer.digest[:12]}{'; prepared before' if found else ''}"
     )
     return data
+
+
+def _clear(folder: Path) -> None:
+    """Remove what only a preparation needs, that of one which was killed at its end included."""
+    with contextlib.suppress(OSError):
+        for name in (_NOT_ENCODED, JOURNAL):
+            (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "survey", ignore_errors=True)
 
 
 def _learned(recipe: Recipe, sources: Sequence[SourceData], tokens: int) -> str:
@@ -229,13 +238,11 @@ class _Preparation:
                 shutil.rmtree(other)
         index = {"dtype": dtype, "stores": stores, "overlap": overlap}
         index |= {"recipe": self.recipe.data_digest(), "files": _files(self.sources)}
-        write_json(folder / INDEX, index)
         lists = {folder / "survey" / BAD_LINES: seen.bad, folder / _NOT_ENCODED: notes["bad"]}
         if listed := [path for path, bad in lists.items() if bad]:
-            (folder / BAD_LINES).write_bytes(b"".join(path.read_bytes() for path in listed))
-        (folder / _NOT_ENCODED).unlink(missing_ok=True)
-        shutil.rmtree(folder / "survey")
-        (folder / "journal.jsonl").unlink()
+            told = "".join(path.read_text(encoding="utf-8") for path in listed)
+            write_text(folder / BAD_LINES, told)
+        write_json(folder / INDEX, index)
 
     def _make_tokenizer(self, seen: Survey) -> None:
         """Leave the run's tokenizer: the checkpoint's, one that is given, or a new one."""
