@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from benchmarks.gpu import gpu
+from benchmarks.parts import attention, joined, unit
 from benchmarks.proofs.command import bits, extrapolation, induction, screen
 from benchmarks.rivals import RIVALS, llama_cpp
 from griffin.cli import Verbs
@@ -205,77 +206,6 @@ def lora(
     deliver(report, as_json, out)
 
 
-@main.command("attention")
-@numbers("--length", "lengths", "Tokens of a row", 512, 2048, 8192, 16_384)
-@number("--tokens", "Of a call, in as many rows as they fill.", 8192)
-@number("--heads", "Of queries, to one head of keys.", 4)
-@number("--width", "Of a head.", 128)
-@number("--window", "Tokens before a query that ours sees.", 1024)
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32")
-@number("--threads", "CPU threads [default: one for each CPU].")
-@number("--rounds", "Of which the best counts.", 5)
-def attention(lengths: Sequence[int], dtype: str, threads: int | None, **given: Any) -> None:
-    """Window attention forward and backward, beside torch's causal one, by turns."""
-    import torch
-
-    from benchmarks.attention import attention as measure
-    from griffin.bench import machine
-
-    torch.set_num_threads(threads or machine.cores())
-    for length in lengths:
-        found = list(measure(length, dtype=getattr(torch, dtype), **given))
-        click.echo(
-            f"{found[0].rows} x {length:,} tokens, {dtype}: "
-            + ", ".join(
-                f"{each.name} {1000 * each.forward:.1f} + {1000 * each.backward:.1f} ms"
-                for each in found
-            )
-            + f"; {found[-1].both / found[0].both:.2f} times {found[-1].name}"
-        )
-
-
-@main.command("unit")
-@number("--rows", "Documents of a call.", 1)
-@number("--length", "Tokens of each.", 2048)
-@number("--width", "Of the recurrence.", 2560)
-@number("--blocks", "Of its gates.", 10)
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32")
-@click.option("--scan", "alone", is_flag=True, help="The scan alone, in float32.")
-@number("--threads", "CPU threads [default: one for each CPU].")
-@number("--rounds", "Of which the best counts.", 5)
-def unit(
-    rows: int,
-    length: int,
-    width: int,
-    blocks: int,
-    dtype: str,
-    alone: bool,
-    threads: int | None,
-    rounds: int,
-) -> None:
-    """The recurrent unit in training, forward and backward, beside its products and copies."""
-    import torch
-
-    from benchmarks import unit as measure
-    from griffin.bench import machine
-
-    torch.set_num_threads(threads or machine.cores())
-    kind = getattr(torch, dtype)
-    found = (
-        measure.scan(rows, length, width, rounds)
-        if alone
-        else measure.unit(rows, length, width, blocks, kind, rounds)
-    )
-    what = "scan" if alone else f"unit of {blocks} gates, {dtype}"
-    beside = ("a copy", "the forward pass") if alone else ("the limit", "the limit")
-    click.echo(
-        f"{rows} x {length:,} x {width:,}, {what}: forward {1000 * found.forward:.1f} ms,"
-        f" {found.forward / found.forward_limit:.2f} of {beside[0]}; backward"
-        f" {1000 * found.backward:.1f} ms, {found.backward / found.backward_limit:.2f} of"
-        f" {beside[1]}"
-    )
-
-
 @main.command("alignment")
 @click.option(
     "--task",
@@ -321,8 +251,8 @@ def tuning(out: Path, steps: int) -> None:
     click.echo(table(compare(out, lambda line: click.echo(line, err=True), steps)))
 
 
-for _proof in (gpu, induction, extrapolation, bits, screen):
-    main.add_command(_proof)
+for _other in (attention, joined, unit, gpu, induction, extrapolation, bits, screen):
+    main.add_command(_other)
 
 
 @main.command("adapter")

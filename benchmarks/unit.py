@@ -9,24 +9,69 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from griffin import ops
+from griffin.bench.measurement import Measurement
 from griffin.ops.rg_lru import Gate
 
 _PRODUCT = 2048, 2560, 7680  # tokens, in and out of the product whose rate is taken
 
 
 class Beside(NamedTuple):
-    """Seconds of a forward and a backward pass, and of what each is measured by."""
+    """Seconds of a forward and a backward pass, and of what each is measured by.
+
+    product_rate: operations a second of torch's product, where one was taken. copy_rate: bytes a
+    second, read and written.
+    """
 
     forward: float
     forward_limit: float
     backward: float
     backward_limit: float
+    product_rate: float | None = None
+    copy_rate: float | None = None
+
+    def rates(self, format: str) -> dict[str, float]:
+        """Return what a report keeps of the machine's rates. format: of the product's numbers."""
+        product = " x ".join(f"{size:,}" for size in _PRODUCT)
+        found = {
+            f"products of {product}, {format}": self.product_rate,
+            "read and written by a copy": self.copy_rate,
+        }
+        return {name: rate for name, rate in found.items() if rate is not None}
+
+    def measurements(
+        self, name: str, beside: tuple[str, str], place: dict[str, Any]
+    ) -> list[Measurement]:
+        """Return both passes for a report; the share of a limit is its `ratio`, 1 at the limit.
+
+        beside: what each pass is measured by. place: program, model, format, threads, batch and
+        context.
+        """
+        tokens = place["batch"] * place["context"]
+        passes = (
+            ("forward", self.forward, self.forward_limit),
+            ("backward", self.backward, self.backward_limit),
+        )
+        return [
+            Measurement(
+                what=f"{name} {which}, beside {by}",
+                **place,
+                tokens_per_second=tokens / seconds,
+                seconds=seconds,
+                bytes_per_token=None,
+                operations_per_token=None,
+                read_bytes_per_second=self.copy_rate,
+                operations_per_second=self.product_rate,
+                limit_tokens_per_second=tokens / limit,
+                ratio=limit / seconds,
+            )
+            for (which, seconds, limit), by in zip(passes, beside, strict=True)
+        ]
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -76,7 +121,8 @@ def unit(
     rate = 2 * tokens * inner * outer / product
     products = 2 * rows * length * width * 2 * size / rate
     # A copy reads and writes x once; back, dy and x are read and dx is written.
-    return Beside(forward, products + 1.5 * copy, backward, 3 * products + 1.5 * 1.5 * copy)
+    limits = products + 1.5 * copy, 3 * products + 1.5 * 1.5 * copy
+    return Beside(forward, limits[0], backward, limits[1], rate, 2 * source.nbytes / copy)
 
 
 def scan(rows: int, length: int, width: int, rounds: int) -> Beside:
@@ -93,4 +139,4 @@ def scan(rows: int, length: int, width: int, rounds: int) -> Beside:
         h, _ = ops.linear_scan(x, a)
         slope = torch.ones_like(h)
         backward = min(backward, _seconds(partial(torch.autograd.grad, h, [x, a], slope)))
-    return Beside(forward, copy, backward, forward)
+    return Beside(forward, copy, backward, forward, copy_rate=2 * moved.nbytes / copy)
