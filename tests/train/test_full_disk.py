@@ -28,6 +28,7 @@ from griffin.train.run_log import RunLog
 from griffin.train.stopping import Interrupted
 from tests.support.full_disk import FaultyDisk, faulty, short_files
 from tests.support.signalling import signal_after
+from tests.support.toy_folder import write_toy
 from tests.train.test_kills import left
 
 Build = Callable[..., Recipe]
@@ -122,6 +123,25 @@ def test_files_that_are_cut(made: Callable[[Path], None], tmp_path: Path) -> Non
     assert found.keys() == whole.keys()
     for name, expected in whole.items():
         assert found[name] == expected, name
+
+
+def test_a_tokenizer_of_a_checkpoint_is_copied_whole(corpus_folder: Path, tmp_path: Path) -> None:
+    """Of one that is cut nothing is there; it is whole when there is room."""
+    base, out = write_toy(tmp_path / "base"), tmp_path / "run"
+    whole = (base / "tokenizer.json").read_bytes()
+    recipe = Recipe.from_dict(
+        {
+            "from": str(base),
+            "data": {"source": "files", "root": str(corpus_folder), "held_out": 0.2},
+            "train": {"steps": 2, "rows": 2, "length": 24, "warmup_steps": 1},
+        }
+    )
+    fails = pytest.raises(OSError, match=r"could not write .*tokenizer\.json: file too large")
+    with short_files(len(whole) - 1), fails:
+        Trainer(recipe, out, Reporter(quiet=True))
+    assert not (out / "tokenizer.json").exists() and not _half_written(out)
+    Trainer(recipe, out, Reporter(quiet=True)).close()
+    assert (out / "tokenizer.json").read_bytes() == whole and not _half_written(out)
 
 
 def test_a_journal_goes_on_when_there_is_room(tmp_path: Path) -> None:

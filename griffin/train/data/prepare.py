@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -40,7 +41,7 @@ from griffin.train.data.survey import (
     survey,
 )
 from griffin.train.data.workers import in_order
-from griffin.train.files import write_json, write_text
+from griffin.train.files import put_in_place, write_json, write_text, writing
 from griffin.train.folder import Claim
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
@@ -253,8 +254,12 @@ class _Preparation:
             (out / left).unlink(missing_ok=True)
         if recipe.base:
             weights = recipe.open_base().folder
-            for folder in dict.fromkeys((find_tokenizer(weights), weights)):
-                copy_companions(folder, out)
+            beside = tempfile.TemporaryDirectory(prefix=".tokenizer.partial-", dir=out)
+            with writing(out / _TOKENIZERS[0]), beside as part:
+                for folder in dict.fromkeys((find_tokenizer(weights), weights)):
+                    copy_companions(folder, Path(part))
+                for file in Path(part).iterdir():
+                    put_in_place(file, out / file.name)
         elif recipe.tokenizer.path:
             save_bpe(open_bpe(recipe.folder / recipe.tokenizer.path), out)
         else:
