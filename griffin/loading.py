@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from griffin import checkpoints
-from griffin.adapters import adapt, check_together, open_adapter, open_tuned
+from griffin.adapters import adapt, check_base, check_together, open_adapter, open_tuned
 from griffin.capacity import model_bytes
 from griffin.checkpoints.model_names import resolve
 from griffin.defaults import read_defaults
@@ -89,6 +89,7 @@ def load(
         each.check(source.config)
     if adapters:
         check_together(adapters)
+        check_base(adapters, source, str(path_or_repo))
     tuned = None if state is None else open_tuned(state)
     defaults = read_defaults(folder, source.config.vocab_size)
     for note in (*two_answers(text), *defaults.notes):
@@ -151,9 +152,9 @@ def load_tokenizer(path_or_repo: str | Path, *, revision: str | None = None) -> 
     """Open a tokenizer alone: a file, a folder, or what stands beside the weights of a model that
     `load` takes. Raises ValueError where there is none."""
     place = Path(resolve(str(path_or_repo))).expanduser()
-    if place.name in ("tokenizer.json", "tokenizer.model"):
+    if revision is None and place.name in ("tokenizer.json", "tokenizer.model"):
         return Tokenizer.open(place)
-    if place.is_dir():
+    if revision is None and place.is_dir():
         return Tokenizer.open(find_tokenizer(place))
     source = checkpoints.open(path_or_repo, revision=revision)
     return Tokenizer.open(find_tokenizer(source.folder))

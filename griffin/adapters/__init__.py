@@ -1,7 +1,8 @@
 """Small changes to a model that travel by themselves: LoRA, in the files that PEFT writes, and
 tuned states."""
 
-from griffin.adapters.adapter import Adapter
+from griffin.adapters.adapter import Adapter, check_base
+from griffin.adapters.base_mark import BaseMark
 from griffin.adapters.config import LoraConfig
 from griffin.adapters.layers import (
     adapt,
@@ -16,9 +17,11 @@ from griffin.adapters.tuned_file import is_tuned, open_tuned, save_tuned_state
 
 __all__ = [
     "Adapter",
+    "BaseMark",
     "LoraConfig",
     "adapt",
     "adapter_of",
+    "check_base",
     "check_together",
     "is_tuned",
     "merge_into",

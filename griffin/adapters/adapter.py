@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from griffin.adapters.base_mark import BaseMark
 from griffin.adapters.config import TARGETS, WHOLE, LoraConfig
+from griffin.checkpoints import Checkpoint
 from griffin.model import Griffin, GriffinConfig
 
 A, B = ".lora_A", ".lora_B"
@@ -24,11 +26,13 @@ class Adapter:
     name:    what messages and requests call it.
     tensors: `LAYER.lora_A` (rank, I) and `LAYER.lora_B` (O, rank) of every target, and the
              parameters of modules that it keeps whole, under their own names.
+    mark:    of the weights that it was trained on; None where nobody said.
     """
 
     name: str
     config: LoraConfig
     tensors: Mapping[str, Tensor]
+    mark: BaseMark | None = None
 
     @classmethod
     def new(
@@ -99,6 +103,24 @@ def expected(config: LoraConfig, shape: GriffinConfig) -> dict[str, tuple[int, .
         wanted = ", ".join((*config.targets, *config.whole))
         raise ValueError(f"no layer of this model is one of the adapter's: {wanted}")
     return found
+
+
+def check_base(adapters: Sequence[Adapter], source: Checkpoint, name: str) -> None:
+    """Raise ValueError, naming both, for an adapter that was trained on other weights than these.
+
+    name: what the checkpoint is called. Adapters without a mark, such as PEFT's, are passed over.
+    """
+    marked = [(adapter.name, adapter.mark) for adapter in adapters if adapter.mark is not None]
+    here = BaseMark.of(source, name) if marked else None
+    for adapter, mark in marked:
+        assert here is not None
+        if differing := mark.unlike(here):
+            raise ValueError(
+                f"adapter {adapter} was trained on {mark.name or 'other weights'}; {name} is"
+                f" another model of the same shape (its {differing} differ). Load the model that"
+                ' the adapter was trained on; docs/adapters.md, "Which base", says how to use it'
+                " here all the same"
+            )
 
 
 @lru_cache(maxsize=4)

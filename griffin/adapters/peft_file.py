@@ -10,13 +10,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from griffin.adapters.adapter import A, Adapter, B
+from griffin.adapters.base_mark import BaseMark
 from griffin.adapters.config import TARGETS, LoraConfig
+from griffin.adapters.metadata import read_metadata
 from griffin.checkpoints.errors import disk_errors
 from griffin.checkpoints.safetensors_files import SafetensorsSource, read_header
 from griffin.checkpoints.staging import staged_folder
-from griffin.foreign import read_object
+from griffin.foreign import parse_json, read_object
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+# In the metadata of the tensors' file, which PEFT does not look at; older versions of it refuse a
+# config with a key that they do not know.
+_MARK = "griffin_base"
 # What PEFT puts before the name of a module in a causal language model.
 _PREFIX = "base_model.model."
 # Fields that say nothing about what the adapter computes.
@@ -37,7 +42,8 @@ def open_adapter(folder: str | Path, name: str | None = None) -> Adapter:
 
     The tensors are copies in the type they are stored in. Raises ValueError, naming file and field,
     for what is no LoRA, for options that are not implemented here, and for a file of tensors that
-    is torn or holds another kind of key. Whether it fits a model is `Adapter.check`'s to say.
+    is torn or holds another kind of key. Whether it fits a model is `Adapter.check`'s to say, and
+    `check_base`'s.
     """
     place = Path(folder).expanduser()
     if not (place / CONFIG).is_file():
@@ -54,19 +60,19 @@ def open_adapter(folder: str | Path, name: str | None = None) -> Adapter:
     for key in entries:
         tensors[_ours(key, file)] = source.read(key).clone()
     source.release()
-    return Adapter(name or place.resolve().name, config, tensors)
+    return Adapter(name or place.resolve().name, config, tensors, _mark(file))
 
 
 def save_adapter(adapter: Adapter, folder: str | Path, base: str | None = None) -> Path:
     """Write an adapter as PEFT would; it appears whole or not at all. Return the folder.
 
-    base: the name of the model that it is for, as the file says it.
+    base: the name of the model that it is for, as the file says it; that of its mark if omitted.
     """
     target, config = Path(folder).expanduser(), adapter.config
     fields = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base,
+        "base_model_name_or_path": base or (adapter.mark.name if adapter.mark else None),
         "inference_mode": True,
         "r": config.rank,
         "lora_alpha": config.alpha,
@@ -79,10 +85,18 @@ def save_adapter(adapter: Adapter, folder: str | Path, base: str | None = None) 
     }
     with disk_errors(target), staged_folder(target) as staged:
         tensors = {_theirs(key): t.detach().contiguous() for key, t in adapter.tensors.items()}
-        save_file(tensors, staged / WEIGHTS, {"format": "pt"})
+        mark = {_MARK: json.dumps(adapter.mark.to_dict())} if adapter.mark else {}
+        save_file(tensors, staged / WEIGHTS, {"format": "pt"} | mark)
         text = json.dumps(fields, indent=2) + "\n"
         (staged / CONFIG).write_text(text, encoding="utf-8")
     return target
+
+
+def _mark(file: Path) -> BaseMark | None:
+    if (said := read_metadata(file).get(_MARK)) is None:
+        return None
+    where = f"{file}: its metadata's {_MARK}"
+    return BaseMark.parse(parse_json(said.encode(), where), where)
 
 
 def _config(fields: dict[str, Any], file: Path) -> LoraConfig:

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from griffin.adapters.metadata import read_metadata
 from griffin.checkpoints.errors import disk_errors
 from griffin.checkpoints.safetensors_files import SafetensorsSource, read_header
 from griffin.checkpoints.staging import staged_file
@@ -46,7 +46,7 @@ def save_tuned_state(tuned: TunedState, path: str | Path) -> int:
 def is_tuned(path: str | Path) -> bool:
     """Return whether a file says that it is a tuned state; nothing else of it is looked at."""
     try:
-        return _metadata(Path(path).expanduser()).get("kind") == KIND
+        return read_metadata(Path(path).expanduser()).get("kind") == KIND
     except (OSError, ValueError):
         return False
 
@@ -61,7 +61,7 @@ def open_tuned(path: str | Path) -> TunedState:
     file = Path(path).expanduser()
     if not file.is_file():
         raise ValueError(f"there is no tuned state {file}")
-    said = _metadata(file)
+    said = read_metadata(file)
     if said.get("kind") != KIND:
         raise ValueError(
             f"{file} is no tuned state: its format is {said.get('format', 'unknown')!r:.60}"
@@ -93,11 +93,3 @@ def open_tuned(path: str | Path) -> TunedState:
     if tuned.digest() != said["digest"]:
         raise ValueError(f"{file} is torn: its tensors are not those that were written")
     return tuned
-
-
-def _metadata(file: Path) -> dict[str, str]:
-    try:
-        with safe_open(file, framework="pt") as opened:
-            return opened.metadata() or {}
-    except SafetensorError as error:
-        raise ValueError(f"{file} is not a whole safetensors file: {error}") from error

@@ -33,7 +33,7 @@ def command(
     appears only when it is complete. One that is quantized comes out unpacked: quantize the result
     again. Tensors are streamed, a few in memory at a time.
     """
-    from griffin.adapters import merge_into, open_adapter
+    from griffin.adapters import check_base, merge_into, open_adapter
     from griffin.checkpoints import convert
     from griffin.cli.shared.model_source import ModelSource
     from griffin.cli.shared.progress import WorkBar
@@ -41,6 +41,7 @@ def command(
     given = open_adapter(adapter)
     source = ModelSource(model=model, revision=revision).checkpoint()
     change = merge_into(given, source.config)
+    check_base([given], source, model)
     with WorkBar("merging") as advance:
         made = convert(
             source, dst, "huggingface", dtype, advance, max_shard_size=max_shard_size, change=change

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from griffin.adapters import Adapter, parameter_name, save_adapter, save_tuned_state
+from griffin.adapters import Adapter, BaseMark, parameter_name, save_adapter, save_tuned_state
 from griffin.adapters.adapter import expected
 from griffin.model import Griffin, TunedState
 from griffin.train.export import write_model
@@ -17,13 +17,36 @@ from griffin.tune.answers import answers, held_out_prompts
 from griffin.tune.learner import ADAPTER, lora_config
 from griffin.tune.state import StateLearner
 
-_BEFORE = "before.json"
+_BEFORE, _BASE = "before.json", "base.json"
 
 
 class TunedRun(TrainingRun):
-    """A run of a recipe with [tune]. model: what is tuned, its adapter in it."""
+    """A run of a recipe with [tune]. model: what is tuned, its adapter in it. mark: of the base,
+    where an adapter is trained."""
 
     model: Griffin
+    mark: BaseMark | None = None
+
+    def _open(self, extend: bool) -> None:
+        super()._open(extend)
+        if self.recipe.tune is not None and self.recipe.tune.trains == "lora":
+            self.mark = self._marked()
+
+    def _marked(self) -> BaseMark:
+        """Return the mark of the base, and keep it in the folder of a run that begins.
+
+        Raises ValueError where a run that goes on finds another base than the one that it had.
+        """
+        mark = BaseMark.of(self.recipe.open_base(), self.recipe.base)
+        known = read_mark(self.out) if self.progress.step else None
+        if known is not None and (differing := known.unlike(mark)):
+            raise ValueError(
+                f"{self.out} began on other weights than those that {self.recipe.base} names now:"
+                f" {differing} differ; put the old ones back, or choose another --out"
+            )
+        if known is None and self.ranks.is_writer:
+            write_json(self.out / _BASE, mark.to_dict())
+        return known or mark
 
 
 def measure_before(run: TunedRun) -> None:
@@ -85,7 +108,13 @@ def tuned_adapter(run: TunedRun) -> Adapter:
     config = lora_config(run.recipe.tune)
     own = dict(whole_weights(run.learner, run.ranks))
     tensors = {key: own[parameter_name(key)] for key in expected(config, run.recipe.model)}
-    return Adapter(ADAPTER, config, tensors)
+    return Adapter(ADAPTER, config, tensors, run.mark)
+
+
+def read_mark(run: Path) -> BaseMark | None:
+    """Return the mark of the base that a run's adapter is for; None where none was kept."""
+    found = _read(run / _BASE)
+    return None if found is None else BaseMark.parse(found, str(run / _BASE))
 
 
 def tuned_state(run: TunedRun) -> TunedState | None:

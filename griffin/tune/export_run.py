@@ -19,6 +19,7 @@ from griffin.train.folder import CHECKPOINTS
 from griffin.train.recipe import TuneRecipe
 from griffin.train.scale.ranks import Ranks
 from griffin.train.scale.sharded_files import read_tensors
+from griffin.tune.export import read_mark
 from griffin.tune.learner import ADAPTER, base_dtype, lora_config
 
 
@@ -56,7 +57,7 @@ def export_adapter(
     check_files(found)
     tensors = {key: torch.empty(size) for key, size in expected(config, read_config(run)).items()}
     read_tensors(found, {parameter_name(key): tensor for key, tensor in tensors.items()}, Ranks())
-    save_adapter(Adapter(ADAPTER, config, tensors), out, base)
+    save_adapter(Adapter(ADAPTER, config, tensors, read_mark(run)), out, base)
     return Exported(found, progress, sum(tensor.numel() for tensor in tensors.values()))
 
 

@@ -53,6 +53,11 @@ class Pairs:
     def __len__(self) -> int:
         return len(self._order)
 
+    @property
+    def tokens(self) -> int:
+        """How many tokens are read of all pairs."""
+        return sum(self.listed(number).tokens for number in range(len(self)))
+
     def at(self, number: int) -> Pair:
         """Return a pair of the run, counted from its beginning over all epochs."""
         return self.listed(self._order.at(number))

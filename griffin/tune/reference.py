@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from griffin.adapters import Adapter, adapt, open_adapter
+from griffin.adapters import Adapter, adapt, check_base, open_adapter
 from griffin.model import Griffin
 from griffin.train.files import put_in_place
 from griffin.train.recipe import Recipe
@@ -57,7 +57,7 @@ def find_reference(
     if path.exists():
         reporter.say(f"{path} is of another reference: computed anew")
     model = _model(recipe, adapter, device)
-    total = sum(each.listed(n).tokens for each in (train, held_out) for n in range(len(each)))
+    total = train.tokens + held_out.tokens
     with reporter.preparing("asking the reference", total) as show, torch.no_grad():
         found = [
             _measure(model, pairs, recipe.train.rows, dtype, check, show)
@@ -73,7 +73,7 @@ def find_reference(
 def reference_adapter(recipe: Recipe) -> Adapter | None:
     """Return the adapter that a recipe compares with, None for the checkpoint as it is.
 
-    Raises ValueError if it is not one, or does not fit the model.
+    Raises ValueError if it is not one, or does not fit the model, or was trained on another.
     """
     assert recipe.tune is not None
     if not recipe.tune.reference:
@@ -81,6 +81,7 @@ def reference_adapter(recipe: Recipe) -> Adapter | None:
     place = recipe.folder / Path(recipe.tune.reference).expanduser()
     adapter = open_adapter(place)
     adapter.check(recipe.model)
+    check_base([adapter], recipe.open_base(), recipe.base)
     return adapter
 
 
