@@ -14,6 +14,7 @@ from griffin.cli.shared.model_source import set_threads
 
 if TYPE_CHECKING:
     from griffin.train.recipe import Recipe
+    from griffin.tune.budget import RunBudget
 
 _METHODS = ("lora", "full", "state", "dpo", "jbond", "grpo", "rloo")
 
@@ -110,8 +111,10 @@ def command(
 
     check_device(device)
     if plan_only:
-        there = device_bytes(device)
-        print_train_plan(model, recipe, there, product_rate, measure=True, as_json=as_json)
+        there, counted = device_bytes(device), None
+        if recipe.train.epochs:
+            counted = _counted(recipe, skip_bad)
+        print_train_plan(model, recipe, there, product_rate, True, as_json, counted)
         return
     folder = out or Path("runs") / f"{Path(model.removesuffix('.toml')).name}-{recipe.tune.method}"  # pyright: ignore[reportOptionalMemberAccess]
     if show_data:
@@ -185,6 +188,16 @@ def _recipe(
             " alone, which brings settings of its own"
         )
     return recipe
+
+
+def _counted(recipe: Recipe, skip_bad: bool) -> RunBudget:
+    """Return how many steps the epochs of a recipe are: its data is read for that."""
+    import torch
+
+    from griffin.train.report import Reporter
+    from griffin.tune.budget import count_budget
+
+    return count_budget(recipe, Reporter(), workers=torch.get_num_threads(), skip_bad=skip_bad)
 
 
 def _lines(results: dict[str, Any], model: str, base: str) -> list[str]:

@@ -50,6 +50,12 @@ class Prompts:
     def __len__(self) -> int:
         return len(self._order)
 
+    @property
+    def tokens(self) -> int:
+        """How many tokens all prompts have."""
+        places = (self._order.place(number) for number in range(len(self)))
+        return sum(len(self._stores[source][0].document(place)) for source, place in places)
+
     def at(self, number: int) -> Question:
         """Return a prompt of the run, counted from its beginning over all epochs."""
         return self.listed(self._order.at(number))

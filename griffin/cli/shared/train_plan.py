@@ -13,6 +13,7 @@ from griffin.cli.shared.sizes import binary
 
 if TYPE_CHECKING:
     from griffin.train.recipe import Recipe
+    from griffin.tune.budget import RunBudget
 
 _ROWS = 4096  # of the products whose rate is measured, at most
 _OPERATIONS, _FEWEST = 2e10, 256  # of all of them together; with large matrices fewer rows do
@@ -91,22 +92,38 @@ def slow_bfloat16(recipe: Recipe) -> str | None:
 
 
 def print_train_plan(
-    name: str, recipe: Recipe, there: int, rate: float | None, measure: bool, as_json: bool
+    name: str,
+    recipe: Recipe,
+    there: int,
+    rate: float | None,
+    measure: bool,
+    as_json: bool,
+    budget: RunBudget | None = None,
 ) -> None:
     """Say what a run takes: bytes of each kind, and the most tokens/s that products allow.
 
     there: the memory it may have. rate: as for `matrix_limit`, measured if omitted and `measure`.
+    budget: of a recipe with [tune], where its data was read.
     """
+    beside, on_top = list[tuple[str, int, str]](), ""
     if recipe.tune is not None:
-        from griffin.tune.plan import plan_tuning as planned
-    else:
-        from griffin.train.plan import plan_training as planned
+        from griffin.tune.plan import plan_tuning
 
-    plan = planned(recipe)
+        plan = plan_tuning(recipe, budget=budget)
+        beside = [
+            ("beside them", plan.twin_bytes, "the model as it was, and an anchor"),
+            ("answers", plan.drawn_bytes, "under way and drawn, their states (estimate)"),
+        ]
+        if plan.drawn_bytes:
+            on_top = ";\n                to draw answers and to reward them takes time beside it"
+    else:
+        from griffin.train.plan import plan_training
+
+        plan = plan_training(recipe)
     known = rate is not None or measure
     found, limit = matrix_limit(recipe, rate) if known else (None, None)
     hint = slow_bfloat16(recipe) if measure and rate is None else None
-    budget = plan.steps * plan.tokens_per_step
+    tokens = plan.steps * plan.tokens_per_step
     facts: dict[str, Any] = {
         "recipe": name,
         **asdict(plan),
@@ -116,7 +133,7 @@ def print_train_plan(
         "fits": plan.total_bytes <= there,
         "operations_per_second": found,
         "limit_tokens_per_second": limit,
-        "least_seconds": budget / limit if limit and budget else None,
+        "least_seconds": tokens / limit if limit and tokens else None,
         "hint": hint,
     }
     if as_json:
@@ -129,13 +146,16 @@ def print_train_plan(
         f"{name}: {plan.parameters:,} weights{_how(recipe, plan.trained)};"
         f" {f'{plan.steps:,}' if plan.steps else '?'} steps of {plan.tokens_per_step:,} tokens\n"
     )
-    kept = f"kept of {train.rows} rows of {train.length:,} for the backward pass (estimate)"
+    pairs = recipe.tune is not None and recipe.tune.method == "dpo"
+    rows = f"{train.rows} pairs of twice" if pairs else f"{train.rows} rows of"
+    kept = f"kept of {rows} {train.length:,} for the backward pass (estimate)"
     for what, count, note in (
         ("base", plan.frozen_bytes, "which stays as it is"),
         ("weights", plan.weight_bytes, ""),
         ("their copies", plan.copy_bytes, "in bfloat16, while a step runs"),
         ("gradient", plan.gradient_bytes, ""),
         ("moments", plan.moment_bytes, "AdamW's two"),
+        *beside,
         ("activations", plan.activation_bytes, kept),
         ("  or", plan.checkpointed_bytes, "with each block's input alone kept"),
         ("loss", plan.loss_bytes, "tiles of logits"),
@@ -148,14 +168,18 @@ def print_train_plan(
     if found is None or limit is None:
         click.echo("\nspeed           not known; give --product-rate, or let it be measured")
         return
-    least = f", {budget / limit / 3600:,.1f} hours for the budget" if budget else ""
+    least = f", {_hours(tokens / limit / 3600)} for the budget" if tokens else ""
     click.echo(
         f"\nspeed           at most {limit:,.0f} tokens/s with {found / 1e9:,.0f} billion"
         f" operations/s{least};\n"
-        "                `griffin bench train` measures a step's share of that"
+        f"                `griffin bench train` measures a step's share of that{on_top}"
     )
     if hint is not None:
         click.echo(f"\n{hint}")
+
+
+def _hours(count: float) -> str:
+    return f"{count:,.1f} hours" if count >= 0.1 else f"{60 * count:.2g} minutes"
 
 
 def _how(recipe: Recipe, trained: int) -> str:
