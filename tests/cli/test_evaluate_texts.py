@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 import griffin
 from griffin.cli.evaluate.command import command
+from tests.support.toy_adapters import write_adapter
 from tests.support.toy_folder import write_toy
 
 
@@ -41,6 +42,27 @@ def test_texts_by_position(toy, text, tmp_path):
     assert "256 to" in table and f"{found['spans'][0]['bits_per_byte']:.4f}" in table
     whole = run("--model", toy, "--text", str(text), "--device", "cpu").stdout
     assert str(text.name) in whole and f"{text.stat().st_size:,}" in whole
+
+
+def test_texts_are_read_with_an_adapter(toy, text, tmp_path):
+    owl, bat = (write_adapter(tmp_path / name, seed=n) for n, name in enumerate(("owl", "bat")))
+    asked = ("--model", toy, "--text", str(text), "--by-position", "--device", "cpu", "--json")
+
+    def nats(*more):
+        return sum(span["nats"] for span in json.loads(run(*asked, *more).stdout)["spans"])
+
+    score = griffin.load(toy, device="cpu", adapter=owl).score(text.read_text())
+    found = nats("--adapter", str(owl))
+    assert found == pytest.approx(-sum(score.logprobs), rel=1e-5)
+    assert len({round(each, 3) for each in (found, nats(), nats("--adapter", str(bat)))}) == 3
+    long = ("--model", toy, "--long", "copy", "--lengths", "80", "--device", "cpu", "--json")
+    told = [
+        json.loads(run(*long, "--questions", "2", *more).stdout)["results"][0]["nats"]
+        for more in ((), ("--adapter", str(owl)))
+    ]
+    assert told[0] != told[1]
+    refused = run("--model", toy, "--held-out", "nano", "--adapter", str(owl))
+    assert refused.exit_code == 2 and "griffin merge" in refused.output
 
 
 def test_long_texts(toy, tmp_path):

@@ -9,8 +9,11 @@ import signal
 import pytest
 from click.testing import CliRunner
 
+import griffin
+from griffin.adapters import open_adapter
 from griffin.cli import main
 from griffin.evaluate.answer_log import AnswerLog
+from tests.support.toy_adapters import write_adapter
 
 QUESTIONS = [
     {"question": f"class {name}:", "choices": [" pass", " return", "\n"], "answer": n}
@@ -118,6 +121,28 @@ def test_another_format_does_not_go_on_with_these_answers(arguments, tmp_path):
     assert done.exit_code == 0, done.output
     other = CliRunner().invoke(main, [*arguments, *out, "--quantize", "int4"])
     assert other.exit_code == 2 and "of another model" in other.output, other.output
+
+
+def test_tasks_are_answered_with_an_adapter(arguments, folder, tmp_path):
+    """Its digest is in the results, and answers of another one are not gone on with."""
+    owl, bat = (write_adapter(tmp_path / name, seed=n) for n, name in enumerate(("owl", "bat")))
+    out = ["--out", str(tmp_path / "found.json")]
+    done = CliRunner().invoke(main, [*arguments, *out, "--adapter", str(owl)])
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["adapter"] == open_adapter(owl).digest()
+    kept = [
+        json.loads(line)
+        for line in (tmp_path / "found.answers.jsonl").read_text().split("\n")[1:-1]
+    ]
+    measured = [answer[0] for _, answer in kept if isinstance(answer, list)]
+    llm = griffin.load(folder, adapter=owl)
+    question = QUESTIONS[0]["question"]
+    wanted = sum(llm.score(question + " pass").logprobs) - sum(llm.score(question).logprobs)
+    assert min(abs(each - wanted) for each in measured) < 1e-3
+    for other in ((), ("--adapter", str(bat))):
+        again = CliRunner().invoke(main, [*arguments, *out, *other])
+        assert again.exit_code == 2 and "of another model" in again.output, again.output
 
 
 def test_the_plan_writes_nothing(arguments, tmp_path, monkeypatch):
