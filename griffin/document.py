@@ -133,8 +133,11 @@ class Document:
     def read(self, text: str | Iterable[str]) -> None:
         """Take more text, a string or blocks of any size, such as the lines of an open file.
 
-        Most of it is read at once, the end is held until it is clear what comes after it.
+        Most of it is read at once, the end is held until it is clear what comes after it. Raises
+        ValueError for what is no text.
         """
+        if isinstance(text, bytes | bytearray) or not isinstance(text, Iterable):
+            raise ValueError(_no_text(text))
         self._feed(self._pieces((text,) if isinstance(text, str) else text))
 
     def settle(self) -> None:
@@ -186,7 +189,11 @@ class Document:
             )
         if isinstance(questions, str):
             raise ValueError("several questions are a list of strings; `ask` takes a single one")
+        if not isinstance(questions, Iterable):
+            raise ValueError(f"several questions are a list of strings, not {questions!r:.80}")
         for number, question in enumerate(questions, 1):
+            if not isinstance(question, str):
+                raise ValueError(f"question {number} must be a string, not {question!r:.80}")
             if not question.strip():
                 raise ValueError(f"question {number} is empty; write what you want to know")
         self.settle()
@@ -232,6 +239,8 @@ class Document:
         """Give the ids of what can be read now; the rest of the blocks is held."""
         begun = not self.empty
         for block in blocks:
+            if not isinstance(block, str):
+                raise ValueError(_no_text(block))
             if not begun:
                 block = block.lstrip()
                 begun = bool(block)
@@ -260,6 +269,14 @@ class Document:
         text, self._held, self._wanted = self._held[:place], self._held[place:], _LEAST
         opening, self._opening = self._opening, []
         return [*opening, *self._llm.tokenizer.encode(text, bos=False)]
+
+
+def _no_text(given: object) -> str:
+    decode = "; decode them first" if isinstance(given, bytes | bytearray) else ""
+    return (
+        "a document is a string, or blocks of text such as an open file or a list of strings, not"
+        f" {given!r:.80}{decode}"
+    )
 
 
 def _common(lists: Sequence[Sequence[int]]) -> list[int]:

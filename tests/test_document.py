@@ -171,3 +171,20 @@ def test_a_template_of_its_own_holds_the_text(llm, monkeypatch):
     assert document.shared > 0.9 * prompt.tokens
     with pytest.raises(ValueError, match="no place for a text without end"):
         llm.document(chat=True, hold=False)
+
+
+WRONG = {
+    "no text": (lambda llm: llm.document(3), "a document is a string, or blocks of .*, not 3"),
+    "bytes": (lambda llm: llm.document(b"abc"), "not b'abc'; decode them first"),
+    "blocks": (lambda llm: llm.document(["a ", 2]), "or a list of strings, not 2"),
+    "no question": (lambda llm: llm.document("x").ask(None), "question 1 must be .*, not None"),
+    "a list": (lambda llm: llm.document("x").ask(["y"]), r"question 1 must be .*, not \['y'\]"),
+    "no list": (lambda llm: llm.document("x").ask_all(None), "a list of strings, not None"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_no_text_is_named(llm, case):
+    call, said = WRONG[case]
+    with pytest.raises(ValueError, match=said):
+        call(llm)

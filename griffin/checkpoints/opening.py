@@ -40,13 +40,13 @@ def open_checkpoint(
                   fields of a config.json. DeepMind's archives carry no config: the released shapes
                   are known, any other needs attention_window_size, logits_soft_cap and
                   scale_embeddings.
-    revision:     branch, tag or commit of a repository.
+    revision:     branch, tag or commit of a repository, and of nothing else.
     Raises CheckpointError (a ValueError) that names file, tensor, what was expected and what was
     found.
     """
     if isinstance(config, Mapping) and "model_type" in config:
         config = parse_config(config, "config")[0]
-    path_or_repo = resolve(path_or_repo)
+    given, path_or_repo = path_or_repo, resolve(path_or_repo)
     path = Path(path_or_repo).expanduser()
     if not path.exists():
         from griffin.checkpoints.hub import download, is_repo_id
@@ -57,6 +57,11 @@ def open_checkpoint(
                 f" such as google/recurrentgemma-2b{meant(str(path_or_repo))}"
             )
         path = download(path_or_repo, revision)
+    elif revision is not None:
+        raise CheckpointError(
+            f"{given} is no repository of the Hub but {_local(given, path)}, which has no"
+            f" revisions: leave revision {revision!r} out"
+        )
     if not path.is_dir():
         return _open_file(path, config)
     if adapter := [name for name in _ADAPTER if is_there(path / name)]:
@@ -84,6 +89,12 @@ def open_checkpoint(
     if unread:
         checkpoint.notes += (f"{path} also holds what is not read: {listed(unread)}",)
     return checkpoint
+
+
+def _local(name: str | Path, path: Path) -> str:
+    if Path(name).expanduser().exists():
+        return "a folder" if path.is_dir() else "a file"
+    return "a model that comes with griffin"
 
 
 def _archives(path: Path) -> list[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -36,8 +36,8 @@ class Conversation:
     prefill:        how the next answer is to begin.
     trouble:        why the conversation goes on in memory, once it does; "" otherwise.
     progress:       is told, while a message is read, its tokens read and all of them; None: nobody.
-    Raises ValueError if the model knows no turns, or the session's settings are none of this
-    program's.
+    Raises ValueError if the model knows no turns, if `sampling` is no fields, or if the session's
+    settings are none of this program's.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Conversation:
         llm: LLM,
         session: Session,
         *,
-        sampling: dict[str, Any] | None = None,
+        sampling: Mapping[str, Any] | None = None,
         defaults: SamplingParams | None = None,
         max_message_tokens: int | None = None,
     ) -> None:
@@ -57,6 +57,11 @@ class Conversation:
         self.trouble = ""
         self.progress: Callable[[int, int], object] | None = None
         self._chat = llm.chat_format
+        if not isinstance(sampling, Mapping | None):
+            raise ValueError(
+                "sampling must be a dict of fields of SamplingParams, such as"
+                f" {{'temperature': 0.5}}, not {sampling!r:.80}"
+            )
         self._given = dict(sampling or {})
         own = vars(defaults or llm.defaults).items()
         self._defaults = {name: v for name, v in own if v != getattr(llm.defaults, name)}

@@ -367,7 +367,7 @@ class Griffin(nn.Module):
         tokens = tokens.long()
         if looks_first(device):
             check_ids(tokens, self.config.vocab_size)
-        if state is not None:
+        if State.is_one(state):
             (rows, steps), dtype = tokens.shape, self.dtype
             if device.type != "meta" and torch.is_autocast_enabled(device.type) and state.layers:
                 # Then states come out in the type it asks for, and may go in again.

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -105,6 +106,15 @@ class State:
     def nbytes(self) -> int:
         """Bytes of memory in all layers; the 8-byte position of each row is not counted."""
         return sum(t.nbytes for layer in self.layers for t in layer)
+
+    @staticmethod
+    def is_one(given: object) -> TypeGuard[State]:
+        """Return whether a state is given, and not None; ValueError for anything else."""
+        if given is not None and not isinstance(given, State):
+            raise ValueError(
+                f"a state is what a call of the model returned, or None to begin, not {given!r:.80}"
+            )
+        return given is not None
 
     def check(self, shape: StateShape | None = None, batch: int | None = None) -> None:
         """Raise ValueError unless all tensors fit together, and a shape and rows where given."""

@@ -76,11 +76,18 @@ def sync_folder(folder: Path) -> None:
 
 
 def private_folder(folder: Path) -> None:
-    """Make a folder of mode 0700; ValueError if there is one that others may look into.
+    """Make a folder of mode 0700; ValueError if there is one that others may look into,
+    NotADirectoryError if there is a file.
 
     An empty folder is closed; one with files in it may be somebody's on purpose.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except (FileExistsError, NotADirectoryError):
+        file = next(each for each in (folder, *folder.parents) if each.exists())
+        raise NotADirectoryError(
+            f"{file} is a file; conversations are kept in a folder: name one, or a new one"
+        ) from None
     if folder.stat().st_mode & 0o077:
         if any(folder.iterdir()):
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from huggingface_hub import errors
 import griffin.checkpoints as checkpoints
 from griffin.checkpoints import CheckpointError
 from griffin.checkpoints.hub import is_repo_id
+from griffin.loading import load, load_tokenizer
 from tests.support.toy_checkpoints import HUGGINGFACE, same
 from tests.support.toy_models import make_model
 
@@ -117,3 +119,11 @@ def test_repo_ids() -> None:
     assert is_repo_id(REPO)
     for path in ("recurrentgemma-2b", "a/b/c", "/tmp/x", "./x/y", "../x", "a/", "a b/c"):
         assert not is_repo_id(path)
+
+
+@pytest.mark.parametrize("call", [checkpoints.open, load, load_tokenizer])
+def test_a_revision_of_what_has_none_is_refused(call: Callable[..., Any], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"nano is no repository .* comes with griffin"):
+        call("nano", revision="v2")
+    with pytest.raises(ValueError, match="but a folder, which has no revisions"):
+        call(tmp_path, revision="v2")

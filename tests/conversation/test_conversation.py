@@ -362,3 +362,10 @@ def test_the_fingerprint_names_what_differs(llm, folder):
         changed = griffin.LLM(llm.model, llm.tokenizer).weights_digest
         weight[0] -= 1
     assert changed != bare.weights_digest
+
+
+@pytest.mark.parametrize("given", [3, "hot", [("temperature", 0)]])
+def test_sampling_that_is_no_fields_is_named(llm, given):
+    wanted = pytest.raises(ValueError, match=r"sampling must be a dict of fields .*, not ")
+    with closing(begin_session(llm, None)) as thread, wanted:
+        Conversation(llm, thread, sampling=given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -189,3 +190,9 @@ def test_no_rows_are_no_error(toy: Griffin) -> None:
     learner = copy.deepcopy(toy).requires_grad_()
     learner.trunk(tokens)[0].sum().backward()
     assert all(p.grad is None or not p.grad.any() for p in learner.parameters())
+
+
+@pytest.mark.parametrize("given", [3, (1, 2), torch.zeros(1)])
+def test_what_is_no_state_is_named(toy: Griffin, given: Any) -> None:
+    with pytest.raises(ValueError, match=r"a state is what a call of the model returned, .* not "):
+        toy(make_tokens(toy.config, 1, 2), given)

@@ -287,3 +287,14 @@ def test_every_refusal_has_a_status_and_a_code():
     kinds = SessionError.__subclasses__()
     assert len(kinds) == 9 and len({kind.code for kind in kinds}) == 9
     assert {kind.status for kind in kinds} == {400, 404, 409, 507}
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
+    file = tmp_path / "notes.txt"
+    file.write_text("mine")
+    for place in (file, file / "deeper"):
+        with pytest.raises(
+            NotADirectoryError, match=r"notes\.txt is a file; .* a folder: name one"
+        ):
+            Store(place)
+    assert file.read_text() == "mine"
