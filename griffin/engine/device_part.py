@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import torch
 
-from griffin.engine.devices import to_device
 from griffin.engine.prefix_tree import PrefixCheckpoint
 from griffin.model import State
 
@@ -32,16 +31,18 @@ class DevicePart:
         """Bytes on the device."""
         return sum(state.nbytes + state.pos.nbytes for state in self._held.values())
 
-    def state(self, checkpoint: PrefixCheckpoint, on_host: Callable[[], State]) -> State:
+    def state(
+        self, checkpoint: PrefixCheckpoint, restored: Callable[[torch.device], State]
+    ) -> State:
         """Return the state of a checkpoint on the device; nobody changes it, for it is kept.
 
-        on_host: puts it together where the cache lies.
+        restored: puts it together on a device (`griffin.engine.crossing.restore`).
         """
         if self._device.type == "cpu":
-            return on_host()
+            return restored(self._device)
         found = self._held.pop(checkpoint, None)
         if found is None:
-            found = to_device(on_host(), self._device)
+            found = restored(self._device)
         if self._most:
             self._held[checkpoint] = found
         if len(self._held) > self._most:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from griffin.engine.devices import to_host
+from griffin.engine.crossing import to_host
 from griffin.engine.pieces import RecurrentPart, Span, cut_span
 from griffin.model import Marks, State
 from griffin.model.state import AttentionState
@@ -15,7 +15,7 @@ from griffin.model.state import AttentionState
 class Passage:
     """What a call reads in one row that runs on, to be cut wherever it has a mark.
 
-    What is cut lies in the host's memory, where all of a call goes in one copy.
+    What is cut lies in the host's memory, where all of a call goes in one copy of each kind.
 
     state: the row before the call; what its window holds is copied, for the call writes over it.
     begin: tokens that the row has read by then.
@@ -42,7 +42,7 @@ class Passage:
             return RecurrentPart(torch.empty(0, 0, 0), torch.empty(0, 0))
         if self._recurrent is None:
             parts = (torch.stack(column, 1) for column in zip(*layers, strict=True))
-            self._recurrent = RecurrentPart(*map(to_host, parts))
+            self._recurrent = RecurrentPart(*to_host(*parts))
         return RecurrentPart(*(part[index].clone() for part in self._recurrent))
 
     def span(self, start: int, stop: int) -> Span:
@@ -52,9 +52,11 @@ class Passage:
             return Span(start, stop, nothing, nothing)
         if self._whole is None:
             before, layers = self._before, self.marks.written
-            k, v = (
-                to_host(torch.cat([old, torch.stack([layer[which][0] for layer in layers])], dim=1))
-                for which, old in ((0, before.k), (1, before.v))
+            k, v = to_host(
+                *(
+                    torch.cat([old, torch.stack([layer[which][0] for layer in layers])], dim=1)
+                    for which, old in ((0, before.k), (1, before.v))
+                )
             )
             self._whole = Span(before.start, before.start + k.shape[1], k, v)
         whole = self._whole

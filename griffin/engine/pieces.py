@@ -8,7 +8,7 @@ prefix cache and sessions both live on this.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -150,19 +150,47 @@ def join(
         layer.conv[0] = recurrent.conv[number]
         layer.lru[0] = recurrent.lru[number]
 
-    needed = window(config, pos)
+    for span, start, stop in _cover(spans, window(config, pos)):
+        _write(state, span, start, stop)
+    return state
+
+
+@torch.no_grad()
+def merge(spans: Iterable[Span], needed: range, room: Callable[..., Tensor] = torch.empty) -> Span:
+    """Copy keys and values of positions into one span, from spans in any order, overlapping or not.
+
+    room: makes the new tensors, as torch.empty does. Raises ValueError for positions that no span
+    covers; without positions the span is empty, and has no shape.
+    """
+    spans = sorted(spans, key=lambda span: span.start)
+    if not needed:
+        nothing = torch.empty(0, 0, 0, 0)
+        return Span(needed.start, needed.stop, nothing, nothing)
+    parts = list(_cover(spans, needed))
+    like = parts[0][0].k
+    shape = len(like), len(needed), *like.shape[2:]
+    k, v = (room(*shape, dtype=like.dtype) for _ in "kv")
+    for span, start, stop in parts:
+        at = slice(start - needed.start, stop - needed.start)
+        own = slice(start - span.start, stop - span.start)
+        k[:, at], v[:, at] = span.k[:, own], span.v[:, own]
+    return Span(needed.start, needed.stop, k, v)
+
+
+def _cover(spans: list[Span], needed: range) -> Iterator[tuple[Span, int, int]]:
+    """Yield spans, in order, with the positions that are taken from each; ValueError where there
+    are none."""
     reached = needed.start
     for span in spans:
         stop = min(span.stop, needed.stop)
         if span.start <= reached < stop:
-            _write(state, span, reached, stop)
+            yield span, reached, stop
             reached = stop
     if reached < needed.stop:
         raise ValueError(
-            f"a state after {pos} tokens needs keys and values of positions {needed.start} to"
-            f" {needed.stop}; no span covers position {reached}"
+            f"a state after {needed.stop} tokens needs keys and values of positions {needed.start}"
+            f" to {needed.stop}; no span covers position {reached}"
         )
-    return state
 
 
 def unwritten(

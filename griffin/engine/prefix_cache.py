@@ -16,15 +16,14 @@ from typing import NamedTuple
 
 import torch
 
-from griffin.engine.device_part import DevicePart
-from griffin.engine.devices import to_host
+from griffin.engine.crossing import restore, to_keep
+from griffin.engine.device_part import STATES, DevicePart
 from griffin.engine.passage import Waypoint
 from griffin.engine.pieces import (
     RecurrentPart,
     Span,
     cut_recurrent,
     cut_span,
-    join,
     recurrent_bytes,
     span_bytes,
     window,
@@ -82,7 +81,8 @@ class PrefixCache:
     every:             tokens of a block. Callers put a checkpoint at every multiple of it, and
                        wherever else a later prompt may go on: at the end of a prompt and of an
                        answer.
-    device:            where the model lies; on a GPU the states found last stay there, besides.
+    device:            where the model lies.
+    on_device:         how many of the states found last stay there, besides, if it is a GPU.
     Entries of one namespace, and of one adapter, are invisible to all others, and share nothing
     with them but the bound.
     """
@@ -96,6 +96,7 @@ class PrefixCache:
         max_bytes: int,
         every: int = EVERY,
         device: torch.device | str = "cpu",
+        on_device: int = STATES,
     ) -> None:
         if max_bytes < 0:
             raise ValueError(f"max_bytes must be 0 (keep nothing) or more, not {max_bytes}")
@@ -106,7 +107,7 @@ class PrefixCache:
         self.max_bytes = max_bytes
         self.every = every
         self._fingerprint = model_fingerprint
-        self._part = DevicePart(device)
+        self._part = DevicePart(device, on_device)
         self._own = CHECKPOINT + recurrent_bytes(config, dtype)
         self._token = span_bytes(config, dtype)
         # Bytes a token costs on average.
@@ -165,7 +166,7 @@ class PrefixCache:
         while (begins := self._tree.above(begins.node)) is not None:
             begins.used = self._time - 1
         spans = [block.span for block in found.blocks]
-        whole = partial(join, self.config, tokens, found.recurrent, spans, self.dtype)
+        whole = partial(restore, self.config, tokens, found.recurrent, spans, self.dtype)
         return Hit(tokens, self._part.state(found, whole), reason)
 
     def marks(self, begin: int, ids: Sequence[int], left: int) -> list[int]:
@@ -382,13 +383,14 @@ def _span(state: State | Waypoint, start: int, stop: int, pos: int) -> Span:
     if isinstance(state, Waypoint):
         return state.span(start, stop)
     span = cut_span(state, start, stop, pos)
-    return span._replace(k=to_host(span.k), v=to_host(span.v))
+    k, v = to_keep(span.k, span.v)
+    return span._replace(k=k, v=v)
 
 
 def _recurrent(state: State | Waypoint) -> RecurrentPart:
     if isinstance(state, Waypoint):
         return state.recurrent()
-    return RecurrentPart(*map(to_host, cut_recurrent(state)))
+    return RecurrentPart(*to_keep(*cut_recurrent(state)))
 
 
 def _stands(entry: tuple[float, int, PrefixCheckpoint]) -> bool:

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from griffin.engine import Engine
-from griffin.engine.device_part import DevicePart
 from griffin.engine.devices import default_chunk
 from griffin.engine.passage import Passage
 from griffin.engine.prefix_cache import PrefixCache
@@ -132,8 +131,8 @@ def test_what_is_kept_of_another_device_lies_in_the_hosts_memory() -> None:
 def test_states_that_were_found_last_stay_on_the_device() -> None:
     """What is found again there crosses no more; of more than there is room for, the last ones."""
     with stand_in() as watch:
-        cache = PrefixCache("toy", CONFIG, torch.float32, max_bytes=1 << 24, every=4, device=DEVICE)
-        cache._part = DevicePart(DEVICE, 2)
+        where = {"device": DEVICE, "on_device": 2}
+        cache = PrefixCache("toy", CONFIG, torch.float32, max_bytes=1 << 24, every=4, **where)
         prompts = [range(n, n + 9) for n in (0, 20, 40)]
 
         def crossings(prompt: range) -> int:
@@ -147,7 +146,7 @@ def test_states_that_were_found_last_stay_on_the_device() -> None:
         with watch.crossing():
             for prompt in prompts:
                 cache.put(prompt[:8], State.zeros(CONFIG, 1, device=DEVICE))
-        whole = 1 + 2 * CONFIG.num_layers
+        whole = 4  # both of the recurrent part, keys and values
         assert [crossings(prompts[n]) for n in (0, 0, 1, 0, 1)] == [whole, 0, whole, 0, 0]
         assert [crossings(prompts[n]) for n in (2, 1, 0)] == [whole, 0, whole]
         each = State.zeros(CONFIG, 1, device=DEVICE)

@@ -13,6 +13,7 @@ from griffin.engine.pieces import (
     cut_recurrent,
     cut_span,
     join,
+    merge,
     recurrent_bytes,
     span_bytes,
     unwritten,
@@ -81,6 +82,11 @@ def test_joined_is_what_was_cut(model: Griffin, length: int, size: int) -> None:
     joined = join(model.config, length, cut_recurrent(state), reversed(parts), torch.float32)
     assert_states_equal(joined, state)
     assert [t.dtype for t in tensors(joined)] == [t.dtype for t in tensors(state)]
+    if needed := window(model.config, length):
+        whole = merge(reversed(parts), needed)
+        assert (whole.start, whole.stop) == (needed.start, needed.stop)
+        again = join(model.config, length, cut_recurrent(state), [whole], torch.float32)
+        assert_states_equal(again, state)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
@@ -150,7 +156,11 @@ def test_overlapping_and_useless_spans_do_no_harm() -> None:
         cut_span(late, 12, 12),
         cut_span(late, 8, S + 6),
     ]
-    assert_states_equal(join(GRIFFIN, S + 6, cut_recurrent(late), parts, torch.float32), late)
+    whole = merge(parts, window(GRIFFIN, S + 6))
+    for some in (parts, [whole]):
+        assert_states_equal(join(GRIFFIN, S + 6, cut_recurrent(late), some, torch.float32), late)
+    with pytest.raises(ValueError, match=f"6 to {S + 6}; no span covers position 6"):
+        merge(parts[2:], window(GRIFFIN, S + 6))
 
 
 def test_what_does_not_fit_is_refused() -> None:

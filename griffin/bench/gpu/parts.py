@@ -1,4 +1,4 @@
-"""The scan alone beside a copy, and a state's way back from host memory."""
+"""The scan alone beside a copy, and a state's way back from host memory, by the prefix cache."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import torch
 from griffin import ops
 from griffin.bench.gpu.figure import Figure
 from griffin.bench.gpu.scene import Scene
-from griffin.model import State
+from griffin.engine.prefix_cache import PrefixCache
+
+_CACHE = 256 << 20  # bytes of a prefix cache: a server's
 
 
 def parts(scene: Scene) -> Iterator[Figure]:
@@ -48,18 +50,16 @@ def parts(scene: Scene) -> Iterator[Figure]:
 
 
 def _restore(scene: Scene) -> Figure:
-    kept = scene.state(scene.small, 1, scene.sizes.contexts[1]).map(lambda t: t.cpu())
-    if scene.device.type == "cuda":
-        kept = kept.map(lambda t: t.pin_memory())
-    slot = State.zeros(scene.small, 1, dtype=torch.bfloat16, device=scene.device)
-    places = [slot.pos, *(t for layer in slot.layers for t in layer)]
-    tensors = [kept.pos, *(t for layer in kept.layers for t in layer)]
-
-    def put() -> None:
-        for place, tensor in zip(places, tensors, strict=True):
-            place.copy_(tensor, non_blocking=True)
-
-    seconds = scene.seconds(put)
-    detail = {"bytes": sum(t.nbytes for t in tensors)}
+    """Find a prompt whose state the prefix cache has in the host's memory alone, as an engine
+    does."""
+    config, tokens = scene.small, scene.sizes.contexts[0]
+    where = {"device": scene.device, "on_device": 0}
+    cache = PrefixCache("", config, torch.bfloat16, max_bytes=_CACHE, **where)
+    ids = scene.tokens(config, 1, tokens + 1)[0].tolist()
+    cache.put(ids[:-1], scene.state(config, 1, tokens))
+    found = cache.find(ids)
+    assert found.state is not None and found.tokens == tokens, found.reason
+    seconds = scene.seconds(lambda: cache.find(ids))
+    detail = {"bytes": found.state.nbytes, "tokens": tokens}
     what = "restore of a state from host memory"
     return Figure(what=what, value=seconds, unit="s", wanted=5e-3, less=True, detail=detail)
