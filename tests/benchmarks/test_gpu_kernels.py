@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor
 
-from benchmarks import gpu_kernels
+import benchmarks.gpu_kernels as gpu_kernels
 from benchmarks.__main__ import main
 from griffin import ops
 from griffin.bench.gpu.figure import Waits

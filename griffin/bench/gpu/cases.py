@@ -167,7 +167,7 @@ def _keep(given: Given) -> dict[str, Tensor]:
 
 
 # How rows choose, by turns; every second one of each has a bias, a mask, counts or ends besides.
-_WAYS = (
+_WAYS: tuple[Given, ...] = (
     {},
     {"temperature": 0.0},
     {"top_k": 40, "frequency_penalty": 0.4},
