@@ -293,6 +293,34 @@ def adapter(
         )
 
 
+@main.command("screened")
+@click.option("--model", "-m", required=True, metavar="DIR", help="With a packed head.")
+@number("--prompt", "Tokens read before.", 64)
+@number("--rounds", "Turns of each.", 40)
+@number("--threads", "CPU threads [default: one for each CPU].")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def screened(model: str, threads: int | None, as_json: bool, **given: int) -> None:
+    """Decode with the whole head and behind a screen, by turns of two tokens in one process."""
+    import torch
+
+    from benchmarks.screened import screened as measure
+    from griffin.bench import machine
+
+    torch.set_num_threads(threads or machine.cores())
+    about = {"command": machine.command(), "commit": machine.commit()}
+    about |= {"machine": machine.describe()}
+    found = list(measure(model, **given))
+    if as_json:
+        click.echo(json.dumps(about | {"ways": [asdict(each) for each in found]}, indent=1))
+        return
+    for each in found:
+        low, high = each.quartiles
+        click.echo(
+            f"{each.way}: {1000 * each.seconds:.2f} ms a token, {each.faster:.3f} times ({low:.3f}"
+            f" to {high:.3f}); by its bytes {each.of_bytes:.3f}"
+        )
+
+
 @main.command("gguf")
 @click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
