@@ -17,7 +17,6 @@ from griffin.engine.prefix_cache import PrefixCache
 from griffin.model import Griffin
 from griffin.ops.launching import record
 from griffin.sampling import SamplingParams
-from tests.engine import test_engine, test_pauses
 from tests.support.toy_engine import CHUNK, CONFIG, alone, ask, ids, make_model, of, plain, run
 from tests.support.triton import as_on_a_gpu, interpreted
 
@@ -109,14 +108,3 @@ def test_what_the_cache_restores_goes_on_to_the_same_bits(small):
         assert plain(of(run(engine), tickets[0].number)) == expected
         found.append(tickets[0].cached_tokens)
     assert found == [0, 2 * CHUNK]
-
-
-_CENTRAL = (
-    test_engine.test_ragged_requests_get_what_they_get_alone,
-    test_engine.test_choices_are_forks_of_one_reading,
-    test_engine.test_cancelled_anywhere_the_others_do_not_notice,
-    test_engine.test_the_state_of_whatever_was_cut_short_goes_on_to_the_same_end,
-    test_pauses.test_a_paused_request_goes_on_as_if_nothing_had_been,
-)
-_ALL: dict[str, Any] = {each.__name__: staticmethod(each) for each in _CENTRAL}
-TestTheEnginesOwn = pytest.mark.slow(type("TestTheEnginesOwn", (), _ALL))

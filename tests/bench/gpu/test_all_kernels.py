@@ -14,6 +14,7 @@ import griffin
 from griffin import ops
 from griffin.bench.gpu import compiling
 from griffin.bench.gpu.cases import CASES
+from griffin.model import GriffinConfig
 from griffin.ops.launching import record
 from tests.support import ahead
 
@@ -42,9 +43,14 @@ def test_there_are_kernels_to_find():
     assert "search" not in kernels() and "_see" not in kernels()
 
 
-@pytest.mark.thorough
-def test_a_sitting_compiles_every_kernel():
-    """In any form: those of both released shapes, of tensors without values."""
+@pytest.mark.parametrize("layers", [2, pytest.param(None, marks=pytest.mark.slow)])
+def test_a_sitting_compiles_every_kernel(layers, monkeypatch):
+    """Of tensors without values, at the widths of 2B, and slowly of both released shapes."""
+    if layers is not None:
+        config = GriffinConfig.preset("recurrentgemma-2b")
+        few = config.replace(block_types=config.block_types[1 : 1 + layers])
+        assert set(few.block_types) == {"recurrent", "attention"}
+        monkeypatch.setattr(GriffinConfig, "preset", lambda name: few)
     assert {each.name for each in compiling.all_launches()} == kernels()
 
 
