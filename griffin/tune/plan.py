@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from griffin.adapters.adapter import expected
+from griffin.adapters.adapter import A, B, expected
 from griffin.capacity import model_bytes, working_bytes
 from griffin.engine import CHUNK
 from griffin.engine.slots import Slots
@@ -168,10 +168,16 @@ def _trained(recipe: Recipe) -> int:
 
 
 def _base_bytes(recipe: Recipe) -> int:
+    """Return the bytes of the weights that stay as they are."""
     tune, source = recipe.tune, recipe.open_base()
     assert tune is not None
     layout = base_layout(tune, source, torch.device("cpu"))
     head = None
     if source.quantization is not None and layout is None:
         layout, head = source.quantization.format, source.quantization.head
-    return model_bytes(recipe.model, base_dtype(tune, source), layout, head)
+    dtype = base_dtype(tune, source)
+    # Modules that an adapter keeps whole stand in the place of the base's.
+    given = expected(lora_config(tune), recipe.model) if tune.trains == "lora" else {}
+    whole = (size for key, size in given.items() if not key.endswith((A, B)))
+    replaced = sum(torch.Size(size).numel() for size in whole) * dtype.itemsize
+    return model_bytes(recipe.model, dtype, layout, head) - replaced
