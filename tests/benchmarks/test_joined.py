@@ -10,7 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks import joined
+import benchmarks.joined as products
 from benchmarks.__main__ import main
 from griffin.bench.measurement import Report
 
@@ -43,7 +43,7 @@ def test_both_ways_give_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> N
         return found[-1]
 
     monkeypatch.setattr(torch.autograd, "grad", kept)
-    joined._seconds(16, (24, 4, 4), 8, torch.float32, 1)
+    products._seconds(16, (24, 4, 4), 8, torch.float32, 1)
     (dx, *dws), (of_one, dw) = found
     torch.testing.assert_close(of_one, dx, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(dw, torch.cat(dws), rtol=1e-4, atol=1e-4)

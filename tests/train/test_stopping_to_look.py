@@ -106,7 +106,9 @@ def test_held_out_rows(
 
 
 @pytest.mark.parametrize("token", [1, 4, 8])
-def test_samples(straight: Trainer, trainer: Build, token: int) -> None:
+def test_samples(
+    straight: Trainer, trainer: Build, token: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In the first prompt's continuation and in the second's; none of it is kept."""
     ours = trainer(**WATCHED)
     calls, unembed = list[None](), signal_after(token, ours.model.unembed)
@@ -115,7 +117,7 @@ def test_samples(straight: Trainer, trainer: Build, token: int) -> None:
         calls.append(None)
         return unembed(*args)
 
-    ours.model.unembed = counted
+    monkeypatch.setattr(ours.model, "unembed", counted)
     with pytest.raises(Interrupted) as stop:
         ours.run()
     assert len(calls) == token and stop.value.path is not None
@@ -126,7 +128,9 @@ def test_samples(straight: Trainer, trainer: Build, token: int) -> None:
     _same(resumed, straight)
 
 
-def test_a_step_that_a_stop_was_asked_in_is_not_looked_at(trainer: Build) -> None:
+def test_a_step_that_a_stop_was_asked_in_is_not_looked_at(
+    trainer: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ours = trainer()
     ours.objective.forward = signal_after(3, ours.objective.forward)
     batches, forward = list[None](), ours.objective.forward
@@ -135,7 +139,7 @@ def test_a_step_that_a_stop_was_asked_in_is_not_looked_at(trainer: Build) -> Non
         batches.append(None)
         return forward(*args)
 
-    ours.objective.forward = counted
+    monkeypatch.setattr(ours.objective, "forward", counted)
     with pytest.raises(Interrupted) as stop:
         ours.run()
     assert len(batches) == 3 and stop.value.path is not None
