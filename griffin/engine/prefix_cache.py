@@ -102,10 +102,8 @@ class PrefixCache:
             raise ValueError(f"max_bytes must be 0 (keep nothing) or more, not {max_bytes}")
         if every < 1:
             raise ValueError(f"every must be at least 1 token, not {every}")
-        self.config = config
-        self.dtype = dtype
-        self.max_bytes = max_bytes
-        self.every = every
+        self.config, self.dtype = config, dtype
+        self.max_bytes, self.every = max_bytes, every
         self._fingerprint = model_fingerprint
         self._part = DevicePart(device, on_device)
         self._own = CHECKPOINT + recurrent_bytes(config, dtype)
