@@ -96,8 +96,7 @@ def rounding(x: Tensor, format: str) -> Tensor:
     group, most = (32, 127) if format == "int4" else (x.shape[-1], 32512)
     groups = functional.pad(x.float(), (0, -x.shape[-1] % group)).unflatten(-1, (-1, group))
     largest = groups.abs().amax(-1, keepdim=True)
-    # The kernels multiply and round in one instruction where the machine has one.
-    rounded = (groups.double() * (most / largest).double()).round() * (largest.double() / most)
+    rounded = (groups * (most / largest)).round().double() * (largest.double() / most)
     return rounded.flatten(-2)[..., : x.shape[-1]] - x.double()
 
 
