@@ -2,7 +2,7 @@
 #                   this machine, and talk with the bundled model (tools/demo.py)
 # make kernels      compile the kernels of every instruction set, not of this machine's alone
 # make test         install the rest, then lint, types and every test that is not slow; of each
-#                   sweep (many cases of one claim) a sixth, drawn by SAMPLE=SEED, which it prints
+#                   sweep (many cases of one claim) an eighth, drawn by SAMPLE=SEED, which it prints
 # make test-fast    the same tests without what takes seconds, and of each sweep a twelfth: under
 #                   two minutes
 # make test-slow    what takes minutes, and every sweep whole
@@ -46,7 +46,7 @@ kernels: $(RUNS)
 	$(call step,compiling the kernels of every instruction set,$(call install,all))
 
 test: $(READY) lint
-	$(BIN)/python -m pytest -m "not slow" --sample $(SAMPLE) --share 6 -n 2
+	$(BIN)/python -m pytest -m "not slow" --sample $(SAMPLE) --share 8 -n 2
 
 test-fast: $(READY)
 	$(BIN)/python -m pytest -m "not slow and not thorough" --sample $(SAMPLE) -n 2
