@@ -28,7 +28,13 @@ class Reporter:
     """Tell a person on standard error how a run goes. quiet: say nothing at all."""
 
     def __init__(self, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self.console = Console(
+            stderr=True, quiet=quiet, highlight=False, soft_wrap=True, emoji=False
+        )
+        # What printing takes is imported now: a signal that is told of comes in the middle of any
+        # line, an import too, and printing then would find half a module.
+        with self.console.capture():
+            self.say("-")
 
     def say(self, line: str) -> None:
         """Print one line, above the progress bar if there is one."""

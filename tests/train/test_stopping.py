@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,3 +106,18 @@ def test_the_only_checkpoint_is_not_replaced_by_itself(
         again.run()
     assert same.value.path == stop.value.path and "step-0000001" not in removed
     assert trainer(keep=1, accumulation=2).progress.step == 1
+
+
+def test_a_reporter_imports_nothing_when_it_is_told_of_a_signal():
+    """A signal may come while the first line is being printed, and imports what that takes."""
+    program = (
+        "import sys\n"
+        "from griffin.train.report import Reporter\n"
+        "reporter = Reporter()\n"
+        "before = set(sys.modules)\n"
+        "reporter.say(':owl: stopping in [bold] /tmp/caf\u00e9')\n"
+        "print(sorted(set(sys.modules) - before))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+    assert ":owl: stopping in [bold] /tmp/caf" in done.stderr
