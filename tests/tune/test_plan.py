@@ -79,6 +79,7 @@ def test_bytes_of_what_stands_beside_are_those_of_the_run(
     tune |= {} if method == "dpo" else REWARD
     data = pairs if method == "dpo" else prompts
     planned = recipe(tune=tune, data=data)
+    before = large_tensors()  # what other tests of this process left
     ours = run(tune=tune, data=data)
     ours.step()
     twins = [each for each in (getattr(ours, n, None) for n in ("start", "anchor")) if each]
@@ -93,17 +94,25 @@ def test_bytes_of_what_stands_beside_are_those_of_the_run(
     said = plan.frozen_bytes + plan.state_bytes + plan.twin_bytes
     assert said == pytest.approx(there, rel=0.005)
     # Whatever else is a tensor by now is small: what a reference or an engine had is gone.
-    gc.collect()
     known = {t.untyped_storage().data_ptr() for t in (*weights.values(), *moments, *gradients)}
     largest = max(t.nbytes for t in weights.values())
     assert not [
         (tuple(t.shape), t.dtype)
-        for t in gc.get_objects()
-        if issubclass(type(t), torch.Tensor)
-        and t.untyped_storage().data_ptr() not in known
-        and t.nbytes >= largest
-        and t.device.type != "meta"
+        for key, t in large_tensors(largest).items()
+        if key not in before and t.untyped_storage().data_ptr() not in known
     ]
+
+
+def large_tensors(least: int = 0) -> dict[int, torch.Tensor]:
+    """Return the tensors of at least so many bytes that exist and have memory, by their id."""
+    gc.collect()
+    return {
+        id(t): t
+        for t in gc.get_objects()
+        if type(t) in (torch.Tensor, torch.nn.Parameter)
+        and t.device.type != "meta"
+        and t.nbytes >= least
+    }
 
 
 @pytest.mark.parametrize("method", ["jbond", "grpo"])

@@ -21,8 +21,9 @@ def input_gradient(dy: Tensor, packed: Packed, into: Tensor | None = None) -> Te
 
     dy:   (N, O). into: (N, I), to which it is added; zeros if omitted.
     Returns (N, I) in float32 or wider. Weights are unpacked a slice at a time, never all of them.
-    They are multiplied in float32 or wider; where the machine multiplies pairs of bfloat16 numbers,
-    a bfloat16 dy is so. Sums are float32 or wider.
+    They are multiplied in float32 or wider. Where the machine multiplies pairs of bfloat16 numbers,
+    a bfloat16 dy is so: the weights, and the product of each slice, are rounded to bfloat16 once,
+    which adds an error like that of one rounding of the sum. Slices are added in float32 or wider.
     """
     wide = torch.promote_types(dy.dtype, torch.float32)
     if into is None:
