@@ -60,9 +60,24 @@ def model_and_slots(size: str, rows: int) -> tuple[Griffin, Slots]:
     return model, Slots(config, rows, dtype=torch.bfloat16, device="meta", stack=True)
 
 
+def packed(monkeypatch: pytest.MonkeyPatch, format: str) -> None:
+    """Let a step find its weights in a format: words without values, of the shape they have."""
+    if format == "bf16":
+        return
+
+    def lay(layers: list[Any]) -> ops.Laid:
+        weights = [layer.weight for layer in layers]
+        return laid(sum(map(len, weights)), weights[0].shape[1], format, torch.bfloat16)
+
+    monkeypatch.setattr(decode_step, "_lay", lay)
+
+
+@pytest.mark.parametrize("format", WEIGHT_BYTES)
 @pytest.mark.parametrize(("size", "most"), [("2b", 140), ("9b", 200)])
-def test_launches_do_not_depend_on_rows_and_are_few(size, most, monkeypatch):
+def test_launches_do_not_depend_on_rows_and_are_few(size, most, format, monkeypatch):
+    """The same ones for 1, 24 and 256 rows, and as many in each format."""
     rows = 256
+    packed(monkeypatch, format)
     monkeypatch.setattr(graph_runner, "buckets", lambda slots: [1, 24, slots])
     model, slots = model_and_slots(size, rows)
     config = model.config
@@ -136,13 +151,7 @@ def test_a_step_moves_hardly_more_than_it_must(size, format, monkeypatch):
     """Beside the limit's weights, states and logits: what a row can go back by a token with, which
     is less than a twentieth, and what blocks hand each other, which the next launch finds in the
     chip's own cache (docs/gpu.md)."""
-    if format != "bf16":
-
-        def lay(layers: list[Any]) -> ops.Laid:
-            weights = [layer.weight for layer in layers]
-            return laid(sum(map(len, weights)), weights[0].shape[1], format, torch.bfloat16)
-
-        monkeypatch.setattr(decode_step, "_lay", lay)
+    packed(monkeypatch, format)
     for rows in (1, 32, 1024):
         monkeypatch.setattr(graph_runner, "buckets", lambda slots: [slots])
         model, slots = model_and_slots(size, rows)
