@@ -47,7 +47,7 @@ def adapt(
 ) -> Griffin:
     """Put adapters into a model, whose other weights stay the same objects; return the model.
 
-    dtype: of the adapters' matrices; the model's if omitted. Modules that an adapter keeps whole
+    dtype: of the adapters' tensors; the model's if omitted. Modules that an adapter keeps whole
            take its values, or keep the model's where it has none yet (a new one); then it must be
            the only one, and every row reads with it.
     train: gradients are for the adapter's parameters, and for no other, and there is dropout;
@@ -84,7 +84,8 @@ def adapt(
             elif not key.endswith(B):
                 parent, _, leaf = key.rpartition(".")
                 own = model.get_parameter(key)
-                value = nn.Parameter(placed(tensor, own.dtype), train)
+                # In bfloat16 what is trained would lose small steps.
+                value = nn.Parameter(placed(tensor, dtype or own.dtype), train)
                 setattr(model.get_submodule(parent), leaf, value)
     for name, low_ranks in added.items():
         base = model.get_submodule(name)

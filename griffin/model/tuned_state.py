@@ -104,7 +104,8 @@ class TunedState:
         slots = self.config.attention_window_size - self.keys
 
         def rows(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-            return tensor.to(device, dtype).expand(batch, *tensor.shape).clone()
+            # Narrowed last: what the texts' gradients add up to is not rounded on the way.
+            return tensor.to(device).expand(batch, *tensor.shape).to(dtype, copy=True)
 
         def layers() -> Iterator[LayerState]:
             recurrent, attention = iter(range(len(self.lru))), iter(range(len(self.k)))
