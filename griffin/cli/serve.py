@@ -168,6 +168,11 @@ class _Serve(click.Command):
 )
 @click.option("--no-cache", is_flag=True, help="Read every prompt from its beginning.")
 @click.option(
+    "--exact-cache",
+    is_flag=True,
+    help="Go on only where a --chunk ended: to the bit as without a cache, also on a GPU.",
+)
+@click.option(
     "--store",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
@@ -215,6 +220,7 @@ def command(
     chunk: int | None,
     cache_bytes: int,
     no_cache: bool,
+    exact_cache: bool,
     store: Path | None,
     store_bytes: int,
     store_network: bool,
@@ -240,6 +246,8 @@ def command(
     if no_store and (store is not None or store_network):
         other = "--store-network" if store is None else "--store"
         raise click.UsageError(f"{other} and --no-store contradict each other")
+    if no_cache and exact_cache:
+        raise click.UsageError("--no-cache and --exact-cache contradict each other")
     own_name = Path(source.model).name if Path(source.model).exists() else source.model
     name, *aliases = names or (own_name,)
     folders = source.adapters
@@ -315,6 +323,7 @@ def command(
             max_waiting=max_waiting,
             chunk=chunk,
             cache_bytes=cache_bytes,
+            exact_cache=exact_cache,
             store=folder,
             store_bytes=store_bytes,
             store_network=store_network,

@@ -264,9 +264,10 @@ class Core:
         if row.left == 0:
             self._fork(row, self.runner.unembed(hidden, [row])[0])
 
-    def _cache_for(self, ticket: Ticket) -> PrefixCache | None:
-        """Return the cache, None for a request with a state of which is unknown what it read."""
-        return self.cache if ticket.caches else None
+    def _cache_for(self, ticket: Ticket, at_end: bool = False) -> PrefixCache | None:
+        """Return the cache; None where it is unknown what a state has read, or no end is kept."""
+        kept = self.cache if ticket.caches else None
+        return None if at_end and kept is not None and not kept.ends else kept
 
     def _fork(self, reader: Row, logits: Tensor) -> None:
         """Choose every choice's first token; those that go on run from the reader's state."""
@@ -319,8 +320,8 @@ class Core:
     def _end(self, row: Row, event: Event | End, lost: bool = False) -> None:
         """Take a row out with the event that ends it, and its state if that is wanted."""
         ticket = row.ticket
-        cache = self._cache_for(ticket)
-        if cache is not None and row.phase == "running" and not lost and len(row.chosen) > 1:
+        cache = None if lost else self._cache_for(ticket, at_end=True)
+        if cache is not None and row.phase == "running" and len(row.chosen) > 1:
             ids = ticket.known(len(ticket.ids)) + array("i", row.chosen[:-1])
             try:
                 self.runner.settle(self.batch, row)

@@ -78,9 +78,8 @@ class PrefixCache:
     config, dtype:     the model's.
     max_bytes:         what tensors and bookkeeping may take together, of the host's memory wherever
                        the model lies; never exceeded. 0 keeps nothing.
-    every:             tokens of a block. Callers put a checkpoint at every multiple of it, and
-                       wherever else a later prompt may go on: at the end of a prompt and of an
-                       answer.
+    every:             tokens of a block. Callers put a checkpoint at every multiple of it.
+    ends:              and wherever else a later prompt may go on: where a prompt or an answer ends.
     device:            where the model lies.
     on_device:         how many of the states found last stay there, besides, if it is a GPU.
     Entries of one namespace, and of one adapter, are invisible to all others, and share nothing
@@ -95,6 +94,7 @@ class PrefixCache:
         *,
         max_bytes: int,
         every: int = EVERY,
+        ends: bool = True,
         device: torch.device | str = "cpu",
         on_device: int = STATES,
     ) -> None:
@@ -103,7 +103,7 @@ class PrefixCache:
         if every < 1:
             raise ValueError(f"every must be at least 1 token, not {every}")
         self.config, self.dtype = config, dtype
-        self.max_bytes, self.every = max_bytes, every
+        self.max_bytes, self.every, self.ends = max_bytes, every, ends
         self._fingerprint = model_fingerprint
         self._part = DevicePart(device, on_device)
         self._own = CHECKPOINT + recurrent_bytes(config, dtype)
@@ -170,10 +170,11 @@ class PrefixCache:
     def marks(self, begin: int, ids: Sequence[int], left: int) -> list[int]:
         """Return after how many of these ids, read from position `begin` on, callers put a state.
 
-        At the ends of blocks, and at the prompt's end, if no more than these are left of it.
+        At the ends of blocks, and at the prompt's, if that is kept and no more are left of it.
         """
         found = list(range(self.every - begin % self.every, len(ids) + 1, self.every))
-        return [*found, left] if left == len(ids) and found[-1:] != [left] else found
+        last = self.ends and left == len(ids) and found[-1:] != [left]
+        return [*found, left] if last else found
 
     def put(
         self,
@@ -200,12 +201,11 @@ class PrefixCache:
             return
         # Its window's positions, block by block.
         needed = window(self.config, len(ids))
-        grid = (
-            range(needed.start - needed.start % self.every, needed.stop, self.every)
-            if needed
-            else ()
-        )
-        cuts = [(max(start, needed.start), min(start + self.every, needed.stop)) for start in grid]
+        grid = range(needed.start - needed.start % self.every, needed.stop, self.every)
+        cuts = [
+            (max(start, needed.start), min(start + self.every, needed.stop))
+            for start in (grid if needed else ())
+        ]
         if self._own + NODE * (len(ids) // self.every + 2) + self._bytes(cuts) > self._room:
             return
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from griffin import __version__
 from griffin.engine import Engine
+from griffin.engine.devices import default_chunk
 from griffin.engine.draft_length import prepare
 from griffin.engine.prefix_cache import PrefixCache
 from griffin.llm import LLM
@@ -32,6 +34,7 @@ def build(
     max_waiting: int = 64,
     chunk: int | None = None,
     cache_bytes: int = 256 << 20,
+    exact_cache: bool = False,
     store: Path | None = None,
     store_bytes: int | None = None,
     store_network: bool = False,
@@ -52,6 +55,7 @@ def build(
     max_waiting: requests that may wait for a slot.
     chunk:       tokens of a prompt in a call of the model; 64, on a GPU 4,096, if None.
     cache_bytes: of the prefix cache; 0 reads every prompt from its beginning.
+    exact_cache: prompts go on only where a chunk ends, so that they are read in the same calls.
     store:       folder of sessions, of `store_bytes` at most; None keeps none.
     store_network: several machines share the folder.
     limits:      fields of Limits that are not to be the default. `max_choices` is the slots, if
@@ -63,7 +67,9 @@ def build(
     cache = None
     if cache_bytes:
         config, dtype = llm.model.config, llm.model.dtype
-        how = {"max_bytes": cache_bytes, "device": llm.model.device}
+        how: dict[str, Any] = {"max_bytes": cache_bytes, "device": llm.model.device}
+        if exact_cache:
+            how |= {"every": chunk or default_chunk(llm.model.device), "ends": False}
         cache = PrefixCache(models[0].fingerprint.digest, config, dtype, **how)
     bounds = Limits(
         **{"max_choices": min(Limits.max_choices, slots), **(limits or {})},

@@ -102,6 +102,7 @@ def test_keys_from_the_environment_and_a_unix_socket(folder, tmp_path):
 def test_misuse_is_told_before_the_model_is_loaded(run, tmp_path):
     for arguments, words in (
         (["--store", tmp_path, "--no-store"], "contradict"),
+        (["--no-cache", "--exact-cache"], "contradict"),
         (["--key-env", "NOBODY_SETS_THIS"], "holds no key"),
         (["--allow-origin", "*"], "no wildcards"),
         (["--host", "0.0.0.0"], "no API key"),
@@ -126,11 +127,13 @@ def test_bounds_reach_the_server_and_the_others_keep_their_defaults(run, monkeyp
     monkeypatch.setattr("griffin.cli.serve.ModelSource.llm", lambda source, **_: BARE)
     monkeypatch.setattr("griffin.server.build.build", build)
     done = run(
-        "serve", "--port", "0", "--patience-seconds", "0.5", "--max-stop", "16", "--no-store"
+        *("serve", "--port", "0", "--patience-seconds", "0.5", "--max-stop", "16", "--no-store"),
+        *("--exact-cache", "--chunk", "512"),
     )
     assert done.exit_code == 2 and "built" in done.output
     assert built["settings"] == Settings(patience_seconds=0.5)
     assert built["limits"] == {"max_stop": 16} and built["store"] is None
+    assert built["exact_cache"] and built["chunk"] == 512
 
 
 def test_names_reach_the_server(run, monkeypatch):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 import torch
 
+from griffin import ops
 from griffin.engine import Engine
 from griffin.engine.prefix_cache import PrefixCache
 from griffin.model import Griffin
@@ -29,8 +31,10 @@ def packed() -> Griffin:
     return quantize_model(make_model(), "int8")
 
 
-def make_cache(max_bytes: int = 10 << 20, every: int = CHUNK) -> PrefixCache:
-    return PrefixCache("toy", CONFIG, torch.float32, max_bytes=max_bytes, every=every)
+def make_cache(
+    max_bytes: int = 10 << 20, every: int = CHUNK, dtype: torch.dtype = torch.float32, **how: Any
+) -> PrefixCache:
+    return PrefixCache("toy", CONFIG, dtype, max_bytes=max_bytes, every=every, **how)
 
 
 def test_a_known_beginning_is_not_read_again(model):
@@ -58,6 +62,40 @@ def test_the_end_of_an_answer_is_kept_for_the_next_turn(model):
     second = engine.submit(ask(ids=[*ids(21, 1), *answer, *ids(5, 7)], seed=2))
     run(engine)
     assert first.cached_tokens == 0 and second.cached_tokens == 21 + 9 - 1
+
+
+@pytest.mark.parametrize("chunk", [CHUNK // 2, CHUNK, 3 * CHUNK])
+def test_an_exact_cache_leads_to_the_calls_of_a_reading_without(chunk, monkeypatch):
+    """So that answers are the same to the bit where a call's results depend on its length: as on a
+    GPU, here by torch in bfloat16."""
+    model = make_model().bfloat16()
+    engines = [
+        Engine(model, 2, chunk=chunk, prefix_cache=cache)
+        for cache in (make_cache(every=chunk, dtype=model.dtype, ends=False), None)
+    ]
+    calls: list[list[tuple[int, int]]] = [[], []]
+    for engine, own in zip(engines, calls, strict=True):
+        runner: Any = engine._core.runner
+
+        def read(batch, row, tokens, marks=None, runner=runner.read, own=own):
+            own.append((row.read, tokens.shape[1]))
+            return runner(batch, row, tokens, marks)
+
+        monkeypatch.setattr(runner, "read", read)
+    talk, known = ids(3 * chunk + 2), 0
+    with ops.use("eager"):
+        for turn in range(4):
+            answers = []
+            for engine, own in zip(engines, calls, strict=True):
+                own.clear()
+                ticket = engine.submit(ask(ids=talk, seed=turn, max_tokens=chunk + 3))
+                answers.append(plain(run(engine)))
+                assert ticket.cached_tokens == (known if engine is engines[0] else 0)
+            cached, cold = calls
+            assert cached == cold[known // chunk :] and answers[0] == answers[1]
+            # What an answer read is read anew: its steps are other calls.
+            known = (len(talk) - 1) // chunk * chunk if len(talk) % chunk else len(talk)
+            talk = [*talk, *(i for i, _ in answers[0]), *ids(1 + turn % 4, turn)]
 
 
 def test_namespaces_and_states_and_those_who_refuse_do_not_meet_it(model):

@@ -64,6 +64,16 @@ def test_what_was_read_is_not_read_again(live, client):
     assert again.choices[0].message.content == before.choices[0].message.content
 
 
+def test_an_exact_cache_knows_whole_chunks_of_prompts_alone(llm):
+    with serving(llm, exact_cache=True, chunk=32) as live:
+        for _ in range(2):
+            reply = ask(live.openai(), messages=[{"role": "user", "content": LONG}])
+        cached = reply.usage.prompt_tokens_details.cached_tokens
+        assert cached == (reply.usage.prompt_tokens - 1) // 32 * 32 > 0
+        cache = live.service.engine._cache
+        assert cache.counts.checkpoints == reply.usage.prompt_tokens // 32
+
+
 @pytest.mark.parametrize(
     ("fields", "status", "code", "param"),
     [

@@ -1,4 +1,5 @@
-"""Whether steps by graphs give what they should: in any company, after a fork, after a pause."""
+"""Whether steps by graphs give what they should: in any company, after a fork, after a pause, and
+whether an answer is another one where the prefix cache knew how its prompt begins."""
 
 from __future__ import annotations
 
@@ -14,10 +15,12 @@ from griffin.bench.gpu.figure import Figure
 from griffin.bench.gpu.scene import Scene
 from griffin.engine import Context, End, Engine, Event, Request
 from griffin.engine.graphs import Graphs, NoGraphs
+from griffin.engine.prefix_cache import PrefixCache
 from griffin.model import Griffin, State
 from griffin.sampling import SamplingParams
 
 Answer = list[tuple[int, float]]
+_CACHE, _KNOWN = 4 << 30, 16  # bytes of a prefix cache, and prompts of which it knows a part
 _WAYS: tuple[dict[str, Any], ...] = (
     {"temperature": 0.0},
     {"top_p": 0.9},
@@ -47,6 +50,7 @@ def equality(scene: Scene) -> Iterator[Figure]:
     yield _differing("choices of a fork and each asked alone", *_forks(scene, model, asked))
     paused = answers(scene, model, asked[:2], graphs, pause=True)
     yield _differing("rows that were set aside and restored", paused, known)
+    yield from _hits(scene, model)
     yield _nearness(scene, model, begun)
 
 
@@ -58,10 +62,11 @@ def answers(
     *,
     n: int = 1,
     pause: bool = False,
+    cache: PrefixCache | None = None,
 ) -> list[Answer]:
     """Return the tokens and log-probabilities of every answer to requests that run together.
 
-    n: answers to each. pause: each is set aside once, after a few steps.
+    n: answers to each. pause: each is set aside once, after a few steps. cache: the engine's.
     """
     rows = len(asked) * n
     engine = Engine(
@@ -71,6 +76,7 @@ def answers(
         max_waiting=rows,
         kept=rows,
         graphs=graphs,
+        prefix_cache=cache,
     )
     events: list[list[Event | End]] = [[] for _ in asked]
     pairs = zip(asked, events, strict=True)
@@ -118,6 +124,42 @@ def _forks(
     apart = [Request(context=one.context, params=params) for params in seeds]
     graphs = scene.graphs()
     return answers(scene, model, [one], graphs, n=2), answers(scene, model, apart, graphs)
+
+
+def _hits(scene: Scene, model: Griffin) -> Iterator[Figure]:
+    """Answer prompts whose beginning, which ends inside a chunk, the prefix cache knows: as it is,
+    where the next call has fewer rows than without a cache, and as an exact one, where it has not.
+    """
+    chunk, graphs = scene.sizes.chunk, scene.graphs()
+    count = 2 if scene.dry else _KNOWN
+    prompts = [scene.tokens(model.config, 1, 2 * chunk, 100 + n)[0].tolist() for n in range(count)]
+    asked = [_greedy(ids, scene.sizes.steps) for ids in prompts]
+    begun = [_greedy(ids[: chunk + chunk // 2], 1) for ids in prompts]
+    cold = answers(scene, model, asked, graphs)
+    for exact in (False, True):
+        every = chunk if exact else min(64, chunk)
+        how: dict[str, Any] = {"every": every, "ends": not exact, "device": scene.device}
+        cache = PrefixCache("", model.config, model.dtype, max_bytes=_CACHE, **how)
+        answers(scene, model, begun, graphs, cache=cache)
+        here = answers(scene, model, asked, graphs, cache=cache)
+        if cache.counts.hits < count:
+            raise RuntimeError(f"the prefix cache knew {cache.counts.hits} of {count} prompts")
+        if exact:
+            yield _differing("after a hit of an exact prefix cache and read whole", here, cold)
+            continue
+        first = [abs(one[0][1] - other[0][1]) for one, other in zip(here, cold, strict=True)]
+        ids = [[[id for id, _ in answer] for answer in each] for each in (here, cold)]
+        yield Figure(
+            what=f"answers of {count} with other tokens after a hit of the prefix cache",
+            value=sum(one != other for one, other in zip(*ids, strict=True)),
+            unit="",
+            detail={"tokens": scene.sizes.steps, "first_logprob_differs": max(first)},
+        )
+
+
+def _greedy(ids: Sequence[int], tokens: int) -> Request:
+    params = SamplingParams(temperature=0.0, max_tokens=tokens, min_tokens=tokens, ignore_eos=True)
+    return Request(context=Context().then(ids), params=params)
 
 
 def _differing(what: str, some: Sequence[Answer], others: Sequence[Answer]) -> Figure:
