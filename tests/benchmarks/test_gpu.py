@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -12,21 +13,41 @@ from click.testing import CliRunner
 from benchmarks.__main__ import main
 
 
-@pytest.mark.parametrize("code", [0, 3])
-def test_the_script_keeps_both_tables_and_the_exit_code(tmp_path, code):
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\necho "asked $2"\ntest "$2" = benchmarks || exit {code}\n')
+def script(folder: Path, code: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the script with a python that says what it is asked; ours ends with a code."""
+    python = folder / "python"
+    python.write_text(f'#!/bin/sh\necho "$@"\ntest "$2" = benchmarks || exit {code}\n')
     python.chmod(0o755)
-    done = subprocess.run(
-        ["sh", "benchmarks/gpu.sh", str(tmp_path / "out"), "--dry-run"],
+    return subprocess.run(
+        ["sh", "benchmarks/gpu.sh", *arguments],
         env=os.environ | {"PYTHON": str(python)},
         capture_output=True,
         text=True,
     )
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_the_script_keeps_all_tables_and_the_exit_code(tmp_path, code):
+    out = tmp_path / "out"
+    done = script(tmp_path, code, str(out), "--dry-run")
     assert (done.returncode, done.stderr) == (code, "")
-    assert done.stdout == "asked griffin.cli\nasked benchmarks\n"
-    assert (tmp_path / "out" / "gpu.txt").read_text() == "asked griffin.cli\n"
-    assert (tmp_path / "out" / "rivals.txt").read_text() == "asked benchmarks\n"
+    assert done.stdout.splitlines() == [
+        f"-m griffin.cli bench gpu --dry-run --out {out}/gpu.json",
+        f"-m griffin.cli bench gpu --rest {out}/gpu.json --budget 240 --dry-run"
+        f" --out {out}/rest.json",
+        f"-m benchmarks gpu --budget 210 --dry-run --out {out}/rivals.json",
+    ]
+    tables = [(out / f"{part}.txt").read_text() for part in ("gpu", "rest", "rivals")]
+    assert "".join(tables) == done.stdout
+
+
+def test_some_parts_of_the_script(tmp_path):
+    out = tmp_path / "out"
+    done = script(tmp_path, 0, str(out), "rest", "rivals")
+    assert done.returncode == 0 and not (out / "gpu.txt").exists()
+    assert [line.split()[1] for line in done.stdout.splitlines()] == ["griffin.cli", "benchmarks"]
+    done = script(tmp_path, 0, str(out), "rivlas")
+    assert (done.returncode, done.stdout) == (2, "") and "gpu, rest, rivals" in done.stderr
 
 
 @pytest.mark.slow

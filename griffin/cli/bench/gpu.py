@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 @click.option(
     "--only", metavar="ROWS", help="Rows to measure, with commas between them. [default: all]"
 )
+@click.option(
+    "--rest",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Measure the rows that are not done in a report: left out, failed or never begun.",
+)
 @click.option("--dry-run", is_flag=True, help="Try every row on the CPU at toy shapes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report instead of a table.")
 @click.option(
@@ -36,7 +42,14 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Write the report there, after each row.",
 )
-def gpu(budget: float, only: str | None, dry_run: bool, as_json: bool, out: Path | None) -> None:
+def gpu(
+    budget: float,
+    only: str | None,
+    rest: Path | None,
+    dry_run: bool,
+    as_json: bool,
+    out: Path | None,
+) -> None:
     """Measure kernels, decoding, prefill, engine and training on a GPU, each beside its limit.
 
     Rows come in order of worth, and the report is written after each. Weights are random and made
@@ -47,13 +60,14 @@ def gpu(budget: float, only: str | None, dry_run: bool, as_json: bool, out: Path
         os.environ.setdefault("TRITON_INTERPRET", "1")
     from griffin.bench.gpu.rows import ROWS
 
-    sit(ROWS, budget, only, dry_run, as_json, out)
+    sit(ROWS, budget, only, rest, dry_run, as_json, out)
 
 
 def sit(
     rows: Sequence[SittingRow],
     budget: float,
     only: str | None,
+    rest: Path | None,
     dry_run: bool,
     as_json: bool,
     out: Path | None,
@@ -67,6 +81,9 @@ def sit(
     from griffin.bench.gpu.sitting import Sitting
 
     chosen = _chosen(rows, only)
+    if rest is not None:
+        done = _done(rest)
+        chosen = [row for row in chosen if row.name not in done]
     if not dry_run and not torch.cuda.is_available():
         raise click.UsageError(
             "there is no CUDA device here; --dry-run tries the rows on the CPU at toy shapes"
@@ -107,6 +124,15 @@ def _chosen(rows: Sequence[SittingRow], only: str | None) -> list[SittingRow]:
             f" {', '.join(known)}"
         )
     return [row for row in rows if row.name in names]
+
+
+def _done(report: Path) -> set[str]:
+    """Return the rows that a report has whole."""
+    try:
+        rows = json.loads(report.read_text())["rows"]
+        return {entry["row"] for entry in rows if entry["outcome"] == "done"}
+    except (ValueError, KeyError, TypeError) as error:
+        raise click.UsageError(f"--rest {report}: that is no report of a sitting") from error
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -103,7 +103,22 @@ def test_rows_come_in_order_of_worth():
     assert ROWS[-1].name == "memcheck"
 
 
+def test_the_rest_is_what_a_report_has_not_done(tmp_path):
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    names = [each.name for each in ROWS]
+    entries = [{"row": name, "outcome": "done"} for name in names]
+    entries[names.index("1m")]["outcome"] = "left out"
+    del entries[names.index("9b-prefill")], entries[names.index("memcheck") - 1]
+    first.write_text(json.dumps({"rows": entries}))
+    asked = ["bench", "gpu", "--dry-run", "--rest", str(first), "--out", str(second)]
+    result = CliRunner().invoke(main, asked)
+    assert result.exit_code == 0, result.output
+    found = [entry["row"] for entry in json.loads(second.read_text())["rows"]]
+    assert found == ["9b-prefill", "1m", "memcheck"]
+
+
 def test_only_and_misuse(tmp_path):
+    (torn := tmp_path / "torn.json").write_text('{"rows": 7}')
     result = CliRunner().invoke(main, ["bench", "gpu", "--dry-run", "--only", "parts"])
     assert result.exit_code == 0 and "restore of a state" in result.stdout
     assert "none of these figures means anything" in result.stdout
@@ -111,6 +126,8 @@ def test_only_and_misuse(tmp_path):
         (["--only", "nothing"], "the rows are ceilings"),
         (["--only", "parts"], "--dry-run"),
         (["--dry-run", "--out", "/nowhere/x.json"], "no such folder"),
+        (["--dry-run", "--rest", str(torn)], "no report of a sitting"),
+        (["--dry-run", "--rest", "/nowhere/x.json"], "does not exist"),
     ):
         result = CliRunner().invoke(main, ["bench", "gpu", *arguments])
         assert result.exit_code == 2 and said in result.output, result.output
