@@ -1,21 +1,27 @@
-"""The scan alone beside a copy, and a state's way back from host memory, by the prefix cache."""
+"""The scan alone beside a copy, a state's way back from host memory, by the prefix cache, and what
+a fixed order of sums costs a step."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import torch
+from torch.nn import functional
 
 from griffin import ops
+from griffin.bench import work
 from griffin.bench.gpu.figure import Figure
 from griffin.bench.gpu.scene import Scene
 from griffin.engine.prefix_cache import PrefixCache
 
 _CACHE = 256 << 20  # bytes of a prefix cache: a server's
+_FEW = 32  # rows of a step from which on torch's order of sums is compared
+_APART = 256 << 20  # bytes of weights that are multiplied by turns: more than a cache holds
 
 
 def parts(scene: Scene) -> Iterator[Figure]:
-    """Time the linear scan forward and backward, and the restoring of one sequence."""
+    """Time the linear scan forward and backward, the restoring of one sequence, and a step's
+    products."""
     shape = 1, scene.sizes.scan, scene.small.lru_width
     x, a = (torch.randn(shape, device=scene.device) for _ in range(2))
     h0 = torch.randn(1, shape[2], device=scene.device)
@@ -47,6 +53,9 @@ def parts(scene: Scene) -> Iterator[Figure]:
         less=True,
     )
     yield _restore(scene)
+    batches = [rows for rows in scene.sizes.batches if rows >= _FEW]
+    for rows in batches or scene.sizes.batches[-1:]:
+        yield _fixed_order(scene, rows)
 
 
 def _restore(scene: Scene) -> Figure:
@@ -63,3 +72,40 @@ def _restore(scene: Scene) -> Figure:
     detail = {"bytes": found.state.nbytes, "tokens": tokens}
     what = "restore of a state from host memory"
     return Figure(what=what, value=seconds, unit="s", wanted=5e-3, less=True, detail=detail)
+
+
+@torch.no_grad()
+def _fixed_order(scene: Scene, rows: int) -> Figure:
+    """Multiply by a step's matrices in the one order of sums that gives a row the same bits in any
+    company, and by torch's products, whose order depends on the number of rows."""
+    ours = theirs = 0.0
+    config = scene.small
+    for outputs, inputs, count in [
+        *work.matrix_shapes(config),
+        (config.vocab_size, config.width, 1),
+    ]:
+        copies = 1 if scene.dry else max(1, _APART // (2 * outputs * inputs))
+        weights = [
+            torch.randn(outputs, inputs, device=scene.device).bfloat16() for _ in range(copies)
+        ]
+        x = torch.randn(rows, inputs, device=scene.device).bfloat16()
+        laid = [ops.lay([weight]) for weight in weights]
+
+        def fixed(x: torch.Tensor = x, laid: list[ops.Laid] = laid) -> None:
+            for each in laid:
+                ops.few_rows(x, each)
+
+        def torchs(x: torch.Tensor = x, weights: list[torch.Tensor] = weights) -> None:
+            for each in weights:
+                functional.linear(x, each)
+
+        ours += count * scene.seconds(fixed, 0.1) / copies
+        theirs += count * scene.seconds(torchs, 0.1) / copies
+    return Figure(
+        what=f"products of a step of {rows:,} rows, in a fixed order of sums beside torch's",
+        value=ours / theirs,
+        unit="x",
+        wanted=1.1,
+        less=True,
+        detail={"fixed": ours, "torch": theirs},
+    )

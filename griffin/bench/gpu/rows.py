@@ -24,7 +24,7 @@ ROWS = tuple(
         ("decode", 85, "2B steps of 1 to 1,024 rows in three formats", decode),
         ("prefill", 40, "2B prompts, and the shares of products, attention and scan", prefill),
         ("engine", 30, "512 requests of 512+128 tokens in 256 slots, top_p 0.9", serving),
-        ("parts", 20, "scan alone beside a copy, restore of a state", parts),
+        ("parts", 30, "scan beside a copy, restore of a state, a fixed order of sums", parts),
         ("training", 40, "a step, beside a transformer's of the same width", training),
         ("9b-decode", 40, "9B steps of 1, 32 and 256 rows in three formats", large_decode),
         ("9b-prefill", 30, "9B, a long prompt", large_prefill),
