@@ -11,6 +11,8 @@
 #                   (Debian: apt-get install g++-aarch64-linux-gnu qemu-user)
 # make test-newest  every fast test on the newest of everything that pyproject.toml allows, torch
 #                   too, in an environment of its own
+# make test-oracles PEFT and TRL themselves: adapters both ways, and the losses of tuning, beside
+#                   what is installed here and out of its way
 # make stopwatch    seconds from a clone to first words, and from a wheel to the chat page
 # make lock         write both requirements locks anew, where pyproject.toml asks for another thing;
 #                   with UPGRADE=--upgrade of the newest of everything (first make test-newest)
@@ -36,8 +38,8 @@ step = @printf '%-62s' '$(1) ...'; from=$$(date +%s); $(2) && echo "$$(($$(date 
 # $(call install,instruction sets): griffin itself, from this checkout, with their kernels.
 install = $(PIP) --no-deps --no-build-isolation -Ccmake.define.GRIFFIN_KERNELS=$(1) --editable .
 
-.PHONY: demo kernels test test-fast test-slow test-wheel test-arm test-newest wheel stopwatch lint \
-	lock audit docs sanitize clean
+.PHONY: demo kernels test test-fast test-slow test-wheel test-arm test-newest test-oracles wheel \
+	stopwatch lint lock audit docs sanitize clean
 
 demo: $(RUNS)
 	@$(BIN)/python -m tools.demo
@@ -146,6 +148,13 @@ test-newest:
 	$(NEWEST)/bin/python -m pip install --quiet --editable '.[dev]'
 	$(NEWEST)/bin/python -m pip list
 	$(NEWEST)/bin/python -m pytest -m "not slow" -n 2
+
+# What they need is in the lock. make_trl.py calls what is private to one version of TRL.
+ORACLES := build/oracles
+test-oracles: $(READY)
+	$(PIP) --no-deps --upgrade --target $(ORACLES) peft 'trl==1.16.*'
+	PYTHONPATH=$(ORACLES) $(BIN)/python -m pytest -m slow tests/adapters/test_peft_file.py \
+		tests/tune/test_losses.py
 
 clean:
 	rm -rf $(VENV) $(NEWEST) build/uv

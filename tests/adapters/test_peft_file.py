@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -12,9 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from griffin.adapters import LoraConfig, adapt, open_adapter, save_adapter
+from griffin import checkpoints
+from griffin.adapters import BaseMark, LoraConfig, adapt, open_adapter, save_adapter
 from griffin.checkpoints import CheckpointWarning, load_model
 from tests.adapters.test_layers import make_adapter
+from tests.golden.make_adapter import make
 from tests.support.toy_models import GRIFFIN, make_model, make_tokens
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -121,17 +124,25 @@ def test_missing_and_unknown_keys_are_named_where_the_model_is_known(tmp_path):
         adapt(make_model(GRIFFIN), open_adapter(folder))
 
 
+needs_peft = pytest.mark.skipif(find_spec("peft") is None, reason="no peft: make test-oracles")
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("peft") is None, reason="no peft")
-def test_an_adapter_of_ours_in_peft(tmp_path):
-    """And merged by PEFT it is what we merge."""
+@needs_peft
+@pytest.mark.parametrize("marked", [False, True])
+def test_an_adapter_of_ours_in_peft(tmp_path, marked):
+    """With the mark of its base, too; and merged by PEFT it is what we merge."""
     from peft import PeftModel  # pyright: ignore[reportMissingImports]
     from transformers import AutoModelForCausalLM
 
     given = load_file(GOLDEN / "adapter/expected.safetensors")
     ours = golden()
     adapter = make_adapter(LoraConfig(rank=3, alpha=2.0, whole=("rg_lru",)), ours.config)
+    if marked:
+        mark = BaseMark.of(checkpoints.open(GOLDEN / "huggingface"), "golden")
+        adapter = dataclasses.replace(adapter, mark=mark)
     folder = save_adapter(adapter, tmp_path / "a")
+    assert open_adapter(folder).mark == adapter.mark
     base = AutoModelForCausalLM.from_pretrained(GOLDEN / "huggingface", dtype=torch.float32)
     theirs = PeftModel.from_pretrained(base, folder).eval()
     with torch.no_grad():
@@ -141,3 +152,19 @@ def test_an_adapter_of_ours_in_peft(tmp_path):
         merged = theirs.merge_and_unload()(given["tokens"], use_cache=False).logits
         assert (found - merged).abs().max() < 1e-4
     shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+@needs_peft
+def test_an_adapter_of_peft_is_still_the_golden_one(tmp_path):
+    """Written anew by the PEFT and the transformers that are installed, and read here."""
+    make(tmp_path / "peft")
+    for name in ("adapter_model.safetensors", "expected.safetensors"):
+        written, kept = (load_file(at / name) for at in (tmp_path / "peft", GOLDEN / "adapter"))
+        assert written.keys() == kept.keys()
+        for key, tensor in kept.items():
+            torch.testing.assert_close(written[key], tensor, rtol=0, atol=1e-5, msg=key)
+    expected = load_file(tmp_path / "peft/expected.safetensors")
+    with torch.no_grad():
+        found = adapt(golden(), open_adapter(tmp_path / "peft"))(expected["tokens"])[0]
+    assert (found - expected["logits"]).abs().max() < 1e-4

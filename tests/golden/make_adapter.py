@@ -20,7 +20,8 @@ TARGETS = [
 ]
 
 
-def main() -> None:
+def make(folder: Path) -> None:
+    """Write an adapter of PEFT, and the logits that it gives there, into a folder of that name."""
     import peft  # pyright: ignore[reportMissingImports]
     from transformers import AutoModelForCausalLM
 
@@ -43,7 +44,6 @@ def main() -> None:
                 parameter.add_(0.1 * torch.randn_like(parameter))
     # Within the window: beyond it transformers shows a token one key fewer.
     tokens = torch.randint(base.config.vocab_size, (2, 8))
-    folder = HERE / "adapter"
     shutil.rmtree(folder, ignore_errors=True)
     # A folder of this machine is no name that others have.
     model.peft_config["default"].base_model_name_or_path = "tests/golden/huggingface"
@@ -55,4 +55,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    make(HERE / "adapter")
