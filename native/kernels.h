@@ -20,7 +20,8 @@ constexpr int kLargestByte = 127;  // of an activation there: one signed byte
 constexpr int kLargest = 32512;    // for int8: 127 * 256, so that two signed bytes hold it
 // Bytes of a block whose values have so many bits: they, then 2 x 16 scales in half precision.
 constexpr int block_bytes(int bits) { return 2 * kGroup * kPanel * bits / 8 + 2 * kPanel * 2; }
-// Of the lowest bits of a block of int3: behind all blocks of a panel, which are those of int2.
+// Of the lowest bits of a block of int3, whose other bits and scales are a block of int2: they lie
+// apart, so that either is one stream.
 constexpr int kLowBytes = 2 * kGroup * kPanel / 8;
 // Kernels read `prepared` in whole groups of so many rows; those behind the last are not used.
 constexpr int kRowsTogether = 16;
@@ -30,6 +31,7 @@ struct Product {
   Format format;
   const uint8_t* data;     // panels of 16 output rows, one after the other
   const float* scale;      // int8: one an output row, padded to whole panels
+  const uint8_t* low;      // int3: the lowest bits, panels one after the other
   int64_t out, in;         // as the caller sees them
   int64_t in_padded;       // as they are stored
   int64_t panel_bytes;

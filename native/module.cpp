@@ -17,7 +17,7 @@ namespace {
 
 // Of the module's functions and what they take; INTERFACE in griffin/ops/native.py is the same
 // number. Both go up by one where a function takes something else.
-constexpr int kInterface = 4;
+constexpr int kInterface = 5;
 
 // Seconds to read `bytes` at `address` once, from first to last, each thread its own share.
 double read_seconds(Address address, int64_t bytes, int threads) {
@@ -81,9 +81,9 @@ NB_MODULE(_native, m) {
   m.attr("largest_head") = kLargestHead;
   nb::class_<Matrix>(m, "Matrix",
                      "A packed matrix and its bias; whoever makes one keeps their memory.")
-      .def(nb::init<Format, Address, Address, int64_t, int64_t, int64_t, Address, Type>(),
-           nb::arg("format"), nb::arg("data"), nb::arg("scale"), nb::arg("out"), nb::arg("inputs"),
-           nb::arg("panel_bytes"), nb::arg("bias"), nb::arg("bias_type"));
+      .def(nb::init<Format, Address, Address, Address, int64_t, int64_t, int64_t, Address, Type>(),
+           nb::arg("format"), nb::arg("data"), nb::arg("scale"), nb::arg("low"), nb::arg("out"),
+           nb::arg("inputs"), nb::arg("panel_bytes"), nb::arg("bias"), nb::arg("bias_type"));
   add_products(m);
   add_rows(m);
   add_recurrence(m);

@@ -61,7 +61,8 @@ float weight(const Matrix& m, int64_t row, int64_t k) {
   const int value = all >> inner % deep / 4 * bits & ((1 << bits) - 1);
   const float scale = half_to_float(block + 128 * bits + group * 32 + lane * 2);
   if (m.format == Format::int3) {
-    const uint8_t* low = panel + padded(m) / kBlock * block_bytes(bits) + k / kGroup * 64;
+    const int64_t group_at = row / kPanel * (padded(m) / kGroup) + k / kGroup;
+    const uint8_t* low = m.low + group_at * (kLowBytes / 2);
     return (2 * value + (low[lane * 4 + inner % 4] >> inner / 4 & 1) - 3.5f) * scale;
   }
   return static_cast<float>(bits == 4 ? value - 8 : 2 * value - 3) * scale;
@@ -76,6 +77,7 @@ Product product_of(const Matrix& m, const Results& to, const void* x, Type x_typ
   p.format = m.format;
   p.data = m.data;
   p.scale = m.scale;
+  p.low = m.low;
   p.out = m.out;
   p.in = m.in;
   p.in_padded = padded(m);

@@ -12,6 +12,7 @@ struct Matrix {
   Format format;
   const uint8_t* data;
   const float* scale;
+  const uint8_t* low;
   int64_t out, in, panel_bytes;
   const void* bias;
   Type bias_type;

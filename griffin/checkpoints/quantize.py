@@ -24,7 +24,7 @@ from griffin.checkpoints.staging import staged_folder
 from griffin.model import Griffin, GriffinConfig
 from griffin.quant import add_screen, calibrate, get_format
 from griffin.quant.screen import FORMAT, preview_of
-from griffin.quant.storage import DATA, split
+from griffin.quant.storage import split
 
 
 def quantize(
@@ -136,16 +136,17 @@ def _streamed(source: Checkpoint, formats: Mapping[str, str]) -> Callable[[str],
     def read(name: str) -> Tensor:
         if name in kept:
             return kept.pop(name)
-        if name == PREVIEW + DATA:
-            head = head_name(source.config)
-            return preview_of(read_packed(source, head, formats[head], check=True)).data
-        if name not in matrix_of:
+        if name in matrix_of:
+            matrix = matrix_of[name]
+            made = read_packed(source, matrix, formats[matrix], check=True)
+        elif name.startswith(PREVIEW):
+            matrix, head = PREVIEW, head_name(source.config)
+            made = preview_of(read_packed(source, head, formats[head], check=True))
+        else:
             tensor = source.read_apart(name)
             source.check_finite(name, tensor)
             return tensor
-        matrix = matrix_of[name]
-        for part, tensor in split(read_packed(source, matrix, formats[matrix], check=True)).items():
-            kept[matrix + part] = tensor
+        kept.update({matrix + part: tensor for part, tensor in split(made).items()})
         return kept.pop(name)
 
     return read

@@ -2,7 +2,7 @@
 
 A matrix `X.weight` (O, I) lies in the safetensors as `X.weight_packed`, bytes by the panel of 16
 output rows, and at int8 `X.weight_scale`, one float32 an output row. Everything else has its usual
-name. A preview of the head is `screen.weight_packed`.
+name. A preview of the head is `screen.weight_packed` and `screen.weight_low`.
 """
 
 from __future__ import annotations

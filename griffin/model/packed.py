@@ -157,11 +157,18 @@ class Screen(PackedWeight):
             bits of all rows are read: more where three are, because all logits count then.
     """
 
+    weight_low: Tensor
+
     def __init__(self, preview: ops.Packed) -> None:
         super().__init__(preview)
         self.bias = None
+        self.register_buffer("weight_low", preview.low)
         few = panels_read(preview.out_features)
         self.panels = {2: few, 3: few + few // 2}
+
+    @property
+    def packed(self) -> ops.Packed:
+        return super().packed._replace(low=self.weight_low)
 
     def forward(self, hidden: Tensor, head: ops.Packed, bits: Literal[2, 3]) -> Tensor:
         """Turn hidden states (..., D) into logits (..., V) float32: those of the head where they

@@ -15,7 +15,7 @@ from torch import Tensor
 from griffin.ops.installation import NEEDS, install_again
 
 MODULE = "griffin._native"
-INTERFACE = 4  # what native/module.cpp says of itself
+INTERFACE = 5  # what native/module.cpp says of itself
 # As in native/kernels.h and native/sequence.h: numbers of the types, and what the kernels have room
 # for.
 LARGEST_GATE = 4096

@@ -45,9 +45,13 @@ def check_screen(device: torch.device, packed: bool) -> None:
 def preview_of(head: Packed) -> Packed:
     """Return a packed matrix, of rounded weights too, in 3 bits a value."""
     rows, inputs = head.out_features, head.in_features
-    data = allocate(get_layout(FORMAT).data_shape(rows, inputs))
+    layout = get_layout(FORMAT)
+    data = allocate(layout.data_shape(rows, inputs))
+    low = allocate(layout.low_shape(rows, inputs))
     for first in range(0, len(data), _PANELS):
         last = min(first + _PANELS, len(data))
         some = unpack_rows(head, first, last)[: rows - first * PANEL, :inputs]
-        data[first:last] = int3.quantize(some).data
-    return Packed(data, None, FORMAT, rows, inputs)
+        made = int3.quantize(some)
+        assert made.low is not None
+        data[first:last], low[first:last] = made.data, made.low
+    return Packed(data, None, FORMAT, rows, inputs, low)

@@ -74,18 +74,20 @@ class Numbers {
 // A packed matrix of random weights and the memory it lies in.
 struct Packed {
   Tensor scale{Type::f32, 0}, bias{Type::f32, 0};
-  std::vector<uint8_t> data;
+  std::vector<uint8_t> data, low;
   Matrix matrix;
 
   Packed(Numbers& numbers, Format format, int64_t out, int64_t in, double size,
          const Type* bias_type = nullptr) {
-    const bool low = format == Format::int3;
-    const int bits = format == Format::int4 ? 4 : format == Format::int2 || low ? 2 : 0;
+    const bool third = format == Format::int3;
+    const int bits = format == Format::int4 ? 4 : format == Format::int2 || third ? 2 : 0;
     const int64_t unit = bits ? kBlock : format == Format::int8 ? 4 : 2;
     const int64_t units = (in + unit - 1) / unit, panels = (out + kPanel - 1) / kPanel;
-    const int64_t panel = units * (bits ? block_bytes(bits) + (low ? kLowBytes : 0) : 64);
+    const int64_t panel = units * (bits ? block_bytes(bits) : 64);
     data.resize(static_cast<size_t>(panels * panel));
+    low.resize(static_cast<size_t>(third ? panels * units * kLowBytes : 0));
     for (uint8_t& byte : data) byte = static_cast<uint8_t>(numbers.bits());
+    for (uint8_t& byte : low) byte = static_cast<uint8_t>(numbers.bits());
     scale = numbers.uniform(Type::f32, panels * kPanel, 0, size / 128);
     if (format == Format::bf16) {
       data = numbers.uniform(Type::bf16, panels * panel / 2, -size, size).bytes;
@@ -100,8 +102,8 @@ struct Packed {
       }
     }
     if (bias_type) bias = numbers.uniform(*bias_type, out);
-    matrix = {format, data.data(), reinterpret_cast<const float*>(scale.bytes.data()), out, in,
-              panel, bias_type ? bias.bytes.data() : nullptr, bias.type};
+    matrix = {format, data.data(), reinterpret_cast<const float*>(scale.bytes.data()), low.data(),
+              out, in, panel, bias_type ? bias.bytes.data() : nullptr, bias.type};
   }
 };
 

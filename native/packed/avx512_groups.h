@@ -70,7 +70,7 @@ struct Groups {
           ahead<R, P>(v + j * 64);
           __m512i third = all;
           if constexpr (Low) {
-            third = _mm512_loadu_si512(low + n * p.panel_bytes + (block + half) * (kLowBytes / 2));
+            third = _mm512_loadu_si512(low + n * low_bytes(p) + (block + half) * (kLowBytes / 2));
           }
 #pragma GCC unroll 4
           for (int k = 0; k < kFours; ++k) {

@@ -211,10 +211,11 @@ struct Each {
   }
 };
 
-// Of int3: the lowest bits of the group that begins with input `first`, of the panel `w` is in.
+// Of int3: bytes of a panel's lowest bits, and those of the group that begins with input `first`
+// of the panel that `w` is in.
+inline int64_t low_bytes(const Product& p) { return p.in_padded / kBlock * kLowBytes; }
 inline const uint8_t* low_bits(const Product& p, const uint8_t* w, int64_t first) {
-  const uint8_t* panel = p.data + (w - p.data) / p.panel_bytes * p.panel_bytes;
-  return panel + p.in_padded / kBlock * block_bytes(2) + first / kGroup * (kLowBytes / 2);
+  return p.low + (w - p.data) / p.panel_bytes * low_bytes(p) + first / kGroup * (kLowBytes / 2);
 }
 
 // The panels of a product, by what an instruction set has for each format.

@@ -86,8 +86,11 @@ def test_int3_is_int2_and_a_bit_more(shape: tuple[int, int]) -> None:
     packed = pack_int3(values, scale)
     assert torch.equal(unpack(packed), (values.float() - 3.5) * wide)
     upper = upper_bits(packed)
-    assert upper.data.data_ptr() == packed.data.data_ptr(), "a view of the same memory"
+    assert upper.data.data_ptr() == packed.data.data_ptr(), "the same memory"
     assert torch.equal(upper.data, pack_int2(values // 2, scale).data)
+    assert packed.low is not None and packed.nbytes == upper.nbytes + packed.low.nbytes
+    for data in (packed.data, packed.low):
+        assert data.is_contiguous(), "a gap between panels halves the rate they are read at"
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -382,19 +385,26 @@ def test_a_layout_knows_its_sizes(format: str, shape: tuple[int, int]) -> None:
     assert packed.nbytes == layout.nbytes(*shape)
     assert (packed.scale is not None) == layout.row_scales
     assert get_layout("int4").data_shape(17, 65) == (2, 2 * 576)
-    assert get_layout("int3").data_shape(17, 65) == (2, 2 * 448)
+    assert (packed.low is not None) == (layout.low_bytes > 0)
+    assert get_layout("int3").data_shape(17, 65) == (2, 2 * 320)
+    assert get_layout("int3").low_shape(17, 65) == (2, 2 * 128)
     assert get_layout("int2").data_shape(17, 65) == (2, 2 * 320)
 
 
 @needs_native
 def test_torn_weights_are_refused_before_they_are_read() -> None:
-    packed = pack(draw(24, 40), "int8")
+    packed, third = pack(draw(24, 40), "int8"), pack(draw(24, 40), "int3")
+    assert third.low is not None
     for broken in (
         packed._replace(data=packed.data[:1]),
         packed._replace(data=packed.data[:, :-1]),
         packed._replace(scale=None),
         packed._replace(out_features=40),
         packed._replace(format="int4"),
+        packed._replace(low=packed.data),
+        third._replace(low=None),
+        third._replace(low=third.low[:1]),
+        third._replace(low=third.low.short()),
     ):
         with pytest.raises(ValueError):
             ops.packed_linear(draw(2, 40), broken)

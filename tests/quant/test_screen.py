@@ -64,7 +64,8 @@ def test_the_best_logits_are_exact(shape, format, monkeypatch):
     model = add_screen(quantize_model(make_model(SHAPES[shape], dtype=torch.bfloat16), format))
     assert isinstance(model.head, Packed) and model.screen is not None
     preview = model.screen.packed
-    assert torch.equal(preview.data, int3.quantize(unpack(model.head)).data)
+    made = int3.quantize(unpack(model.head))
+    assert torch.equal(preview.data, made.data) and torch.equal(preview.low, made.low)
     hidden, _ = model.trunk(make_tokens(CONFIG, 3, 20))
     full, best = model.unembed(hidden), unembed_best(model, hidden)
     mass = unembed_best(model, hidden, bits=3)

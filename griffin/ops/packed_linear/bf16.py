@@ -16,13 +16,14 @@ def pack_bf16(weight: Tensor) -> Packed:
     if native.built() and weight.device.type == "cpu" and weight.dtype == torch.bfloat16:
         data = allocate(shape)
         kernels.call("pack_pairs", weight.dtype, weight.shape, (weight, data))
-        return Packed(data, None, BF16.name, *weight.shape)
+        return Packed(data, None, BF16.name, weight.shape[0], weight.shape[1])
 
     def panels(at: slice) -> Tensor:
         padded = pad(weight[at].to(torch.bfloat16), BF16.unit_inputs, 0)
         return interleave(padded.view(torch.int32))
 
-    return Packed(in_slices(weight, shape, panels), None, BF16.name, *weight.shape)
+    data = in_slices(weight, shape, panels)
+    return Packed(data, None, BF16.name, weight.shape[0], weight.shape[1])
 
 
 def _unpack(data: Tensor, scale: Tensor | None) -> Tensor:

@@ -65,7 +65,7 @@ def pack_groups(values: Tensor, scale: Tensor, layout: Layout, bits: int, zero: 
         return torch.cat([stream, order.view(torch.uint8)], dim=2).flatten(1)
 
     data = in_slices(values, layout.data_shape(*values.shape), panels)
-    return Packed(data, None, layout.name, *values.shape)
+    return Packed(data, None, layout.name, values.shape[0], values.shape[1])
 
 
 def pack_values(values: Tensor, bits: int) -> Tensor:

@@ -1,8 +1,9 @@
 """int3: odd numbers from -7 to 7 times half the scale of a group of 32; 448 bytes a unit.
 
-A panel is one of int2, the upper two bits and the scales, and behind it the lowest bit of each
-value. So who needs two bits reads two, in one piece. Of a byte of low bits the lowest is an input
-0..3 of the group, the next an input 4..7, and so on (groups.py).
+The upper two bits and the scales are a matrix of int2; the lowest bit of each value lies apart,
+`Packed.low`. So who needs two bits reads two, and either is one stream from the first panel to the
+last: the machine stops looking ahead at a gap of a few lines. Of a byte of low bits the lowest is
+an input 0..3 of the group, the next an input 4..7, and so on (groups.py).
 """
 
 from __future__ import annotations
@@ -19,8 +20,6 @@ from griffin.ops.packed_linear.groups import (
 )
 from griffin.ops.packed_linear.int2 import INT2, pack_int2
 from griffin.ops.packed_linear.packed import PANEL, Layout, Packed, in_slices, pad
-
-_LOW_BYTES = 2 * GROUP * PANEL // 8  # of a unit's lowest bits
 
 
 def round_int3(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,44 +43,39 @@ def pack_int3(values: Tensor, scale: Tensor) -> Packed:
     if values.dtype == torch.uint8 and values.numel() and int(values.max()) > 7:
         raise ValueError(f"values must be 0..7; the largest is {int(values.max())}")
     upper = pack_int2(values >> 1, scale)
-    units = upper.data.shape[1] // INT2.unit_bytes
 
     def low(at: slice) -> Tensor:
         return pack_values(pad(values[at] & 1, INT3.unit_inputs, 0), 1).flatten(1)
 
-    lower = in_slices(values, (len(upper.data), units * _LOW_BYTES), low)
-    data = torch.cat([upper.data, lower], 1)
-    return Packed(data, None, INT3.name, *values.shape)
+    lower = in_slices(values, INT3.low_shape(*values.shape), low)
+    return upper._replace(format=INT3.name, low=lower)
 
 
 def upper_bits(packed: Packed) -> Packed:
-    """Return the int2 matrix that lies in one of int3: a view, its panels apart."""
-    return packed._replace(data=packed.data[:, : _upper_bytes(packed.data)], format=INT2.name)
-
-
-def _upper_bytes(data: Tensor) -> int:
-    return data.shape[1] // INT3.unit_bytes * INT2.unit_bytes
+    """Return the int2 matrix that lies in one of int3: the same memory."""
+    return packed._replace(format=INT2.name, low=None)
 
 
 def _pack(weight: Tensor) -> Packed:
     return pack_int3(*round_int3(weight))
 
 
-def _unpack(data: Tensor, scale: Tensor | None) -> Tensor:
-    first = _upper_bytes(data)
-    upper, scales = unpack_groups(data[:, :first], INT2, bits=2)
-    low = unpack_values(data[:, first:].unflatten(1, (-1, _LOW_BYTES)), 1)
-    return ((2 * upper + low).float().sub_(3.5) * scales.float()[..., None]).flatten(1)
+def _unpack(data: Tensor, low: Tensor | None) -> Tensor:
+    assert low is not None
+    upper, scales = unpack_groups(data, INT2, bits=2)
+    third = unpack_values(low.unflatten(1, (-1, INT3.low_bytes)), 1)
+    return ((2 * upper + third).float().sub_(3.5) * scales.float()[..., None]).flatten(1)
 
 
 INT3 = Layout(
     name="int3",
     number=4,
     unit_inputs=2 * GROUP,
-    unit_bytes=INT2.unit_bytes + _LOW_BYTES,
+    unit_bytes=INT2.unit_bytes,
     row_scales=False,
     whole_numbers=True,
     activation_group=GROUP,
     pack=_pack,
     unpack=_unpack,
+    low_bytes=2 * GROUP * PANEL // 8,
 )

@@ -43,7 +43,7 @@ def pack_int8(values: Tensor, scale: Tensor) -> Packed:
 
     padded = functional.pad(scale.float(), (0, -scale.shape[0] % PANEL))
     data = in_slices(values, INT8.data_shape(*values.shape), panels)
-    return Packed(data, padded, INT8.name, *values.shape)
+    return Packed(data, padded, INT8.name, values.shape[0], values.shape[1])
 
 
 def _pack(weight: Tensor) -> Packed:

@@ -59,5 +59,7 @@ def unpack(packed: Packed, dtype: torch.dtype = torch.float32) -> Tensor:
 
 def unpack_rows(packed: Packed, first: int, last: int) -> Tensor:
     """Return panels first..last-1 as float32 ((last - first) * 16, inputs with padding)."""
-    scale = packed.scale if packed.scale is None else packed.scale[first * PANEL : last * PANEL]
-    return get_layout(packed.format).unpack(packed.data[first:last], scale)
+    beside = None if packed.low is None else packed.low[first:last]
+    if packed.scale is not None:
+        beside = packed.scale[first * PANEL : last * PANEL]
+    return get_layout(packed.format).unpack(packed.data[first:last], beside)

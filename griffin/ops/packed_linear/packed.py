@@ -29,21 +29,24 @@ class Packed(NamedTuple):
     format: str
     out_features: int
     in_features: int
+    low: Tensor | None = None  # (panels, bytes) uint8: int3's lowest bits; None in other formats
 
     @property
     def nbytes(self) -> int:
         """Bytes that a product reads."""
-        return self.data.nbytes + (0 if self.scale is None else self.scale.nbytes)
+        return sum(t.nbytes for t in (self.data, self.scale, self.low) if t is not None)
 
     def unmapped(self) -> Packed:
         """Return a copy in large pages, which are read faster than a mapped file."""
         scale = None if self.scale is None else self.scale.clone()
-        return self._replace(data=unmap(self.data), scale=scale)
+        low = None if self.low is None else unmap(self.low)
+        return self._replace(data=unmap(self.data), scale=scale, low=low)
 
     def to(self, device: torch.device | str) -> Packed:
         """Return the weights on another device."""
         scale = None if self.scale is None else self.scale.to(device)
-        return self._replace(data=self.data.to(device), scale=scale)
+        low = None if self.low is None else self.low.to(device)
+        return self._replace(data=self.data.to(device), scale=scale, low=low)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +62,9 @@ class Layout:
                       are of integers.
     activation_group: inputs whose activations are rounded to 8 bits together; None: they are not.
     pack:             weights (O, I) -> Packed, each rounded to the nearest value of the format.
-    unpack:           (data of some panels, the scales of their rows or None) -> (rows, padded
-                      inputs) float32.
+    unpack:           (data of some panels; the scales of their rows, or their lowest bits, or None)
+                      -> (rows, padded inputs) float32.
+    low_bytes:        of a unit, bytes of lowest bits that lie apart.
     """
 
     name: str
@@ -72,16 +76,23 @@ class Layout:
     activation_group: int | None
     pack: Callable[[Tensor], Packed]
     unpack: Callable[[Tensor, Tensor | None], Tensor]
+    low_bytes: int = 0
 
     def data_shape(self, out_features: int, in_features: int) -> tuple[int, int]:
         """Return (panels, bytes of a panel) of a matrix."""
         units = -(-in_features // self.unit_inputs)
         return -(-out_features // PANEL), units * self.unit_bytes
 
-    def nbytes(self, out_features: int, in_features: int) -> int:
-        """Return the bytes of a matrix, with its scales."""
+    def low_shape(self, out_features: int, in_features: int) -> tuple[int, int]:
+        """Return (panels, bytes) of a matrix's lowest bits where they lie apart."""
         panels, each = self.data_shape(out_features, in_features)
-        return panels * (each + (PANEL * 4 if self.row_scales else 0))
+        return panels, each // self.unit_bytes * self.low_bytes
+
+    def nbytes(self, out_features: int, in_features: int) -> int:
+        """Return the bytes of a matrix, with its scales and lowest bits."""
+        panels, each = self.data_shape(out_features, in_features)
+        low = self.low_shape(out_features, in_features)[1]
+        return panels * (each + low + (PANEL * 4 if self.row_scales else 0))
 
 
 def pad(rows: Tensor, unit: int, value: int) -> Tensor:
