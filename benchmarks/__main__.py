@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-from benchmarks.gpu import gpu
 from benchmarks.parts import attention, joined, unit
 from benchmarks.proofs.command import bits, extrapolation, induction, screen
 from benchmarks.rivals import RIVALS, llama_cpp
@@ -18,6 +17,8 @@ from griffin.cli import Verbs
 from griffin.cli import main as verbs
 from griffin.cli.bench.command import command as bench
 from griffin.cli.bench.command import number, numbers, suite
+from griffin.cli.bench.gpu import gpu as on_a_gpu
+from griffin.cli.bench.gpu import interpreted, sit
 from griffin.cli.bench.report import deliver
 
 _SHAPE = "The shape of its Gemma: gemma-2b or toy."
@@ -251,6 +252,19 @@ def tuning(out: Path, steps: int) -> None:
     click.echo(table(compare(out, lambda line: click.echo(line, err=True), steps)))
 
 
+def _gpu(dry_run: bool, **given: Any) -> None:
+    interpreted(dry_run)
+    from benchmarks.gpu import ROWS  # imports torch
+
+    sit(ROWS, dry_run=dry_run, **given)
+
+
+gpu = click.Command(
+    "gpu",
+    params=list(on_a_gpu.params),
+    callback=_gpu,
+    help="Measure other people's models and kernels on a GPU, and ours beside them.",
+)
 for _other in (attention, joined, unit, gpu, induction, extrapolation, bits, screen):
     main.add_command(_other)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import click
 import torch
 
 from benchmarks import gpu_kernels
@@ -19,8 +18,6 @@ from griffin.bench.gpu.decoding import steps
 from griffin.bench.gpu.figure import Figure, Waits
 from griffin.bench.gpu.scene import Scene
 from griffin.bench.gpu.sitting import SittingRow
-from griffin.cli.bench.gpu import gpu as ours
-from griffin.cli.bench.gpu import sit
 from griffin.model import GriffinConfig
 
 _FEW, _MANY = (1, 32), 128  # rows beside RecurrentGemma, and beside Gemma
@@ -103,7 +100,7 @@ def _recurrent_gemma(transformers: Any, scene: Scene) -> Any:
         num_key_value_heads=config.num_kv_heads,
         head_dim=config.head_dim,
         attention_window_size=config.attention_window_size,
-        block_types=["recurrent", "recurrent", "attention"],
+        block_types=list(config.block_types[:3]),  # which it repeats
     )
     return _made(transformers.RecurrentGemmaForCausalLM, own, scene)
 
@@ -138,10 +135,4 @@ ROWS = (
         run=rivals,
     ),
     *gpu_kernels.ROWS,
-)
-gpu = click.Command(
-    "gpu",
-    params=list(ours.params),
-    callback=lambda **given: sit(ROWS, **given),
-    help="Measure other people's models and kernels on a GPU, and ours beside them.",
 )

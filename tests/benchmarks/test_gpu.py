@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+import transformers
 
-from benchmarks.__main__ import main
+from benchmarks import gpu
+from griffin.bench.gpu.scene import Scene
 
 
 def script(folder: Path, code: int, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -50,11 +52,28 @@ def test_some_parts_of_the_script(tmp_path):
     assert (done.returncode, done.stdout) == (2, "") and "gpu, rest, rivals" in done.stderr
 
 
+def test_nothing_imports_torch_before_a_dry_run_asks_for_the_interpreter():
+    """Triton asks once, as it is imported."""
+    asked = "import sys, benchmarks.__main__; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", asked]).returncode == 0
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("make", [gpu._recurrent_gemma, gpu._gemma])
+def test_both_rivals_step_at_toy_shapes(make):
+    scene = Scene(True)
+    step = gpu._stepping(scene, make(transformers, scene), 2, scene.sizes.contexts[0])
+    step()
+    step()
+
+
 @pytest.mark.slow
 def test_a_dry_run_steps_with_both_rivals(tmp_path):
     out = tmp_path / "rivals.json"
-    result = CliRunner().invoke(main, ["gpu", "--dry-run", "--out", str(out)])
-    assert result.exit_code == 0, result.output
+    outside = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "benchmarks", "gpu", "--dry-run", "--out", str(out)]
+    done = subprocess.run(command, env=outside, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
     row, *kernels = json.loads(out.read_text())["rows"]
     assert [each["outcome"] for each in kernels] == ["waits"] * 3
     beside = [figure["what"] for figure in row["figures"] if figure["unit"] == "x"]

@@ -55,12 +55,17 @@ def gpu(
     Rows come in order of worth, and the report is written after each. Weights are random and made
     on the GPU; a checkout is enough: PYTHONPATH=. python3 -m griffin.cli bench gpu
     """
-    if dry_run and "torch" not in sys.modules:
-        # Triton asks for it when torch imports it: a dry run has no GPU to run kernels on.
-        os.environ.setdefault("TRITON_INTERPRET", "1")
+    interpreted(dry_run)
     from griffin.bench.gpu.rows import ROWS
 
     sit(ROWS, budget, only, rest, dry_run, as_json, out)
+
+
+def interpreted(dry_run: bool) -> None:
+    """Let a dry run, which has no GPU, run kernels in Triton's interpreter; before anything that
+    imports torch, for Triton asks when torch imports it."""
+    if dry_run and "torch" not in sys.modules:
+        os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def sit(
