@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -99,7 +99,7 @@ class OnlineTrainer(TunedRun):
             limits = tune.reward_seconds, tune.reward_bytes, torch.get_num_threads()
             spec = tune.reward  # a file, as all that a recipe names, or a name
             spec = str(recipe.folder / Path(spec).expanduser()) if ":" in spec else spec
-            self._rewards = Rewards(spec, *limits)
+            self._rewards = Rewards(spec, *limits, check=self.stop.check)
 
     def _build(self, *, begun: bool) -> None:
         # With the values that a run begins with, also where it goes on: `start` keeps them.
@@ -139,8 +139,8 @@ class OnlineTrainer(TunedRun):
     def validate(self) -> Validation:
         """Return the mean reward of answers to held-out prompts, drawn by the same seeds each time.
 
-        As many prompts are answered as `train.eval_tokens` has room for, each once. It ends also
-        where a stop is asked for: what was learned before it is then kept.
+        As many prompts are answered as `train.eval_tokens` has room for, each once. Raises
+        `Interrupted` between tokens, or while rewards are waited for, if a stop is asked for.
         """
         room = self.recipe.train.eval_tokens
         questions = list[Question]()
@@ -150,7 +150,7 @@ class OnlineTrainer(TunedRun):
             if questions and room < 0:
                 break
             questions.append(question)
-        answers = self._draw(self.model, 0, _HELD_OUT, questions, 1, check=None)
+        answers = self._draw(self.model, 0, _HELD_OUT, questions, 1)
         found = measures(answers, values_of(self._reward(questions, answers)))
         reward = found["reward"]
         told = {f"held_out_{key}": value for key, value in found.items()}
@@ -163,12 +163,14 @@ class OnlineTrainer(TunedRun):
         who: int,
         questions: Sequence[Question],
         n: int,
-        check: Callable[[], object] | None,
     ) -> list[list[Drawn]]:
-        """Return n answers of a model to each prompt; first: the number of the first one."""
+        """Return n answers of a model to each prompt; first: the number of the first one.
+
+        Raises `Interrupted` between tokens if a stop is asked for.
+        """
         seeds = [seed_of(self.recipe.train.seed, who, first + at) for at in range(len(questions))]
         prompts = [question.ids for question in questions]
-        return draw(model, prompts, self.how, seeds, n, check=check)
+        return draw(model, prompts, self.how, seeds, n, check=self._check_stop)
 
     def _reward(
         self, questions: Sequence[Question], answers: Sequence[Sequence[Drawn]]
@@ -194,11 +196,10 @@ class OnlineTrainer(TunedRun):
     def _hear(self, first: int, questions: Sequence[Question]) -> tuple[Heard, dict[str, int]]:
         """Return answers to a step's prompts and what they are worth, and how rewards failed."""
         n, m, rows = self.method.answers, self.method.anchors, self.recipe.train.rows
-        stop = self._check_stop
-        answers = self._draw(self.model, first, _OF_POLICY, questions, n, stop)
+        answers = self._draw(self.model, first, _OF_POLICY, questions, n)
         both, anchors, anchor = answers, list[list[Drawn]](), list[tuple[float, ...]]()
         if self.anchor is not None:
-            anchors = self._draw(self.anchor.model, first, _OF_ANCHOR, questions, m, stop)
+            anchors = self._draw(self.anchor.model, first, _OF_ANCHOR, questions, m)
             both = [[*own, *theirs] for own, theirs in zip(answers, anchors, strict=True)]
         rewards = self._reward(questions, both)
         own = [answer for some in answers for answer in some]
@@ -266,7 +267,8 @@ class OnlineTrainer(TunedRun):
 
     def _samples(self) -> list[dict[str, str]]:
         train = self.recipe.train
-        return sample(self.model, self.data.tokenizer, train.prompts, train.sample_tokens)
+        words = self.data.tokenizer, train.prompts, train.sample_tokens
+        return sample(self.model, *words, check=self._check_stop)
 
 
 def _length(answer: Drawn) -> int:

@@ -98,13 +98,15 @@ class PreferenceTrainer(TunedRun):
 
     @torch.no_grad()
     def validate(self) -> Validation:
-        """Return loss, margin and accuracy on the first held-out pairs, without dropout."""
+        """Return loss, margin and accuracy on the first held-out pairs, without dropout.
+
+        Raises `Interrupted` between those that are read together if a stop is asked for.
+        """
         self.model.eval()
-        rows, pairs = self.recipe.train.rows, self._validation
-        seen = [
-            self._compared(pairs[at : at + rows], self.reference.held_out)[1]
-            for at in range(0, len(pairs), rows)
-        ]
+        rows, pairs, seen = self.recipe.train.rows, self._validation, list[Tensor]()
+        for at in range(0, len(pairs), rows):
+            self._check_stop()
+            seen.append(self._compared(pairs[at : at + rows], self.reference.held_out)[1])
         found = {f"held_out_{name}": value for name, value in _means(seen).items()}
         return Validation(found["held_out_loss"], found)
 
@@ -126,7 +128,7 @@ class PreferenceTrainer(TunedRun):
         train = self.recipe.train
         tokens = self.data.tokenizer, train.prompts, train.sample_tokens
         self.model.eval()
-        return sample(self.model, *tokens, self.dtype)
+        return sample(self.model, *tokens, self.dtype, check=self._check_stop)
 
 
 _TOLD = ("loss", "margin", "accuracy", "chosen_reward", "rejected_reward")

@@ -67,7 +67,7 @@ class Tuner(Trainer, TunedRun):
         with torch.no_grad():
             begins = self.learner(1, self.model.dtype)
         words = self.data.tokenizer, train.prompts, train.sample_tokens
-        return sample(self.model, *words, self.dtype, begins)
+        return sample(self.model, *words, self.dtype, begins, self._check_stop)
 
     def _diverged(self, loss: float, norm: float) -> RuntimeError:
         if self.ranks.mesh is not None and not self._trains_all:

@@ -20,7 +20,6 @@ from griffin.train.scale.ranks import Ranks
 from griffin.train.stopping import Interrupted
 from griffin.tune.heard import Heard
 from griffin.tune.online import OnlineTrainer
-from griffin.tune.prompts import Question
 from griffin.tune.reward import TooManyFailures
 from griffin.tune.sample import AnswerRows, Drawn
 from tests.support.toy_folder import write_toy
@@ -287,21 +286,6 @@ def test_a_validation_is_the_same_whenever_it_is_asked_for(online: Build) -> Non
     assert asked <= held_out and not trained & held_out and 1 < count < len(held_out)
     run.step()
     assert run.validate() != found
-
-
-def test_a_stop_while_it_validates_keeps_what_was_learned(online: Build) -> None:
-    run = online("rloo", eval_every=2)
-    listed = run.held_out.listed
-
-    def asking(number: int) -> Question:
-        run.stop.asked = run.progress.step == 2  # as a signal does
-        return listed(number)
-
-    run.held_out.listed = asking
-    with pytest.raises(Interrupted) as stopped:
-        run.run()
-    assert stopped.value.path == run.checkpoints / "step-0000002"
-    assert "held_out_reward" in _log(run)[-1]
 
 
 def test_answers_end_where_the_tokenizer_says(online: Build) -> None:

@@ -7,13 +7,15 @@ import select
 import signal
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from griffin.tune.reward.file import read_file
 from griffin.tune.reward.result import Reward, in_short
 from griffin.tune.reward.worker_process import STARTING, WorkerProcess
+
+_CHECKED = 0.2  # seconds, at most, from one check to the next
 
 
 class Rewards:
@@ -26,6 +28,7 @@ class Rewards:
     bytes:   that a process may add, in calls, to the address space that it had after it read the
              file (on Linux; elsewhere memory is not limited).
     workers: processes; each computes with one thread.
+    check:   called several times a second while rewards are waited for; what it raises ends that.
 
     Making one starts the workers. Raises ValueError if the file is missing, has no such function or
     fails on import. The file is read once, here; `digest` is its SHA-256. No process outlives
@@ -33,7 +36,12 @@ class Rewards:
     """
 
     def __init__(
-        self, spec: str, seconds: float = 10.0, bytes: int = 1 << 30, workers: int = 1
+        self,
+        spec: str,
+        seconds: float = 10.0,
+        bytes: int = 1 << 30,
+        workers: int = 1,
+        check: Callable[[], object] = lambda: None,
     ) -> None:
         if not seconds > 0 or bytes < 1 or workers < 1:
             raise ValueError(
@@ -43,7 +51,7 @@ class Rewards:
         self._file = read_file(spec)
         self.digest = self._file.digest
         self._seconds, self._bytes = seconds, bytes
-        self._workers, self._slots = workers, list[_Slot]()
+        self._workers, self._slots, self._check = workers, list[_Slot](), check
         self._run([], ready=True)
 
     def score(
@@ -91,6 +99,7 @@ class Rewards:
                     if slot.item is not None and slot.worker.is_idle:
                         slot.worker.ask(*asked[slot.item])
                 self._wait()
+                self._check()
                 for slot in self._slots:
                     reward = None if slot.worker.is_idle else self._look(slot)
                     if reward is not None and slot.item is not None:
@@ -104,14 +113,16 @@ class Rewards:
         return WorkerProcess(self._file, self._seconds, self._bytes)
 
     def _wait(self) -> None:
-        """Wait until a worker takes or tells something, or a deadline has come."""
+        """Wait until a worker takes or tells something, a deadline has come, or it is time for a
+        check."""
         poll, deadline = select.poll(), math.inf
         for worker in (slot.worker for slot in self._slots if not slot.worker.is_idle):
             if worker.is_sending:
                 poll.register(worker.input, select.POLLOUT)
             poll.register(worker.output, select.POLLIN)
             deadline = min(deadline, worker.deadline)
-        poll.poll(max(0, math.ceil(1000 * (deadline - time.monotonic()))))
+        wait = min(deadline - time.monotonic(), _CHECKED)
+        poll.poll(max(0, math.ceil(1000 * wait)))
 
     def _look(self, slot: _Slot) -> Reward | None:
         """Take what a worker tells; return the reward of its item if that is known now."""

@@ -320,3 +320,24 @@ def test_close_ends_the_workers_and_a_later_call_starts_new_ones():
     [again] = scored.score([("p", "a")])
     scored.close()
     assert again.value not in pids and not lives(int(again.value))
+
+
+def test_a_check_ends_the_wait_for_a_slow_function():
+    """As a stop that is asked for does; no worker stays behind."""
+    checks = 0
+
+    def check() -> None:
+        nonlocal checks
+        checks += 1
+        if asked and time.monotonic() - begun > 0.5:
+            raise InterruptedError
+
+    asked = False
+    with rewards("misbehaves", check=check) as scored:
+        assert checks, "a file that is read for long is waited for like an answer"
+        asked, begun = True, time.monotonic()
+        with pytest.raises(InterruptedError):
+            scored.score([("p", "sleep"), ("p", "fine")])
+        assert time.monotonic() - begun < 10 and not scored._slots
+        asked = False
+        assert scored.score([("p", "fine")]) == [Reward(1.0)]
