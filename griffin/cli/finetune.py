@@ -217,7 +217,7 @@ def _lines(results: dict[str, Any], model: str, base: str) -> list[str]:
             lines.append(f"{key.replace('_', ' ')}: {was}{value:.4f}")
     old = {each["prompt"]: each["answer"] for each in before.get("answers", ())}
     for each in after.get("answers", ()):
-        lines += ["", each["prompt"]]
+        lines += ["", each["prompt"].strip()]
         if each["prompt"] in old:
             lines.append(f"  before: {old[each['prompt']]!r}")
         lines.append(f"  after:  {each['answer']!r}")
