@@ -23,6 +23,9 @@ constexpr int block_bytes(int bits) { return 2 * kGroup * kPanel * bits / 8 + 2 
 // Of the lowest bits of a block of int3, whose other bits and scales are a block of int2: they lie
 // apart, so that either is one stream.
 constexpr int kLowBytes = 2 * kGroup * kPanel / 8;
+// Which bit of a byte is the lowest of four `four` of a group's inputs: where upper bits lie half a
+// byte apart, these do.
+constexpr int low_at(int four) { return four / 4 * 2 + four % 2 + four / 2 % 2 * 4; }
 // Kernels read `prepared` in whole groups of so many rows; those behind the last are not used.
 constexpr int kRowsTogether = 16;
 

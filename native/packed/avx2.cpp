@@ -215,8 +215,8 @@ struct Groups {
               if constexpr (Low) {
                 const __m256i bits =
                     _mm256_loadu_si256(reinterpret_cast<const __m256i*>(low + h * 32));
-                const __m256i bit = _mm256_and_si256(_mm256_srli_epi16(bits, kFours * j + k), one);
-                values[k] = _mm256_or_si256(values[k], bit);
+                const __m256i bit = _mm256_srli_epi16(bits, low_at(kFours * j + k));
+                values[k] = _mm256_or_si256(values[k], _mm256_and_si256(bit, one));
               }
             }
 #pragma GCC unroll 4

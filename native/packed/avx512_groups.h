@@ -7,15 +7,21 @@ template <int Bits, bool Low = false>
 struct Values {
   static constexpr int kFours = 8 / Bits;  // of inputs, in the bytes of a vector
 
-  // Of two bits twice the value, because it stands for -3, -1, 1 or 3. So of three, of which the
-  // lowest is bit kFours j + k of `low`.
+  // Of two bits twice the value, because it stands for -3, -1, 1 or 3. So of three.
   static __m512i take(__m512i all, int k, __m512i low, int j) {
     const __m512i mask = _mm512_set1_epi8(Bits == 4 ? 15 : Low ? 12 : 6);
     if (Bits == 4) return _mm512_and_si512(k ? _mm512_srli_epi16(all, 4) : all, mask);
     const __m512i upper = _mm512_and_si512(moved(all, 2 * k - 1 - Low), mask);
     if constexpr (!Low) return upper;
-    const __m512i bit = _mm512_and_si512(moved(low, kFours * j + k - 1), _mm512_set1_epi8(2));
-    return _mm512_or_si512(upper, bit);
+    const __m512i bit = moved(low, low_at(kFours * j + k) - 1);
+    return _mm512_or_si512(upper, _mm512_and_si512(bit, _mm512_set1_epi8(2)));
+  }
+
+  // Two values of two or three bits in each byte, k = n in the lower half and n + 2 in the upper.
+  static __m512i pair(__m512i all, int n, __m512i low, int j) {
+    if constexpr (!Low) return moved(all, 2 * n);
+    const __m512i uppers = _mm512_set1_epi8(0x66);  // bits that are of `all`, the others of `low`
+    return _mm512_ternarylogic_epi32(uppers, moved(all, 2 * n - 1), moved(low, 2 * j + n), 0xca);
   }
 
   static __m512i moved(__m512i bits, int down) {
@@ -28,8 +34,9 @@ template <int Bits, int R, int P, bool Low = false>
 struct Groups {
   static constexpr int kFours = Values<Bits>::kFours;
   // With few rows the high nibbles stay where they are, 16 times too large, and are summed apart: a
-  // shift less for each vector, and half as long a chain of sums that wait for each other.
-  static constexpr bool kApart = Bits == 4 && R * P <= 2;
+  // shift less for each vector, and half as long a chain of sums that wait for each other. Of two
+  // or three bits a value lies in each nibble.
+  static constexpr bool kApart = R * P <= 2, kPairs = kApart && Bits == 2;
 
   static void run(const Product& p, int64_t panel, int64_t row) {
     const uint8_t* w = p.data + panel * p.panel_bytes;
@@ -42,7 +49,8 @@ struct Groups {
 #pragma GCC unroll 4
       for (int n = 0; n < P; ++n) total[r][n] = _mm512_setzero_ps();
     }
-    const __m512i upper = _mm512_set1_epi8(static_cast<char>(0xf0));
+    const __m512i lower = _mm512_set1_epi8(Low ? 0x07 : 0x03);
+    const __m512i upper = _mm512_set1_epi8(static_cast<char>(kPairs ? Low ? 0x70 : 0x30 : 0xf0));
     // A whole block at a time, so that every load goes ahead by the same stride: the hardware sees
     // that and looks ahead.
 #pragma GCC unroll 1
@@ -57,7 +65,8 @@ struct Groups {
       for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
         for (int n = 0; n < P; ++n) {
-          sum[r][n] = _mm512_set1_epi32(p.group_offset[at + r * groups]);
+          sum[r][n] = kPairs ? _mm512_setzero_si512()
+                             : _mm512_set1_epi32(p.group_offset[at + r * groups]);
           if constexpr (kApart) highs[r][n] = _mm512_setzero_si512();
         }
       }
@@ -71,6 +80,15 @@ struct Groups {
           __m512i third = all;
           if constexpr (Low) {
             third = _mm512_loadu_si512(low + n * low_bytes(p) + (block + half) * (kLowBytes / 2));
+          }
+          if constexpr (kPairs) {
+#pragma GCC unroll 2
+            for (int k = 0; k < 2; ++k) {
+              const __m512i both = Values<Bits, Low>::pair(all, k, third, j);
+              values[k][n] = _mm512_and_si512(both, lower);
+              values[k + 2][n] = _mm512_and_si512(both, upper);
+            }
+            continue;
           }
 #pragma GCC unroll 4
           for (int k = 0; k < kFours; ++k) {
@@ -86,7 +104,7 @@ struct Groups {
             const __m512i inputs = four(from + 4 * k);
 #pragma GCC unroll 4
             for (int n = 0; n < P; ++n) {
-              __m512i& to = kApart && k ? highs[r][n] : sum[r][n];
+              __m512i& to = kApart && k >= kFours / 2 ? highs[r][n] : sum[r][n];
               to = _mm512_dpbusd_epi32(to, values[k][n], inputs);
             }
           }
@@ -100,6 +118,10 @@ struct Groups {
         for (int r = 0; r < R; ++r) {
           __m512i whole = sum[r][n];
           if constexpr (kApart) whole = _mm512_add_epi32(whole, _mm512_srai_epi32(highs[r][n], 4));
+          if constexpr (kPairs) {
+            const __m512i offset = _mm512_set1_epi32(p.group_offset[at + r * groups]);
+            whole = _mm512_add_epi32(_mm512_add_epi32(whole, whole), offset);
+          }
           // Below 2^24 in magnitude, so the conversion is exact.
           const __m512 step = _mm512_mul_ps(scale, _mm512_set1_ps(p.group_scale[at + r * groups]));
           total[r][n] = _mm512_fmadd_ps(step, _mm512_cvtepi32_ps(whole), total[r][n]);

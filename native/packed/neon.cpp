@@ -107,10 +107,11 @@ struct Groups {
     }
   }
 
-  // Twice the values of two bits become twice those of three: bits k of `low` are the third.
+  // Twice the values of two bits become twice those of three: bits of `low` are the third.
   static void add_low(uint8x16_t low, int j, int8x16_t (&to)[kFours]) {
     for (int k = 0; k < kFours; ++k) {
-      const uint8x16_t bit = vshlq_u8(low, vdupq_n_s8(static_cast<int8_t>(1 - kFours * j - k)));
+      const int8_t up = static_cast<int8_t>(1 - low_at(kFours * j + k));
+      const uint8x16_t bit = vshlq_u8(low, vdupq_n_s8(up));
       const uint8x16_t twice = vshlq_n_u8(vreinterpretq_u8_s8(to[k]), 1);
       to[k] = vreinterpretq_s8_u8(vorrq_u8(twice, vandq_u8(bit, vdupq_n_u8(2))));
     }

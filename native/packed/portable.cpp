@@ -103,7 +103,7 @@ struct Groups {
           for (int k = 0; k < kDeep; ++k) {
             int value = v[4 * o + k % 4] >> k / 4 * Bits & kMask;
             if constexpr (Low) {
-              value = 2 * value + (low[4 * o + k % 4] >> (kDeep * j + k) / 4 & 1);
+              value = 2 * value + (low[4 * o + k % 4] >> low_at((kDeep * j + k) / 4) & 1);
             }
             sums[o] += kFactor * value * q[kDeep * j + k];
           }

@@ -2,8 +2,9 @@
 
 The upper two bits and the scales are a matrix of int2; the lowest bit of each value lies apart,
 `Packed.low`. So who needs two bits reads two, and either is one stream from the first panel to the
-last: the machine stops looking ahead at a gap of a few lines. Of a byte of low bits the lowest is
-an input 0..3 of the group, the next an input 4..7, and so on (groups.py).
+last: the machine stops looking ahead at a gap of a few lines. A byte of low bits has those of eight
+inputs, one of each four: 0..3, 4..7, 16..19, 20..23, 8..11, 12..15, 24..27, 28..31 from its lowest
+bit on. So two values whose upper bits lie a nibble apart have their third a nibble apart too.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def pack_int3(values: Tensor, scale: Tensor) -> Packed:
     upper = pack_int2(values >> 1, scale)
 
     def low(at: slice) -> Tensor:
-        return pack_values(pad(values[at] & 1, INT3.unit_inputs, 0), 1).flatten(1)
+        return pack_values(_turned(pad(values[at] & 1, INT3.unit_inputs, 0)), 1).flatten(1)
 
     lower = in_slices(values, INT3.low_shape(*values.shape), low)
     return upper._replace(format=INT3.name, low=lower)
@@ -56,6 +57,11 @@ def upper_bits(packed: Packed) -> Packed:
     return packed._replace(format=INT2.name, low=None)
 
 
+def _turned(values: Tensor) -> Tensor:
+    """Return values (rows, inputs), the second and third eight of each 32 in each other's place."""
+    return values.unflatten(1, (-1, 2, 2, 8)).transpose(2, 3).flatten(1)
+
+
 def _pack(weight: Tensor) -> Packed:
     return pack_int3(*round_int3(weight))
 
@@ -63,7 +69,8 @@ def _pack(weight: Tensor) -> Packed:
 def _unpack(data: Tensor, low: Tensor | None) -> Tensor:
     assert low is not None
     upper, scales = unpack_groups(data, INT2, bits=2)
-    third = unpack_values(low.unflatten(1, (-1, INT3.low_bytes)), 1)
+    third = _turned(unpack_values(low.unflatten(1, (-1, INT3.low_bytes)), 1).flatten(1))
+    third = third.unflatten(1, (-1, GROUP))
     return ((2 * upper + third).float().sub_(3.5) * scales.float()[..., None]).flatten(1)
 
 
