@@ -136,8 +136,8 @@ class Core:
             self.tokens_generated += isinstance(event, Event)
             if event.finish_reason is None:
                 self.out.append((row.ticket, event))
-            else:
-                self._end(row, event)
+            else:  # who has no next token has read the last one all the same
+                self._end(row, event, lost=isinstance(event, End))
 
     def reader(self) -> Row | None:
         """Return whose prompt is to be read on; None where the rows of others step first."""

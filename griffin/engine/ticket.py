@@ -29,7 +29,8 @@ class Ticket:
     finish_reasons:  of each choice, None while it goes on.
     contexts:        where each choice led, once it has ended, if the request was submitted with
                      keep_state. Its state has read everything but the last token chosen; if there
-                     was none yet, everything but the rest of the prompt. None where a step broke.
+                     was none yet, everything but the rest of the prompt. None where a step broke,
+                     or a choice did (`error`).
     paused:          it was set aside.
     adapter:         the place of the request's adapter among the model's, -1 for none.
     reader:          what the model reads with besides its weights, for the prefix cache: digests of

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import transformers
 
-from benchmarks import gpu
+import benchmarks.gpu as gpu
 from griffin.bench.gpu.scene import Scene
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from griffin.engine import End, Engine, generate
+from griffin.engine import End, Engine, Event, generate
+from griffin.engine.graphs import NoGraphs
+from griffin.engine.prefix_cache import PrefixCache
 from griffin.sampling import ConstraintError
 from tests.support.toy_engine import CHUNK, V, alone, ask, ids, plain, run
 
@@ -117,6 +119,26 @@ def test_trouble_stays_in_its_row(model, trouble, error, at):
     *before, end = [e for e in events if e.index == 1]
     assert isinstance(end, End) and end.finish_reason == "error" and isinstance(end.error, error)
     assert len(before) == at and engine.stats().busy == 0
+
+
+@pytest.mark.parametrize("trouble", ["allowed", "accept", "nothing"])
+@pytest.mark.parametrize("graphs", [False, NoGraphs()], ids=["calls", "graphs"])
+def test_of_an_answer_that_broke_no_state_is_kept(model, trouble, graphs):
+    """It has read the last token that was chosen, which a context leaves to be read: neither the
+    caller nor the prefix cache may have it, and the error stays the constraint's."""
+    cache = PrefixCache("toy", model.config, torch.float32, max_bytes=10 << 20, every=CHUNK)
+    engine = Engine(model, 2, chunk=CHUNK, prefix_cache=cache, graphs=graphs)
+    asked = ask(5, seed=2, constraint=lambda: Turns(trouble=trouble))
+    ticket = engine.submit(asked, keep_state=True)
+    *before, end = run(engine)
+    assert len(before) == 3 and ticket.context is None
+    assert isinstance(end, End) and "state" not in str(end.error)
+    assert cache.counts.checkpoints == 1, "the prompt's end alone"
+    again = engine.submit(
+        ask(ids=[*ids(5, 2), *(e.id for e in before if isinstance(e, Event)), 1, 2])
+    )
+    run(engine)
+    assert again.cached_tokens == 5
 
 
 def test_trouble_in_one_choice_of_several(model):

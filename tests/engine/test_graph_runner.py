@@ -84,7 +84,7 @@ def some_request(random: Random, number: int) -> Request:
     return ask(random.randint(1, 20), number, random.randint(3, 24), stop_ids=stop_ids, **fields)
 
 
-def reference(request: Request, n: int, cache: dict) -> list[list[Event]]:
+def reference(request: Request, n: int, cache: dict) -> list[list[Event | End]]:
     """Return what a request gets, step by step, without graphs and in no company."""
     if id(request) not in cache:
         engine = Engine(MODEL, n, chunk=CHUNK)
@@ -116,7 +116,8 @@ def test_random_rows_get_what_they_get_without_graphs(steps):
     paused: list[Ticket] = []
     seen: set[int] = set()
     while engine._core.runner.steps < steps or engine.stats().busy or engine.stats().waiting:
-        if engine._core.runner.steps < steps and random.random() < 0.35 and len(asked) < 150:
+        more = engine._core.runner.steps < steps and engine.stats().waiting < 50
+        if more and random.random() < 0.35:
             request, n = some_request(random, len(asked)), random.choice([1, 1, 1, 2])
             events: list[Event | End] = []
             ticket = engine.submit(request, n=n, sink=events.append, keep_state=n == 1)
@@ -140,14 +141,18 @@ def test_random_rows_get_what_they_get_without_graphs(steps):
     cache: dict = {}
     states = 0
     for ticket, request, n, events in asked:
-        for choice, expected in enumerate(reference(request, n, cache)):
-            mine = [e for e in events if isinstance(e, Event) and e.choice == choice]
+        for choice, whole in enumerate(reference(request, n, cache)):
+            mine, expected = (
+                [e for e in each if isinstance(e, Event) and e.choice == choice]
+                for each in (events, whole)
+            )
             for one, other in zip(mine, expected, strict=False):
                 assert (one.id, one.finish_reason) == (other.id, other.finish_reason)
                 assert one.logprob == pytest.approx(other.logprob, abs=1e-4)
                 assert [i for i, _ in one.alternatives] == [i for i, _ in other.alternatives]
             if ticket.finish_reasons[choice] != "cancelled":
                 assert len(mine) == len(expected)
+                assert ticket.finish_reasons[choice] == whole[-1].finish_reason
             context = ticket.contexts[choice]
             if context is not None and mine:
                 expect_state(context, request, [e.id for e in mine])
