@@ -15,9 +15,11 @@ from griffin.cli import main
 from griffin.cli.shared import train_plan
 from griffin.cli.train import command
 from griffin.model import Griffin, GriffinConfig
+from griffin.ops import native
 from griffin.train.plan import check_memory, kept_bytes, plan_training
 from griffin.train.recipe import Recipe
 from griffin.train.scale.ranks import Ranks
+from tests.support.living import Living
 from tests.train.conftest import MODEL
 
 
@@ -61,6 +63,30 @@ def test_what_is_kept_is_what_a_step_keeps(dtype: str) -> None:
         batch = Setting(rows=1, length=length, dtype=dtype).batch(config.vocab_size)
         bytes_of.append(learner.kept_bytes(batch))
     assert told == pytest.approx((bytes_of[1] - bytes_of[0]) / 256, rel=0.1)
+
+
+@pytest.mark.skipif(not native.built(), reason="kernels are not built")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("checkpoint", ["none", "blocks", 3])
+def test_activations_are_what_lives_of_a_step(checkpoint: str | int, dtype: str) -> None:
+    """Of each further token of a row, at the moment when most does: never less, and not much more."""
+    config = GriffinConfig.from_dict(
+        MODEL
+        | {"width": 128, "mlp_width": 384, "lru_width": 128, "num_heads": 2, "num_gate_blocks": 2}
+        | {"block_types": ["recurrent", "recurrent", "attention"] * 2}
+        | {"attention_window_size": 64}
+    )
+    most, told = list[int](), list[int]()
+    for length in (4096, 6144):  # a gate's gradient has its tile of tokens from 4096 on
+        train = {"rows": 1, "length": length, "checkpoint": checkpoint, "dtype": dtype}
+        plan = Recipe.from_dict({"model": config.to_dict(), "train": {"steps": 1} | train})
+        learner = griffin_learner(config, dtype, plan.train.keep_every)
+        batch = Setting(rows=1, length=length, dtype=dtype).batch(config.vocab_size)
+        with Living() as living:
+            learner.nats(batch).backward()
+        most.append(living.most)
+        told.append(plan_training(plan).activation_bytes)
+    assert 1.0 < (told[1] - told[0]) / (most[1] - most[0]) < 1.4
 
 
 def test_what_does_not_fit_is_refused_with_what_would() -> None:
