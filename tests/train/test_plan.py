@@ -69,7 +69,7 @@ def test_what_is_kept_is_what_a_step_keeps(dtype: str) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("checkpoint", ["none", "blocks", 3])
 def test_activations_are_what_lives_of_a_step(checkpoint: str | int, dtype: str) -> None:
-    """Of each further token of a row, at the moment when most does: never less, and not much more."""
+    """Of each further token of a row, when most does: never less, and not much more."""
     config = GriffinConfig.from_dict(
         MODEL
         | {"width": 128, "mlp_width": 384, "lru_width": 128, "num_heads": 2, "num_gate_blocks": 2}
