@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from griffin.engine import Context, End, Engine, Event, Request
 from griffin.engine.draft_length import Costs
 from griffin.model import Griffin
-from griffin.sampling import SamplingParams
+from griffin.sampling import Looks, SamplingParams
 
 _LEAST = 8  # tokens of an answer that tell anything
 _PIECE = 8  # tokens of a call that a prompt is reckoned by
@@ -104,20 +105,26 @@ def tokens_within(
     return found
 
 
-def replay(model: Griffin, text: Recording, rows: int = 1) -> Replay:
+def replay(
+    model: Griffin, text: Recording, rows: int = 1, *, beside: Griffin | None = None
+) -> Replay:
     """Let two engines answer with a text, one without and one with drafts.
 
     They take turns by the call, the one that has said less first, so that both see the machine in
     the same moods.
 
-    rows: so many requests at once, each with the whole text.
+    rows:   so many requests at once, each with the whole text.
+    beside: the model of the engine without drafts, where it is another of the same vocabulary.
     Raises ValueError for a text that leaves no two tokens to answer.
     """
     if text.prompt < 1 or len(text.ids) - text.prompt < 2:
         raise ValueError(
             f"{text.name} has {len(text.ids)} tokens; a prompt of {text.prompt} leaves no answer"
         )
-    plain, drafted = sides = [_Side(model, text, rows, draft) for draft in (0, None)]
+    plain, drafted = sides = [
+        _Side(model if beside is None else beside, text, rows, 0),
+        _Side(model, text, rows, None),
+    ]
     try:
         while going := [side for side in sides if not side.done]:
             min(going, key=lambda side: side.told).step()
@@ -137,6 +144,15 @@ def replay(model: Griffin, text: Recording, rows: int = 1) -> Replay:
             side.engine.close()
 
 
+class _Greedy(Request):
+    """A request that looks at the logits that greedy choices look at: no other answer is possible,
+    but the work is that of an answer without a constraint, behind a screen too."""
+
+    @cached_property
+    def looks_at(self) -> Looks:
+        return self.params.looks_at
+
+
 class _Side:
     """An engine that has read a text's prompt for so many rows, and says the rest.
 
@@ -145,7 +161,7 @@ class _Side:
 
     def __init__(self, model: Griffin, text: Recording, rows: int, draft: int | None) -> None:
         prompt, answer = text.ids[: text.prompt], tuple(text.ids[text.prompt :])
-        request = Request(
+        request = _Greedy(
             context=Context().then(prompt),
             params=SamplingParams(temperature=0, max_tokens=len(answer), draft=draft),
             constraint=lambda: Recorded(answer, model.config.vocab_size),

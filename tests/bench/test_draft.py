@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -11,7 +12,9 @@ from griffin.bench.draft import Recording, replay, tokens_within
 from griffin.bench.texts import excerpts
 from griffin.cli import main
 from griffin.engine.draft_length import Costs
+from griffin.model.packed import Screen
 from griffin.ops import native
+from griffin.quant import add_screen
 from tests.support.drafting import packed
 from tests.support.toy_engine import ids
 
@@ -29,6 +32,24 @@ def test_a_text_is_replayed_to_its_end_whatever_the_model_would_say() -> None:
         assert told.faster == told.plain / told.drafted > 0
     with pytest.raises(ValueError, match="leaves no answer"):
         replay(model, Recording("short", text[:9], 8))
+
+
+@needs_native
+def test_another_model_reads_without_drafts_and_a_screen_is_looked_through(monkeypatch) -> None:
+    looked = []
+    forward = Screen.forward
+    monkeypatch.setattr(
+        Screen,
+        "forward",
+        lambda self, hidden, head, bits: looked.append(bits) or forward(self, hidden, head, bits),
+    )
+    text = Recording("again", ids(40, 3), 8)
+    plain, screened = packed("int8"), add_screen(copy.deepcopy(packed("int8")))
+    told = replay(screened, text, beside=plain)
+    assert told.tokens == 32 and looked and set(looked) == {2}
+    looked.clear()
+    replay(plain, text)
+    assert not looked
 
 
 def test_answers_are_as_long_as_the_time_lets() -> None:

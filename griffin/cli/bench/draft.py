@@ -21,6 +21,11 @@ _TEXT = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--model", default="nano", show_default=True, help="As griffin generate takes it.")
 @click.option("--quantize", metavar="FORMAT", help="Round the weights: int8 or int4.")
 @click.option(
+    "--beside",
+    metavar="MODEL",
+    help="Without drafts this one reads, of the same vocabulary: what both save together.",
+)
+@click.option(
     "--text",
     "texts",
     type=_TEXT,
@@ -51,6 +56,7 @@ _TEXT = click.Path(exists=True, dir_okay=False, path_type=Path)
 def draft(
     model: str,
     quantize: str | None,
+    beside: str | None,
     texts: tuple[Path, ...],
     prompt: int,
     tokens: int,
@@ -73,6 +79,12 @@ def draft(
     begun = time.monotonic()
     more: dict[str, Any] = {} if quantize is None else {"quantize": quantize}
     llm = griffin.load(model, **more)
+    other = None if beside is None else griffin.load(beside).model
+    if other is not None and other.config.vocab_size != llm.model.config.vocab_size:
+        raise click.UsageError(
+            f"{beside} has a vocabulary of {other.config.vocab_size:,}, {model} one of"
+            f" {llm.model.config.vocab_size:,}; --beside takes a model of the same"
+        )
     encode = llm.tokenizer.encode
     read = {path.name: Excerpt("", path.read_text("utf-8")) for path in texts} or excerpts()
     costs = costs_of(llm.model)
@@ -96,7 +108,7 @@ def draft(
     for count in rows:
         for text in given:
             click.echo(f"replaying {text.name}, {count} at once", err=True)
-            replays.append(replay(llm.model, text, count))
+            replays.append(replay(llm.model, text, count, beside=other))
     if as_json:
         told = [
             asdict(each)
