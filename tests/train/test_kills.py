@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from griffin.train.recipe import Recipe
@@ -20,13 +21,17 @@ TIMED = ("log.jsonl", "results.json", "progress.json", "run.lock")
 
 
 def content(path: Path) -> Any:
-    """Return a file's bytes; a tensor file's one by one, for its header has no fixed order."""
-    if path.suffix != ".safetensors":
+    """Return a file's bytes; a tensor file's one by one, for its header has no fixed order, and
+    what its metadata says."""
+    if path.suffix not in (".safetensors", ".state"):
         return path.read_bytes()
-    return {
+    with safe_open(path, "pt") as file:
+        said = file.metadata()
+    tensors = {
         name: tensor.flatten().view(torch.uint8).numpy().tobytes()
         for name, tensor in load_file(path).items()
     }
+    return said, tensors
 
 
 def left(out: Path) -> dict[str, Any]:
