@@ -47,14 +47,26 @@ class Unit:
         wide = torch.float64 if implementation == "reference" else None
         inputs = [t.to(wide or t.dtype, copy=True).requires_grad_() for t in self.inputs]
         h, last = self.values(implementation, inputs)
-        seeds = [draw(*t.shape, dtype=torch.float64, seed=9).to(t.dtype) for t in (h, last)]
+        # As the kernels get them: rounded for one side alone, they would be two gradients.
+        types = self.inputs[0].dtype, torch.float32
+        seeds = [
+            draw(*t.shape, dtype=dtype, seed=9).detach().to(t.dtype)
+            for t, dtype in zip((h, last), types, strict=True)
+        ]
         return [h.detach(), last.detach(), *torch.autograd.grad([h, last], inputs, seeds)]
 
 
 def check(shape: Shape, dtype: torch.dtype, rate: float = 3.0) -> None:
     unit = Unit(shape, dtype, rate=rate)
-    for mine, truth in zip(unit.results("triton"), unit.results("reference"), strict=True):
-        assert error(mine, truth) <= TOLERANCE[dtype]
+    mine, truth = (unit.results(each) for each in ("triton", "reference"))
+    if shape[2:] == (1, 1):
+        # A gradient of one number is a sum over all tokens. Where its terms cancel there is nothing
+        # left to measure an error by, so those of all weights are measured as one.
+        mine, truth = (
+            [*of[:3], torch.cat([t.flatten() for t in of[3:8]]), of[8]] for of in (mine, truth)
+        )
+    for one, other in zip(mine, truth, strict=True):
+        assert error(one, other) <= TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
@@ -68,7 +80,7 @@ def test_values_and_gradients(dtype):
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("rate", [3.0, 14.0], ids=["", "near_one"])
 @pytest.mark.parametrize("steps", [1, 2, 63, 64, 65, 129, 200])
-@pytest.mark.parametrize("gates", [(1, 1), (3, 17), (2, 80)], ids=str)
+@pytest.mark.parametrize("gates", [(1, 1), (9, 1), (3, 17), (2, 80)], ids=str)
 @pytest.mark.usefixtures("poisoned")
 def test_many_values_and_gradients(steps, gates, rate, dtype):
     check((2, steps, *gates), dtype, rate)
