@@ -9,13 +9,14 @@ import torch
 from torch.distributed.device_mesh import init_device_mesh
 
 from griffin.bench.training import Setting, griffin_learner
-from griffin.model import Griffin, GriffinConfig
+from griffin.model import Griffin, GriffinConfig, layers
 from griffin.model.config import GRIFFIN_PATTERN, block_pattern
 from griffin.ops import native
 from griffin.train.objective import Objective
 from griffin.train.recipe import TrainRecipe
 from griffin.train.scale.ranks import Ranks
 from griffin.train.scale.sharding import shard
+from tests.support.living import Living
 from tests.train.conftest import MODEL
 from tests.train.test_embedding import batch
 
@@ -75,6 +76,31 @@ def test_what_is_computed_again_has_the_same_bits(dtype: torch.dtype) -> None:
     for keep_every in (1, 2, 3, 100):
         again = gradients(keep_every, dtype, config)
         assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True)), keep_every
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_long_row_goes_through_the_mlp_in_pieces(
+    dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With less at a time; to rounding the gradients of the row as a whole, and computed again to
+    the bit those of the pieces."""
+    found, most = list[list[torch.Tensor]](), list[int]()
+    rows = Setting(rows=1, length=1000, dtype=dtype).batch(WIDE.vocab_size)
+    for together, keep_every in ((1000, 1), (64, 1), (64, 0)):
+        monkeypatch.setattr(layers, "_TOGETHER", together)
+        learner = griffin_learner(WIDE, dtype, keep_every)
+        with Living() as living:
+            learner.nats(rows).backward()
+        most.append(living.most)
+        found.append([p.grad for p in learner.model.parameters() if p.grad is not None])
+    whole, pieces, kept = found
+    assert all(map(torch.equal, pieces, kept))
+    for one, other in zip(whole, pieces, strict=True):
+        rounding = (1e-5 if dtype == "float32" else 2e-2) * float(one.abs().max())
+        torch.testing.assert_close(one, other, rtol=0, atol=rounding)
+    if native.built():  # two gradients of the gate's width for all tokens are not there at once
+        width = 2 * WIDE.mlp_width * (4 if dtype == "float32" else 2)
+        assert most[0] - most[1] > 0.5 * width * 1000
 
 
 def test_nothing_is_computed_again_where_nothing_needs_a_gradient() -> None:
