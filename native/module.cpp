@@ -73,7 +73,6 @@ NB_MODULE(_native, m) {
   m.def("use_instruction_set", &use, nb::arg("name"),
         "Run the kernels of another instruction set.");
   m.attr("interface") = kInterface;
-  m.attr("formats") = static_cast<int>(Format::int3) + 1;
   m.attr("largest_gate") = kLargestGate;
   m.attr("most_taps") = kMostTaps;
   m.attr("kept_steps") = kKept;

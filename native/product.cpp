@@ -63,7 +63,8 @@ float weight(const Matrix& m, int64_t row, int64_t k) {
   if (m.format == Format::int3) {
     const int64_t group_at = row / kPanel * (padded(m) / kGroup) + k / kGroup;
     const uint8_t* low = m.low + group_at * (kLowBytes / 2);
-    return (2 * value + (low[lane * 4 + inner % 4] >> low_at(static_cast<int>(inner / 4)) & 1) - 3.5f) * scale;
+    const int third = low[lane * 4 + inner % 4] >> low_at(static_cast<int>(inner / 4)) & 1;
+    return (2 * value + third - 3.5f) * scale;
   }
   return static_cast<float>(bits == 4 ? value - 8 : 2 * value - 3) * scale;
 }

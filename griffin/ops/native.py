@@ -46,21 +46,11 @@ def module() -> Any:
         )
     found = import_module(MODULE)
     if getattr(found, "interface", None) != INTERFACE:
-        raise _foreign(found)
+        raise RuntimeError(
+            f"the native kernels in {found.__file__} were built from other sources; install again"
+            f" {NEEDS}: {install_again()}"
+        )
     return found
-
-
-def check_format(number: int) -> None:
-    """Raise RuntimeError where the module has no kernels for a packed format."""
-    if number >= getattr(module(), "formats", 4):  # older ones do not say, and have four
-        raise _foreign(module())
-
-
-def _foreign(found: Any) -> RuntimeError:
-    return RuntimeError(
-        f"the native kernels in {found.__file__} were built from other sources; install again"
-        f" {NEEDS}: {install_again()}"
-    )
 
 
 def through_torch(*inputs: Tensor) -> bool:

@@ -94,23 +94,16 @@ def test_int3_is_int2_and_a_bit_more(shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_int2_takes_the_nearest_value(shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("format", "steps"), [("int2", torch.tensor([-3.0, -1, 1, 3])), ("int3", torch.arange(8) - 3.5)]
+)
+def test_the_nearest_value_is_taken(format: str, steps: Tensor, shape: tuple[int, int]) -> None:
     weight = draw(*shape)
     groups = torch.nn.functional.pad(weight, (0, -shape[1] % 32)).unflatten(1, (-1, 32))
-    scale = (groups.abs().amax(2) / 3).half().float().repeat_interleave(32, 1)[:, : shape[1]]
-    choices = scale[..., None] * torch.tensor([-3.0, -1, 1, 3])
+    scale = (groups.abs().amax(2) / steps.max()).half().float()
+    choices = scale.repeat_interleave(32, 1)[:, : shape[1], None] * steps
     least = (choices - weight[..., None]).abs().amin(2)
-    assert torch.allclose((unpack(pack(weight, "int2")) - weight).abs(), least)
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_int3_takes_the_nearest_value(shape: tuple[int, int]) -> None:
-    weight = draw(*shape)
-    groups = torch.nn.functional.pad(weight, (0, -shape[1] % 32)).unflatten(1, (-1, 32))
-    scale = (groups.abs().amax(2) / 3.5).half().float().repeat_interleave(32, 1)[:, : shape[1]]
-    choices = scale[..., None] * (torch.arange(8) - 3.5)
-    least = (choices - weight[..., None]).abs().amin(2)
-    assert torch.allclose((unpack(pack(weight, "int3")) - weight).abs(), least)
+    assert torch.allclose((unpack(pack(weight, format)) - weight).abs(), least)
 
 
 @pytest.mark.parametrize("format", LAYOUTS)
@@ -338,14 +331,6 @@ def test_custom_op_is_well_formed() -> None:
     packed = pack(draw(24, 40), "int8")
     args = (draw(3, 40), packed.data, packed.scale, draw(24), "int8", 24, 40, torch.float32)
     torch.library.opcheck(torch.ops.griffin.packed_linear.default, args)
-
-
-@needs_native
-def test_a_module_that_does_not_know_a_format_is_not_asked(monkeypatch) -> None:
-    monkeypatch.delattr(native.module(), "formats")
-    assert ops.packed_linear(draw(1, 40), pack(draw(24, 40), "int2")).shape == (1, 24)
-    with pytest.raises(RuntimeError, match="built from other sources; install again"):
-        ops.packed_linear(draw(1, 40), pack(draw(24, 40), "int3"))
 
 
 def test_strided_and_empty_inputs() -> None:

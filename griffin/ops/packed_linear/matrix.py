@@ -64,10 +64,8 @@ def packed_matrix(packed: Packed, bias: Tensor | None) -> Any:
             f"the native product takes a bias ({out_features},) of float32 or bfloat16, not"
             f" {tuple(bias.shape)} {bias.dtype}"
         )
-    number = get_layout(format).number
-    native.check_format(number)
     return native.module().Matrix(
-        format=number,
+        format=get_layout(format).number,
         data=data.data_ptr(),
         scale=0 if scale is None else scale.data_ptr(),
         low=0 if low is None else low.data_ptr(),
