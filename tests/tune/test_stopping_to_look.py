@@ -85,7 +85,8 @@ class _Looks:
         self._run, self.calls = run, list[tuple[str, int]]()
         for name in ("_samples", "validate"):
             setattr(run, name, self._watched(name, getattr(run, name)))
-        self.stop: tuple[str, int] = "", 0  # in the first call of the look of this name after this step
+        # In the first call of the look of this name after this step.
+        self.stop: tuple[str, int] = "", 0
 
     def _watched(self, name: str, look: Callable[[], Any]) -> Callable[[], Any]:
         def watched() -> Any:
