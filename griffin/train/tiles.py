@@ -114,12 +114,7 @@ class _Part:
         self.packed: Packed | None = None
         if isinstance(head, Packed):
             panels = slice(columns.start // PANEL, -(-columns.stop // PANEL))
-            scales = slice(panels.start * PANEL, panels.stop * PANEL)
-            self.packed = head._replace(
-                data=head.data[panels],
-                scale=None if head.scale is None else head.scale[scales],
-                out_features=columns.stop - columns.start,
-            )
+            self.packed = head.panels(panels, columns.stop - columns.start)
 
     @cached_property
     def weight(self) -> Tensor:

@@ -43,11 +43,6 @@ def look_up(packed: Packed, ids: Tensor, scale: float, dtype: torch.dtype) -> Te
 
 
 def _rows(packed: Packed, ids: Tensor, dtype: torch.dtype) -> Tensor:
-    panels, scale = ids // PANEL, packed.scale
-    some = packed._replace(
-        data=packed.data[panels],
-        scale=None if scale is None else scale.view(-1, PANEL)[panels].flatten(),
-        out_features=PANEL * len(ids),
-    )
+    some = packed.panels(ids // PANEL, PANEL * len(ids))
     each = torch.arange(len(ids), device=ids.device)
     return unpack(some, dtype)[each * PANEL + ids % PANEL]

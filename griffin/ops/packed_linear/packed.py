@@ -36,6 +36,12 @@ class Packed(NamedTuple):
         """Bytes that a product reads."""
         return sum(t.nbytes for t in (self.data, self.scale, self.low) if t is not None)
 
+    def panels(self, which: slice | Tensor, out_features: int) -> Packed:
+        """Return the matrix that some panels make, with so many rows."""
+        scale = None if self.scale is None else self.scale.view(-1, PANEL)[which].flatten()
+        low = None if self.low is None else self.low[which]
+        return self._replace(data=self.data[which], scale=scale, low=low, out_features=out_features)
+
     def unmapped(self) -> Packed:
         """Return a copy in large pages, which are read faster than a mapped file."""
         scale = None if self.scale is None else self.scale.clone()

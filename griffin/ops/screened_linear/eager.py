@@ -14,12 +14,7 @@ def screened_linear(x: Tensor, preview: Packed, packed: Packed, panels: int) -> 
     y = packed_linear(x, preview, None, torch.float32)
     rows, outputs = x.reshape(-1, x.shape[-1]), y.view(-1, y.shape[-1])
     for row, values, chosen in zip(rows, outputs, best_panels(outputs, panels), strict=True):
-        scale = packed.scale
-        some = packed._replace(
-            data=packed.data[chosen],
-            scale=None if scale is None else scale.view(-1, PANEL)[chosen].flatten(),
-            out_features=PANEL * int(chosen.sum()),
-        )
+        some = packed.panels(chosen, PANEL * int(chosen.sum()))
         exact = packed_linear(row, some, None, torch.float32)
         where = outputs_of(chosen, len(values))
         values[where] = exact[: int(where.sum())]  # the last panel may be longer than the matrix
