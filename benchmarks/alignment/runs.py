@@ -87,7 +87,10 @@ def compare(
         risen = {key: lift(group) for key, group in groups(found, name).items()}
         say(f"{name}: " + ", ".join(f"{key} {value:+.1f}" for key, value in risen.items()))
         if max(value for key, value in risen.items() if key.startswith("REINFORCE")) < 3:
-            raise RuntimeError(f"{name}: REINFORCE did not raise the reward: the harness is wrong")
+            raise RuntimeError(
+                f"{name}: REINFORCE did not raise the reward by three standard errors: the harness"
+                " is wrong, or the task too hard for this model"
+            )
     return results
 
 
