@@ -47,6 +47,8 @@ class FaultyDisk:
             writes = event in _ALWAYS or (self.removing and event in _READ_ONLY)
         if not writes or not isinstance(path, str | bytes | os.PathLike):
             return False
+        if event in _READ_ONLY and not os.path.lexists(path):
+            return False  # nothing is there, and that is what a read-only disk says too
         return os.fsdecode(path).startswith(f"{self.folder}{os.sep}")
 
 
