@@ -176,8 +176,9 @@ struct Groups {
     const __m256i factor = _mm256_set1_epi16(Bits == 4 ? 1 : 2);
     const uint8_t* low = Low ? low_bits(p, w, first) : nullptr;
     // As the upper bits: of the next slab, which may be another panel's.
-    Ahead low_ahead{last < p.in_padded ? low + (last - first) / kGroup * 64
-                                       : low_bits(p, w + p.panel_bytes, 0), 64};
+    Ahead low_ahead{!Low                 ? nullptr
+                    : last < p.in_padded ? low + (last - first) / kGroup * 64
+                                         : low_bits(p, w + p.panel_bytes, 0), 64};
     const int64_t groups = p.in_padded / kGroup;
     const uint8_t* x = p.prepared + row * p.row_bytes + first;
     const float* steps[R];
