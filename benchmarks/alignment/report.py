@@ -107,6 +107,7 @@ def draw_figure(runs: Sequence[Run], best: dict[str, list[dict[str, float]]], pa
         axis.set_ylabel("held-out reward")
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
+    columns = min(2 * len(tasks), 4)
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
     save_figure(figure, path)

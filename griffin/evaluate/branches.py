@@ -47,11 +47,15 @@ class TextBranch:
         return sum(map(len, self))
 
 
-def branches_of(texts: Sequence[Ids], worth: int = WORTH) -> TextBranch:
+def branches_of(
+    texts: Sequence[Ids], worth: int = WORTH, *, first_apart: bool = False
+) -> TextBranch:
     """Return the tree of texts. Its root holds no token.
 
     worth: a fork that spares fewer tokens than this is not made: its branches are read from where
            it begins, each for itself.
+    first_apart: the first id, which all texts have in common, is a branch of its own, the only one
+           below the root: another state than the one after it may then stand for it.
     """
     order = sorted(range(len(texts)), key=lambda number: texts[number].astype(">u4").tobytes())
     root = TextBranch(order[0] if order else 0, 0, 0)
@@ -76,6 +80,8 @@ def branches_of(texts: Sequence[Ids], worth: int = WORTH) -> TextBranch:
             path.append(leaf)
         before = ids
     _join(root, worth)
+    if first_apart and root.children:
+        _set_apart(root)
     return root
 
 
@@ -101,3 +107,16 @@ def _join(root: TextBranch, worth: int) -> None:
                 grandchild.begin = child.begin
                 kept.append(grandchild)
         branch.children = kept
+
+
+def _set_apart(root: TextBranch) -> None:
+    """Put a branch of one id, the first, between a root and what is below it."""
+    first = TextBranch(root.children[0].text, 0, 1)
+    for child in root.children:
+        child.begin = 1
+        if len(child):
+            first.children.append(child)
+        else:
+            first.ending += child.ending
+            first.children += child.children
+    root.children = [first]

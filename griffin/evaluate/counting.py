@@ -52,11 +52,13 @@ def rates_of(llm: LLM) -> Rates:
     texts = [
         draw.integers(0, llm.tokenizer.vocab_size, _LENGTH + 1, np.uint32) for _ in range(_TEXTS)
     ]
+    for ids in texts:
+        ids[0] = llm.tokenizer.bos_id
     for each in texts[:1], texts:  # the first warms up
         begun = time.perf_counter()
-        dict(TextReader(llm.model, each, [_LENGTH] * len(each), llm.adapter))
+        dict(TextReader(llm.model, each, [_LENGTH] * len(each), llm.adapter, llm.beginning))
         reading = len(each) * _LENGTH / (time.perf_counter() - begun)
-    prompts = [[llm.tokenizer.bos_id]] * _ANSWERS
+    prompts = [ids[:2].tolist() for ids in texts[:_ANSWERS]]
     begun = time.perf_counter()
     llm.generate(prompts, temperature=0, max_tokens=_TOKENS, ignore_eos=True, stop=())
     writing = _ANSWERS * _TOKENS / (time.perf_counter() - begun)

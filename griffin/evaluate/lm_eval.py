@@ -61,8 +61,11 @@ class GriffinLM(TemplateLM):
     ) -> None:
         super().__init__()
         self.llm = model if isinstance(model, LLM) else loading.load(model or pretrained, **load)
-        if self.llm.tuned is not None:
-            raise ValueError("a tuned state is not measured; leave --state out")
+        if windows is not None and self.llm.tuned is not None:
+            raise ValueError(
+                "windows cut a text into pieces without BOS, which a tuned state cannot stand"
+                " before; leave --windows or --state out"
+            )
         if windows is not None and windows < 2:
             raise ValueError(f"windows must be at least 2 tokens, not {windows}")
         self._log, self._windows, self._seed = log, windows, seed
@@ -203,6 +206,7 @@ class GriffinLM(TemplateLM):
             [pairs[number][0] for number in left],
             [pairs[number][1] for number in left],
             self.llm.adapter,
+            self.llm.beginning,
         )
         for place, found in reader:
             results[left[place]] = found

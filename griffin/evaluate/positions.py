@@ -79,9 +79,10 @@ def _scored(llm: LLM, ids: Sequence[int], advance: Callable[[int], object]) -> T
     """Return what `score` does of a text, told piece by piece."""
     model = llm.model
     check_ids(ids, model.config.vocab_size, "the text")
+    begins = llm.beginning and llm.beginning.for_ids(ids)
     found = torch.empty(len(ids) - 1)
     with torch.no_grad():
-        for start, hidden in hidden_pieces(model, ids, adapter=llm.adapter):
+        for start, hidden in hidden_pieces(model, ids, adapter=llm.adapter, begins=begins):
             end = start + len(hidden)
             wanted = torch.tensor(ids[start + 1 : end + 1], device=model.device)
             found[start:end] = target_logprobs(model, hidden, wanted)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from griffin.engine import CHUNK, scored_targets
+from griffin.engine import CHUNK, Beginning, scored_targets
 from griffin.evaluate.branches import Ids, TextBranch, branches_of
 from griffin.model import Griffin, State
 
@@ -43,16 +43,28 @@ class TextReader:
     model:   the Griffin. adapter: the name of its adapter that reads; "" is none.
     texts:   ids, two or more each; begins: how many of each are only read. What follows these is
              measured. The last id of a text is never read: nothing comes after it.
+    beginning: the tuned state behind which the texts are read. What comes after the first id is
+             then as likely as without it: a state has no logits of its own.
     Every result is to the bit that of reading its text alone, where the model's rows are alike
-    alone and in company (on the CPU's native kernels).
+    alone and in company (on the CPU's native kernels). Raises ValueError for a text that does not
+    begin with BOS where there is a beginning.
     """
 
     def __init__(
-        self, model: Griffin, texts: Sequence[Ids], begins: Sequence[int], adapter: str = ""
+        self,
+        model: Griffin,
+        texts: Sequence[Ids],
+        begins: Sequence[int],
+        adapter: str = "",
+        beginning: Beginning | None = None,
     ) -> None:
         self._model, self._texts, self._begins = model, texts, begins
         self._adapter = model.adapters.index(adapter)
-        self.root = branches_of([ids[:-1] for ids in texts])
+        self._beginning = beginning
+        if beginning is not None:
+            for ids in texts:
+                beginning.for_ids(ids.tolist())
+        self.root = branches_of([ids[:-1] for ids in texts], first_apart=beginning is not None)
         self._below = _below(self.root)
         self._sums: list[list[float]] = [[] for _ in texts]
         self._greedy = [True] * len(texts)
@@ -77,6 +89,8 @@ class TextReader:
                 if forks and len(leaves) < ROWS and sum(len(w.branch) for w in leaves) < CHUNK:
                     batch = _batch(forks)
                     states = self._read(batch, left=True)
+                    if self._beginning is not None and batch[0].branch.begin == 0:
+                        states = self._beginning.state  # in the place of the one after BOS
                     for row, waiting in enumerate(batch):
                         follow(waiting.branch, states.select([row]))
                 else:
@@ -103,7 +117,8 @@ class TextReader:
             for row, (part, pad) in enumerate(zip(parts, pads, strict=True)):
                 tokens[row, pad : pad + len(part)] = part
             places = torch.arange(width) - torch.tensor(pads)[:, None]
-            begins = torch.tensor([[waiting.branch.begin + low] for waiting in batch])
+            shift = low if self._beginning is None else low + self._beginning.keys - 1
+            begins = torch.tensor([[waiting.branch.begin + shift] for waiting in batch])
             places = torch.where(places < 0, -1, places + begins) if any(pads) else None
             hidden, state = self._model.trunk(
                 tokens.to(self._model.device),

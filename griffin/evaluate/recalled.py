@@ -83,6 +83,7 @@ def _answer(
     how many tokens before the question's end the answer stood."""
     ids = llm.tokenizer.encode(asked.prompt + asked.answer)
     prompt = llm.tokenizer.encode(asked.prompt)
+    begins = llm.beginning and llm.beginning.for_ids(ids)
     # Where a token holds the prompt's end and the answer's beginning, it is the answer's first.
     first = next(
         (at for at, (a, b) in enumerate(zip(prompt, ids, strict=False)) if a != b), len(prompt)
@@ -90,7 +91,7 @@ def _answer(
     wanted = torch.tensor(ids[first:], device=llm.model.device)
     tail = []
     with torch.no_grad():
-        for start, hidden in hidden_pieces(llm.model, ids, adapter=llm.adapter):
+        for start, hidden in hidden_pieces(llm.model, ids, adapter=llm.adapter, begins=begins):
             if start + len(hidden) >= first:  # after its last place stands one of the answer
                 tail.append(hidden[max(first - 1 - start, 0) :])
         hidden = torch.cat(tail)

@@ -16,14 +16,18 @@ def contexts_of(llm: LLM, texts: Sequence[Ids]) -> Iterator[list[tuple[int, Cont
     """Read what prompts share, once, and give where each goes on: its number and a Context.
 
     Those that come together go on from one state, at most `TOGETHER` of them; the next come when
-    these have been answered. A prompt's last id is not read.
+    these have been answered. A prompt's last id is not read. A context whose state would have read
+    the first id alone has none.
     """
+    apart = llm.beginning is not None
     waiting: list[tuple[TextBranch, State | None]] = [
-        (branches_of([ids[:-1] for ids in texts]), None)
+        (branches_of([ids[:-1] for ids in texts], first_apart=apart), None)
     ]
     while waiting:
         branch, state = waiting.pop()
-        if len(branch):
+        if branch.end == 1 and llm.beginning is not None:
+            state = llm.beginning.for_ids(texts[branch.text].tolist())
+        elif len(branch):
             part = texts[branch.text][branch.begin : branch.end].tolist()
             state, _ = read(llm.model, [part], state, adapter=llm.adapter)
         here = [(number, branch.end) for number in branch.ending]
@@ -41,6 +45,8 @@ def contexts_of(llm: LLM, texts: Sequence[Ids]) -> Iterator[list[tuple[int, Cont
 
 def _context(state: State | None, ids: Ids, known: int) -> Context:
     """Return where a prompt goes on. known: how many of its ids the state has read."""
+    if known <= 1:
+        return Context().then(ids.tolist())
     begun = ids[:known].tolist()
     pending = tuple(ids[known:].tolist())
     return Context(state=state, pending=pending, seen=Seen(begun), tokens=len(ids))

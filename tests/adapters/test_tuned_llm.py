@@ -18,6 +18,7 @@ from griffin.model import TunedState
 from griffin.sessions import Store
 from tests.adapters.test_layers import make_adapter
 from tests.support.toy_folder import CONFIG, write_toy
+from tests.support.toy_states import write_tuned
 
 FIELDS: dict[str, Any] = {"temperature": 0, "max_tokens": 9}
 
@@ -29,14 +30,7 @@ def folder(tmp_path_factory):
     write_toy(folder / "toy")
     plain = griffin.load(folder / "toy")
     for number, (name, keys) in enumerate({"untuned": 1, "one": 1, "other": 1, "wide": 5}.items()):
-        ids = [plain.tokenizer.bos_id] * keys
-        made = TunedState.begin(plain.model, ids, weights=plain.weights_digest, name="toy")
-        generator = torch.Generator().manual_seed(number)
-        moved = {
-            part: t + (number > 0) * torch.randn(t.shape, generator=generator)
-            for part, t in made.tensors().items()
-        }
-        save_tuned_state(replace(made, **moved), folder / f"{name}.state")
+        write_tuned(plain, folder / f"{name}.state", keys=keys, seed=number or None)
     return folder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -11,6 +12,7 @@ import griffin
 from griffin.cli.evaluate.command import command
 from tests.support.toy_adapters import write_adapter
 from tests.support.toy_folder import write_toy
+from tests.support.toy_states import write_tuned
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +67,26 @@ def test_texts_are_read_with_an_adapter(toy, text, tmp_path):
     assert refused.exit_code == 2 and "griffin merge" in refused.output
 
 
+def test_texts_are_read_behind_a_tuned_state(toy, text, tmp_path):
+    """In both measures of texts, as `score` reads one; and what tasks would take is reckoned."""
+    state = write_tuned(Path(toy), tmp_path / "toy.state", keys=3)
+    how = ("--model", toy, "--device", "cpu")
+    asked = (*how, "--text", str(text), "--by-position", "--json")
+    nats = [
+        sum(span["nats"] for span in json.loads(run(*asked, *more).stdout)["spans"])
+        for more in ((), ("--state", str(state)))
+    ]
+    score = griffin.load(toy, device="cpu", state=state).score(text.read_text())
+    assert nats[1] == pytest.approx(-sum(score.logprobs), rel=1e-5)
+    assert abs(nats[1] - nats[0]) > 1e-3
+    long = (*how, "--long", "copy", "--lengths", "80", "--questions", "2", "--json")
+    told = [
+        json.loads(run(*long, *more).stdout)["results"][0]["nats"]
+        for more in ((), ("--state", str(state)))
+    ]
+    assert told[0] != told[1]
+
+
 def test_long_texts(toy, tmp_path):
     asked = ("--model", toy, "--long", "induction,recall", "--lengths", "80,1k", "--device", "cpu")
     picture = tmp_path / "recall.png"
@@ -87,10 +109,11 @@ WRONG = {
     "an option of another": (("--long", "copy", "--limit", "3"), "--limit is of --tasks"),
     "a task": (("--long", "needle"), "no task 'needle'; there are niah,"),
     "a length": (("--long", "copy", "--lengths", "1k,x"), "'x' is no length"),
-    "a state": (
-        ("--long", "copy", "--state", "a.safetensors"),
-        "measures a model, without --state",
+    "windows behind a state": (
+        ("--tasks", "piqa", "--windows", "64", "--state", "a.state"),
+        "cuts texts into pieces without BOS",
     ),
+    "a state": (("--held-out", "nano", "--state", "a.state"), "without --state"),
     "a format": (("--held-out", "nano", "--quantize", "int8"), "without --quantize"),
 }
 

@@ -17,6 +17,7 @@ from griffin.evaluate.long_tasks import FOLDER
 from griffin.llm import LLM
 from tests.support.made_up_data import load_dataset
 from tests.support.toy_folder import write_toy
+from tests.support.toy_states import write_tuned
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +28,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def llm(folder: Path) -> LLM:
     return griffin.load(folder)
+
+
+@pytest.fixture(scope="session", params=[1, 5])
+def tuned_llm(request: pytest.FixtureRequest, folder: Path) -> LLM:
+    """The toy behind a tuned state of so many keys."""
+    file = folder.parent / f"{request.param}.state"
+    return griffin.load(folder, state=write_tuned(folder, file, keys=request.param))
 
 
 @pytest.fixture(scope="session")

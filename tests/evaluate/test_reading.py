@@ -69,6 +69,30 @@ def test_to_the_bit_what_each_gives_alone(served, monkeypatch):
     assert {found[number].greedy for number in found} == {True, False}
 
 
+def test_behind_a_tuned_state_too(tuned_llm, llm, monkeypatch):
+    """Beginnings that are shared and BOS alone, before and beyond the window."""
+    monkeypatch.setattr(reading, "CHUNK", 96)
+    monkeypatch.setattr(reading, "ROWS", 5)
+    draw = random.Random(4)
+    texts = [np.array([2, 77], np.uint32)]
+    for shared in (0, 45, 130):
+        before = [2] + [draw.randrange(3, 512) for _ in range(shared)]
+        for _ in range(7):
+            more = [draw.randrange(3, 512) for _ in range(draw.randrange(1, 140))]
+            texts.append(np.array(before + more, np.uint32))
+    begins = [draw.randrange(1, len(ids)) for ids in texts]
+    beginning = tuned_llm.beginning
+    found = dict(TextReader(tuned_llm.model, texts, begins, "", beginning))
+    plain = dict(TextReader(llm.model, texts, begins))
+    for number, (ids, begin) in enumerate(zip(texts, begins, strict=True)):
+        behind = score(tuned_llm.model, ids.tolist(), begins=beginning.state)[begin - 1 :]
+        assert found[number].logprob == sum(behind.tolist()), number
+    assert found[0] == plain[0], "what comes after BOS is as likely as without a state"
+    assert sum(found[number] != plain[number] for number in found) > len(texts) / 2
+    with pytest.raises(ValueError, match="has to begin with that"):
+        TextReader(tuned_llm.model, [np.array([5, 6, 7], np.uint32)], [1], "", beginning)
+
+
 def test_five_examples_are_read_once_for_a_subject(model):
     """A made-up MMLU: 4 subjects, 5 fixed examples of 80 tokens, 4 choices of one token."""
     draw = random.Random(2)

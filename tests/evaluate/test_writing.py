@@ -38,7 +38,7 @@ def test_each_goes_on_from_what_it_shares(llm, prompts, monkeypatch):
         ids = texts[number].tolist()
         known = len(ids) - len(context.pending)
         assert (context.tokens, list(context.pending)) == (len(ids), ids[known:])
-        assert (context.state is None) == (known == 0)
+        assert (context.state is None) == (known == 0) and known != 1
         assert context.state is None or int(context.state.pos[0]) == known
         read += known
     assert read > sum(map(len, texts)) / 2, "most of it was read for several"
@@ -58,3 +58,20 @@ def test_each_answer_is_the_one_it_gets_alone(folder, prompts, quantize, monkeyp
     alone = [llm.generate(p, max_tokens=8, stop=["e"], temperature=0.0).text for p in prompts]
     assert GriffinLM(llm).generate_until(asked) == alone
     assert len(set(alone)) > 1
+
+
+def test_each_answer_behind_a_tuned_state_is_the_one_it_gets_alone(tuned_llm, llm, prompts):
+    how = {"until": ["e"], "do_sample": False, "max_gen_toks": 8}
+    asked = [
+        Instance(request_type="generate_until", doc={}, arguments=(text, how), idx=number)
+        for number, text in enumerate(["x", *prompts])
+    ]
+
+    def alone(llm):
+        texts = ["x", *prompts]
+        return [llm.generate(p, max_tokens=8, stop=["e"], temperature=0.0).text for p in texts]
+
+    found = GriffinLM(tuned_llm).generate_until(asked)
+    assert found == alone(tuned_llm) and found != alone(llm)
+    with pytest.raises(ValueError, match="windows cut a text into pieces without BOS"):
+        GriffinLM(tuned_llm, windows=64)

@@ -123,8 +123,11 @@ def command(ctx: click.Context, source: ModelSource, as_json: bool, **options: A
         elif ctx.get_parameter_source(option) is not click.core.ParameterSource.DEFAULT:
             belongs = [_name(other) for other in MODES if option in MODES[other]]
             raise click.UsageError(f"{_name(option)} is of {', '.join(belongs)}")
-    if mode in ("texts", "long") and source.state:
-        raise click.UsageError(f"{_name(mode)} measures a model, without --state")
+    if options["windows"] and source.state:
+        raise click.UsageError(
+            "--windows cuts texts into pieces without BOS, which --state cannot stand before;"
+            " give one of them"
+        )
     if mode == "tasks":
         from griffin.cli.evaluate.tasks import evaluate_tasks
 

@@ -64,7 +64,7 @@ def evaluate_tasks(
     beside = out.with_suffix(".answers.jsonl")
     origin = _origin(llm)
     # What an answer depends on besides what was asked: the same weights answer otherwise in int4.
-    of = [origin["weights"], origin["adapter"], origin["format"], origin["device"]]
+    of = [origin[part] for part in ("weights", "adapter", "state", "format", "device")]
     values = list[Value]()
     with (
         AnswerLog(beside, " ".join(filter(None, of))) as log,
@@ -118,6 +118,7 @@ def _origin(llm: LLM) -> dict[str, Any]:
         "model": llm.name,
         "weights": llm.weights_digest,
         "adapter": llm.adapter_digest,
+        "state": llm.beginning.digest if llm.beginning else "",
         "tokenizer": llm.tokenizer.digest,
         "format": rounded_format(llm.model) or str(llm.model.dtype).removeprefix("torch."),
         "device": llm.model.device.type,
