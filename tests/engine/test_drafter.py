@@ -125,6 +125,20 @@ def test_costs_are_measured_once_for_a_model() -> None:
         Costs({1: 1.0})
 
 
+def test_a_first_call_of_a_size_says_nothing_of_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It meets new memory, and at 2B one call is longer than all the time there is to measure."""
+    clock, met = [0.0], set[int]()
+
+    def call(_: object, size: int, state: object) -> object:
+        clock[0] += (1 + size / 8) * (1 if size in met else 2)
+        met.add(size)
+        return state
+
+    monkeypatch.setattr(draft_length, "_call", call)
+    monkeypatch.setattr(draft_length.time, "perf_counter", lambda: clock[0])
+    assert measure(make_model()).of(8) == pytest.approx(2 / 1.125)
+
+
 @pytest.mark.skipif(not native.built(), reason="the native kernels are not built")
 def test_costs_are_measured_before_the_first_answer_that_may_draft(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
