@@ -46,7 +46,7 @@ def check_failures(rewards: Sequence[Reward], share: float) -> None:
     last = next(each for each in reversed(rewards) if each.reason)
     reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
     raise TooManyFailures(
-        f"the reward function failed on {failed} of a step's {len(rewards)} answers ({reasons});"
+        f"the reward function failed on {failed} of {len(rewards)} answers ({reasons});"
         f" tune.reward_failures allows a share of {share:g}. The last one: {in_short(last.detail)}"
     )
 

@@ -196,7 +196,7 @@ def test_failures_are_counted_and_allowed_up_to_a_share():
         check_failures(found, 0.49)
     said = str(caught.value)
     assert said.startswith(
-        "the reward function failed on 4 of a step's 8 answers (2 raised, 1 no number, 1 died);"
+        "the reward function failed on 4 of 8 answers (2 raised, 1 no number, 1 died);"
         " tune.reward_failures allows a share of 0.49. The last one: "
         "RuntimeError: cannot read 'p' ("
     )
