@@ -63,7 +63,7 @@ class TextReader:
         self._beginning = beginning
         if beginning is not None:
             for ids in texts:
-                beginning.for_ids(ids.tolist())
+                beginning.for_ids(ids[:1].tolist())
         self.root = branches_of([ids[:-1] for ids in texts], first_apart=beginning is not None)
         self._below = _below(self.root)
         self._sums: list[list[float]] = [[] for _ in texts]

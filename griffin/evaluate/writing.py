@@ -26,7 +26,7 @@ def contexts_of(llm: LLM, texts: Sequence[Ids]) -> Iterator[list[tuple[int, Cont
     while waiting:
         branch, state = waiting.pop()
         if branch.end == 1 and llm.beginning is not None:
-            state = llm.beginning.for_ids(texts[branch.text].tolist())
+            state = llm.beginning.for_ids(texts[branch.text][:1].tolist())
         elif len(branch):
             part = texts[branch.text][branch.begin : branch.end].tolist()
             state, _ = read(llm.model, [part], state, adapter=llm.adapter)

@@ -68,7 +68,7 @@ def test_texts_are_read_with_an_adapter(toy, text, tmp_path):
 
 
 def test_texts_are_read_behind_a_tuned_state(toy, text, tmp_path):
-    """In both measures of texts, as `score` reads one; and what tasks would take is reckoned."""
+    """In both measures of texts, and of one of them as `score` reads it."""
     state = write_tuned(Path(toy), tmp_path / "toy.state", keys=3)
     how = ("--model", toy, "--device", "cpu")
     asked = (*how, "--text", str(text), "--by-position", "--json")
