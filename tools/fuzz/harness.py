@@ -81,9 +81,15 @@ def hunt(
     minutes: float | None = None,
     seconds: float = SECONDS,
     memory: int = MEMORY,
+    patience: float | None = None,
     tell: Callable[[str], object] = lambda line: None,
 ) -> Tally:
-    """Try the cases of a seed from 0 on, and return what came of them; `tell` hears findings."""
+    """Try the cases of a seed from 0 on, and return what came of them; `tell` hears findings.
+
+    A case is slow after `seconds`, and its process ended after `patience` (seconds; five times
+    `seconds` unless given).
+    """
+    patience = 5 * seconds if patience is None else patience
     tally, until = Tally(), time.monotonic() + 60 * (minutes or 0)
     child: _Child | None = None
 
@@ -98,7 +104,7 @@ def hunt(
             tally.cases += 1
             if child is None:
                 child = _Child(kind, seed)
-            told = child.attempt(number, seconds)
+            told = child.attempt(number, patience)
             if isinstance(told, str):
                 found(number, told)
                 tally.outcomes["ended the process"] += 1
@@ -152,14 +158,14 @@ class _Child:
         except queue.Empty:
             return None
 
-    def attempt(self, number: int, seconds: float) -> dict[str, Any] | str:
+    def attempt(self, number: int, patience: float) -> dict[str, Any] | str:
         """Return what the child says of a case, or what became of the child instead."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{number}\n")
         self._process.stdin.flush()
-        line = self._line(5 * seconds)
+        line = self._line(patience)
         if line is None:
-            return f"was not over after {5 * seconds:.0f} s"
+            return f"was not over after {patience:.0f} s"
         if not line:
             code = self._process.wait()
             return f"ended the process ({signal.Signals(-code).name if code < 0 else code})"
