@@ -18,16 +18,21 @@ import torch
 
 from griffin.cli import main as command_line
 from griffin.loading import load
+from griffin.ops import native
 from griffin.train.export import measure
 from griffin.train.recipe import load_recipe
 from griffin.train.report import Reporter
 from griffin.tune.defaults import as_toml
 from mini.chats import write_chats
 from mini.exam import GRADES, examine, tell
+from mini.formats import write_formats
 from mini.style import write_style
 
 NAME = "mini-it"
 RECIPES = ("pretrain", "sft", "jbond", "rloo", "style")
+# Those of them whose products are in bfloat16 where the processor multiplies that itself: half of
+# the time. Elsewhere that would be many times slower.
+NARROW = ("pretrain", "sft")
 EXAMINED = ("pretrain", "sft", "jbond", NAME)  # in this order
 MOST_BYTES = 16_000_000  # of the weights that ship
 COSTS = "costs.json"
@@ -81,6 +86,8 @@ def write_recipes(corpus: Path, out: Path, *, rehearsal: bool) -> None:
         for word, place in (("CORPUS", corpus), ("OUT", out), ("MINI", _HERE)):
             text = text.replace(f'"{word}/', f'"{place.as_posix()}/')
         values = tomllib.loads(text)
+        if name in NARROW and native.multiplies_bfloat16():
+            values["train"]["dtype"] = "bfloat16"
         if rehearsal:
             _make_small(values)
         file, text = folder / f"{name}.toml", as_toml(values)
@@ -125,7 +132,12 @@ def steps(corpus: Path, out: Path, threads: int, *, most: int = 500, talks: int 
         return Step(file.stem, file, partial(_measure, recipes / "pretrain.toml", model, file))
 
     packed = out / "int8"
-    quantize = run("quantize", aligned, packed, "--format", "int8", "--threads", threads)
+    int4, formats = out / "int4", out / "formats.json"
+    models = {"bfloat16": aligned, "int8": model, "int4": int4}
+
+    def quantize(to: Path, form: str) -> Callable[[], None]:
+        return run("quantize", aligned, to, "--format", form, "--threads", threads)
+
     state, pirate = out / "style" / "tuned.state", out / "pirate.jsonl"
 
     def chats(name: str, state: Path | None) -> Step:
@@ -141,7 +153,7 @@ def steps(corpus: Path, out: Path, threads: int, *, most: int = 500, talks: int 
         # Of its checkpoints the one with the highest held-out reward.
         Step("export", aligned / "config.json", run("export", out / "jbond", aligned, "--best")),
         exam("jbond", aligned),
-        Step("quantize", packed / "config.json", quantize),
+        Step("quantize", packed / "config.json", quantize(packed, "int8")),
         Step("gather", model / "config.json", partial(_gather, packed, corpus, model)),
         exam(NAME, model),
         Step("style's data", pirate, partial(write_style, corpus / "questions", pirate)),
@@ -151,6 +163,8 @@ def steps(corpus: Path, out: Path, threads: int, *, most: int = 500, talks: int 
         chats("chats-pirate", model / "pirate.state"),
         held_out(NAME, model),
         held_out("nano", "nano"),
+        Step("int4", int4 / "config.json", quantize(int4, "int4")),
+        Step("formats", formats, partial(_formats, models, corpus, recipes, formats, most, talks)),
         recipe("finetune", "rloo"),
     ]
 
@@ -171,6 +185,13 @@ def _measure(recipe: Path, model: str | Path, out: Path) -> None:
 
     found = measure(load_recipe(recipe), Path(resolve(model)), Reporter())
     out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def _formats(
+    models: dict[str, Path], corpus: Path, recipes: Path, out: Path, most: int, talks: int
+) -> None:
+    recipe, exams = recipes / "pretrain.toml", corpus / "exams"
+    write_formats(models, recipe, exams, out, most=min(most, 100), talks=talks)
 
 
 def _gather(packed: Path, corpus: Path, model: Path) -> None:

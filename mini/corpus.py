@@ -94,33 +94,28 @@ def _gathered(entries: Sequence[tuple[str, str]]) -> Iterator[str]:
 
 
 def _dictionary_of(net: wordnet.WordNet) -> Iterator[str]:
-    """Yield WordNet as a dictionary, thirty words in a text, in an order that is drawn.
+    """Yield WordNet as a dictionary, thirty senses in a text, in an order that is drawn.
 
-    Of a sense that is held out no kind is named.
+    Each sense stands once, under the first of its words: what is held out is nowhere else. Of a
+    sense whose kind is asked in an examination no kind is named.
     """
-    words = sorted(net.words)
-    Random(SEED).shuffle(words)
-    for start in range(0, len(words), 30):
-        yield "\n".join(_entry(net, word) for word in words[start : start + 30])
+    keys = sorted(net.senses)
+    Random(SEED).shuffle(keys)
+    for start in range(0, len(keys), 30):
+        yield "\n".join(_entry(net, net.senses[key]) for key in keys[start : start + 30])
 
 
-def _entry(net: wordnet.WordNet, word: str) -> str:
-    lines = []
-    for number, key in enumerate(net.words[word][:4], 1):
-        if (sense := net.senses.get(key)) is None:
-            continue
-        name = questions.written(word, sense)
-        line = f"{name} ({wordnet.PART_OF_SPEECH[sense.part]}, {number}): {sense.gloss}."
-        others = [each for each in sense.words if each != name]
-        if others:
-            line += f" Also: {', '.join(others)}."
-        above = [net.senses[key].words[0] for key in sense.hypernyms if key in net.senses]
-        if above and not held_out(f"kind {key}"):
-            line += f" A kind of {above[0]}."
-        if sense.examples:
-            line += f' "{sense.examples[0]}"'
-        lines.append(line)
-    return "\n".join(lines)
+def _entry(net: wordnet.WordNet, sense: wordnet.Sense) -> str:
+    name, *others = sense.words
+    line = f"{name} ({wordnet.PART_OF_SPEECH[sense.part]}): {sense.gloss}."
+    if others:
+        line += f" Also: {', '.join(others)}."
+    above = [net.senses[key].words[0] for key in sense.hypernyms if key in net.senses]
+    if above and not held_out(f"kind {sense.key}"):
+        line += f" A kind of {above[0]}."
+    if sense.examples:
+        line += f' "{sense.examples[0]}"'
+    return line
 
 
 def _questions(part: Path, read: _Read, drawn: int, say: Say) -> dict[str, dict[str, int]]:

@@ -51,6 +51,7 @@ _TALK = {
     ),
     "You are welcome.": (
         *("Thank you.", "Thanks!", "Thank you very much!", "Thanks a lot", "Thx", "Great, thanks."),
+        *("Thanks", "Thank you", "Many thanks", "Thanks a lot!", "OK, thanks", "Thank you so much"),
     ),
     "Good. What next?": (
         *("OK", "Okay", "Good.", "Great!", "Nice", "Cool", "Very good", "Well done!", "Wow"),

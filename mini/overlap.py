@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from random import Random
 
@@ -35,23 +36,44 @@ class Runs:
         return (runs * self._powers).sum(axis=1, dtype=np.uint64)
 
 
-def overlap(run: Path) -> dict[str, dict[str, int]]:
+def overlap(run: Path, questions: Collection[str]) -> dict[str, dict[str, int]]:
     """Return, of each source of a training run's folder, how many runs of thirteen words its
-    held-out documents have, and how many of those stand in what any source trains on."""
+    held-out documents have, and how many of those stand in what other documents train on.
+
+    questions: names of sources that ask about what the others say. "in_texts" counts what stands
+    in training without these, "in_training" what stands in it at all.
+    """
     index, tokenizer, runs = read_index(run / "data"), Tokenizer.open(run), Runs()
 
     def of_side(name: str, side: str) -> np.ndarray:
         notes = index["stores"][name][side]
         store = open_store(run / "data" / name / side, index["dtype"], notes)
-        found = [runs.hashes(text) for text in _texts(store, tokenizer)]
-        return np.concatenate([np.zeros(0, dtype=np.uint64), *found])
+        return _joined([runs.hashes(text) for text in _texts(store, tokenizer)])
 
-    trained = np.unique(np.concatenate([of_side(name, "train") for name in index["stores"]]))
+    trained = {name: of_side(name, "train") for name in index["stores"]}
+    texts = np.unique(_joined([found for name, found in trained.items() if name not in questions]))
+    whole = np.unique(_joined([texts, *(trained[name] for name in trained if name in questions)]))
     counts = dict[str, dict[str, int]]()
     for name in index["stores"]:
         held = of_side(name, "held_out")
-        counts[name] = {"runs": len(held), "in_training": int(np.isin(held, trained).sum())}
+        counts[name] = {
+            "runs": len(held),
+            "in_texts": _among(held, texts),
+            "in_training": _among(held, whole),
+        }
     return counts
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.zeros(0, dtype=np.uint64), *parts])
+
+
+def _among(held: np.ndarray, trained: np.ndarray) -> int:
+    """Return how many of `held` are in `trained`, which is sorted."""
+    if not len(trained):
+        return 0
+    places = np.minimum(np.searchsorted(trained, held), len(trained) - 1)
+    return int((trained[places] == held).sum())
 
 
 def _texts(store: TokenStore, tokenizer: Tokenizer) -> list[str]:

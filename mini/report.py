@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def build(out: Path) -> dict[str, Any]:
         }
         for source, found in pretrained["sources"].items()
     }
-    model = out / NAME
+    model, asked = out / NAME, _questions(out)
     report = {
         "model": {
             "parameters": pretrained["parameters"],
@@ -66,8 +67,10 @@ def build(out: Path) -> dict[str, Any]:
         },
         "skills": skills,
         "bits_per_byte": bits,
-        "overlap": overlap(out / "pretrain"),
+        "overlap": overlap(out / "pretrain", asked),
+        "formats": _read(out / "formats.json"),
         "courses": {name: read_course(out / run) for name, run in courses.items()},
+        "questions": asked,
         "costs": _read(out / COSTS),
         "chats": _read(out / "chats.json"),
         "pirate": _read(out / "chats-pirate.json"),
@@ -75,6 +78,13 @@ def build(out: Path) -> dict[str, Any]:
     }
     (out / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     return report
+
+
+def _questions(out: Path) -> list[str]:
+    """Return the sources of the pre-training that ask about what the others say."""
+    recipe = tomllib.loads((out / "recipes" / "pretrain.toml").read_text(encoding="utf-8"))
+    sources = recipe["data"]["source"]
+    return [of["name"] for of in sources if Path(of["path"]).name == "questions"]
 
 
 def _read(file: Path) -> Any:
@@ -90,7 +100,7 @@ def _shape(config: dict[str, Any]) -> dict[str, Any]:
 
 def page(report: dict[str, Any]) -> str:
     """Return docs/model.md: what the model is, and every figure of a report."""
-    parts = (_opening, _skills, _bits, _costs, _chats)
+    parts = (_opening, _skills, _bits, _formats, _costs, _chats)
     return "\n\n".join(block for part in parts for block in part(report)) + "\n"
 
 
@@ -170,23 +180,66 @@ def _shares(skill: dict[str, Any]) -> list[str]:
 
 
 def _bits(report: dict[str, Any]) -> list[str]:
-    columns = ("pretrained", NAME, "nano", "xz")
+    columns, shared = ("pretrained", NAME, "nano", "xz"), report["overlap"]
     rows = [
-        (name, f"{of['held_out_bytes']:,}", *(_decimals(of[column]) for column in columns))
+        (
+            name,
+            f"{of['held_out_bytes']:,}",
+            *(_decimals(of[column]) for column in columns),
+            *(_share([shared[name]], key) for key in ("in_texts", "in_training")),
+        )
         for name, of in report["bits_per_byte"].items()
     ]
-    runs, shared = (
-        sum(of[key] for of in report["overlap"].values()) for key in ("runs", "in_training")
-    )
-    share = f"{shared / runs:.2%} of {runs:,}" if runs else "none of 0"
+    head = ("", "bytes", "after pre-training", NAME, "nano", "xz -9e", "in texts", "in training")
+    texts = [shared[name] for name in shared if name not in report["questions"]]
+    asked = [shared[name] for name in report["questions"]]
     return [
         "## What it reads",
         _wrapped(
             "Bits a byte of held-out documents, read whole; of the questions the answers alone."
             " nano has read parts of Python's library, some of what is held out here among them."
+            " The last two columns: of their runs of thirteen words, how many stand in what was"
+            " trained on, in its texts, and in texts and questions together."
         ),
-        _table(("", "bytes", "after pre-training", NAME, "nano", "xz -9e"), rows),
-        f"Of the held-out documents {share} runs of thirteen words stand in training.",
+        _table(head, rows),
+        _wrapped(
+            f"Of the held-out texts {_share(texts, 'in_texts')} of"
+            f" {sum(of['runs'] for of in texts):,} runs of thirteen words stand in the texts of"
+            f" training, {_share(texts, 'in_training')} in texts or questions. Of the held-out"
+            f" questions {_share(asked, 'in_training')}, on purpose: their answers are what the"
+            " texts say, and sums and dates are reckoned in the same words. The examinations are"
+            " apart by topic."
+        ),
+    ]
+
+
+def _share(counts: list[dict[str, int]], key: str) -> str:
+    runs = sum(of["runs"] for of in counts)
+    return f"{sum(of[key] for of in counts) / runs:.2%}" if runs else ""
+
+
+def _formats(report: dict[str, Any]) -> list[str]:
+    rows = [
+        (
+            name,
+            f"{of['bytes'] / 1e6:.1f}",
+            f"{of['bits_per_byte']:.4f}",
+            f"{of['right']:.1%}",
+            f"{of['plain']:,.0f}",
+            f"{of['drafted']:,.0f}",
+        )
+        for name, of in report["formats"].items()
+    ]
+    head = ("", "MB", "bits a byte", "right answers", "tokens/s", "with drafts")
+    questions = next(iter(report["formats"].values()))["questions"]
+    return [
+        "## In other formats",
+        _wrapped(
+            "All held-out documents; the first hundred questions of each examination"
+            f" ({questions:,} in all); one answer at a time to the first questions of the chats"
+            " below, with the same tokens with drafts and without, prompts not counted."
+        ),
+        _table(head, rows),
     ]
 
 

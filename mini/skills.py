@@ -32,13 +32,13 @@ def sums(random: Random, words: list[str]) -> Question:
     """Add or subtract numbers of up to two digits."""
     a, b = random.randrange(100), random.randrange(100)
     if random.random() < 0.5:
-        ask = random.choice(
-            ("What is {} + {}?", "{} + {} =", "Add {} and {}.", "How much is {} plus {}?")
-        )
+        asks = ("What is {} + {}?", "{} + {} =", "Add {} and {}.", "How much is {} plus {}?")
+        ask = random.choice((*asks, "{} + {}", "{}+{}"))
         topic = "{}+{}".format(*sorted((a, b)))
         return Question(f"{a}+{b}", ask.format(a, b), _worked(a, "+", b), str(a + b), topic)
     a, b = max(a, b), min(a, b)
-    ask = random.choice(("What is {} - {}?", "{} - {} =", "How much is {} minus {}?"))
+    asks = ("What is {} - {}?", "{} - {} =", "How much is {} minus {}?", "{} - {}", "{}-{}")
+    ask = random.choice(asks)
     return Question(f"{a}-{b}", ask.format(a, b), _worked(a, "-", b), str(a - b))
 
 

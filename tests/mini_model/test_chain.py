@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from griffin.capacity import model_bytes
 from griffin.loading import load
 from griffin.model import Griffin, GriffinConfig
-from mini import chain, corpus, python_texts, report, seeds
+from mini import chain, corpus, overlap, python_texts, report, seeds
 from mini.__main__ import main
 
 ROOT = Path(__file__).parents[2]
@@ -69,12 +69,32 @@ def test_a_report_has_every_figure_and_a_page_is_made_of_it(rehearsed, tmp_path)
     assert set(found["courses"]) == {"J-BOND", "REINFORCE"} and all(found["courses"].values())
     assert (tmp_path / report.PICTURE).read_bytes().startswith(b"\x89PNG")
     assert found["bits_per_byte"]["numbers"]["nano"] and len(found["chats"]) == 2
+    assert set(found["formats"]) == {"bfloat16", "int8", "int4"}
+    assert found["formats"]["int4"]["bytes"] < found["formats"]["int8"]["bytes"]
+    assert "wordnet" not in found["questions"] and "numbers" in found["questions"]
     text = page.read_text()
     assert text == report.page(found)
     beside = (out / chain.NAME / "README.md").read_text()
     assert "| sums |" in beside and "Bad at: " in beside and "# The model in the box" in beside
     assert "| sums |" in text and ">>> What is 43 + 49?" in text
     assert all(len(line) <= 100 or line[0] in "| " for line in text.splitlines() if line)
+
+
+@pytest.mark.thorough
+def test_words_that_stand_in_training_too_are_counted(rehearsed, monkeypatch):
+    _, out = rehearsed
+    words = " ".join(f"word{n}" for n in range(15))
+    said = {"train": {"wordnet": ["other " * 20], "letters": [words]}, "held_out": {}}
+    said["held_out"] = {"wordnet": [words + " end"], "letters": ["other " * 13]}
+    index = {"dtype": "uint16", "stores": {"wordnet": {}, "letters": {}}}
+    for name in index["stores"]:
+        index["stores"][name] = {side: (name, side) for side in said}
+    monkeypatch.setattr(overlap, "read_index", lambda folder: index)
+    monkeypatch.setattr(overlap, "open_store", lambda folder, dtype, notes: notes)
+    monkeypatch.setattr(overlap, "_texts", lambda store, tokenizer: said[store[1]][store[0]])
+    found = overlap.overlap(out / "pretrain", ["letters"])
+    assert found["wordnet"] == {"runs": 4, "in_texts": 0, "in_training": 3}
+    assert found["letters"] == {"runs": 1, "in_texts": 1, "in_training": 1}
 
 
 @pytest.mark.thorough

@@ -174,8 +174,18 @@ def test_nothing_of_a_held_out_key_is_learned(archives, tmp_path, monkeypatch):
 def test_a_sense_that_is_held_out_is_called_no_kind(archives, monkeypatch):
     net = wordnet.read(archives / "wordnet-base")
     monkeypatch.setattr(corpus, "held_out", lambda key: key == "kind n00000003")
-    entries = [corpus._entry(net, word) for word in ("dog", "rover")]
+    senses = [net.senses[net.words[word][0]] for word in ("dog", "rover")]
+    entries = [corpus._entry(net, sense) for sense in senses]
     assert "A kind of" not in entries[0] and "A kind of dog." in entries[1]
+
+
+def test_a_sense_stands_once_in_the_dictionary(archives):
+    """Whatever words it has: what one text says of it is said by no other, held out or learned."""
+    net = wordnet.read(archives / "wordnet-base")
+    lines = "\n".join(corpus._dictionary_of(net)).splitlines()
+    assert len(lines) == len(net.senses)
+    for sense in net.senses.values():
+        assert sum(f": {sense.gloss}." in line for line in lines) == 1
 
 
 def test_the_split_is_of_content():
