@@ -9,6 +9,7 @@ import torch
 
 from griffin import ops
 from griffin.model import Griffin, State
+from griffin.ops.launching import record
 from griffin.ops.linear import _sums_wide, block_linear
 from tests.support.closeness import assert_close, assert_states_close, assert_states_equal
 from tests.support.stand_in_device import DEVICE, Crossed, Waited, model_on, stand_in
@@ -41,6 +42,30 @@ def test_no_call_of_the_model_waits_or_crosses(kind: str) -> None:
         hidden, state = model.trunk(tokens(2, 3 * S), state, places)
         assert (hidden.device, state.pos.device) == (DEVICE, DEVICE)
         assert not watch.crossed
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("kernels", ["eager", "triton"])
+def test_a_training_step_asks_for_no_value(kernels: str, dtype: torch.dtype) -> None:
+    """Forward and backward, after a state that has a gradient too: on the meta device, which has no
+    value to give, because torch's gradients need a stream that the stand-in has not."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device("meta"):
+            model = Griffin(SMALL["griffin"])
+            ids = torch.zeros(2, 3 * S, dtype=torch.int64)
+            places = torch.arange(3 * S).expand(2, -1)
+    finally:
+        torch.set_default_dtype(before)
+    with ops.use(kernels), record() as launches:
+        _, state = model.trunk(ids, None, places)
+        hidden, _ = model.trunk(ids, state, places)
+        model.unembed(hidden).sum().backward()
+    assert all(p.grad is not None and p.grad.is_meta for p in model.parameters())
+    ran = {each.name for each in launches}
+    served = kernels == "triton" and dtype is torch.bfloat16
+    assert ({"_gradient_of_queries", "_gradient_of_keys"} <= ran) == served
 
 
 def test_a_step_copies_no_ring_and_widens_no_gate() -> None:

@@ -66,17 +66,21 @@ def recurrent_step() -> list[Launch]:
     return launches
 
 
-@torch.no_grad()
 def local_attention() -> list[Launch]:
+    """A token and a prompt, and a row that is learned from."""
     heads, head, window, dtype = 10, 256, 2048, torch.bfloat16
     with record() as launches, ops.use("triton"):
-        for tokens in (1, TOKENS):
-            q, k, v = (empty(1, tokens, n, head, dtype=dtype).detach() for n in (heads, 1, 1))
+        for tokens, learned in ((1, False), (TOKENS, False), (TOKENS, True)):
+            q, k, v = (empty(1, tokens, n, head, dtype=dtype) for n in (heads, 1, 1))
             at = torch.empty(1, tokens, dtype=torch.int64, device="meta")
-            ring = k.new_empty(1, window, 1, head), k.new_empty(1, window, 1, head)
-            for old in (None, ring):
-                before = None if old is None else at[:, 0]
-                ops.local_attention(q, k, v, ops.plan_window(at, window, before), old)
+            old_k, old_v = (empty(1, window, 1, head, dtype=dtype) for _ in "kv")
+            for ring in (None, (old_k, old_v)):
+                before = None if ring is None else at[:, 0]
+                with torch.set_grad_enabled(learned):
+                    plan = ops.plan_window(at, window, before)
+                    y, _ = ops.local_attention(q, k, v, plan, ring)
+                if learned:
+                    backward(y)
     return launches
 
 

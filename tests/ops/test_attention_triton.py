@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_flatten
 
 from griffin import ops
 from griffin.ops.launching import record
+from griffin.ops.local_attention import gradient
 from griffin.ops.local_attention import triton as kernels
 from tests.ops.test_twins import draw
 from tests.support.triton import TOLERANCE, error, interpreted, poisoned
@@ -28,6 +29,7 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take 16 tokens and 16 keys at a time."""
     monkeypatch.setattr(kernels, "_QUERIES", 16)
     monkeypatch.setattr(kernels, "_KEYS", 16)
+    monkeypatch.setattr(gradient, "TILE", 16)
 
 
 def places(steps: int, before: Tensor | None) -> Tensor:
@@ -113,10 +115,68 @@ def test_a_row_has_the_bits_it_has_alone(small_tiles):
             assert torch.equal(y, together[own])
 
 
-def test_gradients_are_those_of_torch():
+def with_gradients(
+    implementation: str, given: list[Tensor], window: ops.Window, fresh: bool
+) -> tuple[list[Tensor], list[str]]:
+    """Return the values of what is no pad, the gradients of all that is given, and what was
+    launched."""
+    leaves = [t.detach().requires_grad_() for t in given]
+    q, k, v, *ring = leaves
+    with ops.use(implementation), record() as launches:
+        y, _ = ops.local_attention(q, k, v, window, None if fresh else (ring[0], ring[1]))
+        seed = draw(*y.shape, dtype=torch.float64, seed=9).detach()
+        # What a pad attends to is no matter.
+        seed = seed.masked_fill(window.pad[..., None, None], 0).to(BF16).to(y.dtype)
+        gradients = torch.autograd.grad(y, leaves, seed)
+    return [y.detach()[~window.pad], *gradients], [each.name for each in launches]
+
+
+def check_gradients(shape: Shape, fresh: bool) -> None:
+    q, k, v, window, ring = operands(shape, fresh)
+    given = [q, k, v, *(ring or ())]
+    got, launched = with_gradients("triton", given, window, fresh)
+    launched.remove("_local_attention")
+    kernels = ["_gradient_of_queries", *["_gradient_of_keys"] * (1 if fresh else 2)]
+    assert launched == kernels
+    want, _ = with_gradients("reference", [t.double() for t in given], window, fresh)
+    for mine, truth in zip(got, want, strict=True):
+        assert mine.dtype == BF16
+        if truth.any():
+            assert error(mine, truth) <= TOLERANCE[BF16]
+        else:  # of one key alone the score does not matter
+            assert mine.abs().max() <= 1e-6
+
+
+# Several tiles, a window's edge within one, heads that share keys, and documents across them.
+TRAINED: list[Shape] = [(40, 4, 2, 20, 17), (1, 2, 1, 16, 9), (5, 2, 2, 8, 3)]
+
+
+@pytest.mark.parametrize("fresh", [False, True], ids=["ring", ""])
+@pytest.mark.parametrize("shape", TRAINED, ids=str)
+def test_gradients(shape, fresh, poisoned, small_tiles):
+    check_gradients(shape, fresh)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [1, 2, 3, 16, 17, 63, 64, 65, 129, 200])
+@pytest.mark.parametrize("rest", [(2, 1, 33, 20), (3, 3, 16, 64), (4, 2, 8, 1)], ids=str)
+@pytest.mark.parametrize("fresh", [False, True], ids=["ring", ""])
+def test_many_gradients(steps, rest, fresh, poisoned, small_tiles):
+    check_gradients((steps, *rest), fresh)
+
+
+def test_a_result_has_the_bits_it_has_without_a_gradient(small_tiles):
+    q, k, v, window, ring = operands((20, 2, 1, 20, 17), False)
+    with ops.use("triton"):
+        trained, _ = ops.local_attention(q.requires_grad_(), k, v, window, ring)
+        plain, _ = ops.local_attention(q.detach(), k, v, window, ring)
+    assert torch.equal(trained, plain)
+
+
+def test_gradients_in_float32_are_those_of_torch():
     found = []
     for name in ("triton", "eager"):
-        q, k, v = (draw(1, 4, 2, 8, dtype=BF16, seed=seed) for seed in range(3))
+        q, k, v = (draw(1, 4, 2, 8, dtype=torch.float32, seed=seed) for seed in range(3))
         window = ops.plan_window(torch.arange(4)[None], 3, None)
         with ops.use(name):
             y, _ = ops.local_attention(q, k, v, window)
@@ -137,14 +197,20 @@ class Largest(TorchDispatchMode):
         return out
 
 
-def test_a_prompt_has_no_mask_in_memory():
-    """A chunk of 4,096 tokens after a full window, at the widths of 2B: nothing is larger than the
-    queries, which a mask of tokens by keys would be twice over."""
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("fresh", [False, True], ids=["ring", ""])
+def test_there_is_no_mask_in_memory(fresh, trained):
+    """A chunk of 4,096 tokens, at the widths of 2B: nothing is larger than the queries, which a
+    mask of tokens by the keys of two windows would be."""
     steps, heads, head, size = 4_096, 10, 256, 2_048
-    with torch.no_grad(), torch.device("meta"), Largest() as made, ops.use("triton"):
+    with torch.device("meta"), Largest() as made, ops.use("triton"):
         q, k, v = (torch.empty(1, steps, n, head, dtype=BF16) for n in (heads, 1, 1))
-        ring = torch.empty(1, size, 1, head, dtype=BF16), torch.empty_like(k[:, :size])
-        before = torch.empty(1, dtype=torch.int64)
-        window = ops.plan_window(torch.empty(1, steps, dtype=torch.int64), size, before, True, True)
-        ops.local_attention(q, k, v, window, ring)
-    assert made.values == steps * heads * head < steps * (steps + size)
+        rings = [torch.empty(1, size, 1, head, dtype=BF16) for _ in "kv"]
+        leaves = [t.requires_grad_(trained) for t in (q, k, v, *([] if fresh else rings))]
+        before = None if fresh else torch.empty(1, dtype=torch.int64)
+        at = torch.empty(1, steps, dtype=torch.int64)
+        window = ops.plan_window(at, size, before, in_place=not trained)
+        y, _ = ops.local_attention(q, k, v, window, None if fresh else (rings[0], rings[1]))
+        if trained:
+            torch.autograd.grad(y, leaves, torch.empty_like(y))
+    assert made.values == steps * heads * head < steps * 2 * size

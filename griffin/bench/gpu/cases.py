@@ -83,15 +83,27 @@ def _prompt(draw: Draw, rows: int, steps: int, heads: int, head: int, slots: int
     before = torch.arange(rows, device=q.device) * slots + slots // 2
     at = torch.arange(steps, device=q.device) + before[:, None]  # the last row's ends on the way
     at[-1, steps // 2 :] = torch.arange(steps - steps // 2, device=q.device)
-    given = {"q": q, "k": k, "v": v, "at": at, "before": before}
+    given = {"q": q, "k": k, "v": v, "at": at, "before": before, "seed": draw(*q.shape)}
     return given | {"keys": draw(rows, slots, 1, head), "values": draw(rows, slots, 1, head)}
 
 
 def _local(given: Given) -> dict[str, Tensor]:
-    ring = given["keys"], given["values"]
-    window = ops.plan_window(given["at"], ring[0].shape[1], given["before"])
-    y, (keys, values) = ops.local_attention(given["q"], given["k"], given["v"], window, ring)
-    return {"y": y, "keys": keys, "values": values}
+    names = "q", "k", "v", "keys", "values"
+    window = ops.plan_window(given["at"], given["keys"].shape[1], given["before"])
+
+    def call(own: Given) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        q, k, v, keys, values = (own[name] for name in names)
+        return ops.local_attention(q, k, v, window, (keys, values))
+
+    with torch.no_grad():
+        y, (keys, values) = call(given)
+    own = given | {name: given[name].detach().clone().requires_grad_() for name in names}
+    with torch.enable_grad():
+        learned, _ = call(own)
+        leaves = [own[name] for name in names]
+        gradients = torch.autograd.grad(learned, leaves, given["seed"].to(learned.dtype))
+    found = {f"d{name}": each for name, each in zip(names, gradients, strict=True)}
+    return {"y": y, "keys": keys, "values": values} | found
 
 
 def _unit(draw: Draw, rows: int, steps: int, blocks: int, size: int) -> Given:

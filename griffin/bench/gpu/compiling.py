@@ -99,8 +99,8 @@ class _Called:
 
 
 def prompt_launches(config: GriffinConfig, length: int) -> list[Launch]:
-    """Return what a prompt's convolution, attention, RG-LRU and scan launch, the last two backward
-    too."""
+    """Return what a prompt's convolution, attention, RG-LRU and scan launch; the last three
+    backward too."""
     width, blocks = config.lru_width, config.num_gate_blocks
     size, taps = width // blocks, config.conv_width
 
@@ -119,10 +119,13 @@ def prompt_launches(config: GriffinConfig, length: int) -> list[Launch]:
         with torch.no_grad():
             cache = empty(1, taps - 1, width)
             ops.causal_conv(x, empty(width, 1, taps), empty(width), at, cache)
-            q, k, v = (empty(1, length, n, head) for n in (heads, kv, kv))
-            ring = empty(1, window, kv, head), empty(1, window, kv, head)
-            ops.local_attention(q, k, v, ops.plan_window(at, window, None))
-            ops.local_attention(q, k, v, ops.plan_window(at, window, at[:, 0]), ring)
+        q, k, v = (empty(1, length, n, head) for n in (heads, kv, kv))
+        old_k, old_v = (empty(1, window, kv, head) for _ in "kv")
+        for ring in (None, (old_k, old_v)):
+            plan = ops.plan_window(at, window, None if ring is None else at[:, 0])
+            with torch.no_grad():
+                ops.local_attention(q, k, v, plan, ring)
+            backward(ops.local_attention(q, k, v, plan, ring)[0])
         h0 = empty(1, width, dtype=torch.float32)
         backward(*ops.rg_lru(x, one, other, empty(width), at, h0))
         backward(*ops.linear_scan(x, empty(1, length, width), h0))

@@ -2,8 +2,9 @@
 
 A tile of tokens meets first the slots of the ring, if one of its tokens can see any, then the keys
 of the call that lie in its window; which of them a token sees follows from positions and documents.
-Keys come in one order whatever the rows and their number, so neither changes a bit. Gradients,
-float32, and the next ring are torch's.
+Keys come in one order whatever the rows and their number, so neither changes a bit. For a gradient
+what each token's keys weigh together is kept beside the result (`gradient`). Float32 and the next
+ring are torch's.
 """
 
 # Of Triton's language the checker knows not what a kernel's variables are.
@@ -19,9 +20,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from griffin.ops import native
 from griffin.ops.launching import TYPES, device_op, launch, parts, power_of_two
-from griffin.ops.local_attention import Window, eager, next_ring
+from griffin.ops.local_attention import Window, eager, gradient, next_ring
 from griffin.ops.local_attention.online import weigh
+from griffin.ops.local_attention.sight import of_the_call, of_the_ring, reach_into_ring
 
 _QUERIES = 32  # tokens of a tile
 _KEYS = 32  # at a time
@@ -33,14 +36,18 @@ def local_attention(
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     if q.dtype not in TYPES:
         raise ValueError(f"the Triton kernels take float32 and bfloat16, not {q.dtype}")
-    trained = torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v, *(ring or ())))
-    if trained or q.dtype != torch.bfloat16 or q.shape[3] > _WIDEST:
+    if q.dtype != torch.bfloat16 or q.shape[3] > _WIDEST:
         return eager.local_attention(q, k, v, window, ring)
     old_k, old_v = ring or (None, None)
-    run: Any = _op if torch.compiler.is_compiling() else _run
-    given = q, k, v, old_k, old_v, window.position, window.segment
+    keys = [k, v, old_k, old_v]
+    trained = native.through_torch(q, k, v, *(ring or ()))
+    run: Any = _op if trained else _run
+    if trained:  # of one type, as the gradients are
+        keys = [t if t is None else t.to(q.dtype) for t in keys]
+    given = q, *keys, window.position, window.segment
     held = None if ring is None else window.slot_position
-    y = run(*(t if t is None else t.contiguous() for t in (*given, held)), window.size)
+    every = (t if t is None else t.contiguous() for t in (*given, held))
+    y, _ = run(*every, window.size, trained)
     return y, (next_ring(window, k, old_k), next_ring(window, v, old_v))
 
 
@@ -54,14 +61,19 @@ def _run(
     segment: Tensor,
     slot_position: Tensor | None,
     size: int,
-) -> Tensor:
+    trained: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return y and, if `trained`, of each query the logarithm of what its keys weigh together,
+    (B, T, N) float32; else nothing in its place."""
     rows, steps, heads, head = q.shape
     tokens = power_of_two(max(steps, 16), _QUERIES)
     y = torch.empty_like(q)
+    lse = q.new_empty(q.shape[:3] if trained else 0, dtype=torch.float32)
     launch(
         _local_attention,
         (parts(steps, tokens), heads, rows),
-        *(q, k, v, ring_k, ring_v, position, segment, slot_position, y, steps),
+        *(q, k, v, ring_k, ring_v, position, segment, slot_position),
+        *(y, lse if trained else None, steps),
         num_warps=8 if tokens == _QUERIES else 4,
         maxnreg=168,
         heads=heads,
@@ -74,7 +86,7 @@ def _run(
         step=_KEYS,
         root=1 / math.sqrt(head),
     )
-    return y
+    return y, lse
 
 
 @triton.jit
@@ -107,6 +119,7 @@ def _local_attention(
     segments,
     slot_positions,
     y,
+    sums,
     steps,
     heads: tl.constexpr,
     groups: tl.constexpr,
@@ -134,20 +147,12 @@ def _local_attention(
     mass = tl.zeros([tokens], tl.float32)
     if ring_k is not None:
         position = tl.load(positions + line, mask=real, other=-1)
-        goes_on = (segment == 0) & (position >= 0)  # and is no pad
-        # The oldest that one of the tile's tokens sees; from there on few bits are enough.
-        oldest = tl.min(tl.where(goes_on, position - size, 1 << 62), 0)
-        all = tl.arange(0, slots)
-        newest = tl.max(tl.load(slot_positions + row * size + all, mask=all < size, other=-1), 0)
-        reach = tl.where(newest >= oldest, size, 0)
-        oldest = tl.maximum(oldest, 0)
-        least = tl.where(goes_on, tl.minimum(position - size - oldest, size), size).to(tl.int32)
+        held = slot_positions + row * size
+        reach, oldest, least = reach_into_ring(segment, position, held, size, slots)
         for begin in range(0, reach, step):
             slot = begin + tl.arange(0, step)
-            held = tl.load(slot_positions + row * size + slot, mask=slot < size, other=-1)
-            held = tl.maximum(held - oldest, -size - 1).to(tl.int32)
             entry = ((row * size + slot) * groups + group) * head
-            seen = (held >= 0)[None, :] & (held[None, :] >= least[:, None])
+            seen = of_the_ring(held, slot, oldest, least, size)
             total, most, mass = _see(
                 queries, ring_k, ring_v, entry, slot < size, seen, total, most, mass, head, wide,
                 root,
@@ -159,16 +164,30 @@ def _local_attention(
         there = other < steps
         its = tl.load(segments + row * steps + other, mask=there, other=-2).to(tl.int32)
         at_position = tl.load(positions + row * steps + other, mask=there, other=-1)
-        back = time[:, None] - other[None, :]
-        seen = (back >= 0) & (back <= size) & (segment[:, None] == its[None, :])
-        # A pad sees itself, so that its softmax has something to sum.
-        seen = (seen & (at_position >= 0)[None, :]) | (back == 0)
+        seen = of_the_call(time, segment, other, its, at_position, size)
         entry = ((row * steps + other) * groups + group) * head
         total, most, mass = _see(
             queries, k, v, entry, there, seen, total, most, mass, head, wide, root
         )
     value = (total / mass[:, None]).to(y.dtype.element_ty)
     tl.store(y + place, value, mask=inside)
+    if sums is not None:
+        tl.store(sums + line * heads + own, most + tl.log(mass), mask=real)
 
 
 _op = device_op("local_attention_on_device", _run)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, ctx.size, _ = inputs
+    ctx.save_for_backward(*tensors, *output)
+
+
+def _backward(ctx: Any, dy: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    *given, y, lse = ctx.saved_tensors
+    into_ring = any(ctx.needs_input_grad[3:5])
+    dq, dk, dv, *ring = gradient.run(*given, ctx.size, y, lse, dy.contiguous(), into_ring)
+    return dq, dk, dv, *(ring if into_ring else (None, None)), None, None, None, None, None
+
+
+_op.register_autograd(_backward, setup_context=_keep)
