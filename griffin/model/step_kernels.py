@@ -22,7 +22,7 @@ def why_no_kernels(
     place = torch.device(device)
     if place.type != "cuda":
         return f"the model lies on {place}, and the kernels are a GPU's"
-    if (missing := launching.why_not()) is not None:
+    if (missing := launching.why_not(place.index)) is not None:
         return missing
     return why_unfit(config, dtype, adapters)
 

@@ -67,7 +67,8 @@ def implementation(op: str, x: Tensor, *others: Tensor | None) -> Callable[..., 
     if not x.is_floating_point():
         raise ValueError(f"{op} takes floating-point tensors, not {x.dtype}")
     on_one_device(x, *others)
-    choice = _choice(op, x.device.type, x.dtype)
+    device = x.device
+    choice = _choice(op, device.type, x.dtype, device.index)
     return _loaded[choice]
 
 
@@ -108,14 +109,15 @@ def on_one_device(first: Tensor, *others: Tensor | None) -> None:
             )
 
 
-def _choice(op: str, device: str, dtype: torch.dtype) -> tuple[str, str]:
-    """Return (op, implementation), a key of the loaded functions."""
+def _choice(op: str, device: str, dtype: torch.dtype, number: int | None = None) -> tuple[str, str]:
+    """Return (op, implementation), a key of the loaded functions. number: of a device among those
+    of its kind, which may differ; None: the current one."""
     # All at once, because a compiler looks at the table only once.
     if not _loaded:
         _load(lambda name: name not in _LATE)
     if (device == "cuda" or _forced.get() in _LATE) and not loaded(*_LATE):
-        _load(lambda name: name in _LATE and (launching.ready() or _forced.get() == name))
-    name = _forced.get() or _choose(op, device, dtype)
+        _load(lambda name: name in _LATE and (launching.ready(number) or _forced.get() == name))
+    name = _forced.get() or _choose(op, device, dtype, number)
     if name not in IMPLEMENTATIONS[op]:
         raise ValueError(
             f"{op} has no implementation {name!r}; it has {', '.join(IMPLEMENTATIONS[op])}"
@@ -139,12 +141,12 @@ def loaded(*names: str) -> bool:
     return any(name in names for _, name in _loaded)
 
 
-def _choose(op: str, device: str, dtype: torch.dtype) -> str:
+def _choose(op: str, device: str, dtype: torch.dtype, number: int | None = None) -> str:
     for name in IMPLEMENTATIONS[op]:
         if name == "native" and not (native.built() and device == "cpu" and dtype in _NATIVE_TYPES):
             continue
         if name == "triton" and not (
-            device == "cuda" and dtype in launching.TYPES and launching.ready()
+            device == "cuda" and dtype in launching.TYPES and launching.ready(number)
         ):
             continue
         return name

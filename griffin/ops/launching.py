@@ -149,13 +149,14 @@ def power_of_two(least: int, most: int) -> int:
 
 
 @cache
-def ready() -> bool:
-    """Return whether the Triton kernels are chosen on the current CUDA device."""
-    return why_not() is None
+def ready(number: int | None = None) -> bool:
+    """Return whether the Triton kernels are chosen on a CUDA device, by its number; None: on the
+    current one."""
+    return why_not(number) is None
 
 
-def why_not() -> str | None:
-    """Return why Triton kernels are not chosen on CUDA devices here; None: they are."""
+def why_not(number: int | None = None) -> str | None:
+    """Return why Triton kernels are not chosen on a CUDA device, by its number; None: they are."""
     try:
         found = version("triton")
     except PackageNotFoundError:
@@ -166,7 +167,9 @@ def why_not() -> str | None:
         return f"triton {found} has not been tried ({tried} have)"
     if not torch.cuda.is_available():
         return "there is no CUDA device"
-    capability = torch.cuda.get_device_capability()
+    if number is not None and number >= torch.cuda.device_count():
+        return f"there is no CUDA device {number}"
+    capability = torch.cuda.get_device_capability(number)
     if capability < LEAST_CAPABILITY:
         return "the GPU is of capability {}.{}, and kernels need {}.{}".format(
             *capability, *LEAST_CAPABILITY

@@ -24,7 +24,7 @@ BF16 = torch.bfloat16
 @pytest.fixture
 def serves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a GPU and a Triton that the kernels were tried with."""
-    monkeypatch.setattr(step_kernels.launching, "why_not", lambda: None)
+    monkeypatch.setattr(step_kernels.launching, "why_not", lambda _: None)
 
 
 @pytest.mark.usefixtures("serves")
@@ -55,7 +55,7 @@ def test_why_a_gpu_takes_no_steps_as_kernels(config, dtype, adapters, said):
     ],
 )
 def test_what_the_kernels_lack_is_the_reason(reason, monkeypatch):
-    monkeypatch.setattr(step_kernels.launching, "why_not", lambda: reason)
+    monkeypatch.setattr(step_kernels.launching, "why_not", lambda _: reason)
     assert why_no_kernels(TWO, BF16, "cuda") == reason
 
 

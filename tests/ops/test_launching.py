@@ -7,6 +7,8 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 from griffin import ops
+from griffin.model import GriffinConfig
+from griffin.model.step_kernels import why_no_kernels
 from griffin.ops import dispatch, launching
 from griffin.ops.launching import launch, record
 from tests.support.triton import interpreted
@@ -77,7 +79,7 @@ def test_types_that_the_kernels_lack_are_named(interpreted):
     ],
 )
 def test_triton_is_chosen_by_device_and_type(device, dtype, ready, chosen, monkeypatch):
-    monkeypatch.setattr(launching, "ready", lambda: ready)
+    monkeypatch.setattr(launching, "ready", lambda number: ready)
     assert dispatch._choose("linear_scan", device, dtype) == chosen
     assert dispatch._choose("linear_scan", "cpu", dtype) != "triton"
 
@@ -95,8 +97,26 @@ def test_triton_is_chosen_by_device_and_type(device, dtype, ready, chosen, monke
 def test_why_kernels_are_not_chosen_is_said(version, capability, reason, monkeypatch):
     monkeypatch.setattr(launching, "version", lambda _: version)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: capability is not None)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     assert launching.why_not() == reason
+
+
+def test_each_gpu_is_asked_for_itself(monkeypatch):
+    """An old GPU beside a new one runs torch's operations, whichever of them is current."""
+    new, old = (9, 0), (7, 5)
+    monkeypatch.setattr(launching, "version", lambda _: "3.6.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda n: old if n == 1 else new)
+    launching.ready.cache_clear()
+    chosen = [dispatch._choose("rg_lru", "cuda", torch.bfloat16, n) for n in (None, 0, 1)]
+    launching.ready.cache_clear()
+    assert chosen == ["triton", "triton", "eager"]
+    assert launching.why_not(1) == "the GPU is of capability 7.5, and kernels need 8.0"
+    assert launching.why_not(9) == "there is no CUDA device 9"
+    config = GriffinConfig.preset("recurrentgemma-2b")
+    said = [why_no_kernels(config, torch.bfloat16, f"cuda:{number}") for number in (0, 1)]
+    assert said == [None, launching.why_not(1)]
 
 
 def test_without_triton_it_is_said(monkeypatch):

@@ -45,7 +45,7 @@ def as_on_a_gpu(interpreted: None, monkeypatch: pytest.MonkeyPatch) -> None:
     dispatch._choice("rg_lru", "cpu", torch.float32)  # loads all but those
     dispatch._load(lambda name: name == "triton")
 
-    def choose(op: str, device: str, dtype: torch.dtype) -> str:
+    def choose(op: str, device: str, dtype: torch.dtype, number: int | None = None) -> str:
         names = [name for name in IMPLEMENTATIONS[op] if name != "native"]
         return names[1] if names[0] == "triton" and dtype not in TYPES else names[0]
 
