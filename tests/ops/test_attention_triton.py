@@ -184,6 +184,17 @@ def test_gradients_in_float32_are_those_of_torch():
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
+def test_heads_that_the_kernel_has_no_room_for_are_those_of_torch():
+    q, k, v = (draw(1, 3, n, 257, dtype=BF16, seed=n).detach() for n in (2, 1, 1))
+    window = ops.plan_window(torch.arange(3)[None], 2, None)
+    found = []
+    for name in ("triton", "eager"):
+        with ops.use(name), record() as launches:
+            found.append(ops.local_attention(q, k, v, window)[0])
+        assert not launches
+    assert torch.equal(*found)
+
+
 class Largest(TorchDispatchMode):
     """The most values that any tensor had which was made."""
 
