@@ -135,12 +135,14 @@ def command(
     from griffin.tune.plan import check_tuning_memory
 
     ranks = Ranks.join(device)
+    kind = run_of(recipe)
+    kind.check(recipe, ranks)
     if not force:
         check_tuning_memory(recipe, device_bytes(device), ranks.world)
     reporter = Reporter()
     with ending(ranks, reporter, "the same command goes on from there"):
         say_what_is_slow(recipe, device, ranks, reporter)
-        with run_of(recipe)(
+        with kind(
             recipe, folder, reporter, device, extend=extend, ranks=ranks, skip_bad=skip_bad
         ) as run:
             watch_products(run, recipe)

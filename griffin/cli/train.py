@@ -126,6 +126,8 @@ def command(
     ranks = Ranks.join(device)
     from griffin.train.export import export
 
+    if not show_data:
+        Trainer.check(plan, ranks)
     if not (force or show_data):
         check_memory(plan, device_bytes(device), ranks.world)
     folder = out or Path("runs") / file.stem

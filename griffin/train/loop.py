@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,8 +16,9 @@ from griffin.train.data.mixture import Mixture
 from griffin.train.diverged import explain, keep_batch
 from griffin.train.evaluate import bits_in_rows, validation_documents
 from griffin.train.objective import Objective
+from griffin.train.recipe import Recipe
 from griffin.train.run import DivergedError, TrainingRun, Validation
-from griffin.train.scale.ranks import WriterFailedError
+from griffin.train.scale.ranks import Ranks, WriterFailedError
 from griffin.train.scale.sharding import release, shard, whole_weights
 from griffin.train.start import fill_model
 from griffin.train.watching import sample
@@ -27,6 +29,13 @@ class Trainer(TrainingRun):
 
     model: Griffin
     objective: Objective
+
+    @classmethod
+    def check(cls, recipe: Recipe, ranks: Ranks) -> None:
+        """Also of rows that they cannot share equally."""
+        super().check(recipe, ranks)
+        together = recipe.train.sequence_ranks
+        dataclasses.replace(ranks, together=together).share(recipe.train.rows)
 
     def _read_data(self) -> None:
         self._share = self.ranks.share(self.recipe.train.rows)

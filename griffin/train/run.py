@@ -83,7 +83,9 @@ class TrainingRun(ABC):
         skip_bad: bool = False,
     ) -> None:
         self.recipe, self.out, self.skip_bad = recipe, out, skip_bad
-        self.ranks = (ranks or Ranks()).reading_together(recipe.train.sequence_ranks)
+        given = ranks or Ranks()
+        self.check(recipe, given)
+        self.ranks = given.reading_together(recipe.train.sequence_ranks)
         writes = self.ranks.is_writer
         self.reporter = (reporter or Reporter()) if writes else Reporter(quiet=True)
         self.device = torch.device(device)
@@ -97,6 +99,11 @@ class TrainingRun(ABC):
         except BaseException:
             self.close()
             raise
+
+    @classmethod
+    def check(cls, recipe: Recipe, ranks: Ranks) -> None:
+        """Raise ValueError for what these ranks cannot do with a recipe; nothing is read for it."""
+        ranks.check_together(recipe.train.sequence_ranks)
 
     def _open(self, extend: bool) -> None:
         recipe = self.recipe

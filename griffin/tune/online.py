@@ -15,6 +15,7 @@ from griffin.train.checkpoint import newest_step
 from griffin.train.loss import token_nats
 from griffin.train.recipe import Recipe, TrainRecipe
 from griffin.train.run import DivergedError, Validation
+from griffin.train.scale.ranks import Ranks
 from griffin.train.watching import sample
 from griffin.tune.export import TunedRun
 from griffin.tune.heard import Heard, measures, padded, values_of
@@ -65,10 +66,15 @@ class OnlineTrainer(TunedRun):
             self._rewards.close()
         super().close()
 
+    @classmethod
+    def check(cls, recipe: Recipe, ranks: Ranks) -> None:
+        """Also for what learning from rewards cannot do with it."""
+        _check(recipe, ranks.world)
+        super().check(recipe, ranks)
+
     def _read_data(self) -> None:
         recipe, tune = self.recipe, self.recipe.tune
         assert tune is not None
-        _check(recipe, self.ranks.world)
         self.tune, self.method = tune, method_of(tune)
         tokenizer, train = self.data.tokenizer, recipe.train
         most = train.length - tune.answer_tokens

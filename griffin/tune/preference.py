@@ -14,6 +14,7 @@ from griffin.model import Griffin
 from griffin.train.embedding import add_in_place
 from griffin.train.recipe import Recipe, TrainRecipe
 from griffin.train.run import Validation
+from griffin.train.scale.ranks import Ranks
 from griffin.train.watching import sample
 from griffin.tune.export import TunedRun
 from griffin.tune.learner import lora_config, make_learner
@@ -30,10 +31,15 @@ class PreferenceTrainer(TunedRun):
     One process trains.
     """
 
+    @classmethod
+    def check(cls, recipe: Recipe, ranks: Ranks) -> None:
+        """Also for what learning from pairs cannot do with it."""
+        _check(recipe, ranks.world)
+        super().check(recipe, ranks)
+
     def _read_data(self) -> None:
         recipe, tune = self.recipe, self.recipe.tune
         assert tune is not None
-        _check(recipe, self.ranks.world)
         self.tune, train = tune, recipe.train
         sources = self.data.sources
         self.pairs = Pairs([each.train for each in sources], train.seed, train.length)

@@ -8,7 +8,9 @@ import torch
 
 from griffin.model import Griffin
 from griffin.train.loop import Trainer
+from griffin.train.recipe import Recipe
 from griffin.train.run import TrainingRun, Validation
+from griffin.train.scale.ranks import Ranks
 from griffin.train.scale.sharding import shard
 from griffin.train.watching import sample
 from griffin.tune.export import TunedRun
@@ -23,22 +25,29 @@ class Tuner(Trainer, TunedRun):
     recipe's [tune] says. With several ranks a frozen base lies whole on each of them.
     """
 
+    @classmethod
+    def check(cls, recipe: Recipe, ranks: Ranks) -> None:
+        """Also of what cannot be split or carried."""
+        tune, train = recipe.tune, recipe.train
+        assert tune is not None
+        if tune.trains == "state" and (train.carry or train.sequence_ranks > 1):
+            raise ValueError(
+                "a state is learnt on whole documents that begin behind it; take train.carry"
+                " and train.sequence_ranks out"
+            )
+        if tune.trains != "full" and train.prompts and ranks.world > 1:
+            raise ValueError("train.prompts are continued by one process; take them out")
+        super().check(recipe, ranks)
+
     def _make_model(self, *, begun: bool) -> None:
         tune = self.recipe.tune
         assert tune is not None
         if tune.trains == "full":
             super()._make_model(begun=begun)
             return
-        if self.recipe.train.prompts and self.ranks.mesh is not None:
-            raise ValueError("train.prompts are continued by one process; take them out")
         self.model = make_learner(self.recipe, self.device)
         self.learner = self.model
         if tune.trains == "state":
-            if self.ranks.grid is not None or self.plan.carry:
-                raise ValueError(
-                    "a state is learnt on whole documents that begin behind it; take train.carry"
-                    " and train.sequence_ranks out"
-                )
             bos = self.data.tokenizer.bos_id
             self.learner = begin_state(self.recipe, self.model, bos)
             self.objective = StateObjective(self.model, self.learner, bos, self.dtype)

@@ -20,6 +20,7 @@ from griffin.train.plan import check_memory, kept_bytes, plan_training
 from griffin.train.recipe import Recipe
 from griffin.train.scale.ranks import Ranks
 from tests.support.living import Living
+from tests.support.toy_folder import write_toy
 from tests.train.conftest import MODEL
 
 
@@ -129,6 +130,34 @@ def test_ranks_of_a_machine_share_its_memory_once(
     monkeypatch.setattr(train_plan, "memory_bytes", lambda: 8 * 10**9)
     result = CliRunner().invoke(command, ["nano", "--out", str(tmp_path / "run")])
     assert str(result.exception) == "4 ranks" and there == [2 * 10**9]
+
+
+@pytest.mark.parametrize(
+    ("verb", "changes", "said"),
+    [
+        ("train", ["train.sequence_ranks=2"], "start a multiple of 2 ranks"),
+        ("finetune", ["train.sequence_ranks=2"], "start a multiple of 2 ranks"),
+        ("finetune", ["tune.method=state", "train.carry=true"], "take train.carry and"),
+    ],
+)
+def test_what_the_ranks_cannot_do_is_said_before_memory_is_probed(
+    verb: str, changes: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def probed(*_: object) -> None:
+        raise AssertionError("memory was probed")
+
+    monkeypatch.setattr("griffin.tune.plan.plan_tuning", probed)  # which imports the other's
+    monkeypatch.setattr("griffin.train.plan.plan_training", probed)
+    file = tmp_path / "recipe.toml"
+    if verb == "train":
+        file.write_text('[model]\npreset = "nano"\n[train]\nsteps = 1\n')
+    else:
+        base = write_toy(tmp_path / "base")
+        file.write_text(f'from = "{base}"\n[data]\n[train]\nsteps = 1\n[tune]\nmethod = "lora"\n')
+    given = [word for change in changes for word in ("--set", change)]
+    result = CliRunner().invoke(main, [verb, str(file), *given, "--out", str(tmp_path / "run")])
+    assert result.exit_code == 2 and said in result.stderr, result.output
+    assert not (tmp_path / "run").exists()
 
 
 def _plan(*arguments: object) -> Result:

@@ -346,6 +346,7 @@ def test_several_ranks_are_refused_with_a_reason(online: Build, tmp_path: Path) 
     recipe = online("rloo").recipe
     with pytest.raises(ValueError, match=r"is for one process, not 2: it draws answers with the"):
         OnlineTrainer(recipe, tmp_path / "own", Reporter(quiet=True), ranks=Ranks(0, 2))
+    assert not (tmp_path / "own").exists()
 
 
 def test_sources_are_read_alike(online: Build, tmp_path: Path) -> None:

@@ -347,6 +347,7 @@ def test_several_ranks_are_refused_with_a_reason(
     recipe = ours().recipe
     with pytest.raises(ValueError, match="is for one process, not 2: pairs are not dealt"):
         PreferenceTrainer(recipe, tmp_path / "own", ranks=Ranks(0, 2))
+    assert not (tmp_path / "own").exists()
 
 
 def test_ties_count_half(

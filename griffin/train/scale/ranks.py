@@ -78,18 +78,24 @@ class Ranks:
     def is_writer(self) -> bool:
         return self.rank == 0
 
-    def reading_together(self, ranks: int) -> Ranks:
-        """Return these ranks, so many neighbours of which read the same rows; all must call it.
-
-        ValueError if there are not as many, or some would be left over.
-        """
-        if ranks == 1:
-            return self
-        if self.world % ranks or self.mesh is None:
+    def check_together(self, ranks: int) -> None:
+        """Raise ValueError if so many neighbours cannot read the same rows: there are not as many,
+        or some would be left over."""
+        if self.world % ranks:
             raise ValueError(
                 f"train.sequence_ranks is {ranks}: start a multiple of {ranks} ranks (torchrun"
                 f" --nproc-per-node {ranks} ...), here there are {self.world}"
             )
+
+    def reading_together(self, ranks: int) -> Ranks:
+        """Return these ranks, so many neighbours of which read the same rows; all must call it.
+
+        ValueError as of `check_together`.
+        """
+        self.check_together(ranks)
+        if ranks == 1:
+            return self
+        assert self.mesh is not None  # as several ranks have
         from torch.distributed.device_mesh import init_device_mesh
 
         with _noticed():

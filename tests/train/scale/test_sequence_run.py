@@ -98,4 +98,7 @@ def test_ranks_that_cannot_share_a_row_are_refused(recipe: Build, tmp_path: Path
         Trainer(recipe(sequence_ranks=2), tmp_path / "run", Reporter(quiet=True))
     with pytest.raises(ValueError, match=r"length is 24, too short .*sequence_ranks = 25"):
         recipe(sequence_ranks=25)
+    uneven = r"rows is 3, which 4 ranks \(train\.sequence_ranks 2 together\) cannot share"
+    with pytest.raises(ValueError, match=uneven):  # before documents are read, hours perhaps
+        Trainer(recipe(rows=3, sequence_ranks=2), tmp_path / "run", ranks=Ranks(0, 4))
     assert not (tmp_path / "run").exists()
