@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from griffin import ops
 from griffin.model.config import GriffinConfig
 
-_TOGETHER = 8192  # tokens of one row that an MLP reads at a time where gradients are wanted
+TOGETHER = 8192  # tokens of one row that an MLP reads at a time where gradients are wanted
 
 
 def as_built(module: nn.Module, kind: type[nn.Module]) -> bool:
@@ -80,10 +80,10 @@ class MLP(nn.Module):
         self.down_proj = Linear(config.mlp_width, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        if len(x) > 1 or x.dim() < 3 or x.shape[1] <= _TOGETHER or not torch.is_grad_enabled():
+        if len(x) > 1 or x.dim() < 3 or x.shape[1] <= TOGETHER or not torch.is_grad_enabled():
             return self._read(x)
         # What goes back through the gate is freed with what was kept for it, piece by piece.
-        return torch.cat([self._read(part) for part in x.split(_TOGETHER, dim=1)], dim=1)
+        return torch.cat([self._read(part) for part in x.split(TOGETHER, dim=1)], dim=1)
 
     def _read(self, x: Tensor) -> Tensor:
         return gated(self.gate_proj(x), self.up_proj(x), self.down_proj)

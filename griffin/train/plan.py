@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from griffin.model import Griffin, GriffinConfig
+from griffin.model.layers import TOGETHER
 from griffin.train.loss import TILE
 from griffin.train.objective import Objective
 from griffin.train.recipe import Recipe
@@ -83,10 +84,11 @@ def plan_training(recipe: Recipe, ranks: int = 1) -> TrainingPlan:
     kept = kept_bytes(config, train.dtype, train.weights)
     stream = config.width * size
     one = max(kept[kind] for kind in config.block_types)
-    full = kept["ends"] + sum(kept[kind] for kind in config.block_types) + one
+    back = _given_back(recipe, ranks, one, kept["mlp"])
+    full = kept["ends"] + sum(kept[kind] for kind in config.block_types) + back
     every = train.keep_every or 1
     inputs = -(-config.num_layers // every) * stream
-    checkpointed = kept["ends"] + inputs + (every + 1) * one
+    checkpointed = kept["ends"] + inputs + every * one + back
     return TrainingPlan(
         parameters=count,
         weight_bytes=(part + gathered) * size,
@@ -100,6 +102,22 @@ def plan_training(recipe: Recipe, ranks: int = 1) -> TrainingPlan:
         tokens_per_step=train.tokens_per_step,
         steps=0 if train.epochs else train.total_steps,
     )
+
+
+def _given_back(recipe: Recipe, ranks: int, one: float, mlp: float) -> float:
+    """Return the bytes a token of a block's gradients that are there beside all that it keeps.
+
+    one: bytes a token that the block keeps, and that its gradients take; mlp: its MLP's of these.
+    """
+    train, tune = recipe.train, recipe.tune
+    rows = -(-train.rows // max(1, ranks // train.sequence_ranks))
+    length = train.length / min(ranks, train.sequence_ranks)
+    pairs = tune is not None and tune.method in ("dpo", "jbond")
+    if rows > 1 or pairs or length <= TOGETHER:
+        return one
+    # An MLP reads such a row in pieces, and has a piece's gradients and what they are made of; when
+    # the rest of the block has its own, what the MLP kept is gone.
+    return max(2 * mlp * TOGETHER / length, one - 2 * mlp)
 
 
 def check_memory(recipe: Recipe, there: int, ranks: int = 1) -> None:
@@ -153,9 +171,10 @@ def _smaller(recipe: Recipe, ranks: int) -> Iterator[tuple[str, Recipe]]:
 def kept_bytes(config: GriffinConfig, dtype: str, weights: str) -> dict[str, float]:
     """Return the bytes a token that a forward pass keeps for the backward one.
 
-    Of a block of each kind ("recurrent", "attention") and of all else ("ends"). What is kept is
-    linear in the model's widths, so models of few and narrow layers, with the same heads and gates,
-    tell it: they are run with the implementations that would train the model.
+    Of a block of each kind ("recurrent", "attention"), of the MLP in it ("mlp": what grows with its
+    width) and of all else ("ends"). What is kept is linear in the model's widths, so models of few
+    and narrow layers, with the same heads and gates, tell it: they are run with the implementations
+    that would train the model.
     """
     heads, gates = config.num_heads, config.num_gate_blocks
     d, e, f = (16 * heads, 32 * heads), (16 * gates, 32 * gates), (64, 128)
@@ -180,6 +199,7 @@ def kept_bytes(config: GriffinConfig, dtype: str, weights: str) -> dict[str, flo
         full = (config.width, config.lru_width, config.mlp_width)
         found[kind] = _extended(widths, per_layer, full)
         found["ends"] = _extended(widths, ends, full)
+        found["mlp"] = (per_layer[3] - per_layer[0]) / (f[1] - f[0]) * config.mlp_width
     return found
 
 

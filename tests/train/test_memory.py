@@ -87,7 +87,7 @@ def test_a_long_row_goes_through_the_mlp_in_pieces(
     found, most = list[list[torch.Tensor]](), list[int]()
     rows = Setting(rows=1, length=1000, dtype=dtype).batch(WIDE.vocab_size)
     for together, keep_every in ((1000, 1), (64, 1), (64, 0)):
-        monkeypatch.setattr(layers, "_TOGETHER", together)
+        monkeypatch.setattr(layers, "TOGETHER", together)
         learner = griffin_learner(WIDE, dtype, keep_every)
         with Living() as living:
             learner.nats(rows).backward()

@@ -90,6 +90,44 @@ def test_activations_are_what_lives_of_a_step(checkpoint: str | int, dtype: str)
     assert 1.0 < (told[1] - told[0]) / (most[1] - most[0]) < 1.4
 
 
+@pytest.mark.skipif(not native.built(), reason="kernels are not built")
+@pytest.mark.parametrize(
+    ("checkpoint", "dtype"),
+    [("none", "float32"), ("blocks", "float32"), (3, "float32"), ("blocks", "bfloat16")],
+)
+def test_activations_of_a_row_that_mlps_read_in_pieces(checkpoint: str | int, dtype: str) -> None:
+    """Two gradients of the gate's width for the whole row are not counted: they are not there."""
+    config = GriffinConfig.from_dict(
+        MODEL
+        | {"width": 64, "mlp_width": 192, "lru_width": 64, "num_heads": 2, "num_gate_blocks": 2}
+        | {"block_types": ["recurrent", "recurrent", "attention"] * 2}
+        | {"attention_window_size": 64}
+    )
+    train = {"rows": 1, "length": 16_384, "checkpoint": checkpoint, "dtype": dtype}
+    plan = Recipe.from_dict({"model": config.to_dict(), "train": {"steps": 1} | train})
+    learner = griffin_learner(config, dtype, plan.train.keep_every)
+    batch = Setting(rows=1, length=16_384, dtype=dtype).batch(config.vocab_size)
+    with Living() as living:
+        learner.nats(batch).backward()
+    assert 1.0 < plan_training(plan).activation_bytes / living.most < 1.15
+
+
+def test_pairs_and_rows_that_are_read_together_are_counted_whole() -> None:
+    """Only a row that is alone is read in pieces, of as much of it as its rank has."""
+
+    def each(ranks: int = 1, **train: Any) -> float:
+        recipe = _recipe(**{"length": 65_536, "checkpoint": "blocks"} | train)
+        rows = recipe.train.rows / ranks
+        return plan_training(recipe, ranks).activation_bytes / rows / recipe.train.length
+
+    whole = each(rows=2)
+    assert each(rows=1) < 0.9 * whole
+    assert each(rows=2, ranks=2) == pytest.approx(each(rows=1), rel=1e-6)
+    assert each(rows=2, ranks=2, sequence_ranks=2) == pytest.approx(whole, rel=1e-6)
+    assert each(rows=1, ranks=2, sequence_ranks=2) < 0.9 * whole
+    assert each(rows=1, ranks=8, sequence_ranks=8) == pytest.approx(whole, rel=1e-6)
+
+
 def test_what_does_not_fit_is_refused_with_what_would() -> None:
     recipe = _recipe()
     check_memory(recipe, 200 * 10**9)
@@ -248,6 +286,6 @@ def test_what_cannot_be_made_smaller_is_refused_for_its_size(
 
 
 def test_a_row_that_ranks_share_is_kept_in_parts() -> None:
-    alone = plan_training(_recipe(rows=1, length=65_536))
-    shared = plan_training(_recipe(rows=1, length=65_536, sequence_ranks=8), ranks=8)
+    alone = plan_training(_recipe(rows=1, length=8192))
+    shared = plan_training(_recipe(rows=1, length=8192, sequence_ranks=8), ranks=8)
     assert shared.activation_bytes == pytest.approx(alone.activation_bytes / 8, rel=1e-6)
