@@ -1,7 +1,7 @@
 """One kernel for every product of few rows: norm, product, gate, cap and residual in one launch.
 
 Rows are taken 16 at a time, the same instructions for each 16, up to four such tiles beside each
-other over weights that are read once. A program has a tile of outputs and all inputs, in order. So
+other over weights that are read once (two of gate and up, which are two matrices). A program has a tile of outputs and all inputs, in order. So
 neither the number of rows nor a row's place changes the order of its sums.
 
 Weights go straight to registers or shared memory, 16 bytes at a time. Whole numbers become floats
@@ -79,8 +79,10 @@ def _run(
 ) -> None:
     rows, inputs = x.shape
     outputs = out.shape[1]
-    tiles = min(_MOST_TILES[x.dtype], 1 << (parts(rows, _TILE) - 1).bit_length())
-    form, options = _form(outputs, bits)
+    # Two matrices at once and more than two tiles are more than 168 registers.
+    most = min(_MOST_TILES[x.dtype], 2 if gated else 4)
+    tiles = min(most, 1 << (parts(rows, _TILE) - 1).bit_length())
+    form, options = _form(outputs, bits, norm is not None)
     grid = parts(rows, _TILE * tiles), parts(outputs, form["lanes"])
     tensors = x, data, scale, bias, norm, residual, live, out
     launch(
@@ -102,9 +104,12 @@ def _run(
     )
 
 
-def _form(outputs: int, bits: int) -> tuple[dict[str, int], dict[str, int]]:
-    """Return the outputs and inputs of a program's tile, and its warps: by the matrix alone."""
-    lanes = 16 if outputs <= 4096 else 32
+def _form(outputs: int, bits: int, normed: bool) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the outputs and inputs of a program's tile, and its warps: never by the rows.
+
+    Narrow tiles fill a GPU where outputs are few; with a norm they take too many registers.
+    """
+    lanes = 16 if outputs <= 4096 and not normed else 32
     step = BLOCK if bits else 128
     return {"lanes": lanes, "step": step}, {"num_warps": 2 if lanes == 16 else 4, "num_stages": 4}
 
