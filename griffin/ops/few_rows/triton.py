@@ -1,8 +1,9 @@
 """One kernel for every product of few rows: norm, product, gate, cap and residual in one launch.
 
 Rows are taken 16 at a time, the same instructions for each 16, up to four such tiles beside each
-other over weights that are read once (two of gate and up, which are two matrices). A program has a tile of outputs and all inputs, in order. So
-neither the number of rows nor a row's place changes the order of its sums.
+other over weights that are read once (two of gate and up, which are two matrices). A program has a
+tile of outputs and all inputs, in order. So neither the number of rows nor a row's place changes
+the order of its sums.
 
 Weights go straight to registers or shared memory, 16 bytes at a time. Whole numbers become floats
 by their bits: a value in the mantissa of a float is that float plus a constant, and taking the
