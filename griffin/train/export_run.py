@@ -68,6 +68,5 @@ def read_config(run: Path) -> GriffinConfig:
         kept = json.loads(path.read_text(encoding="utf-8"))
         return GriffinConfig.from_dict(kept.get("model") or kept["recipe"]["model"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{run} is no run's folder: {path.name} cannot be read ({error})") from (
-            error
-        )
+        why = getattr(error, "strerror", None) or error
+        raise ValueError(f"{run} is no run's folder: {path.name} cannot be read ({why})") from error

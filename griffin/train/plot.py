@@ -64,9 +64,8 @@ def read_log(run: Path) -> list[dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
-        raise ValueError(f"{run} is no run's folder: {path.name} cannot be read ({error})") from (
-            error
-        )
+        why = error.strerror or error
+        raise ValueError(f"{run} is no run's folder: {path.name} cannot be read ({why})") from error
     for line in lines:
         try:
             entry = json.loads(line)

@@ -33,9 +33,8 @@ def read_tune(run: Path) -> tuple[str, TuneRecipe] | None:
         given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
         return str(recipe["from"]), TuneRecipe(**given)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{run} is no run's folder: recipe.json cannot be read ({error})") from (
-            error
-        )
+        why = getattr(error, "strerror", None) or error
+        raise ValueError(f"{run} is no run's folder: recipe.json cannot be read ({why})") from error
 
 
 def export_adapter(

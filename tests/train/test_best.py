@@ -90,7 +90,7 @@ def test_export(trained: tuple[Trainer, list[torch.Tensor]], tmp_path: Path) -> 
         (("RUN", "RUN"), "exists already; name a new folder"),
         (("RUN", "new", "--step", 3, "--best"), "give --best or --step, not both"),
         (("RUN", "new", "--dtype", "int3"), "dtype must be one of"),
-        (("elsewhere", "new"), "is no run's folder: recipe.json cannot be read"),
+        (("elsewhere", "new"), "is no run's folder: recipe.json cannot be read (No such file"),
     ],
 )
 def test_misuse(
