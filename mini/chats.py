@@ -8,7 +8,7 @@ from pathlib import Path
 from griffin.llm import LLM
 
 FILE = Path(__file__).parent / "chats.jsonl"
-_LONGEST = 96  # tokens of an answer
+LONGEST = 96  # tokens of an answer
 
 
 def asked(file: Path = FILE) -> list[list[str]]:
@@ -23,7 +23,7 @@ def answered(llm: LLM, talks: list[list[str]]) -> list[list[dict[str, str]]]:
         messages = list[dict[str, str]]()
         for said in talk:
             messages.append({"role": "user", "content": said})
-            answer = llm.chat(messages, temperature=0.0, max_tokens=_LONGEST).text
+            answer = llm.chat(messages, temperature=0.0, max_tokens=LONGEST).text
             messages.append({"role": "assistant", "content": answer.strip()})
         found.append(messages)
     return found

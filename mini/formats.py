@@ -15,10 +15,8 @@ from griffin.loading import load
 from griffin.train.export import measure
 from griffin.train.recipe import load_recipe
 from griffin.train.report import Reporter
-from mini.chats import asked
+from mini.chats import LONGEST, asked
 from mini.exam import examine
-
-_LONGEST = 96  # tokens of an answer
 
 
 def write_formats(
@@ -50,12 +48,12 @@ def write_formats(
 def _speeds(llm: LLM, talks: list[list[str]]) -> dict[str, float]:
     """Return tokens/s of answers to the first turns, prompts not counted."""
     seconds, tokens = {"plain": 0.0, "drafted": 0.0}, 0
-    llm.chat(talks[0][0], temperature=0.0, max_tokens=_LONGEST)  # what a first call makes, is there
+    llm.chat(talks[0][0], temperature=0.0, max_tokens=LONGEST)  # what a first call makes, is there
     for said, *_ in talks:
         answers = {}
         for way, draft in (("plain", 0), ("drafted", None)):
             begin = time.perf_counter()
-            answer = llm.chat(said, temperature=0.0, max_tokens=_LONGEST, draft=draft)
+            answer = llm.chat(said, temperature=0.0, max_tokens=LONGEST, draft=draft)
             took = time.perf_counter() - begin - answer.first_seconds
             answers[way] = answer
             seconds[way] += took

@@ -18,7 +18,7 @@ from griffin.train.checkpoint import (
     load_weights,
     read_progress,
 )
-from griffin.train.files import writing
+from griffin.train.files import no_run, writing
 from griffin.train.folder import CHECKPOINTS
 
 
@@ -68,5 +68,4 @@ def read_config(run: Path) -> GriffinConfig:
         kept = json.loads(path.read_text(encoding="utf-8"))
         return GriffinConfig.from_dict(kept.get("model") or kept["recipe"]["model"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise ValueError(f"{run} is no run's folder: {path.name} cannot be read ({why})") from error
+        raise no_run(path, error) from error

@@ -16,6 +16,12 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def no_run(path: Path, error: Exception) -> ValueError:
+    """Return what is said of a folder that is no run's: its file `path` could not be read."""
+    why = getattr(error, "strerror", None) or error
+    return ValueError(f"{path.parent} is no run's folder: {path.name} cannot be read ({why})")
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Have an OSError of the block say in one line what could not be written, and why.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from griffin.outputs import whole_file
+from griffin.train.files import no_run
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; griffin's is the first.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -64,8 +65,7 @@ def read_log(run: Path) -> list[dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
-        why = error.strerror or error
-        raise ValueError(f"{run} is no run's folder: {path.name} cannot be read ({why})") from error
+        raise no_run(path, error) from error
     for line in lines:
         try:
             entry = json.loads(line)

@@ -15,6 +15,7 @@ from griffin.model import TunedState
 from griffin.model.tuned_state import tuned_shapes
 from griffin.train.checkpoint import check_files, find_checkpoint, read_progress
 from griffin.train.export_run import Exported, read_config
+from griffin.train.files import no_run
 from griffin.train.folder import CHECKPOINTS
 from griffin.train.recipe import TuneRecipe
 from griffin.train.scale.ranks import Ranks
@@ -25,16 +26,16 @@ from griffin.tune.learner import ADAPTER, base_dtype, lora_config
 
 def read_tune(run: Path) -> tuple[str, TuneRecipe] | None:
     """Return the base and [tune] of a run's folder, None for a run that does not tune."""
+    path = run / "recipe.json"
     try:
-        recipe = json.loads((run / "recipe.json").read_text(encoding="utf-8"))["recipe"]
+        recipe = json.loads(path.read_text(encoding="utf-8"))["recipe"]
         told = recipe.get("tune")
         if told is None:
             return None
         given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
         return str(recipe["from"]), TuneRecipe(**given)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise ValueError(f"{run} is no run's folder: recipe.json cannot be read ({why})") from error
+        raise no_run(path, error) from error
 
 
 def export_adapter(
