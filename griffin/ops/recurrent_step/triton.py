@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -75,7 +76,9 @@ def _run(
     (rows, width), (blocks, size) = x.shape, input_bias.shape
     out = x.new_empty(x.shape)
     gates = input_weight, input_bias, recurrence_weight, recurrence_bias, param
-    lanes, inner = power_of_two(max(size, 16), 32), power_of_two(max(size, 16), 32)
+    lanes = power_of_two(max(size, 16), 32)
+    # A product of float32 takes many registers: inputs of a gate are read half as many at a time.
+    inner = min(lanes, 16 if x.dtype == torch.float32 else 32)
     read = sum(t.numel() * t.itemsize for t in (conv_weight, conv_bias, *gates))
     times = 2 if kept_conv is None else 3
     row = (times * (conv_weight.shape[-1] - 1) + 3) * x.itemsize + times * lru.itemsize
