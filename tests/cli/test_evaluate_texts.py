@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,15 @@ def test_long_texts(toy, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
     table = run(*asked, "--questions", "2").stdout
     assert "1,024" in table and "recall" in table and "of 2 questions each" in table
+
+
+def test_a_model_that_is_refused_is_told_before_lm_eval_is_imported(monkeypatch):
+    pytest.importorskip("lm_eval")
+    monkeypatch.setitem(sys.modules, "lm_eval", None)  # an import of it fails from here on
+    for name in [name for name in sys.modules if name.startswith("griffin.evaluate.")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises((ValueError, OSError), match="no/such is not in the local cache"):
+        run("--tasks", "piqa", "--model", "no/such")
 
 
 WRONG = {

@@ -42,6 +42,16 @@ def evaluate_tasks(
     if offline:
         os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
 
+    from importlib.metadata import version
+
+    from griffin.evaluate.suites import NOT_MEASURED, SUITES
+
+    version("lm_eval")  # what is not installed, and a model that is refused, are said at once:
+    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    if not names:
+        raise click.UsageError(f"--tasks {tasks!r} names none; there are {', '.join(SUITES)}, ...")
+    llm = source.llm()  # to import lm-eval takes many seconds
+
     from griffin.checkpoints import Progress
     from griffin.cli.shared.progress import WorkBar
     from griffin.evaluate.answer_log import AnswerLog
@@ -49,12 +59,7 @@ def evaluate_tasks(
     from griffin.evaluate.lm_eval import GriffinLM
     from griffin.evaluate.results import Value, table
     from griffin.evaluate.run import measure
-    from griffin.evaluate.suites import NOT_MEASURED, SUITES
 
-    names = [name.strip() for name in tasks.split(",") if name.strip()]
-    if not names:
-        raise click.UsageError(f"--tasks {tasks!r} names none; there are {', '.join(SUITES)}, ...")
-    llm = source.llm()
     click.echo("reading the list of lm-eval's tasks, which takes half a minute", err=True)
     how: dict[str, Any] = {"limit": limit, "chat": chat, "seed": seed, "run_code": run_code}
     how["metadata"] = metadata
