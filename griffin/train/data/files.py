@@ -157,7 +157,7 @@ def read_lines(file: SourceFile) -> Iterator[RawRecord]:
                 reason = f"the line has {length:,} bytes; at most {MOST_LINE:,} are read"
                 yield RawRecord(name, "bad", reason, size)
                 continue
-            line = line.removeprefix(_BOM) if number == 1 else line
+            line = line.removeprefix(_BOM)  # files that were joined have them within, too
             if line.strip():
                 yield RawRecord(name, "line", line, size)
 

@@ -46,7 +46,8 @@ def test_marks_line_ends_and_blank_lines(tmp_path: Path) -> None:
         tmp_path,
         b'\xef\xbb\xbf{"text": "a"}\r\n',
         b"\n  \r\n",
-        b'{"text": "b\\r\\n\\u0000<eos>"}',
+        b'\xef\xbb\xbf{"text": "b\\r\\n\\u0000<eos>"}\n',
+        b"\xef\xbb\xbf\n",
     )
     assert _texts(found) == ["a", "b\r\n\0<eos>"] and not found.bad
     assert [document.name for document in found.documents] == ["x.jsonl:1", "x.jsonl:4"]
