@@ -47,7 +47,8 @@ class _Lane:
     def __init__(self, place: torch.device, block: int) -> None:
         pinned = place.type == "cuda"
         self._buffer = torch.empty(block, dtype=torch.uint8, pin_memory=pinned)
-        self._left: Any = torch.get_device_module(place).Event()
+        self._place, self._module = place, torch.get_device_module(place)
+        self._left: Any = self._module.Event()
 
     def carry(self, source: Tensor, target: Tensor) -> None:
         """Begin to copy values of the host to a device, in the target's type."""
@@ -55,4 +56,5 @@ class _Lane:
         held = self._buffer[: target.numel() * target.itemsize].view(target.dtype)
         held.copy_(source)
         target.copy_(held, non_blocking=True)
-        self._left.record()
+        # On the stream of the target: the current device may be another.
+        self._left.record(self._module.current_stream(self._place))

@@ -6,6 +6,7 @@ own memory and are changed in place, and how many rows run is a number on the de
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -165,14 +166,12 @@ class DecodeStep:
 def stacked(state: State) -> tuple[State, Stacked]:
     """Return a state of the same values whose layers of a kind lie in one tensor, and those
     tensors."""
-    layers = state.layers
+    layers, rows = state.layers, len(state.pos)
     recurrent = [layer for layer in layers if isinstance(layer, RecurrentState)]
     attention = [layer for layer in layers if isinstance(layer, AttentionState)]
-    conv, h = (torch.stack(each) for each in zip(*recurrent, strict=True))
-    if attention:
-        keys, values = (torch.stack(each) for each in zip(*attention, strict=True))
-    else:
-        keys = values = conv.new_empty(0, len(state.pos), 1, 1, 1)
+    like = layers[0][0]  # layers of a kind that there are none of are no bytes
+    conv, h = _each(recurrent) or (like.new_empty(0, rows, 1, 1), like.new_empty(0, rows, 1))
+    keys, values = _each(attention) or [like.new_empty(0, rows, 1, 1, 1)] * 2
     made: list[LayerState] = []
     for layer in layers:
         if isinstance(layer, RecurrentState):
@@ -182,6 +181,11 @@ def stacked(state: State) -> tuple[State, Stacked]:
             at = sum(isinstance(each, AttentionState) for each in made)
             made.append(AttentionState(keys[at], values[at]))
     return State(state.pos, made), Stacked(conv, h, keys, values)
+
+
+def _each(layers: Sequence[LayerState]) -> list[Tensor]:
+    """Return the tensors of some layers of a kind, each kind of tensor in one; none of none."""
+    return [torch.stack(each) for each in zip(*layers, strict=True)]
 
 
 def _block(block: Any) -> _Block:

@@ -78,8 +78,8 @@ def compile_ahead(launch: Launch, capability: int) -> Compiled:
         if value in _POINTERS or (whole and value % 16 == 0):
             attributes[(number,)] = [["tt.divisibility", 16]]
     source = ASTSource(launch.kernel, signature, constants, attributes)
-    options = {**launch.options, "enable_fp_fusion": True}
-    made: Any = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    target = GPUTarget("cuda", capability, 32)
+    made: Any = triton.compile(source, target=target, options=launch.options)
     return _read(launch.name, capability, made.asm["cubin"], made.metadata.shared)
 
 

@@ -38,7 +38,7 @@ class Launch:
     grid: tuple[int, ...]
     args: tuple[Any, ...]  # in order; of a tensor its dtype
     constants: dict[str, Any]
-    options: dict[str, int]  # num_warps, num_stages
+    options: dict[str, int]  # num_warps, num_stages, and what differs from the compiler's own
     moved: int  # bytes that it reads and writes, by its own count
 
     @property
@@ -69,6 +69,7 @@ def launch(
     num_warps: int = 4,
     num_stages: int = 2,
     maxnreg: int | None = None,
+    fuse: bool = True,
     **constants: Any,
 ) -> None:
     """Launch a Triton kernel on the device of its tensors, or only record it if they have no
@@ -77,13 +78,17 @@ def launch(
     args:      in the kernel's order: tensors, whole numbers, None.
     constants: what the kernel is compiled for.
     maxnreg:   the most registers of a thread, where the compiler would take more than it needs.
+    fuse:      whether a product may be added to something before it is rounded, which is faster,
+               and not what the processor does.
     moved:     bytes it reads and writes; each tensor once if omitted.
     Raises ValueError for tensors on the CPU, where kernels run only in the interpreter.
     """
     tensors = [t for t in args if isinstance(t, Tensor)]
-    options = {"num_warps": num_warps, "num_stages": num_stages}
+    options: dict[str, int] = {"num_warps": num_warps, "num_stages": num_stages}
     if maxnreg is not None:
         options["maxnreg"] = maxnreg
+    if not fuse:
+        options["enable_fp_fusion"] = False
     if records := _records.get():
         kinds = tuple(t.dtype if isinstance(t, Tensor) else t for t in args)
         count = sum(t.numel() * t.itemsize for t in tensors) if moved is None else moved
@@ -103,7 +108,7 @@ def launch(
         kernel[grid](*args, **constants)
         return
     with torch.cuda.device(tensors[0].device):
-        kernel[grid](*args, **constants, **options, enable_fp_fusion=True)
+        kernel[grid](*args, **constants, **options)
 
 
 def without_values(t: Tensor) -> bool:

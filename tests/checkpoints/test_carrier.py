@@ -21,14 +21,14 @@ class _Event:
     def synchronize(self) -> None:
         self.told.append(f"wait {id(self)}")
 
-    def record(self) -> None:
-        self.told.append(f"go {id(self)}")
+    def record(self, stream: str) -> None:
+        self.told.append(f"go {id(self)} {stream}")
 
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     _Event.told = []
-    module = SimpleNamespace(Event=_Event)
+    module = SimpleNamespace(Event=_Event, current_stream=lambda place: f"stream of {place}")
     monkeypatch.setattr(torch, "get_device_module", lambda place: module)
     return _Event.told
 
@@ -43,8 +43,9 @@ def test_on_the_cpu_nothing_is_carried() -> None:
 @pytest.mark.parametrize("shape", [(), (0, 3), (7,), (5, 9), (64, 5)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_block_arrives(told, monkeypatch, shape, dtype) -> None:
-    """Values are those of a plain conversion; a buffer is written when its last copy is over."""
-    place = torch.device("cuda:0")
+    """Values are those of a plain conversion; a buffer is written when its last copy is over, on
+    the device it goes to, which need not be the current one."""
+    place = torch.device("cuda:1")
     empty = torch.empty  # what lies on the device lies here for once
     monkeypatch.setattr(torch, "empty", lambda *size, dtype, **_: empty(*size, dtype=dtype))
     carrier = Carrier(place, BLOCK)
@@ -56,6 +57,7 @@ def test_every_block_arrives(told, monkeypatch, shape, dtype) -> None:
     for before, after in zip(told[::2], told[1::2], strict=True):
         assert (before.split()[0], after.split()[0]) == ("wait", "go")
         assert before.split()[1] == after.split()[1]
+        assert after.endswith(" stream of cuda:1")
 
 
 def test_only_buffers_go_across(monkeypatch) -> None:
@@ -71,4 +73,5 @@ def test_only_buffers_go_across(monkeypatch) -> None:
 
 def _bare_lane(self, place, block) -> None:
     self._buffer = torch.empty(block, dtype=torch.uint8)
-    self._left = SimpleNamespace(synchronize=lambda: None, record=lambda: None)
+    self._left = SimpleNamespace(synchronize=lambda: None, record=lambda stream: None)
+    self._place, self._module = place, SimpleNamespace(current_stream=lambda place: None)

@@ -16,7 +16,7 @@ from griffin.engine.flight import StepMemory
 from griffin.engine.graphs import Graphs, NoGraphs, bucket_of, buckets
 from tests.engine.test_constraint import Turns
 from tests.support.recorded_graphs import RecordedGraphs
-from tests.support.toy_engine import CHUNK, ask, make_model, plain, run
+from tests.support.toy_engine import CHUNK, CONFIG, ask, make_model, plain, run
 
 SLOTS = 5
 MODEL = make_model()
@@ -58,6 +58,20 @@ def test_buckets():
     assert buckets(1) == [1] and buckets(5) == [1, 2, 4, 5]
     assert buckets(300) == [1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 300]
     assert buckets(600)[-3:] == [384, 512, 600] and bucket_of(17, buckets(300)) == 24
+
+
+@pytest.mark.parametrize("kind", ["recurrent", "attention"])
+def test_a_model_of_one_kind_of_block_is_stepped(kind):
+    """There are no states of the other kind to lie behind one another."""
+    model = make_model(CONFIG.replace(block_types=(kind,) * 2))
+    asked = [ask(5, 0, 6, temperature=0.0), ask(9, 1, 4, top_p=0.8)]
+    found = list[Any]()
+    for graphs in (NoGraphs(), False):
+        engine = Engine(model, 2, chunk=CHUNK, graphs=graphs)
+        tickets = [engine.submit(request) for request in asked]
+        run(engine)
+        found.append([[id for id, _ in plain(ticket.events(0))] for ticket in tickets])
+    assert found[0] == found[1] and all(found[0])
 
 
 def some_request(random: Random, number: int) -> Request:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 
@@ -44,3 +46,11 @@ def test_as_much_is_kept_and_counted(live, dtype, layers):
     runs = live or ROWS
     assert before.tolist() == [0, 3, 123_457][:runs] + [-1] * (ROWS - runs)
     assert pos.tolist() == [1, 4, 123_458][:runs] + [123_457][: ROWS - runs] + [8, 9]
+
+
+def test_the_operator_is_well_formed():
+    kernels = importlib.import_module("griffin.ops.keep_before.triton")
+    rings, kept = (pair(*s, layers=2, dtype=torch.float32) for s in ((SLOTS, 4), (ROWS,)))
+    pos, before = torch.tensor([0, 3, 7, 8, 9]), torch.full((ROWS,), -1)
+    args = (*rings, pos, *kept, before, torch.tensor([2], dtype=torch.int32))
+    torch.library.opcheck(kernels._op, args, test_utils=("test_schema", "test_faketensor"))

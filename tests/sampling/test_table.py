@@ -12,6 +12,7 @@ from torch import Tensor
 
 from griffin import ops
 from griffin.ops.draw_tokens import triton as kernels
+from griffin.ops.launching import record
 from griffin.sampling import Sampler, SamplingParams
 from griffin.sampling.table import as_bits, bias_of, counts_before, mask_of, row_tensors
 from tests.support.triton import interpreted
@@ -206,6 +207,19 @@ def test_rows_beyond_the_live_ones_count_nothing(implementation, small_parts):
         drawn = ops.draw_tokens(logits, draw, torch.tensor([2], dtype=torch.int32), out)
     assert drawn is out and out.token[:2].tolist() == [6, 0]
     assert draw.counts.nonzero().tolist() == [[0, 0], [2, 6]] and draw.counts[2, 6] == 2
+
+
+def test_products_are_rounded_before_sums_and_the_operator_is_well_formed(small_parts):
+    """As `Sampler` rounds a penalty; with a fused sum near ties would be others' on a GPU."""
+    dice = random.Random(3)
+    draw, rows = draw_of([Row(dice, 90) for _ in range(3)])
+    logits = torch.stack([torch.randn(90, generator=torch.Generator().manual_seed(7))] * len(rows))
+    with ops.use("triton"), record() as launches:
+        out = ops.draw_tokens(logits, draw)
+    assert len(launches) == 4
+    assert all(each.options["enable_fp_fusion"] is False for each in launches)
+    checks = ("test_schema", "test_faketensor")
+    torch.library.opcheck(kernels._op, (logits, *draw, None, *out), test_utils=checks)
 
 
 def test_what_a_draw_cannot_take_is_refused():

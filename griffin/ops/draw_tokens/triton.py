@@ -21,7 +21,7 @@ from torch import Tensor
 from griffin.ops.draw_tokens import FINE, NOT_FINITE, NOTHING_ALLOWED, Draw, DrawnTokens
 from griffin.ops.draw_tokens.search import search, totals
 from griffin.ops.draw_tokens.shaped import marked, order_of, shaped, value_of
-from griffin.ops.launching import launch, parts, power_of_two
+from griffin.ops.launching import device_op, launch, parts, power_of_two
 
 PART = 2048  # ids of a part
 ROOM = 4096  # values that a row's list holds
@@ -34,7 +34,29 @@ _BEST, _WHOLE, _KEPT = range(3)
 
 
 def draw_tokens(logits: Tensor, draw: Draw, live: Tensor | None, out: DrawnTokens) -> None:
-    logits = logits.contiguous()
+    run = _op if torch.compiler.is_compiling() else _run
+    run(logits.contiguous(), *draw, live, *out)
+
+
+def _run(
+    logits: Tensor,
+    uniform: Tensor,
+    temperature: Tensor,
+    top_k: Tensor,
+    top_p: Tensor,
+    min_p: Tensor,
+    repetition: Tensor,
+    presence: Tensor,
+    frequency: Tensor,
+    places: Tensor,
+    counts: Tensor,
+    bias: Tensor,
+    masks: Tensor,
+    live: Tensor | None,
+    token: Tensor,
+    logprob: Tensor,
+    fault: Tensor,
+) -> None:
     rows, size = logits.shape
     count = parts(size, PART)
     if count > _MOST_PARTS:
@@ -48,24 +70,26 @@ def draw_tokens(logits: Tensor, draw: Draw, live: Tensor | None, out: DrawnToken
     rule = logits.new_empty(4, rows, dtype=torch.int32)
     top = logits.new_empty(rows)
     lists = logits.new_empty(rows, min(ROOM, size))
-    shapes = draw.repetition, draw.presence, draw.frequency, *draw[8:]
-    form = {"size": size, "part": PART}
+    shapes = repetition, presence, frequency, places, counts, bias, masks
+    # A penalty's product is rounded before it is taken off, as in `Sampler`.
+    form = {"size": size, "part": PART, "fuse": False}
     wide = {"count": count, "wide": power_of_two(max(count, 16), _MOST_PARTS)}
     small = rows * count * 4
     launch(
         _weigh_parts,
         (rows, count),
-        *(logits, draw.temperature, *shapes, best, value, every, mass, whole, live),
+        *(logits, temperature, *shapes, best, value, every, mass, whole, live),
         moved=logits.nbytes + 7 * small,
         **form,
     )
     launch(
         _find_least,
         (rows,),
-        *(logits, draw.temperature, draw.top_k, draw.top_p, draw.min_p, *shapes),
+        *(logits, temperature, top_k, top_p, min_p, *shapes),
         *(value, every, rule, top, lists, live),
         moved=2 * small,
         num_warps=16,
+        fuse=False,
         size=size,
         room=lists.shape[1],
         tile=TILE,
@@ -76,7 +100,7 @@ def draw_tokens(logits: Tensor, draw: Draw, live: Tensor | None, out: DrawnToken
     launch(
         _weigh_kept,
         (rows, count),
-        *(logits, draw.temperature, *shapes, rule, top, kept, ties, live),
+        *(logits, temperature, *shapes, rule, top, kept, ties, live),
         moved=rule.nbytes,
         by_kept=_KEPT,
         **form,
@@ -84,8 +108,8 @@ def draw_tokens(logits: Tensor, draw: Draw, live: Tensor | None, out: DrawnToken
     launch(
         _draw,
         (rows,),
-        *(logits, draw.uniform, draw.temperature, *shapes, best, value, mass, whole, kept, ties),
-        *(rule, top, *out, live),
+        *(logits, uniform, temperature, *shapes, best, value, mass, whole, kept, ties),
+        *(rule, top, token, logprob, fault, live),
         moved=7 * small + rows * PART * 4,
         num_warps=8,
         by_best=_BEST,
@@ -337,3 +361,6 @@ def _draw(
         if (counted >= 0) & (wrong == fine):
             count_of = counts + counted.to(tl.int64) * size + id
             tl.store(count_of, tl.load(count_of) + 2)
+
+
+_op = device_op("draw_tokens_on_device", _run, mutates=("counts", "token", "logprob", "fault"))

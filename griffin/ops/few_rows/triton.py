@@ -105,7 +105,7 @@ def _run(
     )
 
 
-def _form(outputs: int, bits: int, normed: bool) -> tuple[dict[str, int], dict[str, int]]:
+def _form(outputs: int, bits: int, normed: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the outputs and inputs of a program's tile, and its warps: never by the rows.
 
     Narrow tiles fill a GPU where outputs are few; with a norm they take too many registers.

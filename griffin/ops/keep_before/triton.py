@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from griffin.ops.launching import launch, parts, power_of_two
+from griffin.ops.launching import device_op, launch, parts, power_of_two
 
 
 def keep_before(
@@ -16,15 +17,28 @@ def keep_before(
     before: Tensor,
     live: Tensor | None,
 ) -> None:
-    rows, (layers, slots, size) = before.shape[0], rings[0].shape[:3]
+    run = _op if torch.compiler.is_compiling() else _run
+    run(*rings, pos, *kept, before, live)
+
+
+def _run(
+    keys: Tensor,
+    values: Tensor,
+    pos: Tensor,
+    kept_keys: Tensor,
+    kept_values: Tensor,
+    before: Tensor,
+    live: Tensor | None,
+) -> None:
+    rows, (layers, slots, size) = before.shape[0], keys.shape[:3]
     if layers:
-        entries = rings[0][0, 0, 0].numel()
+        entries = keys[0, 0, 0].numel()
         tile = power_of_two(entries, 1024)
         launch(
             _keep,
             (rows, layers, parts(entries, tile)),
-            *(*rings, pos, *kept, live),
-            moved=2 * sum(t.nbytes for t in kept) + before.nbytes,
+            *(keys, values, pos, kept_keys, kept_values, live),
+            moved=2 * (kept_keys.nbytes + kept_values.nbytes) + before.nbytes,
             num_warps=1,
             slots=slots,
             size=size,
@@ -69,3 +83,6 @@ def _count(pos, before, live, rows, tile: tl.constexpr):
     read = tl.load(pos + row, mask=row < rows)
     tl.store(before + row, read, mask=row < rows)
     tl.store(pos + row, read + 1, mask=row < rows)
+
+
+_op = device_op("keep_before_on_device", _run, ("pos", "kept_keys", "kept_values", "before"))

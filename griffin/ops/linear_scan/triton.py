@@ -62,7 +62,7 @@ def _grid(x: Tensor) -> tuple[int, int, int]:
     return parts(steps, CHUNK), parts(width, lanes(width)), rows
 
 
-def _form(x: Tensor) -> dict[str, int]:
+def _form(x: Tensor) -> dict[str, Any]:
     return {"width": x.shape[2], "chunk": CHUNK, "lanes": lanes(x.shape[2])}
 
 
