@@ -25,7 +25,7 @@ from griffin.train.report import Reporter
 from griffin.tune.defaults import as_toml
 from mini.chats import write_chats
 from mini.exam import GRADES, examine, tell
-from mini.formats import write_formats
+from mini.speeds import write_speeds
 from mini.style import write_style
 
 NAME = "mini-it"
@@ -34,6 +34,8 @@ RECIPES = ("pretrain", "sft", "jbond", "rloo", "style")
 # the time. Elsewhere that would be many times slower.
 NARROW = ("pretrain", "sft")
 EXAMINED = ("pretrain", "sft", "jbond", NAME)  # in this order
+# The folder of a run that has the model in each format.
+FORMATS = {"bfloat16": "jbond/best", "int8": NAME, "int4": "int4"}
 MOST_BYTES = 16_000_000  # of the weights that ship
 COSTS = "costs.json"
 _HERE = Path(__file__).parent
@@ -132,8 +134,8 @@ def steps(corpus: Path, out: Path, threads: int, *, most: int = 500, talks: int 
         return Step(file.stem, file, partial(_measure, recipes / "pretrain.toml", model, file))
 
     packed = out / "int8"
-    int4, formats = out / "int4", out / "formats.json"
-    models = {"bfloat16": aligned, "int8": model, "int4": int4}
+    int4, speeds = out / "int4", out / "speeds.json"
+    models = {form: out / folder for form, folder in FORMATS.items()}
 
     def quantize(to: Path, form: str) -> Callable[[], None]:
         return run("quantize", aligned, to, "--format", form, "--threads", threads)
@@ -164,7 +166,10 @@ def steps(corpus: Path, out: Path, threads: int, *, most: int = 500, talks: int 
         held_out(NAME, model),
         held_out("nano", "nano"),
         Step("int4", int4 / "config.json", quantize(int4, "int4")),
-        Step("formats", formats, partial(_formats, models, corpus, recipes, formats, most, talks)),
+        exam("int4", int4),
+        held_out("int4", int4),
+        held_out("jbond", aligned),
+        Step("speeds", speeds, partial(write_speeds, models, speeds, talks)),
         recipe("finetune", "rloo"),
     ]
 
@@ -185,13 +190,6 @@ def _measure(recipe: Path, model: str | Path, out: Path) -> None:
 
     found = measure(load_recipe(recipe), Path(resolve(model)), Reporter())
     out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-
-
-def _formats(
-    models: dict[str, Path], corpus: Path, recipes: Path, out: Path, most: int, talks: int
-) -> None:
-    recipe, exams = recipes / "pretrain.toml", corpus / "exams"
-    write_formats(models, recipe, exams, out, most=min(most, 100), talks=talks)
 
 
 def _gather(packed: Path, corpus: Path, model: Path) -> None:

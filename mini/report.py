@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from griffin.bench.machine import describe
-from mini.chain import COSTS, EXAMINED, NAME
+from mini.chain import COSTS, EXAMINED, FORMATS, NAME
 from mini.course import read_course
 from mini.exam import GRADES
 from mini.manners import BEYOND
@@ -68,7 +68,7 @@ def build(out: Path) -> dict[str, Any]:
         "skills": skills,
         "bits_per_byte": bits,
         "overlap": overlap(out / "pretrain", asked),
-        "formats": _read(out / "formats.json"),
+        "formats": _in_formats(out),
         "courses": {name: read_course(out / run) for name, run in courses.items()},
         "questions": asked,
         "costs": _read(out / COSTS),
@@ -78,6 +78,23 @@ def build(out: Path) -> dict[str, Any]:
     }
     (out / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     return report
+
+
+def _in_formats(out: Path) -> dict[str, dict[str, Any]]:
+    """Return what the model is worth in each format, and how fast it is."""
+    speeds, found = _read(out / "speeds.json"), dict[str, dict[str, Any]]()
+    for form, folder in FORMATS.items():
+        name = Path(folder).parts[0]
+        grades = _read(out / "exams" / name / GRADES)["grades"]
+        questions = sum(grade["questions"] for grade in grades)
+        found[form] = {
+            "bytes": (out / folder / "model.safetensors").stat().st_size,
+            "bits_per_byte": _read(out / f"held-out-{name}.json")["bits_per_byte"][_BITS],
+            "questions": questions,
+            "right": sum(grade["right"] * grade["questions"] for grade in grades) / questions,
+            **speeds[form],
+        }
+    return found
 
 
 def _questions(out: Path) -> list[str]:
@@ -235,9 +252,9 @@ def _formats(report: dict[str, Any]) -> list[str]:
     return [
         "## In other formats",
         _wrapped(
-            "All held-out documents; the first hundred questions of each examination"
-            f" ({questions:,} in all); one answer at a time to the first questions of the chats"
-            " below, with the same tokens with drafts and without, prompts not counted."
+            f"All held-out documents; all {questions:,} questions of the examinations; one answer"
+            " at a time to the first questions of the chats below, with the same tokens with drafts"
+            " and without, prompts not counted."
         ),
         _table(head, rows),
     ]

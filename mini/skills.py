@@ -122,7 +122,7 @@ def spelling(random: Random, words: list[str]) -> Question:
 
 
 def counting(random: Random, words: list[str]) -> Question:
-    """Count the letters of a word, or one letter in it."""
+    """Count the letters of a word, or one letter in it: each time it comes, its number is said."""
     word = random.choice(words)
     spelt = "-".join(word)
     if random.random() < 0.5:
@@ -134,7 +134,9 @@ def counting(random: Random, words: list[str]) -> Question:
     count = word.count(letter)
     ask = random.choice(('How many times does "{1}" occur in "{0}"?', 'How many "{1}" has "{0}"?'))
     times = "time" if count == 1 else "times"
-    answer = f"{spelt}: {count} {times}."
+    numbers = iter(range(1, count + 1))
+    counted = "-".join(f"{each}{next(numbers)}" if each == letter else each for each in word)
+    answer = f"{counted}: {count} {times}."
     key, topic = f"{letter} in {word}", f"word {word}"
     return Question(key, ask.format(word, letter), answer, str(count), topic)
 

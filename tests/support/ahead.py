@@ -2,8 +2,9 @@
 
 `python -m tests.support.ahead FILE [SECONDS]` adds to the JSON in FILE what is not in it yet, and
 stops after so many seconds; run it again to go on, and in the environment of another Triton for
-that one's half: of each kernel a form of each type and format for capability 9.0, and of each
-format for the others. tests/ops/test_ahead.py compiles all, with one Triton.
+that one's half: for capability 9.0 every form that a sitting on a GPU compiles or a test asks for,
+both released shapes in every format, and for the others one of each kernel and format.
+tests/ops/test_ahead.py compiles the tests' forms for all, with one Triton.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from griffin.bench.gpu import compiling
 from griffin.bench.machine import commit
 from griffin.ops.ahead import CAPABILITIES, Compiled, compile_ahead
 from griffin.ops.launching import Launch
@@ -27,22 +28,18 @@ STEP = ("few_rows", "in_float32", "look_up_rows", "ring_attention", "draw_tokens
 COMMAND = "python -m tests.support.ahead FILE"
 
 
-def all_launches() -> Iterator[Launch]:
-    """Yield every launch that the tests compile, those that are compiled alike once."""
-    seen: set[str] = set()
-    for name in (*PROMPT, *STEP):
-        for one in getattr(launches if name in PROMPT else step_launches, name)():
-            if (form := form_of(one)) not in seen:
-                seen.add(form)
-                yield one
-
-
 def asked() -> list[tuple[Launch, int]]:
-    """Return each launch with the capabilities that it is compiled for."""
-    kinds = {(one.name, one.args[0], one.constants.get("bits")): one for one in all_launches()}
-    formats = {(name, bits): kinds[name, kind, bits] for name, kind, bits in reversed(kinds)}
+    """Return each launch with the capabilities that it is compiled for, those that are compiled
+    alike once."""
+    tests = [
+        one
+        for name in (*PROMPT, *STEP)
+        for one in getattr(launches if name in PROMPT else step_launches, name)()
+    ]
+    every = {form_of(one): one for one in (*compiling.all_launches(), *tests)}
+    formats = {(one.name, one.constants.get("bits")): one for one in reversed(tests)}
     others = [(one, each) for each in CAPABILITIES if each != 90 for one in formats.values()]
-    return [*((one, 90) for one in kinds.values()), *others]
+    return [*((one, 90) for one in every.values()), *others]
 
 
 def form_of(one: Launch) -> str:

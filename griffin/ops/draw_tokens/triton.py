@@ -112,6 +112,7 @@ def _run(
         *(rule, top, token, logprob, fault, live),
         moved=7 * small + rows * PART * 4,
         num_warps=8,
+        maxnreg=96,  # as many as it wants: left alone, some compilers stop at 64, and spill
         by_best=_BEST,
         by_kept=_KEPT,
         fine=FINE,

@@ -1,4 +1,4 @@
-"""What the model is worth in each format, and what drafts save: the same questions to each."""
+"""How fast a model answers, and what drafts save: the same questions in each format."""
 
 from __future__ import annotations
 
@@ -6,42 +6,24 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 
 from griffin.llm import LLM
 from griffin.loading import load
-from griffin.train.export import measure
-from griffin.train.recipe import load_recipe
-from griffin.train.report import Reporter
 from mini.chats import LONGEST, asked
-from mini.exam import examine
 
 
-def write_formats(
-    models: Mapping[str, Path], recipe: Path, exams: Path, out: Path, *, most: int, talks: int
-) -> None:
+def write_speeds(models: Mapping[str, Path], out: Path, talks: int) -> None:
     """Measure each model folder, by the name of its format, and write a JSON object into `out`.
 
-    Of each: bytes of its weights, held-out bits a byte of `recipe`, right answers to the first
-    `most` questions of each examination, and tokens/s over the fixed chats, alone, without drafts
-    and with. Raises RuntimeError if an answer is another one with drafts.
+    Of each: tokens/s over the first `talks` of the fixed chats, alone, "plain" without drafts and
+    "drafted" with. Raises RuntimeError if an answer is another one with drafts.
     """
-    found = dict[str, dict[str, Any]]()
+    found = dict[str, dict[str, float]]()
     for name, folder in models.items():
         click.echo(f"{name} ...", err=True)
-        llm = load(folder)
-        grades = examine(llm, exams, None, lambda grade: None, most=most)
-        questions = sum(grade.questions for grade in grades)
-        held_out = measure(load_recipe(recipe), folder, Reporter())["bits_per_byte"]
-        found[name] = {
-            "bytes": (folder / "model.safetensors").stat().st_size,
-            "bits_per_byte": held_out["whole documents"],
-            "questions": questions,
-            "right": sum(grade.right * grade.questions for grade in grades) / questions,
-            **_speeds(llm, asked()[:talks]),
-        }
+        found[name] = _speeds(load(folder), asked()[:talks])
     out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
