@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from griffin.ops.launching import Launch
+from griffin.ops.launching import FUSED, Launch
 
 CAPABILITIES = (80, 90, 100, 120)
 _POINTERS = {
@@ -78,8 +78,8 @@ def compile_ahead(launch: Launch, capability: int) -> Compiled:
         if value in _POINTERS or (whole and value % 16 == 0):
             attributes[(number,)] = [["tt.divisibility", 16]]
     source = ASTSource(launch.kernel, signature, constants, attributes)
-    target = GPUTarget("cuda", capability, 32)
-    made: Any = triton.compile(source, target=target, options=launch.options)
+    options = FUSED | launch.options
+    made: Any = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     return _read(launch.name, capability, made.asm["cubin"], made.metadata.shared)
 
 

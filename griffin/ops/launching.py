@@ -26,6 +26,8 @@ TRIED = (
     (3, 6),
     (3, 9),
 )  # the first and the last version of Triton that the kernels were tried with
+# Said where nothing else is, because the compiler's own choice changes with its versions.
+FUSED = {"enable_fp_fusion": True}
 COUNTERS = 1 << 16  # groups of programs of a launch that may wait for each other
 LEAST_CAPABILITY = (8, 0)  # of a GPU: the first that multiplies bfloat16 on tensor cores
 
@@ -108,7 +110,7 @@ def launch(
         kernel[grid](*args, **constants)
         return
     with torch.cuda.device(tensors[0].device):
-        kernel[grid](*args, **constants, **options)
+        kernel[grid](*args, **constants, **(FUSED | options))
 
 
 def without_values(t: Tensor) -> bool:

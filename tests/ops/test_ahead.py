@@ -12,6 +12,7 @@ from tests.support.triton import check_compiled, compiled
 # Kernels that multiply matrices; all that is looked up or counted is small.
 MULTIPLY = {"_unit_ends", "_unit_out", "_unit_gradient_ends", "_unit_gradient", "_step"}
 MULTIPLY |= {"_few_rows", "_ring_attention", "_local_attention"}
+MULTIPLY |= {"_gradient_of_queries", "_gradient_of_keys"}
 NARROW = {"_count", "_find_least", "_draw"}
 
 

@@ -28,14 +28,19 @@ STEP = ("few_rows", "in_float32", "look_up_rows", "ring_attention", "draw_tokens
 COMMAND = "python -m tests.support.ahead FILE"
 
 
-def asked() -> list[tuple[Launch, int]]:
-    """Return each launch with the capabilities that it is compiled for, those that are compiled
-    alike once."""
-    tests = [
+def of_tests() -> list[Launch]:
+    """Return every launch that the tests compile."""
+    return [
         one
         for name in (*PROMPT, *STEP)
         for one in getattr(launches if name in PROMPT else step_launches, name)()
     ]
+
+
+def asked() -> list[tuple[Launch, int]]:
+    """Return each launch with the capabilities that it is compiled for, those that are compiled
+    alike once."""
+    tests = of_tests()
     every = {form_of(one): one for one in (*compiling.all_launches(), *tests)}
     formats = {(one.name, one.constants.get("bits")): one for one in reversed(tests)}
     others = [(one, each) for each in CAPABILITIES if each != 90 for one in formats.values()]

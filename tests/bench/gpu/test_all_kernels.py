@@ -55,7 +55,7 @@ def test_a_sitting_compiles_every_kernel(layers, monkeypatch):
 
 
 def test_the_matrix_of_the_tests_has_every_kernel():
-    assert {each.name for each in ahead.all_launches()} == kernels()
+    assert {each.name for each in ahead.of_tests()} == kernels()
 
 
 def test_a_sitting_checks_every_kernel():
