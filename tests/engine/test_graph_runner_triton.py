@@ -11,9 +11,9 @@ from griffin.engine.graphs import NoGraphs
 from griffin.ops.launching import record
 from tests.engine import test_engine
 from tests.support.toy_engine import CHUNK, ask, make_model, plain, run
-from tests.support.triton import as_on_a_gpu, interpreted
+from tests.support.triton import as_on_a_gpu, by_kernels, interpreted
 
-__all__ = ["as_on_a_gpu", "interpreted"]
+__all__ = ["as_on_a_gpu", "by_kernels", "interpreted"]
 MODEL = make_model()
 REQUESTS = [
     ask(2, 0, 2, temperature=0.0),
@@ -52,5 +52,5 @@ _ALL: dict[str, Any] = {
     name: staticmethod(test) for name, test in vars(test_engine).items() if name.startswith("test_")
 }
 TestTheEngine = pytest.mark.slow(
-    pytest.mark.usefixtures("as_on_a_gpu")(type("TestTheEngine", (), _ALL))
+    pytest.mark.usefixtures("by_kernels")(type("TestTheEngine", (), _ALL))
 )

@@ -10,28 +10,20 @@ from typing import Any
 import pytest
 import torch
 
-from griffin.engine import Context, Engine, Request, runners
+from griffin.engine import Context, Engine, Request
 from griffin.engine.graph_runner import GraphRunner
-from griffin.engine.graphs import NoGraphs
 from griffin.engine.prefix_cache import PrefixCache
 from griffin.model import Griffin
 from griffin.ops.launching import record
 from griffin.sampling import SamplingParams
 from tests.support.toy_engine import CHUNK, CONFIG, alone, ask, ids, make_model, of, plain, run
-from tests.support.triton import as_on_a_gpu, interpreted
+from tests.support.triton import as_on_a_gpu, by_kernels, interpreted
 
-__all__ = ["as_on_a_gpu", "interpreted"]
+__all__ = ["as_on_a_gpu", "by_kernels", "interpreted"]
 pytestmark = pytest.mark.usefixtures("by_kernels")
 # One block of each kind: the interpreter pays by the operation.
 SMALL = CONFIG.replace(num_heads=1, num_gate_blocks=1, block_types=("recurrent", "attention"))
 STEPS = 4
-
-
-@pytest.fixture
-def by_kernels(as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let an engine step by kernels unless it is told otherwise, as on a GPU."""
-    monkeypatch.setattr(runners, "why_no_kernels", lambda *_: None)
-    monkeypatch.setattr(runners, "CudaGraphs", lambda device: NoGraphs())
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from griffin.engine import runners
+from griffin.engine.graphs import NoGraphs
 from griffin.ops import dispatch, interpreter, native
 from griffin.ops.ahead import Compiled, compile_ahead
 from griffin.ops.dispatch import IMPLEMENTATIONS
@@ -51,6 +53,13 @@ def as_on_a_gpu(interpreted: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(dispatch, "_choose", choose)
     monkeypatch.setattr(native, "built", lambda: False)
+
+
+@pytest.fixture
+def by_kernels(as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an engine step by kernels unless it is told otherwise, as on a GPU."""
+    monkeypatch.setattr(runners, "why_no_kernels", lambda *_: None)
+    monkeypatch.setattr(runners, "CudaGraphs", lambda device: NoGraphs())
 
 
 def error(got: Tensor, want: Tensor) -> float:
