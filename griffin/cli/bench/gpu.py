@@ -34,6 +34,12 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Measure the rows that are not done in a report: left out, failed or never begun.",
 )
+@click.option(
+    "--plot",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="REPORT",
+    help="Measure nothing; draw what a report reached of each limit into --out [gpu.png].",
+)
 @click.option("--dry-run", is_flag=True, help="Try every row on the CPU at toy shapes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report instead of a table.")
 @click.option(
@@ -46,6 +52,7 @@ def gpu(
     budget: float,
     only: str | None,
     rest: Path | None,
+    plot: Path | None,
     dry_run: bool,
     as_json: bool,
     out: Path | None,
@@ -55,6 +62,13 @@ def gpu(
     Rows come in order of worth, and the report is written after each. Weights are random and made
     on the GPU; a checkout is enough: PYTHONPATH=. python3 -m griffin.cli bench gpu
     """
+    if plot is not None:
+        from griffin.bench.gpu.plot import plot_report
+
+        picture = out or Path("gpu.png")
+        plot_report(_report(plot, "--plot"), picture)
+        click.echo(f"drawn in {picture}", err=True)
+        return
     interpreted(dry_run)
     from griffin.bench.gpu.rows import ROWS
 
@@ -87,7 +101,8 @@ def sit(
 
     chosen = _chosen(rows, only)
     if rest is not None:
-        done = _done(rest)
+        entries = _report(rest, "--rest")["rows"]
+        done = {entry["row"] for entry in entries if entry["outcome"] == "done"}
         chosen = [row for row in chosen if row.name not in done]
     if not dry_run and not torch.cuda.is_available():
         raise click.UsageError(
@@ -131,13 +146,16 @@ def _chosen(rows: Sequence[SittingRow], only: str | None) -> list[SittingRow]:
     return [row for row in rows if row.name in names]
 
 
-def _done(report: Path) -> set[str]:
-    """Return the rows that a report has whole."""
+def _report(path: Path, option: str) -> dict[str, Any]:
+    """Return a sitting's report."""
     try:
-        rows = json.loads(report.read_text())["rows"]
-        return {entry["row"] for entry in rows if entry["outcome"] == "done"}
-    except (ValueError, KeyError, TypeError) as error:
-        raise click.UsageError(f"--rest {report}: that is no report of a sitting") from error
+        report = json.loads(path.read_text(encoding="utf-8"))
+        whole = all({"row", "outcome"} <= entry.keys() for entry in report["rows"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        whole, report = False, {}
+    if not whole:
+        raise click.UsageError(f"{option} {path}: that is no report of a sitting")
+    return report
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -53,6 +53,20 @@ def test_the_report_is_whole_after_each_row_and_a_failure_ends_nothing(tmp_path)
     assert (less["share"], less["reached"]) == (0.25, False)
 
 
+def test_a_report_is_drawn(tmp_path):
+    out, picture = tmp_path / "report.json", tmp_path / "shares.svg"
+    Sitting(Scene(True), {"command": "x"}, budget=100.0, out=out).run([row("one", good)])
+    drawn = CliRunner().invoke(main, ["bench", "gpu", "--plot", str(out), "--out", str(picture)])
+    assert drawn.exit_code == 0, drawn.output
+    assert picture.read_text().startswith("<?xml")
+    empty, other = tmp_path / "empty.json", tmp_path / "other.json"
+    empty.write_text('{"rows": []}')
+    other.write_text('{"rows": [1]}')
+    for file, why in ((empty, "nothing to draw"), (other, "no report of a sitting")):
+        told = CliRunner().invoke(main, ["bench", "gpu", "--plot", str(file)])
+        assert told.exit_code == 2 and why in told.output
+
+
 def test_a_row_that_might_not_end_in_time_is_left_out(tmp_path):
     scene = Scene(True)
     scene.dry = False  # toy shapes, but the rules of a true sitting
