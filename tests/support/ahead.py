@@ -42,7 +42,8 @@ def asked() -> list[tuple[Launch, int]]:
     alike once."""
     tests = of_tests()
     every = {form_of(one): one for one in (*compiling.all_launches(), *tests)}
-    formats = {(one.name, one.constants.get("bits")): one for one in reversed(tests)}
+    kinds = {(one.name, one.args[0], one.constants.get("bits")): one for one in tests}
+    formats = {(name, bits): kinds[name, kind, bits] for name, kind, bits in reversed(kinds)}
     others = [(one, each) for each in CAPABILITIES if each != 90 for one in formats.values()]
     return [*((one, 90) for one in every.values()), *others]
 
