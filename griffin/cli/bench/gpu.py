@@ -62,17 +62,10 @@ def gpu(
     Rows come in order of worth, and the report is written after each. Weights are random and made
     on the GPU; a checkout is enough: PYTHONPATH=. python3 -m griffin.cli bench gpu
     """
-    if plot is not None:
-        from griffin.bench.gpu.plot import plot_report
-
-        picture = out or Path("gpu.png")
-        plot_report(_report(plot, "--plot"), picture)
-        click.echo(f"drawn in {picture}", err=True)
-        return
     interpreted(dry_run)
     from griffin.bench.gpu.rows import ROWS
 
-    sit(ROWS, budget, only, rest, dry_run, as_json, out)
+    sit(ROWS, budget, only, rest, plot, dry_run, as_json, out)
 
 
 def interpreted(dry_run: bool) -> None:
@@ -87,11 +80,22 @@ def sit(
     budget: float,
     only: str | None,
     rest: Path | None,
+    plot: Path | None,
     dry_run: bool,
     as_json: bool,
     out: Path | None,
 ) -> None:
-    """Measure rows and report; rows that fail give exit code 1, after all others were measured."""
+    """Measure rows and report; rows that fail give exit code 1, after all others were measured.
+
+    plot: a report to draw instead.
+    """
+    if plot is not None:
+        from griffin.bench.gpu.plot import plot_report
+
+        picture = out or Path("gpu.png")
+        plot_report(_report(plot, "--plot"), picture)
+        click.echo(f"drawn in {picture}", err=True)
+        return
     import torch
 
     from griffin.bench import machine
