@@ -131,7 +131,7 @@ def command(
     if not (force or show_data):
         check_memory(plan, device_bytes(device), ranks.world)
     folder = out or Path("runs") / file.stem
-    again = _again(recipe, out, changes, threads, device, ranks.world, skip_bad, force)
+    again = _again(recipe, out, changes, threads, device, ranks.world, skip_bad, force, extend)
     with ending(ranks, reporter, f"to go on: {again}"):
         if show_data:
             if ranks.is_writer:
@@ -156,6 +156,7 @@ def _again(
     world: int,
     skip_bad: bool,
     force: bool,
+    extend: bool,
 ) -> str:
     started = ["torchrun", "--nproc-per-node", str(world), "-m", "griffin.cli"]
     words = [*(started if world > 1 else ["griffin"]), "train", recipe]
@@ -164,6 +165,7 @@ def _again(
         words += ["--set", change]
     words += ["--skip-bad"] if skip_bad else []
     words += ["--force"] if force else []
+    words += ["--extend"] if extend else []
     words += ["--threads", str(threads)] if threads is not None else []
     words += ["--device", device] if device != "cpu" else []
     return shlex.join(words)

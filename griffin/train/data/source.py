@@ -82,11 +82,12 @@ class DataSource:
         return sum(file.path.stat().st_size for file in self.files)
 
     def identity(self) -> list[Any]:
-        """Return what changes when anything in the source does."""
+        """Return what changes when anything in the source does, or what is read of it."""
+        columns = list(self.recipe.columns)
         if self.recipe.hub:
-            return [self.recipe.hub, self.rows._fingerprint]
+            return [columns, self.recipe.hub, self.rows._fingerprint]
         found = [(file.name, file.format, file.path.stat()) for file in self.files]
-        return [[name, form, stat.st_size, stat.st_mtime_ns] for name, form, stat in found]
+        return [columns, *([n, form, s.st_size, s.st_mtime_ns] for n, form, s in found)]
 
     def records(self, most: int) -> Iterator[RawRecord]:
         """Yield what lies in it. most: bytes of a piece of a text file."""

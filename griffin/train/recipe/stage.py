@@ -59,7 +59,8 @@ def check_weights(weights: Any, name: str) -> None:
     if not isinstance(weights, Mapping):
         raise ValueError(f"{name} must be a table such as {{ web = 0.7, code = 0.3 }}")
     for source, weight in weights.items():
-        if not (isinstance(weight, int | float) and math.isfinite(weight) and weight >= 0):
+        number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not (number and math.isfinite(weight) and weight >= 0):
             raise ValueError(f"{name}.{source} must be a number of at least 0, not {weight!r}")
     if weights and not any(weights.values()):
         raise ValueError(f"{name} are all 0: nothing would be read")

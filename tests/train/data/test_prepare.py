@@ -147,6 +147,27 @@ def test_other_documents_begin_anew(sources: Path) -> None:
     assert _files(sources / "stopped") == _files(sources / "straight")
 
 
+def test_other_columns_begin_anew(tmp_path: Path) -> None:
+    """What was understood of rows by other columns is not gone on with."""
+    rows = ({"text": f"t{n} {n * 7}", "prompt": f"p{n}", "completion": f"c{n}"} for n in range(900))
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def stop(calls: list[int] = []) -> None:  # noqa: B006
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    def recipe(*columns: str) -> Recipe:
+        source = {"name": "rows", "path": ".", "include": ["*.jsonl"], "columns": list(columns)}
+        return _recipe(tmp_path, source=[source])
+
+    with pytest.raises(KeyboardInterrupt):
+        _prepare(recipe("text"), tmp_path / "stopped", check=stop)
+    for name in ("stopped", "straight"):
+        _prepare(recipe("prompt", "completion"), tmp_path / name)
+    assert _files(tmp_path / "stopped") == _files(tmp_path / "straight")
+
+
 def test_bad_lines_stop_or_are_listed(sources: Path) -> None:
     with (sources / "b.jsonl").open("a") as file:
         file.write('{"txt": "a"}\n{"messages": []}\n')
