@@ -35,6 +35,10 @@ def _plan(*stages: dict[str, Any], **train: Any) -> TrainRecipe:
         ({"train": {"stage": [{"steps": 1, "learning_rate": -1}]}}, "must be positive, not -1"),
         ({"train": {"stage": [{"steps": 1, "weights": {"wbe": 1}}]}}, "did you mean 'web'"),
         (
+            {"train": {"stage": [{"steps": 1, "weights": {"web": True}}]}},
+            "web must be a number of at",
+        ),
+        (
             {"train": {"stage": [{"steps": 1, "weights": {"web": -1}}]}},
             "web must be a number of at",
         ),
