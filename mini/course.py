@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from griffin.train.plot import COLOURS, read_log, save_figure
+from griffin.train.plot import COLOURS, new_figure, read_log, save_figure
 
 Course = Sequence[Mapping[str, float]]
 _KEYS = ("step", "held_out_reward", "kl_start", "ties")
@@ -21,9 +21,7 @@ def read_course(run: Path) -> list[dict[str, float]]:
 
 def draw_courses(courses: Mapping[str, Course], path: Path) -> None:
     """Draw the held-out reward by step, and by nats from the start, a line a method."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = new_figure(9, 3.6)
     panels = figure.subplots(1, 2, sharey=True)
     across_of = {"step": "step", "kl_start": "nats from the start"}
     for axis, (key, name) in zip(panels, across_of.items(), strict=True):

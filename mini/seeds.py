@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.proofs.runs import Runs
-from griffin.train.plot import COLOURS, read_log, save_figure
+from griffin.train.plot import COLOURS, new_figure, read_log, save_figure
 from griffin.tune.defaults import as_toml
 from mini.chain import command
 
@@ -127,9 +127,7 @@ def _mean(values: Sequence[float]) -> str:
 
 def draw(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw held-out bits a byte against tokens, a line a run, a colour a kind."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+    figure = new_figure(7.5, 4.2)
     axis = figure.subplots()
     for run in runs:
         number = KINDS.index(run["kind"])

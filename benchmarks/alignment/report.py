@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from griffin.train.plot import COLOURS, save_figure
+from griffin.train.plot import COLOURS, new_figure, save_figure
 
 Run = dict[str, Any]
 _NAMES = {"jbond": "J-BOND", "grpo": "GRPO", "rloo": "REINFORCE"}
@@ -81,10 +81,8 @@ def _mean(values: Sequence[float], digits: int) -> str:
 
 def draw_figure(runs: Sequence[Run], best: dict[str, list[dict[str, float]]], path: Path) -> None:
     """Draw reward over divergence, a panel a task: each method's mean, and its seeds thinly."""
-    from matplotlib.figure import Figure
-
     tasks = [task for task in best if groups(runs, task)]
-    figure = Figure(figsize=(1 + 4.2 * len(tasks), 4.8), layout="constrained")
+    figure = new_figure(1 + 4.2 * len(tasks), 4.8)
     panels = figure.subplots(1, len(tasks), squeeze=False)[0]
     for axis, task in zip(panels, tasks, strict=True):
         for number, (name, group) in enumerate(sorted(groups(runs, task).items())):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from griffin.bench.measurement import Measurement
-from griffin.train.plot import COLOURS, save_figure
+from griffin.train.plot import COLOURS, new_figure, save_figure
 
 _MARKERS = "osD^vPX"
 _Series = dict[tuple[str, str, str], list[Measurement]]
@@ -20,20 +20,15 @@ def plot(measurements: Sequence[Measurement], path: str | Path) -> None:
     context. Otherwise a bar a measurement, with a mark at its limit. ValueError if there is nothing
     to draw or no matplotlib to draw with.
     """
-    try:
-        from matplotlib import ticker
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise ValueError("a plot needs matplotlib: pip install 'griffin-lm[plot]'") from None
     drawn = [m for m in measurements if m.tokens_per_second is not None]
     if not drawn:
         raise ValueError("there is nothing to plot: no measurement has a number of tokens/s")
     series = _series(drawn)
     if any(len({m.context for m in line}) > 1 for line in series.values()):
-        figure = Figure(figsize=(11, 4.2), layout="constrained")
-        _lines(figure, series, ticker)
+        figure = new_figure(11, 4.2)
+        _lines(figure, series)
     else:
-        figure = Figure(figsize=(8, 1.2 + 0.42 * len(drawn)), layout="constrained")
+        figure = new_figure(8, 1.2 + 0.42 * len(drawn))
         _bars(figure, drawn)
     save_figure(figure, Path(path))
 
@@ -47,7 +42,9 @@ def _series(measurements: Sequence[Measurement]) -> _Series:
     return out
 
 
-def _lines(figure: Any, series: _Series, ticker: Any) -> None:
+def _lines(figure: Any, series: _Series) -> None:
+    from matplotlib import ticker
+
     kinds = list(dict.fromkeys(what for what, _, _ in series))
     axes = figure.subplots(1, len(kinds) + 1, squeeze=False)[0]
     looks = {}

@@ -8,7 +8,7 @@ from typing import Any
 
 from griffin.evaluate.positions import PositionSpan
 from griffin.evaluate.recalled import Recalled
-from griffin.train.plot import COLOURS, save_figure
+from griffin.train.plot import COLOURS, new_figure, save_figure
 
 
 def draw_positions(
@@ -60,11 +60,7 @@ def draw_recall(
 def new_axis(across: str, up: str) -> tuple[Any, Any]:
     """Return a matplotlib figure and its axis, doublings apart across; ValueError without
     matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise ValueError("a plot needs matplotlib: pip install 'griffin-lm[plot]'") from None
-    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+    figure = new_figure(7.5, 4.2)
     axis = figure.subplots()
     axis.set_xscale("log", base=2)
     axis.set_xlabel(across)

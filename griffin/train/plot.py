@@ -27,13 +27,10 @@ def plot_runs(runs: Sequence[Path], path: Path) -> None:
 
     ValueError if a folder has no log with a line in it, or there is no matplotlib to draw with.
     """
-    try:
-        from matplotlib import ticker
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise ValueError("a plot needs matplotlib: pip install 'griffin-lm[plot]'") from None
+    figure = new_figure(11, 7)
+    from matplotlib import ticker
+
     logs = {name: read_log(run) for name, run in _names(runs).items()}
-    figure = Figure(figsize=(11, 7), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True)
     for axis, (key, title) in zip(axes.flat, _PANELS, strict=True):
         for number, (name, log) in enumerate(logs.items()):
@@ -50,6 +47,15 @@ def plot_runs(runs: Sequence[Path], path: Path) -> None:
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     save_figure(figure, path)
+
+
+def new_figure(width: float, height: float) -> Any:
+    """Return an empty matplotlib figure of so many inches; ValueError without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        raise ValueError("a plot needs matplotlib: pip install 'griffin-lm[plot]'") from None
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def save_figure(figure: Any, path: Path) -> None:

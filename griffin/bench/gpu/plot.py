@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from griffin.train.plot import COLOURS, save_figure
+from griffin.train.plot import COLOURS, new_figure, save_figure
 
 
 def plot_report(report: Mapping[str, Any], path: Path) -> None:
@@ -15,10 +15,6 @@ def plot_report(report: Mapping[str, Any], path: Path) -> None:
     A mark stands where a figure was asked to be. ValueError if no figure of the report has a limit,
     or there is no matplotlib to draw with.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise ValueError("a plot needs matplotlib: pip install 'griffin-lm[plot]'") from None
     found = [
         (number, figure)
         for number, entry in enumerate(report["rows"])
@@ -27,7 +23,7 @@ def plot_report(report: Mapping[str, Any], path: Path) -> None:
     ]
     if not found:
         raise ValueError("no figure of this report has a limit beside it: there is nothing to draw")
-    picture = Figure(figsize=(11, 1.2 + 0.22 * len(found)), layout="constrained")
+    picture = new_figure(11, 1.2 + 0.22 * len(found))
     axis = picture.subplots()
     for at, (number, figure) in enumerate(found):
         axis.barh(at, figure["share"], color=COLOURS[number % len(COLOURS)], height=0.7)

@@ -54,6 +54,7 @@ def test_the_report_is_whole_after_each_row_and_a_failure_ends_nothing(tmp_path)
 
 
 def test_a_report_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
     out, picture = tmp_path / "report.json", tmp_path / "shares.svg"
     Sitting(Scene(True), {"command": "x"}, budget=100.0, out=out).run([row("one", good)])
     drawn = CliRunner().invoke(main, ["bench", "gpu", "--plot", str(out), "--out", str(picture)])

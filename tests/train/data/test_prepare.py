@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,17 @@ def _prepare(recipe: Recipe, out: Path, **how: Any) -> RunData:
     return prepare_data(recipe, out, Reporter(quiet=True), Claim(False, False), **how)
 
 
+def _stop_at(number: int) -> Callable[[], None]:
+    """Return a check that is interrupted the so many-th time it is asked."""
+    calls = count(1)
+
+    def check() -> None:
+        if next(calls) == number:
+            raise KeyboardInterrupt
+
+    return check
+
+
 def test_workers_change_nothing(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = _recipe(sources)
     data = _prepare(recipe, sources / "one")
@@ -132,14 +144,9 @@ def test_a_stopped_preparation_goes_on(sources: Path, monkeypatch: pytest.Monkey
 
 
 def test_other_documents_begin_anew(sources: Path) -> None:
-    def stop(calls: list[int] = []) -> None:  # noqa: B006
-        calls.append(1)
-        if len(calls) == 15:
-            raise KeyboardInterrupt
-
     recipe = _recipe(sources)
     with pytest.raises(KeyboardInterrupt):
-        _prepare(recipe, sources / "stopped", check=stop)
+        _prepare(recipe, sources / "stopped", check=_stop_at(15))
     with (sources / "b.jsonl").open("a") as file:
         file.write('{"text": "one more"}\n')
     _prepare(recipe, sources / "stopped")
@@ -152,17 +159,12 @@ def test_other_columns_begin_anew(tmp_path: Path) -> None:
     rows = ({"text": f"t{n} {n * 7}", "prompt": f"p{n}", "completion": f"c{n}"} for n in range(900))
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    def stop(calls: list[int] = []) -> None:  # noqa: B006
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-
     def recipe(*columns: str) -> Recipe:
         source = {"name": "rows", "path": ".", "include": ["*.jsonl"], "columns": list(columns)}
         return _recipe(tmp_path, source=[source])
 
     with pytest.raises(KeyboardInterrupt):
-        _prepare(recipe("text"), tmp_path / "stopped", check=stop)
+        _prepare(recipe("text"), tmp_path / "stopped", check=_stop_at(3))
     for name in ("stopped", "straight"):
         _prepare(recipe("prompt", "completion"), tmp_path / name)
     assert _files(tmp_path / "stopped") == _files(tmp_path / "straight")
@@ -272,15 +274,10 @@ def test_a_run_whose_data_was_deleted_has_it_again(sources: Path) -> None:
 def test_lines_that_were_mended_are_listed_no_more(sources: Path) -> None:
     whole = (sources / "b.jsonl").read_text()
 
-    def stop(calls: list[int] = []) -> None:  # noqa: B006
-        calls.append(1)
-        if len(calls) == 15:
-            raise KeyboardInterrupt
-
     (sources / "b.jsonl").write_text(f"{whole}no JSON\n")
     recipe, out = _recipe(sources), sources / "x"
     with pytest.raises(KeyboardInterrupt):
-        _prepare(recipe, out, skip_bad=True, check=stop)
+        _prepare(recipe, out, skip_bad=True, check=_stop_at(15))
     (sources / "b.jsonl").write_text(whole)
     _prepare(recipe, out, skip_bad=True)
     assert not (out / "data" / "bad_lines.jsonl").exists()
