@@ -146,9 +146,10 @@ def command(
             recipe, folder, reporter, device, extend=extend, ranks=ranks, skip_bad=skip_bad
         ) as run:
             watch_products(run, recipe)
-            measure_before(run)
-            run.run()
-            results = export(run)
+            with run.stoppable():
+                measure_before(run)
+                run.run()
+                results = export(run)
     base = recipe.tune.base  # pyright: ignore[reportOptionalMemberAccess]
     print_results(results, as_json, partial(_lines, model=str(recipe.base_place), base=base))
 

@@ -142,8 +142,9 @@ def command(
             plan, folder, reporter, device, extend=extend, ranks=ranks, skip_bad=skip_bad
         ) as trainer:
             watch_products(trainer, plan)
-            trainer.run()
-            results = export(trainer)
+            with trainer.stoppable():
+                trainer.run()
+                results = export(trainer)
     print_results(results, as_json, held_out_table)
 
 

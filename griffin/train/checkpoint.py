@@ -28,8 +28,8 @@ _NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 @dataclass(kw_only=True)
 class RunProgress:
     """Say how far the run of a recipe (its digest) has come: steps, rows and tokens done, seconds
-    spent, the least `Validation.worth` so far (bits per byte where text is learned), and running
-    mean and variance of the loss.
+    spent, the least `Validation.worth` so far (bits per byte where text is learned), running mean
+    and variance of the loss, and how many of the steps were `without_targets`.
 
     owed: the log entry of the last step, if a stop came before its samples or held-out figures.
     """
@@ -42,6 +42,7 @@ class RunProgress:
     best: float | None = None
     loss_mean: float = 0.0
     loss_variance: float = 0.0
+    without_targets: int = 0
     owed: dict[str, Any] | None = None
 
 

@@ -17,6 +17,21 @@ from griffin.model import Griffin, State
 from griffin.train.data.mixture import Mixture
 from griffin.train.data.rows import TrainBatch
 from griffin.train.loss import row_nats
+from griffin.train.recipe import Recipe
+
+
+class DivergedError(RuntimeError):
+    """The loss or the gradient is no longer a number."""
+
+
+def advice(recipe: Recipe, *, begun: bool) -> str:
+    """Say what may keep a run from diverging. begun: whether a step has been done, and so a rate
+    been used."""
+    if begun or recipe.tune is None:
+        return "A lower train.learning_rate or a longer train.warmup_steps may help"
+    of = {"pairs": "tune.beta and tune.alpha", "prompts": "the rewards and tune.alpha"}
+    what = of.get(recipe.tune.reads, "tune.alpha")
+    return f"No learning rate has been used yet: look at {what}, and at the model's own weights"
 
 
 def explain(

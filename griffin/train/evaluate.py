@@ -24,7 +24,7 @@ def bits_in_rows(
     model: Griffin | Objective,
     documents: Iterable[Encoded],
     length: int,
-    rows: int = 16,
+    rows: int,
     ranks: Ranks | None = None,
     check: Callable[[], object] = lambda: None,
 ) -> float:
@@ -60,7 +60,7 @@ def bits_in_streams(
 
     What is counted is predicted. This is how generation reads: the state goes from piece to piece
     of `length` tokens.
-    advance: called with the number of tokens after each piece.
+    advance: called with the number of tokens after each piece; what it raises ends the reading.
     """
     cap = model.config.logits_soft_cap
     nats = 0.0

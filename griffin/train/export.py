@@ -19,7 +19,7 @@ from griffin.train.data.prepare import RunData
 from griffin.train.evaluate import bits_in_rows, bits_in_streams, compressors
 from griffin.train.files import write_json, writing
 from griffin.train.loop import Trainer
-from griffin.train.recipe import Recipe
+from griffin.train.recipe import Recipe, TrainRecipe
 from griffin.train.report import Reporter
 from griffin.train.run import TrainingRun
 from griffin.train.scale.sharding import whole_weights
@@ -30,13 +30,23 @@ _COUNTS = ("documents", "bytes", "tokens")
 def export(trainer: Trainer) -> dict[str, Any] | None:
     """Write the run's model folder (bfloat16, tokenizer) and results.json; return the results.
 
-    The writer does, to which the other ranks give their parts of the weights; they return None.
+    The writer does, to which the other ranks give their parts of the weights; they return None. The
+    moments are given up for the measuring: the run has ended. Raises `Interrupted` between batches
+    of it, where a stop is heard (`TrainingRun.stoppable`).
     """
     folder = write_model(trainer, trainer.model, trainer.out / "model")
     if not trainer.ranks.is_writer:
         return None
     trainer.reporter.say(f"the model is in {folder}; measuring it on all held-out documents")
-    results = measure(trainer.recipe, folder, trainer.reporter, str(trainer.device), trainer.data)
+    trainer.optimizer.state.clear()
+    results = measure(
+        trainer.recipe,
+        folder,
+        trainer.reporter,
+        str(trainer.device),
+        trainer.data,
+        check=trainer.stop.check,
+    )
     results["training"] = trainer.account()
     write_json(trainer.out / "results.json", results)
     return results
@@ -68,13 +78,15 @@ def measure(
     reporter: Reporter,
     device: str = "cpu",
     data: RunData | None = None,
+    check: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
     """Return the held-out bits per byte of a model folder, and of gzip and xz on the same files.
 
     The weights are read as stored and computed with in float32. Both ways of reading are given:
     rows, as in training, and whole documents, with the state carried through; of several sources
     together and, in "sources", of each. data: of the run, if it is at hand; else the recipe's
-    sources are read. Raises ValueError if the folder does not hold a model with its tokenizer.
+    sources are read. check: called before each batch; what it raises ends the measuring. Raises
+    ValueError if the folder does not hold a model with its tokenizer.
     """
     source = checkpoints.open(folder)
     tokenizer = Tokenizer.open(folder)
@@ -88,9 +100,15 @@ def measure(
     read = sum(len(each.ids) - 1 for documents in held.documents.values() for each in documents)
     sources = dict[str, dict[str, Any]]()
     with reporter.measuring(2 * read) as advance:
+
+        def done(tokens: int) -> None:
+            check()
+            advance(tokens)
+
         for name, documents in held.documents.items():
-            sources[name] = _of_source(model, documents, recipe.train.length, advance)
+            sources[name] = _of_source(model, documents, recipe.train, done)
     for name, texts in held.texts.items():
+        check()
         sources[name]["bits_per_byte"] |= _compressed(texts)
     size = sum(of_source["bytes"] for of_source in sources.values())
     if not size:
@@ -100,6 +118,7 @@ def measure(
         for key in ("whole documents", f"rows of {recipe.train.length}")
     }
     texts = [text for of_source in held.texts.values() for text in of_source]
+    check()
     results = {
         "model": str(folder),
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -114,16 +133,17 @@ def measure(
 
 
 def _of_source(
-    model: Griffin, documents: list[Encoded], length: int, advance: Callable[[int], None]
+    model: Griffin, documents: list[Encoded], train: TrainRecipe, advance: Callable[[int], None]
 ) -> dict[str, Any]:
     """Return counts of documents, and their bits per byte if there are any."""
+    length = train.length
     size = sum(document.size for document in documents)
     tokens = sum(int(document.counted.sum()) for document in documents)
     counts = dict(zip(_COUNTS, (len(documents), size, tokens), strict=True))
     if not documents:
         return {**counts, "bits_per_byte": {}}
     whole = bits_in_streams(model, documents, length, advance)
-    cut = bits_in_rows(model, documents, length)
+    cut = bits_in_rows(model, documents, length, train.rows, check=lambda: advance(0))
     advance(sum(len(document.ids) - 1 for document in documents))
     bits = {"whole documents": whole / size, f"rows of {length}": cut / size}
     return {**counts, "bits_per_byte": bits}

@@ -13,11 +13,11 @@ from griffin.model import Griffin, State
 from griffin.train.carry import new_states, state_tensors, whole_states
 from griffin.train.checkpoint import latest_checkpoint
 from griffin.train.data.mixture import Mixture
-from griffin.train.diverged import explain, keep_batch
+from griffin.train.diverged import DivergedError, explain, keep_batch
 from griffin.train.evaluate import bits_in_rows, validation_documents
 from griffin.train.objective import Objective
 from griffin.train.recipe import Recipe
-from griffin.train.run import DivergedError, TrainingRun, Validation
+from griffin.train.run import TrainingRun, Validation
 from griffin.train.scale.ranks import Ranks, WriterFailedError
 from griffin.train.scale.sharding import release, shard, whole_weights
 from griffin.train.start import fill_model
@@ -86,7 +86,8 @@ class Trainer(TrainingRun):
     def step(self) -> dict[str, Any]:
         """Do one optimiser step, return its log entry; the loss is the mean over its targets.
 
-        Raises `Interrupted` between micro-batches if a stop is asked for: no weight has changed.
+        Rows without any target, which `carry` reads for their state, change no weight. Raises
+        `Interrupted` between micro-batches if a stop is asked for: no weight has changed then.
         """
         plan = self.plan
         places = range(0, plan.rows * plan.accumulation, plan.rows)
@@ -95,7 +96,6 @@ class Trainer(TrainingRun):
         batches = [self.packer.batch(first + place, share) for place in places]
         [count] = self.ranks.sum(sum(int(batch.mask.sum()) for batch in batches))
         count /= self.ranks.together  # who read together have counted the same targets
-        count = max(count, 1)  # without a target there is no loss, and no gradient
         total, carried = 0.0, list(self.carried)
         self.optimizer.zero_grad()
         for number, batch in enumerate(batches):
@@ -103,17 +103,21 @@ class Trainer(TrainingRun):
                 self._check_stop()
             rows = batch.rows(slice(None), self.device)
             inputs = (rows.tokens, rows.targets, rows.segment_pos, rows.mask)
-            if carried:
-                source, _ = self.packer.place(first + places[number])
-                nats, after = self.objective(*inputs, carried[source])
-                carried[source] = after.clone()  # what it is a part of can go
-            else:
-                nats, _ = self.objective(*inputs)
-            # Every target of the step weighs the same, whatever its micro-batch.
-            (nats / count).backward()
+            with torch.set_grad_enabled(count > 0):
+                if carried:
+                    source, _ = self.packer.place(first + places[number])
+                    nats, after = self.objective(*inputs, carried[source])
+                    carried[source] = after.clone()  # what it is a part of can go
+                else:
+                    nats, _ = self.objective(*inputs)
+            if count:  # Every target of the step weighs the same, whatever its micro-batch.
+                (nats / count).backward()
             total += float(nats.detach())
         [total] = self.ranks.sum(total)
-        entry = self._update(total / count, plan.rows * plan.accumulation, plan.tokens_per_step)
+        if not count:
+            release(self.objective)
+        loss = total / count if count else None
+        entry = self._update(loss, plan.rows * plan.accumulation, plan.tokens_per_step)
         self.carried = carried
         return entry | self.packer.progress(self.progress.rows)
 
@@ -124,11 +128,11 @@ class Trainer(TrainingRun):
         is asked for.
         """
         length, bits = self.recipe.train.length, dict[str, float]()
+        rows = self._share.stop - self._share.start  # as many as a step has memory for
         try:
             for name, (documents, _) in self._validation.items():
-                bits[name] = bits_in_rows(
-                    self.objective, documents, length, ranks=self.ranks, check=self._check_stop
-                )
+                how: Any = {"ranks": self.ranks, "check": self._check_stop}
+                bits[name] = bits_in_rows(self.objective, documents, length, rows, **how)
         finally:
             release(self.objective)
         sizes = {name: size for name, (_, size) in self._validation.items()}

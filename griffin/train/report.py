@@ -46,22 +46,25 @@ class Reporter:
     ) -> Iterator[Callable[[dict[str, Any]], None]]:
         """Yield a function that takes a step's log entry and shows loss or reward, tokens/s and
         time left."""
-        begun, first, speed, loss, told = time.monotonic(), progress.step, 0.0, 0.0, 0.0
+        begun, first, speed, told = time.monotonic(), progress.step, 0.0, 0.0
+        mean: float | None = None
         columns = (TextColumn("training"), BarColumn(None), TextColumn("{task.fields[line]}"))
         bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
         task = bar.add_task("training", total=plan.total_steps, completed=progress.step, line="")
 
         def show(entry: dict[str, Any]) -> None:
-            nonlocal speed, loss, told
+            nonlocal speed, mean, told
             # Running means over about twenty steps: a single step says little.
             weight = 0.05 if speed else 1.0
             speed += weight * (entry["tokens_per_second"] - speed)
             what = "loss" if entry.get("reward") is None else "reward"
-            loss += weight * (entry[what] - loss)
+            if (value := entry[what]) is not None:
+                mean = value if mean is None else mean + 0.05 * (value - mean)
             done = max(entry["step"] - first, 1)  # what was owed of the step before comes first
             left = (time.monotonic() - begun) / done * (plan.total_steps - entry["step"])
             place = f"{entry['step']}/{plan.total_steps}"
-            line = f"{place}  {what} {loss:.3f}  {speed:,.0f} tokens/s  {_span(left)} left"
+            of = "none yet" if mean is None else f"{mean:.3f}"
+            line = f"{place}  {what} {of}  {speed:,.0f} tokens/s  {_span(left)} left"
             bar.update(task, completed=entry["step"], line=line)
             if held_out := [key for key in _HELD_OUT if entry.get(key) is not None]:
                 found = (f"  held out {entry[key]:.4f} {_HELD_OUT[key]}" for key in held_out)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -26,7 +27,7 @@ from griffin.train.checkpoint import (
     update_progress,
 )
 from griffin.train.data.prepare import RunData, prepare_data
-from griffin.train.diverged import is_finite
+from griffin.train.diverged import DivergedError, advice, is_finite
 from griffin.train.folder import RunFolder
 from griffin.train.optim import learning_rate, make_optimizer
 from griffin.train.recipe import Recipe, TrainRecipe
@@ -35,13 +36,9 @@ from griffin.train.run_log import RunLog
 from griffin.train.scale.ranks import Ranks
 from griffin.train.stochastic import local_part
 from griffin.train.stopping import Interrupted, StopRequest
-from griffin.train.watching import peak_bytes, spike
+from griffin.train.watching import watch
 
 _NOTHING: Mapping[str, Tensor] = MappingProxyType({})
-
-
-class DivergedError(RuntimeError):
-    """The loss or the gradient is no longer a number."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +145,8 @@ class TrainingRun(ABC):
 
     @abstractmethod
     def step(self) -> dict[str, Any]:
-        """Do one optimiser step and return its log entry, with "step" and "loss".
+        """Do one optimiser step and return its log entry, with "step" and "loss", which is
+        None where nothing was to be learned.
 
         Raises `Interrupted` between micro-batches if a stop is asked for: nothing has changed then.
         """
@@ -174,6 +172,18 @@ class TrainingRun(ABC):
     @property
     def checkpoints(self) -> Path:
         return self.folder.checkpoints
+
+    @contextlib.contextmanager
+    def stoppable(self) -> Iterator[None]:
+        """Hear SIGINT and SIGTERM from the block's beginning to its end, whatever is done in it.
+
+        `Interrupted` leaves it with the newest checkpoint: the one that is gone on from.
+        """
+        with self.stop.heard():
+            try:
+                yield
+            except Interrupted as stop:
+                raise Interrupted(stop.path or latest_checkpoint(self.checkpoints)) from None
 
     def close(self) -> None:
         """Let other processes train in the folder."""
@@ -226,7 +236,7 @@ class TrainingRun(ABC):
                 self.progress.seconds = before + now - begun
                 entry["tokens_per_second"] = (self.progress.tokens - tokens) / (now - started)
                 entry["seconds"] = self.progress.seconds
-                self._watch(entry)
+                watch(entry, self.progress, self.device, self.matrix_limit, self.reporter.say)
                 self._finish(entry, log, show)
                 last = self.progress.step == plan.total_steps
                 due = time.monotonic() - saved > plan.checkpoint_minutes * 60
@@ -235,6 +245,10 @@ class TrainingRun(ABC):
                     path, saved = self.save(), time.monotonic()
                     if stop and not last:
                         raise Interrupted(path)
+        if count := self.progress.without_targets:
+            self.reporter.say(
+                f"{count} of {plan.total_steps} steps had no target: they changed no weight"
+            )
         return self.progress
 
     def save(self) -> Path:
@@ -267,22 +281,27 @@ class TrainingRun(ABC):
             "steps": self.progress.step,
             "tokens": self.progress.tokens,
             "seconds": round(self.progress.seconds, 1),
+            "steps_without_targets": self.progress.without_targets,
             "recipe": self.recipe.to_dict(),
         }
 
-    def _update(self, loss: float, rows: int, tokens: int) -> dict[str, Any]:
+    def _update(self, loss: float | None, rows: int, tokens: int) -> dict[str, Any]:
         """Clip the gradient that is there, change the weights, count; return the log entry.
 
-        loss: of the step, for the log. rows, tokens: that it read. Raises DivergedError, with the
-        weights as they were, if loss or gradient are not finite.
+        loss: of the step, for the log; None if it had no target: weights and moments stay then.
+        rows, tokens: that it read. Raises DivergedError, with the weights as they were, if loss or
+        gradient are not finite.
         """
-        norm = self._clip()
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise self._diverged(loss, norm)
-        rate = learning_rate(self.progress.step, self.plan)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
+        rate, norm = learning_rate(self.progress.step, self.plan), None
+        if loss is None:
+            self.progress.without_targets += 1
+        else:
+            norm = self._clip()
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise self._diverged(loss, norm)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
         self.progress.step += 1
         self.progress.rows += rows
         self.progress.tokens += tokens
@@ -295,18 +314,6 @@ class TrainingRun(ABC):
             "gradient_norm": norm,
         }
 
-    def _watch(self, entry: dict[str, Any]) -> None:
-        """Put into a step's entry what is watched, and say what stands out."""
-        entry["peak_bytes"] = peak_bytes(self.device)
-        if self.matrix_limit is not None:
-            entry["matrix_share"] = entry["tokens_per_second"] / self.matrix_limit
-        if (found := spike(entry["loss"], self.progress)) is not None:
-            entry["spike"] = found
-            self.reporter.say(
-                f"step {entry['step']}: the loss is {entry['loss']:.3f}, {found:.0f} deviations"
-                f" above its running mean"
-            )
-
     def _finish(
         self, entry: dict[str, Any], log: RunLog, show: Callable[[dict[str, Any]], None]
     ) -> None:
@@ -314,6 +321,7 @@ class TrainingRun(ABC):
 
         A stop meanwhile leaves a checkpoint that owes them, and raises `Interrupted`.
         """
+        self.optimizer.zero_grad()  # of no use from here on, and as large as the weights
         plan, step = self.plan, self.progress.step
         measured = step == plan.total_steps or step % plan.eval_every == 0
         try:
@@ -385,9 +393,4 @@ class TrainingRun(ABC):
         )
 
     def _advice(self) -> str:
-        """Say what may keep a run from diverging: no rate has been used before the first step."""
-        if self.progress.step or self.recipe.tune is None:
-            return "A lower train.learning_rate or a longer train.warmup_steps may help"
-        of = {"pairs": "tune.beta and tune.alpha", "prompts": "the rewards and tune.alpha"}
-        what = of.get(self.recipe.tune.reads, "tune.alpha")
-        return f"No learning rate has been used yet: look at {what}, and at the model's own weights"
+        return advice(self.recipe, begun=self.progress.step > 0)

@@ -51,6 +51,6 @@ class RunLog:
             try:
                 if int(json.loads(line)["step"]) <= step:
                     kept.append(line.decode())
-            except (ValueError, LookupError, TypeError, RecursionError):
+            except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
                 self.bad += 1
         write_text(self._path, "".join(f"{line}\n" for line in kept))

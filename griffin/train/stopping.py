@@ -23,7 +23,7 @@ class StopRequest:
 
     def __init__(self, say: Callable[[str], object]) -> None:
         """say: told once that the stop was heard."""
-        self.asked = False
+        self.asked = self._heard = False
         self._say = say
 
     def check(self) -> None:
@@ -35,7 +35,10 @@ class StopRequest:
     @contextlib.contextmanager
     def heard(self) -> Iterator[None]:
         """Turn the first SIGINT or SIGTERM within the block into a request, and the second into
-        KeyboardInterrupt."""
+        KeyboardInterrupt. A block within such a block hears no less and forgets nothing."""
+        if self._heard:
+            yield
+            return
 
         def ask(number: int, frame: FrameType | None) -> None:
             if self.asked:
@@ -47,9 +50,10 @@ class StopRequest:
             old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
         except ValueError:  # only the main thread may handle signals; elsewhere nobody asks us
             old = {}
+        self._heard = True
         try:
             yield
         finally:
-            self.asked = False
+            self.asked = self._heard = False
             for number, handler in old.items():
                 signal.signal(number, handler)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -16,19 +17,43 @@ _STEPS = 20  # before anything is called one
 _MEAN, _VARIANCE = 0.1, 0.02  # a step's weight: ten steps tell where the loss is, fifty its noise
 
 
+def watch(
+    entry: dict[str, Any],
+    progress: RunProgress,
+    device: torch.device,
+    matrix_limit: float | None,
+    say: Callable[[str], object],
+) -> None:
+    """Put into a step's log entry what is watched, and say what stands out.
+
+    matrix_limit: tokens/s if matrix products were all of a step, where it is known.
+    """
+    entry["peak_bytes"] = peak_bytes(device)
+    if matrix_limit is not None:
+        entry["matrix_share"] = entry["tokens_per_second"] / matrix_limit
+    loss = entry["loss"]
+    if loss is not None and (found := spike(loss, progress)) is not None:
+        entry["spike"] = found
+        say(
+            f"step {entry['step']}: the loss is {loss:.3f}, {found:.0f} deviations above its"
+            " running mean"
+        )
+
+
 def spike(loss: float, progress: RunProgress) -> float | None:
     """Take a step's loss into the running mean; return its deviations from it if it is a spike.
 
     progress: holds mean and variance, so a resumed run judges as one that never stopped. Of a spike
     only as much counts as is none, lest it hides the next.
     """
-    mean, variance = progress.loss_mean if progress.step > 1 else loss, progress.loss_variance
+    steps = progress.step - progress.without_targets
+    mean, variance = progress.loss_mean if steps > 1 else loss, progress.loss_variance
     deviation = variance**0.5
     found = None
-    if progress.step > _STEPS and deviation and loss > mean + _DEVIATIONS * deviation:
+    if steps > _STEPS and deviation and loss > mean + _DEVIATIONS * deviation:
         found = (loss - mean) / deviation
         loss = mean + _DEVIATIONS * deviation
-    youth, apart = 1 / max(progress.step, 1), loss - mean
+    youth, apart = 1 / max(steps, 1), loss - mean
     progress.loss_mean = mean + max(_MEAN, youth) * apart
     progress.loss_variance = variance + max(_VARIANCE, youth) * (apart**2 - variance)
     return found

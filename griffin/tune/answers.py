@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from griffin.llm import LLM
@@ -36,9 +38,11 @@ def answers(
     prompts: list[tuple[int, ...]],
     tokens: int = _TOKENS,
     tuned: TunedState | None = None,
+    check: Callable[[], object] = lambda: None,
 ) -> list[dict[str, str]]:
     """Return each prompt and what the model answers, by the likeliest tokens.
 
+    check: called between tokens; what it raises ends the work.
     tuned: the state that stands for BOS in each; then prompts of BOS alone are left out.
     """
     if tuned is not None:
@@ -50,12 +54,16 @@ def answers(
     try:
         weights = None if tuned is None else (lambda: tuned.weights)
         llm = LLM(model, data.tokenizer, weights=weights, tuned=tuned)
-        results = llm.generate([list(p) for p in prompts], temperature=0.0, max_tokens=tokens)
+        texts = [""] * len(prompts)
+        how = {"temperature": 0.0, "max_tokens": tokens}
+        for which, piece, _ in llm.stream_all([list(p) for p in prompts], **how):
+            check()
+            texts[which] += piece.text
     finally:
         model.train(training)
     return [
-        {"prompt": data.tokenizer.decode(list(prompt)), "answer": result.text}
-        for prompt, result in zip(prompts, results, strict=True)
+        {"prompt": data.tokenizer.decode(list(prompt)), "answer": text}
+        for prompt, text in zip(prompts, texts, strict=True)
     ]
 
 

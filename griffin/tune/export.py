@@ -137,7 +137,9 @@ def _measured(run: TunedRun) -> dict[str, Any]:
     found: dict[str, Any] = dict(run.validate().entries)
     if run.ranks.mesh is None:
         prompts = held_out_prompts(run.data)
-        found["answers"] = answers(run.model, run.data, prompts, tuned=tuned_state(run))
+        found["answers"] = answers(
+            run.model, run.data, prompts, tuned=tuned_state(run), check=run.stop.check
+        )
     return found
 
 

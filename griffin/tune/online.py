@@ -12,9 +12,10 @@ from torch import Tensor
 
 from griffin.model import Griffin
 from griffin.train.checkpoint import newest_step
+from griffin.train.diverged import DivergedError
 from griffin.train.loss import token_nats
 from griffin.train.recipe import Recipe, TrainRecipe
-from griffin.train.run import DivergedError, Validation
+from griffin.train.run import Validation
 from griffin.train.scale.ranks import Ranks
 from griffin.train.watching import sample
 from griffin.tune.export import TunedRun

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -16,8 +18,10 @@ from torch.nn import functional
 from griffin import ops
 from griffin.model import Griffin, GriffinConfig, State
 from griffin.train.carry import state_tensors, whole_states
+from griffin.train.checkpoint import RunProgress
 from griffin.train.data.rows import TrainBatch
-from griffin.train.loop import DivergedError, Trainer
+from griffin.train.diverged import DivergedError
+from griffin.train.loop import Trainer
 from griffin.train.loss import row_nats
 from griffin.train.objective import Objective
 from griffin.train.recipe import Recipe
@@ -130,7 +134,7 @@ def test_another_document_before_it_changes_not_a_bit(dtype: torch.dtype) -> Non
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.thorough)])
 def test_stopped_at_every_step_it_is_the_same_run(trainer: Build, dtype: str) -> None:
     """Across the epoch's border; a signal within a step throws away what the step carried."""
-    options = CARRY | {"steps": 9, "length": 64, "dtype": dtype}
+    options = CARRY | {"steps": 9, "length": 64, "dtype": dtype, "eval_every": 100}
     straight = trainer("straight", **options)
     straight.run()
     assert straight.progress.rows > straight.packer.rows_per_epoch
@@ -139,10 +143,10 @@ def test_stopped_at_every_step_it_is_the_same_run(trainer: Build, dtype: str) ->
         assert stopped.progress.step == steps
         objective, calls = stopped.objective.forward, 0
 
-        def forward(*inputs: Any, call: Any = objective) -> Any:
+        def forward(*inputs: Any, call: Any = objective, last: bool = steps == 8) -> Any:
             nonlocal calls
             calls += 1
-            if calls == 5:  # in the second step's second micro-batch
+            if calls == 5 and not last:  # in the second step's second micro-batch
                 os.kill(os.getpid(), signal.SIGTERM)
             return call(*inputs)
 
@@ -176,9 +180,21 @@ def test_a_divergence_is_found_with_the_states_of_the_step(trainer: Build) -> No
         ours.step()
 
 
-def _train(ranks: Ranks, values: dict[str, Any], out: Path, steps: int) -> None:
-    """Go on with a run by some steps, and leave its weights and states."""
+def _train(
+    ranks: Ranks, values: dict[str, Any], out: Path, steps: int, bare: int | None = None
+) -> None:
+    """Go on with a run by some steps, and leave its weights and states.
+
+    bare: the step (from 0) whose rows have no target.
+    """
     with Trainer(Recipe.from_dict(values), out, Reporter(quiet=True), ranks=ranks) as ours:
+        batch, of_step = ours.packer.batch, ours.plan.rows * ours.plan.accumulation
+
+        def bare_batch(first_row: int, rows: int) -> TrainBatch:
+            found = batch(first_row, rows)
+            return dataclasses.replace(found, mask=found.mask & (first_row // of_step != bare))
+
+        ours.packer.batch = bare_batch
         for _ in range(steps):
             ours.step()
         ours.save()
@@ -197,6 +213,55 @@ def test_two_ranks_carry_what_one_does(recipe: Callable[..., Recipe], tmp_path: 
     _train(Ranks(), values, tmp_path / "two", 1)
     on_ranks(2, _train, values, tmp_path / "two", 1)
     one, two = (torch.load(tmp_path / name / "told-5.pt") for name in ("one", "two"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_a_step_without_targets_changes_no_weight(
+    trainer: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts as a step and says null; what judges losses does not hear of it."""
+    ours = trainer("run", steps=4, log_every=1)
+    batch = ours.packer.batch
+
+    def without(first: int, rows: int) -> TrainBatch:
+        found = batch(first, rows)
+        bare = dataclasses.replace(found, mask=torch.zeros_like(found.mask))
+        return found if first else bare
+
+    monkeypatch.setattr(ours.packer, "batch", without)
+    weights = [weight.detach().clone() for weight in ours.model.parameters()]
+    entry = ours.step()
+    assert entry["step"] == ours.progress.step == ours.progress.without_targets == 1
+    assert entry["tokens"] == ours.plan.tokens_per_step
+    assert entry["loss"] is entry["gradient_norm"] is None
+    for weight, before in zip(ours.model.parameters(), weights, strict=True):
+        assert torch.equal(weight, before)
+    assert not ours.optimizer.state
+    ours.progress = RunProgress(recipe=ours.progress.recipe)
+    said = list[str]()
+    monkeypatch.setattr(ours.reporter, "say", said.append)
+    ours.run()
+    log = [json.loads(line) for line in (ours.out / "log.jsonl").read_text().splitlines()]
+    assert log[0]["loss"] is None and all(each["loss"] > 1 for each in log[1:])
+    assert ours.progress.loss_mean > 1 and ours.account()["steps_without_targets"] == 1
+    assert said[-1] == "1 of 4 steps had no target: they changed no weight"
+
+
+@pytest.mark.thorough
+def test_a_step_without_targets_is_read_for_its_state_on_ranks_too(
+    recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    """No weight changes, and the step after it is that of one process."""
+    values = recipe(**CARRY | {"rows": 4}, learning_rate=3e-3).to_dict()
+    for steps in (1, 2, 3):
+        _train(Ranks(), values, tmp_path / f"one-{steps}", steps, 1)
+    on_ranks(2, _train, values, tmp_path / "two", 3, 1)
+    first, second, one = (torch.load(tmp_path / f"one-{n}" / f"told-{n}.pt") for n in (1, 2, 3))
+    carried = {name for name in one if name.startswith("carried.")}
+    same = {name for name, tensor in first.items() if torch.equal(tensor, second[name])}
+    assert same >= one.keys() - carried and not carried <= same
+    two = torch.load(tmp_path / "two" / "told-3.pt")
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
 

@@ -19,9 +19,10 @@ from click.testing import CliRunner
 from griffin.cli import main
 from griffin.train.data import journal, source
 from griffin.train.data.journal import Journal
+from griffin.train.diverged import DivergedError
 from griffin.train.export import export
 from griffin.train.files import write_text
-from griffin.train.loop import DivergedError, Trainer
+from griffin.train.loop import Trainer
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
 from griffin.train.run_log import RunLog

@@ -89,7 +89,7 @@ def test_results_have_figures_of_each_source(build: Callable[..., Trainer]) -> N
         found, store = results["sources"][source.name], source.held_out
         documents = [store.encoded(place) for place in range(len(store.paths))]
         assert found["bytes"] == store.num_bytes and list(found["bits_per_byte"]) == kinds
-        alone = bits_in_rows(model, documents, 64) / store.num_bytes
+        alone = bits_in_rows(model, documents, 64, 4) / store.num_bytes
         assert found["bits_per_byte"]["rows of 64"] == pytest.approx(alone)
     for kind in ("whole documents", "rows of 64", "gzip -9, each file"):
         parts = [f["bits_per_byte"][kind] * f["bytes"] for f in results["sources"].values()]

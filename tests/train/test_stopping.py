@@ -12,13 +12,16 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
-from griffin.train import checkpoint
+from griffin.cli.train import command
+from griffin.train import checkpoint, evaluate, export
 from griffin.train.data.encode import Encoder
 from griffin.train.loop import Trainer
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
 from griffin.train.stopping import Interrupted, StopRequest
+from griffin.tune.defaults import as_toml
 from tests.support.signalling import signal_after
 
 Build = Callable[..., Trainer]
@@ -121,3 +124,42 @@ def test_a_reporter_imports_nothing_when_it_is_told_of_a_signal():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
     assert ":owl: stopping in [bold] /tmp/caf" in done.stderr
+
+
+@pytest.mark.parametrize("where", ["_nats", "chunked_cross_entropy", "compressors"])
+def test_a_stop_while_the_finished_model_is_measured(
+    recipe: Callable[..., Recipe], tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heard within a batch: exit code 130 and how to go on; the run that goes on measures alone."""
+    file, out = tmp_path / "recipe.toml", tmp_path / "run"
+    file.write_text(as_toml(recipe(steps=2, eval_every=100).to_dict()))
+    words = [str(file), "--out", str(out), "--threads", "1"]
+    room = export if where == "compressors" else evaluate
+    measure = export.measure
+
+    def stopped(*args: Any, **named: Any) -> Any:
+        monkeypatch.setattr(room, where, signal_after(1, getattr(room, where)))
+        return measure(*args, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "measure", stopped)
+        result = CliRunner().invoke(command, words)
+    monkeypatch.undo()
+    assert result.exit_code == 130, result.output
+    assert f"everything so far is in {out / 'checkpoints' / 'step-0000002'}" in result.stderr
+    assert f"to go on: griffin train {file} --out {out}" in result.stderr
+    assert (out / "model").is_dir() and not (out / "results.json").exists()
+    again = CliRunner().invoke(command, words)
+    assert again.exit_code == 0 and (out / "results.json").exists(), again.output
+    assert len((out / "log.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_stop_in_the_last_step_is_not_forgotten(trainer: Build) -> None:
+    ours = trainer(steps=1)
+    ours.objective.forward = signal_after(1, ours.objective.forward)
+    with pytest.raises(Interrupted, match="step-0000001"), ours.stoppable():
+        try:
+            ours.run()
+        except Interrupted as stop:
+            assert stop.path is not None
+        ours.stop.check()

@@ -54,7 +54,9 @@ def test_a_resumed_run_judges_as_one_that_never_stopped() -> None:
 
 def test_a_spike_is_logged_and_said(trainer: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = trainer(steps=4, log_every=100, eval_every=100)
-    monkeypatch.setattr("griffin.train.run.spike", lambda loss, p: 7.5 if p.step == 2 else None)
+    monkeypatch.setattr(
+        "griffin.train.watching.spike", lambda loss, p: 7.5 if p.step == 2 else None
+    )
     said: list[str] = []
     monkeypatch.setattr(ours.reporter, "say", said.append)
     ours.matrix_limit = 1e6

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
+from griffin.train.diverged import DivergedError
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
-from griffin.train.run import DivergedError
 from griffin.train.scale.ranks import Ranks
 from griffin.train.stopping import Interrupted
 from griffin.tune.heard import Heard

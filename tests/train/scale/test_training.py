@@ -16,8 +16,9 @@ import torch
 from safetensors.torch import load_file
 
 from griffin.checkpoints import load_model
+from griffin.train.diverged import DivergedError
 from griffin.train.export import export
-from griffin.train.loop import DivergedError, Trainer
+from griffin.train.loop import Trainer
 from griffin.train.loss import row_nats
 from griffin.train.recipe import Recipe
 from griffin.train.report import Reporter
