@@ -20,7 +20,7 @@ from griffin.train.recipe import Recipe
 from griffin.train.run import TrainingRun, Validation
 from griffin.train.scale.ranks import Ranks, WriterFailedError
 from griffin.train.scale.sharding import release, shard, whole_weights
-from griffin.train.start import fill_model
+from griffin.train.start import check_whole, fill_model
 from griffin.train.watching import sample
 
 
@@ -32,8 +32,11 @@ class Trainer(TrainingRun):
 
     @classmethod
     def check(cls, recipe: Recipe, ranks: Ranks) -> None:
-        """Also of rows that they cannot share equally."""
+        """Also of rows that they cannot share equally, and of a quantized checkpoint to start
+        from."""
         super().check(recipe, ranks)
+        if recipe.base and recipe.tune is None:
+            check_whole(recipe.open_base())
         together = recipe.train.sequence_ranks
         dataclasses.replace(ranks, together=together).share(recipe.train.rows)
 

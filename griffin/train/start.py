@@ -29,12 +29,17 @@ def fill_model(model: Griffin, recipe: Recipe, device: torch.device, *, drawn: b
         fill(model, device, lambda name, out: init_parameter(name, out, config, random))
 
 
-def _read(model: Griffin, source: checkpoints.Checkpoint, device: torch.device) -> None:
+def check_whole(source: checkpoints.Checkpoint) -> None:
+    """Raise ValueError for a quantized checkpoint: its weights cannot be trained."""
     if (packed := source.quantization) is not None:
         raise ValueError(
             f"{source.folder} is quantized to {packed.format}, which cannot be trained; start from"
             " the original weights"
         )
+
+
+def _read(model: Griffin, source: checkpoints.Checkpoint, device: torch.device) -> None:
+    check_whole(source)
     assert {name for name, _ in model.named_parameters()} == set(source.names())
 
     def copy(name: str, out: Tensor) -> None:

@@ -22,6 +22,7 @@ from griffin.train.export import export
 from griffin.train.loop import Trainer
 from griffin.train.recipe import Recipe, load_recipe
 from griffin.train.report import Reporter
+from griffin.train.scale.ranks import Ranks
 from griffin.train.start import fill_model
 from tests.support.toy_checkpoints import DEEPMIND, edit_tensors
 from tests.support.toy_models import make_model
@@ -139,6 +140,8 @@ def test_what_cannot_be_started_from(
     save_model(packed, tmp_path / "int8")
     with pytest.raises(ValueError, match="quantized to int8, which cannot be trained"):
         start(Recipe.from_dict(values | {"from": str(tmp_path / "int8")}))
+    with pytest.raises(ValueError, match="quantized to int8, which cannot be trained"):
+        Trainer.check(Recipe.from_dict(values | {"from": str(tmp_path / "int8")}), Ranks())
     shutil.copytree(base, tmp_path / "nan")
     edit_tensors(tmp_path / "nan", model__final_norm__weight=torch.full((48,), torch.nan))
     with pytest.raises(ValueError, match="final_norm"):

@@ -50,11 +50,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int = 2) -> 
     """
     if iter(texts) is texts:
         raise ValueError("texts are gone through twice; give a list of them, not an iterator")
-    if vocab_size < SMALLEST:
-        raise ValueError(
-            f"vocab_size={vocab_size} leaves no room for pieces beside {FIRST_PIECE} control and"
-            f" byte tokens and {_ALPHABET_LIMIT} characters; use at least {SMALLEST}"
-        )
+    check_room(vocab_size)
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.Split(_PIECES, "isolated")
     learner.train_from_iterator(
@@ -88,6 +84,15 @@ def train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int = 2) -> 
         [AddedToken(token, special=True, normalized=False) for token in CONTROL_TOKENS]
     )
     return tokenizer
+
+
+def check_room(vocab_size: int) -> None:
+    """Raise ValueError if a vocabulary of this size has no room for pieces that are learned."""
+    if vocab_size < SMALLEST:
+        raise ValueError(
+            f"vocab_size={vocab_size} leaves no room for pieces beside {FIRST_PIECE} control and"
+            f" byte tokens and {_ALPHABET_LIMIT} characters; use at least {SMALLEST}"
+        )
 
 
 def _alphabet(texts: Iterable[str]) -> list[str]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from griffin.checkpoints import COMPANIONS, copy_companions
 from griffin.text import Tokenizer, find_tokenizer
-from griffin.train.data.bpe import open_bpe, save_bpe, train_bpe
+from griffin.train.data.bpe import check_room, open_bpe, save_bpe, train_bpe
 from griffin.train.data.encode import EncodeBlocks
 from griffin.train.data.example import words_of
 from griffin.train.data.journal import JOURNAL, Journal
@@ -123,7 +123,7 @@ def prepare_data(
     _clear(folder)
     index = read_index(folder)
     tokenizer = Tokenizer.open(out)
-    _check_size(tokenizer, recipe)
+    _check_size(tokenizer.vocab_size, recipe)
     sources = list[SourceData]()
     for name, sides in index["stores"].items():
         train, held_out = (open_store(folder / name / s, index["dtype"], sides[s]) for s in SIDES)
@@ -193,6 +193,7 @@ class _Preparation:
 
     def run(self) -> None:
         folder, data = self.out / "data", self.recipe.data
+        self._check_tokenizer()
         for said in filter(None, (source.passed_over for source in self.sources)):
             self.reporter.say(said)
         if sum(source.size for source in self.sources) < _SMALL:
@@ -221,7 +222,7 @@ class _Preparation:
         )
         self._make_tokenizer(seen)
         tokenizer = Tokenizer.open(self.out)
-        _check_size(tokenizer, self.recipe)
+        _check_size(tokenizer.vocab_size, self.recipe)
         dtype = "uint16" if tokenizer.vocab_size <= 2**16 else "uint32"
         with self._progress("encoding") as show:
             notes = self._encode(seen, tokenizer, dtype, show)
@@ -245,10 +246,24 @@ class _Preparation:
             write_text(folder / BAD_LINES, told)
         write_json(folder / INDEX, index)
 
+    def _has_tokenizer(self) -> bool:
+        return self.begun and any((self.out / name).exists() for name in _TOKENIZERS)
+
+    def _check_tokenizer(self) -> None:
+        """Raise ValueError, before documents are read, where `_make_tokenizer` would after it."""
+        recipe = self.recipe
+        if self._has_tokenizer() or recipe.base:
+            return
+        if recipe.tokenizer.path:
+            given = open_bpe(recipe.folder / recipe.tokenizer.path)
+            _check_size(given.get_vocab_size(), recipe)
+        else:
+            check_room(recipe.model.vocab_size)
+
     def _make_tokenizer(self, seen: Survey) -> None:
         """Leave the run's tokenizer: the checkpoint's, one that is given, or a new one."""
         recipe, out = self.recipe, self.out
-        if self.begun and any((out / name).exists() for name in _TOKENIZERS):
+        if self._has_tokenizer():
             return
         for left in COMPANIONS:  # by another recipe, which was found impossible
             (out / left).unlink(missing_ok=True)
@@ -313,8 +328,8 @@ class _Preparation:
             yield show
 
 
-def _check_size(tokenizer: Tokenizer, recipe: Recipe) -> None:
-    if (size := tokenizer.vocab_size) > recipe.model.vocab_size:
+def _check_size(size: int, recipe: Recipe) -> None:
+    if size > recipe.model.vocab_size:
         raise ValueError(
             f"the tokenizer has {size} entries, the model's vocabulary {recipe.model.vocab_size}; "
             f"set model.vocab_size={size} or more"

@@ -57,7 +57,7 @@ class Survey:
     @property
     def left_out(self) -> str:
         """What was left out or cut, in words."""
-        return _left_out(self.left, self.bad, self.cut)
+        return _left_out(self.left, self.bad, self.cut, f" (data/{BAD_LINES} lists them)")
 
     def documents(
         self, sources: Sequence[DataSource], held: bool
@@ -136,7 +136,8 @@ def survey(
         fates = _column(folder, "fates", np.float64) * 0.0
         fates[0] = 1.0
     if len(fates) < 2:
-        left = _left_out(seen["left"], seen["told"]["bad"], cut=0)
+        bad = seen["told"]["bad"]  # the list of them is not where a run has it, and may go
+        left = _left_out(seen["left"], bad, 0, _first_bad(folder) if bad else "")
         places = ", ".join(source.place for source in sources)
         if not any(source.size for source in sources):
             raise ValueError(f"data: {places} is empty: there is nothing to learn")
@@ -202,9 +203,17 @@ def bad_lines(bad: Sequence[tuple[str, str]]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _left_out(left: Mapping[str, int], bad: int, cut: int) -> str:
+def _first_bad(folder: Path) -> str:
+    """Return where the first of the records is that were passed over, and why."""
+    with (folder / BAD_LINES).open(encoding="utf-8") as lines:
+        first = json.loads(lines.readline())
+    return f" (the first is {first['where']}: {first['reason']})"
+
+
+def _left_out(left: Mapping[str, int], bad: int, cut: int, lines: str) -> str:
+    """lines: what is said of bad lines beside their number."""
     said = [f"{count} {reason}" for reason, count in left.items() if count]
-    said += [f"{bad} bad lines (data/{BAD_LINES} lists them)"] if bad else []
+    said += [f"{bad} bad line{'s' * (bad > 1)}{lines}"] if bad else []
     told = f"left out: {', '.join(said)}" if said else "nothing left out"
     return told + (f"; {cut} long texts cut into pieces" if cut else "")
 

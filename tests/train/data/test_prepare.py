@@ -185,6 +185,41 @@ def test_bad_lines_stop_or_are_listed(sources: Path) -> None:
         _prepare(recipe, sources / "y", skip_bad=True)
 
 
+def test_where_nothing_is_left_but_bad_lines_the_first_is_told(tmp_path: Path) -> None:
+    """Their list is not where a run has it: there is no run."""
+    (tmp_path / "b.jsonl").write_text('{"txt": "a"}\n[1]\n')
+    values = {"model": MODEL, "train": {"steps": 1}}
+    data = {"source": "files", "root": str(tmp_path), "include": ["*.jsonl"]}
+    recipe = Recipe.from_dict(values | {"data": data})
+    said = r"0 documents in .* \(left out: 2 bad lines \(the first is b\.jsonl:1: columns are"
+    with pytest.raises(ValueError, match=said):
+        _prepare(recipe, tmp_path / "run", skip_bad=True)
+    (tmp_path / "b.jsonl").write_text('{"txt": "a"}\n')
+    with pytest.raises(ValueError, match="1 bad line "):
+        _prepare(recipe, tmp_path / "again", skip_bad=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"tokenizer": {"path": "none.json"}}, r"no tokenizer at .*none\.json"),
+        ({"tokenizer": {"path": "bad.json"}}, r"bad\.json is not a readable tokenizer\.json"),
+        ({"model": MODEL | {"vocab_size": 264}}, "vocab_size=264 leaves no room for pieces"),
+    ],
+)
+def test_a_vocabulary_that_cannot_be_is_refused_before_documents_are_read(
+    changes: dict[str, Any], said: str, sources: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object, **__: object) -> None:
+        raise AssertionError("documents were read")
+
+    monkeypatch.setattr(prepare, "survey", read)
+    (sources / "bad.json").write_text("{")
+    recipe = Recipe.from_dict(_recipe(sources).to_dict() | changes, sources)
+    with pytest.raises(ValueError, match=said):
+        _prepare(recipe, sources / "x")
+
+
 def test_a_source_of_nothing_is_told(sources: Path) -> None:
     for number in range(20):
         (sources / "texts" / f"{number}.txt").write_text("")
