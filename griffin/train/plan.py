@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from griffin.model import Griffin, GriffinConfig
+from griffin.model import Griffin, GriffinConfig, State
 from griffin.model.layers import TOGETHER
 from griffin.train.loss import TILE
 from griffin.train.objective import Objective
 from griffin.train.recipe import Recipe
+from griffin.train.scale.sharded_files import FILE_BYTES
 
 RUNTIME_BYTES = 400 << 20  # Python, torch and this package, resident without a model
 _PROBED = 128  # tokens of a row of a twin
@@ -35,6 +36,10 @@ class TrainingPlan:
     activation_bytes: what a micro-batch keeps for its backward pass, and one block's gradients.
     checkpointed_bytes: the same, if only each block's input (`checkpoint`) were kept.
     loss_bytes:      tiles of logits. runtime_bytes: the process without a model.
+    between_bytes:   of what is there between steps, when copies, gradient, activations, loss and
+                     what was gathered are not: a file that is written, the model that is exported
+                     and measured, all weights where one of several ranks draws samples.
+    carried_bytes:   of the states that `carry` goes on with, from before a step and after it.
     tokens_per_step, steps: of the recipe; steps are 0 where its budget is in epochs.
     frozen_bytes:    of weights that are not trained; trained: how many numbers are, where not all.
     """
@@ -50,6 +55,8 @@ class TrainingPlan:
     runtime_bytes: int
     tokens_per_step: int
     steps: int
+    between_bytes: int = 0
+    carried_bytes: int = 0
     frozen_bytes: int = 0
     trained: int = 0
 
@@ -60,8 +67,9 @@ class TrainingPlan:
 
     @property
     def total_bytes(self) -> int:
-        rest = self.copy_bytes + self.activation_bytes + self.loss_bytes + self.runtime_bytes
-        return self.frozen_bytes + self.state_bytes + rest
+        step = self.copy_bytes + self.gradient_bytes + self.activation_bytes + self.loss_bytes
+        stays = self.frozen_bytes + self.weight_bytes + self.moment_bytes + self.carried_bytes
+        return self.runtime_bytes + stays + max(step, self.between_bytes)
 
 
 def plan_training(recipe: Recipe, ranks: int = 1) -> TrainingPlan:
@@ -99,9 +107,45 @@ def plan_training(recipe: Recipe, ranks: int = 1) -> TrainingPlan:
         checkpointed_bytes=int(tokens * checkpointed),
         loss_bytes=4 * 4 * TILE,
         runtime_bytes=RUNTIME_BYTES,
+        between_bytes=max(0, _between(recipe, ranks, model) - gathered * size),
+        carried_bytes=_carried(recipe, ranks),
         tokens_per_step=train.tokens_per_step,
         steps=0 if train.epochs else train.total_steps,
     )
+
+
+def _between(recipe: Recipe, ranks: int, model: Griffin) -> int:
+    """Return the most bytes that the writer has beside its part of weights and moments, between
+    steps."""
+    train, parameters = recipe.train, list(model.parameters())
+    count, size = sum(p.numel() for p in parameters), getattr(torch, train.weights).itemsize
+    part = -(-count // ranks) * size
+    largest = max(p.numel() for p in parameters) * size
+    written = saving_bytes(3 * part, -(-largest // ranks))
+    exported = count * torch.bfloat16.itemsize + (largest if ranks > 1 else 0)
+    if recipe.tune is not None:
+        return max(written, exported)
+    measured = count * torch.float32.itemsize - 2 * part  # the moments are given up for it
+    sampled = count * size if ranks > 1 and train.prompts else 0
+    if sampled and (train.weights, train.dtype) == ("float32", "bfloat16"):
+        sampled += count * torch.bfloat16.itemsize
+    return max(written, exported, measured, sampled)
+
+
+def saving_bytes(saved: int, largest: int) -> int:
+    """Return the bytes that torch's writer takes beside what it saves: a file's, in memory.
+
+    saved: bytes in all; largest: of one tensor, which is never divided.
+    """
+    return min(saved, max(FILE_BYTES, largest))
+
+
+def _carried(recipe: Recipe, ranks: int) -> int:
+    train = recipe.train
+    if not train.carry:
+        return 0
+    state = State.zeros(recipe.model, 1, dtype=getattr(torch, train.dtype), device="meta")
+    return 2 * _rows(recipe, ranks) * len(recipe.data.sources) * (state.nbytes + state.pos.nbytes)
 
 
 def _given_back(recipe: Recipe, ranks: int, one: float, mlp: float) -> float:
@@ -110,7 +154,7 @@ def _given_back(recipe: Recipe, ranks: int, one: float, mlp: float) -> float:
     one: bytes a token that the block keeps, and that its gradients take; mlp: its MLP's of these.
     """
     train, tune = recipe.train, recipe.tune
-    rows = -(-train.rows // max(1, ranks // train.sequence_ranks))
+    rows = _rows(recipe, ranks)
     length = train.length / min(ranks, train.sequence_ranks)
     pairs = tune is not None and tune.method in ("dpo", "jbond")
     if rows > 1 or pairs or length <= TOGETHER:
@@ -118,6 +162,11 @@ def _given_back(recipe: Recipe, ranks: int, one: float, mlp: float) -> float:
     # An MLP reads such a row in pieces, and has a piece's gradients and what they are made of; when
     # the rest of the block has its own, what the MLP kept is gone.
     return max(2 * mlp * TOGETHER / length, one - 2 * mlp)
+
+
+def _rows(recipe: Recipe, ranks: int) -> int:
+    """Return how many rows of a micro-batch a rank reads, alone or with others."""
+    return -(-recipe.train.rows // max(1, ranks // recipe.train.sequence_ranks))
 
 
 def check_memory(recipe: Recipe, there: int, ranks: int = 1) -> None:

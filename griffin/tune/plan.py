@@ -13,7 +13,7 @@ from griffin.capacity import model_bytes, working_bytes
 from griffin.engine import CHUNK
 from griffin.engine.slots import Slots
 from griffin.model.tuned_state import tuned_shapes
-from griffin.train.plan import TrainingPlan, plan_training
+from griffin.train.plan import TrainingPlan, plan_training, saving_bytes
 from griffin.train.recipe import ONLINE, Recipe
 from griffin.tune.budget import RunBudget, drawn_answers
 from griffin.tune.learner import base_dtype, base_layout, lora_config
@@ -82,6 +82,7 @@ def plan_tuning(recipe: Recipe, ranks: int = 1, budget: RunBudget | None = None)
             copy_bytes=0,
             gradient_bytes=own,
             moment_bytes=2 * own,
+            between_bytes=saving_bytes(3 * own, own),
         )
     if tune.method not in ONLINE:
         return plan

@@ -117,7 +117,7 @@ def test_what_was_written_before_ranks_is_read(trainer: Callable[..., Trainer]) 
 def test_parts_of_many_files_make_one_checkpoint(
     trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sharded_files, "_FILE_BYTES", 4096)
+    monkeypatch.setattr(sharded_files, "FILE_BYTES", 4096)
     ours = trainer()
     ours.step()
     files = sorted(ours.save().glob("*.safetensors"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ from griffin.bench.training import Setting, griffin_learner
 from griffin.cli import main
 from griffin.cli.shared import train_plan
 from griffin.cli.train import command
-from griffin.model import Griffin, GriffinConfig
+from griffin.model import Griffin, GriffinConfig, State
 from griffin.ops import native
-from griffin.train.plan import check_memory, kept_bytes, plan_training
+from griffin.train import plan
+from griffin.train.plan import check_memory, kept_bytes, plan_training, saving_bytes
 from griffin.train.recipe import Recipe
+from griffin.train.scale import sharded_files
 from griffin.train.scale.ranks import Ranks
+from griffin.train.scale.sharded_files import write_tensors
 from tests.support.living import Living
 from tests.support.toy_folder import write_toy
 from tests.train.conftest import MODEL
@@ -110,6 +114,57 @@ def test_activations_of_a_row_that_mlps_read_in_pieces(checkpoint: str | int, dt
     with Living() as living:
         learner.nats(batch).backward()
     assert 1.0 < plan_training(plan).activation_bytes / living.most < 1.15
+
+
+@pytest.mark.parametrize("sizes", [[300_000] * 20, [300_000] * 3 + [2_000_000], [1000] * 3])
+def test_saving_takes_a_file_beside_what_is_saved(
+    sizes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (plan, sharded_files):
+        monkeypatch.setattr(module, "FILE_BYTES", 2 << 20)
+    tensors = {str(number): torch.zeros(size) for number, size in enumerate(sizes)}
+    told = saving_bytes(4 * sum(sizes), 4 * max(sizes))
+    write_tensors(tmp_path, {"imports": torch.zeros(1)}, Ranks())
+    tracemalloc.start()
+    try:
+        write_tensors(tmp_path, tensors, Ranks())
+        found = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert 0.5 * told < found < told + 200_000
+
+
+def test_between_steps_the_writer_may_need_more_than_in_one() -> None:
+    """Weights for samples, and those that are exported and measured, are whole on one rank."""
+    alone = plan_training(_recipe())
+    step = alone.copy_bytes + alone.gradient_bytes + alone.activation_bytes + alone.loss_bytes
+    stays = alone.runtime_bytes + alone.weight_bytes + alone.moment_bytes
+    assert 2**28 < alone.between_bytes < step and alone.total_bytes == stays + step
+    count, train = alone.parameters, {"rows": 64, "length": 64}
+    gathered = plan_training(_recipe(**train), ranks=64)
+    part = -(-count // 64)
+    assert gathered.weight_bytes - 4 * part + gathered.between_bytes == 4 * (count - 2 * part)
+    stays = gathered.runtime_bytes + gathered.weight_bytes + gathered.moment_bytes
+    assert gathered.total_bytes == stays + gathered.between_bytes
+    prompts = {"prompts": ["def "], "dtype": "bfloat16"}
+    sampled = plan_training(_recipe(**train, **prompts), ranks=64)
+    more = sampled.between_bytes - gathered.between_bytes
+    assert more == 2 * count + 8 * part  # copies for the products; the moments are there
+    assert plan_training(_recipe(**train, **prompts)).between_bytes == alone.between_bytes
+
+
+def test_states_that_are_carried_are_counted() -> None:
+    source = [{"name": name, "path": name} for name in "ab"]
+    data = {"source": source, "packing": "cut"}
+    found = list[int]()
+    for carry in (False, True):
+        train = {"steps": 10, "rows": 4, "length": 512, "carry": carry, "accumulation": 2}
+        recipe = {"model": {"preset": "recurrentgemma-2b"}, "train": train, "data": data}
+        made = plan_training(Recipe.from_dict(recipe), ranks=2)
+        found.append(made.carried_bytes)
+    state = State.zeros(GriffinConfig.preset("recurrentgemma-2b"), 1, device="meta")
+    assert found == [0, 2 * 2 * 2 * (state.nbytes + 8)]  # two sources, two rows a rank, twice
+    assert plan_training(_recipe()).carried_bytes == 0
 
 
 def test_pairs_and_rows_that_are_read_together_are_counted_whole() -> None:
@@ -215,6 +270,9 @@ def test_the_verb() -> None:
     assert 6 * facts["parameters"] < 1e12 / facts["limit_tokens_per_second"]
     more = ("--set", "train.rows=64", "--ram", "1G", "--no-measure")
     text = _plan("--train", "nano", *more).stdout
+    assert "between steps " in text and "carried" not in text
+    epochs = ("--set", "train.epochs=3", "--no-measure")
+    assert "; 3 epochs, in steps of 4,096 tokens" in _plan("--train", "nano", *epochs).stdout
     assert "nano: 3,533,760 weights in float32, products in float32" in text
     assert "which is too little" in text and "speed           not known" in text
 

@@ -144,7 +144,7 @@ def print_train_plan(
     train = recipe.train
     click.echo(
         f"{name}: {plan.parameters:,} weights{_how(recipe, plan.trained)};"
-        f" {f'{plan.steps:,}' if plan.steps else '?'} steps of {plan.tokens_per_step:,} tokens\n"
+        f" {_budget(recipe, plan.steps)} of {plan.tokens_per_step:,} tokens\n"
     )
     pairs = recipe.tune is not None and recipe.tune.method == "dpo"
     rows = f"{train.rows} pairs of twice" if pairs else f"{train.rows} rows of"
@@ -159,6 +159,8 @@ def print_train_plan(
         ("activations", plan.activation_bytes, kept),
         ("  or", plan.checkpointed_bytes, "with each block's input alone kept"),
         ("loss", plan.loss_bytes, "tiles of logits"),
+        ("between steps", plan.between_bytes, "in place of copies, gradient, activations, loss"),
+        ("carried states", plan.carried_bytes, "from before a step and after it"),
         ("process", plan.runtime_bytes, "Python and torch (estimate)"),
         ("together", plan.total_bytes, ""),
         ("there are", there, "" if facts["fits"] else "which is too little"),
@@ -176,6 +178,13 @@ def print_train_plan(
     )
     if hint is not None:
         click.echo(f"\n{hint}")
+
+
+def _budget(recipe: Recipe, steps: int) -> str:
+    """Say how many steps there are, or by what the data decides it."""
+    if steps:
+        return f"{steps:,} steps"
+    return f"{recipe.train.epochs:g} epochs, in steps"
 
 
 def _hours(count: float) -> str:

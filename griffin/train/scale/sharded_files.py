@@ -20,7 +20,7 @@ from torch import Tensor
 from griffin.train.scale.ranks import Ranks
 
 # A file's bytes are put together in memory before they are written.
-_FILE_BYTES = 2**28
+FILE_BYTES = 2**28
 
 
 def write_tensors(folder: Path, tensors: Mapping[str, Tensor], ranks: Ranks) -> None:
@@ -92,7 +92,7 @@ def _files(tensors: Mapping[str, Tensor]) -> dict[str, int]:
     files, number, size = dict[str, int](), 1, 0
     for name, tensor in tensors.items():
         nbytes = tensor.numel() * tensor.element_size()
-        if size and size + nbytes > _FILE_BYTES:
+        if size and size + nbytes > FILE_BYTES:
             number, size = number + 1, 0
         files[name], size = number, size + nbytes
     return files
