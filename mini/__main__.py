@@ -59,6 +59,45 @@ def exam(model: str, corpus: Path, out: Path | None, most: int, threads: int) ->
 
 @main.command()
 @click.option("--corpus", type=click.Path(path_type=Path), default="corpus", show_default=True)
+@click.option(
+    "--archives", type=click.Path(path_type=Path), default=Path("build/archives"), show_default=True
+)
+@click.option("--out", type=click.Path(path_type=Path), default="runs/mini", show_default=True)
+@click.option("--tokens", type=click.IntRange(min=1), help="Of each. [default: 1,600,000]")
+@click.option("--most", type=click.IntRange(min=1), default=500, show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--rehearsal", is_flag=True, help="With a model of nothing.")
+def trials(
+    corpus: Path,
+    archives: Path,
+    out: Path,
+    tokens: int | None,
+    most: int,
+    threads: int,
+    rehearsal: bool,
+) -> None:
+    """Pre-train in short with fewer wordings, with other shares, and without each source."""
+    from mini import trials as short
+
+    _check_corpus(corpus)
+    try:
+        found = short.train(
+            corpus,
+            archives,
+            out,
+            threads,
+            lambda line: click.echo(line, err=True),
+            tokens=tokens or short.TOKENS,
+            most=most,
+            rehearsal=rehearsal,
+        )
+    except (ValueError, PackageError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(short.table(found["runs"], most))
+
+
+@main.command()
+@click.option("--corpus", type=click.Path(path_type=Path), default="corpus", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default="runs/mini", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--rehearsal", is_flag=True, help="In minutes, with a model of nothing.")
@@ -66,8 +105,7 @@ def train(corpus: Path, out: Path, threads: int, rehearsal: bool) -> None:
     """Train, tune, align, examine and pack the model; what was done already is not done again."""
     from mini import chain
 
-    if not (corpus / "exams").is_dir():
-        raise click.ClickException(f"{corpus} is no corpus: python -m mini sources writes one")
+    _check_corpus(corpus)
     try:
         chain.train(
             corpus, out, threads, lambda line: click.echo(line, err=True), rehearsal=rehearsal
@@ -77,22 +115,24 @@ def train(corpus: Path, out: Path, threads: int, rehearsal: bool) -> None:
     click.echo(f"{out / chain.NAME} is what ships; python -m mini report says what it is worth")
 
 
+def _check_corpus(corpus: Path) -> None:
+    if not (corpus / "exams").is_dir():
+        raise click.ClickException(f"{corpus} is no corpus: python -m mini sources writes one")
+
+
 @main.command()
-@click.option("--run", type=click.Path(path_type=Path), default="runs/mini", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), default="runs/seeds", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default="runs/mini", show_default=True)
 @click.option("--tokens", type=click.IntRange(min=1), default=5_200_000, show_default=True)
 @click.option("--seeds", "count", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
-def seeds(run: Path, out: Path, tokens: int, count: int, threads: int) -> None:
+def seeds(out: Path, tokens: int, count: int, threads: int) -> None:
     """Pre-train again, with several seeds, beside a transformer of the same size."""
     from mini import seeds as short
 
-    pretrained = run / "pretrain"
-    if not (pretrained / "data").is_dir():
-        raise click.ClickException(f"{pretrained} has no data: python -m mini train prepares it")
+    if not (out / "pretrain" / "data").is_dir():
+        raise click.ClickException(f"{out} has no data yet: python -m mini train prepares it")
     try:
         found = short.train(
-            pretrained,
             out,
             threads,
             lambda line: click.echo(line, err=True),
@@ -110,6 +150,7 @@ def seeds(run: Path, out: Path, tokens: int, count: int, threads: int) -> None:
 def report(out: Path, page: Path | None) -> None:
     """Say what a finished training came to: report.json in its folder, and a page."""
     from mini import report as told
+    from mini import seeds as seed_runs
 
     try:
         found = told.build(out)
@@ -120,6 +161,8 @@ def report(out: Path, page: Path | None) -> None:
     if page is not None:
         page.write_text(text, encoding="utf-8")
         draw_courses(found["courses"], page.parent / told.PICTURE)
+        if of_seeds := found.get(seed_runs.FOLDER):
+            seed_runs.draw(of_seeds["runs"], page.parent / told.SEEDS)
     click.echo(text)
 
 

@@ -26,12 +26,15 @@ _BY_HEART = ("small-talk", "itself", "commands", "talk")
 Say = Callable[[str], None]
 
 
-def build(out: Path, archives: Path, say: Say, *, drawn: int = DRAWN) -> dict[str, Any]:
+def build(
+    out: Path, archives: Path, say: Say, *, drawn: int = DRAWN, wordings: int = 0
+) -> dict[str, Any]:
     """Write the corpus into `out` and return its report, which lies there as report.json.
 
     out:      a folder that is made anew: pretrain/, questions/, exams/, rewarded/ (questions of
               the skills that are learned from, with what is right), licences/, report.json.
     archives: where packages are, or are fetched to.
+    wordings: that a question is drawn from at most; all by default.
     Raises PackageError for a package that cannot be had or is another.
     """
     part = out.with_name(f".{out.name}.part")
@@ -43,7 +46,7 @@ def build(out: Path, archives: Path, say: Say, *, drawn: int = DRAWN) -> dict[st
         say(f"{package.name} {package.version}")
         folders[package.name] = unpacked(package, archives)
     read = _Read(folders)
-    written = _texts(part, read, say) | _questions(part, read, drawn, say)
+    written = _texts(part, read, say) | _questions(part, read, drawn, wordings, say)
     _licences(part / "licences", folders)
     report = {"files": written, "broken": sorted(set(read.broken))}
     (part / "report.json").write_text(json.dumps(report, indent=1) + "\n")
@@ -118,8 +121,23 @@ def _entry(net: wordnet.WordNet, sense: wordnet.Sense) -> str:
     return line
 
 
-def _questions(part: Path, read: _Read, drawn: int, say: Say) -> dict[str, dict[str, int]]:
-    random, net = Random(SEED), read.net
+class _Wordings(Random):
+    """Draws as Random does, but of templates of words only one of the first few."""
+
+    most = 0
+
+    def choice(self, seq: Any) -> Any:
+        """Return one of a sequence; of a tuple of texts with places to fill in, of the first."""
+        if self.most and isinstance(seq, tuple) and all("{" in str(each) for each in seq):
+            seq = seq[: self.most]
+        return super().choice(seq)
+
+
+def _questions(
+    part: Path, read: _Read, drawn: int, wordings: int, say: Say
+) -> dict[str, dict[str, int]]:
+    random, net = _Wordings(SEED), read.net
+    random.most = wordings
     # To be spelt, counted and sorted: many, so that the letters of their pieces are learned.
     drawn_from = {word for part in "nvasr" for word, _ in questions.common_words(net, part, 3)}
     plain = (word for word in drawn_from if word.isascii() and word.isalpha() and word.islower())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from griffin.bench.machine import describe
+from mini import seeds, trials
 from mini.chain import COSTS, EXAMINED, FORMATS, NAME
 from mini.course import read_course
 from mini.exam import GRADES
@@ -17,7 +18,7 @@ from mini.overlap import overlap
 
 _BITS = "whole documents"
 _XZ = "xz -9e, one stream"
-PICTURE = "images/model_rewards.png"  # beside the page
+PICTURE, SEEDS = "images/model_rewards.png", "images/model_seeds.png"  # beside the page
 _COURSES = {"J-BOND": "jbond", "REINFORCE": "rloo"}
 _REINFORCE = (
     " REINFORCE (leave one out) begins at the same model and draws as many answers a step; it does"
@@ -69,6 +70,7 @@ def build(out: Path) -> dict[str, Any]:
         "bits_per_byte": bits,
         "overlap": overlap(out / "pretrain", asked),
         "formats": _in_formats(out),
+        **{name: _read(file) for name, file in _short_runs(out).items() if file.exists()},
         "courses": {name: read_course(out / run) for name, run in courses.items()},
         "questions": asked,
         "costs": _read(out / COSTS),
@@ -78,6 +80,11 @@ def build(out: Path) -> dict[str, Any]:
     }
     (out / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     return report
+
+
+def _short_runs(out: Path) -> dict[str, Path]:
+    """Return where the results of short runs lie, if there are any."""
+    return {name: out / name / seeds.RESULTS for name in (trials.FOLDER, seeds.FOLDER)}
 
 
 def _in_formats(out: Path) -> dict[str, dict[str, Any]]:
@@ -117,7 +124,7 @@ def _shape(config: dict[str, Any]) -> dict[str, Any]:
 
 def page(report: dict[str, Any]) -> str:
     """Return docs/model.md: what the model is, and every figure of a report."""
-    parts = (_opening, _skills, _bits, _formats, _costs, _chats)
+    parts = (_opening, _skills, _bits, _formats, _costs, _short, _chats)
     return "\n\n".join(block for part in parts for block in part(report)) + "\n"
 
 
@@ -296,6 +303,38 @@ def _costs(report: dict[str, Any]) -> list[str]:
         f"![held-out reward by step and by divergence]({PICTURE})",
         _table(("", "step", "held-out reward", "nats", "ties"), course),
     ]
+
+
+def _short(report: dict[str, Any]) -> list[str]:
+    told = list[str]()
+    if found := report.get(trials.FOLDER):
+        settings = found["settings"]
+        told += [
+            "## What helps",
+            _wrapped(
+                f"Pre-trainings of {settings['tokens']:,} tokens with one thing changed in each,"
+                " examined without SFT: held-out bits a byte, and shares of right answers."
+                f" Skills are {', '.join(trials.SKILLS)}; words {', '.join(trials.WORDS)}."
+                " Questions keep all their wordings where they are asked. What is left out leaves"
+                f" its share to the rest. {found['hours']:.1f} core-hours"
+                " (`python -m mini trials`)."
+            ),
+            trials.table(found["runs"], settings["most"]),
+        ]
+    if found := report.get(seeds.FOLDER):
+        count = len({run["seed"] for run in found["runs"]})
+        told += [
+            "## Beside a transformer",
+            _wrapped(
+                f"Pre-trainings of {found['settings']['tokens']:,} tokens by {count} seeds, beside"
+                " a transformer of as many weights on the same rows: held-out bits a byte, the"
+                f" mean over seeds ± its standard error. {found['hours']:.1f} core-hours"
+                " (`python -m mini seeds`)."
+            ),
+            seeds.table(found["runs"]),
+            f"![held-out bits a byte by tokens]({SEEDS})",
+        ]
+    return told
 
 
 def _chats(report: dict[str, Any]) -> list[str]:

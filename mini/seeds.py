@@ -21,6 +21,7 @@ from griffin.tune.defaults import as_toml
 from mini.chain import command
 
 KINDS = ("griffin", "transformer")
+FOLDER = "seeds"  # in that of the training
 RESULTS = "results.json"
 PICTURE = "results.png"
 _WIDER = {256: 827, 64: 144}  # of the transformer's MLP, by width; a test holds the sizes together
@@ -28,22 +29,22 @@ _MEASURES = 10  # held-out measurements of a run
 
 
 def train(
-    pretrained: Path,
-    out: Path,
+    run: Path,
     threads: int,
     say: Callable[[str], None],
     *,
     tokens: int,
     seeds: int,
 ) -> dict[str, Any]:
-    """Train each kind with each seed, write results.json and results.png into `out`.
+    """Train each kind with each seed, write results.json and results.png into `run`/seeds.
 
-    pretrained: a pre-training's folder (its data and its tokenizer are taken); recipes are beside.
-    tokens:     of each run; the two stages share them as in the recipe.
+    run:    of `python -m mini train`: its recipe, its prepared data and its tokenizer are taken.
+    tokens: of each; the two stages share them as in the recipe.
     What was done already is not done again; a run goes on from its last checkpoint.
-    Raises ValueError where `out` holds runs of another budget.
+    Raises ValueError where the folder holds runs of another budget.
     """
-    recipe = tomllib.loads((pretrained.parent / "recipes" / "pretrain.toml").read_text("utf-8"))
+    recipe = tomllib.loads((run / "recipes" / "pretrain.toml").read_text("utf-8"))
+    pretrained, out = run / "pretrain", run / FOLDER
     runs = Runs(out, tokens=tokens)
     for seed in range(1, seeds + 1):
         for kind in KINDS:
@@ -51,7 +52,8 @@ def train(
 
             def make(kind: str = kind, seed: int = seed, folder: Path = folder) -> dict[str, Any]:
                 say(f"{folder.name} ...")
-                _train(of_kind(recipe, kind, seed, tokens), pretrained, folder, threads)
+                own = of_kind(recipe, kind, seed, tokens)
+                train_short(own, pretrained, folder, threads)
                 return _read(folder)
 
             runs.get({"kind": kind, "seed": seed}, make)
@@ -61,12 +63,19 @@ def train(
 
 def of_kind(recipe: Mapping[str, Any], kind: str, seed: int, tokens: int) -> dict[str, Any]:
     """Return the recipe of one run: its model, its budget, its seed."""
-    values = deepcopy(dict(recipe))
-    model, stages = values["model"], values["train"]["stage"]
+    values = shortened(recipe, tokens, seed)
+    model = values["model"]
     if kind == "transformer":
         model["block_types"] = ["attention"] * len(model["block_types"])
         model["attention_window_size"] = values["train"]["length"] - 1
         model["mlp_width"] = _WIDER[model["width"]]
+    return values
+
+
+def shortened(recipe: Mapping[str, Any], tokens: int, seed: int) -> dict[str, Any]:
+    """Return a recipe with another seed, its budget of tokens shared by its stages as before."""
+    values = deepcopy(dict(recipe))
+    stages = values["train"]["stage"]
     whole = sum(stage["tokens"] for stage in stages)
     for stage in stages:
         stage["tokens"] = stage["tokens"] * tokens // whole
@@ -75,14 +84,15 @@ def of_kind(recipe: Mapping[str, Any], kind: str, seed: int, tokens: int) -> dic
     return values
 
 
-def _train(recipe: dict[str, Any], pretrained: Path, folder: Path, threads: int) -> None:
+def train_short(recipe: dict[str, Any], prepared: Path | None, folder: Path, threads: int) -> None:
+    """Train by a recipe in a folder; prepared: a run whose data and tokenizer are taken."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "data").exists():
+    if prepared is not None and not (folder / "data").exists():
         for name in ("tokenizer.json", "tokenizer_config.json"):
-            shutil.copyfile(pretrained / name, folder / name)
+            shutil.copyfile(prepared / name, folder / name)
         part = folder / ".data.part"
         shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(pretrained / "data", part)
+        shutil.copytree(prepared / "data", part)
         part.rename(folder / "data")
     file = folder.with_name(f"{folder.name}.toml")
     file.write_text(as_toml(recipe), encoding="utf-8")
@@ -91,15 +101,21 @@ def _train(recipe: dict[str, Any], pretrained: Path, folder: Path, threads: int)
 
 def _read(folder: Path) -> dict[str, Any]:
     """Return what a run came to, and its held-out bits a byte on the way there."""
-    results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+    results = read_results(folder)
     key = "held_out_bits_per_byte"
     course = [{"tokens": e["tokens"], key: e[key]} for e in read_log(folder) if key in e]
-    sources = results["sources"].items()
+    return results | {"course": course}
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """Return a run's number of parameters, and held-out bits a byte of whole documents, together
+    and by source."""
+    results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+    whole = "whole documents"
     return {
         "parameters": results["parameters"],
-        "bits_per_byte": results["bits_per_byte"]["whole documents"],
-        "sources": {name: of["bits_per_byte"].get("whole documents") for name, of in sources},
-        "course": course,
+        "bits_per_byte": results["bits_per_byte"][whole],
+        "sources": {n: of["bits_per_byte"].get(whole) for n, of in results["sources"].items()},
     }
 
 

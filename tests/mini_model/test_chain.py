@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,23 +14,28 @@ from click.testing import CliRunner
 from griffin.capacity import model_bytes
 from griffin.loading import load
 from griffin.model import Griffin, GriffinConfig
-from mini import chain, corpus, overlap, python_texts, report, seeds
+from griffin.train.recipe import load_recipe
+from mini import chain, corpus, overlap, python_texts, report, seeds, trials
 from mini.__main__ import main
 
 ROOT = Path(__file__).parents[2]
+
+
+def _library(broken):
+    """Return what stands for Python's library."""
+    functions = "".join(
+        f'def read_{n}(file):\n    """Read the document number {n} from a file."""\n\n'
+        for n in range(12)
+    )
+    return iter([(f"module{n}", f"# {n}\n{functions}") for n in range(8)])
 
 
 @pytest.fixture(scope="module")
 def rehearsed(archives, tmp_path_factory):
     """Return the folders of a small corpus and of what was made of it."""
     root = tmp_path_factory.mktemp("rehearsal")
-    functions = "".join(
-        f'def read_{n}(file):\n    """Read the document number {n} from a file."""\n\n'
-        for n in range(12)
-    )
     with pytest.MonkeyPatch.context() as patched:
-        library = [(f"module{n}", f"# {n}\n{functions}") for n in range(8)]
-        patched.setattr(python_texts, "library", lambda broken: iter(library))
+        patched.setattr(python_texts, "library", _library)
         corpus.build(root / "corpus", archives, lambda line: None, drawn=80)
     chain.train(root / "corpus", root / "out", 1, lambda line: None, rehearsal=True)
     return root / "corpus", root / "out"
@@ -98,12 +104,13 @@ def test_words_that_stand_in_training_too_are_counted(rehearsed, monkeypatch):
 
 
 @pytest.mark.thorough
-def test_seeds_stand_beside_a_transformer_of_the_same_size(rehearsed, tmp_path):
+def test_seeds_stand_beside_a_transformer_of_the_same_size(rehearsed):
     _, out = rehearsed
-    words = ["seeds", "--run", str(out), "--out", str(tmp_path), "--tokens", "2600", "--seeds", "2"]
+    place = out / seeds.FOLDER
+    words = ["seeds", "--out", str(out), "--tokens", "2600", "--seeds", "2"]
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0, done.output
-    found = json.loads((tmp_path / seeds.RESULTS).read_text())
+    found = json.loads((place / seeds.RESULTS).read_text())
     assert [(run["kind"], run["seed"]) for run in found["runs"]] == [
         (kind, seed) for seed in (1, 2) for kind in seeds.KINDS
     ]
@@ -111,13 +118,50 @@ def test_seeds_stand_beside_a_transformer_of_the_same_size(rehearsed, tmp_path):
     assert griffin["parameters"] == pytest.approx(transformer["parameters"], rel=2e-3)
     assert griffin["bits_per_byte"] != other["bits_per_byte"]  # another seed
     assert griffin["course"][-1]["tokens"] == 2560
-    kept = load(tmp_path / "transformer-1" / "model").model.config
+    kept = load(place / "transformer-1" / "model").model.config
     assert set(kept.block_types) == {"attention"} and kept.attention_window_size == 127
-    assert "| all |" in done.output and (tmp_path / seeds.PICTURE).exists()
+    assert "| all |" in done.output and (place / seeds.PICTURE).exists()
     again = CliRunner().invoke(main, words)
     assert "griffin-1 ..." not in again.output and "±" in again.output
-    other = CliRunner().invoke(main, [*words[:6], "9999"])
+    other = CliRunner().invoke(main, [*words[:4], "9999"])
     assert other.exit_code == 1 and "give another folder" in other.output
+    page = out / "model.md"
+    assert (
+        not CliRunner().invoke(main, ["report", "--out", str(out), "--page", str(page)]).exit_code
+    )
+    assert "2,600 tokens by 2 seeds" in page.read_text() and (out / report.SEEDS).exists()
+
+
+@pytest.mark.thorough
+def test_trials_change_one_thing_each(rehearsed, archives, monkeypatch):
+    folder, out = rehearsed
+    chosen = ("as it is", "one wording", "without python")
+    monkeypatch.setattr(trials, "TRIALS", {name: trials.TRIALS[name] for name in chosen})
+    monkeypatch.setattr(trials, "build", partial(corpus.build, drawn=80))
+    monkeypatch.setattr(python_texts, "library", _library)
+    words = ["trials", "--corpus", folder, "--archives", archives, "--out", out]
+    words = [*map(str, words), "--rehearsal", "--tokens", "2600", "--most", "2"]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    place = out / trials.FOLDER
+    runs = json.loads((place / "results.json").read_text())["runs"]
+    assert [run["trial"] for run in runs] == list(chosen)
+    recipes = {name: load_recipe(place / f"{name.replace(' ', '-')}.toml") for name in chosen}
+    first, _ = recipes["without python"].train.stage
+    assert "python" not in first.weights and "wordnet" in first.weights
+    assert "python" in recipes["as it is"].train.stage[0].weights
+    assert runs[2]["bits"]["letters"] > 0 and runs[0]["grades"]["sums"] >= 0
+    asked = (place / "corpus-1" / "questions" / "sums.jsonl").read_text()
+    assert "What is " in asked and "How much is" not in asked
+    assert "How much is" in (folder / "questions" / "sums.jsonl").read_text()
+    assert "| without python |" in done.output
+    again = CliRunner().invoke(main, words)
+    assert again.exit_code == 0 and "as it is ..." not in again.output
+    page = out / "model.md"
+    assert (
+        not CliRunner().invoke(main, ["report", "--out", str(out), "--page", str(page)]).exit_code
+    )
+    assert "Pre-trainings of 2,600 tokens with one thing changed" in page.read_text()
 
 
 def test_the_transformer_of_the_true_recipe_has_the_same_size():
