@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from benchmarks.draft import draft
 from benchmarks.parts import attention, joined, unit
 from benchmarks.proofs.command import bits, extrapolation, induction, screen
 from benchmarks.rivals import RIVALS, llama_cpp
@@ -265,7 +266,7 @@ gpu = click.Command(
     callback=_gpu,
     help="Measure other people's models and kernels on a GPU, and ours beside them.",
 )
-for _other in (attention, joined, unit, gpu, induction, extrapolation, bits, screen):
+for _other in (attention, joined, unit, draft, gpu, induction, extrapolation, bits, screen):
     main.add_command(_other)
 
 

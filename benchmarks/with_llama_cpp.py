@@ -4,7 +4,7 @@ interface."""
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -94,6 +94,26 @@ class LlamaCpp:
         self._decode(self._next, [self._seen] * count, range(count), [True] * count)
         self._next = [self._best(row) for row in range(count)]
         self._seen += 1
+
+    def put(self, row: int, place: int, tokens: Sequence[int]) -> None:
+        """Read tokens of a sequence, from a place of it on."""
+        for begin in range(0, len(tokens), _BATCH):
+            piece = tokens[begin : begin + _BATCH]
+            places = range(place + begin, place + begin + len(piece))
+            self._decode(piece, places, [row] * len(piece), [False] * len(piece))
+
+    def choices(self, row: int, place: int, tokens: Sequence[int]) -> Iterator[int]:
+        """Read tokens of a sequence in one call; yield the most probable id after each."""
+        count = len(tokens)
+        self._decode(tokens, range(place, place + count), [row] * count, [True] * count)
+        for number in range(count):
+            yield self._best(number)
+
+    def go_back(self, row: int, place: int) -> None:
+        """Forget what a sequence has from a place on."""
+        memory = self._api.llama_get_memory(self._context)
+        if not self._api.llama_memory_seq_rm(memory, row, place, -1):
+            raise RuntimeError(f"llama.cpp could not go back to token {place}")
 
     def decode_work(self, context: int, batch: int) -> dict[str, float]:
         moved = self.weight_bytes / batch + self._token_bytes * (context + 1)

@@ -6,14 +6,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from griffin.bench.texts import Excerpt, excerpts
 from griffin.engine import Context, End, Engine, Event, Request
 from griffin.engine.draft_length import Costs
 from griffin.model import Griffin
 from griffin.sampling import Looks, SamplingParams
+from griffin.text import Tokenizer
 
 _LEAST = 8  # tokens of an answer that tell anything
 _PIECE = 8  # tokens of a call that a prompt is reckoned by
@@ -34,6 +37,29 @@ class Recording:
     def cut(self, tokens: int) -> Recording:
         """Return it with an answer of so many tokens at most."""
         return replace(self, ids=self.ids[: self.prompt + tokens])
+
+
+def recordings(
+    tokenizer: Tokenizer, *, prompt: int, tokens: int, files: Sequence[Path] = ()
+) -> list[Recording]:
+    """Return the texts that drafts are measured with, or those of files.
+
+    prompt: their first tokens, where they have no beginning of their own. tokens: of each at most.
+    Those of files come twice: "again" has itself as its prediction.
+    """
+    encode, found = tokenizer.encode, list[Recording]()
+    read = {file.name: Excerpt("", file.read_text("utf-8")) for file in files} or excerpts()
+    for name, excerpt in read.items():
+        before = encode(excerpt.prompt) if excerpt.prompt else []
+        ids = before + encode(excerpt.answer, bos=not before)[:tokens]
+        found.append(Recording(name, ids, len(before) or prompt))
+        if files:
+            found.append(Recording(f"{name} again", ids, prompt, ids[prompt:]))
+    if not files:
+        drawn = torch.Generator().manual_seed(0)
+        ids = torch.randint(tokenizer.vocab_size, (tokens,), generator=drawn).tolist()
+        found.append(Recording("random tokens", ids, prompt))
+    return found
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,15 @@ true."""
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 
 import pytest
+from click.testing import CliRunner
 
+from benchmarks.__main__ import main
 from benchmarks.rivals import RIVALS
+from griffin.bench.draft import Recording
 from griffin.bench.program import OURS
 from griffin.bench.worker import WorkerTasks
 from griffin.loading import load_model
@@ -50,8 +54,7 @@ def test_recurrentgemma_does_as_much(folder, toy):
 def test_llama_cpp_continues_as_it_would_alone_and_in_a_larger_cache(tmp_path, format):
     pytest.importorskip("llama_cpp")
     pytest.importorskip("gguf")
-    from griffin.bench.gemma_gguf import SHAPES, write_gemma
-
+    from benchmarks.gemma_gguf import SHAPES, write_gemma
     from benchmarks.with_llama_cpp import LlamaCpp
 
     path = tmp_path / "toy.gguf"
@@ -71,18 +74,51 @@ def test_llama_cpp_continues_as_it_would_alone_and_in_a_larger_cache(tmp_path, f
     )
 
 
+def test_what_llama_cpp_looks_up_is_counted_and_taken_back(tmp_path):
+    pytest.importorskip("llama_cpp")
+    pytest.importorskip("gguf")
+    from benchmarks.gemma_gguf import SHAPES, write_gemma
+    from benchmarks.lookup import DRAFTS, beside
+    from benchmarks.with_llama_cpp import LlamaCpp
+
+    path = tmp_path / "toy.gguf"
+    write_gemma(path, SHAPES["toy"], "int4")
+    program = LlamaCpp(options(path, format="int4"))
+    text = Recording("circle", [*range(20), *range(20), *range(15), 3, 3, 3], 5)
+    for drafts, told in zip(DRAFTS, beside(program, text), strict=True):
+        assert told.tokens == 53 and 53 - told.accepted == told.calls
+        assert 20 < told.accepted < told.proposed <= drafts * told.calls
+    # After going back it says what it would say of the text alone.
+    ids = list(range(30))
+    program.forget(2, 64)
+    program.put(0, 0, ids)
+    [alone] = program.choices(0, 30, [5])
+    program.put(1, 0, ids)
+    list(program.choices(1, 30, [7, 8, 9]))
+    program.go_back(1, 30)
+    assert [alone] == list(program.choices(1, 30, [5]))
+
+
 def test_a_rival_that_is_not_installed_is_named(monkeypatch, tmp_path):
     # A package of that name that cannot be imported, before any other on the path.
     (tmp_path / "llama_cpp.py").write_text(
         "raise ModuleNotFoundError('No module named libllama')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "llama_cpp", raising=False)
     rival = RIVALS["llama.cpp"]
     options = {"model": "x.gguf", "format": "int4", "threads": 1, "chunk": 8}
     with pytest.raises(
         ModuleNotFoundError, match=r"llama\.cpp cannot run here.*pip install llama-cpp-python"
     ):
         WorkerTasks().start(rival.name, rival.where, list(rival.packages), **options)
+
+
+def test_drafts_beside_a_rival_need_it_before_anything_is_written(monkeypatch, tmp_path):
+    monkeypatch.setattr("benchmarks.draft.find_spec", lambda name: None)
+    done = CliRunner().invoke(main, ["draft", "--gguf", str(tmp_path / "weights")])
+    assert done.exit_code == 2 and "pip install llama-cpp-python gguf" in done.output
+    assert not (tmp_path / "weights").exists()
 
 
 def test_the_table_of_rivals_names_files_that_exist():

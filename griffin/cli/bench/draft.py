@@ -69,11 +69,8 @@ def draft(
     A text is read as if the model had chosen it, so that acceptance is the text's own and the
     weights do not matter. "again" is a given text whose prediction is itself: a file written anew.
     """
-    import torch
-
     import griffin
-    from griffin.bench.draft import Recording, replay, tokens_within
-    from griffin.bench.texts import Excerpt, excerpts
+    from griffin.bench.draft import recordings, replay, tokens_within
     from griffin.engine.draft_length import costs_of
 
     begun = time.monotonic()
@@ -85,21 +82,9 @@ def draft(
             f"{beside} has a vocabulary of {other.config.vocab_size:,}, {model} one of"
             f" {llm.model.config.vocab_size:,}; --beside takes a model of the same"
         )
-    encode = llm.tokenizer.encode
-    read = {path.name: Excerpt("", path.read_text("utf-8")) for path in texts} or excerpts()
     costs = costs_of(llm.model)
     cost = {size: costs.of(size) for size in costs.seconds}  # before the replays correct it
-    given: list[Recording] = []
-    for name, excerpt in read.items():
-        before = encode(excerpt.prompt) if excerpt.prompt else []
-        ids = before + encode(excerpt.answer, bos=not before)[:tokens]
-        given.append(Recording(name, ids, len(before) or prompt))
-        if texts:
-            given.append(Recording(f"{name} again", ids, prompt, ids[prompt:]))
-    if not texts:
-        drawn = torch.Generator().manual_seed(0)
-        ids = torch.randint(llm.tokenizer.vocab_size, (tokens,), generator=drawn).tolist()
-        given.append(Recording("random tokens", ids, prompt))
+    given = recordings(llm.tokenizer, prompt=prompt, tokens=tokens, files=texts)
     if minutes is not None:
         left = 60 * minutes - (time.monotonic() - begun)
         most = tokens_within(left, given, rows, costs)

@@ -1,0 +1,79 @@
+"""`python -m benchmarks draft`: what drafts save, ours beside llama.cpp's."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+
+from benchmarks.rivals import llama_cpp
+from griffin.cli.bench.command import number
+
+
+@click.command("draft")
+@click.option("--model", "-m", default="random-2b", show_default=True, metavar="NAME")
+@click.option("--quantize", type=click.Choice(["int8", "int4"]), default="int4", show_default=True)
+@click.option(
+    "--gguf",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    metavar="FOLDER",
+    help="Where llama.cpp's Gemma with random weights lies; written there if it is not.",
+)
+@click.option(
+    "--gguf-shape",
+    default="gemma-2b",
+    show_default=True,
+    help="The shape of its Gemma: gemma-2b or toy.",
+)
+@click.option("--prompt", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--tokens", type=click.IntRange(4), default=256, show_default=True)
+@number("--threads", "CPU threads [default: one for each CPU].")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def draft(
+    model: str,
+    quantize: str,
+    gguf: Path,
+    gguf_shape: str,
+    prompt: int,
+    tokens: int,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Drafts of ours beside llama.cpp's lookup in the prompt, on the same texts, one row."""
+    import torch
+
+    import griffin
+    from benchmarks.lookup import both
+    from benchmarks.with_llama_cpp import LlamaCpp
+    from griffin.bench import machine
+    from griffin.bench.program import Options
+
+    rival = llama_cpp(gguf, gguf_shape)
+    if find_spec("llama_cpp") is None or find_spec("gguf") is None:
+        raise click.UsageError(
+            f"llama.cpp cannot run here; install it with `pip install {' '.join(rival.packages)}`"
+        )
+    threads = threads or machine.cores()
+    torch.set_num_threads(threads)
+    assert rival.weights is not None
+    weights = rival.weights(quantize)
+    theirs = LlamaCpp(Options(model=weights, format=quantize, threads=threads, chunk=512))
+    ours = griffin.load(model, quantize=quantize)
+    found = [
+        {"program": name, **asdict(each), "faster": each.faster}
+        for name, each in both(ours, theirs, prompt=prompt, tokens=tokens)
+    ]
+    if as_json:
+        about = {"command": machine.command(), "commit": machine.commit()}
+        about |= {"machine": machine.describe(rival.packages)}
+        click.echo(json.dumps(about | {"texts": found}, indent=1))
+        return
+    for each in found:
+        click.echo(
+            f"{each['program']}, {each['name']}: {each['tokens'] / each['plain']:.2f} tokens/s,"
+            f" {each['accepted']} of {each['proposed']} drafts right, {each['faster']:.2f} times"
+        )
