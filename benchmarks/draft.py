@@ -14,8 +14,12 @@ from griffin.cli.bench.command import number
 
 
 @click.command("draft")
-@click.option("--model", "-m", default="random-2b", show_default=True, metavar="NAME")
-@click.option("--quantize", type=click.Choice(["int8", "int4"]), default="int4", show_default=True)
+@click.option("--model", "-m", required=True, metavar="NAME")
+@click.option(
+    "--quantize",
+    type=click.Choice(["int8", "int4"]),
+    help="Round the weights first. [default: as they are stored, int8 or int4]",
+)
 @click.option(
     "--gguf",
     type=click.Path(file_okay=False, path_type=Path),
@@ -35,7 +39,7 @@ from griffin.cli.bench.command import number
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def draft(
     model: str,
-    quantize: str,
+    quantize: str | None,
     gguf: Path,
     gguf_shape: str,
     prompt: int,
@@ -49,8 +53,10 @@ def draft(
     import griffin
     from benchmarks.lookup import both
     from benchmarks.with_llama_cpp import LlamaCpp
+    from griffin import checkpoints
     from griffin.bench import machine
     from griffin.bench.program import Options
+    from griffin.checkpoints.model_names import resolve
 
     rival = llama_cpp(gguf, gguf_shape)
     if find_spec("llama_cpp") is None or find_spec("gguf") is None:
@@ -60,8 +66,12 @@ def draft(
     threads = threads or machine.cores()
     torch.set_num_threads(threads)
     assert rival.weights is not None
-    weights = rival.weights(quantize)
-    theirs = LlamaCpp(Options(model=weights, format=quantize, threads=threads, chunk=512))
+    stored = checkpoints.open(resolve(model)).quantization
+    format = quantize or (stored.format if stored is not None else None)
+    if format not in rival.formats:
+        raise click.UsageError(f"{model} is not quantized: give --quantize int8 or int4")
+    weights = rival.weights(format)
+    theirs = LlamaCpp(Options(model=weights, format=format, threads=threads, chunk=512))
     ours = griffin.load(model, quantize=quantize)
     found = [
         {"program": name, **asdict(each), "faster": each.faster}

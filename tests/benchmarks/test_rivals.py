@@ -116,7 +116,7 @@ def test_a_rival_that_is_not_installed_is_named(monkeypatch, tmp_path):
 
 def test_drafts_beside_a_rival_need_it_before_anything_is_written(monkeypatch, tmp_path):
     monkeypatch.setattr("benchmarks.draft.find_spec", lambda name: None)
-    done = CliRunner().invoke(main, ["draft", "--gguf", str(tmp_path / "weights")])
+    done = CliRunner().invoke(main, ["draft", "-m", "nano", "--gguf", str(tmp_path / "weights")])
     assert done.exit_code == 2 and "pip install llama-cpp-python gguf" in done.output
     assert not (tmp_path / "weights").exists()
 
