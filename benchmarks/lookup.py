@@ -25,7 +25,8 @@ Propose = Callable[[Sequence[int]], Sequence[int]]
 
 def both(ours: LLM, theirs: LlamaCpp, *, prompt: int, tokens: int) -> Iterator[tuple[str, Replay]]:
     """Yield what drafts save on each text, ours and then theirs; texts as `recordings` has them."""
-    for text in recordings(ours.tokenizer, prompt=prompt, tokens=tokens):
+    words = ours.tokenizer
+    for text in recordings(words.encode, words.vocab_size, prompt=prompt, tokens=tokens):
         yield "griffin", replay(ours.model, text)
         known = within(text, theirs.vocabulary())
         for each in beside(theirs, known):

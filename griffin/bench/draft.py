@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,6 @@ from griffin.engine import Context, End, Engine, Event, Request
 from griffin.engine.draft_length import Costs
 from griffin.model import Griffin
 from griffin.sampling import Looks, SamplingParams
-from griffin.text import Tokenizer
 
 _LEAST = 8  # tokens of an answer that tell anything
 _PIECE = 8  # tokens of a call that a prompt is reckoned by
@@ -40,14 +39,20 @@ class Recording:
 
 
 def recordings(
-    tokenizer: Tokenizer, *, prompt: int, tokens: int, files: Sequence[Path] = ()
+    encode: Callable[..., list[int]],
+    vocab_size: int,
+    *,
+    prompt: int,
+    tokens: int,
+    files: Sequence[Path] = (),
 ) -> list[Recording]:
     """Return the texts that drafts are measured with, or those of files.
 
-    prompt: their first tokens, where they have no beginning of their own. tokens: of each at most.
+    encode, vocab_size: a Tokenizer's. prompt: their first tokens, where they have no beginning of
+    their own. tokens: of each at most.
     Those of files come twice: "again" has itself as its prediction.
     """
-    encode, found = tokenizer.encode, list[Recording]()
+    found = list[Recording]()
     read = {file.name: Excerpt("", file.read_text("utf-8")) for file in files} or excerpts()
     for name, excerpt in read.items():
         before = encode(excerpt.prompt) if excerpt.prompt else []
@@ -57,7 +62,7 @@ def recordings(
             found.append(Recording(f"{name} again", ids, prompt, ids[prompt:]))
     if not files:
         drawn = torch.Generator().manual_seed(0)
-        ids = torch.randint(tokenizer.vocab_size, (tokens,), generator=drawn).tolist()
+        ids = torch.randint(vocab_size, (tokens,), generator=drawn).tolist()
         found.append(Recording("random tokens", ids, prompt))
     return found
 

@@ -84,7 +84,8 @@ def draft(
         )
     costs = costs_of(llm.model)
     cost = {size: costs.of(size) for size in costs.seconds}  # before the replays correct it
-    given = recordings(llm.tokenizer, prompt=prompt, tokens=tokens, files=texts)
+    words = llm.tokenizer
+    given = recordings(words.encode, words.vocab_size, prompt=prompt, tokens=tokens, files=texts)
     if minutes is not None:
         left = 60 * minutes - (time.monotonic() - begun)
         most = tokens_within(left, given, rows, costs)
