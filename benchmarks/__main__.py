@@ -13,7 +13,7 @@ import click
 from benchmarks.draft import draft
 from benchmarks.parts import attention, joined, unit
 from benchmarks.proofs.command import bits, extrapolation, induction, screen
-from benchmarks.rivals import RIVALS, llama_cpp
+from benchmarks.rivals import RIVALS, SHAPE, gguf_options, llama_cpp
 from griffin.cli import Verbs
 from griffin.cli import main as verbs
 from griffin.cli.bench.command import command as bench
@@ -22,7 +22,6 @@ from griffin.cli.bench.gpu import gpu as on_a_gpu
 from griffin.cli.bench.gpu import interpreted, sit
 from griffin.cli.bench.report import deliver
 
-_SHAPE = "The shape of its Gemma: gemma-2b or toy."
 _WEIGHTS = "27 thousand weights, or 2.7 million in nano's blocks."
 _AGAINST = (
     click.Option(
@@ -31,13 +30,7 @@ _AGAINST = (
         multiple=True,
         help="Run a rival on the same work, taking turns. Repeatable.",
     ),
-    click.Option(
-        ["--gguf"],
-        type=click.Path(file_okay=False, path_type=Path),
-        metavar="FOLDER",
-        help="Where llama.cpp's Gemma with random weights lies; written there if it is not.",
-    ),
-    click.Option(["--gguf-shape"], default="gemma-2b", show_default=True, help=_SHAPE),
+    *gguf_options(required=False),
     click.Option(
         ["--patience"],
         type=click.FloatRange(min=0, min_open=True),
@@ -341,7 +334,7 @@ def screened(model: str, threads: int | None, as_json: bool, **given: int) -> No
 @click.option(
     "--format", type=click.Choice(RIVALS["llama.cpp"].formats), default="int4", show_default=True
 )
-@click.option("--shape", default="gemma-2b", show_default=True, help=_SHAPE)
+@click.option("--shape", default="gemma-2b", show_default=True, help=SHAPE)
 def gguf(path: Path, format: str, shape: str) -> None:
     """Write a Gemma of random weights for llama.cpp."""
     from benchmarks.gemma_gguf import shape_named, write_gemma

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.rivals import llama_cpp
+from benchmarks.rivals import gguf_options, llama_cpp
 from griffin.cli.bench.command import number
 
 
@@ -19,19 +19,6 @@ from griffin.cli.bench.command import number
     "--quantize",
     type=click.Choice(["int8", "int4"]),
     help="Round the weights first. [default: as they are stored, int8 or int4]",
-)
-@click.option(
-    "--gguf",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    metavar="FOLDER",
-    help="Where llama.cpp's Gemma with random weights lies; written there if it is not.",
-)
-@click.option(
-    "--gguf-shape",
-    default="gemma-2b",
-    show_default=True,
-    help="The shape of its Gemma: gemma-2b or toy.",
 )
 @click.option("--prompt", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--tokens", type=click.IntRange(4), default=256, show_default=True)
@@ -87,3 +74,6 @@ def draft(
             f"{each['program']}, {each['name']}: {each['tokens'] / each['plain']:.2f} tokens/s,"
             f" {each['accepted']} of {each['proposed']} drafts right, {each['faster']:.2f} times"
         )
+
+
+draft.params += gguf_options(required=True)

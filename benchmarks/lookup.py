@@ -28,7 +28,7 @@ def both(ours: LLM, theirs: LlamaCpp, *, prompt: int, tokens: int) -> Iterator[t
     words = ours.tokenizer
     for text in recordings(words.encode, words.vocab_size, prompt=prompt, tokens=tokens):
         yield "griffin", replay(ours.model, text)
-        known = within(text, theirs.vocabulary())
+        known = _within(text, theirs.vocabulary())
         for each in beside(theirs, known):
             yield "llama.cpp", each
 
@@ -36,11 +36,11 @@ def both(ours: LLM, theirs: LlamaCpp, *, prompt: int, tokens: int) -> Iterator[t
 def beside(program: LlamaCpp, text: Recording) -> Iterator[Replay]:
     """Yield what its lookup saves on a text, for each number of drafts, by turns of a call."""
     for drafts in DRAFTS:
-        sides = [_Side(program, text, propose) for propose in (_nothing, _lookup(drafts))]
-        plain, drafted = sides
-        program.forget(len(sides), len(text.ids) + max(DRAFTS) + 1)
-        for number, side in enumerate(sides):
-            side.begin(number)
+        program.forget(2, len(text.ids) + max(DRAFTS) + 1)
+        plain, drafted = sides = [
+            _Side(program, row, text, propose)
+            for row, propose in enumerate((_nothing, _lookup(drafts)))
+        ]
         while going := [side for side in sides if side.at < len(text.ids) - 1]:
             min(going, key=lambda side: side.at).step()
         yield Replay(
@@ -55,7 +55,7 @@ def beside(program: LlamaCpp, text: Recording) -> Iterator[Replay]:
         )
 
 
-def within(text: Recording, vocab_size: int) -> Recording:
+def _within(text: Recording, vocab_size: int) -> Recording:
     """Return a text whose ids are of a vocabulary; a smaller one has several for one id."""
     return replace(text, ids=[id % vocab_size for id in text.ids])
 
@@ -72,18 +72,13 @@ def _lookup(drafts: int) -> Propose:
 
 
 class _Side:
-    """A text's answer, of which all up to `at` is read."""
+    """A row of the program that has read a text's prompt, and says the rest."""
 
-    def __init__(self, program: LlamaCpp, text: Recording, propose: Propose) -> None:
-        self._program, self._ids, self._propose = program, text.ids, propose
-        self._row = 0
+    def __init__(self, program: LlamaCpp, row: int, text: Recording, propose: Propose) -> None:
+        self._program, self._row, self._ids, self._propose = program, row, text.ids, propose
         self.at = text.prompt - 1  # the last token that is not read yet
         self.seconds, self.calls, self.proposed, self.accepted = 0.0, 0, 0, 0
-
-    def begin(self, row: int) -> None:
-        """Read the prompt into a row of the program."""
-        self._row = row
-        self._program.put(row, 0, self._ids[: self.at])
+        program.put(row, 0, self._ids[: self.at])
 
     def step(self) -> None:
         """Read the last token and the drafts behind it in a call, and go back to what is right."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import click
+
 from griffin.bench.program import Contender
 
 ROOT = Path(__file__).parents[1]  # of the checkout
@@ -36,6 +38,23 @@ RIVALS = {
         ),
     )
 }
+
+
+SHAPE = "The shape of its Gemma: gemma-2b or toy."
+
+
+def gguf_options(*, required: bool) -> list[click.Parameter]:
+    """Return the options that name llama.cpp's weights: what `llama_cpp` takes."""
+    return [
+        click.Option(
+            ["--gguf"],
+            type=click.Path(file_okay=False, path_type=Path),
+            metavar="FOLDER",
+            required=required,
+            help="Where llama.cpp's Gemma with random weights lies; written there if it is not.",
+        ),
+        click.Option(["--gguf-shape"], default="gemma-2b", show_default=True, help=SHAPE),
+    ]
 
 
 def llama_cpp(gguf: Path, shape: str) -> Contender:

@@ -63,7 +63,7 @@ def exam(model: str, corpus: Path, out: Path | None, most: int, threads: int) ->
     "--archives", type=click.Path(path_type=Path), default=Path("build/archives"), show_default=True
 )
 @click.option("--out", type=click.Path(path_type=Path), default="runs/mini", show_default=True)
-@click.option("--tokens", type=click.IntRange(min=1), help="Of each. [default: 1,600,000]")
+@click.option("--tokens", type=click.IntRange(min=1), default=1_600_000, show_default=True)
 @click.option("--most", type=click.IntRange(min=1), default=500, show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--rehearsal", is_flag=True, help="With a model of nothing.")
@@ -71,7 +71,7 @@ def trials(
     corpus: Path,
     archives: Path,
     out: Path,
-    tokens: int | None,
+    tokens: int,
     most: int,
     threads: int,
     rehearsal: bool,
@@ -87,7 +87,7 @@ def trials(
             out,
             threads,
             lambda line: click.echo(line, err=True),
-            tokens=tokens or short.TOKENS,
+            tokens=tokens,
             most=most,
             rehearsal=rehearsal,
         )

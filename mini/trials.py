@@ -6,7 +6,6 @@ import math
 import shutil
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,10 @@ from benchmarks.proofs.runs import Runs
 from griffin.loading import load
 from mini.chain import write_recipes
 from mini.corpus import build
-from mini.exam import Grade, examine
+from mini.exam import examine, tell
 from mini.seeds import read_results, shortened, train_short
 
 FOLDER = "trials"  # in that of the training
-TOKENS = 1_600_000  # a tenth of what the first model of this kind was trained on
 TEXTS = ("python", "python-docs", "wordnet")
 SKILLS = ("counting", "dates", "expressions", "sorting", "spelling", "sums")
 WORDS = ("kinds", "opposites", "synonyms", "yes-or-no")
@@ -60,8 +58,8 @@ def train(
     threads: int,
     say: Callable[[str], None],
     *,
-    tokens: int = TOKENS,
-    most: int = 500,
+    tokens: int,
+    most: int,
     rehearsal: bool = False,
 ) -> dict[str, Any]:
     """Train and examine each of TRIALS; return results.json, which is in a folder of `out` then.
@@ -89,8 +87,8 @@ def train(
             recipe = changed(tomllib.loads(own), trial, tokens)
             prepared = None if trial.wordings or folder == first else first
             train_short(recipe, prepared, folder, threads)
-            grades = list[Grade]()
-            examine(load(folder / "model"), corpus / "exams", None, grades.append, most=most)
+            model, exams = load(folder / "model"), corpus / "exams"
+            grades = examine(model, exams, None, lambda grade: say(tell(grade)), most=most)
             bits = read_results(folder)["sources"]
             shutil.rmtree(folder / "checkpoints")
             return {"bits": bits, "grades": {each.exam: each.right for each in grades}}
@@ -109,10 +107,8 @@ def changed(recipe: Mapping[str, Any], trial: Trial, tokens: int) -> dict[str, A
         for of in sources
     }
     for stage in stages:
-        weights = deepcopy(stage["weights"])
-        stage["weights"] = {
-            name: weight for name, weight in weights.items() if weight and name not in trial.without
-        }
+        weights = stage["weights"].items()
+        stage["weights"] = {n: each for n, each in weights if each and n not in trial.without}
     return values
 
 

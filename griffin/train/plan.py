@@ -107,28 +107,25 @@ def plan_training(recipe: Recipe, ranks: int = 1) -> TrainingPlan:
         checkpointed_bytes=int(tokens * checkpointed),
         loss_bytes=4 * 4 * TILE,
         runtime_bytes=RUNTIME_BYTES,
-        between_bytes=max(0, _between(recipe, ranks, model) - gathered * size),
+        between_bytes=max(0, _between(recipe, ranks, model, copies) - gathered * size),
         carried_bytes=_carried(recipe, ranks),
         tokens_per_step=train.tokens_per_step,
         steps=0 if train.epochs else train.total_steps,
     )
 
 
-def _between(recipe: Recipe, ranks: int, model: Griffin) -> int:
+def _between(recipe: Recipe, ranks: int, model: Griffin, copies: int) -> int:
     """Return the most bytes that the writer has beside its part of weights and moments, between
-    steps."""
-    train, parameters = recipe.train, list(model.parameters())
-    count, size = sum(p.numel() for p in parameters), getattr(torch, train.weights).itemsize
-    part = -(-count // ranks) * size
-    largest = max(p.numel() for p in parameters) * size
+    steps. copies: bytes of the weights' copies for products in bfloat16."""
+    numbers = [p.numel() for p in model.parameters()]
+    count, size = sum(numbers), getattr(torch, recipe.train.weights).itemsize
+    part, largest = -(-count // ranks) * size, max(numbers) * size
     written = saving_bytes(3 * part, -(-largest // ranks))
     exported = count * torch.bfloat16.itemsize + (largest if ranks > 1 else 0)
     if recipe.tune is not None:
         return max(written, exported)
     measured = count * torch.float32.itemsize - 2 * part  # the moments are given up for it
-    sampled = count * size if ranks > 1 and train.prompts else 0
-    if sampled and (train.weights, train.dtype) == ("float32", "bfloat16"):
-        sampled += count * torch.bfloat16.itemsize
+    sampled = count * size + copies if ranks > 1 and recipe.train.prompts else 0
     return max(written, exported, measured, sampled)
 
 

@@ -184,7 +184,8 @@ def _budget(recipe: Recipe, steps: int) -> str:
     """Say how many steps there are, or by what the data decides it."""
     if steps:
         return f"{steps:,} steps"
-    return f"{recipe.train.epochs:g} epochs, in steps"
+    epochs = recipe.train.epochs
+    return f"{epochs:g} epoch{'s' * (epochs != 1)}, in steps"
 
 
 def _hours(count: float) -> str:
