@@ -60,20 +60,18 @@ def draft(
     weights = rival.weights(format)
     theirs = LlamaCpp(Options(model=weights, format=format, threads=threads, chunk=512))
     ours = griffin.load(model, quantize=quantize)
-    found = [
-        {"program": name, **asdict(each), "faster": each.faster}
-        for name, each in both(ours, theirs, prompt=prompt, tokens=tokens)
-    ]
+    found: list[dict[str, object]] = []
+    for name, each in both(ours, theirs, prompt=prompt, tokens=tokens):
+        found.append({"program": name, **asdict(each), "faster": each.faster})
+        click.echo(  # as it comes: a large model takes minutes for a text
+            f"{name}, {each.name}: {each.tokens_per_second[0]:.2f} tokens/s,"
+            f" {each.accepted} of {each.proposed} drafts right, {each.faster:.2f} times",
+            err=as_json,
+        )
     if as_json:
         about = {"command": machine.command(), "commit": machine.commit()}
         about |= {"machine": machine.describe(rival.packages)}
         click.echo(json.dumps(about | {"texts": found}, indent=1))
-        return
-    for each in found:
-        click.echo(
-            f"{each['program']}, {each['name']}: {each['tokens'] / each['plain']:.2f} tokens/s,"
-            f" {each['accepted']} of {each['proposed']} drafts right, {each['faster']:.2f} times"
-        )
 
 
 draft.params += gguf_options(required=True)
