@@ -49,7 +49,8 @@ class Costs:
     def note(self, tokens: int, seconds: float) -> None:
         """Learn from a call that was made. A single one that was disturbed moves little."""
         size = 1 << (tokens - 1).bit_length()  # so that neighbours learn from each other
-        slower = seconds / (self.mood * self._of(tokens))
+        # No clock, however coarse, ends an answer.
+        slower = max(seconds, 1e-9) / max(self.mood * self._of(tokens), 1e-9)
         if size > max(self.seconds):
             self.seconds[size] = slower * self._of(size)
             return

@@ -137,6 +137,9 @@ def test_a_slower_machine_is_no_dearer_size() -> None:
     for _ in range(8):
         costs.note(1, 1.0)
     assert costs.of(2) < 1.45
+    for _ in range(2000):
+        costs.note(1, 0.0)
+    assert math.isfinite(costs.of(2)), "a clock that stands still"
 
 
 def test_costs_are_measured_once_for_a_model() -> None:
