@@ -131,8 +131,8 @@ class Odds:
         # Of short matches less than texts have on average (0.42 of two tokens, 0.54 of three): what
         # is not read ahead is learned from all the same, and a text that repeats nothing is no
         # slower by then.
-        prior = {2: 0.15, 3: 0.3, 4: 0.5, 5: 0.65, 6: 0.75, 7: 0.8, 8: 0.85, FORCED: 1.0}
-        prior[GIVEN] = 0.8
+        found = {2: 0.15, 3: 0.3, 4: 0.5, 5: 0.65, 6: 0.75, 7: 0.8, 8: 0.85}
+        prior = found | {GIVEN: 0.8, FORCED: 1.0}
         self._right = {match: _BEFORE * share for match, share in prior.items()}
         self._tries = dict.fromkeys(prior, _BEFORE)
 
