@@ -17,6 +17,7 @@ from griffin.sampling.params import SamplingParams
 
 _BLOCK = 512  # tokens whose mass is summed first
 _EVERY = 61  # token is in a sample of a large vocabulary
+_ERRORS = 3  # standard errors of a sample that are reckoned with
 
 
 def top(logits: Tensor) -> tuple[int, float]:
@@ -62,28 +63,43 @@ def _nucleus(
         weights = weights_of(logits, best, params.temperature)
     total = float(weights.double().sum())
     goal = params.top_p * total
-    # Those lighter than this have less than 1 - top_p of the mass together: the nucleus is among
-    # the others, and probably among those that a sample says.
+    # Those lighter than this have less than 1 - top_p of the mass together: the last token of the
+    # nucleus is among the others, and probably between two that a sample says.
     surely = (total - goal) / len(weights)
-    for least in (_light(weights, total - goal), surely):
-        places = _at_least(weights, max(least, surely))
-        some = logits[places]
-        near = _descending(some)
-        mass = weights_of(near, best, params.temperature).double().cumsum(0)
-        if len(mass) and mass[-1] >= goal:
+    for light, heavy in (_between(weights, total - goal), (0, math.inf)):
+        least, most = (
+            best + params.temperature * math.log(weight) if weight else -math.inf
+            for weight in (max(light, 0.99 * surely), heavy)
+        )
+        places = _at_least(logits, least)
+        some = logits.index_select(0, places)
+        lighter = _at_least(-some, -most)  # the others are so heavy that they need no order
+        mass = weights.index_select(0, places).index_fill_(0, lighter, 0).double().sum()
+        near = _descending(some.index_select(0, lighter))
+        masses = weights_of(near, best, params.temperature).double().cumsum(0) + mass
+        if mass < goal and len(near) and masses[-1] >= goal:
             break
-    last = min(int(torch.searchsorted(mass, goal)), len(near) - 1)
-    return places[_above(some, float(near[last]), last + 1)]
+    last = min(int(torch.searchsorted(masses, goal)), len(near) - 1)
+    least, count = float(near[last]), len(some) - len(near) + last + 1
+    return places.index_select(0, _above(some, least, count))
 
 
-def _light(weights: Tensor, mass: float) -> float:
-    """Return below which weight somewhat less than such a mass lies, probably; 0 where that cannot
-    be told. The light ones are many, so that a sample of them says it."""
+def _between(weights: Tensor, mass: float) -> tuple[float, float]:
+    """Return below which weight somewhat less than such a mass lies, and below which somewhat
+    more, probably; 0 and infinity where that cannot be told.
+
+    The light ones are many, so that a sample of them says it, within its standard error.
+    """
     if weights.device.type != "cpu" or len(weights) < 64 * _EVERY:
-        return 0
-    some = np.sort(weights[::_EVERY].numpy())
-    place = np.searchsorted(some.cumsum(dtype=np.float64), 0.8 * mass / _EVERY)
-    return float(some[place]) if place < len(some) else 0
+        return 0, math.inf
+    some, mass = np.sort(weights[::_EVERY].numpy()).astype(np.float64), mass / _EVERY
+    masses = some.cumsum()
+    error = np.sqrt(np.square(some[: np.searchsorted(masses, mass)]).sum())
+    light, heavy = np.searchsorted(masses, (mass - _ERRORS * error, mass + _ERRORS * error))
+    return (
+        float(some[light]) if light < len(some) else 0,
+        float(some[heavy]) if heavy < len(some) else math.inf,
+    )
 
 
 def weights_of(logits: Tensor, best: float, temperature: float) -> Tensor:
