@@ -36,10 +36,6 @@ struct Ahead {
 
 // Adds in place. An instruction, because compilers put additions of whole numbers off and multiply
 // first, for which there are no registers.
-inline void add32(__m256i& sum, __m256i more) {
-  asm volatile("vpaddd %1, %0, %0" : "+x"(sum) : "x"(more));
-}
-
 inline void add16(__m256i& sum, __m256i more) {
   asm volatile("vpaddw %1, %0, %0" : "+x"(sum) : "x"(more));
 }
@@ -75,10 +71,7 @@ struct Bf16 {
         const __m256 input = _mm256_set1_ps(x[r][k]);
         for (int v = 0; v < 2; ++v) even[r][v] = _mm256_fmadd_ps(weights[v], input, even[r][v]);
       }
-      for (int v = 0; v < 2; ++v) {
-        const __m256i pair = _mm256_loadu_si256(pairs + v);
-        weights[v] = _mm256_castsi256_ps(_mm256_and_si256(pair, high));
-      }
+      for (int v = 0; v < 2; ++v) weights[v] = odd_of(w + 32 * v, high);
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r) {
         const __m256 input = _mm256_set1_ps(x[r][k + 1]);
@@ -88,6 +81,15 @@ struct Bf16 {
     for (int r = 0; r < R; ++r) {
       for (int v = 0; v < 2; ++v) kept[r].even[v] = even[r][v], kept[r].odd[v] = odd[r][v];
     }
+  }
+
+  // The second inputs' weights, read again: kept from the first ones, they would find no register.
+  static __m256 odd_of(const uint8_t* w, __m256i high) {
+    __m256 weights;
+    asm volatile("vpand %1, %2, %0"
+                 : "=x"(weights)
+                 : "m"(*reinterpret_cast<const uint8_t(*)[32]>(w)), "x"(high));
+    return weights;
   }
 
   static void finish(const Product& p, int64_t row, int64_t panel, const Sums& sums) {
@@ -123,8 +125,8 @@ struct Int8 {
         const __m256i weights = _mm256_cvtepu8_epi16(_mm_loadu_si128(from));  // of 4 outputs
 #pragma GCC unroll 4
         for (int r = 0; r < R; ++r) {
-          const __m256i product = _mm256_madd_epi16(weights, four(x + r * p.row_bytes + 2 * k));
-          add32(sums[r][v], product);
+          const uint8_t* from = x + r * p.row_bytes + 2 * k;
+          r < 2 ? multiply(sums[r][v], weights, four(from)) : multiply(sums[r][v], weights, from);
         }
       }
     }
@@ -145,6 +147,23 @@ struct Int8 {
     int64_t bits;
     __builtin_memcpy(&bits, x, 8);
     return _mm256_set1_epi64x(bits);
+  }
+
+  // Adds products in place, instruction by instruction: in an order of its own, a compiler keeps
+  // more at a time than there are registers.
+  static void multiply(__m256i& sum, __m256i weights, __m256i inputs) {
+    __m256i product;
+    asm volatile("vpmaddwd %2, %3, %1\n\tvpaddd %1, %0, %0"
+                 : "+x"(sum), "=&x"(product)
+                 : "x"(inputs), "x"(weights));
+  }
+
+  // As above with inputs that have no register either.
+  static void multiply(__m256i& sum, __m256i weights, const uint8_t* x) {
+    __m256i product;
+    asm volatile("vpbroadcastq %2, %1\n\tvpmaddwd %1, %3, %1\n\tvpaddd %1, %0, %0"
+                 : "+x"(sum), "=&x"(product)
+                 : "m"(*reinterpret_cast<const uint8_t(*)[8]>(x)), "x"(weights));
   }
 
   static void finish(const Product& p, int64_t row, int64_t panel, const Sums& sums) {
