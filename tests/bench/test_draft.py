@@ -77,6 +77,8 @@ def test_the_verb_reports_costs_and_texts(tmp_path) -> None:
         "a.txt again",
     ]
     assert all(each["tokens"] == 36 for each in told["texts"])
+    assert told["format"] == "bf16-packed" and told["beside"] is None
+    assert {"command", "commit", "machine"} <= told.keys()
     assert all(each["plain_rate"] == each["tokens"] / each["plain"] for each in told["texts"])
     table = CliRunner().invoke(main, ["bench", "draft", *options[:-1], "--minutes", "5"])
     assert table.exit_code == 0, table.output

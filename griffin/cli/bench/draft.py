@@ -70,7 +70,9 @@ def draft(
     weights do not matter. "again" is a given text whose prediction is itself: a file written anew.
     """
     import griffin
+    from griffin.bench import machine
     from griffin.bench.draft import recordings, replay, tokens_within
+    from griffin.bench.ours import format_of
     from griffin.engine.draft_length import costs_of
 
     begun = time.monotonic()
@@ -102,7 +104,15 @@ def draft(
             | dict(zip(("plain_rate", "drafted_rate"), each.tokens_per_second, strict=True))
             for each in replays
         ]
-        click.echo(json.dumps({"model": model, "cost": cost, "texts": told}))
+        where = {
+            "command": machine.command(),
+            "commit": machine.commit(),
+            "machine": machine.describe(),
+            "model": model,
+            "format": format_of(llm.model),
+            "beside": None if other is None else format_of(other),
+        }
+        click.echo(json.dumps(where | {"cost": cost, "texts": told}))
         return
     click.echo("tokens of a call, and its time beside one token's:")
     click.echo("  ".join(f"{size}: {times:.2f}" for size, times in cost.items()) + "\n")
